@@ -1,0 +1,1 @@
+"""Describing media in English from several views: prompts, clients, servers, the embedded describer."""

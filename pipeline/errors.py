@@ -1,0 +1,39 @@
+"""Errors a user meets, each with the exit status it ends in. Messages say what was got, what was wanted, what to do."""
+
+
+class PipelineError(Exception):
+    """Base of the errors that end a run; `status` is the process's exit status."""
+
+    status = 1
+
+
+class UsageError(PipelineError):
+    """The command, its input or its settings are wrong: the user changes the command."""
+
+    status = 2
+
+
+class BudgetSpent(PipelineError):
+    """More records failed than `--max-failures` allows."""
+
+    status = 3
+
+
+class EnvironmentTrouble(PipelineError):
+    """What surrounds the run is wrong: no server, a key refused, a disk full, an output that cannot be written."""
+
+    status = 4
+
+
+class MediaError(Exception):
+    """One record's media cannot be used. It fails that record alone, never the run.
+
+    `kind` is one of `missing`, `unreadable`, `truncated`, `too_large`, `no_frames`, `changed`.
+    """
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self):
+        return type(self), (self.kind, self.args[0])
