@@ -37,3 +37,9 @@ class MediaError(Exception):
 
     def __reduce__(self):
         return type(self), (self.kind, self.args[0])
+
+
+class Interrupted(PipelineError):
+    """The user asked the run to end (Ctrl-C, SIGTERM)."""
+
+    status = 130

@@ -9,12 +9,16 @@ The built-in views cover what a caption of a retrieval set may mention. A YAML f
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from pipeline.errors import UsageError
 from pipeline.identity import short_hash
+
+
+VIDEO_PREAMBLE = "These {count} pictures are frames of one video, in order, taken at {times}. "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +33,14 @@ class View:
     @property
     def prompt_id(self) -> str:
         """Hash of the prompt's text: rows made by another wording have another id."""
-        return short_hash(self.prompt)
+        return short_hash(VIDEO_PREAMBLE + self.prompt)
 
-    def ask(self, media_type: str) -> str:
-        return self.prompt.replace("{media}", "video" if media_type == "video" else "picture")
+    def ask(self, times_s: Sequence[float]) -> str:
+        """The prompt for a picture (no times), or for a video's frames taken at `times_s`, in seconds."""
+        if not times_s:
+            return self.prompt.replace("{media}", "picture")
+        times = ", ".join(f"{time:.1f} s" for time in times_s)
+        return VIDEO_PREAMBLE.format(count=len(times_s), times=times) + self.prompt.replace("{media}", "video")
 
 
 @dataclasses.dataclass(frozen=True)

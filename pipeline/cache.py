@@ -1,0 +1,54 @@
+"""Answers already paid for, kept on disk: a resumed run asks again only for what was in flight.
+
+Keys are fingerprints of everything that decides an answer (content hash, model, revision, prompt, decoding).
+An answer is committed before its request counts as finished, so a SIGKILL can lose none; a power cut may lose the
+last moments, never the file (write-ahead log).
+"""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import EnvironmentTrouble
+
+
+class ResponseCache:
+    """A dictionary of JSON values on disk, shared by the processes of one machine. One instance a thread."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / "responses.sqlite"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
+            )
+        except (sqlite3.Error, OSError) as error:
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: Exception) -> EnvironmentTrouble:
+        return EnvironmentTrouble(
+            f"the response cache {self._path} cannot be used: {error}: free the disk, or delete the file "
+            "(its answers will be asked for again), then run the same command again"
+        )
+
+    def get(self, key: str) -> Any | None:
+        try:
+            row = self._connection.execute("SELECT value FROM responses WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+        return json.loads(row[0]) if row else None
+
+    def put(self, key: str, value: Any) -> None:
+        try:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO responses VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False))
+            )
+        except sqlite3.Error as error:
+            raise self._trouble(error) from error
+
+    def close(self) -> None:
+        self._connection.close()

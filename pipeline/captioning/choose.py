@@ -1,0 +1,100 @@
+"""Which captioner a run uses, and why: `--captioner auto|vllm|embedded`."""
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
+from pipeline.captioning.client import KEY_VARIABLE, Retries, served_model
+from pipeline.captioning.embedded import EmbeddedDescriber, check_views
+from pipeline.captioning.server import VllmServer
+from pipeline.captioning.views import View
+from pipeline.errors import UsageError
+
+URL_VARIABLE = "LECCR_MLLM_URL"
+DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
+Captioner = MllmCaptioner | EmbeddedCaptioner
+Say = Callable[[str], None]
+
+
+def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Captioner:
+    """The captioner that the options ask for. One whose server is still to be started has no `urls` yet."""
+    urls = tuple(options.mllm_url or filter(None, os.environ.get(URL_VARIABLE, "").split(",")))
+    source = "--mllm-url" if options.mllm_url else f"${URL_VARIABLE}"
+    if options.captioner == "embedded" and options.mllm_url:
+        raise UsageError("--captioner embedded asks no server: leave --mllm-url out, or give --captioner vllm")
+    if options.captioner == "embedded":
+        return _embedded(views, "--captioner embedded", say)
+    if urls:
+        model = asyncio.run(served_model(urls, options.mllm or "", os.environ.get(KEY_VARIABLE, ""), say))
+        say(f"captioner: {model} at {', '.join(urls)} ({source})")
+        return _mllm(options, urls, model)
+    if options.captioner == "vllm" or options.mllm:
+        model = options.mllm or DEFAULT_MODEL
+        say(f"captioner: {model} on a vLLM server of this run's own (no --mllm-url, no ${URL_VARIABLE})")
+        return _mllm(options, (), model)
+    if _cuda_device() and _has_vllm(options.vllm_python):
+        say(f"captioner: {DEFAULT_MODEL} on a vLLM server of this run's own (a CUDA device and vLLM are here)")
+        return _mllm(options, (), DEFAULT_MODEL)
+    reason = f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM here"
+    return _embedded(views, reason, say)
+
+
+def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
+    check_views(views)
+    say(f"captioner: the embedded describer, an image classifier and no language model ({reason})")
+    return EmbeddedCaptioner(EmbeddedDescriber.captioner, EmbeddedDescriber().revision)
+
+
+def _mllm(options: argparse.Namespace, urls: tuple[str, ...], model: str) -> MllmCaptioner:
+    revision = options.mllm_revision or (_folder_revision(Path(model)) if Path(model).is_dir() else "")
+    retries = Retries(options.attempts, options.timeout, options.patience)
+    return MllmCaptioner(urls, model, revision, options.window, retries)
+
+
+def _folder_revision(folder: Path) -> str:
+    """Tells one local model from another: its configuration's bytes, its files' names and sizes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        if path.suffix == ".json" and path.stat().st_size < 1 << 20:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cuda_device() -> bool:
+    """Whether the driver lists a device: asked of nvidia-smi, so that torch need not be imported."""
+    program = shutil.which("nvidia-smi")
+    if not program:
+        return False
+    try:
+        listed = subprocess.run([program, "-L"], capture_output=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and b"GPU" in listed.stdout
+
+
+def _has_vllm(python: str | None) -> bool:
+    if python is None or python == sys.executable:
+        return importlib.util.find_spec("vllm") is not None
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0
+
+
+@contextlib.contextmanager
+def serving(captioner: Captioner, options: argparse.Namespace, corpus: Path, say: Say) -> Iterator[Captioner]:
+    """The captioner ready to be asked: where it has no server, one is started here and ended with the block."""
+    if isinstance(captioner, EmbeddedCaptioner) or captioner.urls:
+        yield captioner
+        return
+    with VllmServer(captioner.name, corpus, python=options.vllm_python, args=options.vllm_args, say=say) as server:
+        yield dataclasses.replace(captioner, urls=(server.url,))

@@ -1,0 +1,71 @@
+"""Runs a command in a process group of its own and ends the whole group when the guard's standard input closes.
+
+    python -m pipeline.captioning.guard COMMAND …
+
+The one who starts a server holds the other end of that pipe. However it ends, SIGKILL included, the system closes
+the pipe, and no server is left holding a GPU.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+GRACE_S = 20.0
+
+
+def main(command: list[str]) -> int:
+    with contextlib.suppress(PermissionError):  # a session leader has its group already
+        os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who holds the pipe
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's SIGTERM is sent from here
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)  # noqa: PLW1509
+    threading.Thread(target=_wait_for_pipe, args=(server,), daemon=True).start()
+    status = server.wait()
+    _end_group(server)
+    return status if status >= 0 else 128 - status
+
+
+def _default_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _wait_for_pipe(server: subprocess.Popen[bytes]) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    _end_group(server)
+    os._exit(0)
+
+
+def _end_group(server: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the group, time to end, then SIGKILL to the group, the guard included."""
+    os.killpg(0, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline and (server.poll() is None or _others()):
+        time.sleep(0.1)
+    if server.poll() is None or _others():
+        os.killpg(0, signal.SIGKILL)
+
+
+def _others() -> bool:
+    """Whether processes other than the guard are left in its group."""
+    mine, group = os.getpid(), os.getpgid(0)
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit() and int(name) != mine:
+            with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
+                if os.getpgid(int(name)) == group and _alive(name):
+                    return True
+    return False
+
+
+def _alive(pid: str) -> bool:
+    with open(f"/proc/{pid}/stat", encoding="latin-1") as stat:  # noqa: PTH123
+        return stat.read().rpartition(")")[2].split()[0] != "Z"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""`--stage captions`: describe every item from several views, write `descriptions`.
+
+    items → read and check the bytes → frames, shrunk → one question a view → cleaned → descriptions
+
+An answer goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
+"""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import os
+from typing import Any
+
+from pipeline.cache import ResponseCache
+from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner, Speaker
+from pipeline.captioning.clean import clean
+from pipeline.captioning.client import RequestFailed
+from pipeline.captioning.views import Answer, View
+from pipeline.errors import MediaError
+from pipeline.identity import canonical_json, fingerprint, short_hash, stream_hash
+from pipeline.media import Frame, Limits, frames, open_media
+from pipeline.runstate import Progress
+from pipeline.shards import Failure, Outcome
+from pipeline.window import Run
+
+DESCRIPTION_LANGUAGE = "en"
+Reply = Answer | Failure
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """Settings of the stage. `max_pixels` bounds a frame's area; `num_frames` is what is shown of a video."""
+
+    captioner: MllmCaptioner | EmbeddedCaptioner
+    views: tuple[View, ...]
+    max_pixels: int = 768 * 768
+    num_frames: int = 8
+    max_source_pixels: int = Limits().max_source_pixels
+
+    name = "captions"
+    tables = ("descriptions",)
+    parent = "items"
+
+    @property
+    def records_per_item(self) -> int:
+        return len(self.views)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "captioner": self.captioner.name,
+            "revision": self.captioner.revision,
+            "views": {view.name: dataclasses.asdict(view) for view in self.views},
+            "max_pixels": self.max_pixels,
+            "num_frames": self.num_frames,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings())
+
+    def decoding(self, view: View, media_type: str) -> str:
+        """Everything beside model, prompt and content that decides an answer, as canonical JSON."""
+        decoding = {"max_pixels": self.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
+        return canonical_json({**decoding, "num_frames": self.num_frames} if media_type == "video" else decoding)
+
+    async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
+        speaker = await asyncio.to_thread(self.captioner.open, run, len(self.views))
+        return CaptionsWorker(self, speaker, run, progress)
+
+
+class CaptionsWorker:
+    """Describes items: frames in a pool of threads, questions on the event loop."""
+
+    def __init__(self, stage: Captions, speaker: Speaker, run: Run, progress: Progress):
+        self._stage, self._speaker, self._progress = stage, speaker, progress
+        self._cache = ResponseCache(run.folder / run.cache)
+        self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
+        self._limits = Limits(max_source_pixels=stage.max_source_pixels)
+        self.ahead = speaker.ahead
+
+    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
+        done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
+        missing = [view for view in self._stage.views if view.name not in done]
+        replies = {view.name: self._remembered(row, view, retrying) for view in missing}
+        unknown = [view for view in missing if replies[view.name] is None]
+        if unknown:
+            replies.update(await self._describe(row, unknown))
+        made, failures = [], []
+        for view in self._stage.views:
+            if view.name in done:
+                made.append(done[view.name])
+                continue
+            times_s, reply = replies[view.name]
+            if isinstance(reply, Failure):
+                failures.append(reply)
+            else:
+                made.append(self._row(row, view, reply, times_s))
+        return Outcome({"descriptions": made}, failures)
+
+    async def _describe(self, row: dict[str, Any], views: list[View]) -> dict[str, tuple[list[float], Reply]]:
+        try:
+            shown, prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, row, views)
+        except MediaError as error:
+            return {view.name: ([], Failure(row["item_id"], error.kind, str(error), view=view.name)) for view in views}
+        times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
+        asked = (self._ask(row, prepared, view, times_s) for view in views)
+        return dict(zip((view.name for view in views), await asyncio.gather(*asked), strict=True))
+
+    def _prepare(self, row: dict[str, Any], views: list[View]) -> tuple[list[Frame], Any]:
+        stage = self._stage
+        with open_media(row["uri"]) as stream:
+            if stream_hash(stream) != row["sha256"]:
+                raise MediaError("changed", f"{row['uri']} has other bytes than when it was ingested: ingest it anew")
+            shown = frames(
+                stream, row["media_type"], max_pixels=stage.max_pixels, count=stage.num_frames, limits=self._limits
+            )
+        prepared = self._speaker.prepare(shown, views)
+        return [dataclasses.replace(frame, image=None) for frame in shown], prepared
+
+    async def _ask(
+        self, row: dict[str, Any], prepared: Any, view: View, times_s: list[float]
+    ) -> tuple[list[float], Reply]:
+        reply: Reply
+        try:
+            reply = await self._speaker.ask(prepared, view, times_s)
+        except RequestFailed as error:
+            reply = Failure(row["item_id"], error.kind, str(error), error.attempts, view.name)
+            if not error.permanent:
+                return times_s, reply
+        self._remember(row, view, times_s, reply)
+        counts = self._progress.counts
+        counts["requests"] += 1
+        if isinstance(reply, Answer):
+            counts["prompt_tokens"] += reply.prompt_tokens or 0
+            counts["completion_tokens"] += reply.completion_tokens or 0
+        return times_s, reply
+
+    def _key(self, row: dict[str, Any], view: View) -> str:
+        captioner = self._stage.captioner
+        decoding = self._stage.decoding(view, row["media_type"])
+        return short_hash(canonical_json([row["sha256"], captioner.name, captioner.revision, view.prompt_id, decoding]))
+
+    def _remember(self, row: dict[str, Any], view: View, times_s: list[float], reply: Reply) -> None:
+        kind = "answer" if isinstance(reply, Answer) else "failure"
+        self._cache.put(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})
+
+    def _remembered(self, row: dict[str, Any], view: View, retrying: bool) -> tuple[list[float], Reply] | None:
+        """An answer paid for before; a permanent failure too, unless this run is there to try it again."""
+        stored = self._cache.get(self._key(row, view))
+        if stored is None or (retrying and "failure" in stored):
+            return None
+        self._progress.counts["from_cache"] += 1
+        if "failure" in stored:
+            # The failure may have been met under another item with the same content.
+            return stored["times_s"], Failure(**{**stored["failure"], "id": row["item_id"], "view": view.name})
+        answer = stored["answer"]
+        return stored["times_s"], Answer(**{**answer, "flags": tuple(answer["flags"])})
+
+    def _row(self, row: dict[str, Any], view: View, answer: Answer, times_s: list[float]) -> dict[str, Any]:
+        text, flags = clean(answer.text, answer.finish_reason)
+        return {
+            "item_id": row["item_id"],
+            "view": view.name,
+            "text": text,
+            "language": DESCRIPTION_LANGUAGE,
+            "captioner": self._stage.captioner.name,
+            "revision": self._stage.captioner.revision,
+            "prompt_id": view.prompt_id,
+            "decoding": self._stage.decoding(view, row["media_type"]),
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "flags": sorted({*flags, *answer.flags}),
+            "frame_times_s": times_s,
+            "sha256": row["sha256"],
+        }
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await self._speaker.close()
+        self._cache.close()

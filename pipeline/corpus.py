@@ -1,0 +1,223 @@
+"""A table on disk: Arrow IPC stream shards plus a manifest. The one way to write a table and the one way to read it.
+
+    CORPUS/TABLE/part-00000-of-00012.arrow … manifest.json failures.jsonl
+
+A shard is written to a temporary name, fsynced and renamed; the manifest is written last, so its presence means
+that the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.identity import file_hash
+from pipeline.records import SCHEMA_VERSION, SCHEMAS
+
+BATCH_ROWS = 1_000
+MANIFEST = "manifest.json"
+FAILURES = "failures.jsonl"
+
+
+def shard_name(index: int, count: int) -> str:
+    return f"part-{index:05d}-of-{count:05d}.arrow"
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` whole and on disk, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_writer(path) as stream:
+        stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The value in `path`, or None where there is no such file; one that cannot be parsed ends the run."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise EnvironmentTrouble(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+class _HashingSink:
+    """Passes bytes on to a file while hashing them, so that a shard is not read again for its checksum."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.digest.update(view)
+        self.size += view.nbytes
+        self._stream.write(view)
+        return view.nbytes
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
+    """Write one shard whole; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
+    with atomic_writer(path) as stream:
+        sink = _HashingSink(stream)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table, max_chunksize=BATCH_ROWS)
+    return {"rows": table.num_rows, "bytes": sink.size, "sha256": sink.digest.hexdigest()}
+
+
+def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:
+    """A shard as a memory-mapped Arrow table. With its manifest entry given, its bytes are checked first.
+
+    Raises EnvironmentTrouble naming the shard, what is wrong with it, and `remedy`.
+    """
+    problem = shard_problem(path, entry) if entry else None
+    if problem is None:
+        try:
+            with pa.memory_map(str(path)) as source:
+                return pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            problem = f"cannot be read: {error}"
+    raise EnvironmentTrouble(f"{path.parent.name}/{path.name} {problem}: delete it and {remedy}")
+
+
+def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
+    """What differs between a shard's file and its manifest entry, or None."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "is missing"
+    if size != entry["bytes"]:
+        return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
+    if file_hash(path) != entry["sha256"]:
+        return "has other bytes than its manifest says (checksum differs)"
+    return None
+
+
+class Table:
+    """A complete table, opened for reading. `corpus` is the corpus folder."""
+
+    def __init__(self, corpus: Path, name: str):
+        self.corpus, self.name, self.folder = corpus, name, corpus / name
+        manifest = read_json(self.folder / MANIFEST)
+        if manifest is None:
+            state = "is not complete" if self.folder.is_dir() else "is not there"
+            raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run the stage that makes it")
+        if manifest["schema_version"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}: "
+                "make the corpus again, or read it with the version that made it"
+            )
+        self.manifest: dict[str, Any] = manifest
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.manifest["shards"])
+
+    @property
+    def num_rows(self) -> int:
+        return sum(entry["rows"] for entry in self.manifest["shards"])
+
+    def shard_path(self, index: int) -> Path:
+        return self.folder / shard_name(index, self.num_shards)
+
+    def shard(self, index: int, check: bool = False) -> pa.Table:
+        """Shard `index` as an Arrow table; with `check`, its checksum is compared first."""
+        stage = self.manifest["stage"]
+        entry = self.manifest["shards"][index] if check else None
+        return read_shard(self.shard_path(index), entry, f"run --stage {stage} again")
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Every record batch in order, memory-mapped: memory stays at one shard's touched pages."""
+        for index in range(self.num_shards):
+            yield from self.shard(index).to_batches()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for batch in self.batches():
+            yield from batch.to_pylist()
+
+    def failures(self) -> list[dict[str, Any]]:
+        path = self.folder / FAILURES
+        if not path.exists():
+            return []
+        with path.open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+
+def complete(corpus: Path, name: str) -> bool:
+    return (corpus / name / MANIFEST).exists()
+
+
+def manifest_hash(corpus: Path, name: str) -> str:
+    return file_hash(corpus / name / MANIFEST)
+
+
+def write_manifest(
+    corpus: Path,
+    name: str,
+    *,
+    stage: str,
+    settings: dict[str, Any],
+    fingerprint: str,
+    tools: dict[str, str],
+    parents: Sequence[str],
+    shards: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
+) -> None:
+    """Close a table: its failures, then its manifest. `parents` are tables of this corpus that it was made from."""
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "table": name,
+        "stage": stage,
+        "settings": settings,
+        "fingerprint": fingerprint,
+        "tools": tools,
+        "parents": {parent: manifest_hash(corpus, parent) for parent in parents},
+        "rows": sum(shard["rows"] for shard in shards),
+        "failures": len(failures),
+        "shards": shards,
+    }
+    folder = corpus / name
+    if read_json(folder / MANIFEST) == manifest:
+        return
+    with atomic_writer(folder / FAILURES) as stream:
+        for failure in failures:
+            stream.write((json.dumps(failure, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+    write_json(folder / MANIFEST, manifest)
+
+
+def tables(corpus: Path) -> list[str]:
+    """Names of the tables that this corpus has, complete or not, in the order in which they are made."""
+    return [name for name in SCHEMAS if (corpus / name).is_dir()]

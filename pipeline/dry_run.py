@@ -1,0 +1,84 @@
+"""`--dry-run N`: describe a few items and print picture, prompt and answer; the corpus is not touched."""
+
+import argparse
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.captioning import choose
+from pipeline.captioning.clean import clean
+from pipeline.captioning.client import RequestFailed
+from pipeline.captions import Captions
+from pipeline.errors import MediaError
+from pipeline.ingest import Ingest
+from pipeline.media import Limits, encode_jpeg, frames, open_media, probe
+from pipeline.runstate import locked
+from pipeline.sources import SourceItem, all_items
+from pipeline.window import Run
+
+
+def dry_run(ingest: Ingest, stage: Captions, options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Returns the exit status: 1 where nothing could be described."""
+    sources = ingest.sources()
+    for source in sources:
+        say(f"input: {source.summary}")
+    items = list(itertools.islice(all_items(sources), options.dry_run))
+    with (
+        tempfile.TemporaryDirectory(prefix="dry-run-") as folder,
+        locked(Path(folder)),
+        choose.serving(stage.captioner, options, Path(folder), say) as captioner,
+    ):
+        described = asyncio.run(_describe(captioner, stage, items, Path(folder), say))
+    say(f"dry run: {described} of {len(items)} items described; nothing was written")
+    return 0 if described else 1
+
+
+async def _describe(
+    captioner: choose.Captioner, stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]
+) -> int:
+    speaker = captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
+    described = 0
+    try:
+        for item in items:
+            described += await _describe_item(speaker, stage, item, say)
+    finally:
+        await speaker.close()
+    return described
+
+
+async def _describe_item(speaker: Any, stage: Captions, item: SourceItem, say: Callable[[str], None]) -> bool:
+    say(f"\n{item.item_id}  {item.uri}")
+    limits = Limits(max_source_pixels=stage.max_source_pixels)
+    try:
+        with open_media(item.uri) as stream:
+            seen = probe(stream, limits)
+            stream.seek(0)
+            shown = frames(
+                stream, seen.media_type, max_pixels=stage.max_pixels, count=stage.num_frames, limits=limits
+            )
+    except MediaError as error:
+        say(f"  failed: {error.kind}: {error}")
+        return False
+    sizes = ", ".join(f"{frame.image.width}×{frame.image.height}" for frame in shown)
+    sent = sum(len(encode_jpeg(frame.image)) for frame in shown)
+    say(f"  {seen.media_type} {seen.width}×{seen.height}, shown as {sizes}, {sent:,} bytes of JPEG")
+    times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
+    prepared = await asyncio.to_thread(speaker.prepare, shown, stage.views)
+    answered = 0
+    for view in stage.views:
+        say(f"  {view.name}: {view.ask(times_s)}")
+        try:
+            answer = await speaker.ask(prepared, view, times_s)
+        except RequestFailed as error:
+            say(f"    failed: {error.kind}: {error}")
+            continue
+        answered += 1
+        text, flags = clean(answer.text, answer.finish_reason)
+        flags = tuple(sorted({*flags, *answer.flags}))
+        say(f"    → {text}" + (f"  [{', '.join(flags)}]" if flags else ""))
+        if text != answer.text:
+            say(f"      as it came: {answer.text!r}")
+    return answered > 0

@@ -1,0 +1,200 @@
+"""`--stage ingest`: list the sources once, look at every medium once, write `items` and `captions`.
+
+plan (fixed membership) → open, hash, prove decodable → items, captions
+"""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import corpus as corpora
+from pipeline import shards
+from pipeline.errors import MediaError, UsageError
+from pipeline.identity import fingerprint, stream_hash
+from pipeline.media import Limits, open_media, probe
+from pipeline.runstate import Progress, state_folder
+from pipeline.shards import Failure, Outcome
+from pipeline.sources import Source, SourceItem, all_items, open_sources
+from pipeline.window import Run
+
+PLAN_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),
+        pa.field(
+            "captions",
+            pa.list_(pa.struct([("text", pa.string()), ("language", pa.string()), ("origin", pa.string())])),
+            nullable=False,
+        ),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ingest:
+    """Settings of the stage. `limit` 0 means every item; `shard_size` is in items."""
+
+    inputs: tuple[str, ...] = ()
+    source: str = "auto"
+    split: str = "train"
+    caption_language: str = "en"
+    license: str = ""
+    limit: int = 0
+    shard_size: int = 1_000
+    max_source_pixels: int = Limits().max_source_pixels
+
+    name = "ingest"
+    tables = ("items", "captions")
+    parent = shards.PLAN
+    records_per_item = 1
+
+    def settings(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "inputs": list(self.inputs)}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.settings())
+
+    def sources(self) -> list[Source]:
+        return open_sources(
+            self.inputs,
+            self.source,
+            split=self.split,
+            caption_language=self.caption_language,
+            license=self.license,
+        )
+
+    async def open(self, run: Run, progress: Progress) -> "IngestWorker":
+        return IngestWorker(Limits(max_source_pixels=self.max_source_pixels))
+
+
+class IngestWorker:
+    """Looks at media in a pool of threads: decoding and hashing release the interpreter's lock."""
+
+    def __init__(self, limits: Limits):
+        threads = os.cpu_count() or 1
+        self.ahead = 4 * threads
+        self._limits = limits
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "ingest")
+
+    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
+        if kept.get("items"):
+            return Outcome(kept)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, row)
+
+    def _look(self, row: dict[str, Any]) -> Outcome:
+        try:
+            with open_media(row["uri"]) as stream:
+                sha256 = stream_hash(stream)
+                seen = probe(stream, self._limits)
+        except MediaError as error:
+            return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
+        item = {
+            "item_id": row["item_id"],
+            "media_type": seen.media_type,
+            "uri": row["uri"],
+            "sha256": sha256,
+            "width": seen.width,
+            "height": seen.height,
+            "num_frames": seen.num_frames,
+            "duration_s": seen.duration_s,
+            "split": row["split"],
+            "source": row["source"],
+            "license": row["license"],
+        }
+        return Outcome({"items": [item], "captions": list(_captions(row))})
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _captions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    numbers: dict[str, int] = {}
+    for caption in row["captions"]:
+        language = caption["language"]
+        number = numbers.setdefault(language, 0)
+        numbers[language] += 1
+        yield {
+            "caption_id": f"{row['item_id']}#{language}#{number}",
+            "item_id": row["item_id"],
+            "language": language,
+            "text": caption["text"],
+            "origin": caption["origin"],
+            "split": row["split"],
+        }
+
+
+def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
+    """Fix which item goes into which shard, once; returns the number of shards.
+
+    A corpus that is planned already stays as it was planned: what the input lists otherwise by now is told, not taken.
+    """
+    path = state_folder(corpus) / shards.PLAN / "plan.json"
+    planned = corpora.read_json(path)
+    if planned is None and all(corpora.complete(corpus, table) for table in stage.tables):
+        return corpora.Table(corpus, "items").num_shards  # a corpus that came without its .state
+    sources = stage.sources()
+    digest = _Digest()
+    listed = digest.over(_limited(all_items(sources), stage.limit))
+    if planned is None:
+        for source in sources:
+            say(f"input: {source.summary}")
+        rows = ({**dataclasses.asdict(item), "captions": _plain(item)} for item in listed)
+        entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, stage.shard_size)
+        planned = {"items": digest.count, "listing": digest.value(), "shards": entries}
+        corpora.write_json(path, planned)
+        if not entries:
+            raise UsageError(
+                f"--input: got no media from {', '.join(stage.inputs) or 'the samples'}: give another input"
+            )
+        return len(entries)
+    try:
+        for _ in listed:
+            pass
+    except UsageError as error:
+        say(f"note: the input cannot be listed any more ({error}); the corpus goes on as it was planned")
+    else:
+        if digest.value() != planned["listing"]:
+            say(
+                f"note: the input lists {digest.count:,} items now, other than the {planned['items']:,} of the plan; "
+                "the corpus stays as planned: --overwrite or another --output takes the input as it is now"
+            )
+    return len(planned["shards"])
+
+
+def _plain(item: SourceItem) -> list[dict[str, str]]:
+    return [dataclasses.asdict(caption) for caption in item.captions]
+
+
+def _limited(items: Iterator[SourceItem], limit: int) -> Iterator[SourceItem]:
+    for number, item in enumerate(items, 1):
+        yield item
+        if number == limit:
+            return
+
+
+class _Digest:
+    """Count and hash of a listing as it streams by: enough to tell that an input has changed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hash = hashlib.sha256()
+
+    def over(self, items: Iterator[SourceItem]) -> Iterator[SourceItem]:
+        for item in items:
+            self.count += 1
+            self._hash.update(f"{item.item_id}\0{item.uri}\0{item.split}\n".encode("utf-8", "surrogateescape"))
+            yield item
+
+    def value(self) -> str:
+        return self._hash.hexdigest()

@@ -1,0 +1,205 @@
+"""The command line: every option with its unit and default, grouped by stage, checked once, here."""
+
+import argparse
+import difflib
+import math
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pipeline.captioning.client import KEY_VARIABLE, Retries
+from pipeline.captioning.views import DEFAULT_VIEWS
+from pipeline.errors import UsageError
+from pipeline.progress import FailureBudget
+from pipeline.sources import KINDS
+
+STAGES = ("ingest", "captions", "verify")
+# Options of stage ingest: where a corpus is there already, those not given are taken as it was begun with.
+INGEST_DEFAULTS: dict[str, Any] = {
+    "input": [],
+    "source": "auto",
+    "split": "train",
+    "caption_language": "en",
+    "license": "",
+    "limit": 0,
+    "shard_size": 1_000,
+    "max_source_megapixels": 100.0,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see python beam_runner.py --help")
+
+
+def _number(kind: type, least: float, unit: str) -> Callable[[str], Any]:
+    def parse_number(text: str) -> Any:
+        try:
+            value = kind(text.replace("_", ""))
+        except ValueError:
+            value = math.nan
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number of {unit}, at least {least:g}")
+        return value
+
+    return parse_number
+
+
+def _language(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a BCP 47 tag such as en, zh or pt-BR")
+    return text
+
+
+def parser() -> argparse.ArgumentParser:
+    result = _Parser(
+        prog="beam_runner.py",
+        description="From a folder of pictures and videos to an Arrow caption corpus. A stage first runs the earlier "
+        "stages whose tables are missing. With no --input: sample photos. Options that are not listed here go to "
+        "Apache Beam (--runner, --direct_num_workers, --direct_running_mode, --job_endpoint …).",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("--stage", choices=STAGES, required=True, help="what to do; verify recomputes every checksum and count")
+    add("--output", type=Path, default=Path("corpus"), metavar="CORPUS", help="corpus folder (default: ./corpus)")
+    add(
+        "--overwrite", action="store_true", help="make the stage's tables again, and earlier ones whose settings differ"
+    )
+    add("--strict", action="store_true", help="exit 1 where any record failed (default: failures are counted)")
+    add(
+        "--max-failures",
+        type=FailureBudget,
+        default=FailureBudget(),
+        metavar="N|FRACTION",
+        help="failed records of a stage that stop the run: a count, or a fraction as 0.01 or 1%% "
+        "(default: 1%% of the records, but at least 10)",
+    )
+    add("--cache", default="", metavar="DIR", help="folder of the response cache (default: CORPUS/.state/cache)")
+
+    group = result.add_argument_group("stage ingest: list, hash and check the media (tables items, captions)")
+    add = group.add_argument
+    add(
+        "--input",
+        action="append",
+        metavar="PATH|URL",
+        help="a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of "
+        "paths; repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
+    )
+    add("--source", choices=KINDS, help="kind of --input (default: auto, which says what it guessed)")
+    add("--split", help="split of items whose source names none (default: train)")
+    add("--caption-language", type=_language, metavar="TAG", help="BCP 47 tag of the captions found (default: en)")
+    add("--license", help="licence of items whose source names none (default: none)")
+    add("--limit", type=_number(int, 0, "items"), metavar="N", help="take the first N items (default: 0, all)")
+    add("--shard-size", type=_number(int, 1, "items"), metavar="N", help="items a shard (default: 1000)")
+    add(
+        "--max-source-megapixels",
+        type=_number(float, 0.001, "megapixels"),
+        metavar="N",
+        help="larger pictures fail as too_large (default: 100 megapixels)",
+    )
+
+    group = result.add_argument_group("stage captions: describe every item from several views (table descriptions)")
+    add = group.add_argument
+    add(
+        "--captioner",
+        choices=("auto", "vllm", "embedded"),
+        default="auto",
+        help="auto: the server of --mllm-url or $LECCR_MLLM_URL, else vLLM where a CUDA device and vLLM are there, "
+        "else the embedded describer (default: auto)",
+    )
+    add("--views", default=DEFAULT_VIEWS, help=f"views by name, or .yaml files of views (default: {DEFAULT_VIEWS})")
+    add(
+        "--mllm-url",
+        action="append",
+        metavar="URL",
+        help=f"an OpenAI-compatible server; repeat it for several, the least loaded is asked. Its key: ${KEY_VARIABLE}",
+    )
+    add("--mllm", metavar="MODEL|PATH", help="model to ask for, or to start vLLM with (default: the one served)")
+    add(
+        "--mllm-revision", default="", metavar="TEXT", help="revision noted in every row (default: a folder's own hash)"
+    )
+    add("--vllm-python", metavar="PATH", help="interpreter of the environment that has vLLM (default: this one)")
+    add("--vllm-args", type=shlex.split, default=[], metavar="TEXT", help="further options of the vLLM server, quoted")
+    retries = Retries()
+    add(
+        "--window",
+        type=_number(int, 1, "requests"),
+        default=64,
+        metavar="N",
+        help="requests in flight a worker process (default: 64)",
+    )
+    add(
+        "--frames",
+        type=_number(int, 1, "frames"),
+        default=8,
+        metavar="N",
+        help="frames shown of a video, uniform in time (default: 8)",
+    )
+    add(
+        "--max-pixels",
+        type=_number(int, 32 * 32, "pixels"),
+        default=768 * 768,
+        metavar="N",
+        help="pictures are shrunk to this area in pixels (default: 589824, which is 768 x 768)",
+    )
+    add(
+        "--timeout",
+        type=_number(float, 0.01, "seconds"),
+        default=retries.timeout_s,
+        metavar="S",
+        help=f"seconds until a request is given up and tried again (default: {retries.timeout_s:g})",
+    )
+    add(
+        "--attempts",
+        type=_number(int, 1, "attempts"),
+        default=retries.attempts,
+        metavar="N",
+        help=f"times a request is tried before its record fails (default: {retries.attempts})",
+    )
+    add(
+        "--patience",
+        type=_number(float, 0, "seconds"),
+        default=retries.patience_s,
+        metavar="S",
+        help=f"seconds to wait for a server that is down before the run ends (default: {retries.patience_s:g})",
+    )
+    add(
+        "--dry-run",
+        type=_number(int, 1, "items"),
+        metavar="N",
+        help="describe N items and print picture, prompt and answer; write nothing",
+    )
+    return result
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling."""
+    ours = parser()
+    options, rest = ours.parse_known_args(argv)
+    known = [name for action in ours._actions for name in action.option_strings]
+    for argument in rest:
+        name = argument.split("=")[0]
+        if name.startswith("--") and name not in beam_options():
+            near = difflib.get_close_matches(name, [*known, *beam_options()], 1, 0.75)
+            if near or "--runner" not in " ".join(rest):  # another runner may know options that Beam itself does not
+                hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
+                raise UsageError(f"got {name}, which is no option of this program nor of Beam: {hint}")
+    if rest and not rest[0].startswith("-"):
+        raise UsageError(f"got {rest[0]!r} outside of any option: give inputs as --input {shlex.quote(rest[0])}")
+    if options.dry_run and options.stage != "captions":
+        raise UsageError("--dry-run goes with --stage captions")
+    return options, rest
+
+
+def beam_options() -> set[str]:
+    """Names of all options that the installed Beam knows."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    names = set()
+    for kind in PipelineOptions.__subclasses__():
+        beam_parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+        kind._add_argparse_args(beam_parser)
+        names.update(name for action in beam_parser._actions for name in action.option_strings)
+    return names

@@ -1,0 +1,214 @@
+"""The stages as the user runs them: settings resolved and compared, work done, the result told."""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline import corpus as corpora
+from pipeline import shards
+from pipeline.captioning import choose
+from pipeline.captioning.views import parse_views
+from pipeline.captions import Captions
+from pipeline.card import write_card
+from pipeline.dry_run import dry_run
+from pipeline.errors import Interrupted
+from pipeline.ingest import Ingest, plan
+from pipeline.options import INGEST_DEFAULTS
+from pipeline.progress import Monitor
+from pipeline.runstate import ask_to_stop, locked, state_folder
+from pipeline.verify import verify
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def ingest(options: argparse.Namespace, beam_arguments: list[str]) -> int:
+    return _make(options, beam_arguments, [])
+
+
+def captions(options: argparse.Namespace, beam_arguments: list[str]) -> int:
+    views = parse_views(options.views)
+    captioner = choose.choose(options, views, say)
+    stage = Captions(captioner, views, options.max_pixels, options.frames)
+    if options.dry_run:
+        return dry_run(_ingest_stage(options, options.output.absolute()), stage, options, say)
+    return _make(options, beam_arguments, [stage])
+
+
+def verify_corpus(options: argparse.Namespace, beam_arguments: list[str]) -> int:
+    good, wrong = verify(options.output)
+    for line in good:
+        say(f"ok: {line}")
+    for line in wrong:
+        print(f"wrong: {line}", file=sys.stderr)
+    say(
+        f"{options.output}: {len(wrong)} problem(s)"
+        if wrong
+        else f"{options.output}: every checksum and count is right"
+    )
+    return 1 if wrong else 0
+
+
+PROGRAMS = {"ingest": ingest, "captions": captions, "verify": verify_corpus}
+
+
+def _ingest_stage(options: argparse.Namespace, corpus: Path) -> Ingest:
+    """Stage ingest by the options given; those not given are as the corpus was begun, else the defaults."""
+    stored = corpora.read_json(state_folder(corpus) / "ingest" / "settings.json")
+    if stored is None and corpora.complete(corpus, "items"):
+        stored = corpora.Table(corpus, "items").manifest["settings"]
+    strict = options.stage == "ingest" or options.overwrite
+    given = {name: getattr(options, name) for name in INGEST_DEFAULTS if getattr(options, name) is not None}
+    values = {**INGEST_DEFAULTS, **given}
+    settings = {
+        "inputs": tuple(_normal(text) for text in values["input"]),
+        "source": values["source"],
+        "split": values["split"],
+        "caption_language": values["caption_language"],
+        "license": values["license"],
+        "limit": values["limit"],
+        "shard_size": values["shard_size"],
+        "max_source_pixels": int(values["max_source_megapixels"] * 1_000_000),
+    }
+    option_of = {"inputs": "input", "max_source_pixels": "max_source_megapixels"}
+    if stored is not None and not (strict and given):
+        for name in settings:
+            if option_of.get(name, name) not in given:
+                settings[name] = tuple(stored[name]) if name == "inputs" else stored[name]
+    return Ingest(**settings)
+
+
+def _normal(text: str) -> str:
+    """An input by one name wherever the command is typed: local paths are made absolute."""
+    return text if "://" in text else str(Path(text).expanduser().absolute())
+
+
+def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Captions]) -> int:
+    """Make the tables of stage ingest and of the later stages, tell what came out; returns the exit status."""
+    corpus: Path = options.output.absolute()
+    with locked(corpus):
+        first = _ingest_stage(options, corpus)
+        stages = [first, *later]
+        work = _beam()
+        if options.overwrite:
+            _discard_what_differs(work, corpus, stages)
+        for stage in stages:
+            work.check_settings(corpus, stage)
+        num_shards = plan(corpus, first, say)
+        states = work.begin(corpus, stages, num_shards)
+        monitor = Monitor(corpus, stages, _num_items(corpus, num_shards), options.max_failures)
+        fresh = any(state.open for state in states.values())
+        if fresh:
+            with _signals(corpus), contextlib.ExitStack() as stack:
+                if states[stages[-1].name].open and later:
+                    captioner = stack.enter_context(choose.serving(later[0].captioner, options, corpus, say))
+                    stages = [first, dataclasses.replace(later[0], captioner=captioner)]
+                beam_options = work.beam_options(beam_arguments, say)
+                cache = options.cache or str(state_folder(corpus) / "cache")
+                work.make(corpus, stages, states, num_shards, beam_options, cache, monitor)
+        monitor.judge(num_shards)
+        for stage in stages:
+            work.close(corpus, stage, num_shards)
+        if fresh or not (corpus / "README.md").exists():
+            write_card(corpus)
+        failed = _tell(corpus, stages, num_shards, fresh, options)
+    return 1 if failed and options.strict else 0
+
+
+def _beam() -> Any:
+    """pipeline.work, and with it Beam, imported late and without the remarks it makes on packages it lacks."""
+    logging.disable(logging.WARNING)
+    try:
+        from pipeline import work
+    finally:
+        logging.disable(logging.NOTSET)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    return work
+
+
+def _discard_what_differs(work: Any, corpus: Path, stages: list[Any]) -> None:
+    """--overwrite: the stage asked for is made again; an earlier one, and what follows, only if its settings differ."""
+    for number, stage in enumerate(stages):
+        stored = work.stored_settings(corpus, stage)
+        if stage is stages[-1] or (stored is not None and stored != stage.settings()):
+            for stale in stages[number:]:
+                work.discard(corpus, stale)
+            return
+
+
+def _num_items(corpus: Path, num_shards: int) -> int:
+    planned = corpora.read_json(state_folder(corpus) / shards.PLAN / "plan.json")
+    if planned:
+        return planned["items"]
+    sidecars = (shards.read_sidecar(corpus, "ingest", index) for index in range(num_shards))
+    return sum(sidecar["items"] for sidecar in sidecars if sidecar)
+
+
+@contextlib.contextmanager
+def _signals(corpus: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in order: whole shards stay, the server is ended. A second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        name = signal.Signals(number).name
+        ask_to_stop(
+            corpus, Interrupted(f"ended by {name}: what was finished is kept; run the same command again to go on")
+        )
+
+    asked: list[int] = []
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(corpus: Path, stages: list[Any], num_shards: int, fresh: bool, options: argparse.Namespace) -> int:
+    """Print the counts by table, view and failure reason, and what to type next; returns the number of failures."""
+    if not fresh:
+        say("nothing to do: every shard is there, made with these settings")
+    failed = 0
+    for stage in stages:
+        for table in map(lambda name: corpora.Table(corpus, name), stage.tables):
+            say(f"{table.name:<14}{table.num_rows:>10,} rows  {table.num_shards:>6,} shards")
+            column = {"items": "media_type", "captions": "language", "descriptions": "view"}[table.name]
+            for value, count in sorted(count_values(table, column).items()):
+                say(f"  {value:<12}{count:>10,}")
+        failures = corpora.Table(corpus, stage.tables[0]).failures()
+        failed += len(failures)
+        reasons = collections.Counter(failure["error"] for failure in failures)
+        for reason, count in reasons.most_common():
+            say(f"  failed: {reason:<12}{count:>6,}  (listed in {corpus / stage.tables[0] / corpora.FAILURES})")
+    where = options.output
+    say(f"card: {where / 'README.md'}")
+    if options.stage == "ingest":
+        say(f"next: python beam_runner.py --stage captions --output {where}")
+    else:
+        say(f"next: python beam_runner.py --stage verify --output {where}")
+    return failed
+
+
+def count_values(table: corpora.Table, column: str) -> dict[str, int]:
+    """How often each value of a column of strings occurs, shard by shard."""
+    counts: collections.Counter[str] = collections.Counter()
+    for index in range(table.num_shards):
+        for pair in pc.value_counts(table.shard(index).column(column)).to_pylist():
+            counts[pair["values"]] += pair["counts"]
+    return dict(counts)

@@ -1,0 +1,211 @@
+"""A sliding window of work: one event loop thread a worker process, items of several shards in flight at once.
+
+A barrier (send a batch, wait for all of it) leaves a continuous-batching server idle while the slowest answer of the
+batch comes. Here the next item starts as soon as one ends, across the borders of shards; each shard is committed when
+its own last item is done.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import dataclasses
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline import shards
+from pipeline.errors import PipelineError
+from pipeline.runstate import Progress, ask_to_stop, asked_to_stop, disk_trouble
+from pipeline.shards import Outcome, ShardTask
+
+POLL_S = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a worker must know of the run. `cache` is the folder of the response cache."""
+
+    token: str
+    corpus: str
+    num_shards: int
+    retry: dict[str, frozenset[int]]  # shards finished with failures, by stage
+    cache: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.corpus)
+
+
+class Worker(Protocol):
+    """A stage at work in one process. `ahead` bounds the items in work at once."""
+
+    ahead: int
+
+    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
+        """Make the rows of one item. `kept` are rows of an earlier run, by table, still to be checked for use."""
+
+    async def close(self) -> None: ...
+
+
+class Stage(Protocol):
+    """A step of the pipeline, sent to the workers as it is: plain data."""
+
+    name: str
+    tables: tuple[str, ...]  # tables that it makes
+    parent: str  # the table whose shards it reads, or "plan"
+    records_per_item: int  # what the failure budget counts
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+    async def open(self, run: Run, progress: Progress) -> Worker: ...
+
+
+class Engine:
+    """Runs one stage's shards on an event loop of its own thread."""
+
+    def __init__(self, run: Run, stage: Stage):
+        self._run, self._stage = run, stage
+        self._progress = Progress(run.folder, stage.name)
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._worker: Worker | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"window-{stage.name}", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+
+    async def _open(self) -> None:
+        self._feeding = asyncio.Lock()  # shards are fed one after the other, in the order in which they came
+        try:
+            self._worker = await self._stage.open(self._run, self._progress)
+        except PipelineError as error:
+            self._stopped = True
+            ask_to_stop(self._run.folder, error)
+            return
+        self._room = asyncio.Semaphore(self._worker.ahead)
+        self._watch = self._loop.create_task(self._watch_over())
+
+    def submit(self, index: int) -> tuple[threading.Event, concurrent.futures.Future[dict[str, Any] | None]]:
+        """Start a shard. The event is set once all its items are under way (the moment to submit the next shard);
+        the future gives the sidecar of a shard that was made, or None where none was: current already, or stopped."""
+        fed = threading.Event()
+        return fed, asyncio.run_coroutine_threadsafe(self._guarded(index, fed), self._loop)
+
+    async def _guarded(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
+        task = asyncio.ensure_future(self._shard(index, fed))
+        self._tasks.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+        except PipelineError as error:
+            self._stop(error)
+            return None
+        except OSError as error:
+            self._stop(disk_trouble(error, self._run.folder))
+            return None
+        finally:
+            self._tasks.discard(task)
+            fed.set()
+
+    async def _shard(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
+        run, stage = self._run, self._stage
+        items: list[asyncio.Task[Outcome]] = []
+        try:
+            async with self._feeding:
+                if self._stopped:
+                    return None
+                retry = index in run.retry.get(stage.name, ())
+                if not retry and shards.is_current(run.folder, stage.name, stage.fingerprint, stage.parent, index):
+                    return None
+                task = await asyncio.to_thread(shards.load, run.folder, stage.name, stage.tables, stage.parent, index)
+                for row in task.rows:
+                    await self._room.acquire()
+                    items.append(asyncio.create_task(self._item(row, task)))
+            fed.set()
+            outcomes = await asyncio.gather(*items)
+        finally:
+            for item in items:
+                item.cancel()
+        made = await asyncio.to_thread(
+            shards.commit,
+            run.folder,
+            stage.name,
+            stage.tables,
+            stage.fingerprint,
+            index,
+            run.num_shards,
+            task,
+            outcomes,
+        )
+        self._progress.counts["shards"] += 1
+        return made
+
+    async def _item(self, row: dict[str, Any], task: ShardTask) -> Outcome:
+        try:
+            outcome = await self._worker.item(row, task.kept.get(row["item_id"], {}), task.retrying)
+        finally:
+            self._room.release()
+        self._progress.counts["items"] += 1
+        for failure in outcome.failures:
+            self._progress.failed(failure.kind, f"{failure.id}: {failure.message}")
+        return outcome
+
+    async def _watch_over(self) -> None:
+        """Show progress, and obey the word to stop whoever gave it."""
+        while True:
+            try:
+                self._progress.show()
+                if asked_to_stop(self._run.folder):
+                    self._cancel()
+            except OSError as error:
+                self._stop(disk_trouble(error, self._run.folder))
+            await asyncio.sleep(POLL_S)
+
+    def _stop(self, error: PipelineError) -> None:
+        ask_to_stop(self._run.folder, error)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+
+    def close(self) -> None:
+        """End the worker and the loop; shards still open are dropped, to be made by the next run."""
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        self._cancel()
+        if self._worker is None:
+            return
+        self._watch.cancel()
+        with contextlib.suppress(OSError):
+            self._progress.show()
+        await self._worker.close()
+
+
+_engines: dict[tuple[str, str], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def engine(run: Run, stage: Stage) -> Engine:
+    """The one engine of this process for this run and stage: Beam may run several worker threads in one process."""
+    with _engines_lock:
+        key = (run.token, stage.name)
+        if key not in _engines:
+            _engines[key] = Engine(run, stage)
+        return _engines[key]
+
+
+def close_engines(token: str) -> None:
+    """End the engines that a run left in this process. Other worker processes end theirs by ending."""
+    with _engines_lock:
+        for key in [key for key in _engines if key[0] == token]:
+            _engines.pop(key).close()
