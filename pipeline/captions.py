@@ -18,7 +18,7 @@ from pipeline.captioning.client import RequestFailed
 from pipeline.captioning.views import Answer, View
 from pipeline.errors import MediaError
 from pipeline.identity import canonical_json, fingerprint, short_hash, stream_hash
-from pipeline.media import Frame, Limits, frames, open_media
+from pipeline.media import Limits, frames, open_media
 from pipeline.runstate import Progress
 from pipeline.shards import Failure, Outcome
 from pipeline.window import Run
@@ -64,7 +64,7 @@ class Captions:
         return canonical_json({**decoding, "num_frames": self.num_frames} if media_type == "video" else decoding)
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
-        speaker = await asyncio.to_thread(self.captioner.open, run, len(self.views))
+        speaker = await self.captioner.open(run, len(self.views))
         return CaptionsWorker(self, speaker, run, progress)
 
 
@@ -81,9 +81,11 @@ class CaptionsWorker:
     async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
         done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
         missing = [view for view in self._stage.views if view.name not in done]
-        replies = {view.name: self._remembered(row, view, retrying) for view in missing}
-        unknown = [view for view in missing if replies[view.name] is None]
-        if unknown:
+        replies: dict[str, tuple[list[float], Reply]] = {}
+        for view in missing:
+            if remembered := self._remembered(row, view, retrying):
+                replies[view.name] = remembered
+        if unknown := [view for view in missing if view.name not in replies]:
             replies.update(await self._describe(row, unknown))
         made, failures = [], []
         for view in self._stage.views:
@@ -99,14 +101,13 @@ class CaptionsWorker:
 
     async def _describe(self, row: dict[str, Any], views: list[View]) -> dict[str, tuple[list[float], Reply]]:
         try:
-            shown, prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, row, views)
+            times_s, prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, row, views)
         except MediaError as error:
             return {view.name: ([], Failure(row["item_id"], error.kind, str(error), view=view.name)) for view in views}
-        times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
         asked = (self._ask(row, prepared, view, times_s) for view in views)
         return dict(zip((view.name for view in views), await asyncio.gather(*asked), strict=True))
 
-    def _prepare(self, row: dict[str, Any], views: list[View]) -> tuple[list[Frame], Any]:
+    def _prepare(self, row: dict[str, Any], views: list[View]) -> tuple[list[float], Any]:
         stage = self._stage
         with open_media(row["uri"]) as stream:
             if stream_hash(stream) != row["sha256"]:
@@ -114,8 +115,8 @@ class CaptionsWorker:
             shown = frames(
                 stream, row["media_type"], max_pixels=stage.max_pixels, count=stage.num_frames, limits=self._limits
             )
-        prepared = self._speaker.prepare(shown, views)
-        return [dataclasses.replace(frame, image=None) for frame in shown], prepared
+        times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
+        return times_s, self._speaker.prepare(shown, views)
 
     async def _ask(
         self, row: dict[str, Any], prepared: Any, view: View, times_s: list[float]

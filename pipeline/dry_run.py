@@ -39,7 +39,7 @@ def dry_run(ingest: Ingest, stage: Captions, options: argparse.Namespace, say: C
 async def _describe(
     captioner: choose.Captioner, stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]
 ) -> int:
-    speaker = captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
+    speaker = await captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
     described = 0
     try:
         for item in items:
@@ -56,9 +56,7 @@ async def _describe_item(speaker: Any, stage: Captions, item: SourceItem, say: C
         with open_media(item.uri) as stream:
             seen = probe(stream, limits)
             stream.seek(0)
-            shown = frames(
-                stream, seen.media_type, max_pixels=stage.max_pixels, count=stage.num_frames, limits=limits
-            )
+            shown = frames(stream, seen.media_type, max_pixels=stage.max_pixels, count=stage.num_frames, limits=limits)
     except MediaError as error:
         say(f"  failed: {error.kind}: {error}")
         return False

@@ -197,9 +197,9 @@ def beam_options() -> set[str]:
     """Names of all options that the installed Beam knows."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    names = set()
+    names: set[str] = set()
     for kind in PipelineOptions.__subclasses__():
-        beam_parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+        beam_parser: Any = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
         kind._add_argparse_args(beam_parser)
         names.update(name for action in beam_parser._actions for name in action.option_strings)
     return names

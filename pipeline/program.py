@@ -5,6 +5,8 @@ import collections
 import contextlib
 import dataclasses
 import logging
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from pipeline import corpus as corpora
-from pipeline import shards
+from pipeline import shards, tables
 from pipeline.captioning import choose
 from pipeline.captioning.views import parse_views
 from pipeline.captions import Captions
@@ -27,6 +29,7 @@ from pipeline.options import INGEST_DEFAULTS
 from pipeline.progress import Monitor
 from pipeline.runstate import ask_to_stop, locked, state_folder
 from pipeline.verify import verify
+from pipeline.window import Stage
 
 
 def say(line: str) -> None:
@@ -91,7 +94,7 @@ def _ingest_stage(options: argparse.Namespace, corpus: Path) -> Ingest:
 
 def _normal(text: str) -> str:
     """An input by one name wherever the command is typed: local paths are made absolute."""
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    return text if "://" in text else os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - follows no link
 
 
 def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Captions]) -> int:
@@ -99,14 +102,13 @@ def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Ca
     corpus: Path = options.output.absolute()
     with locked(corpus):
         first = _ingest_stage(options, corpus)
-        stages = [first, *later]
-        work = _beam()
+        stages: list[Stage] = [first, *later]
         if options.overwrite:
-            _discard_what_differs(work, corpus, stages)
+            _discard_what_differs(corpus, stages)
         for stage in stages:
-            work.check_settings(corpus, stage)
+            tables.check_settings(corpus, stage)
         num_shards = plan(corpus, first, say)
-        states = work.begin(corpus, stages, num_shards)
+        states = tables.begin(corpus, stages, num_shards)
         monitor = Monitor(corpus, stages, _num_items(corpus, num_shards), options.max_failures)
         fresh = any(state.open for state in states.values())
         if fresh:
@@ -114,12 +116,13 @@ def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Ca
                 if states[stages[-1].name].open and later:
                     captioner = stack.enter_context(choose.serving(later[0].captioner, options, corpus, say))
                     stages = [first, dataclasses.replace(later[0], captioner=captioner)]
+                work = _beam()
                 beam_options = work.beam_options(beam_arguments, say)
                 cache = options.cache or str(state_folder(corpus) / "cache")
                 work.make(corpus, stages, states, num_shards, beam_options, cache, monitor)
         monitor.judge(num_shards)
         for stage in stages:
-            work.close(corpus, stage, num_shards)
+            tables.close(corpus, stage, num_shards)
         if fresh or not (corpus / "README.md").exists():
             write_card(corpus)
         failed = _tell(corpus, stages, num_shards, fresh, options)
@@ -137,13 +140,13 @@ def _beam() -> Any:
     return work
 
 
-def _discard_what_differs(work: Any, corpus: Path, stages: list[Any]) -> None:
+def _discard_what_differs(corpus: Path, stages: list[Any]) -> None:
     """--overwrite: the stage asked for is made again; an earlier one, and what follows, only if its settings differ."""
     for number, stage in enumerate(stages):
-        stored = work.stored_settings(corpus, stage)
+        stored = tables.stored_settings(corpus, stage)
         if stage is stages[-1] or (stored is not None and stored != stage.settings()):
             for stale in stages[number:]:
-                work.discard(corpus, stale)
+                tables.discard(corpus, stale)
             return
 
 
@@ -197,12 +200,26 @@ def _tell(corpus: Path, stages: list[Any], num_shards: int, fresh: bool, options
         for reason, count in reasons.most_common():
             say(f"  failed: {reason:<12}{count:>6,}  (listed in {corpus / stage.tables[0] / corpora.FAILURES})")
     where = options.output
+    _show_rows(corpora.Table(corpus, stages[-1].tables[0]))
     say(f"card: {where / 'README.md'}")
     if options.stage == "ingest":
         say(f"next: python beam_runner.py --stage captions --output {where}")
     else:
         say(f"next: python beam_runner.py --stage verify --output {where}")
     return failed
+
+
+def _show_rows(table: corpora.Table, count: int = 5) -> None:
+    """A few rows for the eye, spread over the table's first shard."""
+    width = shutil.get_terminal_size((120, 24)).columns
+    shard = table.shard(0)
+    for number in range(min(count, shard.num_rows)):
+        row = shard.slice(number * shard.num_rows // count, 1).to_pylist()[0]
+        told = (
+            f"{row['view']}: {row['text']}" if "view" in row else f"{row['media_type']} {row['width']}×{row['height']}"
+        )
+        line = f"  {row['item_id']}  {told}"
+        say(line if len(line) <= width else f"{line[: width - 1]}…")
 
 
 def count_values(table: corpora.Table, column: str) -> dict[str, int]:

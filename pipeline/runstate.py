@@ -22,6 +22,7 @@ from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
 
 STATE = ".state"
 STOP = "stop.json"
+LAST_WORD = "last-word.json"  # becomes the word to stop by a rename, which needs no room on a full disk
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -71,11 +72,17 @@ def locked(corpus: Path) -> Iterator[None]:
         shutil.rmtree(run_folder(corpus), ignore_errors=True)
         try:
             run_folder(corpus).mkdir()
+            full = disk_trouble(OSError(errno.ENOSPC, "", str(corpus)), corpus)
+            write_json(run_folder(corpus) / LAST_WORD, {"error": type(full).__name__, "message": str(full)})
             _remove_temporaries(corpus)
         except OSError as error:
             raise disk_trouble(error, corpus) from error
         try:
             yield
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise disk_trouble(error, corpus) from error
         finally:
             shutil.rmtree(run_folder(corpus), ignore_errors=True)
     finally:
@@ -91,9 +98,13 @@ def _remove_temporaries(corpus: Path) -> None:
 def ask_to_stop(corpus: Path, error: PipelineError) -> None:
     """Tell every process of the run to stop, and why. The first word counts."""
     path = run_folder(corpus) / STOP
-    if not path.exists():
-        with contextlib.suppress(OSError):  # a full disk: then the driver stops by its own check
-            write_json(path, {"error": type(error).__name__, "message": str(error)})
+    if path.exists():
+        return
+    try:
+        write_json(path, {"error": type(error).__name__, "message": str(error)})
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(LAST_WORD).replace(path)
 
 
 def asked_to_stop(corpus: Path) -> PipelineError | None:

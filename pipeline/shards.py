@@ -87,14 +87,23 @@ def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
     return corpora.read_json(sidecar_path(corpus, stage, index))
 
 
+def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
+    """The sidecar of a shard that must be made by now."""
+    found = read_sidecar(corpus, stage, index)
+    if found is None:
+        raise EnvironmentTrouble(
+            f"{sidecar_path(corpus, stage, index)} is missing although its shard was made: run the same command again"
+        )
+    return found
+
+
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan; None where it is not made yet."""
     if parent == PLAN:
         plan = corpora.read_json(state_folder(corpus) / PLAN / "plan.json")
         return state_folder(corpus) / PLAN / f"part-{index:05d}.arrow", plan["shards"][index]
-    sidecar = read_sidecar(corpus, MADE_BY[parent], index)
-    if sidecar:
-        return corpus / parent / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
+    if made := read_sidecar(corpus, MADE_BY[parent], index):
+        return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
     if corpora.complete(corpus, parent):
         table = corpora.Table(corpus, parent)
         return table.shard_path(index), table.manifest["shards"][index]

@@ -50,10 +50,20 @@ class Worker(Protocol):
 class Stage(Protocol):
     """A step of the pipeline, sent to the workers as it is: plain data."""
 
-    name: str
-    tables: tuple[str, ...]  # tables that it makes
-    parent: str  # the table whose shards it reads, or "plan"
-    records_per_item: int  # what the failure budget counts
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that it makes; the first one is its mark of completeness."""
+
+    @property
+    def parent(self) -> str:
+        """The table whose shards it reads, or "plan"."""
+
+    @property
+    def records_per_item(self) -> int:
+        """Records that one item gives, as the failure budget counts them."""
 
     @property
     def fingerprint(self) -> str: ...
@@ -71,8 +81,8 @@ class Engine:
         self._progress = Progress(run.folder, stage.name)
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._worker: Worker | None = None
-        self._stopped = False
+        self._worker: Worker
+        self._stopped = self._opened = False
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"window-{stage.name}", daemon=True)
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
@@ -85,6 +95,7 @@ class Engine:
             self._stopped = True
             ask_to_stop(self._run.folder, error)
             return
+        self._opened = True
         self._room = asyncio.Semaphore(self._worker.ahead)
         self._watch = self._loop.create_task(self._watch_over())
 
@@ -183,7 +194,7 @@ class Engine:
 
     async def _close(self) -> None:
         self._cancel()
-        if self._worker is None:
+        if not self._opened:
             return
         self._watch.cancel()
         with contextlib.suppress(OSError):

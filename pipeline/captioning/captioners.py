@@ -4,6 +4,7 @@ A captioner is plain data, sent to Beam's workers; opened there, it becomes a sp
 thread and then answers view by view.
 """
 
+import asyncio
 import dataclasses
 import math
 import os
@@ -42,7 +43,7 @@ class MllmCaptioner:
     window: int = 64
     retries: Retries = Retries()
 
-    def open(self, run: Run, num_views: int) -> "MllmSpeaker":
+    async def open(self, run: Run, num_views: int) -> Speaker:
         return MllmSpeaker(self, api_key(run_folder(run.folder)), num_views)
 
 
@@ -69,8 +70,8 @@ class EmbeddedCaptioner:
     name: str
     revision: str
 
-    def open(self, run: Run, num_views: int) -> "EmbeddedSpeaker":
-        return EmbeddedSpeaker()
+    async def open(self, run: Run, num_views: int) -> Speaker:
+        return await asyncio.to_thread(EmbeddedSpeaker)
 
 
 class EmbeddedSpeaker:

@@ -1,0 +1,36 @@
+# demo and test set everything up by themselves, in .venv; test-vllm in .venv-vllm besides.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test test-vllm lint bench clean
+
+# torch first and by itself: its CPU build is enough here, and a plain install would fetch CUDA beside it.
+$(VENV)/ready: setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip setuptools wheel
+	$(RUN) -m pip install --quiet torch==2.13.0
+	$(RUN) -m pip install --quiet --editable ".[all,test]"
+	touch $@
+
+demo: $(VENV)/ready
+	$(RUN) beam_runner.py --stage captions --output demo/corpus
+
+test: $(VENV)/ready
+	$(RUN) -m pytest
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test-vllm: $(VENV)/ready
+	tests/vllm/setup_env.sh || [ $$? -eq 75 ]  # 75: cannot be installed here; the tests skip and say so
+	$(RUN) -m pytest --override-ini addopts=-q -rs tests/vllm
+
+bench: $(VENV)/ready
+	$(RUN) bench/captions.py
+	$(RUN) bench/corpus.py
+
+clean:
+	rm -rf $(VENV) .venv-vllm demo corpus build *.egg-info

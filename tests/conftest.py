@@ -1,0 +1,73 @@
+"""What several tests share: the folder of real data, photographs made on the spot, the program run as a user does."""
+
+import io
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+settings.register_profile("project", deadline=None)  # machines are noisy, and fsync waits for the disk
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Folder of real photos, clips and captions, where it lies beside the checkout."""
+    if not DATA.is_dir():
+        pytest.skip(f"no test data in {DATA}")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def program():
+    """Run beam_runner.py in a process of its own: program("--stage", "captions", …) → CompletedProcess."""
+
+    def run(*arguments, timeout=240, **environment):
+        return subprocess.run(
+            command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=clean_environment(**environment),
+            check=False,
+        )
+
+    return run
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "beam_runner.py"), *map(str, arguments)]
+
+
+def clean_environment(**more):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LECCR_")}
+    return {**environment, **more}
+
+
+def make_photos(folder, count, size=(48, 40)):
+    """`count` different small JPEGs, smooth like photos; returns their paths, in the order of their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        coarse = Image.fromarray(rng.integers(0, 255, (5, 6, 3), dtype=np.uint8))
+        path = folder / f"photo-{number:05d}.jpg"
+        coarse.resize(size, Image.Resampling.BICUBIC).save(path, quality=85)
+        paths.append(path)
+    return paths
+
+
+def jpeg_bytes(size=(64, 48), seed=0):
+    stream = io.BytesIO()
+    generator = random.Random(seed)
+    Image.new("RGB", size, tuple(generator.randrange(256) for _ in range(3))).save(stream, "JPEG")
+    return stream.getvalue()

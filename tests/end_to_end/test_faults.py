@@ -1,0 +1,75 @@
+"""Every answer in its own row, whatever the server does: 2,000 items, 5 views, one attempt in ten goes wrong."""
+
+import hashlib
+import json
+
+import pyarrow as pa
+import pytest
+
+import beam_runner
+from pipeline.captioning.views import BUILT_IN
+from pipeline.corpus import Table
+from pipeline.identity import file_hash
+from pipeline.media import encode_jpeg, frames
+from tests.conftest import make_photos
+from tests.loopback import Loopback, answer_text
+
+ITEMS = 2_000
+MAX_PIXELS = 1_024  # below the photos' size, so that every picture is decoded, shrunk and encoded
+
+
+def sent(path):
+    """The JPEG that the stage sends for a photo."""
+    with path.open("rb") as stream:
+        return encode_jpeg(frames(stream, "image", max_pixels=MAX_PIXELS, count=1)[0].image)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    photos = make_photos(folder / "photos", ITEMS)
+    settings = {"latency_s": 0.01, "sigma": 1.0, "fault_rate": 0.1, "retry_after_s": 0.05, "stall_s": 20, "slots": 64}
+    with Loopback(**settings) as server:
+        status = beam_runner.run(
+            ["--stage", "captions", "--input", str(folder / "photos"), "--output", str(folder / "corpus")]
+            + ["--mllm-url", server.url, "--shard-size", "300", "--max-pixels", str(MAX_PIXELS), "--timeout", "3"]
+        )
+        stats = server.stats()
+    return status, photos, folder / "corpus", stats
+
+
+def test_every_row_has_the_answer_to_its_own_picture(run):
+    status, photos, corpus, _ = run
+    assert status == 0
+    by_item = {path.name: path for path in photos}
+    seen = set()
+    for row in Table(corpus, "descriptions").rows():
+        path = by_item[row["item_id"]]
+        assert row["text"] == answer_text([sent(path)], BUILT_IN[row["view"]].ask([]))
+        assert row["sha256"] == file_hash(path)
+        seen.add((row["item_id"], row["view"]))
+    assert len(seen) == Table(corpus, "descriptions").num_rows == ITEMS * len(BUILT_IN)
+    assert Table(corpus, "descriptions").failures() == []
+
+
+def test_no_answer_was_paid_for_twice(run):
+    _, _, _, stats = run
+    assert sum(stats["faults"].values()) > 0.07 * ITEMS * len(BUILT_IN)
+    assert all(count > 0 for count in stats["faults"].values()), stats["faults"]
+    answered = [ok for _, ok in stats["seen"].values()]
+    assert len(answered) == ITEMS * len(BUILT_IN)
+    assert set(answered) == {1}
+
+
+def test_readers_need_nothing_of_ours(run):
+    datasets = pytest.importorskip("datasets")
+    _, _, corpus, _ = run
+    loaded = datasets.load_dataset(
+        "arrow", data_files=f"{corpus}/descriptions/*.arrow", split="train", cache_dir=str(corpus.parent / "cache")
+    )
+    assert loaded.num_rows == ITEMS * len(BUILT_IN)
+    shard = sorted((corpus / "descriptions").glob("*.arrow"))[0]
+    with pa.OSFile(str(shard)) as source:
+        assert pa.ipc.open_stream(source).read_all().num_rows == 300 * len(BUILT_IN)
+    manifest = json.loads((corpus / "descriptions" / "manifest.json").read_text())
+    assert manifest["shards"][0]["sha256"] == hashlib.sha256(shard.read_bytes()).hexdigest()
