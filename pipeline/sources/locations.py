@@ -1,0 +1,178 @@
+"""Where inputs lie: local paths and fsspec URLs, listed and opened alike."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+from urllib.parse import unquote
+
+import fsspec
+
+from pipeline.errors import UsageError
+from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
+SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
+SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
+
+
+@dataclass
+class Listing:
+    """The files under a folder, by what they are; paths relative to it with `/`, each list sorted."""
+
+    root: str
+    media: list[str] = field(default_factory=list)
+    side: list[str] = field(default_factory=list)
+    shards: dict[str, list[str]] = field(default_factory=lambda: {suffix: [] for suffix in SHARD_SUFFIXES})
+    others: Counter[str] = field(default_factory=Counter)  # by suffix
+    unnameable: int = 0  # names that are not UTF-8 and so fit no table
+
+    def add(self, path: str) -> None:
+        name = path.rpartition("/")[2]
+        dot = name.rfind(".")
+        suffix = name[dot:].lower() if dot > 0 else ""
+        if not path.isascii() and not _is_utf8(path):
+            self.unnameable += 1
+        elif suffix in MEDIA_SUFFIXES:
+            self.media.append(path)
+        elif name in SIDE_NAMES:
+            self.side.append(path)
+        elif suffix in self.shards:
+            self.shards[suffix].append(path)
+        else:
+            self.others[suffix or "no suffix"] += 1
+
+    def sort(self) -> "Listing":
+        for paths in (self.media, self.side, *self.shards.values()):
+            paths.sort()
+        return self
+
+    def found(self) -> str:
+        """What lies there, for a message: `12 .txt, 3 .json`."""
+        counts = self.others + Counter({suffix: len(paths) for suffix, paths in self.shards.items()})
+        counts.update(PurePosixPath(path).suffix for path in self.side)
+        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()) if count) or "no files"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_url(location: str) -> bool:
+    return "://" in location
+
+
+def absolute(location: str) -> str:
+    """An absolute local path or a URL with no `/` at its end; `file://` URLs become local paths."""
+    if location.startswith("file://"):
+        location = unquote(location.removeprefix("file://"))
+    if is_url(location):
+        return location.rstrip("/")
+    return os.path.abspath(location)  # noqa: PTH100 - takes out `..` and keeps links as the user wrote them
+
+
+def short_name(location: str) -> str:
+    """The last part of a location, without the suffix of a shard or a list."""
+    name = absolute(location).rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return (stem if dot and stem and f".{suffix.lower()}" in (*SHARD_SUFFIXES, ".txt") else name) or "input"
+
+
+def is_folder(location: str) -> bool:
+    if not is_url(location):
+        return Path(location).is_dir()
+    filesystem, path = _filesystem(location)
+    return bool(filesystem.isdir(path))
+
+
+def exists(location: str) -> bool:
+    if not is_url(location):
+        return Path(location).exists()
+    filesystem, path = _filesystem(location)
+    return bool(filesystem.exists(path))
+
+
+def open_binary(location: str) -> BinaryIO:
+    """Opens a file for seeking reads. Raises UsageError where it cannot be read."""
+    try:
+        if not is_url(location):
+            return Path(location).open("rb")
+        filesystem, path = _filesystem(location)
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"--input: cannot read {location}: {reason}: check its name and permissions") from error
+
+
+def glob(pattern: str) -> list[str]:
+    """The files that match a pattern with `*`, `?` or `[…]`, as absolute locations, sorted."""
+    filesystem, path = _filesystem(pattern)
+    found = sorted(cast(list[str], filesystem.glob(path)))
+    return [str(filesystem.unstrip_protocol(name)) for name in found] if is_url(pattern) else found
+
+
+def list_folder(location: str) -> Listing:
+    """Every file under a folder but the hidden ones. Links are followed, and each real folder is entered once."""
+    root = absolute(location)
+    return (_list_remote(root) if is_url(root) else _list_local(root)).sort()
+
+
+def _list_remote(root: str) -> Listing:
+    filesystem, path = _filesystem(root)
+    listing = Listing(root)
+    for name in filesystem.find(path):
+        relative = name[len(path) :].lstrip("/") if name.startswith(path) else name
+        if not any(part.startswith(".") for part in relative.split("/")):
+            listing.add(relative)
+    return listing
+
+
+def _list_local(root: str) -> Listing:
+    listing = Listing(root)
+    entered: set[tuple[int, int]] = set()
+    ahead: list[str] = [""]
+    links: list[str] = []
+    while ahead or links:
+        if not ahead:  # after all real folders and in order, so that no order of the disk's decides a path
+            links.sort(reverse=True)
+            ahead.append(links.pop())
+        relative = ahead.pop()
+        folder = f"{root}/{relative}"
+        try:
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = relative + entry.name
+                    if _is(entry.is_dir):
+                        (links if entry.is_symlink() else ahead).append(path + "/")
+                    elif _is(entry.is_file):  # a pipe or a socket is none
+                        listing.add(path)
+        except OSError as error:
+            raise UsageError(f"--input: cannot list {folder}: {error.strerror}: make it readable") from error
+    return listing
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except OSError:  # a link to itself
+        return False
+
+
+def _filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(location)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"--input: got {location}, which fsspec cannot open: {error}") from error
+    return filesystem, path

@@ -1,0 +1,59 @@
+"""Small real pictures, each with its own bytes, and what sources are asked in every test."""
+
+import functools
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.media import open_media
+from pipeline.sources import Source, SourceItem, all_items
+
+SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
+
+
+def shared(name: str) -> Path:
+    path = (SHARED / name).resolve()
+    if not path.exists():
+        pytest.skip(f"the test data {path} is not here")
+    return path
+
+
+@functools.cache
+def jpeg(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 30)).rotate(number % 360).convert("RGB").save(stream, "JPEG")
+    return stream.getvalue() + str(number).encode()  # bytes past the end mark keep it a JPEG, and tell it apart
+
+
+def write(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def pack(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def listed(*sources: Source) -> dict[str, SourceItem]:
+    """Items by id, in order."""
+    return {item.item_id: item for item in all_items(sources)}
+
+
+def content(item: SourceItem) -> bytes:
+    with open_media(item.uri) as stream:
+        return stream.read()
+
+
+def texts(item: SourceItem) -> list[str]:
+    return [caption.text for caption in item.captions]

@@ -1,0 +1,126 @@
+import os
+
+import fsspec
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.sources import SourceCaption, open_source
+from tests.pipeline.sources.helpers import content, jpeg, listed, shared, texts, write
+
+
+def test_media_are_found_recursively_sorted_and_open_to_their_own_bytes(tmp_path):
+    names = ["b.jpg", "a/2.JPG", "a/1.jpg", "a/x y#%41é.jpg", "Z.png", "c/d/e.mp4"]
+    write(tmp_path, {name: jpeg(number) for number, name in enumerate(names)})
+    write(tmp_path, {".hidden.jpg": jpeg(9), ".cache/x.jpg": jpeg(9), "notes.md": "", "__pycache__/a.pyc": ""})
+    source = open_source(str(tmp_path))
+    items = listed(source)
+    assert list(items) == sorted(names)
+    assert {name: content(items[name]) for name in names} == {name: jpeg(at) for at, name in enumerate(names)}
+    assert source.summary == f"folder {tmp_path}: 6 media files, 2 other files ignored"
+    assert items["b.jpg"].uri == str(tmp_path / "b.jpg")
+    assert list(source.items()) == list(items.values())  # again, the same
+
+
+def test_order_is_not_the_disks(tmp_path, monkeypatch):
+    names = [f"{folder}/{number}.jpg" for folder in "qac" for number in (3, 1, 2)]
+    write(tmp_path / "media", {name: jpeg(1) for name in names})
+    (tmp_path / "else").mkdir()
+    write(tmp_path / "else", {"o.jpg": jpeg(2)})
+    for link in ("y", "x", "z"):
+        (tmp_path / "media" / link).symlink_to(tmp_path / "else")
+    forwards = listed(open_source(str(tmp_path / "media")))
+    scandir = os.scandir
+
+    class Reversed:
+        def __init__(self, path):
+            self.entries = scandir(path)
+
+        def __enter__(self):
+            return reversed(sorted(self.entries, key=lambda entry: entry.name))
+
+        def __exit__(self, *_):
+            self.entries.close()
+
+    monkeypatch.setattr(os, "scandir", Reversed)
+    assert listed(open_source(str(tmp_path / "media"))) == forwards
+    assert "x/o.jpg" in forwards and len(forwards) == len(names) + 1
+
+
+def test_links_may_go_round_in_circles(tmp_path):
+    write(tmp_path, {"a/1.jpg": jpeg(1), "b/2.jpg": jpeg(2)})
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "self").symlink_to(tmp_path / "b" / "self")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "linked.jpg").symlink_to(tmp_path / "a" / "1.jpg")
+    assert list(listed(open_source(str(tmp_path)))) == ["a/1.jpg", "b/2.jpg", "linked.jpg"]
+
+
+def test_names_that_are_not_utf8_are_counted(tmp_path):
+    write(tmp_path, {"a.jpg": jpeg(1)})
+    with open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb") as stream:
+        stream.write(jpeg(2))
+    source = open_source(str(tmp_path))
+    assert list(listed(source)) == ["a.jpg"]
+    assert "1 names that are not UTF-8, not used" in source.summary
+
+
+def test_splits_come_from_the_column_else_the_folder_else_the_setting(tmp_path):
+    write(tmp_path, {f"{top}/1.jpg": jpeg(1) for top in ("train", "valid", "dev", "Test", "holiday")})
+    write(tmp_path, {"0.jpg": jpeg(1), "captions.csv": "file,split,caption\ndev/1.jpg,test,\n0.jpg,validation,\n"})
+    splits = {name: item.split for name, item in listed(open_source(str(tmp_path), split="extra")).items()}
+    assert splits == {
+        "0.jpg": "val",
+        "Test/1.jpg": "test",
+        "dev/1.jpg": "test",
+        "holiday/1.jpg": "extra",
+        "train/1.jpg": "train",
+        "valid/1.jpg": "val",
+    }
+
+
+def test_a_url_is_listed_like_a_folder():
+    memory = fsspec.filesystem("memory")
+    for name, data in {"one/a.jpg": jpeg(1), "one/in/b.jpg": jpeg(2), "one/.x/c.jpg": jpeg(3)}.items():
+        memory.pipe(f"/pics/{name}", data)
+    memory.pipe(
+        "/pics/captions.jsonl", b'{"file": "one/a.jpg", "captions": ["of a"]}\n{"file": "b.jpg", "text": "of b"}'
+    )
+    source = open_source("memory://pics/one/")
+    items = listed(source)
+    memory.rm("/pics/captions.jsonl")
+    assert {name: content(item) for name, item in items.items()} == {"a.jpg": jpeg(1), "in/b.jpg": jpeg(2)}
+    assert [texts(item) for item in items.values()] == [["of a"], ["of b"]]
+
+
+def test_photos_with_captions_and_licences_above_the_folder():
+    source = open_source(str(shared("coco_cc_by/images")))
+    items = listed(source)
+    assert len(items) == 111 and sum(len(item.captions) for item in items.values()) == 555
+    assert source.summary.endswith(
+        ": 111 media files, ../captions.jsonl with 111 rows, ../attribution.csv with 111 rows"
+    )
+    bear = items["000000000285.jpg"]
+    assert bear.captions[1] == SourceCaption("The large brown bear has a black nose.", "en", "human")
+    assert bear.license == "Attribution License <http://creativecommons.org/licenses/by/2.0/>"
+    above = listed(open_source(str(shared("coco_cc_by"))))
+    assert [item.captions for item in above.values()] == [item.captions for item in items.values()]
+
+
+def test_real_clips():
+    items = listed(open_source(str(shared("clips"))))
+    assert list(items) == ["book.mkv", "bottle-detection.mp4", "car-detection.mp4", "walk.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no files"),
+        ({"a.txt": "", "b/c.TXT": "", "d.json": "", "README": ""}, "1 .json, 2 .txt, 1 no suffix"),
+        ({".a.jpg": jpeg(1)}, "no files"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["auto", "folder"])
+def test_a_folder_without_media_is_refused_and_told(tmp_path, files, message, kind):
+    with pytest.raises(UsageError, match=message):
+        open_source(str(write(tmp_path, files)), kind)

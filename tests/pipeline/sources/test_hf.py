@@ -1,0 +1,165 @@
+import io
+import json
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.errors import UsageError
+from pipeline.sources import SourceCaption, open_source
+from tests.pipeline.sources.helpers import content, jpeg, listed, shared, texts
+
+datasets.disable_progress_bars()
+
+
+def photos(first, last, **columns):
+    rows = [{"bytes": jpeg(number), "path": None} for number in range(first, last)]
+    return datasets.Dataset.from_dict({"picture": rows, **columns}).cast_column("picture", datasets.Image())
+
+
+def test_a_saved_dataset_dict_keeps_its_splits(tmp_path):
+    train = photos(0, 5, caption=[["a", " ", "b"]] * 5, image_id=[10, 11, 12, 13, 14])
+    valid = photos(5, 7, caption=[["c"]] * 2, image_id=[15, 16])
+    saved = datasets.DatasetDict(
+        {"train": train, "validation": valid, "extra": photos(7, 8, caption=[[]], image_id=[7])}
+    )
+    saved.save_to_disk(tmp_path / "set", num_shards={"train": 2, "validation": 1, "extra": 1})
+    source = open_source(str(tmp_path / "set"), caption_language="de", license="CC0")
+    items = listed(source)
+    assert [content(item) for item in items.values()] == [jpeg(number) for number in range(8)]
+    assert {key: item.split for key, item in items.items()} == {
+        **dict.fromkeys(["10", "11", "12", "13", "14"], "train"),
+        **dict.fromkeys(["15", "16"], "val"),
+        "7": "extra",
+    }
+    assert items["10"].captions == (SourceCaption("a", "de"), SourceCaption("b", "de"))
+    assert (items["10"].license, items["10"].source, items["7"].captions) == ("CC0", "set", ())
+    told = "8 rows in 4 files, split extra and train and val, media in column 'picture', captions in 'caption', ids in"
+    assert source.summary == f"dataset {tmp_path / 'set'}: {told} 'image_id'"
+    one = listed(open_source(str(tmp_path / "set" / "validation"), split="test"))
+    assert {key: item.split for key, item in one.items()} == {"15": "test", "16": "test"}
+
+
+def test_real_photos_through_save_to_disk_are_the_files_byte_by_byte(tmp_path):
+    files = sorted(shared("coco_cc_by/images").iterdir())[:6]
+    data = datasets.Dataset.from_dict(
+        {"image": [str(file) for file in files], "filename": [file.name for file in files]}
+    )
+    data.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "set")
+    items = listed(open_source(str(tmp_path / "set")))
+    assert {name: content(item) for name, item in items.items()} == {file.name: file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("ids", [["x", "x", "y"], ["x", None, "y"], ["x", " ", "y"], [0.5, 1.5, 2.5]])
+def test_ids_that_do_not_tell_rows_apart_give_way_to_file_and_row(tmp_path, ids):
+    (tmp_path / "data").mkdir()
+    photos(0, 3, id=ids, img_id=[1, 1, 1]).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
+    photos(3, 4, id=["z" if isinstance(ids[0], str) else 9.5], img_id=[9]).to_parquet(
+        tmp_path / "data" / "train-00000-of-00001.parquet"
+    )
+    items = listed(open_source(str(tmp_path)))
+    assert {key: (content(item), item.split) for key, item in items.items()} == {
+        "data/train-00000-of-00001-0": (jpeg(3), "train"),
+        **{f"data/validation-00000-of-00001-{row}": (jpeg(row), "val") for row in range(3)},
+    }
+
+
+def test_captions_of_every_shape(tmp_path):
+    shapes = {
+        "text": ["one", "", None],
+        "caption": [["one"], ["two", "three"], []],
+        "captions": [{"raw": "one", "n": 1}, {"raw": "two", "n": 2}, None],
+        "sentences": [[{"text": "one", "language": "fr"}], [], [{"text": "x", "language": None}] * 2],
+    }
+    expected = {
+        "text": [["one"], [], []],
+        "caption": [["one"], ["two", "three"], []],
+        "captions": [["one"], ["two"], []],
+        "sentences": [["one"], [], ["x"]],
+    }
+    for column, values in shapes.items():
+        path = tmp_path / f"{column}.parquet"
+        pq.write_table(pa.table({"jpg": [jpeg(1)] * 3, column: values}), path, row_group_size=2)
+        items = listed(open_source(str(path)))
+        assert [texts(item) for item in items.values()] == expected[column]
+    assert next(iter(items.values())).captions[0].language == "fr"
+
+
+def test_told_columns_win_over_the_settings(tmp_path):
+    table = {"image": [jpeg(1), jpeg(2)], "text": ["a", "b"], "license": ["CC0", None], "language": ["fr", ""]}
+    pq.write_table(pa.table({**table, "split": ["dev", None]}), tmp_path / "test.parquet")
+    first, second = listed(open_source(str(tmp_path / "test.parquet"), license="mine")).values()
+    assert (first.license, first.split, first.captions[0].language) == ("CC0", "val", "fr")
+    assert (second.license, second.split, second.captions[0].language) == ("mine", "test", "en")
+
+
+@pytest.mark.parametrize("opener", [pa.ipc.new_stream, pa.ipc.new_file])
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_arrow_files_of_both_formats(tmp_path, opener, compression):
+    table = pa.table({"key": ["k0", "k1", "k2"], "image": pa.array([jpeg(0), jpeg(1), jpeg(2)], pa.large_binary())})
+    with opener(tmp_path / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=2)
+    items = listed(open_source(str(tmp_path / "a.arrow")))
+    assert {key: content(item) for key, item in items.items()} == {f"k{number}": jpeg(number) for number in range(3)}
+
+
+def test_the_image_column_is_found_by_feature_then_struct_then_name(tmp_path):
+    image = {"bytes": jpeg(1), "path": "x"}
+    other = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = datasets.Features({"image": other, "thumb": datasets.Image()})
+    rows = {"image": [{"bytes": b"no", "path": "x"}], "thumb": [image]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "f.parquet")
+    pq.write_table(pa.table({"image": [b"no"], "shot": [image]}), tmp_path / "s.parquet")
+    pq.write_table(pa.table({"mask": [b"no"], "img": [jpeg(1)]}), tmp_path / "n.parquet")
+    for name in "fsn":
+        (item,) = listed(open_source(str(tmp_path / f"{name}.parquet"))).values()
+        assert content(item) == jpeg(1)
+
+
+def test_listing_reads_no_images(tmp_path):
+    stream = io.BytesIO()
+    Image.effect_noise((1200, 1200), 90).save(stream, "PNG")
+    pq.write_table(
+        pa.table({"image": [stream.getvalue()] * 40, "id": [str(n) for n in range(40)]}), tmp_path / "big.parquet"
+    )
+    source = open_source(str(tmp_path / "big.parquet"))
+    before = pa.total_allocated_bytes()
+    peaks = [pa.total_allocated_bytes() - before for _ in source.items()]
+    assert len(peaks) == 40 and max(peaks) < len(stream.getvalue())
+
+
+def test_a_selection_or_a_name_that_leads_out_is_refused(tmp_path):
+    photos(0, 3).save_to_disk(tmp_path / "set")
+    state = json.loads((tmp_path / "set" / "state.json").read_text())
+    for change, message in (
+        ({"_data_files": [{"filename": "../other.arrow"}]}, r"names '\.\./other\.arrow', wanted a file"),
+        ({"_indices_data_files": [{"filename": "i.arrow"}]}, r"flatten_indices\(\)"),
+        ({"_data_files": [{"filename": "gone.arrow"}]}, r"gone\.arrow cannot be read"),
+    ):
+        (tmp_path / "set" / "state.json").write_text(json.dumps({**state, **change}))
+        with pytest.raises(UsageError, match=message):
+            open_source(str(tmp_path / "set"))
+
+
+def test_what_is_no_dataset_is_refused(tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is not parquet")
+    (tmp_path / "bad.arrow").write_bytes(b"nor Arrow")
+    (tmp_path / "empty.arrow").write_bytes(b"")
+    pq.write_table(pa.table({"n": [1], "text": ["x"]}), tmp_path / "plain.parquet")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    for name, message in {
+        "bad.parquet": "cannot be read",
+        "bad.arrow": "cannot be read",
+        "empty.arrow": "cannot be read",
+        "plain.parquet": "has no column of images .got n: int64, text: string.: wanted an Image feature",
+        "none.parquet": "holds no rows",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            open_source(str(tmp_path / name))
+    (tmp_path / "two").mkdir()
+    for name, column in (("a", "image"), ("b", "img")):
+        pq.write_table(pa.table({column: [jpeg(1)]}), tmp_path / "two" / f"{name}.parquet")
+    with pytest.raises(UsageError, match=r"b\.parquet has no column 'image', which .*a\.parquet has"):
+        open_source(str(tmp_path / "two"))

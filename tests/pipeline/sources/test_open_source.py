@@ -1,0 +1,127 @@
+import tracemalloc
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.sources import KINDS, SourceItem, all_items, open_source, open_sources
+from tests.pipeline.sources.helpers import content, jpeg, listed, pack, write
+
+
+@dataclass
+class Scripted:
+    """A source that yields what it is given."""
+
+    ids: tuple[str, ...]
+    kind: str = "dataset"
+    name: str = "scripted"
+    summary: str = ""
+
+    def items(self):
+        for at, item_id in enumerate(self.ids):
+            yield SourceItem(item_id, f"row-{at}")
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    write(tmp_path, {"folder/a.jpg": jpeg(1), "list.txt": "folder/a.jpg\n", "tars/x.md": "", "rows/y.md": ""})
+    pack(tmp_path / "tars" / "t.tar", [("k.jpg", jpeg(2))])
+    pq.write_table(pa.table({"image": [jpeg(3)]}), tmp_path / "rows" / "r.parquet")
+    return tmp_path
+
+
+def test_auto_says_what_it_took_each_input_for(inputs):
+    expected = {
+        "folder": "folder",
+        "list.txt": "paths",
+        "tars": "webdataset",
+        "tars/t.tar": "webdataset",
+        "tars/{t}.tar": "webdataset",
+        "rows": "dataset",
+        "rows/r.parquet": "dataset",
+    }
+    for name, kind in expected.items():
+        for asked in ("auto", kind):
+            source = open_source(f"{inputs}/{name}", asked)
+            assert source.kind == kind and source.summary.startswith(f"{kind} {inputs}/{name}: ")
+            assert len(listed(source)) == 1
+
+
+def test_a_kind_that_does_not_fit_is_refused(inputs):
+    fits = {
+        "folder": {"auto", "folder"},
+        "list.txt": {"auto", "paths"},
+        "tars": {"auto", "webdataset"},
+        "tars/t.tar": {"auto", "webdataset"},
+        "tars/*.tar": {"auto", "webdataset"},
+        "rows": {"auto", "dataset"},
+        "rows/r.parquet": {"auto", "dataset"},
+        "folder/a.jpg": set(),
+        "tars/x.md": set(),
+        "gone": set(),
+        "gone/{0..9}.tar": set(),
+    }
+    for name, kinds in fits.items():
+        for kind in set(KINDS) - kinds - ({"paths"} if (inputs / name).is_file() else set()):
+            with pytest.raises(UsageError, match=r"wanted|does not exist"):
+                open_source(f"{inputs}/{name}", kind)
+
+
+def test_kinds_and_inputs_that_do_not_go_together(inputs):
+    with pytest.raises(UsageError, match="got 'foldr', wanted one of auto, folder"):
+        open_source(str(inputs), "foldr")
+    with pytest.raises(UsageError, match="--source dataset: got no --input"):
+        open_sources([], "dataset")
+    with pytest.raises(UsageError, match="--source samples: got --input"):
+        open_sources([str(inputs)], "samples")
+    with pytest.raises(UsageError, match="nope://x, which fsspec cannot open"):
+        open_source("nope://x")
+    pack(inputs / "rows" / "t.tar", [("k.jpg", jpeg(2))])
+    with pytest.raises(UsageError, match=r"1 \.md, 1 \.parquet, 1 \.tar, which may be the same items: give one"):
+        open_source(str(inputs / "rows"))
+
+
+def test_several_inputs_put_their_names_before_the_ids(tmp_path):
+    places = ["x/pics/", "y/pics", "z/pics-2", "pics"]
+    for place in places:
+        write(tmp_path / place, {"a.jpg": jpeg(len(place))})
+    sources = open_sources([f"{tmp_path}/{place}" for place in places], "auto", license="CC0")
+    items = listed(*sources)
+    assert list(items) == ["pics/a.jpg", "pics-2/a.jpg", "pics-2-2/a.jpg", "pics-3/a.jpg"]
+    assert [content(item) for item in items.values()] == [jpeg(len(place)) for place in places]
+    assert {item.license for item in items.values()} == {"CC0"}
+    assert list(listed(sources[0])) == ["a.jpg"]
+
+
+def test_a_doubled_id_names_both_places():
+    with pytest.raises(UsageError, match=r"'b' comes twice, as item 2 \(row-1\) and item 4 \(row-3\)"):
+        list(all_items([Scripted(("a", "b", "c", "b"))]))
+    assert len(list(all_items([Scripted(("a", "b")), Scripted(("a", "b"))]))) == 4
+
+
+def test_ids_that_only_share_a_hash_are_two_items(monkeypatch):
+    monkeypatch.setattr("pipeline.sources.hash", lambda text: 1, raising=False)
+    assert [item.item_id for item in all_items([Scripted(("a", "b"))])] == ["a", "b"]
+
+
+def test_items_stream(tmp_path):
+    """Ten times the items take no more memory while they are iterated: nothing is kept of them."""
+
+    def peak(count):
+        folder = write(tmp_path / str(count), {"captions.jsonl": ""})
+        for number in range(count):
+            (folder / f"{number}.jpg").touch()
+        rows = "".join(
+            f'{{"file": "{number}.jpg", "captions": ["{"word " * 50}{number}"]}}\n' for number in range(count)
+        )
+        write(folder, {"captions.jsonl": rows})
+        source = open_source(str(folder))
+        tracemalloc.start()
+        assert sum(len(item.captions) for item in all_items([source])) == count
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak(3000) < 1.3 * peak(300) + 20_000

@@ -1,0 +1,45 @@
+import importlib.util
+import sys
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import UsageError
+from pipeline.sources import open_source, samples
+from tests.pipeline.sources.helpers import content, listed
+
+
+def test_the_photographs_are_there_and_decode():
+    if not (importlib.util.find_spec("skimage") and importlib.util.find_spec("sklearn")):
+        pytest.skip("scikit-image and scikit-learn are not installed")
+    items = listed(open_source(None, split="test"))
+    assert list(items) == sorted(row[2] for row in samples.PHOTOGRAPHS) and len(items) == 9
+    for item in items.values():
+        with Image.open(item.uri) as image:
+            assert min(image.size) >= 300
+        assert len(content(item)) > 10_000 and item.split == "test" and item.source.startswith("scikit-")
+    assert items["flower.jpg"].license == "CC BY 2.0" and "vultilion" in items["flower.jpg"].source
+
+
+def fake_wheel(folder, monkeypatch):
+    """Only a scikit-image with one photo is installed, and importing it fails."""
+    (folder / "skimage" / "data").mkdir(parents=True)
+    (folder / "skimage" / "__init__.py").write_text("raise RuntimeError('was imported')")
+    Image.new("RGB", (8, 8)).save(folder / "skimage" / "data" / "coffee.png")
+    for package in ("skimage", "sklearn"):
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    find_spec = importlib.machinery.PathFinder.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: find_spec(name, [str(folder)]))
+
+
+def test_one_wheel_is_enough_and_is_not_imported(tmp_path, monkeypatch):
+    fake_wheel(tmp_path, monkeypatch)
+    source = open_source(None)
+    assert list(listed(source)) == ["coffee.png"]
+    assert source.summary == "samples: 1 photographs carried by scikit-image"
+
+
+def test_without_the_wheels_the_command_to_install_them_is_said(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r'Run pip install -e "\.\[embedded\]", or give --input'):
+        open_source(None)
