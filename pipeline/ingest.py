@@ -4,6 +4,7 @@ plan (fixed membership) → open, hash, prove decodable → items, captions
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import dataclasses
 import hashlib
@@ -24,6 +25,7 @@ from pipeline.shards import Failure, Outcome
 from pipeline.sources import Source, SourceItem, all_items, open_sources
 from pipeline.window import Run
 
+QUICKLY_LISTED = {"folder", "paths", "samples"}  # others must be read through to be listed
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -139,37 +141,39 @@ def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
 
     A corpus that is planned already stays as it was planned: what the input lists otherwise by now is told, not taken.
     """
-    path = state_folder(corpus) / shards.PLAN / "plan.json"
-    planned = corpora.read_json(path)
+    planned = corpora.read_json(state_folder(corpus) / shards.PLAN / "plan.json")
     if planned is None and all(corpora.complete(corpus, table) for table in stage.tables):
         return corpora.Table(corpus, "items").num_shards  # a corpus that came without its .state
     sources = stage.sources()
-    digest = _Digest()
-    listed = digest.over(_limited(all_items(sources), stage.limit))
     if planned is None:
-        for source in sources:
-            say(f"input: {source.summary}")
-        rows = ({**dataclasses.asdict(item), "captions": _plain(item)} for item in listed)
-        entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, stage.shard_size)
-        planned = {"items": digest.count, "listing": digest.value(), "shards": entries}
-        corpora.write_json(path, planned)
-        if not entries:
-            raise UsageError(
-                f"--input: got no media from {', '.join(stage.inputs) or 'the samples'}: give another input"
-            )
-        return len(entries)
-    try:
-        for _ in listed:
-            pass
-    except UsageError as error:
-        say(f"note: the input cannot be listed any more ({error}); the corpus goes on as it was planned")
-    else:
+        return _plan_anew(corpus, stage, sources, say)
+    if all(source.kind in QUICKLY_LISTED for source in sources):
+        digest = _Digest()
+        collections.deque(digest.over(_limited(all_items(sources), stage.limit)), maxlen=0)
         if digest.value() != planned["listing"]:
             say(
                 f"note: the input lists {digest.count:,} items now, other than the {planned['items']:,} of the plan; "
                 "the corpus stays as planned: --overwrite or another --output takes the input as it is now"
             )
     return len(planned["shards"])
+
+
+def _plan_anew(corpus: Path, stage: Ingest, sources: list[Source], say: Callable[[str], None]) -> int:
+    told = [source.summary for source in sources]
+    for summary in told:
+        say(f"input: {summary}")
+    digest = _Digest()
+    listed = digest.over(_limited(all_items(sources), stage.limit))
+    rows = ({**dataclasses.asdict(item), "captions": _plain(item)} for item in listed)
+    entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, stage.shard_size)
+    if not entries:
+        raise UsageError(f"--input: got no media from {', '.join(stage.inputs) or 'the samples'}: give another input")
+    for source, before in zip(sources, told, strict=True):
+        if source.summary != before:  # some sources can only count while they list
+            say(f"input: {source.summary}")
+    planned = {"items": digest.count, "listing": digest.value(), "shards": entries}
+    corpora.write_json(state_folder(corpus) / shards.PLAN / "plan.json", planned)
+    return len(entries)
 
 
 def _plain(item: SourceItem) -> list[dict[str, str]]:

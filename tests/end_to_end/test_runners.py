@@ -1,0 +1,104 @@
+"""The same corpus whatever runs the graph: FnApiRunner in all its modes, and the portable job service."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, clean_environment, command, make_photos
+from tests.end_to_end.test_resume import table_bytes
+from tests.loopback import Loopback
+
+ITEMS = 40
+
+
+@contextlib.contextmanager
+def program(*arguments):
+    """A process of Beam's for the time of the block. Its worker pool starts what PATH has as `python`."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environment(PATH=path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """make(name, *Beam's options) → the bytes of the tables, made against one server."""
+    folder = tmp_path_factory.mktemp("runners")
+    make_photos(folder / "photos", ITEMS)
+    (folder / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    with Loopback(latency_s=0.02) as server:
+
+        def make(name, *options):
+            arguments = ("--stage", "captions", "--input", folder / "photos", "--output", folder / name)
+            done = subprocess.run(
+                command(*arguments, "--mllm-url", server.url, "--shard-size", 6, *options),
+                env=clean_environment(),
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+            return table_bytes(folder / name)
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def reference(made):
+    return made("reference")
+
+
+MODES = {
+    "direct runner": ("--runner", "DirectRunner"),
+    "threads": ("--direct_num_workers", "2", "--direct_running_mode", "multi_threading"),
+    "processes": ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_fn_api_runner(made, reference, mode):
+    assert made(mode, *MODES[mode]) == reference
+
+
+@pytest.mark.parametrize("environment", ["LOOPBACK", "EXTERNAL"])
+def test_portable_job_service(made, reference, environment):
+    jobs, workers = free_port(), free_port()
+    options = ["--runner", "PortableRunner", "--job_endpoint", f"127.0.0.1:{jobs}", "--environment_type", environment]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(program("apache_beam.runners.portability.local_job_service_main", "--port", jobs))
+        wait_for(jobs)
+        if environment == "EXTERNAL":
+            stack.enter_context(program("apache_beam.runners.worker.worker_pool_main", "--service_port", workers))
+            wait_for(workers)
+            options += ["--environment_config", f"127.0.0.1:{workers}"]
+        assert made(environment, *options) == reference
