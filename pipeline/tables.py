@@ -15,7 +15,7 @@ from pipeline.identity import differences
 from pipeline.runstate import state_folder
 from pipeline.window import Stage
 
-TOOLS = ("pyarrow", "pillow", "av")
+TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
 
 
 def tools() -> dict[str, str]:
-    """Versions of what decides a table's bytes."""
+    """Versions of what made a table."""
     found = {"python": platform.python_version()}
     for package in TOOLS:
         try:

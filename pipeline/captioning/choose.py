@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
 from pipeline.captioning.client import KEY_VARIABLE, Retries, served_model
-from pipeline.captioning.embedded import EmbeddedDescriber, check_views
+from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedded_revision
 from pipeline.captioning.server import VllmServer
 from pipeline.captioning.views import View
 from pipeline.errors import UsageError
@@ -52,7 +52,7 @@ def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Ca
 def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
     check_views(views)
     say(f"captioner: the embedded describer, an image classifier and no language model ({reason})")
-    return EmbeddedCaptioner(EmbeddedDescriber.captioner, EmbeddedDescriber().revision)
+    return EmbeddedCaptioner(EmbeddedDescriber.captioner, embedded_revision())
 
 
 def _mllm(options: argparse.Namespace, urls: tuple[str, ...], model: str) -> MllmCaptioner:

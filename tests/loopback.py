@@ -1,0 +1,322 @@
+"""A scripted OpenAI-compatible chat server on loopback: the fake of the costly neighbour, over the real protocol.
+
+It answers with a digest of the pictures and of the prompt it was sent, so that a swapped answer shows. Latency and
+faults are functions of (seed, request, attempt): a run can be repeated, and a request asked again may succeed.
+
+    python -m tests.loopback --port 8000 --settings '{"slots": 64, "latency_s": 0.5, "sigma": 0.6}'
+
+The program prints one line, {"url": ...}, once it listens, and ends when its standard input closes.
+"""
+
+import argparse
+import asyncio
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import signal
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from aiohttp import web
+
+REFUSALS = ("429", "503")  # said at once, by a server that takes no work on
+FAULTS = (*REFUSALS, "500", "reset_before", "reset_midway", "stall")
+FAULTS += ("not_json", "truncated_json", "empty", "no_choices")
+MAX_BODY_BYTES = 1 << 28
+JSON = "application/json"
+
+
+@dataclasses.dataclass
+class Settings:
+    model: str = "loopback"
+    slots: int = 0  # requests served at once, the others queue in order; 0 means no limit
+    latency_s: float = 0.0  # median of the log-normal time in a slot
+    sigma: float = 0.0  # of the log-normal
+    seed: int = 0
+    api_key: str = ""  # "" asks for none
+    fault_rate: float = 0.0  # fraction of attempts
+    faults: tuple[str, ...] = FAULTS  # mixed evenly
+    retry_after_s: float = 0.05  # sent with a 429
+    stall_s: float = 3600.0  # a stalled request is answered after so long
+    hang_after: int = 0  # chat requests past the first N are never answered; 0 means never
+    die_after: int = 0  # chat request N + 1 kills the process; 0 means never
+    digest: bool = True  # False neither parses requests nor decodes images: one answer for all, for benchmarks
+
+    def __post_init__(self):
+        if unknown := set(self.faults) - set(FAULTS):
+            raise ValueError(f"faults: got {sorted(unknown)}, wanted some of {', '.join(FAULTS)}")
+
+
+def request_digest(images: list[bytes], prompt: str) -> str:
+    """What /stats counts a request under. `prompt` is its text parts joined by newlines."""
+    return hashlib.sha256(b"".join(images) + prompt.encode()).hexdigest()
+
+
+def answer_text(images: list[bytes], prompt: str) -> str:
+    """The answer to a request, of its images' encoded bytes in order and its prompt."""
+    pictures = hashlib.sha256(b"".join(images)).hexdigest()[:16]
+    return f"digest {pictures} prompt {hashlib.sha256(prompt.encode()).hexdigest()[:16]}."
+
+
+def fate(settings: Settings, digest: str, attempt: int) -> tuple[float, str]:
+    """Latency in seconds and the fault ("" for none) of one attempt: a pure function of its arguments."""
+    drawn = hashlib.blake2b(f"{settings.seed}:{digest}:{attempt}".encode(), digest_size=16).digest()
+    first, second = ((word + 0.5) / 2**64 for word in struct.unpack("<QQ", drawn))
+    latency_s = settings.latency_s * math.exp(settings.sigma * statistics.NormalDist().inv_cdf(first))
+    if second >= settings.fault_rate or not settings.faults:
+        return latency_s, ""
+    return latency_s, settings.faults[int(second / settings.fault_rate * len(settings.faults))]
+
+
+def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
+    """Model, images and prompt of a chat request; ValueError, KeyError or TypeError where it is none."""
+    chat = json.loads(body)
+    images, texts = [], []
+    for message in chat["messages"]:
+        content = message["content"]
+        for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+            if part["type"] == "text":
+                texts.append(part["text"])
+            else:
+                header, _, data = part["image_url"]["url"].partition(",")
+                if not (header.startswith("data:image/") and header.endswith(";base64")):
+                    raise ValueError("an image is no data URL")
+                images.append(base64.b64decode(data, validate=True))
+    return chat["model"], images, "\n".join(texts)
+
+
+def completion(model: str, text: str, images: int, prompt: str) -> bytes:
+    used = {"prompt_tokens": 64 * images + len(prompt.split()), "completion_tokens": len(text.split())}
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    used["total_tokens"] = sum(used.values())
+    fields = {"id": "chatcmpl-loopback", "object": "chat.completion", "model": model, "choices": [choice]}
+    return json.dumps(fields | {"usage": used}).encode()
+
+
+def error(status: int, kind: str, message: str, param: str | None = None) -> web.Response:
+    """An error in the form vLLM gives it."""
+    fields = {"message": message, "type": kind, "param": param, "code": status}
+    return web.json_response({"error": fields}, status=status)
+
+
+def reset(request: web.BaseRequest) -> web.Response:
+    """Ends the connection with a TCP reset; the response returned goes nowhere."""
+    request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+    return web.Response()
+
+
+class Server:
+    """State and handlers of one server process."""
+
+    def __init__(self, settings: Settings):
+        self.counts = dict.fromkeys(
+            ("requests", "answered", "abandoned", "refused", "max_concurrent", "max_serving"), 0
+        )
+        self.faults = dict.fromkeys(FAULTS, 0)
+        self.seen: dict[str, list[int]] = {}  # digest: [asked, answered ok]
+        self.in_flight = self.serving = 0
+        self.serving_s = self.started_s = self.last_s = 0.0
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        self.settings = settings
+        self.slots = asyncio.Semaphore(settings.slots or sys.maxsize)
+        self.constant = completion(settings.model, answer_text([], ""), 1, "")
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        route, settings = (request.method, request.path), self.settings
+        key = f"Bearer {settings.api_key}" if settings.api_key and request.path.startswith("/v1/") else None
+        if key and request.headers.get("Authorization") != key:
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        if route == ("POST", "/v1/chat/completions"):
+            return await self.chat(request)
+        if route == ("GET", "/v1/models"):
+            card = {"id": settings.model, "object": "model", "owned_by": "loopback", "root": settings.model}
+            return web.json_response({"object": "list", "data": [card | {"max_model_len": 4096}]})
+        if route == ("GET", "/health"):
+            return web.Response()
+        if route == ("GET", "/stats"):
+            return web.json_response(self.stats())
+        if route == ("POST", "/script"):
+            try:
+                self.use(dataclasses.replace(settings, **json.loads(await request.read())))
+            except (TypeError, ValueError) as fault:
+                return error(400, "BadRequestError", str(fault))
+            return web.Response()
+        return web.json_response({"detail": "Not Found"}, status=404)
+
+    def stats(self) -> dict:
+        elapsed_s = self.last_s - self.started_s
+        timed = {"elapsed_s": elapsed_s, "per_second": self.counts["answered"] / elapsed_s if elapsed_s > 0 else 0.0}
+        timed |= {"serving_s": self.serving_s, "cpu_s": time.process_time()}
+        return self.counts | timed | {"faults": self.faults, "seen": self.seen}
+
+    async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
+        counts = self.counts
+        counts["requests"] += 1
+        self.started_s = self.started_s or time.monotonic()
+        self.in_flight += 1
+        counts["max_concurrent"] = max(counts["max_concurrent"], self.in_flight)
+        try:
+            if 0 < self.settings.die_after < counts["requests"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if 0 < self.settings.hang_after < counts["requests"]:
+                await asyncio.Event().wait()
+            return await self.answer(request)
+        except asyncio.CancelledError:  # the client went away: its slot is free again, as in vLLM
+            counts["abandoned"] += 1
+            raise
+        finally:
+            self.in_flight -= 1
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        settings = self.settings
+        if settings.digest:
+            try:
+                model, images, prompt = read_chat(await request.read())
+            except (ValueError, KeyError, TypeError) as fault:
+                self.counts["refused"] += 1
+                return error(400, "BadRequestError", f"no chat request: {fault!r}")
+            if model != settings.model:
+                self.counts["refused"] += 1
+                return error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
+            digest = request_digest(images, prompt)
+            body = completion(model, answer_text(images, prompt), len(images), prompt)
+        else:
+            while await request.content.readany():
+                pass
+            images, prompt, digest, body = [], "", str(self.counts["requests"]), self.constant
+        tally = self.seen.setdefault(digest, [0, 0]) if settings.digest else [0, 0]
+        tally[0] += 1
+        latency_s, fault = fate(settings, digest, tally[0])
+        if fault not in REFUSALS:
+            async with self.slots:
+                self.serving += 1
+                self.counts["max_serving"] = max(self.counts["max_serving"], self.serving)
+                try:
+                    await asyncio.sleep(latency_s)
+                finally:
+                    self.serving -= 1
+            self.serving_s += latency_s
+        if fault:
+            self.faults[fault] += 1
+            response = await self.faulty(fault, request, body)
+            if fault != "stall":
+                return response
+        tally[1] += 1
+        self.counts["answered"] += 1
+        self.last_s = time.monotonic()
+        return web.Response(body=body, content_type=JSON)
+
+    async def faulty(self, fault: str, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
+        if fault == "429":
+            refusal = error(429, "RateLimitError", "too many requests")
+            refusal.headers["Retry-After"] = f"{self.settings.retry_after_s:g}"
+            return refusal
+        if fault in ("500", "503"):
+            return error(int(fault), "InternalServerError", "scripted")
+        if fault == "reset_before":
+            return reset(request)
+        if fault == "reset_midway":
+            response = web.StreamResponse()
+            response.content_length = len(body)
+            await response.prepare(request)
+            await response.write(body[: len(body) // 2])
+            await asyncio.sleep(0.01)  # a reset at once would overtake the half that was written
+            return reset(request)
+        if fault == "not_json":
+            return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
+        if fault == "truncated_json":
+            return web.Response(body=body[: len(body) // 2], content_type=JSON)
+        answer = json.loads(body)
+        if fault == "empty":
+            answer["choices"][0]["message"]["content"] = ""
+        elif fault == "no_choices":
+            del answer["choices"]
+        else:
+            await asyncio.sleep(self.settings.stall_s)
+        return web.json_response(answer)
+
+
+async def serve(port: int, settings: Settings) -> None:
+    def with_room(*arguments):
+        return web.BaseRequest(*arguments, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES)
+
+    server = Server(settings)
+    served = web.Server(server.handle, request_factory=with_room, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(served)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
+    await site.start()
+    print(json.dumps({"url": f"http://127.0.0.1:{runner.addresses[0][1]}"}), flush=True)
+    await asyncio.Event().wait()
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # hung and stalled requests are not waited for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible chat server on loopback.")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--settings", default="{}", help="JSON of the fields of Settings, times in seconds")
+    arguments = parser.parse_args()
+    settings = Settings(**json.loads(arguments.settings))
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    asyncio.run(serve(arguments.port, settings))
+
+
+class Loopback:
+    """Owns a server process: `with Loopback(slots=64, latency_s=0.5) as server: ... server.url`.
+
+    The keyword arguments are the fields of `Settings`. `url` has no /v1.
+    """
+
+    def __init__(self, port: int = 0, **settings):
+        self.port, self.settings = port, Settings(**settings)
+
+    def __enter__(self):
+        command = [sys.executable, "-m", "tests.loopback", "--port", str(self.port)]
+        command += ["--settings", json.dumps(dataclasses.asdict(self.settings))]
+        root = Path(__file__).resolve().parents[1]
+        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the loopback server ended with {self.process.wait()} before it listened")
+        self.url = json.loads(line)["url"]
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+    def stats(self) -> dict:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=30) as response:
+            return json.load(response)
+
+    def script(self, **settings) -> None:
+        """Changes some settings of the running server."""
+        request = urllib.request.Request(f"{self.url}/script", json.dumps(settings).encode(), method="POST")
+        urllib.request.urlopen(request, timeout=30).close()
+
+
+if __name__ == "__main__":
+    main()

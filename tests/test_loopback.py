@@ -1,0 +1,247 @@
+"""The scripted server keeps its word: answers, faults, slots and counts that other tests rely on."""
+
+import asyncio
+import base64
+import io
+import json
+import math
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from tests.loopback import FAULTS, Loopback, Settings, answer_text, fate, request_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def jpeg(colour: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 24), (colour % 256, colour * 7 % 256, 90)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def chat(images: list[bytes], prompt: str, model: str = "loopback") -> dict:
+    urls = [f"data:image/jpeg;base64,{base64.b64encode(image).decode()}" for image in images]
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content = [*parts, {"type": "text", "text": prompt}]
+    return {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 16}
+
+
+def ask(url: str, *chats: dict, timeout_s: float = 10, **headers: str) -> list:
+    """(status, headers, body bytes) of each request, sent together; the exception of one that got no answer."""
+
+    async def one(session, fields):
+        async with session.post(f"{url}/v1/chat/completions", json=fields, headers=headers) as response:
+            return response.status, response.headers, await response.read()
+
+    async def every():
+        timeout, connector = aiohttp.ClientTimeout(total=timeout_s), aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+            return await asyncio.gather(*(one(session, fields) for fields in chats), return_exceptions=True)
+
+    return asyncio.run(every())
+
+
+def get(url: str, path: str, **headers: str) -> tuple[int, dict]:
+    async def one():
+        async with aiohttp.ClientSession() as session, session.get(url + path, headers=headers) as response:
+            return response.status, await response.json() if response.content_length else {}
+
+    return asyncio.run(one())
+
+
+def said(answer) -> str:
+    status, _, body = answer
+    assert status == 200
+    return json.loads(body)["choices"][0]["message"]["content"]
+
+
+def test_each_answer_is_the_digest_of_what_was_sent():
+    asked = [([jpeg(n)], f"Describe picture {n}.") for n in range(12)] + [([jpeg(1), jpeg(2), jpeg(3)], "A clip.")]
+    with Loopback(latency_s=0.02, sigma=1.0) as server:
+        answers = ask(server.url, *(chat(*request) for request in asked))
+        stats = server.stats()
+    assert [said(answer) for answer in answers] == [answer_text(*request) for request in asked]
+    assert len({said(answer) for answer in answers}) == 13
+    assert all(said(answer).endswith(".") for answer in answers)
+    assert stats["seen"] == {request_digest(*request): [1, 1] for request in asked}
+    assert (stats["requests"], stats["answered"]) == (13, 13)
+    usage = json.loads(answers[-1][2])["usage"]
+    assert usage == {"prompt_tokens": 64 * 3 + 2, "completion_tokens": 4, "total_tokens": 64 * 3 + 2 + 4}
+
+
+def test_digests_are_as_written_down():
+    """Worked out by hand with sha256sum: of "onetwo", of "Hi", and of "onetwoHi"."""
+    assert answer_text([b"one", b"two"], "Hi") == "digest 25b6746d5172ed63 prompt 3639efcd08abb273."
+    assert request_digest([b"one", b"two"], "Hi") == "9a22de739c45b12f05005b787c5e3aec046f657c70e87c4e3769263c8371ec64"
+
+
+def test_key_model_and_broken_requests_are_refused_as_vllm_does():
+    with Loopback(model="tiny", api_key="secret") as server:
+        right = {"Authorization": "Bearer secret"}
+        assert get(server.url, "/health")[0] == 200
+        assert get(server.url, "/v1/models")[0] == 401
+        assert get(server.url, "/v1/models", **right)[1]["data"][0]["id"] == "tiny"
+        assert ask(server.url, chat([], "Hello.", "tiny"), Authorization="Bearer wrong")[0][0] == 401
+        fetched = chat([], "x", "tiny")
+        fetched["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.jpg"}}]
+        broken = chat([jpeg(1)], "x", "tiny")
+        broken["messages"][0]["content"][0]["image_url"]["url"] += "*"
+        wrong_model, no_data, bad_data, no_chat, fine = ask(
+            server.url,
+            chat([], "x", "other"),
+            fetched,
+            broken,
+            {"model": "tiny"},
+            chat([jpeg(1)], "x", "tiny"),
+            **right,
+        )
+        stats = server.stats()
+    assert wrong_model[0] == 404
+    assert json.loads(wrong_model[2])["error"]["message"] == "The model `other` does not exist."
+    assert (no_data[0], bad_data[0], no_chat[0], fine[0]) == (400, 400, 400, 200)
+    assert (stats["refused"], stats["answered"], stats["requests"]) == (4, 1, 5)
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_each_fault_looks_as_it_is_called(kind):
+    with Loopback(fault_rate=1.0, faults=(kind,), latency_s=0.01, retry_after_s=0.25, stall_s=30) as server:
+        answer = ask(server.url, chat([jpeg(5)], "What is this?"), timeout_s=1 if kind == "stall" else 10)[0]
+        stats = server.stats()
+    assert stats["faults"] == {name: int(name == kind) for name in FAULTS}
+    assert stats["answered"] == 0
+    assert stats["serving_s"] == (0 if kind in ("429", "503") else pytest.approx(0.01))  # those take no slot
+    assert list(stats["seen"].values()) == [[1, 0]]
+    if kind == "stall":
+        assert isinstance(answer, asyncio.TimeoutError)
+    elif kind == "reset_midway":
+        assert isinstance(answer, (aiohttp.ClientPayloadError, aiohttp.ClientOSError))
+    elif kind == "reset_before":
+        assert isinstance(answer, aiohttp.ClientConnectionError)
+        assert not isinstance(answer, aiohttp.ClientConnectorError)
+    elif kind in ("429", "500", "503"):
+        assert answer[0] == int(kind)
+        assert answer[1].get("Retry-After") == ("0.25" if kind == "429" else None)
+    elif kind in ("not_json", "truncated_json"):
+        with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+            said(answer)
+    elif kind == "empty":
+        assert said(answer) == ""
+    else:
+        assert answer[0] == 200
+        assert "choices" not in json.loads(answer[2])
+
+
+def test_a_stalled_request_is_answered_in_the_end():
+    with Loopback(fault_rate=1.0, faults=("stall",), stall_s=0.2) as server:
+        start = time.monotonic()
+        assert said(ask(server.url, chat([jpeg(5)], "Well?"))[0]) == answer_text([jpeg(5)], "Well?")
+        assert time.monotonic() - start >= 0.2
+        assert server.stats()["answered"] == 1
+
+
+def test_faults_repeat_with_the_seed_and_a_retry_may_succeed():
+    faults = ("429", "500", "503", "empty")
+    chats = [chat([jpeg(n)], "Again.") for n in range(40)]
+
+    def statuses(seed: int) -> list[list[int]]:
+        with Loopback(fault_rate=0.5, faults=faults, seed=seed) as server:
+            rounds = [[answer[0] for answer in ask(server.url, *chats)] for _ in range(3)]
+            assert sum(server.stats()["faults"].values()) + server.stats()["answered"] == 120
+            return rounds
+
+    first = statuses(1)
+    assert first == statuses(1)
+    assert first != statuses(2)
+    assert any(before != 200 and after == 200 for before, after in zip(first[0], first[1], strict=True))
+
+
+def test_latencies_are_log_normal_and_faults_even():
+    settings = Settings(latency_s=0.5, sigma=0.6, fault_rate=0.1)
+    drawn = [fate(settings, str(n), 1) for n in range(20_000)]
+    logs = [math.log(latency_s) for latency_s, _ in drawn]
+    assert statistics.median(logs) == pytest.approx(math.log(0.5), abs=0.02)
+    assert statistics.stdev(logs) == pytest.approx(0.6, abs=0.02)
+    kinds = [fault for _, fault in drawn if fault]
+    assert len(kinds) == pytest.approx(2_000, abs=150)
+    assert all(kinds.count(kind) == pytest.approx(200, abs=60) for kind in FAULTS)
+    assert fate(settings, "7", 1) != fate(settings, "7", 2)
+
+
+def test_slots_bound_what_is_served_at_once_and_the_rest_queue():
+    with Loopback(slots=2, latency_s=0.1) as server:
+        start = time.monotonic()
+        answers = ask(server.url, *(chat([jpeg(n)], "Queue.") for n in range(8)))
+        elapsed_s = time.monotonic() - start
+        stats = server.stats()
+    assert [answer[0] for answer in answers] == [200] * 8
+    assert elapsed_s >= 0.4
+    assert (stats["max_serving"], stats["max_concurrent"]) == (2, 8)
+    assert stats["serving_s"] == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_client_that_leaves_frees_its_slot():
+    with Loopback(slots=1, latency_s=60.0) as server:
+        assert isinstance(ask(server.url, chat([], "Gone."), timeout_s=0.5)[0], asyncio.TimeoutError)
+        server.script(latency_s=0.0)
+        assert ask(server.url, chat([], "Next."))[0][0] == 200
+        stats = server.stats()
+    assert (stats["abandoned"], stats["answered"]) == (1, 1)
+
+
+def test_it_hangs_and_dies_when_told():
+    with Loopback(hang_after=1) as server:
+        first = ask(server.url, chat([], "One."))[0]
+        second = ask(server.url, chat([], "Two."), timeout_s=0.5)[0]
+        assert first[0] == 200
+        assert isinstance(second, asyncio.TimeoutError)
+        assert get(server.url, "/health")[0] == 200
+    with Loopback(die_after=1) as server:
+        first, second = (ask(server.url, chat([], text))[0] for text in ("One.", "Two."))
+        assert first[0] == 200
+        assert isinstance(second, aiohttp.ClientConnectionError)
+        assert server.process.wait(5) == -9
+
+
+def test_settings_change_while_it_runs_and_unknown_ones_are_refused():
+    with Loopback(fault_rate=1.0, faults=("500",)) as server:
+        assert ask(server.url, chat([], "x"))[0][0] == 500
+        server.script(fault_rate=0.0)
+        assert ask(server.url, chat([], "x"))[0][0] == 200
+        with pytest.raises(OSError, match="400"):
+            server.script(latncy_s=1.0)
+        with pytest.raises(OSError, match="400"):
+            server.script(faults=["429", "gone"])
+        assert list(server.stats()["seen"].values()) == [[2, 1]]
+    with pytest.raises(ValueError, match="gone"):
+        Loopback(faults=("gone",))
+
+
+def test_without_digest_every_answer_is_the_same_and_nothing_is_parsed():
+    with Loopback(digest=False, latency_s=0.01, slots=4) as server:
+        answers = ask(server.url, *(chat([jpeg(n)], "x") for n in range(8)), {"no": "chat"})
+        stats = server.stats()
+    assert len({said(answer) for answer in answers}) == 1
+    assert (stats["answered"], stats["seen"]) == (9, {})
+
+
+def test_it_ends_with_its_standard_input_and_gives_the_port_back():
+    command = [sys.executable, "-m", "tests.loopback", "--settings", '{"hang_after": 1}']
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    url = json.loads(process.stdout.readline())["url"]
+    assert get(url, "/health")[0] == 200
+    process.stdin.close()
+    assert process.wait(5) == 0
+    process.stdout.close()
+    port = int(url.rpartition(":")[2])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with Loopback(port=port) as server:
+        assert server.url == url

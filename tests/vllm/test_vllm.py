@@ -1,0 +1,118 @@
+"""The whole path against the real vLLM server on the CPU: started by the stage, killed in mid-run, ended with it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.captioning.views import BUILT_IN
+from pipeline.corpus import Table
+from pipeline.runstate import progress
+from tests.conftest import ROOT, clean_environment, command, make_photos
+from tests.pipeline.test_video import encoded
+
+PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+PHOTOS = 60
+SERVER_ARGUMENTS = "--enforce-eager --max-model-len 512 --dtype bfloat16 --limit-mm-per-prompt '{\"image\": 8}'"
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (ROOT / ".venv-vllm" / ".pins").exists(),
+        reason="VLLM IS NOT INSTALLED: tests/vllm/setup_env.sh said why; nothing was tested against the real server",
+    ),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a random-weight Idefics3, made on the spot."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    subprocess.run([PYTHON, ROOT / "tests" / "vllm" / "make_model.py", folder], check=True, timeout=600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
+    make_photos(folder, PHOTOS, size=(96, 80))
+    encoded(folder / "clip.mp4", num_frames=30)
+    return folder
+
+
+def start(model, media, corpus):
+    arguments = ("--stage", "captions", "--input", media, "--output", corpus, "--shard-size", 16)
+    server = ("--captioner", "vllm", "--mllm", model, "--vllm-python", PYTHON, "--vllm-args", SERVER_ARGUMENTS)
+    environment = clean_environment(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1")
+    return subprocess.Popen(command(*arguments, *server), env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def servers(model):
+    """Process ids of whatever runs with this model on its command line, the stage itself left out."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().decode("utf-8", "replace") if folder.name.isdigit() else ""
+            if str(model) in line and "beam_runner.py" not in line and "guard.py" not in line:
+                found.append(int(folder.name))
+    return found
+
+
+def check_corpus(model, corpus):
+    rows = list(Table(corpus, "descriptions").rows())
+    assert Table(corpus, "descriptions").failures() == []
+    assert {(row["item_id"], row["view"]) for row in rows} == {
+        (item, view) for item in [f"photo-{i:05d}.jpg" for i in range(PHOTOS)] + ["clip.mp4"] for view in BUILT_IN
+    }
+    assert len(rows) == (PHOTOS + 1) * len(BUILT_IN)
+    for row in rows:
+        assert row["text"]
+        assert row["captioner"] == str(model)
+        assert row["revision"]
+        assert row["finish_reason"] in ("stop", "length")
+        assert row["prompt_tokens"] > 0
+        assert 0 < row["completion_tokens"] <= BUILT_IN[row["view"]].max_tokens
+        assert len(row["frame_times_s"]) == (8 if row["item_id"] == "clip.mp4" else 0)
+
+
+def test_the_stage_starts_the_server_and_describes_photos_and_a_clip(model, media, tmp_path):
+    process = start(model, media, tmp_path / "corpus")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "vLLM: ready after" in said
+    check_corpus(model, tmp_path / "corpus")
+    assert servers(model) == []
+
+
+def test_killed_in_mid_run_the_server_is_started_again_and_nothing_is_lost(model, media, tmp_path):
+    corpus = tmp_path / "corpus"
+    process = start(model, media, corpus)
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and process.poll() is None:
+        if progress(corpus).get("captions", {}).get("counts", {}).get("requests", 0) >= 40:
+            break
+        time.sleep(0.1)
+    for number in servers(model):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "vLLM: died, starting it again (1 of" in said
+    check_corpus(model, corpus)
+    assert servers(model) == []
+
+
+def test_an_interrupted_stage_leaves_no_server(model, media, tmp_path):
+    process = start(model, media, tmp_path / "corpus")
+    while process.poll() is None and not servers(model):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while servers(model) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert servers(model) == []
