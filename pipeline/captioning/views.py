@@ -17,7 +17,6 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.identity import short_hash
 
-
 VIDEO_PREAMBLE = "These {count} pictures are frames of one video, in order, taken at {times}. "
 
 
