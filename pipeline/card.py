@@ -5,27 +5,24 @@
 A card is made to be published: nothing in it depends on the clock, and no path of this machine is named.
 """
 
-import collections
-import html
-import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub import DatasetCardData
 
 from pipeline.contact_sheet import samples, write_contact_sheet
 from pipeline.corpus import Table, atomic_writer, complete
+from pipeline.counting import counted, covered, doubled, lengths, numbers_by, spread, total, values
+from pipeline.markdown import grid, matrix, plain, public, ranked, some
 from pipeline.records import SCHEMAS
 
 CARD, SHEET = "README.md", "contact-sheet.png"
-MAX_DISTINCT = 10_000  # values of a column of free text that are told apart: memory stays flat
-SHOWN_VALUES, SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 20, 5, 300, 3
+SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
 FLAGS = {
     "boilerplate": "an opening or closing phrase of the model was removed",
@@ -71,8 +68,6 @@ split of an item is its column `split`; that `datasets` calls every table `train
 The pictures and videos are not in this folder: `items.uri` says where they lay on the machine that made the corpus, so
 look through it first. Leave out `.state`, which only serves to go on with the work."""
 NO_MLLM = ", an image classifier and no multimodal LLM"
-
-Counts = collections.Counter[tuple]
 
 
 def write_card(corpus: Path) -> None:
@@ -142,121 +137,6 @@ def body(name: str, corpus: Path, tables: dict[str, Table]) -> str:
 
 def _main(tables: dict[str, Table]) -> str:
     return "descriptions" if "descriptions" in tables and tables["descriptions"].num_rows else "items"
-
-
-def counted(table: Table, project: Callable[[pa.Table], pa.Table], limit: int | None = None) -> Counts:
-    """How often each row of `project(shard)` occurs in the table, in order of first occurrence.
-
-    A shard is memory-mapped, and only the columns that are counted are touched. With `limit`, what is new after that
-    many distinct rows is counted together, as `(others)`.
-    """
-    counts: Counts = collections.Counter()
-    for index in range(table.num_shards):
-        part = project(table.shard(index))
-        grouped = part.group_by(part.column_names, use_threads=False).aggregate([([], "count_all")]).to_pydict()
-        numbers = grouped.pop("count_all")
-        for key, number in zip(zip(*grouped.values(), strict=True), numbers, strict=True):
-            full = limit and len(counts) >= limit and key not in counts
-            counts[("(others)",) * len(key) if full else key] += number
-    return counts
-
-
-def values(table: Table, *columns: str) -> Counts:
-    return counted(table, lambda shard: shard.select(list(columns)), MAX_DISTINCT)
-
-
-def numbers_by(table: Table, keys: list[str], number: Callable[[pa.Table], Any]) -> dict[tuple, dict[Any, int]]:
-    """By the values of `keys`, how often each value of `number(shard)` occurs; nulls are left out."""
-    found: dict[tuple, dict[Any, int]] = {}
-    for (*key, value), count in counted(table, lambda s: s.select(keys).append_column("number", number(s))).items():
-        if value is not None:
-            found.setdefault(tuple(key), {})[value] = count
-    return found
-
-
-def spread(counts: dict[Any, int]) -> str:
-    """Smallest value / median / largest, of values with how often each occurs; of two in the middle, the lower."""
-    ordered = sorted(counts)
-    seen = list(itertools.accumulate(counts[value] for value in ordered))
-    middle = next(value for value, reached in zip(ordered, seen, strict=True) if 2 * reached >= seen[-1])
-    return f"{ordered[0]:,} / {middle:,} / {ordered[-1]:,}"
-
-
-def lengths(table: Table, keys: list[str]) -> dict[tuple, tuple[str, str]]:
-    """By the values of `keys`, words and characters as smallest / median / largest."""
-    words = numbers_by(table, keys, lambda shard: pc.count_substring_regex(shard["text"], r"\S+"))
-    characters = numbers_by(table, keys, lambda shard: pc.utf8_length(shard["text"]))
-    return {key: (spread(words[key]), spread(characters[key])) for key in words}
-
-
-def covered(table: Table) -> int:
-    """Items with at least one row. No item is in two shards."""
-    return sum(pc.count_distinct(table.shard(index)["item_id"]).as_py() for index in range(table.num_shards))
-
-
-def doubled(items: Table) -> tuple[int, int]:
-    """(items whose content another item has too, distinct contents among those); 8 bytes of memory an item."""
-    heads = [np.empty(0, ">u8")]
-    for index in range(items.num_shards):
-        column = pc.utf8_slice_codeunits(items.shard(index)["sha256"], 0, 16)
-        heads.append(np.frombuffer(bytes.fromhex("".join(column.to_pylist())), ">u8"))
-    _, counts = np.unique(np.concatenate(heads), return_counts=True)
-    return int(counts[counts > 1].sum()), int((counts > 1).sum())
-
-
-def plain(text: str, limit: int | None = None) -> str:
-    """Text as Markdown shows it literally, on one line: it cannot open a tag, a cell, a link or a heading."""
-    text = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
-    if limit and len(text) > limit:
-        text = f"{text[: limit - 1].rstrip()}…"
-    # Within a word an underscore is literal as it stands, and file names stay readable.
-    return re.sub(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])|^#", r"\\\g<0>", html.escape(text, quote=False))
-
-
-def public(text: str) -> str:
-    """The text with `…/` for the folders of absolute paths, and for all of a URL but its last part.
-
-    >>> public("/home/me/my photos/a.jpg: there is no such file")
-    '…/a.jpg: there is no such file'
-    """
-    text = re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"?#]*?([^\s'\"/?#]*)/?([?#][^\s'\"]*)?(?=[\s'\"]|$)", r"…/\1", text)
-    return re.sub(r"(?<![^\s'\"(\[=])~?/([^:'\"]*/)?(?=\S)", "…/", text)
-
-
-def grid(header: Sequence[str], rows: Iterable[Sequence[Any]], limit: int | None = None) -> str:
-    """A Markdown table, empty columns left out; cells are escaped and cut to `limit` characters."""
-    columns = [column for column in zip(header, *rows, strict=True) if any(cell != "" for cell in column[1:])]
-    if not columns:
-        return "None."
-    marks = ["---:" if isinstance(column[1], int) else "---" for column in columns]
-    cells = [[f"{cell:,}" if isinstance(cell, int) else plain(cell, limit) for cell in column] for column in columns]
-    head, *rest = zip(*cells, strict=True)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *rest))
-
-
-def total(counts: dict[Any, int]) -> Any:
-    return sum(value * count for value, count in counts.items())
-
-
-def some(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def ranked(counts: Counts) -> list[tuple]:
-    """The commonest rows, each with its count at the end; the others are one row."""
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    rows: list[tuple] = [(*key, count) for key, count in ordered[:SHOWN_VALUES]]
-    if rest := ordered[SHOWN_VALUES:]:
-        rows.append((f"({len(rest):,} others)", *[""] * (len(rest[0][0]) - 1), sum(count for _, count in rest)))
-    return rows
-
-
-def matrix(counts: Counts, totals: Counts) -> str:
-    """Counts of (view, value) as a table of views by values, each with its share of the view's total."""
-    columns = sorted({column for _, column in counts})
-    shares = ([(counts[view, column], total) for column in columns] for (view,), total in totals.items())
-    cells = ([f"{count:,} ({count / total:.1%})" if count else "0" for count, total in row] for row in shares)
-    return grid(["view", *columns], ([view, *row] for (view,), row in zip(totals, cells, strict=True)))
 
 
 def _summary(tables: dict[str, Table]) -> str:

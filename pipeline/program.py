@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
-
 from pipeline import corpus as corpora
 from pipeline import shards, tables
 from pipeline.captioning import choose
 from pipeline.captioning.views import parse_views
 from pipeline.captions import Captions
 from pipeline.card import write_card
+from pipeline.counting import values
 from pipeline.dry_run import dry_run
 from pipeline.errors import Interrupted
 from pipeline.ingest import Ingest, plan
@@ -192,7 +191,7 @@ def _tell(corpus: Path, stages: list[Any], num_shards: int, fresh: bool, options
         for table in map(lambda name: corpora.Table(corpus, name), stage.tables):
             say(f"{table.name:<14}{table.num_rows:>10,} rows  {table.num_shards:>6,} shards")
             column = {"items": "media_type", "captions": "language", "descriptions": "view"}[table.name]
-            for value, count in sorted(count_values(table, column).items()):
+            for (value,), count in sorted(values(table, column).items()):
                 say(f"  {value:<12}{count:>10,}")
         failures = corpora.Table(corpus, stage.tables[0]).failures()
         failed += len(failures)
@@ -220,12 +219,3 @@ def _show_rows(table: corpora.Table, count: int = 5) -> None:
         )
         line = f"  {row['item_id']}  {told}"
         say(line if len(line) <= width else f"{line[: width - 1]}…")
-
-
-def count_values(table: corpora.Table, column: str) -> dict[str, int]:
-    """How often each value of a column of strings occurs, shard by shard."""
-    counts: collections.Counter[str] = collections.Counter()
-    for index in range(table.num_shards):
-        for pair in pc.value_counts(table.shard(index).column(column)).to_pylist():
-            counts[pair["values"]] += pair["counts"]
-    return dict(counts)

@@ -85,15 +85,18 @@ class Engine:
         self._stopped = self._opened = False
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"window-{stage.name}", daemon=True)
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        except BaseException:
+            self._end_loop()
+            raise
 
     async def _open(self) -> None:
         self._feeding = asyncio.Lock()  # shards are fed one after the other, in the order in which they came
         try:
             self._worker = await self._stage.open(self._run, self._progress)
-        except PipelineError as error:
-            self._stopped = True
-            ask_to_stop(self._run.folder, error)
+        except (PipelineError, OSError) as error:
+            self._stop(error)
             return
         self._opened = True
         self._room = asyncio.Semaphore(self._worker.ahead)
@@ -112,11 +115,11 @@ class Engine:
             return await task
         except asyncio.CancelledError:
             return None
-        except PipelineError as error:
+        except (PipelineError, OSError) as error:
             self._stop(error)
             return None
-        except OSError as error:
-            self._stop(disk_trouble(error, self._run.folder))
+        except ExceptionGroup as errors:
+            self._stop(errors.exceptions[0])
             return None
         finally:
             self._tasks.discard(task)
@@ -125,7 +128,7 @@ class Engine:
     async def _shard(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
         run, stage = self._run, self._stage
         items: list[asyncio.Task[Outcome]] = []
-        try:
+        async with asyncio.TaskGroup() as group:  # an item's error ends the feeding of its shard, too
             async with self._feeding:
                 if self._stopped:
                     return None
@@ -135,12 +138,9 @@ class Engine:
                 task = await asyncio.to_thread(shards.load, run.folder, stage.name, stage.tables, stage.parent, index)
                 for row in task.rows:
                     await self._room.acquire()
-                    items.append(asyncio.create_task(self._item(row, task)))
+                    items.append(group.create_task(self._item(row, task)))
+                    items[-1].add_done_callback(self._leave)
             fed.set()
-            outcomes = await asyncio.gather(*items)
-        finally:
-            for item in items:
-                item.cancel()
         made = await asyncio.to_thread(
             shards.commit,
             run.folder,
@@ -150,20 +150,20 @@ class Engine:
             index,
             run.num_shards,
             task,
-            outcomes,
+            [item.result() for item in items],
         )
         self._progress.counts["shards"] += 1
         return made
 
     async def _item(self, row: dict[str, Any], task: ShardTask) -> Outcome:
-        try:
-            outcome = await self._worker.item(row, task.kept.get(row["item_id"], {}), task.retrying)
-        finally:
-            self._room.release()
+        outcome = await self._worker.item(row, task.kept.get(row["item_id"], {}), task.retrying)
         self._progress.counts["items"] += 1
         for failure in outcome.failures:
             self._progress.failed(failure.kind, f"{failure.id}: {failure.message}")
         return outcome
+
+    def _leave(self, _item: asyncio.Task[Outcome]) -> None:
+        self._room.release()
 
     async def _watch_over(self) -> None:
         """Show progress, and obey the word to stop whoever gave it."""
@@ -173,11 +173,15 @@ class Engine:
                 if asked_to_stop(self._run.folder):
                     self._cancel()
             except OSError as error:
-                self._stop(disk_trouble(error, self._run.folder))
+                self._stop(error)
             await asyncio.sleep(POLL_S)
 
-    def _stop(self, error: PipelineError) -> None:
-        ask_to_stop(self._run.folder, error)
+    def _stop(self, error: Exception) -> None:
+        """End the run for this error; one of the program itself is raised as it is."""
+        trouble = disk_trouble(error, self._run.folder) if isinstance(error, OSError) else error
+        if not isinstance(trouble, PipelineError):
+            raise trouble
+        ask_to_stop(self._run.folder, trouble)
         self._cancel()
 
     def _cancel(self) -> None:
@@ -187,19 +191,25 @@ class Engine:
 
     def close(self) -> None:
         """End the worker and the loop; shards still open are dropped, to be made by the next run."""
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        try:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        finally:
+            self._end_loop()
+
+    def _end_loop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     async def _close(self) -> None:
         self._cancel()
-        if not self._opened:
-            return
-        self._watch.cancel()
-        with contextlib.suppress(OSError):
-            self._progress.show()
-        await self._worker.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._opened:
+            self._watch.cancel()
+            with contextlib.suppress(OSError):
+                self._progress.show()
+            await self._worker.close()
+        await self._loop.shutdown_default_executor()  # a shard being written is written to its end
 
 
 _engines: dict[tuple[str, str], Engine] = {}

@@ -41,7 +41,7 @@ class MllmCaptioner:
     name: str
     revision: str = ""
     window: int = 64
-    retries: Retries = Retries()
+    retries: Retries = dataclasses.field(default_factory=Retries)
 
     async def open(self, run: Run, num_views: int) -> Speaker:
         return MllmSpeaker(self, api_key(run_folder(run.folder)), num_views)

@@ -16,9 +16,9 @@ from pathlib import Path
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
 from pipeline.captioning.client import KEY_VARIABLE, Retries, served_model
 from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedded_revision
-from pipeline.captioning.server import VllmServer
+from pipeline.captioning.server import READY_WITHIN_S, VllmServer
 from pipeline.captioning.views import View
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 
 URL_VARIABLE = "LECCR_MLLM_URL"
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -28,7 +28,8 @@ Say = Callable[[str], None]
 
 def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Captioner:
     """The captioner that the options ask for. One whose server is still to be started has no `urls` yet."""
-    urls = tuple(options.mllm_url or filter(None, os.environ.get(URL_VARIABLE, "").split(",")))
+    listed = options.mllm_url or os.environ.get(URL_VARIABLE, "").split(",")
+    urls = tuple(url.strip() for url in listed if url.strip())
     source = "--mllm-url" if options.mllm_url else f"${URL_VARIABLE}"
     if options.captioner == "embedded" and options.mllm_url:
         raise UsageError("--captioner embedded asks no server: leave --mllm-url out, or give --captioner vllm")
@@ -87,7 +88,10 @@ def _has_vllm(python: str | None) -> bool:
     if python is None or python == sys.executable:
         return importlib.util.find_spec("vllm") is not None
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
-    return subprocess.run([python, "-c", code], check=False).returncode == 0
+    try:
+        return subprocess.run([python, "-c", code], timeout=60, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentTrouble(f"--vllm-python: cannot run {python}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -97,4 +101,6 @@ def serving(captioner: Captioner, options: argparse.Namespace, corpus: Path, say
         yield captioner
         return
     with VllmServer(captioner.name, corpus, python=options.vllm_python, args=options.vllm_args, say=say) as server:
-        yield dataclasses.replace(captioner, urls=(server.url,))
+        # A server that is started again takes as long as it did at first; the one who starts it says when to give up.
+        retries = dataclasses.replace(captioner.retries, patience_s=max(captioner.retries.patience_s, READY_WITHIN_S))
+        yield dataclasses.replace(captioner, urls=(server.url,), retries=retries)

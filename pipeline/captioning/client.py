@@ -10,14 +10,18 @@ free of charge until `patience_s` runs out, which ends the run, not the records.
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import email.utils
 import json
+import math
 import os
 import random
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -53,7 +57,7 @@ class Retries:
 
     def wait_s(self, attempt: int, asked_s: float | None) -> float:
         """Jittered exponential backoff before attempt `attempt` + 1, never sooner than the server asked for."""
-        ceiling = min(self.longest_wait_s, self.first_wait_s * 2 ** (attempt - 1))
+        ceiling = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, 64))
         jittered = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, keeps no secret
         return max(jittered, asked_s * random.uniform(1.0, 1.25)) if asked_s is not None else jittered  # noqa: S311
 
@@ -84,6 +88,7 @@ class ChatClient:
         self._head = b'{"model":%s,"messages":[{"role":"user","content":[' % json.dumps(model).encode()
         self._retries = retries
         self._room = asyncio.Semaphore(window)
+        self._suspects = asyncio.Lock()
         self._revived = asyncio.Event()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
@@ -93,9 +98,10 @@ class ChatClient:
         )
 
     async def close(self) -> None:
-        for endpoint in self._endpoints:
-            if endpoint.revival:
-                endpoint.revival.cancel()
+        tasks = [task for endpoint in self._endpoints for task in (endpoint.probe, endpoint.revival) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
 
     async def ask(self, view: View, prompt: str, media: "Media") -> Answer:
@@ -107,9 +113,12 @@ class ChatClient:
         text = json.dumps({"type": "text", "text": prompt}).encode()
         body = b"".join((self._head, media.parts, text, tail))
         attempts = crashes = 0
+        endpoint: Endpoint | None = None
         while True:
-            async with self._room:
-                endpoint = await self._choose(media)
+            # Requests that saw as many servers die as they may go one at a time: only the cause sees another death.
+            suspect = crashes == MAX_CRASHES - 1
+            async with self._suspects if suspect else contextlib.nullcontext(), self._room:
+                endpoint = await self._choose(media, endpoint)
                 endpoint.in_flight += 1
                 try:
                     return await self._send(endpoint, body, attempts + 1)
@@ -124,15 +133,22 @@ class ChatClient:
                     raise RequestFailed("server_died", message, attempts + crashes, permanent=False)
                 continue
             attempts += 1
+            if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
+                raise EnvironmentTrouble(
+                    f"{failure}: it asks to be left alone for {failure.wait_s:.0f} s, --patience is "
+                    f"{self._retries.patience_s:g} s: what was finished is kept; run the same command again then"
+                )
             if attempts >= self._retries.attempts:
                 raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
             await asyncio.sleep(self._retries.wait_s(attempts, failure.wait_s))
 
     async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
         try:
-            async with self._session.post(f"{endpoint.url}/chat/completions", data=body) as response:
+            async with self._session.post(
+                f"{endpoint.url}/chat/completions", data=body, allow_redirects=False
+            ) as response:
                 raw = await response.read()
-        except aiohttp.ClientConnectorError as error:
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _Transient("refused", f"cannot connect to {endpoint.url}: {error}", suspect=True) from error
         except TimeoutError as error:
             message = f"no answer from {endpoint.url} in {self._retries.timeout_s:g} s"
@@ -147,13 +163,19 @@ class ChatClient:
             raise EnvironmentTrouble(f"{message}: the key is refused: set {KEY_VARIABLE} to one that this server takes")
         if response.status == 404:
             raise EnvironmentTrouble(f"{message}: give --mllm a model that this server serves")
+        if response.status == 405 or 300 <= response.status < 400:
+            raise EnvironmentTrouble(f"{message}: give --mllm-url the address of the chat server itself")
         if response.status in TRANSIENT or response.status > 504:
             wait_s = retry_after_s(response.headers.get("Retry-After"))
             raise _Transient(f"http_{response.status}", message, wait_s, suspect=response.status in (500, 502, 503))
         raise RequestFailed(f"http_{response.status}", message, attempt, permanent=True)
 
-    async def _choose(self, media: "Media") -> Endpoint:
-        """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded."""
+    async def _choose(self, media: "Media", failed: Endpoint | None) -> Endpoint:
+        """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded.
+
+        The server that `failed` this request is asked again only where there is no other: one that answers errors at
+        once has the least load of all.
+        """
         while not any(endpoint.up for endpoint in self._endpoints):
             try:
                 async with asyncio.timeout(self._retries.patience_s):
@@ -164,29 +186,31 @@ class ChatClient:
                     f"no server has answered for {self._retries.patience_s:g} s ({told}): what was finished is kept; "
                     "start the server, then run the same command again"
                 ) from None
-        best = min((endpoint for endpoint in self._endpoints if endpoint.up), key=lambda endpoint: endpoint.in_flight)
+        up = [endpoint for endpoint in self._endpoints if endpoint.up]
+        fit = [endpoint for endpoint in up if endpoint is not failed] or up
+        best = min(fit, key=lambda endpoint: endpoint.in_flight)
         home = media.home
-        if home is None or not home.up or home.in_flight > best.in_flight + HOME_ADVANTAGE:
+        if home is None or home not in fit or home.in_flight > best.in_flight + HOME_ADVANTAGE:
             media.home = home = best
         return home
 
     async def _is_up(self, endpoint: Endpoint, failure: Exception) -> bool:
         """Whether the server answers a probe. Requests that ask at the same time share one; a server that does not
         answer is probed on until it does."""
-        if endpoint.up and endpoint.probe is None:
-            endpoint.probe = asyncio.create_task(self._answers(endpoint))
-            try:
-                up = await asyncio.shield(endpoint.probe)
-            finally:
-                endpoint.probe = None
-            if not up:
-                endpoint.up, endpoint.trouble = False, str(failure)
-                self._revived.clear()
-                endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
-        elif endpoint.probe is not None:
-            await asyncio.shield(endpoint.probe)
-            await asyncio.sleep(0)  # the one who asked first draws the conclusion
-        return endpoint.up
+        if not endpoint.up:
+            return False
+        if endpoint.probe is None:
+            endpoint.probe = asyncio.create_task(self._examine(endpoint, str(failure)))
+        return await asyncio.shield(endpoint.probe)
+
+    async def _examine(self, endpoint: Endpoint, trouble: str) -> bool:
+        up = await self._answers(endpoint)
+        endpoint.probe = None
+        if not up:
+            endpoint.up, endpoint.trouble = False, trouble
+            self._revived.clear()
+            endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
+        return up
 
     async def _await_revival(self, endpoint: Endpoint) -> None:
         while not await self._answers(endpoint):  # noqa: ASYNC110 - the server is another process
@@ -227,14 +251,21 @@ def _parse(raw: bytes) -> Answer:
         body = json.loads(raw)
         choice = body["choices"][0]
         text = choice["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         message = f"the answer is no chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
         raise _Transient("unparsable", message) from error
     if not isinstance(text, str) or not text.strip():
         raise _Transient("empty", f"the answer has no text (finish_reason {choice.get('finish_reason')!r})")
-    usage = body.get("usage") or {}
-    finish_reason = str(choice.get("finish_reason") or "")
-    return Answer(text, finish_reason, usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    usage = body.get("usage")
+    prompt_tokens, completion_tokens = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion"))
+    well_formed = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
+    return Answer(well_formed, str(choice.get("finish_reason") or ""), prompt_tokens, completion_tokens)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A count of tokens, None where the server gives none that fits the table's column."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and 0 <= value < 1 << 31 else None
 
 
 def error_text(raw: bytes) -> str:
@@ -253,18 +284,24 @@ def retry_after_s(value: str | None) -> float | None:
     if not value:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def base_url(url: str) -> str:
     """`http://host:8000`, `…/v1` and `…/v1/chat/completions` all name the same server: `…/v1`."""
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"--mllm-url: got {url!r}, which is no URL: {error}") from error
+    if "@" in parts.netloc:
+        raise UsageError(f"--mllm-url: got a URL with a password in it, wanted the key in {KEY_VARIABLE}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise UsageError(f"--mllm-url: got {url!r}, wanted a URL such as http://127.0.0.1:8000/v1")
     url = url.rstrip("/").removesuffix("/chat/completions")
     return url if url.count("/") > 2 else f"{url}/v1"
@@ -273,7 +310,7 @@ def base_url(url: str) -> str:
 def api_key(run_folder: Path) -> str:
     """The key for the servers: of the server that this run started, else the user's from the environment."""
     own = run_folder / KEY_FILE
-    return own.read_text() if own.exists() else os.environ.get(KEY_VARIABLE, "")
+    return own.read_text() if own.exists() else os.environ.get(KEY_VARIABLE, "").strip()
 
 
 async def served_model(urls: Sequence[str], wanted: str, key: str, say: Callable[[str], None]) -> str:

@@ -22,7 +22,7 @@ def main(command: list[str]) -> int:
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who holds the pipe
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's SIGTERM is sent from here
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)  # noqa: PLW1509
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)
     threading.Thread(target=_wait_for_pipe, args=(server,), daemon=True).start()
     status = server.wait()
     _end_group(server)

@@ -4,10 +4,12 @@ vLLM is never imported: it runs in the environment of `--vllm-python` and is spo
 key of its own that lies in a file of the run only its owner can read.
 """
 
+import contextlib
 import http.client
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.captioning.client import KEY_FILE
-from pipeline.errors import EnvironmentTrouble
+from pipeline.errors import EnvironmentTrouble, PipelineError
 from pipeline.progress import duration
 from pipeline.runstate import ask_to_stop, asked_to_stop, run_folder, state_folder
 
@@ -28,8 +30,6 @@ TELL_EVERY_S = 15.0
 MAX_RESTARTS = 5
 ILL_FOR_S = 60.0  # a server that answers no health check for so long is ended and started again
 LOG = "vllm.log"
-# Bounds the server's host memory: its multimodal processor cache would else grow with its processes.
-FIXED_ARGUMENTS = ("--host", "127.0.0.1", "--disable-log-requests")
 
 
 class VllmServer:
@@ -84,9 +84,9 @@ class VllmServer:
     def _start(self) -> None:
         command = [
             *(self._python, "-m", "vllm.entrypoints.openai.api_server"),
+            *self._arguments,  # first: of options given twice the last one counts
             *("--model", self._model, "--served-model-name", self._model),
             *("--host", "127.0.0.1", "--port", str(self._port)),
-            *self._arguments,
         ]
         environment = {**os.environ, "VLLM_API_KEY": self._key, "VLLM_NO_USAGE_STATS": "1"}
         environment.pop("PYTHONPATH", None)
@@ -108,6 +108,8 @@ class VllmServer:
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # a guard that was killed itself has ended nobody
         self._process = None
 
     def _wait_until_ready(self) -> None:
@@ -115,6 +117,8 @@ class VllmServer:
         self._say(f"vLLM: starting {self._model}, log in {self._log_path}")
         while not self._healthy():
             now = time.monotonic()
+            if self._ending.is_set():
+                return
             if error := asked_to_stop(self._corpus):
                 raise error
             if self._process is None or self._process.poll() is not None:
@@ -154,7 +158,7 @@ class VllmServer:
                 self._wait_until_ready()
             except EnvironmentTrouble as error:
                 self._say(f"vLLM: {error}")
-            except Exception:
+            except PipelineError:
                 return  # the run is being stopped
             well = time.monotonic()
 

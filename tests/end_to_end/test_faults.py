@@ -30,10 +30,9 @@ def run(tmp_path_factory):
     photos = make_photos(folder / "photos", ITEMS)
     settings = {"latency_s": 0.01, "sigma": 1.0, "fault_rate": 0.1, "retry_after_s": 0.05, "stall_s": 20, "slots": 64}
     with Loopback(**settings) as server:
-        status = beam_runner.run(
-            ["--stage", "captions", "--input", str(folder / "photos"), "--output", str(folder / "corpus")]
-            + ["--mllm-url", server.url, "--shard-size", "300", "--max-pixels", str(MAX_PIXELS), "--timeout", "3"]
-        )
+        arguments = ("--stage", "captions", "--input", folder / "photos", "--output", folder / "corpus")
+        options = ("--mllm-url", server.url, "--shard-size", 300, "--max-pixels", MAX_PIXELS, "--timeout", 3)
+        status = beam_runner.run([str(argument) for argument in (*arguments, *options)])
         stats = server.stats()
     return status, photos, folder / "corpus", stats
 

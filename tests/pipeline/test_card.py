@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import beam_runner
-from pipeline.card import CARD, SHEET, counted, doubled, hub_license, plain, public, size_category, spread, write_card
+from pipeline.card import CARD, SHEET, hub_license, size_category, write_card
 from pipeline.corpus import Table
+from pipeline.counting import counted, doubled, spread
 from pipeline.errors import UsageError
+from pipeline.markdown import plain, public
 from tests.pipeline.test_contact_sheet import SHARED, caption, description, item, picture, write_corpus
 
 HOSTILE = "a | b\n\n# big <script>alert(1)</script> [x](javascript:1) ![y](z) `code` **bold** &lt; $x$ \\| <b>"
