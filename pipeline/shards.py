@@ -6,6 +6,7 @@ its sidecar says that it was made from the parent shard that lies there now, wit
 """
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -100,8 +101,11 @@ def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan; None where it is not made yet."""
     if parent == PLAN:
-        plan = corpora.read_json(state_folder(corpus) / PLAN / "plan.json")
-        return state_folder(corpus) / PLAN / f"part-{index:05d}.arrow", plan["shards"][index]
+        folder = state_folder(corpus) / PLAN
+        if not (folder / "plan.json").exists():
+            return None
+        entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)
+        return folder / f"part-{index:05d}.arrow", entries[index]
     if made := read_sidecar(corpus, MADE_BY[parent], index):
         return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
     if corpora.complete(corpus, parent):
@@ -110,13 +114,22 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
     return None
 
 
+@functools.lru_cache(maxsize=2)
+def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
+    """Read once a process, not once a shard: a plan of ten million items has ten thousand entries."""
+    entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
+    return entries
+
+
 def is_current(corpus: Path, stage: str, fingerprint: str, parent: str, index: int) -> bool:
     """Whether shard `index` of `stage` lies there whole, made with these settings from the parent of now."""
     sidecar = read_sidecar(corpus, stage, index)
     made_from = parent_entry(corpus, parent, index)
-    if sidecar is None or made_from is None or sidecar["fingerprint"] != fingerprint:
+    if sidecar is None or sidecar["fingerprint"] != fingerprint or not _in_place(corpus, sidecar, index):
         return False
-    return sidecar["parent"] == made_from[1]["sha256"] and _in_place(corpus, sidecar, index)
+    if made_from is None:
+        return parent == PLAN  # a corpus that came without its .state
+    return bool(sidecar["parent"] == made_from[1]["sha256"])
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
@@ -129,11 +142,11 @@ def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
 
 def load(corpus: Path, stage: str, tables: Sequence[str], parent: str, index: int) -> ShardTask:
     """Read what is needed to make a shard: its parent's rows, checked, and the rows that an earlier run made."""
+    remedy = "run the same command with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
     made_from = parent_entry(corpus, parent, index)
     if made_from is None:
-        raise EnvironmentTrouble(f"shard {index} of {parent} is not made: run --stage {MADE_BY[parent]} first")
+        raise EnvironmentTrouble(f"shard {index} of {stage} cannot be made: its {parent} is not here: {remedy}")
     path, entry = made_from
-    remedy = "run the same command with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
     rows = corpora.read_shard(path, entry, remedy).to_pylist()
     kept: dict[str, dict[str, list[dict[str, Any]]]] = {}
     sidecar = read_sidecar(corpus, stage, index)

@@ -84,7 +84,7 @@ def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
     for index in range(num_shards):
         if not shards.is_current(corpus, stage.name, stage.fingerprint, stage.parent, index):
             todo.add(index)
-        elif shards.sidecar(corpus, stage.name, index)["failures"]:
+        elif shards.sidecar(corpus, stage.name, index)["failures"] and shards.parent_entry(corpus, stage.parent, index):
             retry.add(index)
     return State(frozenset(todo), frozenset(retry))
 
