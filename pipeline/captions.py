@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import os
+import weakref
 from typing import Any
 
 from pipeline.cache import ResponseCache
@@ -76,17 +77,13 @@ class CaptionsWorker:
         self._cache = ResponseCache(run.folder / run.cache)
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
         self._limits = Limits(max_source_pixels=stage.max_source_pixels)
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.ahead = speaker.ahead
 
     async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
         done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
         missing = [view for view in self._stage.views if view.name not in done]
-        replies: dict[str, tuple[list[float], Reply]] = {}
-        for view in missing:
-            if remembered := self._remembered(row, view, retrying):
-                replies[view.name] = remembered
-        if unknown := [view for view in missing if view.name not in replies]:
-            replies.update(await self._describe(row, unknown))
+        replies = await self._replies(row, missing, retrying) if missing else {}
         made, failures = [], []
         for view in self._stage.views:
             if view.name in done:
@@ -98,6 +95,19 @@ class CaptionsWorker:
             else:
                 made.append(self._row(row, view, reply, times_s))
         return Outcome({"descriptions": made}, failures)
+
+    async def _replies(
+        self, row: dict[str, Any], views: list[View], retrying: bool
+    ) -> dict[str, tuple[list[float], Reply]]:
+        """By view, (times of the frames shown, reply). Items of the same content take turns: one pays for all."""
+        replies: dict[str, tuple[list[float], Reply]] = {}
+        async with self._turns.setdefault(row["sha256"], asyncio.Lock()):
+            for view in views:
+                if remembered := self._remembered(row, view, retrying):
+                    replies[view.name] = remembered
+            if unknown := [view for view in views if view.name not in replies]:
+                replies.update(await self._describe(row, unknown))
+        return replies
 
     async def _describe(self, row: dict[str, Any], views: list[View]) -> dict[str, tuple[list[float], Reply]]:
         try:

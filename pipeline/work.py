@@ -8,6 +8,7 @@ DoFns do no work of their own: they hand shards to the process's window (pipelin
 
 import collections
 import concurrent.futures
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,21 +26,28 @@ from pipeline.runstate import asked_to_stop
 from pipeline.tables import State
 from pipeline.window import Run, Stage
 
+LEAD = 1  # shards
+
 
 class OverShards(beam.DoFn):
-    """Runs one stage over shard indices. `process` returns as soon as the window can take the next shard."""
+    """Runs one stage over shard indices. `process` returns while at most LEAD shards wait for room in the window:
+    the window always has a shard to go on with, and an earlier stage works ahead of a later one."""
 
     def __init__(self, run: Run, stage: Stage):
         self._run, self._stage = run, stage
         self._open: collections.deque[tuple[int, concurrent.futures.Future[dict[str, Any] | None]]]
+        self._waiting: collections.deque[threading.Event]
 
     def start_bundle(self) -> None:
         self._open = collections.deque()
+        self._waiting = collections.deque()
 
     def process(self, index: int) -> Iterable[int]:
         fed, done = window.engine(self._run, self._stage).submit(index)
         self._open.append((index, done))
-        fed.wait()
+        self._waiting.append(fed)
+        while len(self._waiting) > LEAD:
+            self._waiting.popleft().wait()
         while self._open and self._open[0][1].done():
             yield from self._finish()
 

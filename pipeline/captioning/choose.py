@@ -28,15 +28,17 @@ Say = Callable[[str], None]
 
 def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Captioner:
     """The captioner that the options ask for. One whose server is still to be started has no `urls` yet."""
-    listed = options.mllm_url or os.environ.get(URL_VARIABLE, "").split(",")
-    urls = tuple(url.strip() for url in listed if url.strip())
+    from_environment = (url.strip() for url in os.environ.get(URL_VARIABLE, "").split(","))
+    urls = tuple(options.mllm_url or filter(None, from_environment))
     source = "--mllm-url" if options.mllm_url else f"${URL_VARIABLE}"
-    if options.captioner == "embedded" and options.mllm_url:
-        raise UsageError("--captioner embedded asks no server: leave --mllm-url out, or give --captioner vllm")
+    if options.captioner == "embedded" and (options.mllm_url or options.mllm):
+        raise UsageError(
+            "--captioner embedded asks no server: leave --mllm-url and --mllm out, or give --captioner vllm"
+        )
     if options.captioner == "embedded":
         return _embedded(views, "--captioner embedded", say)
     if urls:
-        model = asyncio.run(served_model(urls, options.mllm or "", os.environ.get(KEY_VARIABLE, ""), say))
+        model = asyncio.run(served_model(urls, options.mllm or "", os.environ.get(KEY_VARIABLE, "").strip(), say))
         say(f"captioner: {model} at {', '.join(urls)} ({source})")
         return _mllm(options, urls, model)
     if options.captioner == "vllm" or options.mllm:

@@ -272,7 +272,7 @@ def error_text(raw: bytes) -> str:
     """The message in an error's body, in the forms that servers use; at most 300 characters."""
     try:
         body = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
     error = body.get("error", body) if isinstance(body, dict) else body
     text = error.get("message") or error.get("detail") or error if isinstance(error, dict) else error

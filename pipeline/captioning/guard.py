@@ -35,7 +35,7 @@ def _default_signals() -> None:
 
 
 def _wait_for_pipe(server: subprocess.Popen[bytes]) -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread that waits would hold at the interpreter's end
         pass
     _end_group(server)
     os._exit(0)
