@@ -13,13 +13,13 @@ import weakref
 from typing import Any
 
 from pipeline.cache import ResponseCache
-from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner, Speaker
+from pipeline.captioning.captioners import EmbeddedCaptioner, Look, MllmCaptioner, Speaker
 from pipeline.captioning.clean import clean
 from pipeline.captioning.client import RequestFailed
 from pipeline.captioning.views import Answer, View
 from pipeline.errors import MediaError
 from pipeline.identity import canonical_json, fingerprint, short_hash, stream_hash
-from pipeline.media import Limits, frames, open_media
+from pipeline.media import open_media
 from pipeline.runstate import Progress
 from pipeline.shards import Failure, Outcome
 from pipeline.window import Run
@@ -30,13 +30,11 @@ Reply = Answer | Failure
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """Settings of the stage. `max_pixels` bounds a frame's area; `num_frames` is what is shown of a video."""
+    """Settings of the stage: who describes, from which views, being shown how much of an item."""
 
     captioner: MllmCaptioner | EmbeddedCaptioner
     views: tuple[View, ...]
-    max_pixels: int = 768 * 768
-    num_frames: int = 8
-    max_source_pixels: int = Limits().max_source_pixels
+    look: Look = dataclasses.field(default_factory=Look)
 
     name = "captions"
     tables = ("descriptions",)
@@ -51,8 +49,8 @@ class Captions:
             "captioner": self.captioner.name,
             "revision": self.captioner.revision,
             "views": {view.name: dataclasses.asdict(view) for view in self.views},
-            "max_pixels": self.max_pixels,
-            "num_frames": self.num_frames,
+            "max_pixels": self.look.max_pixels,
+            "num_frames": self.look.num_frames,
         }
 
     @property
@@ -61,8 +59,8 @@ class Captions:
 
     def decoding(self, view: View, media_type: str) -> str:
         """Everything beside model, prompt and content that decides an answer, as canonical JSON."""
-        decoding = {"max_pixels": self.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
-        return canonical_json({**decoding, "num_frames": self.num_frames} if media_type == "video" else decoding)
+        decoding = {"max_pixels": self.look.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
+        return canonical_json({**decoding, "num_frames": self.look.num_frames} if media_type == "video" else decoding)
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         speaker = await self.captioner.open(run, len(self.views))
@@ -76,7 +74,6 @@ class CaptionsWorker:
         self._stage, self._speaker, self._progress = stage, speaker, progress
         self._cache = ResponseCache(run.folder / run.cache)
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
-        self._limits = Limits(max_source_pixels=stage.max_source_pixels)
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.ahead = speaker.ahead
 
@@ -118,15 +115,14 @@ class CaptionsWorker:
         return dict(zip((view.name for view in views), await asyncio.gather(*asked), strict=True))
 
     def _prepare(self, row: dict[str, Any], views: list[View]) -> tuple[list[float], Any]:
-        stage = self._stage
         with open_media(row["uri"]) as stream:
             if stream_hash(stream) != row["sha256"]:
-                raise MediaError("changed", f"{row['uri']} has other bytes than when it was ingested: ingest it anew")
-            shown = frames(
-                stream, row["media_type"], max_pixels=stage.max_pixels, count=stage.num_frames, limits=self._limits
-            )
-        times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
-        return times_s, self._speaker.prepare(shown, views)
+                raise MediaError(
+                    "changed",
+                    f"{row['uri']} has other bytes than when it was ingested: "
+                    "--stage ingest --overwrite takes the input as it is now",
+                )
+            return self._speaker.prepare(stream, row["media_type"], self._stage.look, views)
 
     async def _ask(
         self, row: dict[str, Any], prepared: Any, view: View, times_s: list[float]

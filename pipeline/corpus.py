@@ -6,6 +6,7 @@ A shard is written to a temporary name, fsynced and renamed; the manifest is wri
 that the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
 """
 
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -68,34 +69,16 @@ def read_json(path: Path) -> Any:
         raise EnvironmentTrouble(f"{path} is damaged ({error}): delete it and run the same command again") from error
 
 
-class _HashingSink:
-    """Passes bytes on to a file while hashing them, so that a shard is not read again for its checksum."""
-
-    closed = False
-
-    def __init__(self, stream: BinaryIO):
-        self._stream = stream
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self.digest.update(view)
-        self.size += view.nbytes
-        self._stream.write(view)
-        return view.nbytes
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
     """Write one shard whole; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
-    with atomic_writer(path) as stream:
-        sink = _HashingSink(stream)
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table, max_chunksize=BATCH_ROWS)
-    return {"rows": table.num_rows, "bytes": sink.size, "sha256": sink.digest.hexdigest()}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=BATCH_ROWS)
+    data = sink.getvalue()
+    with concurrent.futures.ThreadPoolExecutor(1, "checksum") as pool, atomic_writer(path) as stream:
+        digest = pool.submit(hashlib.sha256, data)  # while the disk takes the bytes in
+        stream.write(data)
+    return {"rows": table.num_rows, "bytes": data.size, "sha256": digest.result().hexdigest()}
 
 
 def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:

@@ -14,7 +14,7 @@ from pipeline.captioning.client import RequestFailed
 from pipeline.captions import Captions
 from pipeline.errors import MediaError
 from pipeline.ingest import Ingest
-from pipeline.media import Limits, encode_jpeg, frames, open_media, probe
+from pipeline.media import open_media, probe
 from pipeline.runstate import locked
 from pipeline.sources import SourceItem, all_items
 from pipeline.window import Run
@@ -51,20 +51,18 @@ async def _describe(
 
 async def _describe_item(speaker: Any, stage: Captions, item: SourceItem, say: Callable[[str], None]) -> bool:
     say(f"\n{item.item_id}  {item.uri}")
-    limits = Limits(max_source_pixels=stage.max_source_pixels)
     try:
         with open_media(item.uri) as stream:
-            seen = probe(stream, limits)
+            seen = probe(stream, stage.look.limits)
             stream.seek(0)
-            shown = frames(stream, seen.media_type, max_pixels=stage.max_pixels, count=stage.num_frames, limits=limits)
+            times_s, prepared = await asyncio.to_thread(
+                speaker.prepare, stream, seen.media_type, stage.look, stage.views
+            )
     except MediaError as error:
         say(f"  failed: {error.kind}: {error}")
         return False
-    sizes = ", ".join(f"{frame.image.width}×{frame.image.height}" for frame in shown)
-    sent = sum(len(encode_jpeg(frame.image)) for frame in shown)
-    say(f"  {seen.media_type} {seen.width}×{seen.height}, shown as {sizes}, {sent:,} bytes of JPEG")
-    times_s = [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
-    prepared = await asyncio.to_thread(speaker.prepare, shown, stage.views)
+    shown = f", {len(times_s)} frames at {', '.join(f'{time:.1f} s' for time in times_s)}" if times_s else ""
+    say(f"  {seen.media_type} {seen.width}×{seen.height}{shown}")
     answered = 0
     for view in stage.views:
         say(f"  {view.name}: {view.ask(times_s)}")

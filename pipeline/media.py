@@ -29,16 +29,19 @@ from PIL import (
 
 from pipeline import video
 from pipeline.errors import MediaError
+from pipeline.jpeg import without_metadata
 from pipeline.opening import open_media, reference, typed_failures
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "Frame",
+    "Jpeg",
     "Limits",
     "Probe",
     "encode_jpeg",
     "frames",
+    "jpegs",
     "open_media",
     "probe",
     "reference",
@@ -154,6 +157,30 @@ def frames(
         return [Frame(image, seconds) for seconds, image in sampled]
 
 
+@dataclasses.dataclass(frozen=True)
+class Jpeg:
+    """One picture as it is sent, without metadata; its time in seconds from a video's start, None for images."""
+
+    data: bytes
+    timestamp_s: float | None
+
+
+def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Jpeg]:
+    """What `frames` gives, encoded. A JPEG that is upright and small enough goes as it is, less its metadata:
+    to decode and encode it again would cost more than all the rest of a request, and some of its quality.
+    """
+    if media_type == "image":
+        with typed_failures("the file"):
+            image = _open_image(stream, limits)
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
+            if plain and image.size == video.fitting(image.size, max_pixels) and _turn(image) is None:
+                stream.seek(0)
+                if bare := without_metadata(stream.read()):
+                    return [Jpeg(bare, None)]
+    shown = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
+    return [Jpeg(encode_jpeg(frame.image), frame.timestamp_s) for frame in shown]
+
+
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
     """The picture (RGB) as JPEG; `quality` is Pillow's, 1 to 95."""
     buffer = io.BytesIO()
@@ -231,7 +258,9 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     if image.format != "JPEG":  # turned as it was loaded, if a TIFF
         wanted = video.fitting(image.size, max_pixels)
     flat = _eight_bits(image)
-    flat = flat.convert("RGBA" if flat.has_transparency_data else "RGB")
+    mode = "RGBA" if flat.has_transparency_data else "RGB"
+    if flat.mode != mode:  # to the same mode, Pillow would copy
+        flat = flat.convert(mode)
     if flat.size != wanted:
         flat = flat.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
     if flat.mode == "RGBA":

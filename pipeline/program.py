@@ -17,6 +17,7 @@ from typing import Any
 from pipeline import corpus as corpora
 from pipeline import shards, tables
 from pipeline.captioning import choose
+from pipeline.captioning.captioners import Look
 from pipeline.captioning.views import parse_views
 from pipeline.captions import Captions
 from pipeline.card import write_card
@@ -24,6 +25,7 @@ from pipeline.counting import values
 from pipeline.dry_run import dry_run
 from pipeline.errors import Interrupted
 from pipeline.ingest import Ingest, plan
+from pipeline.media import Limits
 from pipeline.options import INGEST_DEFAULTS
 from pipeline.progress import Monitor
 from pipeline.runstate import ask_to_stop, locked, state_folder
@@ -42,9 +44,11 @@ def ingest(options: argparse.Namespace, beam_arguments: list[str]) -> int:
 def captions(options: argparse.Namespace, beam_arguments: list[str]) -> int:
     views = parse_views(options.views)
     captioner = choose.choose(options, views, say)
-    stage = Captions(captioner, views, options.max_pixels, options.frames)
+    first = _ingest_stage(options, options.output.absolute())
+    limits = Limits(max_source_pixels=first.max_source_pixels)
+    stage = Captions(captioner, views, Look(options.max_pixels, options.frames, limits))
     if options.dry_run:
-        return dry_run(_ingest_stage(options, options.output.absolute()), stage, options, say)
+        return dry_run(first, stage, options, say)
     return _make(options, beam_arguments, [stage])
 
 

@@ -174,14 +174,14 @@ class Server:
                 os.kill(os.getpid(), signal.SIGKILL)
             if 0 < self.settings.hang_after < counts["requests"]:
                 await asyncio.Event().wait()
-            return await self.answer(request)
+            return await self.answer(request, counts["requests"])
         except asyncio.CancelledError:  # the client went away: its slot is free again, as in vLLM
             counts["abandoned"] += 1
             raise
         finally:
             self.in_flight -= 1
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, number: int) -> web.StreamResponse:
         settings = self.settings
         if settings.digest:
             try:
@@ -197,7 +197,7 @@ class Server:
         else:
             while await request.content.readany():
                 pass
-            images, prompt, digest, body = [], "", str(self.counts["requests"]), self.constant
+            images, prompt, digest, body = [], "", str(number), self.constant
         tally = self.seen.setdefault(digest, [0, 0]) if settings.digest else [0, 0]
         tally[0] += 1
         latency_s, fault = fate(settings, digest, tally[0])

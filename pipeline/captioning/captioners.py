@@ -9,14 +9,27 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from pipeline.captioning.client import ChatClient, Media, Retries, api_key, media_of
 from pipeline.captioning.embedded import EmbeddedDescriber
 from pipeline.captioning.views import Answer, View
-from pipeline.media import Frame, encode_jpeg
+from pipeline.media import Frame, Jpeg, Limits, frames, jpegs
 from pipeline.runstate import run_folder
 from pipeline.window import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How much of a medium a captioner is shown: pixels a frame, frames a video."""
+
+    max_pixels: int = 768 * 768
+    num_frames: int = 8
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+def _times(shown: Sequence[Frame] | Sequence[Jpeg]) -> list[float]:
+    return [frame.timestamp_s for frame in shown if frame.timestamp_s is not None]
 
 
 class Speaker(Protocol):
@@ -24,8 +37,8 @@ class Speaker(Protocol):
 
     ahead: int
 
-    def prepare(self, frames: Sequence[Frame], views: Sequence[View]) -> Any:
-        """What `ask` needs of an item's frames. Called in a thread."""
+    def prepare(self, stream: BinaryIO, media_type: str, look: Look, views: Sequence[View]) -> tuple[list[float], Any]:
+        """Times of the frames shown (none for an image), and what `ask` needs of them. Called in a thread."""
 
     async def ask(self, prepared: Any, view: View, times_s: Sequence[float]) -> Answer:
         """The answer to one view. Raises RequestFailed for this record alone."""
@@ -53,8 +66,11 @@ class MllmSpeaker:
         # Twice what fills the window, for items that wait for a retry, and some being decoded meanwhile.
         self.ahead = 2 * math.ceil(captioner.window / num_views) + 4 * (os.cpu_count() or 1)
 
-    def prepare(self, frames: Sequence[Frame], views: Sequence[View]) -> Media:
-        return media_of([encode_jpeg(frame.image) for frame in frames])
+    def prepare(
+        self, stream: BinaryIO, media_type: str, look: Look, views: Sequence[View]
+    ) -> tuple[list[float], Media]:
+        shown = jpegs(stream, media_type, max_pixels=look.max_pixels, count=look.num_frames, limits=look.limits)
+        return _times(shown), media_of([frame.data for frame in shown])
 
     async def ask(self, prepared: Media, view: View, times_s: Sequence[float]) -> Answer:
         return await self._client.ask(view, view.ask(times_s), prepared)
@@ -79,9 +95,12 @@ class EmbeddedSpeaker:
         self._describer = EmbeddedDescriber()
         self.ahead = 2 * (os.cpu_count() or 1)
 
-    def prepare(self, frames: Sequence[Frame], views: Sequence[View]) -> dict[str, Answer]:
-        images, times = [frame.image for frame in frames], [frame.timestamp_s for frame in frames]
-        return self._describer.describe(images, times, views)
+    def prepare(
+        self, stream: BinaryIO, media_type: str, look: Look, views: Sequence[View]
+    ) -> tuple[list[float], dict[str, Answer]]:
+        shown = frames(stream, media_type, max_pixels=look.max_pixels, count=look.num_frames, limits=look.limits)
+        images, times = [frame.image for frame in shown], [frame.timestamp_s for frame in shown]
+        return _times(shown), self._describer.describe(images, times, views)
 
     async def ask(self, prepared: dict[str, Answer], view: View, times_s: Sequence[float]) -> Answer:
         return prepared[view.name]

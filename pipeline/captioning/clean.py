@@ -78,8 +78,10 @@ def _without_markdown(text: str) -> tuple[str, bool]:
 def _unlooped(text: str) -> str:
     """The text up to the end of the first round of a phrase that comes LOOP_ROUNDS times on end."""
     words = text.split(" ")
-    for start in range(len(words)):
-        for length in range(1, LOOP_WORDS + 1):
+    for start, first in enumerate(words):
+        for length in range(1, min(LOOP_WORDS, (len(words) - start) // LOOP_ROUNDS) + 1):
+            if words[start + length] != first:
+                continue
             phrase = words[start : start + length]
             rounds = 1
             while words[start + rounds * length : start + (rounds + 1) * length] == phrase:

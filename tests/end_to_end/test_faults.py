@@ -10,7 +10,7 @@ import beam_runner
 from pipeline.captioning.views import BUILT_IN
 from pipeline.corpus import Table
 from pipeline.identity import file_hash
-from pipeline.media import encode_jpeg, frames
+from pipeline.media import jpegs
 from tests.conftest import make_photos
 from tests.loopback import Loopback, answer_text
 
@@ -21,7 +21,7 @@ MAX_PIXELS = 1_024  # below the photos' size, so that every picture is decoded, 
 def sent(path):
     """The JPEG that the stage sends for a photo."""
     with path.open("rb") as stream:
-        return encode_jpeg(frames(stream, "image", max_pixels=MAX_PIXELS, count=1)[0].image)
+        return jpegs(stream, "image", max_pixels=MAX_PIXELS, count=1)[0].data
 
 
 @pytest.fixture(scope="module")
