@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 from pipeline.cache import ResponseCache
@@ -63,16 +64,15 @@ class Captions:
         return canonical_json({**decoding, "num_frames": self.look.num_frames} if media_type == "video" else decoding)
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
-        speaker = await self.captioner.open(run, len(self.views))
-        return CaptionsWorker(self, speaker, run, progress)
+        cache = ResponseCache(Path(run.cache))
+        return CaptionsWorker(self, await self.captioner.open(run, len(self.views)), cache, progress)
 
 
 class CaptionsWorker:
     """Describes items: frames in a pool of threads, questions on the event loop."""
 
-    def __init__(self, stage: Captions, speaker: Speaker, run: Run, progress: Progress):
-        self._stage, self._speaker, self._progress = stage, speaker, progress
-        self._cache = ResponseCache(run.folder / run.cache)
+    def __init__(self, stage: Captions, speaker: Speaker, cache: ResponseCache, progress: Progress):
+        self._stage, self._speaker, self._cache, self._progress = stage, speaker, cache, progress
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.ahead = speaker.ahead

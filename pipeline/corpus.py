@@ -24,6 +24,8 @@ from pipeline.records import SCHEMA_VERSION, SCHEMAS
 BATCH_ROWS = 1_000
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
+MISSING = "is missing"
+REQUIRED = {"schema_version", "table", "stage", "settings", "fingerprint", "parents", "failures", "shards"}
 
 
 def shard_name(index: int, count: int) -> str:
@@ -93,7 +95,12 @@ def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "r
                 return pa.ipc.open_stream(source).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             problem = f"cannot be read: {error}"
-    raise EnvironmentTrouble(f"{path.parent.name}/{path.name} {problem}: delete it and {remedy}")
+    raise EnvironmentTrouble(f"{path.parent.name}/{path.name} {problem}: {mending(problem, remedy)}")
+
+
+def mending(problem: str, remedy: str) -> str:
+    """What to do about a shard with this problem."""
+    return remedy if problem == MISSING else f"delete it and {remedy}"
 
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
@@ -101,7 +108,7 @@ def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return "is missing"
+        return MISSING
     if size != entry["bytes"]:
         return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
     if file_hash(path) != entry["sha256"]:
@@ -118,6 +125,10 @@ class Table:
         if manifest is None:
             state = "is not complete" if self.folder.is_dir() else "is not there"
             raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run the stage that makes it")
+        if not isinstance(manifest, dict) or not manifest.keys() >= REQUIRED:
+            raise EnvironmentTrouble(
+                f"{self.folder / MANIFEST} is no manifest: delete it and run the stage that makes {name} again"
+            )
         if manifest["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
                 f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}: "
@@ -155,8 +166,14 @@ class Table:
         path = self.folder / FAILURES
         if not path.exists():
             return []
-        with path.open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        try:
+            with path.open(encoding="utf-8") as lines:
+                return [json.loads(line) for line in lines]
+        except ValueError as error:
+            remedy = f"run --stage {self.manifest['stage']} again"
+            raise EnvironmentTrouble(
+                f"{self.name}/{FAILURES} is damaged ({error}): delete {self.name}/{MANIFEST} and {remedy}"
+            ) from error
 
 
 def complete(corpus: Path, name: str) -> bool:

@@ -40,6 +40,12 @@ def fingerprint(settings: dict[str, Any]) -> str:
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Settings that differ, as (name, stored, wanted), by name."""
-    names = sorted(stored.keys() | wanted.keys())
-    return [(name, stored.get(name), wanted.get(name)) for name in names if stored.get(name) != wanted.get(name)]
+    """Settings that differ, as (name, stored, wanted), by name; within groups of settings as `group.name`."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(stored.keys() | wanted.keys()):
+        old, new = stored.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [(f"{name}.{inner}", *values) for inner, *values in differences(old, new)]
+        elif old != new:
+            found.append((name, old, new))
+    return found

@@ -153,7 +153,7 @@ def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
         if digest.value() != planned["listing"]:
             say(
                 f"note: the input lists {digest.count:,} items now, other than the {planned['items']:,} of the plan; "
-                "the corpus stays as planned: --overwrite or another --output takes the input as it is now"
+                "the corpus stays as planned: --stage ingest --overwrite takes the input as it is now"
             )
     return len(planned["shards"])
 

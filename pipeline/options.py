@@ -1,11 +1,13 @@
 """The command line: every option with its unit and default, grouped by stage, checked once, here."""
 
 import argparse
+import contextlib
 import difflib
+import logging
 import math
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,11 +42,21 @@ def _number(kind: type, least: float, unit: str) -> Callable[[str], Any]:
             value = kind(text.replace("_", ""))
         except ValueError:
             value = math.nan
-        if not value >= least:
+        if not least <= value < math.inf:
             raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number of {unit}, at least {least:g}")
         return value
 
     return parse_number
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("got an empty name, wanted a path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_named(text)).expanduser()
 
 
 def _language(text: str) -> str:
@@ -63,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = result.add_argument
     add("--stage", choices=STAGES, required=True, help="what to do; verify recomputes every checksum and count")
-    add("--output", type=Path, default=Path("corpus"), metavar="CORPUS", help="corpus folder (default: ./corpus)")
+    add("--output", type=_path, default=Path("corpus"), metavar="CORPUS", help="corpus folder (default: ./corpus)")
     add(
         "--overwrite", action="store_true", help="make the stage's tables again, and earlier ones whose settings differ"
     )
@@ -76,13 +88,14 @@ def parser() -> argparse.ArgumentParser:
         help="failed records of a stage that stop the run: a count, or a fraction as 0.01 or 1%% "
         "(default: 1%% of the records, but at least 10)",
     )
-    add("--cache", default="", metavar="DIR", help="folder of the response cache (default: CORPUS/.state/cache)")
+    add("--cache", type=_path, metavar="DIR", help="folder of the response cache (default: CORPUS/.state/cache)")
 
     group = result.add_argument_group("stage ingest: list, hash and check the media (tables items, captions)")
     add = group.add_argument
     add(
         "--input",
         action="append",
+        type=_named,
         metavar="PATH|URL",
         help="a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of "
         "paths; repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
@@ -178,28 +191,52 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling."""
     ours = parser()
     options, rest = ours.parse_known_args(argv)
-    known = [name for action in ours._actions for name in action.option_strings]
-    for argument in rest:
-        name = argument.split("=")[0]
-        if name.startswith("--") and name not in beam_options():
-            near = difflib.get_close_matches(name, [*known, *beam_options()], 1, 0.75)
-            if near or "--runner" not in " ".join(rest):  # another runner may know options that Beam itself does not
-                hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
-                raise UsageError(f"got {name}, which is no option of this program nor of Beam: {hint}")
-    if rest and not rest[0].startswith("-"):
-        raise UsageError(f"got {rest[0]!r} outside of any option: give inputs as --input {shlex.quote(rest[0])}")
+    if rest:
+        _check_rest(rest, [name for action in ours._actions for name in action.option_strings])
     if options.dry_run and options.stage != "captions":
         raise UsageError("--dry-run goes with --stage captions")
     return options, rest
 
 
-def beam_options() -> set[str]:
-    """Names of all options that the installed Beam knows."""
-    from apache_beam.options.pipeline_options import PipelineOptions
+def _check_rest(rest: Sequence[str], ours: Sequence[str]) -> None:
+    """Refuse what is neither ours nor Beam's. Beam itself would only warn of an option that it does not know."""
+    beam = beam_options()
+    other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)
+    value_may_follow = False
+    for argument in rest:
+        name = argument.split("=")[0]
+        if not argument.startswith("--"):
+            if not value_may_follow:
+                hint = f"give inputs as --input {shlex.quote(argument)}"
+                raise UsageError(f"got {argument!r} outside of any option: {hint}")
+            value_may_follow = False
+            continue
+        if name not in beam:
+            near = difflib.get_close_matches(name, [*ours, *beam], 1, 0.75)
+            if near or not other_runner:  # another runner may know options that Beam itself does not
+                hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
+                raise UsageError(f"got {name}, which is no option of this program nor of Beam: {hint}")
+        value_may_follow = "=" not in argument and beam.get(name, True)
 
-    names: set[str] = set()
+
+@contextlib.contextmanager
+def without_remarks() -> Iterator[None]:
+    """Beam remarks on the packages it lacks whenever it is imported."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def beam_options() -> dict[str, bool]:
+    """The options that the installed Beam knows, each with whether it takes a value."""
+    with without_remarks():
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+    options: dict[str, bool] = {}
     for kind in PipelineOptions.__subclasses__():
         beam_parser: Any = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
         kind._add_argparse_args(beam_parser)
-        names.update(name for action in beam_parser._actions for name in action.option_strings)
-    return names
+        options.update((name, action.nargs != 0) for action in beam_parser._actions for name in action.option_strings)
+    return options

@@ -23,11 +23,12 @@ from pipeline.captions import Captions
 from pipeline.card import write_card
 from pipeline.counting import values
 from pipeline.dry_run import dry_run
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, UsageError
 from pipeline.ingest import Ingest, plan
 from pipeline.media import Limits
-from pipeline.options import INGEST_DEFAULTS
+from pipeline.options import INGEST_DEFAULTS, without_remarks
 from pipeline.progress import Monitor
+from pipeline.records import SCHEMAS
 from pipeline.runstate import ask_to_stop, locked, state_folder
 from pipeline.verify import verify
 from pipeline.window import Stage
@@ -42,9 +43,10 @@ def ingest(options: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 
 def captions(options: argparse.Namespace, beam_arguments: list[str]) -> int:
+    corpus = _corpus_folder(options.output)
     views = parse_views(options.views)
     captioner = choose.choose(options, views, say)
-    first = _ingest_stage(options, options.output.absolute())
+    first = _ingest_stage(options, corpus)
     limits = Limits(max_source_pixels=first.max_source_pixels)
     stage = Captions(captioner, views, Look(options.max_pixels, options.frames, limits))
     if options.dry_run:
@@ -102,7 +104,9 @@ def _normal(text: str) -> str:
 
 def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Captions]) -> int:
     """Make the tables of stage ingest and of the later stages, tell what came out; returns the exit status."""
-    corpus: Path = options.output.absolute()
+    corpus = _corpus_folder(options.output)
+    if beam_arguments:  # before anything is begun; without them, Beam may not be needed at all
+        _beam().beam_options(beam_arguments, say)
     with locked(corpus):
         first = _ingest_stage(options, corpus)
         stages: list[Stage] = [first, *later]
@@ -111,18 +115,8 @@ def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Ca
         for stage in stages:
             tables.check_settings(corpus, stage)
         num_shards = plan(corpus, first, say)
-        states = tables.begin(corpus, stages, num_shards)
         monitor = Monitor(corpus, stages, _num_items(corpus, num_shards), options.max_failures)
-        fresh = any(state.open for state in states.values())
-        if fresh:
-            with _signals(corpus), contextlib.ExitStack() as stack:
-                if states[stages[-1].name].open and later:
-                    captioner = stack.enter_context(choose.serving(later[0].captioner, options, corpus, say))
-                    stages = [first, dataclasses.replace(later[0], captioner=captioner)]
-                work = _beam()
-                beam_options = work.beam_options(beam_arguments, say)
-                cache = options.cache or str(state_folder(corpus) / "cache")
-                work.make(corpus, stages, states, num_shards, beam_options, cache, monitor)
+        fresh = _make_shards(corpus, first, later, num_shards, options, beam_arguments, monitor)
         monitor.judge(num_shards)
         for stage in stages:
             tables.close(corpus, stage, num_shards)
@@ -132,25 +126,74 @@ def _make(options: argparse.Namespace, beam_arguments: list[str], later: list[Ca
     return 1 if failed and options.strict else 0
 
 
+def _make_shards(
+    corpus: Path,
+    first: Ingest,
+    later: list[Captions],
+    num_shards: int,
+    options: argparse.Namespace,
+    beam_arguments: list[str],
+    monitor: Monitor,
+) -> bool:
+    """Make what is not there yet; returns whether there was anything to make."""
+    stages: list[Stage] = [first, *later]
+    states = tables.begin(corpus, stages, num_shards)
+    if not any(state.open for state in states.values()):
+        return False
+    work = _beam()
+    beam_options = work.beam_options(beam_arguments, say)
+    cache = str(options.cache.absolute()) if options.cache else str(state_folder(corpus) / "cache")
+    with _signals(corpus), contextlib.ExitStack() as stack:
+        if later and not states[later[0].name].open:
+            # Whether there is anything to describe, and a server to be started, the broken items of before must tell.
+            work.make(corpus, [first], states, num_shards, beam_options, cache, monitor)
+            states = tables.begin(corpus, stages, num_shards) | {first.name: tables.NOTHING_TO_DO}
+            if not states[later[0].name].open:
+                return True
+        if later:
+            captioner = stack.enter_context(choose.serving(later[0].captioner, options, corpus, say))
+            later = [dataclasses.replace(later[0], captioner=captioner)]
+        work.make(corpus, [first, *later], states, num_shards, beam_options, cache, monitor)
+    return True
+
+
+def _corpus_folder(output: Path) -> Path:
+    """The folder that --output names: a corpus, or one that is still to be made."""
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output: got {output}, which is a file, wanted a folder")
+    corpus = output.absolute()
+    known = state_folder(corpus).is_dir() or any(corpora.complete(corpus, table) for table in SCHEMAS)
+    others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
+    if set(others) - {"lost+found"}:
+        raise UsageError(
+            f"--output: got {output}, which is no corpus and holds other things ({', '.join(others[:3])}): "
+            "give a new or empty folder as --output"
+        )
+    return corpus
+
+
 def _beam() -> Any:
     """pipeline.work, and with it Beam, imported late and without the remarks it makes on packages it lacks."""
-    logging.disable(logging.WARNING)
-    try:
+    with without_remarks():
         from pipeline import work
-    finally:
-        logging.disable(logging.NOTSET)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     return work
 
 
 def _discard_what_differs(corpus: Path, stages: list[Any]) -> None:
-    """--overwrite: the stage asked for is made again; an earlier one, and what follows, only if its settings differ."""
+    """--overwrite: the stage asked for is made again, an earlier one only if its settings differ, and then all after.
+
+    What is made from other items than before is of no use, and would only be found by readers: it goes too.
+    """
     for number, stage in enumerate(stages):
         stored = tables.stored_settings(corpus, stage)
-        if stage is stages[-1] or (stored is not None and stored != stage.settings()):
-            for stale in stages[number:]:
-                tables.discard(corpus, stale)
-            return
+        if stage is not stages[-1] and (stored is None or stored == stage.settings()):
+            continue
+        stale = tables.ORDER[tables.ORDER.index(stage.name) :] if number == 0 else [stage.name]
+        for name in stale:
+            if tables.discard(corpus, name) and name not in [stage.name for stage in stages]:
+                say(f"note: what stage {name} had made from the old tables is removed; its answers stay in the cache")
+        return
 
 
 def _num_items(corpus: Path, num_shards: int) -> int:
@@ -215,7 +258,7 @@ def _tell(corpus: Path, stages: list[Any], num_shards: int, fresh: bool, options
 def _show_rows(table: corpora.Table, count: int = 5) -> None:
     """A few rows for the eye, spread over the table's first shard."""
     width = shutil.get_terminal_size((120, 24)).columns
-    shard = table.shard(0)
+    shard = table.shard(0, check=True)
     for number in range(min(count, shard.num_rows)):
         row = shard.slice(number * shard.num_rows // count, 1).to_pylist()[0]
         told = (

@@ -160,12 +160,14 @@ class Monitor:
         for stage in self._stages:
             kinds: collections.Counter[str] = collections.Counter()
             examples: dict[str, str] = {}
+            items = 0
             for index in range(num_shards):
-                for failure in (shards.read_sidecar(self._corpus, stage.name, index) or {}).get("failures", ()):
+                sidecar = shards.sidecar(self._corpus, stage.name, index)
+                items += sidecar["items"]
+                for failure in sidecar["failures"]:
                     kinds[failure["error"]] += 1
                     examples.setdefault(failure["error"], f"{failure['id']}: {failure['message']}")
-            records = self._num_items * stage.records_per_item
-            self._budget.judge(stage.name, records, sum(kinds.values()), kinds, examples)
+            self._budget.judge(stage.name, items * stage.records_per_item, sum(kinds.values()), kinds, examples)
 
 
 def duration(seconds: float) -> str:

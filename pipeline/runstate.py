@@ -19,6 +19,7 @@ from typing import Any
 from pipeline import errors
 from pipeline.corpus import read_json, write_json
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
+from pipeline.records import SCHEMAS
 
 STATE = ".state"
 STOP = "stop.json"
@@ -91,8 +92,9 @@ def locked(corpus: Path) -> Iterator[None]:
 
 def _remove_temporaries(corpus: Path) -> None:
     """Half-written files that a killed run left; only the holder of the lock may do this."""
-    for leftover in corpus.rglob(".*.tmp"):
-        leftover.unlink()
+    for folder in (corpus, *(corpus / table for table in SCHEMAS), *state_folder(corpus).rglob("")):
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
 
 
 def ask_to_stop(corpus: Path, error: PipelineError) -> None:

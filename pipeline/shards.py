@@ -142,7 +142,7 @@ def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
 
 def load(corpus: Path, stage: str, tables: Sequence[str], parent: str, index: int) -> ShardTask:
     """Read what is needed to make a shard: its parent's rows, checked, and the rows that an earlier run made."""
-    remedy = "run the same command with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
+    remedy = "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
     made_from = parent_entry(corpus, parent, index)
     if made_from is None:
         raise EnvironmentTrouble(f"shard {index} of {stage} cannot be made: its {parent} is not here: {remedy}")

@@ -15,6 +15,7 @@ from pipeline.identity import differences
 from pipeline.runstate import state_folder
 from pipeline.window import Stage
 
+ORDER = list(dict.fromkeys(shards.MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
@@ -28,6 +29,9 @@ class State:
     @property
     def open(self) -> frozenset[int]:
         return self.todo | self.retry
+
+
+NOTHING_TO_DO = State(frozenset(), frozenset())
 
 
 def check_settings(corpus: Path, stage: Stage) -> None:
@@ -57,14 +61,16 @@ def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
     return settings
 
 
-def discard(corpus: Path, stage: Stage) -> None:
-    """Remove a stage's tables and state; the answers in the cache stay."""
-    for table in stage.tables:
+def discard(corpus: Path, stage: str) -> bool:
+    """Remove a stage's tables and state; the answers in the cache stay. Returns whether there was any table."""
+    made = [table for table, maker in shards.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    for table in made:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(corpus / table, ignore_errors=True)
-    shutil.rmtree(state_folder(corpus) / stage.name, ignore_errors=True)
-    if stage.parent == shards.PLAN:
+        shutil.rmtree(corpus / table)
+    shutil.rmtree(state_folder(corpus) / stage, ignore_errors=True)
+    if stage == ORDER[0]:
         shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
+    return bool(made)
 
 
 def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:

@@ -53,10 +53,17 @@ def _table_problems(corpus: Path, name: str) -> Iterator[str]:
         path = table.shard_path(index)
         problem = corpora.shard_problem(path, entry) or _content_problem(table, index)
         if problem:
-            yield f"{name}/{path.name} {problem}: delete it and {remedy}"
-    failures = len(table.failures())
+            yield f"{name}/{path.name} {problem}: {corpora.mending(problem, remedy)}"
+    try:
+        failures = len(table.failures())
+    except EnvironmentTrouble as error:
+        yield str(error)
+        return
     if failures != table.manifest["failures"]:
-        yield f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {table.manifest['failures']:,}"
+        yield (
+            f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {table.manifest['failures']:,}: "
+            f"delete {name}/{corpora.MANIFEST} and {remedy}"
+        )
 
 
 def _content_problem(table: corpora.Table, index: int) -> str | None:
@@ -72,15 +79,14 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
     keys = KEYS.get(table.name)
     if keys and shard.group_by(keys).aggregate([]).num_rows != shard.num_rows:
         return f"holds rows with the same {' and '.join(keys)}"
-    if table.name != "items" and corpora.complete(table.corpus, "items"):
-        return _strangers(shard, corpora.Table(table.corpus, "items"), index)
-    return None
+    return None if table.name == "items" else _strangers(table, shard, index)
 
 
-def _strangers(shard: pa.Table, items: corpora.Table, index: int) -> str | None:
+def _strangers(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
     """Co-partitioning: shard i of every table holds rows of the items in shard i of `items`."""
-    if index >= items.num_shards or not items.shard_path(index).exists():
-        return None  # already told of where `items` is checked
-    known = items.shard(index).column("item_id")
+    try:
+        known = corpora.Table(table.corpus, "items").shard(index).column("item_id")
+    except (UsageError, EnvironmentTrouble, IndexError):
+        return None  # told of where `items` is checked
     strange = pc.sum(pc.invert(pc.is_in(shard.column("item_id"), value_set=known))).as_py() or 0
     return f"holds {strange:,} rows of items that items shard {index} does not have" if strange else None

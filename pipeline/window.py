@@ -29,7 +29,7 @@ class Run:
     corpus: str
     num_shards: int
     retry: dict[str, frozenset[int]]  # shards finished with failures, by stage
-    cache: str
+    cache: str  # absolute
 
     @property
     def folder(self) -> Path:

@@ -8,6 +8,9 @@ DoFns do no work of their own: they hand shards to the process's window (pipelin
 
 import collections
 import concurrent.futures
+import contextlib
+import io
+import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -16,11 +19,13 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, TypeOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, TypeOptions
+from apache_beam.runners.runner import create_runner
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import corpus as corpora
 from pipeline import window
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.progress import Monitor
 from pipeline.runstate import asked_to_stop
 from pipeline.tables import State
@@ -123,12 +128,39 @@ def counters(metrics: Any) -> dict[str, int]:
 
 
 def beam_options(arguments: Sequence[str], say: Callable[[str], None]) -> PipelineOptions:
-    """Beam's options. Without a runner, and for DirectRunner (which would download a binary), FnApiRunner runs."""
-    options = PipelineOptions(list(arguments))
-    standard = options.view_as(StandardOptions)
+    """Beam's options, checked. FnApiRunner is the default, and stands for DirectRunner, which would fetch a binary.
+
+    Raises UsageError for a value that Beam refuses, EnvironmentTrouble where no job service listens.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            options = PipelineOptions(list(arguments))
+            options.get_all_options(retain_unknown_options=True)
+            standard, portable = options.view_as(StandardOptions), options.view_as(PortableOptions)
+    except SystemExit:
+        said = complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]
+        raise UsageError(f"Beam refuses an option: {said}") from None
     if standard.runner in (None, "DirectRunner"):
         if standard.runner:
             say("note: DirectRunner stands for Beam's FnApiRunner here: it runs locally and downloads nothing")
         standard.runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    try:
+        create_runner(standard.runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UsageError(f"--runner: got {standard.runner!r}, which Beam cannot make: {error}") from error
+    if portable.job_endpoint and portable.job_endpoint != "embed":
+        _check_job_service(portable.job_endpoint)
     options.view_as(TypeOptions).pipeline_type_check = False
     return options
+
+
+def _check_job_service(endpoint: str) -> None:
+    """A job service that is not there would be waited for without end."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise EnvironmentTrouble(
+            f"--job_endpoint: nothing listens on {endpoint} ({error}): start the job service, then run this again"
+        ) from error

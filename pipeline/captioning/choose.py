@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
-from pipeline.captioning.client import KEY_VARIABLE, Retries, served_model
+from pipeline.captioning.client import Retries, environment_key, served_model
 from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedded_revision
 from pipeline.captioning.server import READY_WITHIN_S, VllmServer
 from pipeline.captioning.views import View
@@ -38,7 +38,7 @@ def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Ca
     if options.captioner == "embedded":
         return _embedded(views, "--captioner embedded", say)
     if urls:
-        model = asyncio.run(served_model(urls, options.mllm or "", os.environ.get(KEY_VARIABLE, "").strip(), say))
+        model = asyncio.run(served_model(urls, options.mllm or "", environment_key().strip(), say))
         say(f"captioner: {model} at {', '.join(urls)} ({source})")
         return _mllm(options, urls, model)
     if options.captioner == "vllm" or options.mllm:

@@ -89,6 +89,7 @@ class ChatClient:
         self._retries = retries
         self._room = asyncio.Semaphore(window)
         self._suspects = asyncio.Lock()
+        self._answered = 0
         self._revived = asyncio.Event()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
@@ -112,7 +113,8 @@ class ChatClient:
         tail = b']}],"max_tokens":%d,"temperature":%s,"seed":0}' % (view.max_tokens, repr(view.temperature).encode())
         text = json.dumps({"type": "text", "text": prompt}).encode()
         body = b"".join((self._head, media.parts, text, tail))
-        attempts = crashes = 0
+        attempts = crashes = refusals = 0
+        answered = self._answered
         endpoint: Endpoint | None = None
         while True:
             # Requests that saw as many servers die as they may go one at a time: only the cause sees another death.
@@ -121,7 +123,9 @@ class ChatClient:
                 endpoint = await self._choose(media, endpoint)
                 endpoint.in_flight += 1
                 try:
-                    return await self._send(endpoint, body, attempts + 1)
+                    answer = await self._send(endpoint, body, attempts + 1)
+                    self._answered += 1
+                    return answer
                 except _Transient as error:
                     failure = error
                 finally:
@@ -132,7 +136,11 @@ class ChatClient:
                     message = f"the server died {crashes} times while it worked on this: {failure}"
                     raise RequestFailed("server_died", message, attempts + crashes, permanent=False)
                 continue
-            attempts += 1
+            # A 429 tells of the load, not of this record: as long as others are answered it costs time, no attempt.
+            busy = failure.kind == "http_429" and self._answered > answered
+            answered = self._answered
+            refusals += busy
+            attempts += not busy
             if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
                 raise EnvironmentTrouble(
                     f"{failure}: it asks to be left alone for {failure.wait_s:.0f} s, --patience is "
@@ -140,7 +148,7 @@ class ChatClient:
                 )
             if attempts >= self._retries.attempts:
                 raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
-            await asyncio.sleep(self._retries.wait_s(attempts, failure.wait_s))
+            await asyncio.sleep(self._retries.wait_s(attempts + refusals, failure.wait_s))
 
     async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
         try:
@@ -310,7 +318,15 @@ def base_url(url: str) -> str:
 def api_key(run_folder: Path) -> str:
     """The key for the servers: of the server that this run started, else the user's from the environment."""
     own = run_folder / KEY_FILE
-    return own.read_text() if own.exists() else os.environ.get(KEY_VARIABLE, "").strip()
+    return own.read_text() if own.exists() else environment_key()
+
+
+def environment_key() -> str:
+    """The user's key; no message shows it."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"${KEY_VARIABLE} holds characters that no HTTP header takes: wanted printable ASCII")
+    return key
 
 
 async def served_model(urls: Sequence[str], wanted: str, key: str, say: Callable[[str], None]) -> str:

@@ -12,6 +12,7 @@ import fsspec
 
 from pipeline.errors import UsageError
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.runstate import STATE
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
@@ -149,7 +150,10 @@ def _list_local(root: str) -> Listing:
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
+            with os.scandir(folder) as scanned:
+                entries = list(scanned)
+                if any(entry.name == STATE for entry in entries):
+                    continue  # a corpus of ours: its contact sheet is no input
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue

@@ -1,0 +1,139 @@
+"""Which captioner a run uses: what was asked for, else what is there; said in one line."""
+
+import sys
+
+import pytest
+
+from pipeline import options
+from pipeline.captioning import choose as module
+from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
+from pipeline.captioning.choose import DEFAULT_MODEL, URL_VARIABLE, choose, serving
+from pipeline.captioning.client import KEY_VARIABLE
+from pipeline.captioning.server import READY_WITHIN_S
+from pipeline.captioning.views import parse_views
+from pipeline.errors import EnvironmentTrouble, UsageError
+from tests.loopback import Loopback
+from tests.pipeline.captioning.test_server import Fake, healthy
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch, tmp_path):
+    """A machine with no address in its environment and no GPU, whatever this one has."""
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.fixture(scope="module")
+def loopback():
+    with Loopback() as server:
+        yield server
+
+
+def parsed(*arguments):
+    return options.parse(["--stage", "captions", *map(str, arguments)])[0]
+
+
+def chosen(*arguments, views="short"):
+    said = []
+    return choose(parsed(*arguments), parse_views(views), said.append), "\n".join(said)
+
+
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_nothing_asked_for_and_nothing_there_is_the_embedded_describer():
+    captioner, said = chosen()
+    assert isinstance(captioner, EmbeddedCaptioner)
+    assert captioner.name.startswith("embedded:") and captioner.revision
+    assert "embedded" in said and "no language model" in said and URL_VARIABLE in said
+
+
+def test_addresses_count_first_those_given_before_those_of_the_environment(monkeypatch, loopback):
+    monkeypatch.setenv(URL_VARIABLE, f" {loopback.url}, {loopback.url}/v1 ,")
+    captioner, said = chosen()
+    assert captioner.urls == (loopback.url, f"{loopback.url}/v1")
+    assert captioner.name == "loopback" and said.endswith(f"(${URL_VARIABLE})")
+    captioner, said = chosen("--mllm-url", loopback.url, "--attempts", 3, "--patience", 7, "--window", 5)
+    assert captioner.urls == (loopback.url,) and said.endswith("(--mllm-url)")
+    assert (captioner.retries.attempts, captioner.retries.patience_s, captioner.window) == (3, 7.0, 5)
+    assert isinstance(chosen("--captioner", "embedded")[0], EmbeddedCaptioner)
+
+
+def test_the_key_of_the_environment_opens_the_server_and_is_not_said(monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, "geheim\n")
+    with Loopback(api_key="geheim") as server:
+        captioner, said = chosen("--mllm-url", server.url)
+        assert captioner.name == "loopback"
+    assert "geheim" not in said + repr(captioner)
+
+
+@pytest.mark.parametrize("option", [("--mllm-url", "http://127.0.0.1:9"), ("--mllm", "some/model")])
+def test_the_embedded_describer_asks_no_server(option):
+    with pytest.raises(UsageError, match="--captioner embedded asks no server"):
+        chosen("--captioner", "embedded", *option)
+
+
+def test_an_empty_address_is_a_mistake_not_a_default():
+    with pytest.raises(UsageError, match="--mllm-url: got ''"):
+        chosen("--mllm-url", "")
+
+
+def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text("mood: {prompt: What is the mood?}")
+    with pytest.raises(UsageError, match="mood"):
+        chosen(views=str(tmp_path / "mine.yaml"))
+
+
+def test_a_server_of_its_own_where_it_is_asked_for():
+    captioner, said = chosen("--captioner", "vllm")
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "of this run's own" in said
+    captioner, _ = chosen("--mllm", "some/model", "--mllm-revision", "abc")
+    assert (captioner.urls, captioner.name, captioner.revision) == ((), "some/model", "abc")
+
+
+def test_a_server_of_its_own_where_a_device_and_vllm_are_there(tmp_path):
+    has, lacks = program(tmp_path / "has", "exit 0"), program(tmp_path / "lacks", "exit 1")
+    assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)  # no nvidia-smi
+    smi = program(tmp_path / "bin" / "nvidia-smi", "echo 'GPU 0: a device'")
+    captioner, said = chosen("--vllm-python", has)
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "a CUDA device and vLLM are here" in said
+    assert isinstance(chosen("--vllm-python", lacks)[0], EmbeddedCaptioner)
+    with pytest.raises(EnvironmentTrouble, match="--vllm-python: cannot run /no/such/python"):
+        chosen("--vllm-python", "/no/such/python")
+    program(smi, "echo 'No devices found'; exit 9")
+    assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)
+    assert module._has_vllm(sys.executable) == module._has_vllm(None)
+
+
+def test_a_local_model_is_told_from_another_by_its_files(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "config.json").write_text('{"layers": 2}')
+    (folder / "model.safetensors").write_bytes(b"12345")
+    revisions = [chosen("--mllm", folder)[0].revision]
+    assert chosen("--mllm", folder)[0].revision == revisions[0] and len(revisions[0]) == 16
+    (folder / "config.json").write_text('{"layers": 3}')
+    revisions.append(chosen("--mllm", folder)[0].revision)
+    (folder / "model.safetensors").write_bytes(b"123456")
+    revisions.append(chosen("--mllm", folder)[0].revision)
+    assert len(set(revisions)) == 3
+    assert chosen("--mllm", "no/folder")[0].revision == ""
+
+
+def test_serving_starts_a_server_only_for_a_captioner_that_has_none(tmp_path):
+    fake = Fake(tmp_path / "fake")
+    own = MllmCaptioner((), "tiny")
+    with serving(own, parsed("--vllm-python", fake.python), fake.corpus, fake.said.append) as captioner:
+        assert healthy(captioner.urls[0])
+        assert captioner.name == "tiny"
+        assert captioner.retries.patience_s >= READY_WITHIN_S  # as long as a server takes to be started again
+    assert fake.left() == []
+    for ready in (MllmCaptioner(("http://host/v1",), "tiny"), EmbeddedCaptioner("embedded:x", "1")):
+        with serving(ready, parsed(), fake.corpus, fake.said.append) as captioner:
+            assert captioner is ready
+    assert len(fake.starts()) == 1

@@ -1,0 +1,120 @@
+"""--stage verify says what is wrong with which file, about everything at once, and never falls over it."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pytest
+
+import beam_runner
+from pipeline.corpus import Table, write_shard
+from tests.conftest import make_photos
+from tests.loopback import Loopback
+from tests.test_beam_runner import ended
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    make_photos(folder / "photos", 4)
+    (folder / "photos" / "broken.jpg").write_bytes(b"broken")
+    with Loopback() as server:
+        given = ["--stage", "captions", "--input", str(folder / "photos"), "--output", str(folder / "corpus")]
+        assert beam_runner.run([*given, "--mllm-url", server.url, "--views", "short,objects", "--shard-size", "2"]) == 0
+    return folder / "corpus"
+
+
+@pytest.fixture
+def corpus(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "corpus")
+
+
+@pytest.fixture
+def verify(capfd, corpus):
+    return lambda: ended(capfd, "--stage", "verify", "--output", corpus)
+
+
+def rewrite(corpus, name, index, change):
+    """Change a shard's rows and its manifest entry, so that every checksum is right and only the content is wrong."""
+    table = Table(corpus, name)
+    rows = table.shard(index).to_pylist()
+    schema = table.shard(index).schema
+    entry = write_shard(table.shard_path(index), pa.Table.from_pylist(change(rows), schema))
+    table.manifest["shards"][index].update(entry)
+    (table.folder / "manifest.json").write_text(json.dumps(table.manifest))
+
+
+def test_a_whole_corpus(verify):
+    out = verify().done()
+    assert "ok: items: 4 rows in 3 shards, 1 failures" in out
+    assert "ok: descriptions: 8 rows in 3 shards, no failures" in out
+    assert "every checksum and count is right" in out
+
+
+def test_no_corpus(capfd, tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        result = ended(capfd, "--stage", "verify", "--output", folder)
+        assert result.status == 2
+        assert str(folder) in result.error()
+
+
+def test_every_wrong_shard_is_named(verify, corpus):
+    Table(corpus, "items").shard_path(0).write_bytes(b"x")
+    Table(corpus, "descriptions").shard_path(2).unlink()
+    (corpus / "captions" / "part-00009-of-00010.arrow").write_bytes(b"")
+    result = verify()
+    assert result.status == 1
+    for name in ("items/part-00000-of-00003", "descriptions/part-00002-of-00003", "captions/part-00009-of-00010"):
+        assert f"wrong: {name}.arrow" in result.err
+    assert "3 problem(s)" in result.out
+
+
+@pytest.mark.parametrize("content", ["nonsense", "{}", "[]"])
+@pytest.mark.parametrize("table", ["items", "descriptions"])
+def test_a_damaged_manifest_is_one_problem_among_others(verify, corpus, table, content):
+    (corpus / table / "manifest.json").write_text(content)
+    Table(corpus, "captions").shard_path(0).write_bytes(b"x")
+    result = verify()
+    assert result.status == 1
+    assert f"{table}/manifest.json" in result.err and "captions/part-00000-of-00003.arrow" in result.err
+
+
+def test_a_table_without_its_manifest(verify, corpus):
+    (corpus / "descriptions" / "manifest.json").unlink()
+    result = verify()
+    assert result.status == 1
+    assert "descriptions is not complete" in result.err
+
+
+def test_failures_that_are_lost_or_damaged(verify, corpus):
+    path = corpus / "items" / "failures.jsonl"
+    path.write_text('{"id": \n')
+    result = verify()
+    assert result.status == 1
+    assert "items/failures.jsonl" in result.err
+    path.unlink()
+    result = verify()
+    assert result.status == 1
+    assert "items/failures.jsonl has 0 lines, its manifest says 1" in result.err and "--stage ingest" in result.err
+
+
+def test_a_child_of_another_parent(verify, corpus):
+    rewrite(corpus, "items", 0, lambda rows: [{**row, "license": "CC0"} for row in rows])
+    result = verify()
+    assert result.status == 1
+    assert "descriptions was made from another items" in result.err
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda rows: [*rows, rows[0]], "the same item_id and view"),
+        (lambda rows: [{**row, "item_id": "stranger"} for row in rows[:1]], "1 rows of items that items shard 1"),
+    ],
+    ids=["doubled", "strangers"],
+)
+def test_rows_that_are_wrong_under_right_checksums(verify, corpus, change, told):
+    rewrite(corpus, "descriptions", 1, change)
+    result = verify()
+    assert result.status == 1
+    assert "descriptions/part-00001-of-00003.arrow" in result.err and told in result.err

@@ -1,0 +1,394 @@
+"""The program on a user's mistakes: the exit status, and one message that says what to do."""
+
+import dataclasses
+import functools
+import shutil
+import socket
+
+import pytest
+
+import beam_runner
+from pipeline import runstate
+from pipeline.corpus import Table
+from tests.conftest import jpeg_bytes, make_photos
+from tests.loopback import Loopback
+
+
+@dataclasses.dataclass
+class Ended:
+    status: int
+    out: str
+    err: str
+
+    def error(self):
+        """The one message on stderr: one line, and nothing beside it."""
+        assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
+        assert "Traceback" not in self.out
+        return self.err.removeprefix("error: ").strip()
+
+    def done(self):
+        assert (self.status, self.err) == (0, ""), self.err
+        return self.out
+
+
+def ended(capfd, *arguments):
+    """Run the program in this process, as `python beam_runner.py` would."""
+    capfd.readouterr()
+    status = beam_runner.run([str(argument) for argument in arguments])
+    return Ended(status, *capfd.readouterr())
+
+
+@pytest.fixture
+def run(capfd):
+    return functools.partial(ended, capfd)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Loopback() as started:
+        yield started
+
+
+@pytest.fixture
+def captions(run, server, tmp_path):
+    """captions(input, *options) describes into tmp_path/corpus, one view unless --views is given."""
+
+    def described(inputs, *options):
+        views = () if "--views" in options else ("--views", "short")
+        given = () if inputs is None else ("--input", inputs)
+        url = () if "--mllm-url" in options else ("--mllm-url", server.url)
+        return run("--stage", "captions", "--output", tmp_path / "corpus", *given, *url, *views, *options)
+
+    return described
+
+
+@pytest.fixture
+def photos(tmp_path):
+    make_photos(tmp_path / "photos", 4)
+    return tmp_path / "photos"
+
+
+def requests(server):
+    return server.stats()["requests"]
+
+
+# What --input may be
+
+
+def test_no_stage_and_no_such_stage(run):
+    for arguments in ((), ("--stage", "caption")):
+        ended = run(*arguments)
+        assert ended.status == 2
+        assert "--stage" in ended.error() and "--help" in ended.error()
+
+
+def test_an_input_that_holds_no_media(captions, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for inputs, wanted in ((texts, "holds no files"), (tmp_path / "missing", "does not exist")):
+        ended = captions(inputs)
+        assert ended.status == 2
+        assert str(inputs) in ended.error() and wanted in ended.error()
+    (texts / "a.txt").write_text("a")
+    (texts / "b.md").write_text("b")
+    ended = captions(texts)
+    assert ended.status == 2
+    assert "1 .txt" in ended.error() and "1 .md" in ended.error() and "wanted images, videos" in ended.error()
+
+
+def test_a_refused_input_leaves_the_output_free_for_the_right_one(captions, photos, tmp_path):
+    assert captions(tmp_path / "phtos").status == 2
+    captions(photos).done()
+
+
+def test_an_empty_input_is_no_folder(captions, tmp_path, monkeypatch):
+    """As typed by --input "$UNSET": it must not mean the folder that one stands in."""
+    make_photos(tmp_path / "here", 1)
+    monkeypatch.chdir(tmp_path / "here")
+    ended = captions("")
+    assert ended.status == 2
+    assert "--input" in ended.error()
+
+
+def test_an_empty_output_is_no_folder(run, photos, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    ended = run("--stage", "ingest", "--input", photos, "--output", "")
+    assert ended.status == 2
+    assert "--output" in ended.error()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_bad_captions_beside_the_photos(captions, photos):
+    side = photos / "captions.jsonl"
+    side.write_text('{"file": "photo-00000.jpg", "captions": ["one"]}\nnonsense\n')
+    ended = captions(photos)
+    assert ended.status == 2
+    assert f"{side} line 2" in ended.error()
+    side.write_text('{"file": "elsewhere.jpg", "captions": ["one"]}\n')
+    ended = captions(photos)
+    assert ended.status == 2
+    assert "none is about a file here" in ended.error()
+    side.write_text('{"file": "photo-00000.jpg", "captions": ["one"]}\n')
+    captions(photos).done()
+
+
+def test_several_inputs_in_one_corpus(captions, photos, tmp_path):
+    make_photos(tmp_path / "more", 2, size=(20, 20))
+    captions(photos, "--input", tmp_path / "more").done()
+    ids = [row["item_id"] for row in Table(tmp_path / "corpus", "items").rows()]
+    assert sorted(ids) == [
+        *(f"more/photo-0000{i}.jpg" for i in range(2)),
+        *(f"photos/photo-0000{i}.jpg" for i in range(4)),
+    ]
+
+
+def test_limit(captions, photos, tmp_path):
+    captions(photos, "--limit", 3).done()
+    assert Table(tmp_path / "corpus", "descriptions").num_rows == 3
+
+
+# What --output may be
+
+
+def test_an_output_that_is_a_file(captions, photos):
+    ended = captions(photos, "--output", photos / "photo-00000.jpg")
+    assert ended.status == 2
+    assert "which is a file, wanted a folder" in ended.error()
+
+
+def test_a_second_run_at_once(captions, photos, tmp_path):
+    with runstate.locked(tmp_path / "corpus"):
+        ended = captions(photos)
+    assert ended.status == 2
+    assert socket.gethostname() in ended.error() and "pid" in ended.error()
+    captions(photos).done()
+
+
+def test_a_folder_of_the_users_loses_nothing(captions, photos, tmp_path):
+    """--output may name a folder that holds other things, by mistake or not."""
+    mine = tmp_path / "corpus" / "notes" / ".draft.tmp"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    captions(photos)
+    assert mine.exists()
+
+
+def test_a_readme_of_the_users_is_not_written_over(captions, photos, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "README.md").write_text("my own")
+    ended = captions(photos)
+    assert (tmp_path / "corpus" / "README.md").read_text() == "my own"
+    assert ended.status == 2
+    assert "README.md" in ended.error() and "--output" in ended.error()
+
+
+def test_a_corpus_inside_its_input(captions, photos, monkeypatch):
+    """`cd photos` and --input . --output corpus: the contact sheet is no photo of the input."""
+    monkeypatch.chdir(photos)
+    captions(".", "--output", "corpus").done()
+    again = captions(".", "--output", "corpus")
+    assert "nothing to do" in again.done()
+    assert "note:" not in again.out
+
+
+# Servers
+
+
+def test_no_server_there(captions, photos, tmp_path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        ended = captions(photos, "--mllm-url", url)
+    assert ended.status == 4
+    assert "no server answers" in ended.error() and url in ended.error()
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_url_that_is_none(captions, photos):
+    ended = captions(photos, "--mllm-url", "localhost:8000")
+    assert ended.status == 2
+    assert "'localhost:8000'" in ended.error() and "http://" in ended.error()
+
+
+def test_a_model_that_is_not_served(captions, photos):
+    ended = captions(photos, "--mllm", "other")
+    assert ended.status == 2
+    assert "'other'" in ended.error() and "serves loopback" in ended.error()
+
+
+def test_no_model_named_where_servers_differ(captions, server, photos):
+    with Loopback(model="another") as second:
+        ended = captions(photos, "--mllm-url", server.url, "--mllm-url", second.url)
+    assert ended.status == 2
+    assert "--mllm" in ended.error() and "serves another" in ended.error() and "serves loopback" in ended.error()
+
+
+def test_a_key_that_is_refused(captions, photos, monkeypatch):
+    with Loopback(api_key="right") as guarded:
+        monkeypatch.delenv("LECCR_MLLM_API_KEY", raising=False)
+        ended = captions(photos, "--mllm-url", guarded.url)
+        assert ended.status == 4
+        assert "LECCR_MLLM_API_KEY" in ended.error()
+        monkeypatch.setenv("LECCR_MLLM_API_KEY", "wrong-secret")
+        ended = captions(photos, "--mllm-url", guarded.url)
+        assert ended.status == 4
+        assert "LECCR_MLLM_API_KEY" in ended.error() and "wrong-secret" not in ended.error()
+        monkeypatch.setenv("LECCR_MLLM_API_KEY", "right")
+        captions(photos, "--mllm-url", guarded.url).done()
+
+
+def test_a_key_that_fits_no_header(captions, photos, monkeypatch):
+    monkeypatch.setenv("LECCR_MLLM_API_KEY", "wrong\nsecret")
+    ended = captions(photos)
+    assert ended.status == 2
+    assert "LECCR_MLLM_API_KEY" in ended.error() and "secret" not in ended.error()
+
+
+# Options of Beam
+
+
+@pytest.mark.parametrize(
+    "options", [("--direct_num_workers", "many"), ("--direct_running_mode", "fast"), ("--runner", "NopeRunner")]
+)
+def test_a_wrong_value_of_an_option_of_beams(captions, photos, options):
+    ended = captions(photos, *options)
+    assert ended.status == 2
+    assert options[0] in ended.error() and options[1] in ended.error()
+
+
+def test_a_job_service_that_is_not_there(program, server, photos, tmp_path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        beam = ("--runner", "PortableRunner", "--job_endpoint", address)
+        inputs = ("--input", photos, "--output", tmp_path / "corpus", "--mllm-url", server.url)
+        ended = program("--stage", "captions", *inputs, *beam, timeout=20)
+    assert ended.returncode == 4
+    assert address in Ended(4, ended.stdout, ended.stderr).error()
+
+
+# The failure budget, --strict
+
+
+@pytest.fixture
+def half_broken(tmp_path):
+    """25 photos, of which the last 13 are broken."""
+    folder = tmp_path / "half"
+    for path in make_photos(folder, 25)[12:]:
+        path.write_bytes(b"\xff\xd8\xff broken")
+    return folder
+
+
+def test_broken_photos_over_the_budget(captions, half_broken, tmp_path):
+    ended = captions(half_broken, "--shard-size", 4)
+    assert ended.status == 3
+    message = ended.error()
+    assert "of 25 records failed" in message and "× unreadable" in message and "photo-000" in message
+    assert "--max-failures" in message
+    whole = list((tmp_path / "corpus" / "items").glob("*.arrow"))
+    assert whole and not (tmp_path / "corpus" / "items" / "manifest.json").exists()
+    marks = {path: path.stat().st_mtime_ns for path in whole if "00000-of" in path.name or "00001-of" in path.name}
+    assert captions(half_broken, "--shard-size", 4, "--max-failures", "12").status == 3
+    out = captions(half_broken, "--shard-size", 4, "--max-failures", "13").done()
+    assert "failed: unreadable" in out
+    assert marks == {path: path.stat().st_mtime_ns for path in marks}
+    assert Table(tmp_path / "corpus", "descriptions").num_rows == 12
+
+
+@pytest.mark.parametrize("budget, status", [("0.52", 0), ("52%", 0), ("0.5", 3), ("0", 3), ("1.0", 0)])
+def test_budgets(captions, half_broken, budget, status):
+    assert captions(half_broken, "--max-failures", budget).status == status
+
+
+def test_strict(captions, photos):
+    captions(photos, "--strict").done()
+    (photos / "broken.jpg").write_bytes(b"broken")
+    strict = captions(photos, "--output", photos.parent / "strict", "--strict")
+    assert strict.status == 1
+    assert "failed: unreadable" in strict.out and strict.err == ""
+    assert captions(photos, "--output", photos.parent / "strict", "--strict").status == 1
+    captions(photos, "--output", photos.parent / "strict").done()
+
+
+def test_a_server_that_fails_every_request_stops_the_run_early(captions, photos, tmp_path):
+    make_photos(photos, 80)
+    with Loopback(fault_rate=1.0, faults=["500"], latency_s=0.1) as failing:
+        options = ("--mllm-url", failing.url, "--attempts", 1, "--window", 4, "--shard-size", 4)
+        ended = captions(photos, *options)
+        assert ended.status == 3
+        assert "× http_500" in ended.error() and "scripted" in ended.error()
+        assert requests(failing) < 70
+        failing.script(fault_rate=0.0, latency_s=0)
+        captions(photos, *options).done()
+    assert Table(tmp_path / "corpus", "descriptions").num_rows == 80
+
+
+def test_nothing_that_could_be_described_is_described(captions, photos, tmp_path):
+    """Every record that was tried failed: hopeless, though those never tried dilute the fraction."""
+    for number in range(4):
+        (photos / f"broken-{number}.jpg").write_bytes(b"broken")
+    with Loopback(fault_rate=1.0, faults=["500"]) as failing:
+        ended = captions(photos, "--mllm-url", failing.url, "--attempts", 1)
+    assert ended.status == 3
+    assert "http_500" in ended.error()
+
+
+# --dry-run, --views, --cache
+
+
+def test_dry_run_writes_nothing(captions, server, photos, tmp_path):
+    before = requests(server)
+    out = captions(photos, "--dry-run", 2, "--views", "short,objects").done()
+    assert requests(server) == before + 4
+    assert out.count("short: Describe this picture") == out.count("objects: Name every object") == 2
+    assert out.count("→ digest") == 4 and str(photos / "photo-00001.jpg") in out and "photo-00002" not in out
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_dry_run_of_what_cannot_be_opened(captions, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"broken")
+    ended = captions(tmp_path / "broken", "--dry-run", 1)
+    assert ended.status == 1
+    assert "failed: unreadable" in ended.out
+
+
+def test_views_of_a_file(captions, photos, tmp_path):
+    views = tmp_path / "views.yaml"
+    views.write_text('colours: {prompt: "Name the colours in this {media}.", max_tokens: 9}\n')
+    captions(photos, "--views", f"{views},short").done()
+    assert {row["view"] for row in Table(tmp_path / "corpus", "descriptions").rows()} == {"colours", "short"}
+    views.write_text('colours: {promt: "Name the colours."}\n')
+    ended = captions(photos, "--views", views)
+    assert ended.status == 2
+    assert "colours" in ended.error() and "prompt" in ended.error()
+    ended = captions(photos, "--views", tmp_path / "no.yaml")
+    assert ended.status == 2
+    assert "no.yaml" in ended.error()
+    ended = captions(photos, "--views", "shrt")
+    assert "did you mean short?" in ended.error()
+
+
+def test_the_cache_is_where_it_was_asked_for(captions, photos, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    captions(photos, "--cache", "answers").done()
+    assert (tmp_path / "here" / "answers" / "responses.sqlite").exists()
+
+
+def test_a_cache_that_cannot_be_used(program, server, photos, tmp_path):
+    """In a process of its own: what asyncio and Beam log goes to its stderr."""
+    (tmp_path / "file").write_text("")
+    inputs = ("--input", photos, "--output", tmp_path / "corpus", "--mllm-url", server.url)
+    ended = program("--stage", "captions", *inputs, "--cache", tmp_path / "file")
+    assert ended.returncode == 4
+    assert str(tmp_path / "file") in Ended(4, ended.stdout, ended.stderr).error()
+
+
+def test_a_run_is_quiet(program, server, photos, tmp_path):
+    (photos / "broken.jpg").write_bytes(jpeg_bytes()[:200])
+    shutil.copy(photos / "photo-00000.jpg", photos / "twin.jpg")
+    inputs = ("--input", photos, "--output", tmp_path / "corpus", "--mllm-url", server.url)
+    ended = program("--stage", "captions", *inputs)
+    Ended(ended.returncode, ended.stdout, ended.stderr).done()
