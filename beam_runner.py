@@ -5,6 +5,7 @@ Chooses a stage, runs it on Beam after the earlier stages that are missing, prin
 4 environment (no server, disk full), 130 interrupted.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
+    except BrokenPipeError:  # `… | head` has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("error: interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
         return 128 + signal.SIGINT

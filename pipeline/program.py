@@ -7,10 +7,7 @@ import dataclasses
 import logging
 import os
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,14 @@ from pipeline.captions import Captions
 from pipeline.card import write_card
 from pipeline.counting import values
 from pipeline.dry_run import dry_run
-from pipeline.errors import Interrupted, UsageError
+from pipeline.errors import UsageError
 from pipeline.ingest import Ingest, plan
 from pipeline.media import Limits
 from pipeline.options import INGEST_DEFAULTS, without_remarks
 from pipeline.progress import Monitor
 from pipeline.records import SCHEMAS
-from pipeline.runstate import ask_to_stop, locked, state_folder
+from pipeline.runstate import locked, state_folder
+from pipeline.signals import ended_by_signals
 from pipeline.verify import verify
 from pipeline.window import Stage
 
@@ -143,7 +141,7 @@ def _make_shards(
     work = _beam()
     beam_options = work.beam_options(beam_arguments, say)
     cache = str(options.cache.absolute()) if options.cache else str(state_folder(corpus) / "cache")
-    with _signals(corpus), contextlib.ExitStack() as stack:
+    with ended_by_signals(corpus), contextlib.ExitStack() as stack:
         if later and not states[later[0].name].open:
             # Whether there is anything to describe, and a server to be started, the broken items of before must tell.
             work.make(corpus, [first], states, num_shards, beam_options, cache, monitor)
@@ -202,31 +200,6 @@ def _num_items(corpus: Path, num_shards: int) -> int:
         return planned["items"]
     sidecars = (shards.read_sidecar(corpus, "ingest", index) for index in range(num_shards))
     return sum(sidecar["items"] for sidecar in sidecars if sidecar)
-
-
-@contextlib.contextmanager
-def _signals(corpus: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order: whole shards stay, the server is ended. A second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        name = signal.Signals(number).name
-        ask_to_stop(
-            corpus, Interrupted(f"ended by {name}: what was finished is kept; run the same command again to go on")
-        )
-
-    asked: list[int] = []
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tell(corpus: Path, stages: list[Any], num_shards: int, fresh: bool, options: argparse.Namespace) -> int:

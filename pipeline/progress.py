@@ -132,7 +132,7 @@ class Monitor:
         parts = []
         for stage in self._stages:
             counts = state.get(stage.name, {}).get("counts", {})
-            done = self._base[stage.name] + counts.get("items", 0)
+            done = min(self._base[stage.name] + counts.get("items", 0), self._num_items)
             if stage is not self._stages[-1]:
                 if done < self._num_items:
                     parts.append(f"{stage.name} {done:,}/{self._num_items:,}")

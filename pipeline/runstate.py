@@ -51,43 +51,41 @@ def locked(corpus: Path) -> Iterator[None]:
 
     The lock is an flock: the system releases it however the process ends.
     """
-    folder = state_folder(corpus)
     if corpus.exists() and not corpus.is_dir():
         raise UsageError(f"--output: got {corpus}, which is a file, wanted a folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise disk_trouble(error, corpus) from error
-    try:
+        state_folder(corpus).mkdir(parents=True, exist_ok=True)
+        handle = os.open(state_folder(corpus) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = json.loads(os.read(handle, 4096) or b"{}")
-            raise UsageError(
-                f"{corpus} is in use by another run (host {holder.get('host', 'unknown')}, "
-                f"pid {holder.get('pid', 'unknown')}): wait for it, end it, or give another --output"
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
-        shutil.rmtree(run_folder(corpus), ignore_errors=True)
-        try:
+            _take(handle, corpus)
+            shutil.rmtree(run_folder(corpus), ignore_errors=True)
             run_folder(corpus).mkdir()
             full = disk_trouble(OSError(errno.ENOSPC, "", str(corpus)), corpus)
             write_json(run_folder(corpus) / LAST_WORD, {"error": type(full).__name__, "message": str(full)})
             _remove_temporaries(corpus)
-        except OSError as error:
-            raise disk_trouble(error, corpus) from error
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in DISK_ERRORS:
-                raise
-            raise disk_trouble(error, corpus) from error
+            try:
+                yield
+            finally:
+                shutil.rmtree(run_folder(corpus), ignore_errors=True)
         finally:
-            shutil.rmtree(run_folder(corpus), ignore_errors=True)
-    finally:
-        os.close(handle)
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise disk_trouble(error, corpus) from error
+
+
+def _take(handle: int, corpus: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = json.loads(os.read(handle, 4096) or b"{}")
+        raise UsageError(
+            f"{corpus} is in use by another run (host {holder.get('host', 'unknown')}, "
+            f"pid {holder.get('pid', 'unknown')}): wait for it, end it, or give another --output"
+        ) from error
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
 
 
 def _remove_temporaries(corpus: Path) -> None:

@@ -16,6 +16,12 @@ from pipeline.runstate import state_folder
 from pipeline.window import Stage
 
 ORDER = list(dict.fromkeys(shards.MADE_BY.values()))  # the stages, each made from what is before it
+OPTIONS = {
+    "inputs": "--input",
+    "max_source_pixels": "--max-source-megapixels (in pixels)",
+    "num_frames": "--frames",
+    "revision": "the captioner's revision",
+}
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
@@ -37,8 +43,11 @@ NOTHING_TO_DO = State(frozenset(), frozenset())
 def check_settings(corpus: Path, stage: Stage) -> None:
     """Refuse to mix: a stage's settings must be those with which its tables here were begun."""
     stored = stored_settings(corpus, stage)
+    if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
+        discard(corpus, stage.name)  # begun, but nothing was made: a model's name that was mistyped binds nobody
+        return
     differing = [
-        f"{name} is {_shown(theirs)} there and {_shown(ours)} now"
+        f"{_option(name)} is {_shown(theirs)} there and {_shown(ours)} now"
         for name, theirs, ours in differences(stored or stage.settings(), stage.settings())
     ]
     if differing:
@@ -46,6 +55,13 @@ def check_settings(corpus: Path, stage: Stage) -> None:
             f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(differing)}: "
             "give the same settings, another --output, or --overwrite to make it again"
         )
+
+
+def _option(setting: str) -> str:
+    """A setting by the option that sets it."""
+    name, _, rest = setting.partition(".")
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    return f"{option} ({rest})" if rest else option
 
 
 def _shown(value: Any) -> str:

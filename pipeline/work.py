@@ -10,7 +10,9 @@ import collections
 import concurrent.futures
 import contextlib
 import io
+import shlex
 import socket
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +21,23 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, TypeOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+    TypeOptions,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipeline import corpus as corpora
 from pipeline import window
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.progress import Monitor
-from pipeline.runstate import asked_to_stop
+from pipeline.runstate import asked_to_stop, state_folder
 from pipeline.tables import State
 from pipeline.window import Run, Stage
 
@@ -108,7 +118,7 @@ def make(
     todo = sorted(frozenset().union(*(state.open for state in states.values())))
     try:
         with monitor.running(states, num_shards):
-            pipeline = beam.Pipeline(options=options)
+            pipeline = beam.Pipeline(_runner(options, corpus), options)
             build(pipeline, run, stages, todo)
             result = pipeline.run()
             result.wait_until_finish()
@@ -153,6 +163,21 @@ def beam_options(arguments: Sequence[str], say: Callable[[str], None]) -> Pipeli
         _check_job_service(portable.job_endpoint)
     options.view_as(TypeOptions).pipeline_type_check = False
     return options
+
+
+def _runner(options: PipelineOptions, corpus: Path) -> str | FnApiRunner:
+    """The runner; one with worker processes is made here, so that Ctrl-C at the terminal does not reach those.
+
+    Beam's own would lose them to the signal and then wait for them without end; and they would talk on the terminal.
+    """
+    direct, runner = options.view_as(DirectOptions), options.view_as(StandardOptions).runner
+    if direct.direct_running_mode != "multi_processing" or not runner.endswith("FnApiRunner"):
+        return str(runner)
+    direct.direct_running_mode = "in_memory"  # which leaves the environment as it is given
+    program = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    log = shlex.quote(str(state_folder(corpus) / "workers.log"))
+    environment = SubprocessSDKEnvironment.from_command_string(f"exec setsid {program} 2>> {log}")
+    return FnApiRunner(default_environment=environment)
 
 
 def _check_job_service(endpoint: str) -> None:

@@ -52,7 +52,7 @@ def test_the_pipeline_imports_no_torch_and_never_vllm():
 
 def test_beam_runner_defines_no_dofn_and_imports_pipeline_alone():
     path = ROOT / "beam_runner.py"
-    assert {name.split(".")[0] for name in imports(path)} <= {"pipeline", "sys", "signal", "collections"}
+    assert {name.split(".")[0] for name in imports(path)} <= {"pipeline", "os", "sys", "signal", "collections"}
     assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
 
 

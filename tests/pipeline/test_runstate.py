@@ -11,8 +11,10 @@ from tests.conftest import ROOT
 
 def test_the_second_run_is_told_who_holds_the_first(tmp_path):
     with runstate.locked(tmp_path):
-        code = f"from pathlib import Path; from pipeline.runstate import locked\nwith locked(Path({str(tmp_path)!r})): pass"
-        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+        code = "import pathlib, sys\nfrom pipeline.runstate import locked\nwith locked(pathlib.Path(sys.argv[1])): pass"
+        second = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT, check=False
+        )
     assert f"pid {os.getpid()}" in second.stderr
     assert os.uname().nodename in second.stderr
     with runstate.locked(tmp_path):

@@ -60,13 +60,13 @@ def files(corpus):
 @pytest.mark.parametrize(
     "options, told",
     [
-        (("--shard-size", 3), ("shard_size", "2", "3")),
-        (("--limit", 1), ("limit", "0", "1")),
-        (("--views", "short,objects"), ("views", "objects")),
-        (("--frames", 3), ("frames", "8", "3")),
-        (("--max-pixels", 5000), ("max_pixels", "589824", "5000")),
+        (("--shard-size", 3), ("--shard-size", "2", "3")),
+        (("--limit", 1), ("--limit", "0", "1")),
+        (("--views", "short,objects"), ("--views (objects)",)),
+        (("--frames", 3), ("--frames", "8", "3")),
+        (("--max-pixels", 5000), ("--max-pixels", "589824", "5000")),
         (("--mllm-revision", "v2"), ("revision", "''", "'v2'")),
-        (("--license", "CC0"), ("license", "''", "'CC0'")),
+        (("--license", "CC0"), ("--license", "''", "'CC0'")),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )

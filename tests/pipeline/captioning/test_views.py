@@ -10,7 +10,8 @@ def test_the_default_is_all_built_in_views():
 
 def test_a_file_defines_and_redefines_views(tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        "colours: {prompt: 'Name the colours in this {media}.', max_tokens: 64, temperature: 0.5}\nshort: {prompt: Say.}"
+        "colours: {prompt: 'Name the colours in this {media}.', max_tokens: 64, temperature: 0.5}\n"
+        "short: {prompt: Say.}"
     )
     views = parse_views(f"detail,{tmp_path}/mine.yaml")
     assert [view.name for view in views] == ["detail", "colours", "short"]

@@ -1,0 +1,73 @@
+"""What the benchmarks share: programs measured from outside, JPEGs told apart by a comment, how numbers are told."""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+# The system counts the memory that a process had before it became another program: a small one in between keeps the
+# benchmark's own out of the measure.
+LAUNCHER = """
+import json, os, sys, time
+began = time.monotonic()
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+seconds = [time.monotonic() - began, usage.ru_utime + usage.ru_stime]
+print(json.dumps([os.waitstatus_to_exitcode(status), *seconds, usage.ru_maxrss / 1024]))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A program run to its end: seconds by the clock, CPU seconds (user and system), peak memory in MiB, its output."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    output: str
+
+
+def measured(command: Sequence[object]) -> Measured:
+    """Run a program in the project's folder; its own CPU and memory are as the system accounts for them at its end.
+
+    Raises SystemExit with the end of its output where it fails.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LECCR_")}
+    launched = [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)]
+    done = subprocess.run(
+        launched, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    output, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    status, wall_s, cpu_s, peak_mib = json.loads(last)
+    if status:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {status}:\n{output[-4000:]}")
+    return Measured(wall_s, cpu_s, peak_mib, output)
+
+
+def stage(name: str, corpus: Path, *arguments: object) -> Measured:
+    """A stage as the user runs it."""
+    return measured([sys.executable, "beam_runner.py", "--stage", name, "--output", corpus, *arguments])
+
+
+def commented(jpeg: bytes, comment: str) -> bytes:
+    """The same picture under other bytes: a JPEG comment after its first marker."""
+    text = comment.encode()
+    return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """`median (least to greatest)`; a single value as it is."""
+    middle = f"{statistics.median(values):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def machine() -> str:
+    """The machine at this moment: a noisy neighbour should show beside the numbers."""
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} processors, load {load} (1, 5, 15 min), Python {sys.version.split()[0]}"
