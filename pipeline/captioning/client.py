@@ -32,6 +32,7 @@ KEY_VARIABLE = "LECCR_MLLM_API_KEY"
 KEY_FILE = "mllm.key"
 TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
 PROBE_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one taken up again then would be cut
 PROBE_EVERY_S = 1.0
 HOME_ADVANTAGE = 8  # requests: how much busier a server may be and still get the other views of a picture it has seen
 MAX_CRASHES = 3  # servers that may die under one record before it is taken for the cause
@@ -93,7 +94,7 @@ class ChatClient:
         self._revived = asyncio.Event()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10),
             headers={**headers, "Content-Type": "application/json"},
         )
