@@ -29,6 +29,7 @@ test-vllm: $(VENV)/ready
 	$(RUN) -m pytest --override-ini addopts=-q -rs tests/vllm
 
 bench: $(VENV)/ready
+	$(RUN) -m pip install --quiet --editable ".[bench]"
 	$(RUN) bench/captions.py
 	$(RUN) bench/corpus.py
 

@@ -9,6 +9,7 @@ EMBEDDED = [
     "scikit-image>=0.26,<0.28",  # sample photos
     "scikit-learn>=1.7,<2",  # sample photos
 ]
+BENCH = ["datasets>=5.2,<6", "openai>=3,<4"]  # what the stage and the corpus are compared with
 VIDEO = ["av>=15,<19"]
 TEST = [
     "datasets>=5.2,<6",
@@ -38,5 +39,5 @@ setup(
         "pyarrow>=21,<26",
         "pyyaml>=6,<7",
     ],
-    extras_require={"embedded": EMBEDDED, "video": VIDEO, "test": TEST, "all": EMBEDDED + VIDEO},
+    extras_require={"embedded": EMBEDDED, "video": VIDEO, "test": TEST, "bench": BENCH, "all": EMBEDDED + VIDEO},
 )

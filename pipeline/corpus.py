@@ -73,14 +73,20 @@ def read_json(path: Path) -> Any:
 
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
     """Write one shard whole; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=BATCH_ROWS)
-    data = sink.getvalue()
+    digest, size = hashlib.sha256(), 0
     with concurrent.futures.ThreadPoolExecutor(1, "checksum") as pool, atomic_writer(path) as stream:
-        digest = pool.submit(hashlib.sha256, data)  # while the disk takes the bytes in
-        stream.write(data)
-    return {"rows": table.num_rows, "bytes": data.size, "sha256": digest.result().hexdigest()}
+        for message in _messages(table):
+            pool.submit(digest.update, message)  # one thread, so in order, while the disk takes the bytes in
+            size += stream.write(message)
+    return {"rows": table.num_rows, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _messages(table: pa.Table) -> Iterator[Any]:
+    """The parts of an Arrow IPC stream: the schema, each batch, the mark of the end."""
+    yield table.schema.serialize()
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        yield batch.serialize()
+    yield b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:

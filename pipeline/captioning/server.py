@@ -28,6 +28,7 @@ READY_WITHIN_S = 1_800.0
 POLL_S = 0.5
 TELL_EVERY_S = 15.0
 MAX_RESTARTS = 5
+FORGIVEN_AFTER_S = 3_600.0  # a server that has been well for so long has its restarts back
 ILL_FOR_S = 60.0  # a server that answers no health check for so long is ended and started again
 LOG = "vllm.log"
 
@@ -35,7 +36,7 @@ LOG = "vllm.log"
 class VllmServer:
     """`with VllmServer(model, corpus, …) as server:` gives a server that answers at `server.url`.
 
-    Dies it, it is started again on the same port, at most MAX_RESTARTS times; then the run is asked to stop.
+    Dies it, it is started again on the same port, at most MAX_RESTARTS times on end; then the run is asked to stop.
     """
 
     def __init__(
@@ -133,7 +134,8 @@ class VllmServer:
 
     def _watch(self) -> None:
         """Start the server again when it has died, or has been ill for long, until the run ends."""
-        restarts, well = 0, time.monotonic()
+        restarts, ready = 0, time.monotonic()
+        well = ready
         while not self._ending.wait(POLL_S):
             if self._process and self._process.poll() is None:
                 if self._healthy():
@@ -141,7 +143,7 @@ class VllmServer:
                     continue
                 if time.monotonic() - well < ILL_FOR_S:
                     continue
-            restarts += 1
+            restarts = 1 if well - ready > FORGIVEN_AFTER_S else restarts + 1
             if restarts > MAX_RESTARTS:
                 ask_to_stop(
                     self._corpus,
@@ -151,7 +153,7 @@ class VllmServer:
                     ),
                 )
                 return
-            self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._last_lines(1)}")
+            self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._reason()}")
             self._end()
             self._start()
             try:
@@ -160,7 +162,7 @@ class VllmServer:
                 self._say(f"vLLM: {error}")
             except PipelineError:
                 return  # the run is being stopped
-            well = time.monotonic()
+            ready = well = time.monotonic()
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
@@ -171,6 +173,11 @@ class VllmServer:
             return False
         finally:
             connection.close()
+
+    def _reason(self) -> str:
+        """The last line of the log that speaks of an error: what comes after it is the noise of ending."""
+        lines = self._last_lines(200).splitlines()
+        return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
 
     def _last_lines(self, count: int = 12) -> str:
         try:
