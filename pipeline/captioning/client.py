@@ -114,7 +114,7 @@ class ChatClient:
         tail = b']}],"max_tokens":%d,"temperature":%s,"seed":0}' % (view.max_tokens, repr(view.temperature).encode())
         text = json.dumps({"type": "text", "text": prompt}).encode()
         body = b"".join((self._head, media.parts, text, tail))
-        attempts = crashes = refusals = 0
+        faults = refusals = stalled = crashes = 0  # stalled: the refusals since another record was answered
         answered = self._answered
         endpoint: Endpoint | None = None
         while True:
@@ -124,7 +124,7 @@ class ChatClient:
                 endpoint = await self._choose(media, endpoint)
                 endpoint.in_flight += 1
                 try:
-                    answer = await self._send(endpoint, body, attempts + 1)
+                    answer = await self._send(endpoint, body, faults + stalled + 1)
                     self._answered += 1
                     return answer
                 except _Transient as error:
@@ -135,13 +135,15 @@ class ChatClient:
                 crashes += failure.kind != "refused"
                 if crashes >= MAX_CRASHES:
                     message = f"the server died {crashes} times while it worked on this: {failure}"
-                    raise RequestFailed("server_died", message, attempts + crashes, permanent=False)
+                    raise RequestFailed("server_died", message, faults + stalled + crashes, permanent=False)
                 continue
             # A 429 tells of the load, not of this record: as long as others are answered it costs time, no attempt.
-            busy = failure.kind == "http_429" and self._answered > answered
-            answered = self._answered
-            refusals += busy
-            attempts += not busy
+            if failure.kind == "http_429":
+                refusals += 1
+                stalled = stalled + 1 if self._answered == answered else 0
+            else:
+                faults += 1
+            answered, attempts = self._answered, faults + stalled
             if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
                 raise EnvironmentTrouble(
                     f"{failure}: it asks to be left alone for {failure.wait_s:.0f} s, --patience is "
@@ -149,7 +151,7 @@ class ChatClient:
                 )
             if attempts >= self._retries.attempts:
                 raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
-            await asyncio.sleep(self._retries.wait_s(attempts + refusals, failure.wait_s))
+            await asyncio.sleep(self._retries.wait_s(faults + refusals, failure.wait_s))
 
     async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
         try:
