@@ -19,18 +19,17 @@ from pipeline.captioning.clean import clean
 from pipeline.captioning.client import RequestFailed
 from pipeline.captioning.views import Answer, View
 from pipeline.errors import MediaError
-from pipeline.identity import canonical_json, fingerprint, short_hash, stream_hash
+from pipeline.identity import canonical_json, short_hash, stream_hash
 from pipeline.media import open_media
 from pipeline.runstate import Progress
-from pipeline.shards import Failure, Outcome
-from pipeline.window import Run
+from pipeline.stage import Failure, Outcome, Rows, Run, Stage
 
 DESCRIPTION_LANGUAGE = "en"
 Reply = Answer | Failure
 
 
 @dataclasses.dataclass(frozen=True)
-class Captions:
+class Captions(Stage):
     """Settings of the stage: who describes, from which views, being shown how much of an item."""
 
     captioner: MllmCaptioner | EmbeddedCaptioner
@@ -39,7 +38,7 @@ class Captions:
 
     name = "captions"
     tables = ("descriptions",)
-    parent = "items"
+    parents = ("items",)
 
     @property
     def records_per_item(self) -> int:
@@ -53,10 +52,6 @@ class Captions:
             "max_pixels": self.look.max_pixels,
             "num_frames": self.look.num_frames,
         }
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.settings())
 
     def decoding(self, view: View, media_type: str) -> str:
         """Everything beside model, prompt and content that decides an answer, as canonical JSON."""
@@ -77,7 +72,9 @@ class CaptionsWorker:
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.ahead = speaker.ahead
 
-    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
+    async def item(
+        self, row: dict[str, Any], joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool
+    ) -> Outcome:
         done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
         missing = [view for view in self._stage.views if view.name not in done]
         replies = await self._replies(row, missing, retrying) if missing else {}

@@ -17,7 +17,7 @@ from pipeline.ingest import Ingest
 from pipeline.media import open_media, probe
 from pipeline.runstate import locked
 from pipeline.sources import SourceItem, all_items
-from pipeline.window import Run
+from pipeline.stage import Run
 
 
 def dry_run(ingest: Ingest, stage: Captions, options: argparse.Namespace, say: Callable[[str], None]) -> int:

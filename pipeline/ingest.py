@@ -18,12 +18,11 @@ import pyarrow as pa
 from pipeline import corpus as corpora
 from pipeline import shards
 from pipeline.errors import MediaError, UsageError
-from pipeline.identity import fingerprint, stream_hash
+from pipeline.identity import stream_hash
 from pipeline.media import Limits, open_media, probe
 from pipeline.runstate import Progress, state_folder
-from pipeline.shards import Failure, Outcome
 from pipeline.sources import Source, SourceItem, all_items, open_sources
-from pipeline.window import Run
+from pipeline.stage import Failure, Outcome, Rows, Run, Stage
 
 QUICKLY_LISTED = {"folder", "paths", "samples"}  # others must be read through to be listed
 PLAN_SCHEMA = pa.schema(
@@ -43,7 +42,7 @@ PLAN_SCHEMA = pa.schema(
 
 
 @dataclasses.dataclass(frozen=True)
-class Ingest:
+class Ingest(Stage):
     """Settings of the stage. `limit` 0 means every item; `shard_size` is in items."""
 
     inputs: tuple[str, ...] = ()
@@ -57,15 +56,11 @@ class Ingest:
 
     name = "ingest"
     tables = ("items", "captions")
-    parent = shards.PLAN
+    parents = (shards.PLAN,)
     records_per_item = 1
 
     def settings(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "inputs": list(self.inputs)}
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint(self.settings())
 
     def sources(self) -> list[Source]:
         return open_sources(
@@ -89,7 +84,9 @@ class IngestWorker:
         self._limits = limits
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "ingest")
 
-    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
+    async def item(
+        self, row: dict[str, Any], joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool
+    ) -> Outcome:
         if kept.get("items"):
             return Outcome(kept)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, row)

@@ -28,8 +28,8 @@ from pipeline.progress import Monitor
 from pipeline.records import SCHEMAS
 from pipeline.runstate import locked, state_folder
 from pipeline.signals import ended_by_signals
+from pipeline.stage import Stage
 from pipeline.verify import verify
-from pipeline.window import Stage
 
 
 def say(line: str) -> None:

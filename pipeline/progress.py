@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import shards
 from pipeline.errors import BudgetSpent, UsageError
 from pipeline.runstate import ask_to_stop, progress
-from pipeline.window import Stage
+from pipeline.stage import Stage
 
 REDRAW_S, PLAIN_S, RATE_OVER_S = 0.25, 30.0, 60.0
 DEFAULT_FRACTION, DEFAULT_FLOOR = 0.01, 10
@@ -122,7 +122,7 @@ class Monitor:
             seen = state.get(stage.name)
             if not seen:
                 continue
-            records = self._num_items * stage.records_per_item
+            records = round(self._num_items * stage.records_per_item)
             try:
                 self._budget.judge(stage.name, records, sum(seen["kinds"].values()), seen["kinds"], seen["examples"])
             except BudgetSpent as error:
@@ -160,14 +160,15 @@ class Monitor:
         for stage in self._stages:
             kinds: collections.Counter[str] = collections.Counter()
             examples: dict[str, str] = {}
-            items = 0
+            made = 0
             for index in range(num_shards):
                 sidecar = shards.sidecar(self._corpus, stage.name, index)
-                items += sidecar["items"]
+                made += sidecar["tables"][stage.tables[0]]["rows"]
                 for failure in sidecar["failures"]:
                     kinds[failure["error"]] += 1
                     examples.setdefault(failure["error"], f"{failure['id']}: {failure['message']}")
-            self._budget.judge(stage.name, items * stage.records_per_item, sum(kinds.values()), kinds, examples)
+            failed = sum(kinds.values())
+            self._budget.judge(stage.name, made + failed, failed, kinds, examples)
 
 
 def duration(seconds: float) -> str:

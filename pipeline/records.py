@@ -53,4 +53,78 @@ DESCRIPTIONS = pa.schema(
     ]
 )
 
-SCHEMAS = {"items": ITEMS, "captions": CAPTIONS, "descriptions": DESCRIPTIONS}
+# What `pipeline.quality` measures of a pair, each in [0, 1] but the length ratio; null where it was not measured.
+SCORES = (
+    "quality",  # the one number, see pipeline.quality.scores
+    "language",  # confidence that the text is in the target language
+    "script",  # share of its letters in a script of that language
+    "length_ratio",  # characters of the text to those of the source, over what is usual for the pair: 1 is usual
+    "copied",  # share of the text that stands in the source
+    "repetition",  # share of its words that only repeat a phrase before them
+    "numbers",  # share of the numbers on either side that the other side has too
+    "complete",  # 0 where the text breaks off
+    "boilerplate",  # share of the text that is not translation but chatter
+    "meaning",  # cosine of the two sentence vectors
+    "round_trip",  # chrF of the source and the text translated back
+)
+
+TRANSLATIONS = pa.schema(
+    [
+        pa.field("caption_id", pa.string(), nullable=False),  # of a description: item_id#view
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("source_table", pa.string(), nullable=False),  # "captions" or "descriptions"
+        pa.field("source_language", pa.string(), nullable=False),  # BCP 47
+        pa.field("source_text", pa.string(), nullable=False),
+        pa.field("target_language", pa.string(), nullable=False),  # BCP 47
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("translator", pa.string(), nullable=False),  # a model's name, or "embedded:…"
+        pa.field("revision", pa.string(), nullable=False),
+        pa.field("decoding", pa.string(), nullable=False),  # JSON: beam size, length limit …
+        pa.field("scores", pa.struct([pa.field(name, pa.float32()) for name in SCORES]), nullable=False),
+        pa.field("flags", pa.list_(pa.string()), nullable=False),  # rules that fired, see pipeline.quality.rules
+    ]
+)
+
+TRAINING = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("media_type", pa.string(), nullable=False),
+        pa.field("media", pa.large_binary()),  # JPEG, a video's frames one below the other; null for a reference
+        pa.field("num_frames", pa.int32(), nullable=False),  # in `media`; 0 for a reference
+        pa.field("uri", pa.string(), nullable=False),  # of the original
+        pa.field("sha256", pa.string(), nullable=False),  # of the original's bytes
+        pa.field(
+            "captions",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("caption_id", pa.string(), nullable=False),
+                        pa.field("language", pa.string(), nullable=False),
+                        pa.field("text", pa.string(), nullable=False),
+                        pa.field("origin", pa.string(), nullable=False),
+                        pa.field("quality", pa.float32(), nullable=False),  # 1 for human text
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field(
+            "descriptions",
+            pa.list_(
+                pa.struct(
+                    [pa.field("view", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+
+SCHEMAS = {
+    "items": ITEMS,
+    "captions": CAPTIONS,
+    "descriptions": DESCRIPTIONS,
+    "translations": TRANSLATIONS,
+    "training": TRAINING,
+}

@@ -5,7 +5,6 @@ checksum, the checksum of the parent shard they were made from, and the records 
 its sidecar says that it was made from the parent shard that lies there now, with these settings.
 """
 
-import dataclasses
 import functools
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,44 +15,19 @@ import pyarrow as pa
 
 from pipeline import corpus as corpora
 from pipeline.errors import EnvironmentTrouble
+from pipeline.identity import canonical_json, short_hash
 from pipeline.records import SCHEMAS
 from pipeline.runstate import state_folder
+from pipeline.stage import Grouped, Outcome, Rows, ShardTask, Stage
 
 PLAN = "plan"
-MADE_BY = {"items": "ingest", "captions": "ingest", "descriptions": "captions"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A record that could not be made. `kind` is the error's type; `attempts` counts the tries of this run."""
-
-    id: str
-    kind: str
-    message: str
-    attempts: int = 1
-    view: str = ""
-
-    def line(self, stage: str, shard: int) -> dict[str, Any]:
-        line = {"id": self.id, "stage": stage, "error": self.kind, "message": self.message, "attempts": self.attempts}
-        return {**line, "shard": shard, **({"view": self.view} if self.view else {})}
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What became of one item in one stage: rows by table, and the records that failed."""
-
-    rows: dict[str, list[dict[str, Any]]]
-    failures: list[Failure] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardTask:
-    """One shard to be made: its parent's rows, the checksum of the parent shard, and what an earlier run made."""
-
-    rows: list[dict[str, Any]]
-    parent_sha256: str
-    kept: dict[str, dict[str, list[dict[str, Any]]]]  # item_id → table → rows
-    retrying: bool  # an earlier run finished this shard, with failures
+MADE_BY = {
+    "items": "ingest",
+    "captions": "ingest",
+    "descriptions": "captions",
+    "translations": "translate",
+    "training": "pack",
+}
 
 
 def write_plan(
@@ -121,15 +95,31 @@ def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
     return entries
 
 
-def is_current(corpus: Path, stage: str, fingerprint: str, parent: str, index: int) -> bool:
-    """Whether shard `index` of `stage` lies there whole, made with these settings from the parent of now."""
-    sidecar = read_sidecar(corpus, stage, index)
-    made_from = parent_entry(corpus, parent, index)
-    if sidecar is None or sidecar["fingerprint"] != fingerprint or not _in_place(corpus, sidecar, index):
+def _made_from(corpus: Path, parents: Sequence[str], index: int) -> str | None:
+    """Checksum of the parent shards that lie there now; None where one is not made yet."""
+    found = [parent_entry(corpus, parent, index) for parent in parents]
+    checksums = [entry["sha256"] for _, entry in filter(None, found)]
+    return _joint(checksums) if len(checksums) == len(parents) else None
+
+
+def _joint(checksums: Sequence[str]) -> str:
+    return checksums[0] if len(checksums) == 1 else short_hash(canonical_json(list(checksums)))
+
+
+def is_current(corpus: Path, stage: Stage, index: int) -> bool:
+    """Whether shard `index` of `stage` lies there whole, made with these settings from the parents of now."""
+    sidecar = read_sidecar(corpus, stage.name, index)
+    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(corpus, sidecar, index):
         return False
-    if made_from is None:
-        return parent == PLAN  # a corpus that came without its .state
-    return bool(sidecar["parent"] == made_from[1]["sha256"])
+    checksum = _made_from(*stage.origin(corpus, index))
+    if checksum is None:
+        return stage.parents == (PLAN,)  # a corpus that came without its .state
+    return bool(sidecar["parent"] == checksum)
+
+
+def can_retry(corpus: Path, stage: Stage, index: int) -> bool:
+    """Whether a shard was finished with failures, and what it was made from is there to try them again."""
+    return bool(sidecar(corpus, stage.name, index)["failures"]) and _made_from(*stage.origin(corpus, index)) is not None
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
@@ -140,41 +130,45 @@ def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
     return True
 
 
-def load(corpus: Path, stage: str, tables: Sequence[str], parent: str, index: int) -> ShardTask:
-    """Read what is needed to make a shard: its parent's rows, checked, and the rows that an earlier run made."""
-    remedy = "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
-    made_from = parent_entry(corpus, parent, index)
-    if made_from is None:
-        raise EnvironmentTrouble(f"shard {index} of {stage} cannot be made: its {parent} is not here: {remedy}")
-    path, entry = made_from
-    rows = corpora.read_shard(path, entry, remedy).to_pylist()
-    kept: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    sidecar = read_sidecar(corpus, stage, index)
+def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
+    """Read what is needed to make a shard: its parents' rows, checked, and the rows that an earlier run made."""
+    home, parents, at = stage.origin(corpus, index)
+    loaded, checksums = [], []
+    for parent in parents:
+        remedy = "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
+        made_from = parent_entry(home, parent, at)
+        if made_from is None:
+            raise EnvironmentTrouble(
+                f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}: {remedy}"
+            )
+        path, entry = made_from
+        loaded.append(corpora.read_shard(path, entry, remedy).to_pylist())
+        checksums.append(entry["sha256"])
+    kept: Grouped = {}
+    sidecar = read_sidecar(corpus, stage.name, index)
     retrying = bool(sidecar and _in_place(corpus, sidecar, index))
     if sidecar and retrying:
-        for table in tables:
-            old = corpora.read_shard(
-                corpus / table / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][table]
-            )
-            for row in old.to_pylist():
-                kept.setdefault(row["item_id"], {name: [] for name in tables})[table].append(row)
-    return ShardTask(rows, entry["sha256"], kept, retrying)
+        for table in stage.tables:
+            path = corpus / table / corpora.shard_name(index, sidecar["count"])
+            _group(kept, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
+    joined: Grouped = {}
+    for parent, rows in zip(parents[1:], loaded[1:], strict=True):
+        _group(joined, parent, rows)
+    return ShardTask(loaded[0], joined, _joint(checksums), kept, retrying)
+
+
+def _group(grouped: Grouped, table: str, rows: Rows) -> None:
+    for row in rows:
+        grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
 
 
 def commit(
-    corpus: Path,
-    stage: str,
-    tables: Sequence[str],
-    fingerprint: str,
-    index: int,
-    count: int,
-    task: ShardTask,
-    outcomes: Sequence[Outcome],
+    corpus: Path, stage: Stage, index: int, count: int, task: ShardTask, outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
     """Write a shard's tables, then its sidecar, which makes them count. Returns the sidecar."""
-    sidecar_path(corpus, stage, index).unlink(missing_ok=True)
+    sidecar_path(corpus, stage.name, index).unlink(missing_ok=True)
     entries = {}
-    for table in tables:
+    for table in stage.tables:
         rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
         folder = corpus / table
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,13 +176,13 @@ def commit(
         entries[table] = corpora.write_shard(folder / corpora.shard_name(index, count), arrow)
     sidecar = {
         "parent": task.parent_sha256,
-        "fingerprint": fingerprint,
+        "fingerprint": stage.fingerprint,
         "count": count,
         "items": len(task.rows),
         "tables": entries,
-        "failures": [failure.line(stage, index) for outcome in outcomes for failure in outcome.failures],
+        "failures": [failure.line(stage.name, index) for outcome in outcomes for failure in outcome.failures],
     }
-    path = sidecar_path(corpus, stage, index)
+    path = sidecar_path(corpus, stage.name, index)
     path.parent.mkdir(parents=True, exist_ok=True)
     corpora.write_json(path, sidecar)
     return sidecar

@@ -13,7 +13,7 @@ from pipeline import shards
 from pipeline.errors import UsageError
 from pipeline.identity import differences
 from pipeline.runstate import state_folder
-from pipeline.window import Stage
+from pipeline.stage import Stage
 
 ORDER = list(dict.fromkeys(shards.MADE_BY.values()))  # the stages, each made from what is before it
 OPTIONS = {
@@ -104,9 +104,9 @@ def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, S
 def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
     todo, retry = set(), set()
     for index in range(num_shards):
-        if not shards.is_current(corpus, stage.name, stage.fingerprint, stage.parent, index):
+        if not shards.is_current(corpus, stage, index):
             todo.add(index)
-        elif shards.sidecar(corpus, stage.name, index)["failures"] and shards.parent_entry(corpus, stage.parent, index):
+        elif shards.can_retry(corpus, stage, index):
             retry.add(index)
     return State(frozenset(todo), frozenset(retry))
 
@@ -115,7 +115,7 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     """Write the manifests of a stage whose shards are all made; nothing where they are there already."""
     sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
-    parents = () if stage.parent == shards.PLAN else (stage.parent,)
+    parents = tuple(parent for parent in stage.parents if parent != shards.PLAN)
     for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
         entries = [
             {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars

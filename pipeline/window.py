@@ -8,69 +8,17 @@ its own last item is done.
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import threading
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from pipeline import shards
 from pipeline.errors import PipelineError
 from pipeline.runstate import Progress, ask_to_stop, asked_to_stop, disk_trouble
-from pipeline.shards import Outcome, ShardTask
+from pipeline.stage import Outcome, Run, ShardTask, ShardWorker, Stage, Worker
 
 POLL_S = 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a worker must know of the run. `cache` is the folder of the response cache."""
-
-    token: str
-    corpus: str
-    num_shards: int
-    retry: dict[str, frozenset[int]]  # shards finished with failures, by stage
-    cache: str  # absolute
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.corpus)
-
-
-class Worker(Protocol):
-    """A stage at work in one process. `ahead` bounds the items in work at once."""
-
-    ahead: int
-
-    async def item(self, row: dict[str, Any], kept: dict[str, list[dict[str, Any]]], retrying: bool) -> Outcome:
-        """Make the rows of one item. `kept` are rows of an earlier run, by table, still to be checked for use."""
-
-    async def close(self) -> None: ...
-
-
-class Stage(Protocol):
-    """A step of the pipeline, sent to the workers as it is: plain data."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that it makes; the first one is its mark of completeness."""
-
-    @property
-    def parent(self) -> str:
-        """The table whose shards it reads, or "plan"."""
-
-    @property
-    def records_per_item(self) -> int:
-        """Records that one item gives, as the failure budget counts them."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def settings(self) -> dict[str, Any]: ...
-
-    async def open(self, run: Run, progress: Progress) -> Worker: ...
+Work = asyncio.Task[list[Outcome]]
 
 
 class Engine:
@@ -81,7 +29,7 @@ class Engine:
         self._progress = Progress(run.folder, stage.name)
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._worker: Worker
+        self._worker: Worker | ShardWorker
         self._stopped = self._opened = False
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"window-{stage.name}", daemon=True)
         self._thread.start()
@@ -127,42 +75,53 @@ class Engine:
 
     async def _shard(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
         run, stage = self._run, self._stage
-        items: list[asyncio.Task[Outcome]] = []
         async with asyncio.TaskGroup() as group:  # an item's error ends the feeding of its shard, too
             async with self._feeding:
                 if self._stopped:
                     return None
-                retry = index in run.retry.get(stage.name, ())
-                if not retry and shards.is_current(run.folder, stage.name, stage.fingerprint, stage.parent, index):
+                if index not in run.retry.get(stage.name, ()) and shards.is_current(run.folder, stage, index):
                     return None
-                task = await asyncio.to_thread(shards.load, run.folder, stage.name, stage.tables, stage.parent, index)
-                for row in task.rows:
-                    await self._room.acquire()
-                    items.append(group.create_task(self._item(row, task)))
-                    items[-1].add_done_callback(self._leave)
+                task = await asyncio.to_thread(shards.load, run.folder, stage, index)
+                if isinstance(self._worker, ShardWorker):
+                    works = [await self._start(group, self._whole(self._worker, task))]
+                else:
+                    works = [await self._start(group, self._item(self._worker, row, task)) for row in task.rows]
             fed.set()
-        made = await asyncio.to_thread(
-            shards.commit,
-            run.folder,
-            stage.name,
-            stage.tables,
-            stage.fingerprint,
-            index,
-            run.num_shards,
-            task,
-            [item.result() for item in items],
-        )
+        outcomes = [outcome for work in works for outcome in work.result()]
+        made = await asyncio.to_thread(shards.commit, run.folder, stage, index, run.num_shards, task, outcomes)
         self._progress.counts["shards"] += 1
         return made
 
-    async def _item(self, row: dict[str, Any], task: ShardTask) -> Outcome:
-        outcome = await self._worker.item(row, task.kept.get(row["item_id"], {}), task.retrying)
-        self._progress.counts["items"] += 1
-        for failure in outcome.failures:
-            self._progress.failed(failure.kind, f"{failure.id}: {failure.message}")
-        return outcome
+    async def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, list[Outcome]]) -> Work:
+        """Start a piece of work as soon as there is room for it."""
+        try:
+            await self._room.acquire()
+        except BaseException:
+            work.close()
+            raise
+        started = group.create_task(work)
+        started.add_done_callback(self._leave)
+        return started
 
-    def _leave(self, _item: asyncio.Task[Outcome]) -> None:
+    async def _whole(self, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
+        outcomes = await worker.shard(task)
+        self._note_failures(outcomes)
+        return outcomes
+
+    async def _item(self, worker: Worker, row: dict[str, Any], task: ShardTask) -> list[Outcome]:
+        item_id = row["item_id"]
+        joined, kept = task.joined.get(item_id, {}), task.kept.get(item_id, {})
+        outcomes = [await worker.item(row, joined, kept, task.retrying)]
+        self._progress.counts["items"] += 1
+        self._note_failures(outcomes)
+        return outcomes
+
+    def _note_failures(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            for failure in outcome.failures:
+                self._progress.failed(failure.kind, f"{failure.id}: {failure.message}")
+
+    def _leave(self, _work: Work) -> None:
         self._room.release()
 
     async def _watch_over(self) -> None:

@@ -38,8 +38,8 @@ from pipeline import window
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.progress import Monitor
 from pipeline.runstate import asked_to_stop, state_folder
+from pipeline.stage import Run, Stage
 from pipeline.tables import State
-from pipeline.window import Run, Stage
 
 LEAD = 1  # shards
 

@@ -16,7 +16,7 @@ from pipeline.captioning.embedded import EmbeddedDescriber
 from pipeline.captioning.views import Answer, View
 from pipeline.media import Frame, Jpeg, Limits, frames, jpegs
 from pipeline.runstate import run_folder
-from pipeline.window import Run
+from pipeline.stage import Run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def describe(tmp_path, speaker, row):
             cache = ResponseCache(tmp_path / "cache")
             worker = CaptionsWorker(stage, speaker, cache, Progress(tmp_path, "captions"))
             try:
-                return await worker.item({**row, **changed}, {"descriptions": kept or []}, retrying)
+                return await worker.item({**row, **changed}, {}, {"descriptions": kept or []}, retrying)
             finally:
                 await worker.close()
 

@@ -19,14 +19,14 @@ from pipeline import shards, window
 from pipeline.corpus import read_shard, write_json
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, Interrupted
 from pipeline.runstate import ask_to_stop, asked_to_stop, progress, run_folder
-from pipeline.shards import Failure, Outcome
-from pipeline.window import Engine, Run
+from pipeline.stage import Failure, Outcome, Run, Stage
+from pipeline.window import Engine
 
 PLAN = pa.schema([pa.field("item_id", pa.string())])
 
 
 @dataclasses.dataclass
-class FakeStage:
+class FakeStage(Stage):
     """Its items wait for `work` and give one caption each; counts what is under way."""
 
     work: Callable[[str], Awaitable[None]]
@@ -40,7 +40,7 @@ class FakeStage:
     closed: int = 0
     left_at_close: int = 0
 
-    name, tables, parent, records_per_item, fingerprint = "fake", ("captions",), "plan", 1, "f"
+    name, tables, parents, records_per_item, fingerprint = "fake", ("captions",), ("plan",), 1, "f"
 
     async def open(self, run, progress):
         self.opened += 1
@@ -49,7 +49,7 @@ class FakeStage:
             raise self.opening
         return self
 
-    async def item(self, row, kept, retrying):
+    async def item(self, row, joined, kept, retrying):
         name = row["item_id"]
         self.started.append(name)
         self.kept[name] = kept, retrying
