@@ -15,6 +15,8 @@ $(VENV)/ready: setup.py
 
 demo: $(VENV)/ready
 	$(RUN) beam_runner.py --stage captions --output demo/corpus
+	$(RUN) beam_runner.py --stage translate --text descriptions --languages pt --output demo/corpus
+	$(RUN) beam_runner.py --stage pack --output demo/corpus
 
 test: $(VENV)/ready
 	$(RUN) -m pytest
@@ -32,6 +34,8 @@ bench: $(VENV)/ready
 	$(RUN) -m pip install --quiet --editable ".[bench]"
 	$(RUN) bench/captions.py
 	$(RUN) bench/corpus.py
+	$(RUN) bench/quality.py
+	$(RUN) bench/translate.py
 
 clean:
 	rm -rf $(VENV) .venv-vllm demo corpus build *.egg-info

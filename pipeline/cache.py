@@ -7,6 +7,7 @@ last moments, never the file (write-ahead log).
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,15 @@ class ResponseCache:
         return json.loads(row[0]) if row else None
 
     def put(self, key: str, value: Any) -> None:
+        self.put_all([(key, value)])
+
+    def put_all(self, answers: Iterable[tuple[str, Any]]) -> None:
+        """Keep several answers, or none where that fails."""
+        rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in answers]
         try:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO responses VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False))
-            )
+            self._connection.execute("BEGIN IMMEDIATE")
+            with self._connection:  # which commits, or takes it back
+                self._connection.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise self._trouble(error) from error
 

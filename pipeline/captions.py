@@ -11,7 +11,7 @@ import dataclasses
 import os
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.cache import ResponseCache
 from pipeline.captioning.captioners import EmbeddedCaptioner, Look, MllmCaptioner, Speaker
@@ -57,6 +57,13 @@ class Captions(Stage):
         """Everything beside model, prompt and content that decides an answer, as canonical JSON."""
         decoding = {"max_pixels": self.look.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
         return canonical_json({**decoding, "num_frames": self.look.num_frames} if media_type == "video" else decoding)
+
+    @property
+    def server(self) -> MllmCaptioner | None:
+        return self.captioner if isinstance(self.captioner, MllmCaptioner) else None
+
+    def asking(self, server: MllmCaptioner) -> Self:
+        return dataclasses.replace(self, captioner=server)
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         cache = ResponseCache(Path(run.cache))

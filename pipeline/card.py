@@ -1,41 +1,33 @@
-"""The card: CORPUS/README.md, a Hugging Face dataset card, and CORPUS/contact-sheet.png beside it.
+"""The card: CORPUS/README.md, a Hugging Face dataset card, with contact-sheet.png and quality.png beside it.
 
     complete tables → counted shard by shard → front matter and sections → README.md
 
 A card is made to be published: nothing in it depends on the clock, and no path of this machine is named.
 """
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-from huggingface_hub import DatasetCardData
 
 from pipeline.contact_sheet import samples, write_contact_sheet
 from pipeline.corpus import Table, atomic_writer, complete
-from pipeline.counting import counted, covered, doubled, lengths, numbers_by, spread, total, values
-from pipeline.markdown import grid, matrix, plain, public, ranked, some
+from pipeline.counting import doubled, numbers_by, spread, total, values
+from pipeline.front_matter import front_matter, main_items, main_table
+from pipeline.identity import canonical_json
+from pipeline.markdown import grid, plain, public, ranked, some
+from pipeline.quality_chart import write_chart
+from pipeline.quality_report import Survey, surveyed, translations_section
 from pipeline.records import SCHEMAS
+from pipeline.text_report import captions_section, descriptions_section
+from pipeline.training_report import caption_counts, training_samples, training_section
 
-CARD, SHEET = "README.md", "contact-sheet.png"
+CARD, SHEET, QUALITY = "README.md", "contact-sheet.png", "quality.png"
 SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3
-TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
-FLAGS = {
-    "boilerplate": "an opening or closing phrase of the model was removed",
-    "cut": "the answer reached the token limit and was trimmed at its last full sentence",
-    "fragment": "it ended before its first full sentence; kept as it came",
-    "loop": "the same words over and over; cut before the second round",
-    "markdown": "list marks, headings or emphasis were removed",
-    "refusal": "the model declined or spoke of itself; kept as it came",
-    "unsure": "the classifier was unsure, and the text says so",
-}
-# Licences of pictures and text that the Hugging Face Hub has an id for.
-HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc-sa-2\.0|nd-4\.0)|cc0-1\.0|pddl|mit"
-LENGTHS = "Smallest / median / largest; words are what spaces separate (Chinese, Japanese, Thai: see the characters)."
+# Settings that are shown where the card tells of what they did.
+OWN_SECTION = {"views", "translators", "back", "encoders", "thresholds", "filters"}
 EMBEDDED_WARNING = """> [!WARNING]
 > **No multimodal LLM wrote these descriptions.** The embedded describer did: an image classifier that knows a thousand
 > classes, together with measurements of colour, put into sentences. It cannot count, read or tell what happens, and it
@@ -59,94 +51,96 @@ for path in sorted(pathlib.Path("{main}").glob("*.arrow")):
     with pyarrow.memory_map(str(path)) as source:
         rows = pyarrow.ipc.open_stream(source).read_all()
 ```
-
+"""
+JOINING = """
 Files of the same number hold rows of the same items in every table, so tables join file by file, by `item_id`. The
 split of an item is its column `split`; that `datasets` calls every table `train` means nothing.
-
+"""
+JOINING_BUT_TRAINING = JOINING.replace("every table", "every table but `training`")
+PACKED = """
+Table `training` is joined already: each row is one item with all its texts. The split of an item is its column
+`split`; that `datasets` calls the whole table `train` means nothing.
+"""
+PUBLISHING = """
 ## Before you publish it
 
 The pictures and videos are not in this folder: `items.uri` says where they lay on the machine that made the corpus, so
 look through it first. Leave out `.state`, which only serves to go on with the work."""
+PUBLISHING_PACKED = """
+## Before you publish it
+
+{media}
+`training.uri` says where the originals lay on the machine that made the corpus, so look through it first. Leave out
+`.state`, which only serves to go on with the work."""
+REFERENCES = "The pictures and videos are not in this folder."
+PIXELS = "The pictures are in `training.media`, made smaller: publish them only where their licences allow it."
 NO_MLLM = ", an image classifier and no multimodal LLM"
 
 
 def write_card(corpus: Path) -> None:
-    """Write README.md and contact-sheet.png from the corpus's complete tables; the same corpus gives the same bytes.
+    """Write README.md and its figures from the corpus's complete tables; the same corpus gives the same bytes.
 
-    Raises UsageError where table `items` is not complete.
+    Raises UsageError where neither `items` nor `training` is complete.
     """
-    tables = {name: Table(corpus, name) for name in SCHEMAS if name == "items" or complete(corpus, name)}
+    packed = complete(corpus, "training") and not (corpus / "items").is_dir()
+    tables = {
+        name: Table(corpus, name) for name in SCHEMAS if complete(corpus, name) or (name == "items" and not packed)
+    }
+    surveys = surveyed(tables["translations"]) if "translations" in tables else {}
     name = corpus.absolute().name
-    text = f"---\n{front_matter(name, tables)}\n---\n\n{body(name, corpus, tables)}\n"
-    write_contact_sheet(corpus, corpus / SHEET, name, (_summary(tables), _writer(tables)))
+    text = f"---\n{front_matter(name, tables)}\n---\n\n{body(name, corpus, tables, surveys)}\n"
+    if "items" in tables:
+        write_contact_sheet(corpus, corpus / SHEET, name, (_summary(tables), _writer(tables)))
+    if surveys:
+        write_chart(corpus / QUALITY, surveys)
     with atomic_writer(corpus / CARD) as stream:
         stream.write(text.encode("utf-8"))
 
 
-def front_matter(name: str, tables: dict[str, Table]) -> str:
-    """The card's YAML. An empty table gets no config: `datasets` cannot make a split of no rows."""
-    texts = [tables[table] for table in ("captions", "descriptions") if table in tables]
-    languages = {language.split("-")[0].lower() for table in texts for (language,) in values(table, "language")}
-    return DatasetCardData(
-        language=sorted(languages) or None,
-        license=hub_license([text for (text,) in values(tables["items"], "license")]),
-        task_categories=[TASKS[media] for (media,) in sorted(values(tables["items"], "media_type"))],
-        size_categories=[size_category(tables["items"].num_rows)],
-        pretty_name=name,
-        tags=["caption-corpus", *(["synthetic"] if "descriptions" in tables else [])],
-        configs=[
-            {
-                "config_name": table,
-                "data_files": f"{table}/*.arrow",
-                **({"default": True} if table == _main(tables) else {}),
-            }
-            for table in tables
-            if tables[table].num_rows
-        ],
-    ).to_yaml()
+def body(name: str, corpus: Path, tables: dict[str, Table], surveys: Mapping[str, Survey]) -> str:
+    """The card's Markdown, section by section. `surveys` are of table `translations`, by language."""
+    blocks = [f"# {plain(name)}", *_opening(tables), "## Sample rows"]
+    if "items" in tables:
+        blocks += [_samples(corpus), *_items(tables)]
+    else:
+        blocks += [training_samples(tables["training"], SAMPLES, SAMPLE_CHARACTERS)]
+    blocks += captions_section(tables["captions"]) if "captions" in tables else []
+    blocks += descriptions_section(tables["descriptions"]) if "descriptions" in tables else []
+    blocks += translations_section(tables["translations"], surveys, QUALITY) if "translations" in tables else []
+    blocks += training_section(tables["training"]) if "training" in tables else []
+    return "\n\n".join([*blocks, *_licenses(tables), *_failures(tables), *_provenance(tables), _reading(tables)])
 
 
-def size_category(rows: int) -> str:
-    """The Hub's category for a number of rows, for example `10K<n<100K`."""
-    steps = ["1", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
-    power = max(0, len(str(rows)) - 3)
-    return f"{steps[power]}<n<{steps[power + 1]}" if power else "n<1K"
-
-
-def hub_license(texts: Sequence[str]) -> str:
-    """The Hub's id of the one licence that all items share, `other` where there are several or it is not known."""
-    text = texts[0].lower() if len(texts) == 1 else ""
-    if deed := re.search(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)", text):
-        text = f"cc-{deed[1]}-{deed[2]}"
-    text = {"cc0": "cc0-1.0"}.get(text, "-".join(text.split()))
-    return text if re.fullmatch(HUB_LICENSES, text) else "other"
-
-
-def body(name: str, corpus: Path, tables: dict[str, Table]) -> str:
-    """The card's Markdown, section by section."""
+def _opening(tables: dict[str, Table]) -> list[str]:
+    if "items" not in tables:
+        return [f"{plain(_summary(tables))}. Packed for training from {_corpora(tables)}."]
     writer = _writer(tables)
-    blocks = [f"# {plain(name)}", f"{_summary(tables)}. {plain(writer[0].upper() + writer[1:])}."]
+    blocks = [f"{plain(_summary(tables))}. {plain(writer[0].upper() + writer[1:])}."]
     blocks += [EMBEDDED_WARNING] if NO_MLLM in writer else []
-    blocks += [f"![Pictures of the corpus with what was written about them]({SHEET})"]
-    blocks += ["## Sample rows", _samples(corpus), *_items(tables)]
-    blocks += _captions(tables["captions"]) if "captions" in tables else []
-    blocks += _descriptions(tables["descriptions"]) if "descriptions" in tables else []
-    blocks += [*_licenses(tables["items"]), *_failures(tables), *_provenance(tables)]
-    return "\n\n".join([*blocks, READING.replace("{main}", _main(tables))])
+    return [*blocks, f"![Pictures of the corpus with what was written about them]({SHEET})"]
 
 
-def _main(tables: dict[str, Table]) -> str:
-    return "descriptions" if "descriptions" in tables and tables["descriptions"].num_rows else "items"
+def _corpora(tables: dict[str, Table]) -> str:
+    corpora = tables["training"].manifest["settings"].get("corpora", [])
+    return plain(", ".join(public(str(path).rstrip("/")) for path in corpora) or "another corpus")
 
 
 def _summary(tables: dict[str, Table]) -> str:
-    media = sorted(values(tables["items"], "media_type").items())
+    media = sorted(values(main_items(tables), "media_type").items())
     parts = [some(count, kind) for (kind,), count in media] or ["no items"]
     if "captions" in tables and (languages := sorted(key for (key,) in values(tables["captions"], "language"))):
         parts.append(f"{some(tables['captions'].num_rows, 'caption')} ({', '.join(languages)})")
     if "descriptions" in tables:
         views = len(values(tables["descriptions"], "view"))
         parts.append(f"{some(tables['descriptions'].num_rows, 'description')} in {some(views, 'view')}")
+    if "translations" in tables and (
+        targets := sorted(key for (key,) in values(tables["translations"], "target_language"))
+    ):
+        parts.append(f"{some(tables['translations'].num_rows, 'translation')} ({', '.join(targets)})")
+    if "items" not in tables:
+        captions = caption_counts(tables["training"])
+        languages = sorted({language for _, language, _ in captions})
+        parts.append(f"{some(captions.total(), 'caption')} ({', '.join(languages)})" if captions else "no captions")
     return " · ".join(parts)
 
 
@@ -189,55 +183,10 @@ def _items(tables: dict[str, Table]) -> list[str]:
     ]
 
 
-def _captions(captions: Table) -> list[str]:
-    if not captions.num_rows:
-        return ["## Captions", "The source came with none."]
-    measures = lengths(captions, ["language", "origin"])
-    counts = sorted(values(captions, "language", "origin").items())
-    return [
-        "## Captions",
-        f"Of {some(covered(captions), 'item')}. {LENGTHS}",
-        grid(["language", "origin", "captions", "words", "characters"], ((*k, n, *measures[k]) for k, n in counts)),
-    ]
-
-
-def _descriptions(table: Table) -> list[str]:
-    totals, measures = values(table, "view"), lengths(table, ["view"])
-    if not totals:
-        return ["## Descriptions", "None could be made: see the failures."]
-    tokens = [numbers_by(table, ["view"], itemgetter(column)) for column in ("prompt_tokens", "completion_tokens")]
-    sums = {key: [total(counts[key]) if key in counts else "" for counts in tokens] for key in totals}
-    rows = ([*key, count, *measures[key], *sums[key]] for key, count in totals.items())
-    flags = counted(table, _flags)
-    legend = "; ".join(f"**{flag}**: {meaning}" for flag, meaning in FLAGS.items() if any(flag in key for key in flags))
-    writers = ((public(name), *rest) for name, *rest in ranked(values(table, "captioner", "revision")))
-    asked = ((*key, n) for key, n in values(table, "view", "prompt_id", "decoding").items())
-    prompts = ([name, view["prompt"]] for name, view in sorted(table.manifest["settings"]["views"].items()))
-    return [
-        "## Descriptions",
-        f"Of {some(covered(table), 'item')}. {LENGTHS}",
-        grid(["view", "descriptions", "words", "characters", "prompt tokens", "completion tokens"], rows),
-        "How the answers ended (`finish_reason`; `length` is the token limit):",
-        matrix(values(table, "view", "finish_reason"), totals),
-        f"What was noticed in them (`flags`): {legend if flags else 'nothing'}.",
-        *([matrix(flags, totals)] if flags else []),
-        "### Who wrote them, and how",
-        grid(["captioner", "revision", "descriptions"], writers),
-        grid(["view", "prompt_id", "decoding", "descriptions"], asked),
-        "The prompts. `{media}` stands for “picture” or “video”; a video's prompt begins with its frames' times.",
-        grid(["view", "prompt"], prompts),
-    ]
-
-
-def _flags(shard: pa.Table) -> pa.Table:
-    """(view, flag), one row a flag."""
-    rows = shard.select(["view", "flags"]).combine_chunks()
-    views = rows["view"].take(pc.list_parent_indices(rows["flags"]))
-    return pa.table({"view": views, "flag": pc.list_flatten(rows["flags"])})
-
-
-def _licenses(items: Table) -> list[str]:
-    counts = values(items, "license")
+def _licenses(tables: dict[str, Table]) -> list[str]:
+    if "items" not in tables:
+        return ["## Licences", "Those of the corpora that it was packed from: see their cards."]
+    counts = values(tables["items"], "license")
     blank = f"The source states no licence for {some(counts['',], 'item')}: whether you may use it is yours to clear. "
     return [
         "## Licences",
@@ -265,7 +214,7 @@ def _provenance(tables: dict[str, Table]) -> list[str]:
     for stage in dict.fromkeys(table.manifest["stage"] for table in tables.values()):
         made = [table for table in tables.values() if table.manifest["stage"] == stage]
         manifest = made[0].manifest
-        settings = ([name, _shown(value)] for name, value in manifest["settings"].items() if name != "views")
+        settings = ([name, _shown(value)] for name, value in manifest["settings"].items() if name not in OWN_SECTION)
         tools = ", ".join(f"{tool} {version}" for tool, version in manifest["tools"].items())
         blocks += [
             f"Stage `{stage}` made {' and '.join(table.name for table in made)} with {plain(tools)}; settings "
@@ -276,5 +225,17 @@ def _provenance(tables: dict[str, Table]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return public(canonical_json(value))
     shown = (public(str(part).rstrip("/")) for part in (value if isinstance(value, list) else [value]))
     return f"{value:,}" if isinstance(value, int) else ", ".join(shown) or "none"
+
+
+def _reading(tables: dict[str, Table]) -> str:
+    text = READING.replace("{main}", main_table(tables))
+    if "training" not in tables:
+        return text + JOINING + PUBLISHING
+    manifest = tables["training"].manifest
+    joining = "" if "items" not in tables else JOINING if "items" in manifest["parents"] else JOINING_BUT_TRAINING
+    media = PIXELS if manifest["settings"].get("media") == "pixels" else REFERENCES
+    return text + joining + PACKED + PUBLISHING_PACKED.replace("{media}", media)

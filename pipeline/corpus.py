@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -198,19 +199,21 @@ def write_manifest(
     settings: dict[str, Any],
     fingerprint: str,
     tools: dict[str, str],
-    parents: Sequence[str],
+    parents: Mapping[str, Path],
     shards: list[dict[str, Any]],
     failures: list[dict[str, Any]],
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Close a table: its failures, then its manifest. `parents` are tables of this corpus that it was made from."""
+    """Close a table: its failures, then its manifest. `parents` are folders of tables that it was made from."""
     manifest = {
+        **extra,
         "schema_version": SCHEMA_VERSION,
         "table": name,
         "stage": stage,
         "settings": settings,
         "fingerprint": fingerprint,
         "tools": tools,
-        "parents": {parent: manifest_hash(corpus, parent) for parent in parents},
+        "parents": {name: file_hash(parent / MANIFEST) for name, parent in parents.items()},
         "rows": sum(shard["rows"] for shard in shards),
         "failures": len(failures),
         "shards": shards,

@@ -13,6 +13,9 @@ from pipeline.corpus import Table
 
 MAX_DISTINCT = 10_000  # values of a column of free text that are told apart
 
+_IN_WORD = np.ones(256, bool)  # by byte
+_IN_WORD[list(b" \t\n\f\r")] = False
+
 Counts = collections.Counter[tuple]
 
 
@@ -56,9 +59,33 @@ def spread(counts: dict[Any, int]) -> str:
 
 def lengths(table: Table, keys: list[str]) -> dict[tuple, tuple[str, str]]:
     """By the values of `keys`, words and characters as smallest / median / largest."""
-    words = numbers_by(table, keys, lambda shard: pc.count_substring_regex(shard["text"], r"\S+"))
+    words = numbers_by(table, keys, lambda shard: num_words(shard["text"]))
     characters = numbers_by(table, keys, lambda shard: pc.utf8_length(shard["text"]))
     return {key: (spread(words[key]), spread(characters[key])) for key in words}
+
+
+def num_words(texts: pa.ChunkedArray) -> pa.Array:
+    r"""How many runs of bytes that are no ASCII white space each text has: what the regex \S+ counts, but faster."""
+    if not len(texts):
+        return pa.array([], pa.int64())
+    joined = pa.concat_arrays(texts.chunks)
+    _, ends, content = joined.buffers()
+    offsets = np.frombuffer(ends, np.int32)[joined.offset : joined.offset + len(joined) + 1]
+    inside = _IN_WORD[np.frombuffer(content or b"", np.uint8)[offsets[0] : offsets[-1]]]
+    offsets = offsets - offsets[0]
+    begins = inside.copy()
+    begins[1:] &= ~inside[:-1]
+    heads = offsets[:-1][offsets[:-1] < offsets[1:]]
+    begins[heads] = inside[heads]  # whatever the text before ends in
+    seen = np.concatenate([[0], np.cumsum(begins)])
+    return pa.array(seen[offsets[1:]] - seen[offsets[:-1]])
+
+
+def flattened(shard: pa.Table, key: str, column: str) -> pa.Table:
+    """(key, element) of a column of lists, one row an element."""
+    rows = shard.select([key, column]).combine_chunks()
+    keys = rows[key].take(pc.list_parent_indices(rows[column]))
+    return pa.table({key: keys, column: pc.list_flatten(rows[column])})
 
 
 def covered(table: Table) -> int:

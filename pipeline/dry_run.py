@@ -29,17 +29,17 @@ def dry_run(ingest: Ingest, stage: Captions, options: argparse.Namespace, say: C
     with (
         tempfile.TemporaryDirectory(prefix="dry-run-") as folder,
         locked(Path(folder)),
-        choose.serving(stage.captioner, options, Path(folder), say) as captioner,
+        choose.serving(stage, options, Path(folder), say) as ready,
     ):
-        described = asyncio.run(_describe(captioner, stage, items, Path(folder), say))
+        described = asyncio.run(_describe(ready, items, Path(folder), say))
     say(f"dry run: {described} of {len(items)} items described; nothing was written")
     return 0 if described else 1
 
 
 async def _describe(
-    captioner: choose.Captioner, stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]
+    stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]
 ) -> int:
-    speaker = await captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
+    speaker = await stage.captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
     described = 0
     try:
         for item in items:

@@ -8,11 +8,12 @@ from typing import Any
 from pipeline.counting import Counts
 
 SHOWN_VALUES = 20
+JOINERS = "\u200c\u200d"  # not printable by themselves; emoji, Persian and the scripts of India are written with them
 
 
 def plain(text: str, limit: int | None = None) -> str:
     """Text as Markdown shows it literally, on one line: it cannot open a tag, a cell, a link or a heading."""
-    text = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
+    text = " ".join("".join(c if c.isprintable() or c.isspace() or c in JOINERS else "\ufffd" for c in text).split())
     if limit and len(text) > limit:
         text = f"{text[: limit - 1].rstrip()}…"
     # Within a word an underscore is literal as it stands, and file names stay readable.
@@ -53,9 +54,12 @@ def ranked(counts: Counts) -> list[tuple]:
     return rows
 
 
-def matrix(counts: Counts, totals: Counts) -> str:
-    """Counts of (view, value) as a table of views by values, each with its share of the view's total."""
+def matrix(counts: Counts, totals: Counts, head: str = "view") -> str:
+    """Counts of (view, value) as a table of views by values, each with its share of the view's total.
+
+    `head` names what stands where views do.
+    """
     columns = sorted({column for _, column in counts})
     shares = ([(counts[view, column], total) for column in columns] for (view,), total in totals.items())
     cells = ([f"{count:,} ({count / total:.1%})" if count else "0" for count, total in row] for row in shares)
-    return grid(["view", *columns], ([view, *row] for (view,), row in zip(totals, cells, strict=True)))
+    return grid([head, *columns], ([view, *row] for (view,), row in zip(totals, cells, strict=True)))

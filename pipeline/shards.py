@@ -154,7 +154,7 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
     joined: Grouped = {}
     for parent, rows in zip(parents[1:], loaded[1:], strict=True):
         _group(joined, parent, rows)
-    return ShardTask(loaded[0], joined, _joint(checksums), kept, retrying)
+    return ShardTask(index, loaded[0], joined, _joint(checksums), kept, retrying)
 
 
 def _group(grouped: Grouped, table: str, rows: Rows) -> None:

@@ -5,7 +5,7 @@ parents → rows of one shard, grouped by item → Worker → an Outcome an item
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from pipeline.identity import fingerprint
 from pipeline.runstate import Progress
@@ -58,6 +58,7 @@ class Outcome:
 class ShardTask:
     """One shard to be made: its parents' rows, their checksum, and what an earlier run made."""
 
+    index: int
     rows: Rows  # of the stage's first parent: an item each
     joined: Grouped  # the rows of its other parents
     parent_sha256: str  # of what it is made from
@@ -119,5 +120,22 @@ class Stage(Protocol):
     def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
         """What shard `index` is made from: the corpus that holds the parents, the parents, their shard's index."""
         return corpus, self.parents, index
+
+    def made_from(self, corpus: Path) -> dict[str, Path]:
+        """The folders of the tables that it is made from, by the names under which its manifest tells their hashes."""
+        return {parent: corpus / parent for parent in self.parents if parent != "plan"}
+
+    def notes(self, corpus: Path) -> dict[str, Any]:
+        """What the manifest of its first table tells besides; asked once all its shards are made."""
+        return {}
+
+    @property
+    def server(self) -> Any:
+        """The model on chat servers that it asks (an MllmCaptioner), or None."""
+        return None
+
+    def asking(self, server: Any) -> Self:
+        """The same stage, asking this server."""
+        return self
 
     async def open(self, run: Run, progress: Progress) -> Worker | ShardWorker: ...

@@ -21,6 +21,11 @@ OPTIONS = {
     "max_source_pixels": "--max-source-megapixels (in pixels)",
     "num_frames": "--frames",
     "revision": "the captioner's revision",
+    "translators": "--languages or --mt-model",
+    "back": "--round-trip or --back-model",
+    "encoders": "--quality-encoder",
+    "thresholds": "a rule's default threshold",
+    "corpora": "--corpus",
 }
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
@@ -115,7 +120,6 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     """Write the manifests of a stage whose shards are all made; nothing where they are there already."""
     sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
-    parents = tuple(parent for parent in stage.parents if parent != shards.PLAN)
     for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
         entries = [
             {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
@@ -127,9 +131,10 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
             settings=stage.settings(),
             fingerprint=stage.fingerprint,
             tools=tools(),
-            parents=parents,
+            parents=stage.made_from(corpus),
             shards=entries,
             failures=failures if table == stage.tables[0] else [],
+            extra=stage.notes(corpus) if table == stage.tables[0] else {},
         )
 
 

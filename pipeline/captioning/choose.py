@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
 from pipeline.captioning.client import Retries, environment_key, served_model
@@ -19,37 +20,46 @@ from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedde
 from pipeline.captioning.server import READY_WITHIN_S, VllmServer
 from pipeline.captioning.views import View
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.stage import Stage
 
 URL_VARIABLE = "LECCR_MLLM_URL"
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 Captioner = MllmCaptioner | EmbeddedCaptioner
+AnyStage = TypeVar("AnyStage", bound=Stage)
 Say = Callable[[str], None]
 
 
 def choose(options: argparse.Namespace, views: tuple[View, ...], say: Say) -> Captioner:
     """The captioner that the options ask for. One whose server is still to be started has no `urls` yet."""
-    from_environment = (url.strip() for url in os.environ.get(URL_VARIABLE, "").split(","))
-    urls = tuple(options.mllm_url or filter(None, from_environment))
-    source = "--mllm-url" if options.mllm_url else f"${URL_VARIABLE}"
     if options.captioner == "embedded" and (options.mllm_url or options.mllm):
         raise UsageError(
             "--captioner embedded asks no server: leave --mllm-url and --mllm out, or give --captioner vllm"
         )
     if options.captioner == "embedded":
         return _embedded(views, "--captioner embedded", say)
-    if urls:
-        model = asyncio.run(served_model(urls, options.mllm or "", environment_key().strip(), say))
-        say(f"captioner: {model} at {', '.join(urls)} ({source})")
-        return _mllm(options, urls, model)
-    if options.captioner == "vllm" or options.mllm:
-        model = options.mllm or DEFAULT_MODEL
-        say(f"captioner: {model} on a vLLM server of this run's own (no --mllm-url, no ${URL_VARIABLE})")
-        return _mllm(options, (), model)
+    if model := served(options, "captioner", options.captioner == "vllm", say):
+        return model
     if _cuda_device() and _has_vllm(options.vllm_python):
         say(f"captioner: {DEFAULT_MODEL} on a vLLM server of this run's own (a CUDA device and vLLM are here)")
         return _mllm(options, (), DEFAULT_MODEL)
     reason = f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM here"
     return _embedded(views, reason, say)
+
+
+def served(options: argparse.Namespace, role: str, needed: bool, say: Say) -> MllmCaptioner | None:
+    """The model on chat servers that the options name; where none is named, None, or the default one if `needed`."""
+    from_environment = (url.strip() for url in os.environ.get(URL_VARIABLE, "").split(","))
+    urls = tuple(options.mllm_url or filter(None, from_environment))
+    if urls:
+        source = "--mllm-url" if options.mllm_url else f"${URL_VARIABLE}"
+        model = asyncio.run(served_model(urls, options.mllm or "", environment_key().strip(), say))
+        say(f"{role}: {model} at {', '.join(urls)} ({source})")
+        return _mllm(options, urls, model)
+    if needed or options.mllm:
+        model = options.mllm or DEFAULT_MODEL
+        say(f"{role}: {model} on a vLLM server of this run's own (no --mllm-url, no ${URL_VARIABLE})")
+        return _mllm(options, (), model)
+    return None
 
 
 def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
@@ -97,12 +107,13 @@ def _has_vllm(python: str | None) -> bool:
 
 
 @contextlib.contextmanager
-def serving(captioner: Captioner, options: argparse.Namespace, corpus: Path, say: Say) -> Iterator[Captioner]:
-    """The captioner ready to be asked: where it has no server, one is started here and ended with the block."""
-    if isinstance(captioner, EmbeddedCaptioner) or captioner.urls:
-        yield captioner
+def serving(stage: AnyStage, options: argparse.Namespace, corpus: Path, say: Say) -> Iterator[AnyStage]:
+    """The stage ready to be worked: where its model has no server, one is started here and ended with the block."""
+    model = stage.server
+    if model is None or model.urls:
+        yield stage
         return
-    with VllmServer(captioner.name, corpus, python=options.vllm_python, args=options.vllm_args, say=say) as server:
+    with VllmServer(model.name, corpus, python=options.vllm_python, args=options.vllm_args, say=say) as server:
         # A server that is started again takes as long as it did at first; the one who starts it says when to give up.
-        retries = dataclasses.replace(captioner.retries, patience_s=max(captioner.retries.patience_s, READY_WITHIN_S))
-        yield dataclasses.replace(captioner, urls=(server.url,), retries=retries)
+        retries = dataclasses.replace(model.retries, patience_s=max(model.retries.patience_s, READY_WITHIN_S))
+        yield stage.asking(dataclasses.replace(model, urls=(server.url,), retries=retries))

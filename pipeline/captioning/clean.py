@@ -15,7 +15,7 @@ import re
 _OPENINGS = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok)\b[!,.:]*\s*)?"
     r"(?:(?:here(?:'s| is| are)|below (?:is|are)|the following (?:is|are))\b[^:.\n]{0,80}:\s*|"
-    r"(?:description|caption|answer|summary|objects|attributes|actions)\s*:\s*)",
+    r"(?:description|caption|translation|answer|summary|objects|attributes|actions)\s*:\s*)",
     re.IGNORECASE,
 )
 _CHATTER = re.compile(r"^(?:sure|certainly|of course|absolutely)\b[!,.:]+\s*", re.IGNORECASE)
@@ -46,8 +46,8 @@ def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
     text, changed = _without_markdown(text)
     if changed:
         flags.add("markdown")
-    shorter = _CLOSINGS.sub("", _CHATTER.sub("", _OPENINGS.sub("", text)))
-    if shorter and shorter != text:
+    shorter = without_remarks(text)
+    if shorter != text:
         flags.add("boilerplate")
         text = shorter[0].upper() + shorter[1:]
     text = " ".join(text.split())
@@ -65,6 +65,11 @@ def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
             flags.add("fragment")
         text = whole or text
     return text, tuple(sorted(flags))
+
+
+def without_remarks(text: str) -> str:
+    """The text without an opening or closing phrase that a model adds; as it is where nothing would be left."""
+    return _CLOSINGS.sub("", _CHATTER.sub("", _OPENINGS.sub("", text))) or text
 
 
 def _without_markdown(text: str) -> tuple[str, bool]:

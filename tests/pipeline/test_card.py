@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard
-from hypothesis import given
-from hypothesis import strategies as st
 
 import beam_runner
-from pipeline.card import CARD, SHEET, hub_license, size_category, write_card
-from pipeline.corpus import Table
-from pipeline.counting import counted, doubled, spread
+from pipeline.card import CARD, SHEET, write_card
 from pipeline.errors import UsageError
-from pipeline.markdown import plain, public
 from tests.pipeline.test_contact_sheet import SHARED, caption, description, item, picture, write_corpus
 
 HOSTILE = "a | b\n\n# big <script>alert(1)</script> [x](javascript:1) ![y](z) `code` **bold** &lt; $x$ \\| <b>"
@@ -173,24 +168,6 @@ def _share(count: int, total: int) -> str:
     return f"{count} ({count / total:.1%})"
 
 
-@given(st.dictionaries(st.integers(0, 5_000), st.integers(1, 9), min_size=1))
-def test_the_median_from_counts_is_that_of_the_values(counts):
-    assert spread(counts) == _naive([value for value, count in counts.items() for _ in range(count)])
-
-
-def test_copies_are_counted_over_shards(tmp_path):
-    hashes = ["aa", "bb", "aa", "cc", "dd", "dd", "aa"]
-    rows = [item(f"{i}.png", sha256=head.ljust(64, "0")) for i, head in enumerate(hashes)]
-    assert doubled(Table(write_corpus(tmp_path, items=[rows[:2], [], rows[2:]]), "items")) == (5, 2)
-
-
-def test_a_column_of_many_values_is_told_apart_up_to_a_limit(tmp_path):
-    rows = [item(f"{i}.png", source=f"by {i % 6}") for i in range(12)]
-    table = Table(write_corpus(tmp_path, items=[rows[:4], rows[4:]]), "items")
-    counts = counted(table, lambda shard: shard.select(["source"]), limit=4)
-    assert counts == {("by 0",): 2, ("by 1",): 2, ("by 2",): 2, ("by 3",): 2, ("(others)",): 4}
-
-
 def test_many_sources_are_cut_to_the_commonest(tmp_path):
     rows = [item(f"{i}.png", source=f"by {min(i, 40):02}") for i in range(50)]
     told = rows_of(card_of(write_corpus(tmp_path, items=[rows])), "source")
@@ -220,40 +197,6 @@ def test_texts_cannot_break_out_of_the_card(tmp_path):
         widths = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
     assert DatasetCard.load(corpus / CARD).data.pretty_name == "a#b <i> [c]"
-
-
-@given(st.text())
-def test_escaped_text_is_one_line_without_a_bare_mark(text):
-    shown = plain(text)
-    assert "\n" not in shown
-    assert "<" not in shown
-    bare = re.sub(r"\\[\\`*\[\]|~$_#]", "", shown)
-    assert not re.search(r"[\\`*\[\]|~$]", bare)
-
-
-@given(st.text(alphabet="ab _*|`<&\\#[~1\n"), st.integers(1, 40))
-def test_a_cut_never_leaves_half_an_escape(text, limit):
-    whole = " ".join(text.split())
-    cut = whole if len(whole) <= limit else f"{whole[: limit - 1].rstrip()}…"
-    assert plain(text, limit) == plain(cut)
-
-
-@pytest.mark.parametrize(
-    "message, shown",
-    [
-        ("/home/me/my photos/a b.jpg: there is no such file", "…/a b.jpg: there is no such file"),
-        ("cannot read '/srv/x/a.tar#offset=1&size=2'", "cannot read '…/a.tar#offset=1&size=2'"),
-        ("s3://bucket/folder/a.png: denied", "…/a.png: denied"),
-        ("GET https://user:key@host:8000/v1/a.jpg?X-Sig=secret failed", "GET …/a.jpg failed"),
-        ("~/models/tiny", "…/tiny"),
-        ("/data", "…/data"),
-        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
-        ("image/jpeg and/or 1 / 2", "image/jpeg and/or 1 / 2"),
-        ("https://host", "…/host"),
-    ],
-)
-def test_no_folder_host_or_key_is_published(message, shown):
-    assert public(message) == shown
 
 
 def test_no_path_of_the_machine_is_in_the_card(tmp_path):
@@ -292,23 +235,6 @@ def test_the_card_says_loudly_when_no_llm_wrote_it(tmp_path):
         assert "tokens" not in "".join(card.split("## Descriptions")[1].split("\n\n")[2])
 
 
-@pytest.mark.parametrize(
-    "licences, wanted",
-    [
-        (["CC BY 2.0"], "cc-by-2.0"),
-        (["CC0"], "cc0-1.0"),
-        (["cc-by-sa-4.0"], "cc-by-sa-4.0"),
-        (["Attribution <http://creativecommons.org/licenses/by/4.0/>"], "cc-by-4.0"),
-        (["http://creativecommons.org/licenses/by-sa/2.0/"], "other"),  # an id that the Hub does not have
-        (["CC BY 2.0", "CC0"], "other"),
-        ([""], "other"),
-        ([], "other"),
-    ],
-)
-def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, wanted):
-    assert hub_license(licences) == wanted
-
-
 def test_unknown_licences_are_counted_and_left_to_the_user(tmp_path):
     rows = [item(f"{i}.png", license="" if i < 2 else "CC BY 2.0") for i in range(5)]
     card = card_of(write_corpus(tmp_path / "some", items=[rows]))
@@ -317,14 +243,6 @@ def test_unknown_licences_are_counted_and_left_to_the_user(tmp_path):
     known = card_of(write_corpus(tmp_path / "known", items=[rows[2:]]))
     assert "yours to clear" not in known
     assert "license: cc-by-2.0\n" in known
-
-
-@pytest.mark.parametrize(
-    "rows, category",
-    [(0, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (10_000_000, "10M<n<100M"), (99_999, "10K<n<100K")],
-)
-def test_size_categories_are_the_hubs(rows, category):
-    assert size_category(rows) == category
 
 
 def test_a_real_run_over_videos_leaves_a_card(tmp_path):

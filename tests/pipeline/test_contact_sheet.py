@@ -62,7 +62,7 @@ def write_corpus(
             settings=described if table == "descriptions" else {"inputs": ["/home/me/photos"], "shard_size": 1000},
             fingerprint="0123456789abcdef",
             tools={"python": "3.11", "pyarrow": "25"},
-            parents=[],
+            parents={},
             shards=entries,
             failures=(failures or {}).get(table, []),
         )

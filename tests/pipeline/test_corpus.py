@@ -36,7 +36,7 @@ def write_table(corpus, shards):
         settings={},
         fingerprint="f",
         tools={},
-        parents=[],
+        parents={},
         shards=entries,
         failures=[{"id": "ü", "error": "unreadable"}],
     )

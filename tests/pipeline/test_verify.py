@@ -7,9 +7,14 @@ import pyarrow as pa
 import pytest
 
 import beam_runner
-from pipeline.corpus import Table, write_shard
+from pipeline.corpus import Table, read_json, write_json, write_shard
+from pipeline.identity import file_hash
+from pipeline.verify import verify as verified
 from tests.conftest import make_photos
 from tests.loopback import Loopback
+from tests.pipeline.test_contact_sheet import caption, description, item, write_corpus
+from tests.pipeline.test_quality_report import translation, write_translations
+from tests.pipeline.test_training_report import training, write_training
 from tests.test_beam_runner import ended
 
 
@@ -118,3 +123,89 @@ def test_rows_that_are_wrong_under_right_checksums(verify, corpus, change, told)
     result = verify()
     assert result.status == 1
     assert "descriptions/part-00001-of-00003.arrow" in result.err and told in result.err
+
+
+def translated(folder, texts, **changed):
+    """Two items in two shards, with a caption and a description of each; `texts` are the ids of those translated."""
+    corpus = write_corpus(
+        folder / "corpus",
+        items=[[item("a.png")], [item("b.png")]],
+        captions=[[caption("a.png", "A cat.")], [caption("b.png", "A dog.")]],
+        descriptions=[[description("a.png", "A cat sits.")], [description("b.png", "A dog runs.")]],
+    )
+    rows = [[translation(text, **changed) for text in shard] for shard in texts]
+    return write_translations(corpus, rows)
+
+
+@pytest.mark.parametrize(
+    "source, texts",
+    [
+        ("captions", [["a.png#en#0"], ["b.png#en#0"]]),
+        ("descriptions", [["a.png#short"], []]),
+    ],
+)
+def test_translations_of_texts_that_are_there(tmp_path, source, texts):
+    good, wrong = verified(translated(tmp_path, texts, source_table=source))
+    assert not wrong
+    assert any(line.startswith(f"translations: {sum(map(len, texts))} rows in 2 shards") for line in good)
+
+
+@pytest.mark.parametrize(
+    "source, texts, told",
+    [
+        ("captions", [["a.png#en#0", "a.png#en#7"], []], "1 translations of texts that captions shard 0"),
+        ("captions", [["a.png#short"], []], "1 translations of texts that captions shard 0"),
+        ("descriptions", [["a.png#en#0", "a.png#detail"], []], "2 translations of texts that descriptions shard 0"),
+        ("captions", [[], ["a.png#en#0"]], "1 rows of items that items shard 1"),
+        ("captions", [["a.png#en#0", "a.png#en#0"], []], "the same caption_id and target_language"),
+        (
+            "../captions",
+            [["a.png#en#0"], []],
+            "names ../captions as a source of texts: wanted captions or descriptions",
+        ),
+    ],
+)
+def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, told):
+    _, wrong = verified(translated(tmp_path, texts, source_table=source))
+    assert len(wrong) == 1
+    assert wrong[0].startswith("translations/part-0000") and told in wrong[0] and "run --stage translate" in wrong[0]
+
+
+def test_translations_where_the_source_is_damaged(tmp_path):
+    corpus = translated(tmp_path, [["a.png#en#0"], []])
+    Table(corpus, "captions").shard_path(0).write_bytes(b"x")
+    _, wrong = verified(corpus)
+    assert [line.split(" ")[0] for line in wrong] == ["captions/part-00000-of-00002.arrow"]
+
+
+def test_translations_where_the_source_has_other_columns(tmp_path):
+    corpus = translated(tmp_path, [["a.png#en#0"], []])
+    table = Table(corpus, "captions")
+    table.manifest["shards"][0] = write_shard(table.shard_path(0), pa.table({"other": ["x"]}))
+    write_json(table.folder / "manifest.json", table.manifest)
+    _, wrong = verified(corpus)
+    assert "captions/part-00000-of-00002.arrow has other columns" in wrong[0]
+    assert wrong[1:] == ["translations was made from another captions than lies here now: run --stage translate again"]
+
+
+def test_what_is_packed_from_other_corpora_needs_none_of_them(tmp_path):
+    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})]])
+    path = corpus / "training" / "manifest.json"
+    write_json(path, read_json(path) | {"parents": {"first/items": "0" * 64, "second/captions": "0" * 64}})
+    assert verified(corpus) == (["training: 1 rows in 1 shards, no failures"], [])
+    # Beside items of its own, where the shards are not the same.
+    write_corpus(corpus, items=[[item("a.png")], [item("b.png")]])
+    assert not verified(corpus)[1]
+
+
+def test_an_item_packed_twice(tmp_path):
+    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})] * 2])
+    assert "rows with the same item_id" in verified(corpus)[1][0]
+
+
+def test_training_rows_of_strange_items_where_it_was_packed_from_items_beside_it(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", items=[[item("a.png")]])
+    write_training(corpus, [[training("b.png", {"en": "text"})]])
+    path = corpus / "training" / "manifest.json"
+    write_json(path, read_json(path) | {"parents": {"items": file_hash(corpus / "items" / "manifest.json")}})
+    assert "1 rows of items that items shard 0" in verified(corpus)[1][0]

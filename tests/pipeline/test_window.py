@@ -69,6 +69,17 @@ class FakeStage(Stage):
         self.left_at_close = self.under_way
 
 
+@dataclasses.dataclass
+class FakeShardStage(FakeStage):
+    """The same, a whole shard at a time."""
+
+    shards: list[list[str]] = dataclasses.field(default_factory=list)
+
+    async def shard(self, task):
+        self.shards.append([row["item_id"] for row in task.rows])
+        return [await self.item(row, {}, task.kept.get(row["item_id"], {}), task.retrying) for row in task.rows]
+
+
 @pytest.fixture(autouse=True)
 def quiet_loop(caplog):
     """asyncio has nothing to complain about: no task lost, no exception that nobody asked for."""
@@ -166,6 +177,19 @@ def test_items_start_in_order_within_the_bound_and_come_out_in_order_of_the_plan
     assert stage.most == 7
     for index in range(5):
         assert texts(run, index, made[index]) == [f"{index}-{number}" for number in range(20)]
+
+
+def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
+    async def work(_name):
+        await asyncio.sleep(0.005)
+
+    run, stage = plan(5, 4, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1)), FakeShardStage(work, ahead=2)
+    engine = started(run, stage)
+    made = [future.result(10) for future in [engine.submit(index)[1] for index in range(5)]]
+    assert stage.shards == [[row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)]
+    assert stage.most == 2
+    assert [texts(run, index, made[index]) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
+    assert [sidecar["failures"][0]["id"] for sidecar in made if sidecar["failures"]] == ["1-1x"]
 
 
 def test_a_shard_that_is_current_is_not_made_again_and_one_with_failures_is_when_asked_for(plan, started):

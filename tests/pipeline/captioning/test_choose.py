@@ -11,6 +11,7 @@ from pipeline.captioning.choose import DEFAULT_MODEL, URL_VARIABLE, choose, serv
 from pipeline.captioning.client import KEY_VARIABLE
 from pipeline.captioning.server import READY_WITHIN_S
 from pipeline.captioning.views import parse_views
+from pipeline.captions import Captions
 from pipeline.errors import EnvironmentTrouble, UsageError
 from tests.loopback import Loopback
 from tests.pipeline.captioning.test_server import Fake, healthy
@@ -127,13 +128,13 @@ def test_a_local_model_is_told_from_another_by_its_files(tmp_path):
 
 def test_serving_starts_a_server_only_for_a_captioner_that_has_none(tmp_path):
     fake = Fake(tmp_path / "fake")
-    own = MllmCaptioner((), "tiny")
-    with serving(own, parsed("--vllm-python", fake.python), fake.corpus, fake.said.append) as captioner:
-        assert healthy(captioner.urls[0])
-        assert captioner.name == "tiny"
-        assert captioner.retries.patience_s >= READY_WITHIN_S  # as long as a server takes to be started again
+    own = Captions(MllmCaptioner((), "tiny"), ())
+    with serving(own, parsed("--vllm-python", fake.python), fake.corpus, fake.said.append) as stage:
+        assert healthy(stage.server.urls[0])
+        assert stage.server.name == "tiny"
+        assert stage.server.retries.patience_s >= READY_WITHIN_S  # as long as a server takes to be started again
     assert fake.left() == []
     for ready in (MllmCaptioner(("http://host/v1",), "tiny"), EmbeddedCaptioner("embedded:x", "1")):
-        with serving(ready, parsed(), fake.corpus, fake.said.append) as captioner:
-            assert captioner is ready
+        with serving(Captions(ready, ()), parsed(), fake.corpus, fake.said.append) as stage:
+            assert stage.captioner is ready
     assert len(fake.starts()) == 1

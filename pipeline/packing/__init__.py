@@ -1,0 +1,1 @@
+"""What `--stage pack` is made of: filters of pairs, the check for leaks, contents shared by corpora, texts, pixels."""

@@ -1,0 +1,144 @@
+"""What a pair's form tells without knowing what it means: copied, looping, broken off, framed by chatter."""
+
+import re
+from collections.abc import Sequence
+
+from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, letters, usual_ratio
+
+LOOP_WORDS = 40  # the longest phrase whose repetition is looked for
+SAID_TWICE = 2  # a single word said twice on end is emphasis or a name (pom-pom), more is a loop
+COPIED_RUN = {False: 2, True: 4}  # words, or characters where a language has no spaces, on end
+
+_WORD = re.compile(r"[^\W_]+")
+_ENDS = ".!?…。！？؟।։።"
+_CLOSERS = "\"'”’»)]}』」）"
+_OPENERS = "\"'“‘„«»『「"
+_UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
+_FULL_LENGTH = 0.8  # of what is usual: a text of this length is not held to be broken off for its missing full stop
+
+# No sentence ends in these.
+_DANGLING = {
+    "cs": "a aby do i je jeho její k ke které který která na nebo o od po pod pro před přes s se u v ve z za ze že",
+    "de": "am auf aus bei beim das dem den der des die ein eine einem einen einer eines für im in mit oder ohne sich "
+    "sind über um und unter vom von vor während wird zum zur zwischen",
+    "en": "a an and are as at by for from his in into is of on or that the their to which while with",
+    "es": "a al con de del el en es la las los o para por que se sin su sus un una y",
+    "fr": "à au aux avec dans de des du en est et la le les leur ou par pour qui sa ses son sur un une",
+    "it": "a al alla che con da dal del della di e è i il in la le lo nel per su un una",
+    "nl": "aan de die door een en het in met of op te tot uit van voor",
+    "pl": "a do i jest która które który na o od po przed przez przy w we z za ze że",
+    "pt": "a ao as com da das de do dos e é em na nas no nos o os ou para por que se sem sua seu um uma",
+    "ru": "а без в во для до за и из к на о от по под при с со у что",
+}
+_DANGLING_WORDS = {language: frozenset(words.split()) for language, words in _DANGLING.items()}
+
+_CHATTER = re.compile(
+    r"""
+    ^\W*(?:sure|certainly|of\s+course|absolutely|okay|ok|natürlich|gerne|bien\s+sûr|jistě|claro|por\s+supuesto|
+        certamente|natuurlijk|oczywiście|конечно|当然|好的|もちろん)\s*[!,.:。！，：]+
+  | ^\W*(?:(?:here|below|the\s+following|this)(?:'s|’s|\s+is|\s+are)\s[^:\n]{0,80}|hier\s+ist\s+[^:\n]{0,60}|
+        voici\s+[^:\n]{0,60}|(?:zde|tady)\s+je\s+[^:\n]{0,60}|aqu[ií]\s+está\s+[^:\n]{0,60}|ecco\s+[^:\n]{0,60}|
+        以下是[^：:\n]{0,40}|вот\s+[^:\n]{0,60})[:：]
+  | ^\W*(?:the\s+)?(?:translation|translated(?:\s+\w+)?|output|answer|übersetzung|traduction|překlad|tradução|
+        traducción|traduzione|vertaling|tłumaczenie|перевод|译文|翻译|翻訳|訳)(?:\s+(?:in|to|into|auf|en|do|em|para)\s
+        [^:\n]{0,30}|\s*\([^)\n]{0,30}\))?\s*[*]*[:：]
+  | ^\W*(?:english|german|french|czech|portuguese|spanish|italian|dutch|polish|russian|chinese|japanese|deutsch|
+        français|čeština|česky|português|español|italiano|nederlands|polski|русский|中文|日本語)\s*[*]*[:：]
+  | [(\[（]\s*(?:note|translator|translation|literal(?:ly)?|anmerkung|remarque|note\s+du|poznámka|nota|注)\b[^)\]）]*
+        (?:[)\]）]|$)
+  | (?:\n|(?<=[.!?。！？]))\s*(?:note|anmerkung|remarque|poznámka|nota|explanation)\s*:.*$
+  | (?:let\s+me\s+know|feel\s+free|i\s+hope\s+this|please\s+note)\b[^.!?]*[.!?]*
+  | \b(?:as\s+an\s+ai\b|as\s+a\s+language\s+model|i(?:'m|’m|\s+am)\s+(?:sorry|unable)|i\s+can(?:'t|’t|not)\s+
+        (?:translate|help|assist|provide))[^.!?]*[.!?]*
+  | </?\w+>|\*\*|```
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
+
+
+def units(text: str, tag: str) -> list[str]:
+    """The words of a text in lower case; its characters where the language is written without spaces."""
+    words = _WORD.findall(text.lower())
+    return list("".join(words)) if base(tag) in UNSEGMENTED else words
+
+
+def size(text: str) -> int:
+    """Letters and digits."""
+    return sum(map(str.isalnum, text))
+
+
+def length_ratio(source: str, text: str, source_tag: str, tag: str) -> float:
+    """Letters and digits of the text to those of the source, over what is usual for the languages: 1 is usual.
+
+    0 for a text without any; a source without any counts as one.
+    """
+    return size(text) / max(size(source), 1) / usual_ratio(source_tag, tag)
+
+
+def copied(source: str, text: str, source_tag: str, tag: str) -> float | None:
+    """Share of the text, in letters and digits, that stands in the source: runs of two words, or of four characters.
+
+    None within one language, and for texts so short that both sides may rightly be equal ("Taxi.").
+    """
+    if base(source_tag) == base(tag) or len(letters(text)) < MIN_LETTERS:
+        return None
+    theirs, ours = units(source, tag), units(text, tag)
+    run = min(COPIED_RUN[base(tag) in UNSEGMENTED], len(ours))
+    known = {tuple(theirs[start : start + run]) for start in range(len(theirs) - run + 1)}
+    covered = [False] * len(ours)
+    for start in range(len(ours) - run + 1):
+        if tuple(ours[start : start + run]) in known:
+            covered[start : start + run] = [True] * run
+    total = sum(map(len, ours))
+    return sum(len(unit) for unit, is_copied in zip(ours, covered, strict=True) if is_copied) / total if total else None
+
+
+def repeated_share(words: Sequence[str]) -> float:
+    """Share of the words that repeat, on end, the phrase of up to LOOP_WORDS words before them."""
+    repeats = [False] * len(words)
+    for period in range(1, min(LOOP_WORDS, len(words) // 2) + 1):
+        run = 0
+        for place in range(period, len(words) + 1):
+            if place < len(words) and words[place] == words[place - period]:
+                run += 1
+                continue
+            if run >= max(period, SAID_TWICE):
+                repeats[place - run : place] = [True] * run
+            run = 0
+    return sum(repeats) / len(words) if words else 0.0
+
+
+def repetition(source: str, text: str, source_tag: str, tag: str) -> float:
+    """Share of the text's words that only repeat a phrase before them, less that of the source."""
+    ours, theirs = repeated_share(units(text, tag)), repeated_share(units(source, source_tag))
+    return max(0.0, ours - theirs)
+
+
+def complete(source: str, text: str, tag: str, finished: bool, ratio: float) -> float:
+    """0 where the text breaks off, 1 where it does not; between them, how much of the usual length a text has that
+    lacks the full stop of its source. A comma, an article or a conjunction at the end breaks off too.
+    """
+    if not finished or not text.strip():
+        return 0.0
+    source_end, end = source.strip().rstrip(_CLOSERS)[-1:], text.strip().rstrip(_CLOSERS)[-1:]
+    if (end and end in _ENDS) or base(tag) in _UNPUNCTUATED or not source_end or source_end not in _ENDS:
+        return 1.0
+    words = units(text, tag)
+    if end in ",;-–—、，" or (words and words[-1] in _DANGLING_WORDS.get(base(tag), ())):
+        return 0.0
+    return min(1.0, ratio / _FULL_LENGTH)
+
+
+def boilerplate(source: str, text: str) -> float:
+    """Share of the text that is chatter: announcements, notes, marks, brackets or quotes where the source has none."""
+    if not text.strip():
+        return 0.0
+    spans = [] if _CHATTER.search(source) else [match.span() for match in _CHATTER.finditer(text)]
+    if not _BRACKETS.search(source):
+        spans += [match.span() for match in _BRACKETS.finditer(text)]
+    chatter = set().union(*(range(*span) for span in spans))
+    inner = text.strip()
+    if len(inner) > 1 and inner[0] in _OPENERS and inner[-1] in _CLOSERS and source.strip()[:1] not in _OPENERS:
+        chatter |= {text.index(inner[0]), text.rindex(inner[-1])}
+    return len(chatter) / len(text)

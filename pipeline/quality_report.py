@@ -1,0 +1,226 @@
+"""What a card says of translations, a language at a time: how good they are, what fell to which rule, who made them.
+
+    table `translations` → surveyed, shard by shard → sections, and the figure of pipeline.quality_chart
+
+Dropped is what a rule flagged under the thresholds of the run: `pack` and training may read others.
+"""
+
+import collections
+import dataclasses
+import heapq
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.corpus import Table
+from pipeline.counting import Counts, covered, lengths, values
+from pipeline.markdown import grid, matrix, plain, public, some
+from pipeline.text_report import LENGTHS
+
+EXAMPLES, EXAMPLE_CHARACTERS = 10, 200
+STEPS = 10_000  # scores are stored with four decimals: every quality is told apart, whatever their number
+RULES = {
+    "empty": "there is no text",
+    "wrong_language": "`language`, the confidence that it is in the target language, is below its threshold",
+    "wrong_script": "`script`, the share of letters in a script of the language, is below its threshold",
+    "too_short": "`length_ratio` (1 is usual for the pair of languages) is below its threshold",
+    "too_long": "`length_ratio` is above its threshold",
+    "copied": "`copied`, the share that stands in the source, is above its threshold",
+    "repeated": "`repetition`, the share of words that only repeat a phrase before them, is above its threshold",
+    "numbers": "`numbers`, the share of numbers that both sides have, is below its threshold",
+    "cut_off": "`complete` is below its threshold: the text breaks off",
+    "boilerplate": "`boilerplate`, the share that is chatter, is above its threshold",
+    "meaning": "`meaning`, the cosine of the two sentence vectors, is below its threshold",
+    "round_trip": "`round_trip`, chrF of the source and the text translated back, is below its threshold",
+    "refusal": "the description that was translated was declined by its model",
+    "low_quality": "`quality` is below its threshold",
+}
+NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?\s?commercial", re.IGNORECASE)
+
+
+@dataclasses.dataclass
+class Survey:
+    """The pairs of one target language, in memory that does not grow with their number."""
+
+    pairs: int = 0
+    kept: int = 0  # no rule flagged them
+    rules: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    steps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, STEPS + 1), np.int64))
+    best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    worst: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def add(self, rows: pa.Table) -> None:
+        """Count rows of `translations`, all of this language."""
+        rows = rows.append_column("kept", pc.equal(pc.list_value_length(rows["flags"]), 0))
+        rows = rows.append_column("quality", pc.struct_field(rows["scores"], "quality"))
+        self.pairs += rows.num_rows
+        self.kept += pc.sum(rows["kept"]).as_py()
+        self.rules.update(pc.list_flatten(rows["flags"]).to_pylist())
+        rows = rows.filter(pc.is_finite(rows["quality"]))
+        step = np.clip(np.rint(rows["quality"].to_numpy().astype(np.float64) * STEPS).astype(np.int64), 0, STEPS)
+        kept = rows["kept"].to_numpy()
+        for index, chosen in enumerate((~kept, kept)):
+            self.steps[index] += np.bincount(step[chosen], minlength=STEPS + 1)
+        self.best = heapq.nsmallest(EXAMPLES, [*self.best, *_first(rows, "descending")], key=_from_best)
+        self.worst = heapq.nsmallest(EXAMPLES, [*self.worst, *_first(rows, "ascending")], key=_from_worst)
+
+    @property
+    def measured(self) -> int:
+        """Pairs that have a `quality`."""
+        return int(self.steps.sum())
+
+    @property
+    def mean(self) -> float:
+        return float((self.steps.sum(0) * np.arange(STEPS + 1)).sum() / max(1, self.measured) / STEPS)
+
+    @property
+    def median(self) -> float:
+        """Of two in the middle, the lower."""
+        return int(np.searchsorted(2 * np.cumsum(self.steps.sum(0)), max(1, self.measured))) / STEPS
+
+    def histogram(self, bins: int) -> tuple[list[int], list[int]]:
+        """(kept, dropped) pairs by quality, in bins of the same width over [0, 1]; the last one holds 1 too."""
+        width = STEPS // bins
+        whole = self.steps[:, :STEPS].reshape(2, bins, width).sum(2)
+        whole[:, -1] += self.steps[:, STEPS]
+        return whole[1].tolist(), whole[0].tolist()
+
+
+def _first(rows: pa.Table, order: str) -> list[dict[str, Any]]:
+    if not rows.num_rows:
+        return []
+    keys = [("quality", order), ("caption_id", "ascending")]
+    chosen = pc.select_k_unstable(rows.select(["quality", "caption_id"]), min(EXAMPLES, rows.num_rows), sort_keys=keys)
+    return rows.select(["caption_id", "source_text", "text", "quality", "flags"]).take(chosen).to_pylist()
+
+
+def _from_best(row: dict[str, Any]) -> tuple[float, str]:
+    return -row["quality"], row["caption_id"]
+
+
+def _from_worst(row: dict[str, Any]) -> tuple[float, str]:
+    return row["quality"], row["caption_id"]
+
+
+def surveyed(table: Table) -> dict[str, Survey]:
+    """A survey by target language, in the order of the tags. Reads every shard once."""
+    found: dict[str, Survey] = {}
+    for index in range(table.num_shards):
+        shard = table.shard(index).select(["caption_id", "target_language", "source_text", "text", "scores", "flags"])
+        for language in pc.unique(shard["target_language"]).to_pylist():
+            rows = shard.filter(pc.equal(shard["target_language"], language))
+            found.setdefault(language, Survey()).add(rows)
+    return dict(sorted(found.items()))
+
+
+def translations_section(table: Table, surveys: Mapping[str, Survey], figure: str) -> list[str]:
+    """Blocks of Markdown. `figure` is the name of the histograms' file."""
+    if not surveys:
+        return ["## Translations", "None could be made: see the failures."]
+    settings = table.manifest["settings"]
+    thresholds = settings.get("thresholds", {})
+    sources = sorted(name for (name,) in values(table, "source_table"))
+    return [
+        "## Translations",
+        f"Of {some(covered(table), 'item')}, from {' and '.join(sources)}. Every pair has its scores, and nothing "
+        f"is deleted: *dropped* is what a rule flagged, and what to do about it is for training to decide. {LENGTHS}",
+        _overview(table, surveys),
+        f"![How many pairs of each language have which quality, kept and dropped]({figure})",
+        "What the rules dropped, and the share of the language's pairs. A pair may fall to several rules.",
+        dropped_by_rule({language: survey.pairs for language, survey in surveys.items()}, _fallen(surveys)),
+        legend({rule for survey in surveys.values() for rule in survey.rules}),
+        *(["The thresholds:", threshold_grid(thresholds)] if thresholds else []),
+        "### Who translated, and how",
+        _translators(table, settings),
+        *notices(settings.get("translators", {})),
+        "### The best and the worst of them",
+        "By `quality`, then by `caption_id`.",
+        *(block for language, survey in surveys.items() for block in _examples(language, survey)),
+    ]
+
+
+def _overview(table: Table, surveys: Mapping[str, Survey]) -> str:
+    origins: dict[str, list[str]] = {}
+    for source, target in sorted(values(table, "source_language", "target_language")):
+        origins.setdefault(target, []).append(source)
+    measures, rows = lengths(table, ["target_language"]), []
+    for language, survey in surveys.items():
+        shares = [f"{count:,} ({count / survey.pairs:.1%})" for count in (survey.kept, survey.pairs - survey.kept)]
+        quality = [f"{survey.mean:.3f}", f"{survey.median:.3f}"] if survey.measured else ["not measured"] * 2
+        rows.append([language, ", ".join(origins[language]), survey.pairs, *shares, *quality, *measures[language,]])
+    head = ["language", "from", "pairs", "kept", "dropped", "mean quality", "median quality", "words", "characters"]
+    return grid(head, rows)
+
+
+def _fallen(surveys: Mapping[str, Survey]) -> dict[str, dict[str, int]]:
+    return {language: dict(survey.rules) for language, survey in surveys.items()}
+
+
+def dropped_by_rule(pairs: Mapping[str, int], fallen: Mapping[str, Mapping[str, int]]) -> str:
+    """Languages by rules: how many of a language's `pairs` fell to each rule."""
+    counts = {(language, rule): n for language, rules in fallen.items() for rule, n in rules.items() if n}
+    totals = Counts({(language,): count for language, count in pairs.items() if count})
+    return matrix(Counts(counts), totals, "language") if counts else "None was dropped."
+
+
+def legend(rules: set[str]) -> str:
+    """What those rules mean that a card names."""
+    told = [f"**{rule}**: {meaning}" for rule, meaning in RULES.items() if rule in rules]
+    return f"{'; '.join(told)}." if told else "All pairs passed."
+
+
+def threshold_grid(thresholds: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Languages by rules: at which score a rule drops a pair."""
+    rules = sorted({rule for own in thresholds.values() for rule in own})
+    shown = ([language, *(_threshold(own, rule) for rule in rules)] for language, own in sorted(thresholds.items()))
+    return grid(["language", *rules], shown)
+
+
+def _threshold(own: Mapping[str, float | None], rule: str) -> str:
+    value = own.get(rule)
+    return f"{value:g}" if value is not None else "off" if rule in own else ""
+
+
+def _translators(table: Table, settings: Mapping[str, Any]) -> str:
+    licenses = {language: made.get("license", "") for language, made in settings.get("translators", {}).items()}
+    encoders, back, rows = settings.get("encoders", {}), settings.get("back", {}), []
+    for key, count in sorted(values(table, "target_language", "translator", "revision", "decoding").items()):
+        language, translator, revision, decoding = key
+        license = licenses.get(language) or "not stated"
+        encoder = public(encoders.get(language) or "not measured")
+        returned = public(back[language]["name"]) if language in back else ""
+        rows.append([language, public(translator), public(revision), license, decoding, encoder, returned, count])
+    head = ["language", "translator", "revision", "licence", "decoding", "meaning measured by", "translated back by"]
+    return grid([*head, "pairs"], rows)
+
+
+def notices(translators: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A notice for every model whose licence forbids commercial use."""
+    languages: dict[tuple[str, str], list[str]] = {}
+    for language, made in sorted(translators.items()):
+        if NON_COMMERCIAL.search(made.get("license", "")):
+            languages.setdefault((made["name"], made["license"]), []).append(language)
+    return [
+        f"> [!WARNING]\n> **Not for commercial use.** The translations into {plain(', '.join(into))} were made by "
+        f"{plain(public(name))}, whose licence is {plain(license)}: read its terms before you use them or a model that "
+        "was trained on them."
+        for (name, license), into in languages.items()
+    ]
+
+
+def _examples(language: str, survey: Survey) -> list[str]:
+    if not survey.measured:
+        return [f"#### {plain(language)}", "Their quality was not measured."]
+    blocks = [f"#### {plain(language)}"]
+    for title, rows in (("Best", survey.best), ("Worst", survey.worst)):
+        shown = ([row["source_text"], _text(row), f"{row['quality']:.3f}", ", ".join(row["flags"])] for row in rows)
+        blocks += [f"{title}:", grid(["source", "translation", "quality", "flags"], shown, EXAMPLE_CHARACTERS)]
+    return blocks
+
+
+def _text(row: dict[str, Any]) -> str:
+    return row["text"] if row["text"].strip() else "(empty)"

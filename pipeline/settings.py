@@ -1,0 +1,150 @@
+"""Stages as the options ask for them: settings resolved, defaults taken from the corpus where it was begun already."""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline import corpus as corpora
+from pipeline.captioning import choose
+from pipeline.captioning.captioners import Look
+from pipeline.captioning.views import parse_views
+from pipeline.captions import Captions
+from pipeline.counting import values
+from pipeline.errors import UsageError
+from pipeline.ingest import Ingest
+from pipeline.media import Limits
+from pipeline.options import INGEST_DEFAULTS
+from pipeline.pack import Pack
+from pipeline.packing.filters import read_filters
+from pipeline.quality.similarity import resolve_encoders
+from pipeline.runstate import state_folder
+from pipeline.translate import Translate
+from pipeline.translation.choose import choose as choose_translators
+from pipeline.translation.engines import Translator
+from pipeline.translation.llm import LlmTranslator
+from pipeline.translation.tags import check_language
+
+Say = Callable[[str], None]
+
+
+def ingest_stage(options: argparse.Namespace, corpus: Path) -> Ingest:
+    """Stage ingest by the options given; those not given are as the corpus was begun, else the defaults."""
+    stored = corpora.read_json(state_folder(corpus) / "ingest" / "settings.json")
+    if stored is None and corpora.complete(corpus, "items"):
+        stored = corpora.Table(corpus, "items").manifest["settings"]
+    strict = options.stage == "ingest" or options.overwrite
+    given = {name: getattr(options, name) for name in INGEST_DEFAULTS if getattr(options, name) is not None}
+    values = {**INGEST_DEFAULTS, **given}
+    settings = {
+        "inputs": tuple(_normal(text) for text in values["input"]),
+        "source": values["source"],
+        "split": values["split"],
+        "caption_language": values["caption_language"],
+        "license": values["license"],
+        "limit": values["limit"],
+        "shard_size": values["shard_size"],
+        "max_source_pixels": int(values["max_source_megapixels"] * 1_000_000),
+    }
+    option_of = {"inputs": "input", "max_source_pixels": "max_source_megapixels"}
+    if stored is not None and not (strict and given):
+        for name in settings:
+            if option_of.get(name, name) not in given:
+                settings[name] = tuple(stored[name]) if name == "inputs" else stored[name]
+    return Ingest(**settings)
+
+
+def _normal(text: str) -> str:
+    """An input by one name wherever the command is typed: local paths are made absolute."""
+    return text if "://" in text else os.path.abspath(Path(text).expanduser())  # noqa: PTH100 - follows no link
+
+
+def captions_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Captions:
+    views = parse_views(options.views)
+    captioner = choose.choose(options, views, say)
+    limits = Limits(max_source_pixels=ingest_stage(options, corpus).max_source_pixels)
+    return Captions(captioner, views, Look(options.max_pixels, options.frames, limits))
+
+
+def translate_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Translate:
+    if not options.languages:
+        raise UsageError("--stage translate: got no --languages, wanted target languages, for example de,fr,cs")
+    source = check_language(options.source_language, "--source-language")
+    targets = sorted({check_language(tag, "--languages") for tag in _listed(options.languages)})
+    if source in targets:
+        raise UsageError(f"--languages: got {source}, which is the language translated from: leave it out")
+    text = _texts(options, corpus)
+    translators, back = _translators(options, source, targets, say)
+    encoders = resolve_encoders(options.quality_encoder, source, targets)
+    for target in (target for target in targets if not encoders[target] and options.quality_encoder != "none"):
+        say(f"note: no sentence encoder here knows {target}: its pairs get no score of meaning (--quality-encoder)")
+    stage = Translate(text, source, translators, encoders, back, _texts_per_item(corpus, text))
+    if has_text(corpus, stage) is False:
+        raise no_text(options, corpus)
+    return stage
+
+
+def _listed(text: str) -> list[str]:
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def _texts(options: argparse.Namespace, corpus: Path) -> tuple[str, ...]:
+    named = _listed(options.text)
+    wrong = [name for name in named if name not in ("captions", "descriptions")]
+    if wrong or not named:
+        raise UsageError(f"--text: got {options.text!r}, wanted captions, descriptions or captions,descriptions")
+    if "descriptions" in named and not corpora.complete(corpus, "descriptions"):
+        raise UsageError(
+            f"--text descriptions: {options.output} has no whole table of descriptions: run --stage captions first"
+        )
+    return tuple(name for name in ("captions", "descriptions") if name in named)
+
+
+def _texts_per_item(corpus: Path, text: tuple[str, ...]) -> float:
+    """How many texts an item has; many where that is not known yet, lest the failure budget is judged too early."""
+    if not all(corpora.complete(corpus, table) for table in ("items", *text)):
+        return 10.0
+    rows = sum(corpora.Table(corpus, table).num_rows for table in text)
+    return rows / max(1, corpora.Table(corpus, "items").num_rows)
+
+
+def has_text(corpus: Path, stage: Translate) -> bool | None:
+    """Whether the corpus has a text in the source language; None where its tables are not whole yet."""
+    if not all(corpora.complete(corpus, table) for table in stage.text):
+        return None
+    languages = (language for table in stage.text for (language,) in values(corpora.Table(corpus, table), "language"))
+    return any(map(stage.translates, languages))
+
+
+def no_text(options: argparse.Namespace, corpus: Path) -> UsageError:
+    other = "give --text descriptions" if "descriptions" not in options.text else "give --text captions"
+    if other.endswith("descriptions") and not corpora.complete(corpus, "descriptions"):
+        other = "run --stage captions, then give --text descriptions"
+    return UsageError(
+        f"{options.output} has no {options.text} in {options.source_language} (--source-language): nothing to translate: "
+        f"{other}, or give --input with captions to --stage ingest"
+    )
+
+
+def _translators(
+    options: argparse.Namespace, source: str, targets: list[str], say: Say
+) -> tuple[Mapping[str, Translator], Mapping[str, Translator]]:
+    """By target language: who translates, and who translates back (nobody without --round-trip)."""
+    if options.translator == "llm":
+        server = choose.served(options, "translator", True, say)
+        assert server is not None
+        llm = LlmTranslator(server, options.mt_license)
+        return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
+    return choose_translators(options, source, targets, say), {}
+
+
+def pack_stage(options: argparse.Namespace, corpus: Path) -> Pack:
+    given = [path.absolute() for path in options.corpus or []]
+    return Pack(
+        corpora=tuple(map(str, given or [corpus])),
+        media=options.media,
+        image_size=options.image_size,
+        frames=options.frames,
+        filters=read_filters(options.filters),
+        output=str(corpus),
+    )

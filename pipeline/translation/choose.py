@@ -1,0 +1,169 @@
+"""Which translator a run uses for each language, and why: `--translator auto|embedded|ctranslate2|transformers`.
+
+`--translator llm` is the caller's: it asks a chat server, as captioners do, and is no engine of this package.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.translation import checkpoints
+from pipeline.translation.conversion import Unservable, converted, unservable
+from pipeline.translation.ctranslate import CTranslate2Translator, compute_type_of, device_of
+from pipeline.translation.embedded import EmbeddedTranslator, embedded_translator
+from pipeline.translation.engines import need
+from pipeline.translation.families import FAMILIES, Tokens
+from pipeline.translation.seq2seq import Seq2SeqTranslator
+from pipeline.translation.tags import check_language, language_of
+
+Translators = CTranslate2Translator | Seq2SeqTranslator | EmbeddedTranslator
+Say = Callable[[str], None]
+_BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
+
+
+def choose(
+    options: argparse.Namespace, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
+) -> dict[str, Translators]:
+    """A translator for each of `targets`; those of one model are the same object.
+
+    Each is checked: its files are read, its model was loaded once. Converted models are kept in `cache` (default: the
+    user's cache folder). Raises UsageError, or EnvironmentTrouble where a model cannot be fetched or converted.
+    """
+    models = parse_models(options.mt_model or [], targets)
+    if options.translator == "embedded":
+        if models:
+            raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
+        return _embedded(source, targets, "--translator embedded", say)
+    without = [target for target in targets if target not in models]
+    if without and (options.translator != "auto" or any(language_of(target) != "pt" for target in without)):
+        raise UsageError(
+            f"no model for {source} to {', '.join(without)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), or "
+            "--translator llm; without a model hub, --translator embedded translates en to pt"
+        )
+    chosen: dict[str, Translators] = {}
+    if without:
+        chosen.update(_embedded(source, without, "no --mt-model for it", say))
+    for name in dict.fromkeys(models.values()):
+        of_name = [target for target in targets if models.get(target) == name]
+        translator = _by_model(options, name, say, cache or default_cache())
+        translator.check(source, of_name)
+        _tell(translator, source, of_name, say)
+        chosen.update(dict.fromkeys(of_name, translator))
+    return {target: chosen[target] for target in targets}
+
+
+def parse_models(given: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
+    """Target language -> model, from values of --mt-model: `PATH`, `de=PATH`, or `de=PATH,fr=PATH`."""
+    by_language: dict[str, str] = {}
+    for_all: list[str] = []
+    for value in given:
+        parts = value.split(",")
+        for part in parts if all(map(_BY_LANGUAGE.fullmatch, parts)) else [value]:
+            found = _BY_LANGUAGE.fullmatch(part)
+            if not found or Path(part).is_dir():
+                for_all.append(part)
+                continue
+            tag = check_language(found[1], "--mt-model")
+            if tag not in targets:
+                raise UsageError(
+                    f"--mt-model: got a model for {tag}, which is not among the languages {', '.join(targets)}"
+                )
+            if by_language.setdefault(tag, found[2]) != found[2]:
+                raise UsageError(f"--mt-model: got two models for {tag}: {by_language[tag]} and {found[2]}")
+    if len(set(for_all)) > 1:
+        raise UsageError(
+            f"--mt-model: got {len(for_all)} models for all languages, wanted one, or one a language as de=PATH: "
+            + ", ".join(for_all)
+        )
+    return {
+        target: by_language.get(target, for_all[0] if for_all else "")
+        for target in targets
+        if target in by_language or for_all
+    }
+
+
+def default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "leccr" / "ctranslate2"
+
+
+def _by_model(
+    options: argparse.Namespace, name: str, say: Say, cache: Path
+) -> CTranslate2Translator | Seq2SeqTranslator:
+    folder = checkpoints.find(name)
+    shown = folder.resolve().name if Path(name).expanduser().is_dir() else name
+    of_ctranslate2 = (folder / checkpoints.CONVERTED).is_file()
+    if options.translator == "transformers":
+        if of_ctranslate2:
+            raise UsageError(
+                f"--mt-model: {folder} is converted for CTranslate2: give --translator ctranslate2, or the checkpoint"
+            )
+        return _seq2seq(options, shown, folder)
+    if of_ctranslate2:
+        return _ctranslate2(options, shown, folder, folder)
+    try:
+        reason = unservable(folder)
+        if reason:
+            raise Unservable(f"--mt-model: {folder}: {reason}: give --translator transformers")
+        device = device_of(options.mt_device or "auto")
+        kept = converted(folder, cache, compute_type_of(device))
+        return _ctranslate2(options, shown, folder, kept)
+    except Unservable as error:
+        if options.translator != "auto":
+            raise
+        say(f"translator: Transformers, not CTranslate2, which would be several times as fast ({error})")
+        return _seq2seq(options, shown, folder)
+
+
+def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder: Path) -> CTranslate2Translator:
+    device = device_of(options.mt_device or "auto")
+    known = Tokens(folder).family.license
+    result = CTranslate2Translator(
+        name, checkpoints.revision(original), _license(options, original, known), str(folder), device,
+        compute_type_of(device),
+    )  # fmt: skip
+    return dataclasses.replace(result, **_asked(options))
+
+
+def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTranslator:
+    wanted = options.mt_device or "auto"
+    cuda = wanted != "cpu" and need("torch").cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        raise UsageError("--mt-device cuda: PyTorch sees no CUDA device here: give --mt-device cpu, or auto")
+    known = next((family.license for family in FAMILIES if family.name in name.lower()), "")
+    result = Seq2SeqTranslator(
+        name, checkpoints.revision(folder), _license(options, folder, known), str(folder), "cuda" if cuda else "cpu"
+    )
+    return dataclasses.replace(result, **_asked(options))
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    given = {"beam_size": options.beam_size, "batch_tokens": options.mt_batch_tokens}
+    return {name: value for name, value in given.items() if value}
+
+
+def _license(options: argparse.Namespace, folder: Path, known: str) -> str:
+    return options.mt_license or checkpoints.license_of(folder) or known
+
+
+def _embedded(source: str, targets: Sequence[str], reason: str, say: Say) -> dict[str, Translators]:
+    translator = embedded_translator()
+    translator.check(source, targets)
+    say(f"translator: {translator.name} for {', '.join(targets)} ({reason})")
+    return dict.fromkeys(targets, translator)
+
+
+def _tell(translator: CTranslate2Translator | Seq2SeqTranslator, source: str, targets: Sequence[str], say: Say) -> None:
+    engine = translator.decoding["engine"]
+    license_name = translator.license
+    say(
+        f"translator: {translator.name} by {engine} on {translator.device}, {source} to {', '.join(targets)}, "
+        f"licence {license_name or 'unknown (name it with --mt-license)'}"
+    )
+    if checkpoints.noncommercial(license_name):
+        say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")

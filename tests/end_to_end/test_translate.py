@@ -1,0 +1,194 @@
+"""`--stage translate` as a user runs it: killed, under faults, with other settings, on odd text, with real translations."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from pipeline.corpus import Table
+from tests.conftest import clean_environment, command, make_photos
+from tests.end_to_end.test_resume import table_bytes
+from tests.loopback import Loopback, answer_text
+from tests.pipeline.translation.test_llm import prompt
+from tests.test_beam_runner import ended
+
+ITEMS, CAPTIONS, WINDOW, KILLS = 60, 2, 8, 8
+NAMES = {"de": "German", "cs": "Czech"}
+ODD = {
+    "emoji": "A dog 🐕 on the beach 🏖️ smiles 😀.",
+    "control": "A\x07 man\x00 with\x1b[31m a red hat.",
+    "right to left": "The sign says שלום עולם and مرحبا.",
+    "long": "A man walks along the long road. " * 640,
+    "endless": "wall" * 5_000,
+    "blank": " \t ",
+    "Portuguese already": "Um cachorro corre na praia com uma bola.",
+    "surrogate": "half an emoji \ud83d here",
+}
+
+
+def write_captions(photos, texts):
+    """`texts`: by photo's name, its captions."""
+    lines = (json.dumps({"file": name, "captions": captions}) for name, captions in texts.items())
+    (photos / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("translate") / "photos"
+    texts = {
+        path.name: [f"Photo {number} shows a thing {side}.", "A photo of something."]
+        for number, path in enumerate(make_photos(folder, ITEMS))
+        for side in ["in the middle"]
+    }
+    write_captions(folder, texts)
+    return folder
+
+
+def arguments(photos, corpus, url, *more):
+    given = ("--stage", "translate", "--input", photos, "--output", corpus, "--shard-size", 20)
+    asked = ("--languages", "de,cs", "--translator", "llm", "--mllm-url", url, "--window", WINDOW)
+    return (*given, *asked, "--quality-encoder", "none", *more)
+
+
+def test_kills_lose_nothing_and_pay_for_almost_nothing_twice(photos, tmp_path, program):
+    texts = ITEMS + 1  # the second caption of all photos is the same: it is translated once
+    generator = random.Random(3)
+    with Loopback(latency_s=0.05, sigma=0.5) as server:
+        whole = program(*arguments(photos, tmp_path / "whole", server.url))
+        assert whole.returncode == 0, whole.stderr
+        assert server.stats()["answered"] == texts * len(NAMES)
+    with Loopback(latency_s=0.05, sigma=0.5) as server:
+        for goal in sorted(generator.sample(range(1, texts * len(NAMES)), KILLS)):
+            process = subprocess.Popen(
+                command(*arguments(photos, tmp_path / "killed", server.url)), env=clean_environment()
+            )
+            while process.poll() is None and server.stats()["answered"] < goal:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert program(*arguments(photos, tmp_path / "killed", server.url)).returncode == 0
+        stats = server.stats()
+        again = program(*arguments(photos, tmp_path / "killed", server.url))
+        assert "nothing to do" in again.stdout and server.stats()["requests"] == stats["requests"]
+    assert table_bytes(tmp_path / "killed") == table_bytes(tmp_path / "whole")
+    assert 0 < sum(asked - 1 for asked, _ in stats["seen"].values()) <= KILLS * WINDOW
+    rows = list(Table(tmp_path / "whole", "translations").rows())
+    assert len(rows) == ITEMS * CAPTIONS * len(NAMES)
+    for row in rows:  # an answer tells what was asked: none went to another text
+        assert row["text"] == answer_text([], prompt(row["source_text"], NAMES[row["target_language"]]))
+        assert row["caption_id"].startswith(f"{row['item_id']}#en#") and row["source_table"] == "captions"
+    assert program("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
+
+
+def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path, program):
+    with Loopback(fault_rate=1.0, faults=["500"]) as server:
+        given = arguments(photos, tmp_path / "corpus", server.url, "--attempts", 1, "--max-failures", 10_000)
+        assert program(*given).returncode == 0
+        failures = Table(tmp_path / "corpus", "translations").failures()
+        assert len(failures) == ITEMS * CAPTIONS * len(NAMES)
+        assert {(line["error"], line["stage"], line["language"]) for line in failures} == {
+            ("http_500", "translate", "de"),
+            ("http_500", "translate", "cs"),
+        }
+        server.script(fault_rate=0.3, faults=["empty"])
+        assert program(*given).returncode == 0
+        left = Table(tmp_path / "corpus", "translations").failures()
+        assert 0 < len(left) < len(failures) and {line["error"] for line in left} == {"empty"}
+        server.script(fault_rate=0.0)
+        before = server.stats()["answered"]
+        assert program(*given).returncode == 0
+        asked = server.stats()["answered"] - before
+    assert Table(tmp_path / "corpus", "translations").failures() == []
+    assert asked == len({(line["id"].removesuffix("#en#1"), line["language"]) for line in left}) or asked <= len(left)
+    assert program("--stage", "verify", "--output", tmp_path / "corpus").returncode == 0
+
+
+def test_a_hopeless_run_is_stopped_by_the_budget(photos, tmp_path, capfd):
+    with Loopback(fault_rate=1.0, faults=["500"]) as server:
+        result = ended(capfd, *arguments(photos, tmp_path / "corpus", server.url, "--attempts", 1))
+    assert result.status == 3 and "http_500" in result.error()
+
+
+def test_workers_in_processes_make_the_same_bytes(photos, tmp_path, program):
+    with Loopback(latency_s=0.01) as server:
+        for name, more in {
+            "one": (),
+            "three": ("--direct_running_mode", "multi_processing", "--direct_num_workers", 3),
+        }.items():
+            done = program(*arguments(photos, tmp_path / name, server.url, *more))
+            assert done.returncode == 0, done.stderr
+    assert table_bytes(tmp_path / "one") == table_bytes(tmp_path / "three")
+
+
+def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
+    with Loopback() as server:
+        given = arguments(photos, tmp_path / "corpus", server.url)
+        ended(capfd, *given).done()
+        more = ended(capfd, *given, "--languages", "de")
+        assert more.status == 2 and "--languages" in more.error() and "cs" in more.error()
+        other = ended(capfd, *given, "--text", "captions,descriptions")
+        assert other.status == 2 and "--stage captions" in other.error()
+        before = server.stats()["requests"]
+        ended(capfd, *given, "--languages", "de", "--overwrite").done()
+        assert server.stats()["requests"] == before, "what was translated is in the cache"
+    assert {row["target_language"] for row in Table(tmp_path / "corpus", "translations").rows()} == {"de"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--languages", "gr"), ("--languages", "el")),
+        (("--languages", "german"), ("--languages", "de")),
+        (("--languages", ""), ("--languages", "de,fr,cs")),
+        (("--languages", "en"), ("--languages", "en")),
+        (("--languages", "de,pt", "--translator", "embedded"), ("pt", "--mt-model")),
+        (("--languages", "de", "--mt-model", "no/such/folder"), ("no/such/folder",)),
+        (("--languages", "pt", "--text", "subtitles"), ("--text", "captions")),
+        (("--languages", "pt", "--source-language", "de"), ("de", "pt")),
+        (("--languages", "pt", "--quality-encoder", "useme3"), ("--quality-encoder", "usem3")),
+    ],
+)
+def test_mistakes_have_one_clear_line(photos, tmp_path, capfd, more, told):
+    result = ended(capfd, "--stage", "translate", "--input", photos, "--output", tmp_path / "corpus", *more)
+    assert result.status == 2
+    assert all(part in result.error() for part in told), result.error()
+    assert not (tmp_path / "corpus" / "translations").exists()
+
+
+def test_a_corpus_without_captions_is_told_what_to_do(tmp_path, capfd):
+    make_photos(tmp_path / "photos", 3)
+    given = ("--stage", "translate", "--input", tmp_path / "photos", "--output", tmp_path / "corpus")
+    for _ in range(2):  # before and after the tables are there
+        result = ended(capfd, *given, "--languages", "pt")
+        assert result.status == 2 and "--text descriptions" in result.error()
+    ended(capfd, "--stage", "captions", "--output", tmp_path / "corpus", "--captioner", "embedded").done()
+    ended(capfd, "--stage", "translate", "--output", tmp_path / "corpus", "--languages", "pt", "--text", "descriptions").done()
+    rows = list(Table(tmp_path / "corpus", "translations").rows())
+    assert {row["source_table"] for row in rows} == {"descriptions"}
+    assert {row["caption_id"] for row in rows} == {
+        f"{row['item_id']}#{row['view']}" for row in Table(tmp_path / "corpus", "descriptions").rows()
+    }
+
+
+def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, capfd):
+    paths = make_photos(tmp_path / "photos", len(ODD) + 1)
+    texts = {path.name: [text] for path, text in zip(paths, [*ODD.values(), "A man rides a horse."], strict=True)}
+    write_captions(tmp_path / "photos", texts)
+    result = ended(capfd, "--stage", "translate", "--input", tmp_path / "photos", "--output", tmp_path / "corpus", "--languages", "pt")
+    result.done()
+    rows = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
+    failed = {line["id"].split("#")[0]: line["error"] for line in Table(tmp_path / "corpus", "translations").failures()}
+    stored = {row["item_id"]: row["text"] for row in Table(tmp_path / "corpus", "captions").rows()}
+    assert stored.keys() == rows.keys() | failed.keys()
+    by = {name: rows.get(path.name) for name, path in zip([*ODD, "plain"], paths, strict=True)}
+    assert "cavalo" in by["plain"]["text"] and by["plain"]["flags"] == []
+    assert by["plain"]["scores"]["quality"] > 0.7
+    assert by["long"]["text"].count("homem") > 500
+    assert "copied" in by["Portuguese already"]["flags"]
+    for name in ("emoji", "control", "right to left"):
+        assert by[name]["text"].strip()
+    for row in rows.values():
+        assert row["source_text"] == stored[row["item_id"]]

@@ -1,0 +1,217 @@
+"""Makes a Marian model: sentencepiece vocabularies and weights trained on the spot, saved as an OPUS-MT folder is.
+
+    python -m tests.marian FOLDER SOURCE.txt[.gz] TARGET.txt[.gz] [--minutes 15] [--width 256] [--vocabulary 6000]
+
+A source that begins with a token such as `>>deu<<` makes a model of several target languages. As in the published
+models, the embedding of <pad>, with which decoding starts, is zero, and <pad> is never put out.
+"""
+
+import argparse
+import gzip
+import itertools
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+import torch
+from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+Pair = tuple[str, str]
+# Sentences of one grammar in three languages: enough for a small model to learn in seconds what it is to translate.
+PHRASES = {
+    "en": (
+        "A man|A woman|A small dog|A boy|A girl|An old horse|A black cat|The child",
+        "is standing|is sleeping|is running|is waiting|is playing|is eating|is singing",
+        "on the beach|in the park|in front of a house|near the river|behind the church|on a red bench|at the window",
+        "in the morning|at night|in the rain|with a ball|without shoes",
+    ),
+    "de": (
+        "Ein Mann|Eine Frau|Ein kleiner Hund|Ein Junge|Ein Mädchen|Ein altes Pferd|Eine schwarze Katze|Das Kind",
+        "steht|schläft|rennt|wartet|spielt|isst|singt",
+        "am Strand|im Park|vor einem Haus|am Fluss|hinter der Kirche|auf einer roten Bank|am Fenster",
+        "am Morgen|in der Nacht|im Regen|mit einem Ball|ohne Schuhe",
+    ),
+    "fr": (
+        "Un homme|Une femme|Un petit chien|Un garçon|Une fille|Un vieux cheval|Un chat noir|L'enfant",
+        "se tient debout|dort|court|attend|joue|mange|chante",
+        "sur la plage|dans le parc|devant une maison|près de la rivière|derrière l'église|sur un banc rouge|à la fenêtre",
+        "le matin|la nuit|sous la pluie|avec un ballon|sans chaussures",
+    ),
+}
+
+
+def toy_pairs(target: str, seed: int = 0) -> list[Pair]:
+    """All sentences of the grammar, English and `target` (de or fr), in a random order."""
+    sides = (_sentences("en"), _sentences(target))
+    pairs = list(zip(*sides, strict=True))
+    random.Random(seed).shuffle(pairs)
+    return pairs
+
+
+def _sentences(language: str) -> list[str]:
+    parts = [phrases.split("|") for phrases in PHRASES[language]]
+    return [f"{' '.join(words)}." for words in itertools.product(*parts)]
+
+
+def make_marian(
+    folder: Path,
+    pairs: Sequence[Pair],
+    *,
+    steps: int = 300,
+    minutes: float = 5.0,
+    vocabulary: int = 800,
+    width: int = 64,
+    layers: int = 2,
+    batch: int = 64,
+    rate: float = 3e-3,
+    seed: int = 0,
+) -> Path:
+    """`folder` with a model that has seen `pairs` for `steps` batches, or for `minutes`, whichever ends first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer(folder, pairs, vocabulary)
+    pad = tokenizer.pad_token_id
+    config = MarianConfig(
+        vocab_size=len(tokenizer.encoder),
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+        max_position_embeddings=256,
+        activation_function="swish",
+        scale_embedding=True,
+        pad_token_id=pad,
+        eos_token_id=0,
+        decoder_start_token_id=pad,
+        init_std=width**-0.5,
+    )
+    model = MarianMTModel(config)
+    _train(model, tokenizer, pairs, steps, time.monotonic() + 60 * minutes, batch, rate, seed)
+    model.generation_config.bad_words_ids = [[pad]]
+    model.generation_config.forced_eos_token_id = None
+    model.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nMade for tests.\n", encoding="utf-8")
+    return folder
+
+
+def _tokenizer(folder: Path, pairs: Sequence[Pair], vocabulary: int) -> MarianTokenizer:
+    tags = sorted({source.split()[0] for source, _ in pairs if source.startswith(">>")})
+    sources = [source.removeprefix(source.split()[0]) if source.startswith(">>") else source for source, _ in pairs]
+    pieces: dict[str, None] = {}
+    for name, texts in (("source", sources), ("target", [target for _, target in pairs])):
+        prefix = folder / name
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_prefix=str(prefix),
+            vocab_size=vocabulary,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+        (folder / f"{name}.vocab").unlink()
+        path = (folder / f"{name}.model").rename(folder / f"{name}.spm")
+        trained = sentencepiece.SentencePieceProcessor(str(path))
+        pieces.update(dict.fromkeys(trained.id_to_piece(i) for i in range(3, trained.get_piece_size())))
+    tokens = ["</s>", "<unk>", *pieces, *tags, "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
+    tokenizer = MarianTokenizer(
+        source_spm=str(folder / "source.spm"), target_spm=str(folder / "target.spm"), vocab=str(folder / "vocab.json")
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _train(
+    model: MarianMTModel,
+    tokenizer: MarianTokenizer,
+    pairs: Sequence[Pair],
+    steps: int,
+    until: float,
+    batch: int,
+    rate: float,
+    seed: int,
+) -> None:
+    encoded = list(
+        zip(
+            tokenizer([source for source, _ in pairs])["input_ids"],
+            tokenizer(text_target=[target for _, target in pairs])["input_ids"],
+            strict=True,
+        )
+    )
+    pad = tokenizer.pad_token_id
+    order = random.Random(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    loss_of = torch.nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=0.1)
+    model.train()
+    step, warm, started, total = 0, 100, time.monotonic(), max(until - time.monotonic(), 1e-3)
+    while step < steps and time.monotonic() < until:
+        order.shuffle(encoded)
+        pools = [encoded[i : i + 20 * batch] for i in range(0, len(encoded), 20 * batch)]
+        batches = []
+        for pool in pools:  # within a pool, batches of like lengths: little padding, still a random order
+            pool.sort(key=lambda pair: len(pair[1]))
+            batches += [pool[i : i + batch] for i in range(0, len(pool), batch)]
+        order.shuffle(batches)
+        for rows in batches:
+            done = max(step / steps, (time.monotonic() - started) / total)
+            if done >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min((step + 1) / warm, max(1 - done, 0.02))
+            inputs = _padded([source for source, _ in rows], pad)
+            labels = _padded([target for _, target in rows], -100)
+            logits = model(input_ids=inputs, attention_mask=inputs != pad, labels=labels).logits
+            loss = loss_of(logits.flatten(0, 1), labels.flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            with torch.no_grad():  # the tied output layer would move it
+                model.get_input_embeddings().weight[pad] = 0
+            step += 1
+            if step % 200 == 0:
+                print(f"step {step}: loss {loss.item():.2f}", flush=True)
+    model.eval()
+
+
+def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
+
+
+def _lines(path: Path) -> list[str]:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as stream:
+        return [line.rstrip("\n") for line in stream]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train a small Marian model on lines that translate each other.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=6000)
+    options = parser.parse_args()
+    make_marian(
+        options.folder,
+        list(zip(_lines(options.source), _lines(options.target), strict=True)),
+        steps=1_000_000,
+        minutes=options.minutes,
+        vocabulary=options.vocabulary,
+        width=options.width,
+        layers=options.layers,
+        rate=1e-3,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""No content in two splits, if one of them is held out: found in one corpus and across corpora, whatever the names."""
+
+import collections
+import hashlib
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.packing.leaks import hashes, refuse_leaks
+from tests.conftest import make_photos
+from tests.pipeline.packing.corpora import item, write_corpus
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos", 4)
+
+
+def copied(path, name):
+    return path.parent.joinpath(name).write_bytes(path.read_bytes()) and path.parent / name
+
+
+def test_a_photo_of_the_test_split_under_another_name_in_training(tmp_path, photos):
+    other = copied(photos[3], "innocent.jpg")
+    rows = [item(photos[0]), item(photos[1], split="val"), item(other), item(photos[3], split="test")]
+    corpus = write_corpus(tmp_path / "corpus", items=rows)
+    with pytest.raises(UsageError) as raised:
+        refuse_leaks([corpus])
+    message = str(raised.value)
+    assert message.startswith("1 item(s)") and "--stage ingest --overwrite" in message
+    train, test = f"train item innocent.jpg at {other}", f"test item {photos[3].name} at {photos[3]}"
+    assert f"{train} is the same picture as {test}" in message
+
+
+def test_across_corpora_the_ids_have_the_name_of_their_corpus(tmp_path, photos):
+    first = write_corpus(tmp_path / "first", items=[item(photos[0]), item(photos[1])])
+    second = write_corpus(tmp_path / "second", items=[item(photos[2]), item(photos[1], split="test")])
+    refuse_leaks([first])
+    refuse_leaks([second])
+    for both in ([first, second], [second, first]):
+        with pytest.raises(UsageError, match=r"1 item.*train item first/photo-00001\.jpg .* second/photo-00001\.jpg"):
+            refuse_leaks(both)
+
+
+def test_val_against_test(tmp_path, photos):
+    other = copied(photos[0], "again.jpg")
+    corpus = write_corpus(tmp_path / "corpus", items=[item(photos[0], split="val"), item(other, split="test")])
+    with pytest.raises(UsageError, match=r"1 item.*val item photo-00000\.jpg .* test item again\.jpg"):
+        refuse_leaks([corpus])
+
+
+def test_the_same_photo_twice_in_one_split_is_no_leak(tmp_path, photos):
+    rows = [item(photos[0], name, split) for name, split in (("a", "train"), ("b", "train"))]
+    rows += [item(photos[1], name, split) for name, split in (("c", "test"), ("d", "test"))]
+    refuse_leaks([write_corpus(tmp_path / "corpus", items=rows, shard_size=1)])
+
+
+def test_a_video_is_called_one(tmp_path, photos):
+    rows = [item(photos[0], name, split, media_type="video") for name, split in (("a", "train"), ("b", "test"))]
+    with pytest.raises(UsageError, match="is the same video as"):
+        refuse_leaks([write_corpus(tmp_path / "corpus", items=rows)])
+
+
+def test_many_leaks_are_counted_and_a_few_told(tmp_path, photos):
+    rows = [item(photos[0], "held", "test"), *(item(photos[0], f"train-{number}") for number in range(9))]
+    with pytest.raises(UsageError) as raised:
+        refuse_leaks([write_corpus(tmp_path / "corpus", items=rows)])
+    message = str(raised.value)
+    assert message.startswith("9 item(s)") and message.count("is the same picture") == 3 and "…" in message
+
+
+def test_no_items_at_all(tmp_path):
+    refuse_leaks([write_corpus(tmp_path / "corpus", items=[])])
+
+
+def test_hashes_that_end_in_zeros_or_differ_at_the_end_alone():
+    digests = ["ab" * 31 + end for end in ("00", "01")] + ["00" * 32]
+    found = hashes(pa.table({"sha256": digests}))
+    assert len(set(found.tolist())) == 3
+    assert [key.ljust(32, b"\0").hex() for key in found.tolist()] == digests
+
+
+CONTENTS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(6)]
+ROWS = st.lists(
+    st.tuples(st.sampled_from(CONTENTS), st.sampled_from(["train", "train", "test", "val", "dev"])), max_size=9
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(ROWS, min_size=1, max_size=3))
+def test_as_a_plain_comparison_finds_them(tmp_path_factory, parts):
+    folder, corpora, splits = tmp_path_factory.mktemp("leaks"), [], collections.defaultdict(list)
+    for number, part in enumerate(parts):
+        rows = [item(folder / "none", f"{row}", split, sha256=content) for row, (content, split) in enumerate(part)]
+        corpora.append(write_corpus(folder / f"c{number}", items=rows))
+        for content, split in part:
+            splits[content].append(split)
+    leaks = 0
+    for found in splits.values():
+        held = sorted({split for split in found if split != "train"})
+        leaks += (found.count("train") if held else 0) + sum(split in held[1:] for split in found)
+    if not leaks:
+        refuse_leaks(corpora)
+        return
+    with pytest.raises(UsageError) as raised:
+        refuse_leaks(corpora)
+    assert str(raised.value).startswith(f"{leaks:,} item(s)")
+    assert str(raised.value).count("is the same picture as") == min(leaks, 3)
