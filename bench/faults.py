@@ -85,9 +85,7 @@ def looped(text: str, generator: random.Random) -> str:
     return " ".join(words[:start] + words[start:end] * generator.randint(4, 8) + rest)
 
 
-def plant(
-    texts: dict[str, list[str]], language: str, generator: random.Random
-) -> dict[str, list[tuple[int, str]]]:
+def plant(texts: dict[str, list[str]], language: str, generator: random.Random) -> dict[str, list[tuple[int, str]]]:
     """Faults in the translations of `language`, each in a tenth of the pairs: {fault: [(row, faulty text)]}.
 
     `texts` holds the captions by language, row by row. No row has two faults.

@@ -26,6 +26,7 @@ TILE_WIDTH, TILE_HEIGHT = 276, 318
 THUMB_WIDTH, THUMB_HEIGHT = 264, 198
 MARGIN, GAP, HEADING = 20, 12, 96
 TEXT_LINES = 5
+MOST_CHARACTERS = 1_000  # of a text that are laid out: more than fit into a tile
 MAX_BYTES = 1_900_000
 INK, FAINT, PAPER, TILE, GREY = "#1a1a1a", "#63676c", "#f3f4f5", "#ffffff", "#c9ccd0"
 
@@ -116,7 +117,7 @@ def _tile(sample: Sample) -> Image.Image:
     tile.paste(_thumbnail(sample.item), (border, border))
     left, top, width = border + 2, border + THUMB_HEIGHT + 6, THUMB_WIDTH - 4
     pen.text((left, top), _fitting(printable(sample.item["item_id"]), 12, width, keep_end=True), FAINT, _font(12))
-    text = _readable(sample.text) if sample.text else "(nothing written about it)"
+    text = _readable(sample.text[:MOST_CHARACTERS]) if sample.text else "(nothing written about it)"
     for number, line in enumerate(wrapped(text, 14, width, TEXT_LINES)):
         pen.text((left, top + 17 + 17 * number), line, INK if sample.text else FAINT, _font(14))
     return tile

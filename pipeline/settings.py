@@ -139,9 +139,9 @@ def _translators(
 
 
 def pack_stage(options: argparse.Namespace, corpus: Path) -> Pack:
-    given = [path.absolute() for path in options.corpus or []]
+    given = [os.path.abspath(path) for path in options.corpus or []]  # noqa: PTH100 - follows no link
     return Pack(
-        corpora=tuple(map(str, given or [corpus])),
+        corpora=tuple(given or [str(corpus)]),
         media=options.media,
         image_size=options.image_size,
         frames=options.frames,

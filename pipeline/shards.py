@@ -83,15 +83,22 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
     if made := read_sidecar(corpus, MADE_BY[parent], index):
         return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
     if corpora.complete(corpus, parent):
-        table = corpora.Table(corpus, parent)
-        return table.shard_path(index), table.manifest["shards"][index]
+        manifest = corpus / parent / corpora.MANIFEST
+        entries = _table_entries(corpus, parent, manifest.stat().st_mtime_ns)
+        return corpus / parent / corpora.shard_name(index, len(entries)), entries[index]
     return None
 
 
+# Read once a process, not once a shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=2)
 def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
-    """Read once a process, not once a shard: a plan of ten million items has ten thousand entries."""
     entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
+    return entries
+
+
+@functools.lru_cache(maxsize=64)
+def _table_entries(corpus: Path, table: str, _mtime_ns: int) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = corpora.Table(corpus, table).manifest["shards"]
     return entries
 
 

@@ -26,6 +26,7 @@ OPTIONS = {
     "encoders": "--quality-encoder",
     "thresholds": "a rule's default threshold",
     "corpora": "--corpus",
+    "contents": "what lies in --corpus",
 }
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 

@@ -37,7 +37,7 @@ PHRASES = {
     "fr": (
         "Un homme|Une femme|Un petit chien|Un garçon|Une fille|Un vieux cheval|Un chat noir|L'enfant",
         "se tient debout|dort|court|attend|joue|mange|chante",
-        "sur la plage|dans le parc|devant une maison|près de la rivière|derrière l'église|sur un banc rouge|à la fenêtre",
+        "sur la plage|dans le parc|devant une maison|près du fleuve|derrière l'église|sur un banc rouge|à la fenêtre",
         "le matin|la nuit|sous la pluie|avec un ballon|sans chaussures",
     ),
 }
@@ -92,7 +92,12 @@ def make_marian(
         init_std=width**-0.5,
     )
     model = MarianMTModel(config)
-    _train(model, tokenizer, pairs, steps, time.monotonic() + 60 * minutes, batch, rate, seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two get in each other's way at this size
+    try:
+        _train(model, tokenizer, pairs, steps, time.monotonic() + 60 * minutes, batch, rate, seed)
+    finally:
+        torch.set_num_threads(threads)
     model.generation_config.bad_words_ids = [[pad]]
     model.generation_config.forced_eos_token_id = None
     model.save_pretrained(folder)

@@ -17,7 +17,7 @@ _TENS = frozenset(range(20, 100, 10))
 _LATIN = "A-Za-zÀ-ɏ"
 _LETTER = f"{_LATIN}Ѐ-ӿ"
 _DIGITS = re.compile(
-    rf"(?<![{_LETTER}\d.,])(\d{{1,3}}(?:[.,'’\u00a0\u202f ]\d{{3}})+(?!\d)|\d+)([.,]\d+)?"
+    rf"(?<![{_LETTER}\d])(?<!\d[.,])(\d{{1,3}}(?:[.,'’\u00a0\u202f ]\d{{3}})+(?!\d)|\d+)([.,]\d+)?"
     rf"(-?[{_LETTER}ºª]{{1,3}}(?!\w))?"
 )
 _ATTACHED = re.compile(rf"(?<=[{_LETTER}])-?(\d+)")

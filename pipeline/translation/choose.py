@@ -4,17 +4,15 @@
 """
 
 import argparse
-import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.translation import checkpoints
 from pipeline.translation.conversion import Unservable, converted, unservable
-from pipeline.translation.ctranslate import CTranslate2Translator, compute_type_of, device_of
+from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
 from pipeline.translation.embedded import EmbeddedTranslator, embedded_translator
 from pipeline.translation.engines import need
 from pipeline.translation.families import FAMILIES, Tokens
@@ -122,12 +120,16 @@ def _by_model(
 
 def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder: Path) -> CTranslate2Translator:
     device = device_of(options.mt_device or "auto")
-    known = Tokens(folder).family.license
-    result = CTranslate2Translator(
-        name, checkpoints.revision(original), _license(options, original, known), str(folder), device,
-        compute_type_of(device),
-    )  # fmt: skip
-    return dataclasses.replace(result, **_asked(options))
+    return CTranslate2Translator(
+        name=name,
+        revision=checkpoints.revision(original),
+        license=_license(options, original, Tokens(folder).family.license),
+        folder=str(folder),
+        device=device,
+        compute_type=compute_type_of(device),
+        beam_size=options.beam_size,
+        batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
+    )
 
 
 def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTranslator:
@@ -135,16 +137,17 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
     cuda = wanted != "cpu" and need("torch").cuda.is_available()
     if wanted == "cuda" and not cuda:
         raise UsageError("--mt-device cuda: PyTorch sees no CUDA device here: give --mt-device cpu, or auto")
+    device = "cuda" if cuda else "cpu"
     known = next((family.license for family in FAMILIES if family.name in name.lower()), "")
-    result = Seq2SeqTranslator(
-        name, checkpoints.revision(folder), _license(options, folder, known), str(folder), "cuda" if cuda else "cpu"
+    return Seq2SeqTranslator(
+        name=name,
+        revision=checkpoints.revision(folder),
+        license=_license(options, folder, known),
+        folder=str(folder),
+        device=device,
+        beam_size=options.beam_size,
+        batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
     )
-    return dataclasses.replace(result, **_asked(options))
-
-
-def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    given = {"beam_size": options.beam_size, "batch_tokens": options.mt_batch_tokens}
-    return {name: value for name, value in given.items() if value}
 
 
 def _license(options: argparse.Namespace, folder: Path, known: str) -> str:

@@ -13,7 +13,8 @@ from pipeline.translation.engines import Result, Translated, Untranslated, need,
 from pipeline.translation.families import END, Tokens
 from pipeline.translation.tags import language_of
 
-BATCH_TOKENS = 4096
+# On a CPU, batches that stay in its caches: 512 tokens were a quarter faster than 4,096, with the same translations.
+BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class CTranslate2Translator:
     device: str = "cpu"
     compute_type: str = "int8"
     beam_size: int = 4
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int = BATCH_TOKENS["cpu"]
 
     @property
     def decoding(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Seq2SeqTranslator:
     folder: str
     device: str = "cpu"
     beam_size: int = 4
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int = BATCH_TOKENS["cpu"]
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -76,7 +76,9 @@ class Seq2SeqEngine:
             before = f"{languages.tag(target, '--languages')} "
         elif languages.tags:
             self._tokenizer.src_lang = languages.code(languages.tag(source, "source language"))
-        return self._tokenizer([before + text for text in texts], split_special_tokens=not before, verbose=False)["input_ids"]
+        return self._tokenizer([before + text for text in texts], split_special_tokens=not before, verbose=False)[
+            "input_ids"
+        ]
 
     def generate(
         self, groups: Sequence[tuple[Sequence[list[int]], int]], target: str, careful: bool

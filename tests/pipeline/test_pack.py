@@ -20,7 +20,7 @@ from pipeline.progress import FailureBudget, Monitor
 from pipeline.records import TRAINING
 from pipeline.runstate import locked
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import caption, description, item, pack, translation, write_corpus, write_table
+from tests.pipeline.packing.corpora import caption, description, item, pack, small_corpus, write_corpus, write_table
 
 PHOTOS = 5
 
@@ -32,21 +32,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def corpus(tmp_path, photos):
-    """Five photos in shards of two; the last one is of the test split, the one before has no text."""
-    items = [item(path, split="test" if path == photos[-1] else "train") for path in photos]
-    told = [row["item_id"] for row in items if row["item_id"] != photos[3].name]
-    return write_corpus(
-        tmp_path / "corpus",
-        items=items,
-        captions=[caption(item_id, f"Photo {item_id}.") for item_id in told],
-        descriptions=[description(item_id, "short", f"Seen: {item_id}.") for item_id in told[:2]],
-        translations=[
-            translation(f"{told[0]}#en#0", "de", "Foto.", meaning=0.7),
-            translation(f"{told[0]}#en#0", "fr", "Photo.", ["copied"], meaning=0.7),
-            translation(f"{told[1]}#en#0", "de", "Bild.", meaning=0.2),
-            translation(f"{told[1]}#short", "de", "Gesehen.", ["numbers", "copied"], "descriptions"),
-        ],
-    )
+    return small_corpus(tmp_path / "corpus", photos)
 
 
 @pytest.fixture
@@ -247,111 +233,6 @@ def test_thresholds_for_a_language_that_is_not_there(stage):
     lines = []
     dataclasses.replace(stage, filters=Filters({"default": {}, "de": {}, "cs": {}})).check(lines.append)
     assert lines == ["note: --filters names cs, but there are no translations into it"]
-
-
-# Several corpora
-
-
-@pytest.fixture
-def published(tmp_path, photos):
-    """Descriptions of two of the photos under other names and in another order, and a photo of its own."""
-    (own,) = make_photos(tmp_path / "more", 1, size=(50, 30))
-    away = tmp_path / "where nobody is"
-    items = [
-        item(own, "own", size=(50, 30)),
-        {**item(photos[2], "b"), "uri": str(away / "b.jpg")},
-        {**item(photos[0], "a"), "uri": str(away / "a.jpg")},
-    ]
-    views = [("own", "Of its own."), ("b", "Published b."), ("a", "Published a."), ("a", "Seen: photo-00000.jpg.")]
-    return write_corpus(
-        tmp_path / "published",
-        items=items,
-        captions=[caption("a", "Photo photo-00000.jpg."), caption("a", "Another.", 1)],
-        descriptions=[description(item_id, "short", text) for item_id, text in views],
-        translations=[translation("a#en#1", "de", "Foto.")],
-    )
-
-
-def test_published_descriptions_are_added_to_ones_own(stage, corpus, published):
-    rows = pack(another(stage, corpus, published, output=corpus), corpus)
-    assert [row["item_id"] for row in rows] == [
-        "corpus/photo-00000.jpg",
-        "corpus/photo-00001.jpg",
-        "corpus/photo-00002.jpg",
-        "corpus/photo-00004.jpg",
-        "published/own",
-    ]
-    first = rows[0]
-    assert [each["text"] for each in first["descriptions"]] == ["Seen: photo-00000.jpg.", "Published a."]
-    assert [(each["caption_id"], each["text"]) for each in first["captions"]] == [
-        ("corpus/photo-00000.jpg#en#0", "Photo photo-00000.jpg."),
-        ("published/a#en#1", "Another."),
-        ("corpus/photo-00000.jpg#en#0>de", "Foto."),
-    ]
-    assert [each["text"] for each in rows[2]["descriptions"]] == ["Published b."]
-    manifest = Table(corpus, "training").manifest
-    assert (manifest["merged"], manifest["without_text"], len(manifest["shards"])) == (2, 1, 5)
-    assert manifest["dropped"]["de"]["pairs"] == 4
-    assert set(manifest["parents"]) == {
-        f"{name}/{table}" for name in ("corpus", "published") for table in packing.JOINED
-    }
-
-
-def test_the_other_way_round_the_file_is_found_where_it_lies(tmp_path, stage, corpus, published, photos):
-    """The published corpus comes first and its media are not here: those of one's own are."""
-    rows = pack(another(stage, published, corpus, output=tmp_path / "out"), tmp_path / "out")
-    by_id = {row["item_id"]: row for row in rows}
-    assert list(by_id) == [
-        "published/own",
-        "published/b",
-        "published/a",
-        "corpus/photo-00001.jpg",
-        "corpus/photo-00004.jpg",
-    ]
-    assert by_id["published/a"]["uri"] == str(photos[0]) and by_id["published/a"]["media"]
-    assert [each["text"] for each in by_id["published/a"]["descriptions"]] == ["Published a.", "Seen: photo-00000.jpg."]
-    assert Table(tmp_path / "out", "training").manifest["settings"]["corpora"] == [str(published), str(corpus)]
-    assert not Table(tmp_path / "out", "training").failures()
-
-
-def test_the_first_of_equal_items_takes_in_those_of_other_corpora(tmp_path, stage, photos):
-    def twice(name, word):
-        rows = [item(photos[0], "x"), item(photos[1], "y"), item(photos[0], "z")]
-        texts = [caption(row["item_id"], f"{word} {row['item_id']}.") for row in rows]
-        return write_corpus(tmp_path / name, items=rows, captions=texts)
-
-    both = [twice("one", "Mine"), twice("two", "Theirs")]
-    rows = pack(another(stage, *both, output=tmp_path / "out"), tmp_path / "out")
-    assert {row["item_id"]: [each["text"] for each in row["captions"]] for row in rows} == {
-        "one/x": ["Mine x.", "Theirs x.", "Theirs z."],
-        "one/y": ["Mine y.", "Theirs y."],
-        "one/z": ["Mine z."],
-    }
-
-
-def test_the_other_corpus_has_changed(stage, corpus, published):
-    both = another(stage, corpus, published, output=corpus)
-    pack(both, corpus)
-    write_table(published, "translations", [[], [translation("a#en#1", "de", "Anders.")]])
-    with pytest.raises(UsageError, match=r"contents.*\(published\).*--overwrite"):
-        pack(both, corpus)
-    tables.discard(corpus, "pack")
-    assert "Anders." in [each["text"] for each in pack(both, corpus)[0]["captions"]]
-
-
-def test_folders_of_one_name(tmp_path, stage, corpus):
-    shutil.copytree(corpus, tmp_path / "else" / "corpus")
-    assert "two folders named corpus" in refused(another(stage, corpus, tmp_path / "else" / "corpus", output=corpus))
-
-
-def test_failures_are_told_by_the_ids_of_the_rows(stage, corpus, published, photos):
-    photos[1].unlink()
-    both = another(stage, corpus, published, output=corpus)
-    rows = pack(both, corpus)
-    (failure,) = Table(corpus, "training").failures()
-    assert (failure["id"], failure["error"]) == ("corpus/photo-00001.jpg", "missing") and len(rows) == 4
-    make_photos(photos[0].parent, PHOTOS)
-    assert len(pack(both, corpus)) == 5
 
 
 # On Beam, real photos

@@ -1,6 +1,7 @@
 """The whole path against the real vLLM server on the CPU: started by the stage, killed in mid-run, ended with it."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -44,11 +45,12 @@ def media(tmp_path_factory):
     return folder
 
 
-def start(model, media, corpus):
-    arguments = ("--stage", "captions", "--input", media, "--output", corpus, "--shard-size", 16)
-    server = ("--captioner", "vllm", "--mllm", model, "--vllm-python", PYTHON, "--vllm-args", SERVER_ARGUMENTS)
+def start(model, media, corpus, *stage):
+    arguments = (*(stage or ("--stage", "captions", "--captioner", "vllm")), "--input", media, "--output", corpus)
+    server = ("--mllm", model, "--vllm-python", PYTHON, "--vllm-args", SERVER_ARGUMENTS)
     environment = clean_environment(VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1")
-    return subprocess.Popen(command(*arguments, *server), env=environment, stdout=subprocess.PIPE, text=True)
+    lines = command(*arguments, *server, "--shard-size", 16)
+    return subprocess.Popen(lines, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def servers(model):
@@ -85,6 +87,26 @@ def test_the_stage_starts_the_server_and_describes_photos_and_a_clip(model, medi
     assert process.returncode == 0, said
     assert "vLLM: ready after" in said
     check_corpus(model, tmp_path / "corpus")
+    assert servers(model) == []
+
+
+def test_the_same_server_translates(model, media, tmp_path):
+    """A model with random weights translates nothing: what it says is kept, scored, and told to be no translation."""
+    texts = {f"photo-{i:05d}.jpg": [f"Photo number {i} of a dog."] for i in range(PHOTOS)}
+    captions = "".join(json.dumps({"file": name, "captions": of}) + "\n" for name, of in texts.items())
+    (media / "captions.jsonl").write_text(captions, encoding="utf-8")
+    stage = ("--stage", "translate", "--translator", "llm", "--languages", "de,cs", "--quality-encoder", "none")
+    process = start(model, media, tmp_path / "corpus", *stage)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    rows = list(Table(tmp_path / "corpus", "translations").rows())
+    assert {(row["source_text"], row["target_language"]) for row in rows} == {
+        (text, language) for [text] in texts.values() for language in ("de", "cs")
+    }
+    assert len(rows) == 2 * PHOTOS and Table(tmp_path / "corpus", "translations").failures() == []
+    assert {(row["translator"], row["source_table"]) for row in rows} == {(str(model), "captions")}
+    assert sum(bool(row["flags"]) for row in rows) > PHOTOS
+    assert max(row["scores"]["quality"] for row in rows) < 0.5
     assert servers(model) == []
 
 

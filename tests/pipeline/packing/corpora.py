@@ -66,6 +66,24 @@ def _in(row, items):
     return row["item_id"] in {item["item_id"] for item in items}
 
 
+def small_corpus(folder, photos):
+    """Five photos in shards of two; the last one is of the test split, the one before has no text."""
+    items = [item(path, split="test" if path == photos[-1] else "train") for path in photos]
+    told = [row["item_id"] for row in items if row["item_id"] != photos[3].name]
+    return write_corpus(
+        folder,
+        items=items,
+        captions=[caption(item_id, f"Photo {item_id}.") for item_id in told],
+        descriptions=[description(item_id, "short", f"Seen: {item_id}.") for item_id in told[:2]],
+        translations=[
+            translation(f"{told[0]}#en#0", "de", "Foto.", meaning=0.7),
+            translation(f"{told[0]}#en#0", "fr", "Photo.", ["copied"], meaning=0.7),
+            translation(f"{told[1]}#en#0", "de", "Bild.", meaning=0.2),
+            translation(f"{told[1]}#short", "de", "Gesehen.", ["numbers", "copied"], "descriptions"),
+        ],
+    )
+
+
 def write_table(folder, name, parts):
     (folder / name).mkdir(parents=True, exist_ok=True)
     entries = []

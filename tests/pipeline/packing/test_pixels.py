@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,6 +32,7 @@ def photo(path, size, quality=92, exif=None, kind="JPEG"):
 
 
 @given(st.integers(1, 6000), st.integers(1, 6000), st.integers(1, 1000))
+@example(400, 500, 224)  # where the square root of the exact area falls short of 224
 def test_the_shorter_side_is_the_size_and_the_shape_is_kept(width, height, size):
     made = fitting((width, height), max_pixels(width, height, size))
     short, long = sorted((width, height))
@@ -95,9 +96,11 @@ def test_frames_of_a_video_stand_one_below_the_other(data):
 
 
 def test_frames_of_other_sizes_are_fitted_and_too_many_are_refused():
-    pictures = [Image.new("RGB", (20, 10), "red"), Image.new("RGB", (40, 30), "blue")]
-    column = pixels._column(pictures)
-    assert column.size == (20, 20) and column.getpixel((5, 15)) == (0, 0, 255)
+    larger = Image.new("RGB", (40, 30), "blue")
+    larger.paste("lime", (20, 0, 40, 30))
+    column = pixels._column([Image.new("RGB", (20, 10), "red"), larger])
+    assert column.size == (20, 20)
+    assert [column.getpixel(place) for place in ((18, 5), (2, 15), (18, 15))] == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
     with pytest.raises(MediaError, match="--image-size or fewer --frames") as raised:
         pixels._column([Image.new("RGB", (1, 1000))] * 66)
     assert raised.value.kind == "too_large"

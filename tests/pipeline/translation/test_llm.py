@@ -67,7 +67,9 @@ def translated(url, segments, tmp_path, target="de", window=4):
     """Results by segment, and how the text was cut, as the stage gets them."""
 
     async def every():
-        speaker = LlmSpeaker(LlmTranslator(MllmCaptioner((url,), "loopback", "", window, QUICK)), Run("t", str(tmp_path), 1, {}, ""))
+        speaker = LlmSpeaker(
+            LlmTranslator(MllmCaptioner((url,), "loopback", "", window, QUICK)), Run("t", str(tmp_path), 1, {}, "")
+        )
         results = {}
         try:
             async for part in speaker.translate(segments, "en", target):
@@ -86,7 +88,9 @@ def prompt(segment, target="German"):
 
 def test_every_text_gets_its_own_answer_under_faults_and_within_the_window(tmp_path):
     segments = [f"Caption number {number} of a dog." for number in range(60)]
-    with Loopback(latency_s=0.01, sigma=1.0, fault_rate=0.2, faults=("429", "500", "not_json", "reset_midway")) as server:
+    with Loopback(
+        latency_s=0.01, sigma=1.0, fault_rate=0.2, faults=("429", "500", "not_json", "reset_midway")
+    ) as server:
         results = translated(server.url, segments, tmp_path)
         assert results == {segment: Translated(answer_text([], prompt(segment))) for segment in segments}
         assert server.stats()["max_concurrent"] <= 4
@@ -95,7 +99,9 @@ def test_every_text_gets_its_own_answer_under_faults_and_within_the_window(tmp_p
 def test_a_refused_text_fails_alone(tmp_path):
     async def every():
         async with Scripted({"status": 400, "text": '{"message": "too long"}'}, said(TARGET)) as server:
-            speaker = LlmSpeaker(LlmTranslator(MllmCaptioner((server.url,), "m", "", 1, QUICK)), Run("t", str(tmp_path), 1, {}, ""))
+            speaker = LlmSpeaker(
+                LlmTranslator(MllmCaptioner((server.url,), "m", "", 1, QUICK)), Run("t", str(tmp_path), 1, {}, "")
+            )
             results = {}
             async for part in speaker.translate(["first", "second"], "en", "de"):
                 results.update(part)
@@ -114,7 +120,9 @@ def test_a_long_text_is_asked_for_in_parts_that_are_whole_sentences(tmp_path):
     with locked(tmp_path):
 
         async def cut():
-            speaker = LlmSpeaker(LlmTranslator(MllmCaptioner(("http://127.0.0.1:1",), "m")), Run("t", str(tmp_path), 1, {}, ""))
+            speaker = LlmSpeaker(
+                LlmTranslator(MllmCaptioner(("http://127.0.0.1:1",), "m")), Run("t", str(tmp_path), 1, {}, "")
+            )
             await speaker.close()
             return speaker.segments(text, "en"), speaker.segments("One. Two.", "en")
 

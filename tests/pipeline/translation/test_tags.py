@@ -1,0 +1,93 @@
+"""BCP 47 tags at the edge, and the spellings of model families."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M100
+from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
+
+from pipeline.errors import UsageError
+from pipeline.translation.tags import check_language, language_of, m2m_tag, madlad_tag, mbart_tag, nllb_tag, opus_tag
+
+M2M100_TAGS = [f"__{code}__" for code in M2M100["m2m100"]]
+
+
+@pytest.mark.parametrize(
+    ("tag", "canonical"),
+    [("de", "de"), ("deu", "de"), ("DE", "de"), ("zh-TW", "zh-TW"), ("zh_tw", "zh-TW"), ("cmn", "zh"), ("iw", "he"),
+     ("pt-br", "pt-BR"), ("arb", "ar"), ("yue", "yue"), ("sr-Latn", "sr-Latn"), ("nb", "nb"), ("zho", "zh")],
+)  # fmt: skip
+def test_tags_have_one_spelling(tag, canonical):
+    assert check_language(tag, "--languages") == canonical
+
+
+@pytest.mark.parametrize(
+    ("tag", "near"),
+    [("gr", "el (Greek)"), ("jp", "ja (Japanese)"), ("cz", "cs (Czech)"), ("german", "de (German)"),
+     ("Deutsch", "de (German)"), ("gerrman", "de (German)"), ("Portugese", "pt (Portuguese)"), ("us", "en (English)")],
+)  # fmt: skip
+def test_what_is_no_tag_is_told_the_nearest(tag, near):
+    with pytest.raises(UsageError) as caught:
+        check_language(tag, "--languages")
+    assert str(caught.value) == f"--languages: got {tag!r}, which is no language tag: did you mean {near}?"
+
+
+@pytest.mark.parametrize("tag", ["", "qq", "und", "mul", "x-mine", "de-", "\ud800", "pt_PTT", "123"])
+def test_what_is_like_no_language_is_told_how_tags_look(tag):
+    with pytest.raises(UsageError, match="wanted a BCP 47 tag such as de"):
+        check_language(tag, "--languages")
+
+
+@given(st.text(max_size=12) | st.from_regex(r"[a-z]{2,3}(-[A-Za-z]{2,4})?", fullmatch=True))
+def test_a_tag_is_canonical_or_refused(text):
+    try:
+        tag = check_language(text, "--languages")
+    except UsageError as error:
+        assert "--languages: got" in str(error)
+    else:
+        assert check_language(tag, "--languages") == tag
+        assert language_of(tag) == language_of(text)
+
+
+@pytest.mark.parametrize(
+    ("tag", "nllb", "m2m"),
+    [("de", "deu_Latn", "__de__"), ("zh", "zho_Hans", "__zh__"), ("zh-TW", "zho_Hant", "__zh__"),
+     ("zh-Hant", "zho_Hant", "__zh__"), ("ar", "arb_Arab", "__ar__"), ("fa", "pes_Arab", "__fa__"),
+     ("cs", "ces_Latn", "__cs__"), ("pt-BR", "por_Latn", "__pt__"), ("sr", "srp_Cyrl", "__sr__"),
+     ("nb", "nob_Latn", "__no__"), ("no", "nob_Latn", "__no__"), ("fil", "tgl_Latn", "__tl__"), ("et", "est_Latn", "__et__"),
+     ("lv", "lvs_Latn", "__lv__"), ("sw", "swh_Latn", "__sw__"), ("ms", "zsm_Latn", "__ms__"), ("he", "heb_Hebr", "__he__"),
+     ("ja", "jpn_Jpan", "__ja__"), ("ko", "kor_Hang", "__ko__"), ("uz", "uzn_Latn", "__uz__"), ("yue", "yue_Hant", None),
+     ("tlh", None, None), ("sr-Latn", None, "__sr__")],
+)  # fmt: skip
+def test_tags_of_nllb_and_m2m100(tag, nllb, m2m):
+    assert nllb_tag(tag, NLLB) == nllb
+    assert m2m_tag(tag, M2M100_TAGS) == m2m
+
+
+def test_every_language_of_nllb_and_m2m100_can_be_named():
+    for token in NLLB:
+        language, script = token.split("_")
+        assert nllb_tag(f"{language}-{script}", NLLB) in (token, None) or language in ("zho", "arb"), token
+    for token in M2M100_TAGS:
+        assert m2m_tag(check_language(token.strip("_"), "--languages"), M2M100_TAGS) == token or token == "__ns__"
+
+
+def test_tags_that_stand_in_the_text():
+    assert madlad_tag("de", ["<2de>", "<2fr>"]) == "<2de>"
+    assert madlad_tag("zh-TW", ["<2zh>", "<2zh_Hant>"]) == "<2zh_Hant>"
+    assert madlad_tag("zh", ["<2zh>", "<2zh_Hant>"]) == "<2zh>"
+    assert opus_tag("de", [">>deu<<", ">>fra<<"]) == ">>deu<<"
+    assert opus_tag("zh-TW", [">>cmn_Hans<<", ">>cmn_Hant<<"]) == ">>cmn_Hant<<"
+    assert opus_tag("pt-BR", [">>por<<", ">>pt_br<<"]) == ">>pt_br<<"
+    assert opus_tag("cs", [">>deu<<"]) is None
+
+
+def test_tags_of_mbart():
+    known = ["de_DE", "pt_XX", "zh_CN", "en_XX", "ar_AR"]
+    assert [mbart_tag(tag, known) for tag in ("de-AT", "pt", "zh", "ar", "cs")] == [
+        "de_DE",
+        "pt_XX",
+        "zh_CN",
+        "ar_AR",
+        None,
+    ]
