@@ -22,6 +22,7 @@ from bench.faults import FAULTS, LANGUAGES, SPLITS, plant, read
 from pipeline.quality.rules import RULES, thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
 from pipeline.quality.similarity import resolve_encoders
+from pipeline.quality.surface import size
 
 MAX_DROPPED = 0.02  # of human pairs, in all
 BOUNDS = {"copied": 0.995, "empty": 0.995, "wrong language": 0.995, "looped": 0.95, "numeral": 0.90}
@@ -31,7 +32,7 @@ SHUFFLED = {"de": 0.98, "fr": 0.98}  # cs: the best that can be had
 # other rules' thresholds follow from what their scores mean.
 AIMS = {
     "meaning": (0.006, "shuffled"),
-    "low_quality": (0.008, "shuffled"),
+    "low_quality": (0.014, "shuffled"),
     "too_short": (0.004, "cut off"),
     "too_long": (0.001, "looped"),
     "wrong_language": (0.001, "wrong language"),
@@ -116,8 +117,10 @@ def choose(judge: Judge, texts: dict[str, list[str]], language: str, seed: int) 
         if (now := used[rule]) is not None:
             cells.append(f"{now:>8.3f}{beyond(good, now, side):>8.2%}{beyond(bad, now, side):>9.1%}")
         print("".join(cells))
-    lengths = [sum(map(len, texts[name])) for name in (language, "en")]
-    print(f"  all rules in use drop {dropped(human):.2%}; {lengths[0] / lengths[1]:.3f} characters for one of English")
+    lengths = [size(text) / size(source) for text, source in zip(texts[language], texts["en"], strict=True)]
+    print(
+        f"  all rules in use drop {dropped(human):.2%}; letters and digits for one of English: {np.median(lengths):.2f}"
+    )
 
 
 def beyond(found: np.ndarray, threshold: float, side: str) -> float:

@@ -34,7 +34,7 @@ RULES = {
     "numbers": "`numbers`, the share of numbers that both sides have, is below its threshold",
     "cut_off": "`complete` is below its threshold: the text breaks off",
     "boilerplate": "`boilerplate`, the share that is chatter, is above its threshold",
-    "meaning": "`meaning`, the cosine of the two sentence vectors, is below its threshold",
+    "meaning": "`meaning`, the nearness of the two sentence vectors, is below its threshold",
     "round_trip": "`round_trip`, chrF of the source and the text translated back, is below its threshold",
     "refusal": "the description that was translated was declined by its model",
     "low_quality": "`quality` is below its threshold",

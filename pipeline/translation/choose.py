@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.translation import checkpoints
+from pipeline.translation import checkpoints, seq2seq
 from pipeline.translation.conversion import Unservable, converted, unservable
 from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
 from pipeline.translation.embedded import EmbeddedTranslator, embedded_translator
@@ -38,9 +38,11 @@ def choose(
             raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
         return _embedded(source, targets, "--translator embedded", say)
     without = [target for target in targets if target not in models]
-    if without and (options.translator != "auto" or any(language_of(target) != "pt" for target in without)):
+    embedded = options.translator == "auto" and language_of(source) == "en"
+    lacking = [target for target in without if not (embedded and language_of(target) == "pt")]
+    if lacking:
         raise UsageError(
-            f"no model for {source} to {', '.join(without)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), or "
+            f"no model for {source} to {', '.join(lacking)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), or "
             "--translator llm; without a model hub, --translator embedded translates en to pt"
         )
     chosen: dict[str, Translators] = {}
@@ -146,7 +148,7 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
         folder=str(folder),
         device=device,
         beam_size=options.beam_size,
-        batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
+        batch_tokens=options.mt_batch_tokens or seq2seq.BATCH_TOKENS,
     )
 
 

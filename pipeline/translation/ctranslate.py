@@ -40,12 +40,11 @@ class CTranslate2Translator:
         }
 
     def check(self, source: str, targets: Sequence[str]) -> None:
-        tokens = Tokens(Path(self.folder))
-        check_pair(Path(self.folder), tokens.tags, source, targets)
+        tokens = self.load().tokens
+        check_pair(Path(self.folder), self.name, tokens.tags, source, targets)
         for target in targets:
             tokens.encode([], source, target)
             tokens.prefix(target)
-        _open(self)
 
     def load(self) -> "CTranslate2Engine":
         return CTranslate2Engine(self)
@@ -54,7 +53,7 @@ class CTranslate2Translator:
 class CTranslate2Engine:
     def __init__(self, translator: CTranslate2Translator):
         folder = Path(translator.folder)
-        self._tokens = Tokens(folder)
+        self.tokens = Tokens(folder)
         self._model = _open(translator)
         self._settings = {
             "beam_size": translator.beam_size,
@@ -64,13 +63,13 @@ class CTranslate2Engine:
             "return_end_token": True,
             "disable_unk": True,
         }
-        self.positions = positions(folder) or self._tokens.family.positions
+        self.positions = positions(folder) or self.tokens.family.positions
 
     def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
         return decoding.translate(self, sentences, source, target)
 
     def encode(self, texts: Sequence[str], source: str, target: str) -> list[list[str]]:
-        return self._tokens.encode(texts, source, target)
+        return self.tokens.encode(texts, source, target)
 
     def generate(
         self, groups: Sequence[tuple[Sequence[list[str]], int]], target: str, careful: bool
@@ -83,7 +82,7 @@ class CTranslate2Engine:
         ]
 
     def _ask(self, rows: Sequence[list[str]], limit: int, target: str, careful: bool) -> list[Any]:
-        prefix = self._tokens.prefix(target)
+        prefix = self.tokens.prefix(target)
         settings = dict(self._settings, max_decoding_length=limit)
         if prefix:
             settings["target_prefix"] = [prefix] * len(rows)
@@ -105,7 +104,7 @@ class CTranslate2Engine:
                 self._answers([row], limit, target, careful, self._ask([row], limit, target, careful)) for row in rows
             ]
             return [result for results in alone for result in results]
-        texts = self._tokens.decode(found)
+        texts = self.tokens.decode(found)
         return [Translated(text, pieces[-1:] == [END]) for text, pieces in zip(texts, found, strict=True)]
 
 
@@ -124,23 +123,23 @@ def compute_type_of(device: str) -> str:
     return wanted if wanted in supported else "int8" if "int8" in supported else "float32"
 
 
-def check_pair(folder: Path, tags: Sequence[str], source: str, targets: Sequence[str]) -> None:
-    """Raises UsageError where the folder tells that it is of another pair. A model with language tokens is of many."""
+def check_pair(folder: Path, name: str, tags: Sequence[str], source: str, targets: Sequence[str]) -> None:
+    """Raises UsageError where a model is known to be of another pair. One with language tokens (`tags`) is of many."""
     if tags:
         return
-    of_source, of_target = pair_of(folder)
+    of_source, of_target = pair_of(folder, name)
     for side, has, wanted in (("source", of_source, [source]), ("target", of_target, targets)):
         # Two letters are a language; three may be a family of them, of which nothing can be said here.
         language = language_of(has) if has else ""
         others = [tag for tag in wanted if len(language) == 2 and language != language_of(tag)]
         if others:
             raise UsageError(
-                f"--mt-model: {folder.name} translates {of_source or '?'} to {of_target or '?'}, wanted {side} "
+                f"--mt-model: {name} translates {of_source or '?'} to {of_target or '?'}, wanted {side} "
                 f"language {', '.join(others)}: name a model by language, for example --mt-model {others[0]}=PATH"
             )
     if len({tag.split("-")[0] for tag in targets}) > 1:
         raise UsageError(
-            f"--mt-model: {folder.name} has no language tokens, so it translates to one language, wanted "
+            f"--mt-model: {name} has no language tokens, so it translates to one language, wanted "
             f"{', '.join(targets)}: name a model for each, for example --mt-model {targets[0]}=PATH"
         )
 

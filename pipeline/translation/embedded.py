@@ -56,7 +56,7 @@ class EmbeddedEngine:
         if not any(map(str.isalnum, text)):
             return Translated(text)
         try:
-            return Translated(self._translate(text).strip())
+            return Translated(" ".join(self._translate(text).split()))
         except (RuntimeError, ValueError) as error:
             return Untranslated("engine", one_line(error))
 

@@ -110,7 +110,7 @@ class Tokens:
     def decode(self, rows: Sequence[Sequence[str]]) -> list[str]:
         """Text of target tokens; language tokens are left out. A token of the source side alone keeps its ▁ there."""
         kept = [[piece for piece in row if piece != END and piece not in self._tags] for row in rows]
-        return [text.replace("▁", " ").strip() for text in self._spm_target.decode(kept)] if kept else []
+        return [" ".join(text.replace("▁", " ").split()) for text in self._spm_target.decode(kept)] if kept else []
 
 
 def _spm(path: Path) -> Any:

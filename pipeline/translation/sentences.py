@@ -25,11 +25,14 @@ def split(text: str, language: str) -> list[tuple[str, str]]:
     start = 0
     for segment in segments:
         for piece in _cut(text[start : start + len(segment)]):
-            sentence = piece.rstrip()
-            if sentence or not parts:
-                parts.append((sentence, piece[len(sentence) :]))
-            else:
-                parts[-1] = (parts[-1][0], parts[-1][1] + piece)
+            sentence = piece.strip()
+            before, _, after = piece.partition(sentence) if sentence else (piece, "", "")
+            if not parts:
+                parts.append((before + sentence, after) if sentence else ("", piece))
+                continue
+            parts[-1] = (parts[-1][0], parts[-1][1] + before)
+            if sentence:
+                parts.append((sentence, after))
         start += len(segment)
     return parts
 

@@ -36,7 +36,7 @@ def check_language(tag: str, option: str) -> str:
             return langcodes.standardize_tag(language, macro=True)
     except langcodes.LanguageTagError:
         pass
-    near = _nearest(tag.strip())
+    near = _nearest(tag.strip()) if tag.isprintable() else None
     hint = f"did you mean {near} ({_name(near)})?" if near else "wanted a BCP 47 tag such as de, zh or pt-BR"
     raise UsageError(f"{option}: got {tag!r}, which is no language tag: {hint}")
 

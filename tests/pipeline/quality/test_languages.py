@@ -27,8 +27,12 @@ def test_the_score_depends_on_the_text_alone_and_little_on_the_languages_admitte
         together
     )
     assert confidences(texts[::-1], tags[::-1], EXPECTED) == pytest.approx(together[::-1])
-    many = confidences(texts, tags, (*EXPECTED, "ja", "zh", "ru", "tr", "ar", "th", "fi"))
-    assert many == pytest.approx(together, abs=0.05)
+    many = (*EXPECTED, "nl", "es", "it", "pt", "da", "ca", "pl", "ja", "sv")
+    assert confidences(texts, tags, many) == pytest.approx(together, abs=0.05)
+    unsure = "Un chien court au bord de l'eau."  # the more languages share its words, the less lingua gives to French
+    few = confidences([unsure], ["fr"], EXPECTED)
+    assert few == pytest.approx([0.6], abs=0.01)
+    assert few == pytest.approx(confidences([unsure], ["fr"], many))
 
 
 def test_o_with_acute_does_not_rule_czech_out():

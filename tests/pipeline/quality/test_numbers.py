@@ -54,6 +54,7 @@ PAIRS = [
     ("Two dogs.", "Ein paar Hunde.", "de", 1.0),
     ("A couple dances.", "Ein Mann tanzt.", "de", None),
     ("A two-storey house.", "Ein zweistöckiges Haus.", "de", 1.0),
+    ("A three-storey house.", "Třípatrový dům.", "cs", 1.0),
     ("A dozen eggs.", "Zwölf Eier.", "de", 1.0),
     ("Three men, two dogs.", "Trois hommes, quatre chiens.", "fr", 0.5),
     ("Twenty-one men.", "Vingt et un hommes.", "fr", 1.0),

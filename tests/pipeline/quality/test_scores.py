@@ -119,7 +119,7 @@ WEIRD = [
     " ",
     "😀🎉",
     "\x00\x07",
-    "\ud800",
+    "Zwei \ud800 Hunde rennen.",
     "שני כלבים רצים",
     "a" * 20_000,
     "Zwei Hunde. " * 1_700,
@@ -155,6 +155,22 @@ def test_quality_worked_by_hand():
     assert quality({"length_ratio": 1.0, "numbers": 0.75, "language": 0.4}) == pytest.approx(0.65 * 0.6)
     assert quality({"length_ratio": 1.0, "meaning": 0.4}, "usem3") == pytest.approx(0.5)
     assert quality({"length_ratio": 2.0}) == pytest.approx(0.3706, abs=1e-4)  # exp(-((ln 2 - 0.2) / 0.35)^2 / 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "half"),
+    [
+        ("copied", 0.65),
+        ("repetition", 0.25),
+        ("boilerplate", 0.25),
+        ("complete", 0.0),
+        ("script", 0.6),
+        ("round_trip", 0.2),
+        ("language", 0.375),
+    ],
+)
+def test_each_score_halves_quality_by_itself(name, half):
+    assert quality(CLEAN | {"meaning": None, name: half}) == pytest.approx(0.5)
 
 
 @given(st.sampled_from(sorted(set(SCORES) - {"quality", "length_ratio"})), st.floats(0, 1), st.floats(0, 1))

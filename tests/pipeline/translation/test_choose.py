@@ -141,7 +141,7 @@ def test_a_model_of_another_pair_is_refused(marian, cache):
             lambda folder: (folder / "model.bin").write_bytes((folder / "model.bin").read_bytes()[:-999]),
             "cannot be loaded",
         ),
-        (lambda folder: (folder / "model.bin").unlink(), "is no model"),
+        (lambda folder: (folder / "model.bin").unlink(), "has no weights"),
         (lambda folder: (folder / "checkpoint.json").write_text("{"), "is no JSON"),
     ],
 )

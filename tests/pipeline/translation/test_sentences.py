@@ -36,6 +36,7 @@ def test_sentences_are_what_a_reader_calls_so():
         ("Dr. Smith sees 3.5 cats!", ""),
     ]
     assert [sentence for sentence, _ in split("一只狗在跑。一个人坐着。", "zh")] == ["一只狗在跑。", "一个人坐着。"]
+    assert split("Why?\x1fSo. \x1f", "en") == [("Why?", "\x1f"), ("So.", " \x1f")]
     assert split("", "en") == []
     assert split(" \n ", "en") == [("", " \n ")]
 

@@ -32,7 +32,7 @@ def test_what_is_no_tag_is_told_the_nearest(tag, near):
     assert str(caught.value) == f"--languages: got {tag!r}, which is no language tag: did you mean {near}?"
 
 
-@pytest.mark.parametrize("tag", ["", "qq", "und", "mul", "x-mine", "de-", "\ud800", "pt_PTT", "123"])
+@pytest.mark.parametrize("tag", ["", "qq", "und", "mul", "x-mine", "de-", "\ud800", "pt_PTT", "123", "\x00de"])
 def test_what_is_like_no_language_is_told_how_tags_look(tag):
     with pytest.raises(UsageError, match="wanted a BCP 47 tag such as de"):
         check_language(tag, "--languages")
