@@ -36,9 +36,7 @@ def dry_run(ingest: Ingest, stage: Captions, options: argparse.Namespace, say: C
     return 0 if described else 1
 
 
-async def _describe(
-    stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]
-) -> int:
+async def _describe(stage: Captions, items: list[SourceItem], folder: Path, say: Callable[[str], None]) -> int:
     speaker = await stage.captioner.open(Run("dry-run", str(folder), 0, {}, ""), len(stage.views))
     described = 0
     try:

@@ -93,8 +93,8 @@ def _rows(table: Table) -> Iterator[str]:
 
 
 def _shown(table: str, row: dict[str, Any]) -> str:
-    if table == "descriptions":
-        return f"{row['view']}: {row['text']}"
+    if table in ("captions", "descriptions"):
+        return f"{row[COUNTED_BY[table]]}: {row['text']}"
     if table == "translations":
         return f"{row['target_language']} {row['scores']['quality']:.2f}: {row['text']}  ← {row['source_text']}"
     if table == "training":

@@ -77,7 +77,10 @@ class Translate(Stage):
 
     def asking(self, server: MllmCaptioner) -> Self:
         translators, back = (
-            {target: dataclasses.replace(t, server=server) if isinstance(t, LlmTranslator) else t for target, t in by.items()}
+            {
+                target: dataclasses.replace(t, server=server) if isinstance(t, LlmTranslator) else t
+                for target, t in by.items()
+            }
             for by in (self.translators, self.back)
         )
         return dataclasses.replace(self, translators=translators, back=back)

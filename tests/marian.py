@@ -3,7 +3,8 @@
     python -m tests.marian FOLDER SOURCE.txt[.gz] TARGET.txt[.gz] [--minutes 15] [--width 256] [--vocabulary 6000]
 
 A source that begins with a token such as `>>deu<<` makes a model of several target languages. As in the published
-models, the embedding of <pad>, with which decoding starts, is zero, and <pad> is never put out.
+models, the embedding of <pad>, with which decoding starts, is zero, <pad> is never put out, and a translation at the
+length limit is made to end there.
 """
 
 import argparse
@@ -100,7 +101,7 @@ def make_marian(
     finally:
         torch.set_num_threads(threads)
     model.generation_config.bad_words_ids = [[pad]]
-    model.generation_config.forced_eos_token_id = None
+    model.generation_config.forced_eos_token_id = 0
     model.save_pretrained(folder)
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nMade for tests.\n", encoding="utf-8")
     return folder

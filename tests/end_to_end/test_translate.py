@@ -165,7 +165,9 @@ def test_a_corpus_without_captions_is_told_what_to_do(tmp_path, capfd):
         result = ended(capfd, *given, "--languages", "pt")
         assert result.status == 2 and "--text descriptions" in result.error()
     ended(capfd, "--stage", "captions", "--output", tmp_path / "corpus", "--captioner", "embedded").done()
-    ended(capfd, "--stage", "translate", "--output", tmp_path / "corpus", "--languages", "pt", "--text", "descriptions").done()
+    ended(
+        capfd, "--stage", "translate", "--output", tmp_path / "corpus", "--languages", "pt", "--text", "descriptions"
+    ).done()
     rows = list(Table(tmp_path / "corpus", "translations").rows())
     assert {row["source_table"] for row in rows} == {"descriptions"}
     assert {row["caption_id"] for row in rows} == {
@@ -177,7 +179,17 @@ def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, cap
     paths = make_photos(tmp_path / "photos", len(ODD) + 1)
     texts = {path.name: [text] for path, text in zip(paths, [*ODD.values(), "A man rides a horse."], strict=True)}
     write_captions(tmp_path / "photos", texts)
-    result = ended(capfd, "--stage", "translate", "--input", tmp_path / "photos", "--output", tmp_path / "corpus", "--languages", "pt")
+    result = ended(
+        capfd,
+        "--stage",
+        "translate",
+        "--input",
+        tmp_path / "photos",
+        "--output",
+        tmp_path / "corpus",
+        "--languages",
+        "pt",
+    )
     result.done()
     rows = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
     failed = {line["id"].split("#")[0]: line["error"] for line in Table(tmp_path / "corpus", "translations").failures()}

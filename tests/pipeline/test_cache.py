@@ -40,3 +40,24 @@ def test_a_damaged_file_is_told_with_a_remedy(tmp_path):
     (tmp_path / "responses.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(EnvironmentTrouble, match="delete the file"):
         ResponseCache(tmp_path)
+
+
+def test_several_answers_are_kept_together_or_not_at_all(tmp_path):
+    cache = ResponseCache(tmp_path)
+    cache.put_all((f"key {number}", number) for number in range(1_000))
+    assert [cache.get(f"key {number}") for number in (0, 500, 999)] == [0, 500, 999]
+
+    def cut():
+        yield "new", 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.put_all(cut())
+    assert cache.get("new") is None
+    cache._connection.execute("CREATE TRIGGER full BEFORE INSERT ON responses WHEN NEW.key = 'last' BEGIN "
+                              "SELECT RAISE(ABORT, 'disk full'); END")  # fmt: skip
+    with pytest.raises(EnvironmentTrouble, match="disk full"):
+        cache.put_all([("first", 1), ("last", 2)])
+    assert cache.get("first") is None
+    cache.put("first", 3)
+    assert ResponseCache(tmp_path).get("first") == 3

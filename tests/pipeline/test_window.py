@@ -183,10 +183,15 @@ def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
     async def work(_name):
         await asyncio.sleep(0.005)
 
-    run, stage = plan(5, 4, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1)), FakeShardStage(work, ahead=2)
+    run, stage = (
+        plan(5, 4, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1)),
+        FakeShardStage(work, ahead=2),
+    )
     engine = started(run, stage)
     made = [future.result(10) for future in [engine.submit(index)[1] for index in range(5)]]
-    assert stage.shards == [[row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)]
+    assert stage.shards == [
+        [row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)
+    ]
     assert stage.most == 2
     assert [texts(run, index, made[index]) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
     assert [sidecar["failures"][0]["id"] for sidecar in made if sidecar["failures"]] == ["1-1x"]

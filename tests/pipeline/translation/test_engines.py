@@ -85,6 +85,13 @@ def test_the_batches_do_not_show(marian, cache, unseen):
         assert one == other == engines[0].translate(sources, "en", "de")
 
 
+def test_what_is_cut_off_is_said_to_be(marian, cache, unseen, monkeypatch):
+    monkeypatch.setattr("pipeline.translation.decoding.token_limit", lambda num_tokens, positions: 4)
+    for engine in both(marian, cache):
+        results = engine.translate([source for source, _ in unseen[:10]], "en", "de")
+        assert all(result.text and not result.finished for result in results)
+
+
 def test_many_targets_are_told_apart(marian_of_two, cache, unseen):
     sources = [source for source, _ in unseen[:100]]
     for engine in (engines := both(marian_of_two, cache)):
