@@ -43,6 +43,7 @@ setup(
         "fsspec>=2025.9",
         "huggingface-hub>=1.0,<3",
         "langcodes>=3.5,<4",
+        "language-data>=1.4,<2",  # names of languages, for langcodes
         "numpy>=2.0,<2.5",
         "pillow>=11.3,<13",
         "pyarrow>=21,<26",

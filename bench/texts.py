@@ -174,9 +174,9 @@ def widen(folder: Path, wide: Path) -> str:
 def _pass_on(weights: dict[str, Any], layers: str, depth: int) -> None:
     """Make the layers from `depth` on do nothing: what goes through their norms is normal already."""
     for name, weight in weights.items():
-        if name.startswith(layers) and int(name.removeprefix(f"{layers}.").split(".")[0]) >= depth:
-            if "out_proj" in name or "fc2" in name:
-                weight.mul_(1e-6 if weight.dim() == 2 else 0)  # not zero, of which 8-bit weights have no scale
+        added = name.startswith(layers) and int(name.removeprefix(f"{layers}.").split(".")[0]) >= depth
+        if added and ("out_proj" in name or "fc2" in name):
+            weight.mul_(1e-6 if weight.dim() == 2 else 0)  # not zero, of which 8-bit weights have no scale
     for kind in ("weight", "bias"):
         last = weights[f"{layers}.{depth - 1}.final_layer_norm.{kind}"]
         if depth < LAYERS:  # scale and shift move to the last of the added layers

@@ -32,7 +32,7 @@ from pipeline import corpus as corpora
 TARGET = "de"
 LOOP_BATCH = 32  # captions of the plain loop, in the order in which they come
 WAYS = ("one/512", "one/2048", "buckets/512", "buckets/2048")  # of the bare translator: calls / tokens a batch
-ONCE = 20_000  # captions from which a contender runs once
+REPEATED = 20_000  # captions at most that a contender translates in all its runs of one size, beyond the first
 ENCODERS = ("none", "auto")
 
 
@@ -131,20 +131,29 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
 
 
 def loop(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """A plain loop of Transformers: fixed batches in the order of arrival."""
+    """A plain loop of Transformers: fixed batches in the order of arrival, on as many threads as is fastest."""
+    import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     decoder = transformers.AutoModelForSeq2SeqLM.from_pretrained(model).eval()
 
-    def translate() -> None:
-        for at in range(0, len(texts), LOOP_BATCH):
-            batch = tokenizer(texts[at : at + LOOP_BATCH], return_tensors="pt", padding=True)
-            made = decoder.generate(**batch, num_beams=options.beam_size, max_new_tokens=200)
-            tokenizer.batch_decode(made, skip_special_tokens=True)
+    def translate(start: int) -> None:
+        batch = tokenizer(texts[start : start + LOOP_BATCH], return_tensors="pt", padding=True)
+        made = decoder.generate(**batch, num_beams=options.beam_size, max_new_tokens=200)
+        tokenizer.batch_decode(made, skip_special_tokens=True)
 
-    return timed(translate)
+    seconds = {}
+    for threads in (1, os.cpu_count() or 1):  # two threads wait for each other by spinning: a neighbour makes it slow
+        torch.set_num_threads(threads)
+        translate(0)
+        seconds[threads] = timed(lambda: translate(0))["seconds"]
+    torch.set_num_threads(min(seconds, key=seconds.__getitem__))
+    return {
+        **timed(lambda: [translate(at) for at in range(0, len(texts), LOOP_BATCH)]),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def quality(corpus: Path, _: list[str], options: argparse.Namespace) -> dict[str, Any]:
@@ -268,15 +277,18 @@ def row(name: str, runs: Sequence[Run], bares: Sequence[Run]) -> None:
 def compare(arena: Arena, size: int, way: str, repeats: int, loops: bool) -> dict[str, list[Run]]:
     """All contenders at one size, in turn."""
     runs: dict[str, list[Run]] = {name: [] for name in ("bare", "translator", *ENCODERS)}
-    for _ in range(repeats if size < ONCE else 1):
-        runs["bare"].append(arena.run("bare", size, arena.converted, way=way)[0])
-        runs["translator"].append(arena.run("translator", size, arena.converted)[0])
-        for encoder in ENCODERS if size < ONCE else ENCODERS[1:]:
-            runs[encoder].append(arena.stage_less_startup(size, encoder))
-    if loops:
-        runs["loop"] = [arena.run("loop", size, arena.checkpoint)[0]]
     names = {"bare": "bare CTranslate2, sorted", "translator": "the stage's translator alone"}
     names |= {"none": "the stage, --quality-encoder none", "auto": "the stage", "loop": "plain loop of Transformers"}
+    few = size < REPEATED
+    for _ in range(max(1, min(repeats, REPEATED // size))):
+        runs["bare"].append(arena.run("bare", size, arena.converted, way=way)[0])
+        runs["translator"].append(arena.run("translator", size, arena.converted)[0])
+        for encoder in ENCODERS if few else ENCODERS[1:]:
+            runs[encoder].append(arena.stage_less_startup(size, encoder))
+    if loops:
+        run, told = arena.run("loop", size, arena.checkpoint)
+        runs["loop"] = [run]
+        names["loop"] += f", {told['threads']} thread(s)"
     print(f"\n{size:,} captions")
     for name, found in runs.items():
         if found:
@@ -329,7 +341,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--minutes", type=float, default=2.0, help="of that training (default: 2)")
     add("--size", choices=("small", "base"), default="small", help="base: widened to OPUS-MT's shape (default: small)")
     add("--beam-size", type=int, default=4, help="hypotheses (default: 4, as the stage's)")
-    add("--repeats", type=int, default=3, help=f"runs of each, in turn, below {ONCE:,} captions (default: 3)")
+    add("--repeats", type=int, default=3, help="runs of each at 1,000 captions, in turn; fewer at more (default: 3)")
     add("--loop-captions", type=int, default=1_000, help="the plain loop runs up to this size (default: 1000)")
     options = parser.parse_args(argv)
     print(machine())

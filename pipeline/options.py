@@ -68,9 +68,10 @@ def _language(text: str) -> str:
 def parser() -> argparse.ArgumentParser:
     result = _Parser(
         prog="beam_runner.py",
-        description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to train "
-        "on. captions and translate first run ingest where it is needed. With no --input: sample photos. Options that are not listed here go to "
-        "Apache Beam (--runner, --direct_num_workers, --direct_running_mode, --job_endpoint …).",
+        description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to "
+        "train on. captions and translate first run ingest where it is needed. With no --input: sample photos. Options "
+        "that are not listed here go to Apache Beam (--runner, --direct_num_workers, --direct_running_mode, "
+        "--job_endpoint …).",
         allow_abbrev=False,
     )
     add = result.add_argument
@@ -225,10 +226,10 @@ def _add_translate(result: argparse.ArgumentParser) -> None:
     )
     add(
         "--mt-batch-tokens",
-        type=_number(int, 64, "tokens"),
-        default=4096,
+        type=_number(int, 0, "tokens"),
+        default=0,
         metavar="N",
-        help="source tokens translated at once, padding counted (default: 4096)",
+        help="source tokens translated at once, padding counted (default: 0, as is fast on the device)",
     )
     add(
         "--round-trip",

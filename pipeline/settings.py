@@ -21,6 +21,7 @@ from pipeline.quality.similarity import resolve_encoders
 from pipeline.runstate import state_folder
 from pipeline.translate import Translate
 from pipeline.translation.choose import choose as choose_translators
+from pipeline.translation.choose import parse_models
 from pipeline.translation.engines import Translator
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.tags import check_language
@@ -121,8 +122,8 @@ def no_text(options: argparse.Namespace, corpus: Path) -> UsageError:
     if other.endswith("descriptions") and not corpora.complete(corpus, "descriptions"):
         other = "run --stage captions, then give --text descriptions"
     return UsageError(
-        f"{options.output} has no {options.text} in {options.source_language} (--source-language): nothing to translate: "
-        f"{other}, or give --input with captions to --stage ingest"
+        f"{options.output} has no {options.text} in {options.source_language} (--source-language), nothing to "
+        f"translate: {other}, or give --input with captions to --stage ingest"
     )
 
 
@@ -135,7 +136,15 @@ def _translators(
         assert server is not None
         llm = LlmTranslator(server, options.mt_license)
         return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
-    return choose_translators(options, source, targets, say), {}
+    translators = choose_translators(options, source, targets, say)
+    back: dict[str, Translator] = {}
+    if options.round_trip:
+        forth, again = (parse_models(given or [], targets) for given in (options.mt_model, options.back_model))
+        for target in targets:
+            model = again.get(target, forth.get(target))  # one that knows many languages knows the way back
+            ours = argparse.Namespace(**{**vars(options), "mt_model": [model] if model else []})
+            back |= {target: choose_translators(ours, target, [source], say)[source]}
+    return translators, back
 
 
 def pack_stage(options: argparse.Namespace, corpus: Path) -> Pack:

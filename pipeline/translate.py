@@ -1,4 +1,4 @@
-"""`--stage translate`: translate every English text into every target language, measure each pair, write `translations`.
+"""`--stage translate`: translate English texts into every target language, measure each pair, write `translations`.
 
     captions or descriptions of a shard → distinct texts → segments → not yet in the cache → translator → joined again
     → scores and flags of each pair → translations
@@ -118,7 +118,7 @@ class TranslateWorker:
         self._cache = ResponseCache(Path(run.cache))
         self._judge = Judge(stage.encoders, [stage.source_language, *stage.targets])
         self._measuring = concurrent.futures.ThreadPoolExecutor(1, "quality")
-        self._speakers: dict[int, Speaker] = {}  # by the translator: one may serve several languages
+        self._speakers: dict[str, Speaker] = {}  # one may serve several languages, and the way back
         self._turn = asyncio.Lock()
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
@@ -213,9 +213,10 @@ class TranslateWorker:
         return {text: _joined([(found[segment], gap) for segment, gap in parts[text]], target) for text in parts}
 
     def _speaker(self, translator: Translator) -> Speaker:
-        if id(translator) not in self._speakers:
-            self._speakers[id(translator)] = open_speaker(translator, self._run)
-        return self._speakers[id(translator)]
+        made_by = canonical_json([translator.name, translator.revision, translator.decoding])
+        if made_by not in self._speakers:
+            self._speakers[made_by] = open_speaker(translator, self._run)
+        return self._speakers[made_by]
 
     def _key(self, translator: Translator, source: str, target: str, segment: str) -> str:
         made_by = [translator.name, translator.revision, translator.decoding]

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -20,6 +19,7 @@ from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedde
 from pipeline.captioning.server import READY_WITHIN_S, VllmServer
 from pipeline.captioning.views import View
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.identity import folder_hash
 from pipeline.stage import Stage
 
 URL_VARIABLE = "LECCR_MLLM_URL"
@@ -69,19 +69,9 @@ def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaption
 
 
 def _mllm(options: argparse.Namespace, urls: tuple[str, ...], model: str) -> MllmCaptioner:
-    revision = options.mllm_revision or (_folder_revision(Path(model)) if Path(model).is_dir() else "")
+    revision = options.mllm_revision or (folder_hash(Path(model)) if Path(model).is_dir() else "")
     retries = Retries(options.attempts, options.timeout, options.patience)
     return MllmCaptioner(urls, model, revision, options.window, retries)
-
-
-def _folder_revision(folder: Path) -> str:
-    """Tells one local model from another: its configuration's bytes, its files' names and sizes."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        if path.suffix == ".json" and path.stat().st_size < 1 << 20:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _cuda_device() -> bool:

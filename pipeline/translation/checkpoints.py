@@ -1,6 +1,5 @@
 """Model folders: found here or fetched from the hub, told apart, their licences and languages read."""
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +12,6 @@ from pipeline.translation.engines import need, one_line
 
 CONVERTED = "model.bin"  # what makes a folder one of CTranslate2's
 CHECKPOINT = "checkpoint.json"  # in a converted folder, the configuration of what was converted
-WHOLE_BYTES, PIECE_BYTES = 64 << 20, 64 << 10  # see revision()
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FETCHED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -55,26 +53,6 @@ def _fetched(name: str) -> Path:
             f"--mt-model: {name} is no folder here, and the model hub cannot be reached ({one_line(error)}): "
             "give the path of a model's folder"
         ) from error
-
-
-def revision(folder: Path) -> str:
-    """Tells one model from another by its files' names, sizes and bytes. 16 hex digits.
-
-    Of files beyond WHOLE_BYTES, as many bytes are read, in pieces spread evenly: models tuned from one another have
-    files of the same names and sizes, and differ nearly everywhere.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as stream:
-            pieces = WHOLE_BYTES // PIECE_BYTES
-            for number in range(min(pieces, -(-size // PIECE_BYTES))):
-                stream.seek(
-                    number * PIECE_BYTES if size <= WHOLE_BYTES else number * (size - PIECE_BYTES) // (pieces - 1)
-                )
-                digest.update(stream.read(PIECE_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def configuration(folder: Path, name: str = "config.json") -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.identity import folder_hash
 from pipeline.translation import checkpoints, seq2seq
 from pipeline.translation.conversion import Unservable, converted, unservable
 from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
-from pipeline.translation.embedded import EmbeddedTranslator, embedded_translator
+from pipeline.translation.embedded import PAIRS, EmbeddedTranslator, embedded_translator
 from pipeline.translation.engines import need
 from pipeline.translation.families import FAMILIES, Tokens
 from pipeline.translation.seq2seq import Seq2SeqTranslator
@@ -38,8 +39,8 @@ def choose(
             raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
         return _embedded(source, targets, "--translator embedded", say)
     without = [target for target in targets if target not in models]
-    embedded = options.translator == "auto" and language_of(source) == "en"
-    lacking = [target for target in without if not (embedded and language_of(target) == "pt")]
+    embedded = PAIRS if options.translator == "auto" else ()
+    lacking = [target for target in without if f"{language_of(source)}-{language_of(target)}" not in embedded]
     if lacking:
         raise UsageError(
             f"no model for {source} to {', '.join(lacking)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), or "
@@ -124,7 +125,7 @@ def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder:
     device = device_of(options.mt_device or "auto")
     return CTranslate2Translator(
         name=name,
-        revision=checkpoints.revision(original),
+        revision=folder_hash(original),
         license=_license(options, original, Tokens(folder).family.license),
         folder=str(folder),
         device=device,
@@ -143,7 +144,7 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
     known = next((family.license for family in FAMILIES if family.name in name.lower()), "")
     return Seq2SeqTranslator(
         name=name,
-        revision=checkpoints.revision(folder),
+        revision=folder_hash(folder),
         license=_license(options, folder, known),
         folder=str(folder),
         device=device,
@@ -157,7 +158,7 @@ def _license(options: argparse.Namespace, folder: Path, known: str) -> str:
 
 
 def _embedded(source: str, targets: Sequence[str], reason: str, say: Say) -> dict[str, Translators]:
-    translator = embedded_translator()
+    translator = embedded_translator(f"{language_of(source)}-{language_of(targets[0])}")
     translator.check(source, targets)
     say(f"translator: {translator.name} for {', '.join(targets)} ({reason})")
     return dict.fromkeys(targets, translator)

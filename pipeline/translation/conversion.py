@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.identity import short_hash
-from pipeline.translation.checkpoints import CHECKPOINT, configuration, revision
+from pipeline.identity import folder_hash, short_hash
+from pipeline.translation.checkpoints import CHECKPOINT, configuration
 from pipeline.translation.engines import need, one_line
 from pipeline.translation.families import SPM_FILES
 
@@ -51,7 +51,7 @@ def converted(checkpoint: Path, cache: Path, quantization: str) -> Path:
     Safe to call from several processes at once: each converts beside, the first one's result stays.
     Raises Unservable, UsageError for a checkpoint that cannot be read, EnvironmentTrouble where nothing can be written.
     """
-    final = cache / f"{short_hash(f'{_FORMAT} {revision(checkpoint)} {quantization}')}-{quantization}"
+    final = cache / f"{short_hash(f'{_FORMAT} {folder_hash(checkpoint)} {quantization}')}-{quantization}"
     if final.is_dir():
         return final
     beside = cache / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"

