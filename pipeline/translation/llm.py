@@ -59,6 +59,8 @@ class LlmTranslator:
 class LlmSpeaker:
     """Asks for many segments at once; the client's window bounds the requests in flight."""
 
+    alone = False
+
     def __init__(self, translator: LlmTranslator, run: Run):
         server = translator.server
         self._window = server.window

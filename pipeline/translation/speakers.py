@@ -17,6 +17,10 @@ BATCH_SEGMENTS = 1_024  # between two commits to the cache, and between two look
 
 
 class Speaker(Protocol):
+    """`alone`: it wants the processors of this machine for itself."""
+
+    alone: bool
+
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
         """The parts of a text that are translated one by one, each with the gap after it."""
 
@@ -34,6 +38,8 @@ def open_speaker(translator: Translator, run: Run) -> Speaker:
 
 class LocalSpeaker:
     """An engine in this process, loaded when it is first needed."""
+
+    alone = True
 
     def __init__(self, translator: LocalTranslator):
         self._translator = translator
