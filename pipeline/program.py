@@ -56,9 +56,14 @@ def translate(options: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 def pack(options: argparse.Namespace, beam_arguments: list[str]) -> int:
     corpus = _corpus_folder(options.output)
-    stage = pack_stage(options, corpus)
-    stage.check(say)
-    return _make(corpus, lambda: [stage], options, beam_arguments)
+    pack_stage(options, corpus).check_tables()  # before there is an output folder
+
+    def checked() -> list[Stage]:
+        stage = pack_stage(options, corpus).look()
+        stage.check(say)
+        return [stage]
+
+    return _make(corpus, checked, options, beam_arguments)
 
 
 def verify_corpus(options: argparse.Namespace, beam_arguments: list[str]) -> int:
@@ -172,11 +177,14 @@ def _discard_what_differs(corpus: Path, stages: list[Any]) -> None:
 
     What is made from other items than before is of no use, and would only be found by readers: it goes too.
     """
-    for number, stage in enumerate(stages):
+    for stage in stages:
         stored = tables.stored_settings(corpus, stage)
         if stage is not stages[-1] and (stored is None or stored == stage.settings()):
             continue
-        stale = tables.ORDER[tables.ORDER.index(stage.name) :] if number == 0 else [stage.name]
+        if stored is not None and stage.keeps(stored):
+            tables.reopen(corpus, stage)
+            return
+        stale = tables.ORDER[tables.ORDER.index(stage.name) :] if isinstance(stage, Ingest) else [stage.name]
         for name in stale:
             if tables.discard(corpus, name) and name not in [stage.name for stage in stages]:
                 say(f"note: what stage {name} had made from the old tables is removed; its answers stay in the cache")

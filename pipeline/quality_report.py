@@ -2,14 +2,14 @@
 
     table `translations` → surveyed, shard by shard → sections, and the figure of pipeline.quality_chart
 
-Dropped is what a rule flagged under the thresholds of the run: `pack` and training may read others.
+Dropped is what a rule flagged under the thresholds of the run: `pack` and training may read others. Any other flag is a
+note of how the text was made, and drops nothing.
 """
 
 import collections
 import dataclasses
-import heapq
-import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from pipeline.corpus import Table
 from pipeline.counting import Counts, covered, lengths, values
 from pipeline.markdown import grid, matrix, plain, public, some
 from pipeline.text_report import LENGTHS
+from pipeline.translation.checkpoints import noncommercial
 
 EXAMPLES, EXAMPLE_CHARACTERS = 10, 200
 STEPS = 10_000  # scores are stored with four decimals: every quality is told apart, whatever their number
@@ -39,7 +40,11 @@ RULES = {
     "refusal": "the description that was translated was declined by its model",
     "low_quality": "`quality` is below its threshold",
 }
-NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non-?\s?commercial", re.IGNORECASE)
+NOTES = {
+    "preamble_removed": "an opening such as “Here is the translation:”, or a closing remark",
+    "quotes_removed": "quotation marks around the whole",
+    "echo_removed": "the source, repeated before or after its translation",
+}
 
 
 @dataclasses.dataclass
@@ -49,24 +54,31 @@ class Survey:
     pairs: int = 0
     kept: int = 0  # no rule flagged them
     rules: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    notes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # flags that are no rules
     steps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, STEPS + 1), np.int64))
     best: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     worst: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     def add(self, rows: pa.Table) -> None:
         """Count rows of `translations`, all of this language."""
-        rows = rows.append_column("kept", pc.equal(pc.list_value_length(rows["flags"]), 0))
-        rows = rows.append_column("quality", pc.struct_field(rows["scores"], "quality"))
+        flags = rows["flags"].combine_chunks()
+        names = pc.list_flatten(flags)
+        by_rule = pc.is_in(names, pa.array(RULES))
+        kept = np.ones(rows.num_rows, bool)
+        kept[np.asarray(pc.list_parent_indices(flags).filter(by_rule))] = False
         self.pairs += rows.num_rows
-        self.kept += pc.sum(rows["kept"]).as_py()
-        self.rules.update(pc.list_flatten(rows["flags"]).to_pylist())
+        self.kept += int(kept.sum())
+        self.rules.update(names.filter(by_rule).to_pylist())
+        self.notes.update(names.filter(pc.invert(by_rule)).to_pylist())
+        rows = rows.append_column("kept", pa.array(kept))
+        rows = rows.append_column("quality", pc.struct_field(rows["scores"], "quality"))
         rows = rows.filter(pc.is_finite(rows["quality"]))
         step = np.clip(np.rint(rows["quality"].to_numpy().astype(np.float64) * STEPS).astype(np.int64), 0, STEPS)
         kept = rows["kept"].to_numpy()
         for index, chosen in enumerate((~kept, kept)):
             self.steps[index] += np.bincount(step[chosen], minlength=STEPS + 1)
-        self.best = heapq.nsmallest(EXAMPLES, [*self.best, *_first(rows, "descending")], key=_from_best)
-        self.worst = heapq.nsmallest(EXAMPLES, [*self.worst, *_first(rows, "ascending")], key=_from_worst)
+        self.best = _distinct(sorted([*self.best, *_first(rows, "descending")], key=_from_best))
+        self.worst = _distinct(sorted([*self.worst, *_first(rows, "ascending")], key=_from_worst))
 
     @property
     def measured(self) -> int:
@@ -91,11 +103,23 @@ class Survey:
 
 
 def _first(rows: pa.Table, order: str) -> list[dict[str, Any]]:
-    if not rows.num_rows:
-        return []
+    """The first EXAMPLES rows by quality that are distinct pairs of texts."""
     keys = [("quality", order), ("caption_id", "ascending")]
-    chosen = pc.select_k_unstable(rows.select(["quality", "caption_id"]), min(EXAMPLES, rows.num_rows), sort_keys=keys)
-    return rows.select(["caption_id", "source_text", "text", "quality", "flags"]).take(chosen).to_pylist()
+    shown = rows.select(["caption_id", "source_text", "text", "quality", "flags"])
+    asked, found = 0, list[dict[str, Any]]()
+    while len(found) < EXAMPLES and asked < rows.num_rows:
+        asked = min(4 * max(asked, EXAMPLES), rows.num_rows)  # more until enough of them differ
+        chosen = pc.select_k_unstable(shown.select(["quality", "caption_id"]), asked, sort_keys=keys)
+        found = _distinct(shown.take(chosen).to_pylist())
+    return found
+
+
+def _distinct(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first EXAMPLES rows, less those that say what a row before them says."""
+    firsts: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        firsts.setdefault((row["source_text"], row["text"]), row)
+    return list(firsts.values())[:EXAMPLES]
 
 
 def _from_best(row: dict[str, Any]) -> tuple[float, str]:
@@ -124,15 +148,15 @@ def translations_section(table: Table, surveys: Mapping[str, Survey], figure: st
     settings = table.manifest["settings"]
     thresholds = settings.get("thresholds", {})
     sources = sorted(name for (name,) in values(table, "source_table"))
+    pairs = {language: survey.pairs for language, survey in surveys.items()}
     return [
         "## Translations",
         f"Of {some(covered(table), 'item')}, from {' and '.join(sources)}. Every pair has its scores, and nothing "
         f"is deleted: *dropped* is what a rule flagged, and what to do about it is for training to decide. {LENGTHS}",
         _overview(table, surveys),
         f"![How many pairs of each language have which quality, kept and dropped]({figure})",
-        "What the rules dropped, and the share of the language's pairs. A pair may fall to several rules.",
-        dropped_by_rule({language: survey.pairs for language, survey in surveys.items()}, _fallen(surveys)),
-        legend({rule for survey in surveys.values() for rule in survey.rules}),
+        *dropped_by_rule(pairs, {language: survey.rules for language, survey in surveys.items()}),
+        *_taken_off(pairs, {language: survey.notes for language, survey in surveys.items()}),
         *(["The thresholds:", threshold_grid(thresholds)] if thresholds else []),
         "### Who translated, and how",
         _translators(table, settings),
@@ -156,21 +180,34 @@ def _overview(table: Table, surveys: Mapping[str, Survey]) -> str:
     return grid(head, rows)
 
 
-def _fallen(surveys: Mapping[str, Survey]) -> dict[str, dict[str, int]]:
-    return {language: dict(survey.rules) for language, survey in surveys.items()}
+def dropped_by_rule(pairs: Mapping[str, int], fallen: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Blocks of Markdown: how many of a language's `pairs` fell to each rule, and what those rules mean."""
+    if not any(count for rules in fallen.values() for count in rules.values()):
+        return ["The rules dropped none of them."]
+    return [
+        "What the rules dropped, and the share of the language's pairs. A pair may fall to several rules.",
+        *_by_name(pairs, fallen, RULES),
+    ]
 
 
-def dropped_by_rule(pairs: Mapping[str, int], fallen: Mapping[str, Mapping[str, int]]) -> str:
-    """Languages by rules: how many of a language's `pairs` fell to each rule."""
-    counts = {(language, rule): n for language, rules in fallen.items() for rule, n in rules.items() if n}
+def _taken_off(pairs: Mapping[str, int], notes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    if not any(notes.values()):
+        return []
+    return [
+        "What was taken off chat answers, and the share of the language's pairs. That drops none of them.",
+        *_by_name(pairs, notes, NOTES),
+    ]
+
+
+def _by_name(
+    pairs: Mapping[str, int], named: Mapping[str, Mapping[str, int]], meanings: Mapping[str, str]
+) -> list[str]:
+    """Languages by names, and what the names mean."""
+    counts = Counts({(language, name): n for language, names in named.items() for name, n in names.items() if n})
     totals = Counts({(language,): count for language, count in pairs.items() if count})
-    return matrix(Counts(counts), totals, "language") if counts else "None was dropped."
-
-
-def legend(rules: set[str]) -> str:
-    """What those rules mean that a card names."""
-    told = [f"**{rule}**: {meaning}" for rule, meaning in RULES.items() if rule in rules]
-    return f"{'; '.join(told)}." if told else "All pairs passed."
+    found = {name for _, name in counts}
+    legend = [f"**{name}**: {meaning}" for name, meaning in meanings.items() if name in found]
+    return [matrix(counts, totals, "language"), *([f"{'; '.join(legend)}."] if legend else [])]
 
 
 def threshold_grid(thresholds: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -198,12 +235,13 @@ def _translators(table: Table, settings: Mapping[str, Any]) -> str:
     return grid([*head, "pairs"], rows)
 
 
-def notices(translators: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A notice for every model whose licence forbids commercial use."""
-    languages: dict[tuple[str, str], list[str]] = {}
-    for language, made in sorted(translators.items()):
-        if NON_COMMERCIAL.search(made.get("license", "")):
-            languages.setdefault((made["name"], made["license"]), []).append(language)
+def notices(*translators: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A notice for every model whose licence forbids commercial use. `translators` are by target language, of one or
+    several corpora."""
+    languages: dict[tuple[str, str], dict[str, None]] = {}
+    for language, made in sorted((pair for of in translators for pair in of.items()), key=itemgetter(0)):
+        if noncommercial(made.get("license", "")):
+            languages.setdefault((made["name"], made["license"]), {})[language] = None
     return [
         f"> [!WARNING]\n> **Not for commercial use.** The translations into {plain(', '.join(into))} were made by "
         f"{plain(public(name))}, whose licence is {plain(license)}: read its terms before you use them or a model that "

@@ -94,6 +94,8 @@ TRAINING = pa.schema(
         pa.field("num_frames", pa.int32(), nullable=False),  # in `media`; 0 for a reference
         pa.field("uri", pa.string(), nullable=False),  # of the original
         pa.field("sha256", pa.string(), nullable=False),  # of the original's bytes
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("license", pa.string(), nullable=False),  # "" where the source names none
         pa.field(
             "captions",
             pa.list_(
@@ -103,7 +105,7 @@ TRAINING = pa.schema(
                         pa.field("language", pa.string(), nullable=False),
                         pa.field("text", pa.string(), nullable=False),
                         pa.field("origin", pa.string(), nullable=False),
-                        pa.field("quality", pa.float32(), nullable=False),  # 1 for human text
+                        pa.field("quality", pa.float32(), nullable=False),  # 1: human, 0: not measured
                     ]
                 )
             ),

@@ -131,7 +131,13 @@ def _translators(
     options: argparse.Namespace, source: str, targets: list[str], say: Say
 ) -> tuple[Mapping[str, Translator], Mapping[str, Translator]]:
     """By target language: who translates, and who translates back (nobody without --round-trip)."""
+    if options.back_model and not options.round_trip:
+        raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "llm":
+        if options.mt_model or options.back_model:
+            raise UsageError(
+                "--translator llm asks a chat server: leave --mt-model and --back-model out, or name another"
+            )
         server = choose.served(options, "translator", True, say)
         assert server is not None
         llm = LlmTranslator(server, options.mt_license)
@@ -141,7 +147,11 @@ def _translators(
     if options.round_trip:
         forth, again = (parse_models(given or [], targets) for given in (options.mt_model, options.back_model))
         for target in targets:
-            model = again.get(target, forth.get(target))  # one that knows many languages knows the way back
+            if target in forth and target not in again and not translators[target].many_languages:
+                raise UsageError(
+                    f"--round-trip: {forth[target]} translates {source} to {target} and not back: give --back-model PATH"
+                )
+            model = again.get(target, forth.get(target))
             ours = argparse.Namespace(**{**vars(options), "mt_model": [model] if model else []})
             back |= {target: choose_translators(ours, target, [source], say)[source]}
     return translators, back

@@ -125,6 +125,15 @@ class Stage(Protocol):
         """The folders of the tables that it is made from, by the names under which its manifest tells their hashes."""
         return {parent: corpus / parent for parent in self.parents if parent != "plan"}
 
+    def keeps(self, settings: dict[str, Any]) -> bool:
+        """Whether rows made with these other settings hold what can be used again when the stage is made anew."""
+        return False
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages whose versions decide what it makes, beside those that every stage uses."""
+        return ()
+
     def notes(self, corpus: Path) -> dict[str, Any]:
         """What the manifest of its first table tells besides; asked once all its shards are made."""
         return {}

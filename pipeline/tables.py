@@ -26,7 +26,6 @@ OPTIONS = {
     "encoders": "--quality-encoder",
     "thresholds": "a rule's default threshold",
     "corpora": "--corpus",
-    "contents": "what lies in --corpus",
 }
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
@@ -53,7 +52,7 @@ def check_settings(corpus: Path, stage: Stage) -> None:
         discard(corpus, stage.name)  # begun, but nothing was made: a model's name that was mistyped binds nobody
         return
     differing = [
-        f"{_option(name)} is {_shown(theirs)} there and {_shown(ours)} now"
+        f"{_option(name)} {_told(theirs, ours)}"
         for name, theirs, ours in differences(stored or stage.settings(), stage.settings())
     ]
     if differing:
@@ -68,6 +67,15 @@ def _option(setting: str) -> str:
     name, _, rest = setting.partition(".")
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
     return f"{option} ({rest})" if rest else option
+
+
+def _told(theirs: Any, ours: Any) -> str:
+    """A group of settings that one side lacks is not spelled out."""
+    if isinstance(theirs, dict) and ours is None:
+        return "is there and not now"
+    if isinstance(ours, dict) and theirs is None:
+        return "is not there and is now"
+    return f"is {_shown(theirs)} there and {_shown(ours)} now"
 
 
 def _shown(value: Any) -> str:
@@ -93,6 +101,15 @@ def discard(corpus: Path, stage: str) -> bool:
     if stage == ORDER[0]:
         shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
     return bool(made)
+
+
+def reopen(corpus: Path, stage: Stage) -> None:
+    """Let a stage be made anew with other settings, its shards there to take over from what can be kept."""
+    if all(corpora.complete(corpus, table) for table in stage.tables):
+        shards.restore_sidecars(corpus, stage.name, stage.tables)
+    for table in stage.tables:
+        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+    (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
 
 def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
@@ -122,6 +139,10 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
     for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
+        listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
+        for path in (corpus / table).glob("*.arrow"):
+            if path.name not in listed:  # left from when there were more shards, or fewer
+                path.unlink()
         entries = [
             {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
         ]
@@ -131,7 +152,7 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
             stage=stage.name,
             settings=stage.settings(),
             fingerprint=stage.fingerprint,
-            tools=tools(),
+            tools=tools(stage),
             parents=stage.made_from(corpus),
             shards=entries,
             failures=failures if table == stage.tables[0] else [],
@@ -139,10 +160,10 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
         )
 
 
-def tools() -> dict[str, str]:
+def tools(stage: Stage) -> dict[str, str]:
     """Versions of what made a table."""
     found = {"python": platform.python_version()}
-    for package in TOOLS:
+    for package in (*TOOLS, *sorted(stage.packages)):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

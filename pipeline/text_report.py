@@ -15,6 +15,11 @@ FLAGS = {
     "refusal": "the model declined or spoke of itself; kept as it came",
     "unsure": "the classifier was unsure, and the text says so",
 }
+EMBEDDED_WARNING = """> [!WARNING]
+> **No multimodal LLM wrote these descriptions.** The embedded describer did: an image classifier that knows a thousand
+> classes, together with measurements of colour, put into sentences. It cannot count, read or tell what happens, and it
+> is often wrong. It reads no prompt: a view's name alone tells it what to say. For descriptions to train on or to
+> publish, use a multimodal LLM: `--mllm-url` or `--mllm`."""
 LENGTHS = "Smallest / median / largest; words are what spaces separate (Chinese, Japanese, Thai: see the characters)."
 
 

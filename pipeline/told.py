@@ -23,7 +23,7 @@ COUNTED_BY = {
 }
 NEXT = {
     "ingest": "--stage captions",
-    "captions": "--stage translate --text descriptions --languages de,fr,cs",
+    "captions": "--stage translate --text descriptions --languages pt",  # which needs no model beside what is installed
     "translate": "--stage pack",
     "pack": "--stage verify",
 }

@@ -1,6 +1,7 @@
-"""What a card says of table `training`: its splits, languages and media, and what the filters left out."""
+"""What a card says of table `training`: its splits, languages and media, what it was packed from, and what the filters
+left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -9,10 +10,12 @@ import pyarrow.compute as pc
 
 from pipeline.corpus import Table
 from pipeline.counting import Counts, counted, flattened, numbers_by, spread, values
-from pipeline.markdown import grid, some
-from pipeline.quality_report import dropped_by_rule, legend, threshold_grid
+from pipeline.markdown import grid, plain, public, ranked, some
+from pipeline.quality_report import dropped_by_rule, notices, threshold_grid
+from pipeline.text_report import EMBEDDED_WARNING
 
 SAMPLE_TEXTS = 3
+Source = Mapping[str, Any]  # an entry of the manifest's `sources`, see Pack.notes
 FILTERS = (
     "Thresholds that the filters named: `default` is for all languages that name none of their own, and rules that are "
     "not here kept the thresholds under which the pairs were measured."
@@ -40,8 +43,11 @@ def split_sizes(table: Table) -> dict[str, dict[str, int]]:
     }
 
 
-def training_section(table: Table) -> list[str]:
-    """Blocks of Markdown: what is in the shards, and which pairs the filters left out."""
+def training_section(table: Table, alone: bool) -> list[str]:
+    """Blocks of Markdown: what is in the shards, from where, and which pairs the filters left out.
+
+    `alone`: the corpus has no tables of its own that its card could tell of.
+    """
     if not table.num_rows:
         return ["## Training", "Nothing could be packed: see the failures."]
     settings, dropped = table.manifest["settings"], table.manifest.get("dropped", {})
@@ -58,6 +64,7 @@ def training_section(table: Table) -> list[str]:
         f"The media, in shards of {sum(entry['bytes'] for entry in table.manifest['shards']) / 1e6:,.1f} MB in all. "
         "Frames and KiB an item: smallest / median / largest.",
         _media_grid(table),
+        *(packed_from(table.manifest.get("sources", [])) if alone or settings.get("corpora") != ["."] else []),
         *_dropped(dropped),
         *([FILTERS, threshold_grid(filters)] if filters else []),
     ]
@@ -97,6 +104,39 @@ def _media_grid(table: Table) -> str:
     return grid(["media", "items", "with pixels", "frames", "KiB"], rows)
 
 
+def packed_from(sources: Sequence[Source]) -> list[str]:
+    """Blocks of Markdown: whose items, descriptions and translations these are, under which licences."""
+    if not sources:
+        return []
+    licences = [
+        [source["name"], text or "not stated", count]
+        for source in sources
+        for text, count in ranked(Counts({(text,): count for text, count in source["licenses"].items()}))
+    ]
+    described = [[source["name"], public(source["captioner"])] for source in sources if source["captioner"]]
+    translated = [
+        [source["name"], language, public(made["name"]), public(made["revision"]), made["license"] or "not stated"]
+        for source in sources
+        for language, made in sorted(source["translators"].items())
+    ]
+    embedded = [source["name"] for source in sources if source["captioner"].startswith("embedded:")]
+    warning = EMBEDDED_WARNING.replace("these descriptions", f"the descriptions of {plain(', '.join(embedded))}")
+    return [
+        "### What it was packed from",
+        "The items of each corpus and their licences as their sources state them, unchecked; items that became part "
+        "of another or have no row are among them.",
+        grid(["corpus", "licence", "items"], licences),
+        *(["Who described them:", grid(["corpus", "captioner"], described)] if described else []),
+        *([warning] if embedded else []),
+        *(
+            ["Who translated:", grid(["corpus", "language", "translator", "revision", "licence"], translated)]
+            if translated
+            else []
+        ),
+        *notices(*(source["translators"] for source in sources)),
+    ]
+
+
 def _dropped(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
     if not dropped:
         return ["No translations were packed, so no filter was asked."]
@@ -107,11 +147,10 @@ def _dropped(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
         for language, of in dropped.items()
     }
     return [
-        "Translated pairs that the filters were asked about, and those that were packed:",
-        grid(["language", "pairs", "kept"], rows),
-        "What each rule dropped, and its share of the language's pairs. A pair may fall to several rules.",
-        dropped_by_rule(pairs, fallen),
-        legend({rule for of in fallen.values() for rule, n in of.items() if n}),
+        "### What the filters dropped",
+        "Translated pairs, and those that passed the filters; of equal texts of several corpora one is packed.",
+        grid(["language", "pairs", "passed the filters"], rows),
+        *dropped_by_rule(pairs, fallen),
     ]
 
 

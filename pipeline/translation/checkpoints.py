@@ -92,7 +92,8 @@ def license_of(folder: Path) -> str:
 
 
 def noncommercial(license_name: str) -> bool:
-    return bool(re.search(r"\bnc\b|non-?\s?commercial", license_name, re.IGNORECASE))
+    """Whether a licence forbids commercial use, as far as its name tells, such as `CC BY-NC 4.0` or `cc_by_nc4`."""
+    return bool(re.search(r"(?<![a-z])nc(?![a-z])|non[\W_]*commercial", license_name, re.IGNORECASE))
 
 
 def pair_of(folder: Path, name: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""Which translator a run uses for each language, and why: `--translator auto|embedded|ctranslate2|transformers`.
+"""Which translator a run uses for each language, and why: `--translator auto|embedded|ctranslate2|transformers|llm`.
 
-`--translator llm` is the caller's: it asks a chat server, as captioners do, and is no engine of this package.
+`llm` is the caller's: it asks a chat server, as captioners do, and never comes here.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pipeline.translation.embedded import PAIRS, EmbeddedTranslator, embedded_tr
 from pipeline.translation.engines import need
 from pipeline.translation.families import FAMILIES, Tokens
 from pipeline.translation.seq2seq import Seq2SeqTranslator
-from pipeline.translation.tags import check_language, language_of
+from pipeline.translation.tags import check_language, language_of, named
 
 Translators = CTranslate2Translator | Seq2SeqTranslator | EmbeddedTranslator
 Say = Callable[[str], None]
@@ -123,15 +123,17 @@ def _by_model(
 
 def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder: Path) -> CTranslate2Translator:
     device = device_of(options.mt_device or "auto")
+    tokens = Tokens(folder)
     return CTranslate2Translator(
         name=name,
         revision=folder_hash(original),
-        license=_license(options, original, Tokens(folder).family.license),
+        license=_license(options, original, tokens.family.license),
         folder=str(folder),
         device=device,
         compute_type=compute_type_of(device),
         beam_size=options.beam_size,
         batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
+        many_languages=bool(tokens.tags),
     )
 
 
@@ -141,7 +143,8 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
     if wanted == "cuda" and not cuda:
         raise UsageError("--mt-device cuda: PyTorch sees no CUDA device here: give --mt-device cpu, or auto")
     device = "cuda" if cuda else "cpu"
-    known = next((family.license for family in FAMILIES if family.name in name.lower()), "")
+    pattern = seq2seq.language_tokens(folder)
+    known = next((family.license for family in FAMILIES if family.tags == pattern), "")
     return Seq2SeqTranslator(
         name=name,
         revision=folder_hash(folder),
@@ -150,6 +153,7 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
         device=device,
         beam_size=options.beam_size,
         batch_tokens=options.mt_batch_tokens or seq2seq.BATCH_TOKENS,
+        many_languages=bool(pattern),
     )
 
 
@@ -168,8 +172,8 @@ def _tell(translator: CTranslate2Translator | Seq2SeqTranslator, source: str, ta
     engine = translator.decoding["engine"]
     license_name = translator.license
     say(
-        f"translator: {translator.name} by {engine} on {translator.device}, {source} to {', '.join(targets)}, "
-        f"licence {license_name or 'unknown (name it with --mt-license)'}"
+        f"translator: {translator.name} by {engine} on {translator.device}, {source} to "
+        f"{', '.join(map(named, targets))}, licence {license_name or 'unknown (name it with --mt-license)'}"
     )
     if checkpoints.noncommercial(license_name):
         say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")

@@ -64,8 +64,8 @@ def converted(checkpoint: Path, cache: Path, quantization: str) -> Path:
     except OSError as error:
         if not final.is_dir():  # else another process was first
             raise EnvironmentTrouble(
-                f"the converted model cannot be kept in {cache}: {error.strerror or error}: free space there, or name "
-                "another folder with --cache"
+                f"the converted model cannot be kept in {cache}: {error.strerror or error}: free space there, or "
+                "name another cache folder in $XDG_CACHE_HOME"
             ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -19,7 +19,10 @@ BATCH_TOKENS = {"cpu": 512, "cuda": 8192}
 
 @dataclasses.dataclass(frozen=True)
 class CTranslate2Translator:
-    """A converted model in `folder`. `device` is cpu or cuda, `batch_tokens` counts the source's tokens, padded."""
+    """A converted model in `folder`. `device` is cpu or cuda, `batch_tokens` counts the source's tokens, padded.
+
+    `many_languages` tells that a language token chooses the direction; a model of one pair has none.
+    """
 
     name: str
     revision: str
@@ -29,6 +32,7 @@ class CTranslate2Translator:
     compute_type: str = "int8"
     beam_size: int = 4
     batch_tokens: int = BATCH_TOKENS["cpu"]
+    many_languages: bool = False
 
     @property
     def decoding(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.errors import UsageError
 from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line, plain
@@ -24,6 +24,7 @@ class EmbeddedTranslator:
     pair: str  # of PAIRS
     revision: str
     license: str = "mit"
+    many_languages: ClassVar[bool] = False  # see CTranslate2Translator
 
     @property
     def name(self) -> str:

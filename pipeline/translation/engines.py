@@ -84,7 +84,7 @@ def need(module: str) -> Any:
         extra = _EXTRAS.get(module.split(".")[0], "mt")
         raise UsageError(
             f"the translator needs {module.split('.')[0]}, which is not installed or does not load: "
-            f'pip install "leccr[{extra}]" ({error})'
+            f'pip install -e ".[{extra}]" ({error})'
         ) from error
 
 

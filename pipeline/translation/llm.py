@@ -88,6 +88,7 @@ class LlmSpeaker:
                 if not waiting:
                     return
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.gather(*done, return_exceptions=True)  # one error is raised, those beside it are the same
                 yield dict(task.result() for task in done)
         finally:
             for task in waiting:

@@ -29,7 +29,10 @@ _IN_TEXT = (MARIAN.tags, MADLAD.tags)
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqTranslator:
-    """A Transformers checkpoint in `folder`. `device` is cpu or cuda, `batch_tokens` counts source tokens, padded."""
+    """A Transformers checkpoint in `folder`. `device` is cpu or cuda, `batch_tokens` counts source tokens, padded.
+
+    `many_languages` tells that a language token chooses the direction; a model of one pair has none.
+    """
 
     name: str
     revision: str
@@ -38,6 +41,7 @@ class Seq2SeqTranslator:
     device: str = "cpu"
     beam_size: int = 4
     batch_tokens: int = BATCH_TOKENS
+    many_languages: bool = False
 
     @property
     def decoding(self) -> dict[str, Any]:
@@ -137,6 +141,11 @@ class Seq2SeqEngine:
             text = tokenizer.decode([token for token in row if token not in own], clean_up_tokenization_spaces=False)
             results.append(Translated(" ".join(text.split()), finished))
         return results
+
+
+def language_tokens(folder: Path) -> str:
+    """The pattern of a checkpoint's language tokens, a family's `tags` or mBART's; "" where it has none."""
+    return _Languages(_tokenizer(str(folder))).pattern
 
 
 class _Languages:

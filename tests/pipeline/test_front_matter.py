@@ -1,8 +1,13 @@
 """The licence and size that the Hub shows of a corpus."""
 
 import pytest
+from huggingface_hub import DatasetCard
 
+from pipeline.card import CARD, write_card
 from pipeline.front_matter import hub_license, size_category
+from tests.pipeline.test_contact_sheet import item, write_corpus
+from tests.pipeline.test_quality_report import translation, write_translations
+from tests.pipeline.test_training_report import source, training, write_training
 
 
 @pytest.mark.parametrize(
@@ -28,3 +33,49 @@ def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licen
 )
 def test_size_categories_are_the_hubs(rows, category):
     assert size_category(rows) == category
+
+
+def shown(corpus):
+    write_card(corpus)
+    return DatasetCard.load(corpus / CARD).data
+
+
+@pytest.mark.parametrize(
+    "items, model, wanted",
+    [
+        ("CC BY 4.0", "mit", "cc-by-4.0"),
+        ("CC BY 4.0", "", "cc-by-4.0"),
+        ("CC BY 4.0", "cc-by-nc-4.0", "other"),  # the translations may not be used as the items may
+        ("CC BY-NC 4.0", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("", "cc-by-nc-4.0", "other"),
+    ],
+)
+def test_a_model_that_forbids_what_the_items_allow(tmp_path, items, model, wanted):
+    translators = {"de": {"name": "m", "revision": "", "license": model}}
+    corpus = write_corpus(tmp_path / "own", items=[[item("a.png", license=items)]])
+    assert shown(write_translations(corpus, [[translation("a.png#en#0")]], translators=translators)).license == wanted
+    sources = [source("own", {items: 1}, translators=translators)]
+    row = training("a.png", {"de": "x"}, license=items)
+    assert shown(write_training(tmp_path / "packed", [[row]], {"sources": sources})).license == wanted
+
+
+def test_the_licence_of_packed_corpora_is_that_of_all(tmp_path):
+    row = training("a.png", {"en": "x"}, license="CC BY 4.0")
+    one, other = source("one", {"CC BY 4.0": 1}), source("other", {"CC0": 3})
+    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one]})).license == "cc-by-4.0"
+    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one, other]})).license == "other"
+    assert shown(write_training(tmp_path / "q", [[row]])).license == "cc-by-4.0"
+
+
+@pytest.mark.parametrize(
+    "texts, descriptions, tags",
+    [
+        ({"en": "x"}, [], []),
+        ({"en": "x"}, [{"view": "short", "text": "y"}], ["synthetic"]),
+        ({"en": "x", "de": "y"}, [], ["synthetic", "translation"]),
+    ],
+)
+def test_what_was_packed_is_tagged_as_made_by_models(tmp_path, texts, descriptions, tags):
+    row = training("a.png", texts, descriptions=descriptions)
+    wanted = ["caption-corpus", *tags, "image-text-retrieval"]
+    assert shown(write_training(tmp_path / "packed", [[row]])).tags == wanted

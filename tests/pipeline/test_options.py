@@ -8,6 +8,27 @@ from pipeline import options
 from pipeline.errors import UsageError
 
 CAPTIONS = ("--stage", "captions")
+# An option of each kind, and the stages that it goes with.
+BELONGS = {
+    ("--output", "x"): options.STAGES,
+    ("--strict",): options.STAGES,
+    ("--input", "x"): ("ingest", "captions", "translate"),
+    ("--caption-language", "en"): ("ingest", "captions", "translate"),
+    ("--views", "short"): ("captions",),
+    ("--captioner", "auto"): ("captions",),
+    ("--max-pixels", "589824"): ("captions",),
+    ("--dry-run", "3"): ("captions",),
+    ("--frames", "8"): ("captions", "pack"),
+    ("--mllm", "x"): ("captions", "translate"),
+    ("--vllm-args", "x"): ("captions", "translate"),
+    ("--window", "64"): ("captions", "translate"),
+    ("--patience", "1"): ("captions", "translate"),
+    ("--languages", "de"): ("translate",),
+    ("--round-trip",): ("translate",),
+    ("--back-model", "x"): ("translate",),
+    ("--corpus", "x"): ("pack",),
+    ("--media", "pixels"): ("pack",),
+}
 
 
 def refused(*arguments):
@@ -70,6 +91,7 @@ def test_beams_options_go_to_beam():
         ("--attempts", "0"),
         ("--dry-run", "0"),
         ("--caption-language", "english please"),
+        ("--caption-language", "qq"),
         ("--max-failures", "many"),
         ("--max-failures", "-1"),
         ("--max-failures", "1.5"),
@@ -100,9 +122,44 @@ def test_abbreviations_are_not_guessed():
     assert "got --in," in refused("--in", "photos")
 
 
-def test_dry_run_goes_with_captions():
-    with pytest.raises(UsageError, match="--stage captions"):
-        options.parse(("--stage", "ingest", "--dry-run", "3"))
+@pytest.mark.parametrize("stage", options.STAGES)
+@pytest.mark.parametrize(("typed", "stages"), BELONGS.items())
+def test_an_option_of_another_stage_is_refused(typed, stages, stage):
+    """Also where the value is the default: what is typed is believed to have an effect."""
+    if stage in stages:
+        assert options.parse(("--stage", stage, *typed))[0].stage == stage
+        return
+    with pytest.raises(UsageError) as caught:
+        options.parse(("--stage", stage, *typed))
+    message = str(caught.value)
+    assert message.startswith(f"{typed[0]} goes with --stage ") and message.endswith("leave it out")
+    assert f"got --stage {stage}:" in message and all(name in message for name in stages)
+
+
+def test_options_of_other_stages_are_told_all_at_once():
+    with pytest.raises(UsageError) as caught:
+        options.parse(
+            ("--stage", "translate", "--image-size=99", "--views", "short", "--filters", "x", "--languages", "de")
+        )
+    assert str(caught.value) == (
+        "--views goes with --stage captions; --filters, --image-size go with --stage pack, got --stage translate: "
+        "leave them out"
+    )
+    with pytest.raises(UsageError, match="--input goes with --stage ingest, captions or translate, got --stage pack"):
+        options.parse(("--stage", "pack", "--input", "photos"))
+
+
+def test_every_option_is_the_program_s_or_a_stage_s():
+    """A group with a title that GOES_WITH does not know would be taken by every stage."""
+    general = {"-h", "--stage", "--output", "--overwrite", "--strict", "--max-failures", "--cache"}
+    for group in options.parser()._action_groups:
+        if group.title.split(":")[0] not in options.GOES_WITH:
+            assert {action.option_strings[0] for action in group._group_actions} <= general, group.title
+
+
+@pytest.mark.parametrize(("typed", "tag"), [("eng", "en"), ("zh_tw", "zh-TW"), ("PT-br", "pt-BR"), ("de", "de")])
+def test_the_language_of_captions_has_one_spelling(typed, tag):
+    assert options.parse((*CAPTIONS, "--caption-language", typed))[0].caption_language == tag
 
 
 def test_help_names_units_and_defaults(capsys):
@@ -113,5 +170,6 @@ def test_help_names_units_and_defaults(capsys):
     for action in options.parser()._actions:
         assert all(name in text for name in action.option_strings)
     assert "stage ingest" in text and "stage captions" in text
+    assert all(f"{stage} " in text for stage in options.STAGES)
     for told in ("items a shard (default: 1000)", "requests in flight a worker process (default: 64)", "default: 1%"):
         assert told in text

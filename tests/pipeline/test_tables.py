@@ -185,9 +185,9 @@ def test_a_mended_photo_where_the_run_starts_the_server_itself(capfd, server, ph
     serving = []
 
     @contextlib.contextmanager
-    def started(captioner, *_):
-        serving.append(captioner.urls)
-        yield dataclasses.replace(captioner, urls=(server.url,))
+    def started(stage, *_):
+        serving.append(stage.server.urls)
+        yield stage.asking(dataclasses.replace(stage.server, urls=(server.url,)))
 
     monkeypatch.setattr(program.choose, "serving", started)
     monkeypatch.delenv("LECCR_MLLM_URL", raising=False)

@@ -18,8 +18,7 @@ def test_counts_reasons_and_rows(tmp_path):
     text = "\n".join(said)
     assert said[0].startswith("nothing to do")
     assert (
-        said[-1]
-        == "next: python beam_runner.py --stage translate --text descriptions --languages de,fr,cs --output corpus"
+        said[-1] == "next: python beam_runner.py --stage translate --text descriptions --languages pt --output corpus"
     )
     count = Table(corpus, "descriptions").num_rows
     assert f"descriptions  {count:>10,} rows" in text

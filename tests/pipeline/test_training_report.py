@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,13 @@ def training(item_id: str, texts: dict[str, str], split: str = "train", **change
         for language, text in texts.items()
     ]
     row = {"item_id": item_id, "split": split, "media_type": "image", "media": jpeg(), "num_frames": 1}
-    row |= {"uri": f"/home/me/{item_id}", "sha256": "00", "captions": captions}
+    row |= {
+        "uri": f"/home/me/{item_id}",
+        "sha256": "00",
+        "source": "photos",
+        "license": "CC BY 2.0",
+        "captions": captions,
+    }
     return row | {"descriptions": [{"view": "short", "text": f"short of {item_id}"}]} | changed
 
 
@@ -65,6 +72,11 @@ def write_training(
         failures=[],
     )
     return corpus
+
+
+def source(name: str, licenses: dict[str, int], captioner: str = "", translators: dict | None = None) -> dict[str, Any]:
+    """What a manifest tells of one corpus that was packed."""
+    return {"name": name, "licenses": licenses, "captioner": captioner, "translators": translators or {}}
 
 
 def packed(folder: Path, **settings: Any) -> Path:
@@ -119,7 +131,8 @@ def test_what_the_filters_dropped_and_at_which_thresholds(tmp_path):
     }
     filters = {"default": {"wrong_language": 0.5, "meaning": 0.25}, "cs": {"meaning": None}}
     card = card_of(packed(tmp_path, extra={"dropped": dropped, "merged": 1, "without_text": 1_200}, filters=filters))
-    assert rows_of(card, "language | pairs") == [["cs", "10", "10"], ["de", "2,000", "1,900"]]
+    assert rows_of(card, "language | pairs | passed the filters |") == [["cs", "10", "10"], ["de", "2,000", "1,900"]]
+    assert "of equal texts of several corpora one is packed" in card and "| kept |" not in card
     assert rows_of(card, "language | meaning | wrong_language |") == [
         ["cs", "0", "0"],
         ["de", "40 (2.0%)", "80 (4.0%)"],
@@ -130,8 +143,56 @@ def test_what_the_filters_dropped_and_at_which_thresholds(tmp_path):
     assert "1 item became part of another" in card and "1,200 items had no text" in card
 
 
+def test_licences_and_models_of_what_was_packed_are_told(tmp_path):
+    opus = {"name": "/home/me/opus-mt", "revision": "abc", "license": "cc-by-4.0"}
+    nllb = {"name": "nllb", "revision": "", "license": "cc_by_nc4"}
+    sources = [
+        source("photos|", {"CC BY 2.0": 1_200, "": 2_000}, "embedded:efficientnet-lite0", {"fr": nllb, "de": opus}),
+        source("clips", {"CC0": 7}, "/home/me/a-model", {"cs": opus | {"license": ""}, "ja": nllb}),
+        source("drawings", {"CC0": 8}),
+    ]
+    card = card_of(packed(tmp_path, extra={"sources": sources}))
+    told = card[card.index("### What it was packed from") :].split("## Licences")[0]
+    assert rows_of(told, "corpus | licence") == [
+        [r"photos\|", "not stated", "2,000"],
+        [r"photos\|", "CC BY 2.0", "1,200"],
+        ["clips", "CC0", "7"],
+        ["drawings", "CC0", "8"],
+    ]
+    assert rows_of(told, "corpus | captioner") == [
+        [r"photos\|", "embedded:efficientnet-lite0"],
+        ["clips", "…/a-model"],
+    ]
+    assert r"No multimodal LLM wrote the descriptions of photos\|." in told
+    assert rows_of(told, "corpus | language | translator") == [
+        [r"photos\|", "de", "…/opus-mt", "abc", "cc-by-4.0"],
+        [r"photos\|", "fr", "nllb", "", "cc_by_nc4"],
+        ["clips", "cs", "…/opus-mt", "abc", "not stated"],
+        ["clips", "ja", "nllb", "", "cc_by_nc4"],
+    ]
+    assert told.count("Not for commercial use") == 1
+    assert "The translations into fr, ja were made by nllb" in told
+    assert r"Packed for training from photos\|, clips, drawings." in card
+    assert rows_of(card, "licence | items") == [["CC BY 2.0", "9"]]  # of the rows themselves
+    assert "/home/me" not in card
+
+
+def test_sources_without_models_need_no_warning(tmp_path):
+    card = card_of(packed(tmp_path, extra={"sources": [source("photos", {"": 9}, "a-model")]}))
+    assert rows_of(card, "corpus | captioner") == [["photos", "a-model"]]
+    assert not re.search("WARNING|Who translated", card)
+
+
+def test_items_without_a_licence_are_left_to_the_user(tmp_path):
+    rows = [training("a.png", {"en": "x"}, license=""), training("b.png", {"en": "y"})]
+    card = card_of(write_training(tmp_path / "packed", [rows]))
+    assert rows_of(card, "licence | items") == [["not stated", "1"], ["CC BY 2.0", "1"]]
+    assert "states no licence for 1 item:" in card
+
+
 def test_an_older_manifest_and_no_pairs(tmp_path):
     card = card_of(packed(tmp_path))
+    assert "What it was packed from" not in card and "from …/first, …/second." in card
     assert "No translations were packed" in card and "became part" not in card and "no row" not in card
     nothing = card_of(write_training(tmp_path / "none", [[]]))
     assert "Nothing could be packed" in nothing and "no items · no captions." in nothing
@@ -143,7 +204,7 @@ def test_a_corpus_of_training_shards_alone_has_a_card(tmp_path):
     data = DatasetCard.load(corpus / CARD).data
     assert data.language == ["de", "en"]
     assert data.task_categories == ["image-to-text", "video-text-to-text"]
-    assert data.tags == ["caption-corpus", "image-text-retrieval", "video-text-retrieval"]
+    assert data.tags[-2:] == ["image-text-retrieval", "video-text-retrieval"]
     assert [config["config_name"] for config in data.configs] == ["training"]
     assert "8 images · 1 video · 13 captions (de, en). Packed for training from …/first, …/second." in card
     assert rows_of(card, "item | media")[0][2:] == ["en: only 0", "short of 0"]
@@ -214,6 +275,35 @@ def test_beside_the_tables_it_was_packed_from(tmp_path):
     assert (corpus / SHEET).exists() and f"]({SHEET})" in after
     assert 'data_files="training/*.arrow"' in after
     assert "in every table but `training`, so tables join" in after
+
+
+@pytest.mark.parametrize("corpora, told", [(["."], False), ([".", "/home/me/other"], True)])
+def test_a_corpus_that_tells_of_itself_does_not_tell_of_itself_again(tmp_path, corpora, told):
+    rows = [item(picture(tmp_path / "a.png", "red"))]
+    corpus = write_corpus(tmp_path / "corpus", items=[rows], captions=[[caption("a.png", "two words")]])
+    extra = {"sources": [source("corpus", {"": 1})]}
+    write_training(corpus, [[training("a.png", {"en": "two words"})]], extra, corpora=corpora)
+    assert ("### What it was packed from" in card_of(corpus)) == told
+    shutil.rmtree(corpus / "items")  # the shards alone, as they may be published
+    shutil.rmtree(corpus / "captions")
+    assert "### What it was packed from" in card_of(corpus)
+
+
+def test_how_to_read_it_says_nothing_twice(tmp_path):
+    rows = [item(picture(tmp_path / "a.png", "red"))]
+    own = write_corpus(tmp_path / "own", items=[rows], captions=[[caption("a.png", "two words")]])
+    before = card_of(own)
+    write_training(own, [[training("a.png", {"en": "two words"})]])
+    for card in (before, card_of(own), card_of(packed(tmp_path))):
+        reading = card[card.index("## How to read it") :]
+        assert reading.count("The split of an item is its column `split`") == 1
+        assert ("joined already" in reading) == (card != before)
+        assert "`manifest.json` holds\nthe paths of the inputs and corpora" in reading
+
+
+def test_hashes_of_what_was_packed_are_no_setting_to_read(tmp_path):
+    card = card_of(packed(tmp_path, contents={"first": "0123", "second": "4567"}))
+    assert {name for name, _ in rows_of(card, "setting")} == {"corpora", "media", "image_size", "frames"}
 
 
 @pytest.mark.parametrize("wrong", [None, ("train", "captions"), ("test", "items")])

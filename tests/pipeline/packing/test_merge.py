@@ -4,9 +4,8 @@ import shutil
 
 import pytest
 
-from pipeline import tables
-from pipeline.corpus import Table
-from pipeline.errors import UsageError
+from pipeline.corpus import Table, complete
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.pack import JOINED, Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import (
@@ -116,10 +115,15 @@ def test_the_other_corpus_has_changed(corpus, published):
     both = united(corpus, published, output=corpus)
     pack(both, corpus)
     write_table(published, "translations", [[], [translation("a#en#1", "de", "Anders.")]])
-    with pytest.raises(UsageError, match=r"\(published\).*--overwrite"):
-        pack(both, corpus)
-    tables.discard(corpus, "pack")
     assert "Anders." in [each["text"] for each in pack(both, corpus)[0]["captions"]]
+
+
+def test_a_corpus_that_changes_while_it_is_packed(corpus, published):
+    both = united(corpus, published, output=corpus).look()
+    write_table(published, "translations", [[], [translation("a#en#1", "de", "Anders.")]])
+    with pytest.raises(EnvironmentTrouble, match="published was changed while it was packed"):
+        pack(both, corpus)
+    assert not complete(corpus, "training")
 
 
 def test_folders_of_one_name(tmp_path, corpus):

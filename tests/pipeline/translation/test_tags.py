@@ -7,7 +7,16 @@ from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CO
 from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
 
 from pipeline.errors import UsageError
-from pipeline.translation.tags import check_language, language_of, m2m_tag, madlad_tag, mbart_tag, nllb_tag, opus_tag
+from pipeline.translation.tags import (
+    check_language,
+    language_of,
+    m2m_tag,
+    madlad_tag,
+    mbart_tag,
+    named,
+    nllb_tag,
+    opus_tag,
+)
 
 M2M100_TAGS = [f"__{code}__" for code in M2M100["m2m100"]]
 
@@ -30,6 +39,15 @@ def test_what_is_no_tag_is_told_the_nearest(tag, near):
     with pytest.raises(UsageError) as caught:
         check_language(tag, "--languages")
     assert str(caught.value) == f"--languages: got {tag!r}, which is no language tag: did you mean {near}?"
+
+
+@pytest.mark.parametrize(
+    ("tag", "told"),
+    [("dee", "dee (Dewoin)"), ("de", "de (German)"), ("pt-BR", "pt-BR (Portuguese, Brazil)"),
+     ("zh-Hant-TW", "zh-Hant-TW (Chinese, Traditional, Taiwan)"), ("tlh", "tlh (Klingon)")],
+)  # fmt: skip
+def test_tags_are_told_with_their_names(tag, told):
+    assert named(tag) == told
 
 
 @pytest.mark.parametrize("tag", ["", "qq", "und", "mul", "x-mine", "de-", "\ud800", "pt_PTT", "123", "\x00de"])
