@@ -50,6 +50,7 @@ def translate(options: argparse.Namespace, beam_arguments: list[str]) -> int:
     status = _make(corpus, lambda: [ingest_stage(options, corpus), stage], options, beam_arguments)
     if has_text(corpus, stage) is False:  # found out only now that its input is read
         tables.discard(corpus, stage.name)
+        write_card(corpus)
         raise no_text(options, corpus)
     return status
 

@@ -72,8 +72,8 @@ def translate_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Tran
         raise UsageError("--stage translate: got no --languages, wanted target languages, for example de,fr,cs")
     source = check_language(options.source_language, "--source-language")
     targets = sorted({check_language(tag, "--languages") for tag in _listed(options.languages)})
-    if source in targets:
-        raise UsageError(f"--languages: got {source}, which is the language translated from: leave it out")
+    if same := [target for target in targets if target.split("-")[0] == source.split("-")[0]]:
+        raise UsageError(f"--languages: got {same[0]}, which is the language translated from: leave it out")
     text = _texts(options, corpus)
     translators, back = _translators(options, source, targets, say)
     encoders = resolve_encoders(options.quality_encoder, source, targets)
@@ -135,9 +135,7 @@ def _translators(
         raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "llm":
         if options.mt_model or options.back_model:
-            raise UsageError(
-                "--translator llm asks a chat server: leave --mt-model and --back-model out, or name another"
-            )
+            raise UsageError("--translator llm asks a chat server: leave --mt-model and --back-model out")
         server = choose.served(options, "translator", True, say)
         assert server is not None
         llm = LlmTranslator(server, options.mt_license)
@@ -149,7 +147,7 @@ def _translators(
         for target in targets:
             if target in forth and target not in again and not translators[target].many_languages:
                 raise UsageError(
-                    f"--round-trip: {forth[target]} translates {source} to {target} and not back: give --back-model PATH"
+                    f"--round-trip: {forth[target]} knows {source} to {target} and not the way back: give --back-model"
                 )
             model = again.get(target, forth.get(target))
             ours = argparse.Namespace(**{**vars(options), "mt_model": [model] if model else []})

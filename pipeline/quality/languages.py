@@ -18,7 +18,9 @@ from pipeline.errors import UsageError
 MIN_LETTERS = 10  # a shorter text is in no language for certain, nor copied for certain
 MAX_CHARACTERS = 2_000  # of a text that are identified: more change nothing
 
-# A rival that a translator may slip into although no corpus asks for it.
+# Rivals that a translator, or a model of another pair, may put out although no corpus asks for them.
+COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})
+# And the nearest relative of each.
 NEIGHBOURS = {
     "be": "ru", "bg": "mk", "ca": "es", "cs": "sk", "da": "nb", "de": "nl", "es": "pt", "hr": "sl", "id": "ms",
     "it": "es", "ja": "zh", "mk": "bg", "ms": "id", "nb": "da", "nl": "de", "pl": "cs", "pt": "es", "ro": "it",
@@ -132,7 +134,7 @@ def confidences(texts: Sequence[str], tags: Sequence[str], expected: Sequence[st
 
 
 def _confidences(texts: list[str], language: str, expected: Sequence[str]) -> list[float | None]:
-    languages = {base(tag) for tag in expected} | {language}
+    languages = {base(tag) for tag in expected} | {language} | COMMON
     languages |= {NEIGHBOURS[one] for one in languages if one in NEIGHBOURS}
     wanted, detector = _lingua_language(language), _detector(tuple(sorted(languages)))
     if wanted is None or detector is None or not texts:

@@ -5,6 +5,7 @@ Its native engine alone is used: the package's own post-processing replaces word
 
 import concurrent.futures
 import dataclasses
+import functools
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
@@ -85,7 +86,9 @@ def _runtime() -> Any:
     return runtime
 
 
+@functools.cache
 def _native(pair: str) -> Callable[[str], str]:
+    """Loaded once a process and kept: an engine that was freed and loaded again has crashed it."""
     runtime = _runtime()
     try:
         return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pipeline.errors import UsageError
@@ -36,6 +36,7 @@ class Untranslated:
 
 
 Result = Translated | Untranslated
+Made = Callable[[dict[str, Result]], None]  # takes results, by segment, the moment they are there
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ What such models add to an answer is taken off and noted in the row:
 import asyncio
 import dataclasses
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import langcodes
@@ -22,7 +22,7 @@ from pipeline.captioning.views import View
 from pipeline.identity import short_hash
 from pipeline.runstate import run_folder
 from pipeline.stage import Run
-from pipeline.translation.engines import Result, Translated, Untranslated
+from pipeline.translation.engines import Made, Result, Translated, Untranslated
 from pipeline.translation.sentences import split
 
 PROMPT = (
@@ -32,6 +32,8 @@ PROMPT = (
 MAX_CHARACTERS = 1_000  # of a request: whole texts read better than sentences, but answers to long ones get lost
 TOKENS_PER_CHARACTER, MORE_TOKENS = 1.0, 32  # of the answer, to characters of the request
 _NOTES = re.compile(r"\n\s*[(\[*]*(?:notes?|explanation|literally|alternatively)\b.*$", re.IGNORECASE | re.DOTALL)
+MIN_ECHO = 12  # characters
+_SIGNS = "-–—=:→>"
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "「": "」", "'": "'", "‘": "’", "‚": "‘", "”": "”"}
 
 
@@ -78,32 +80,26 @@ class LlmSpeaker:
                 parts.append((sentence, gap))
         return parts
 
-    async def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
-        waiting: set[asyncio.Task[tuple[str, Result]]] = set()
+    async def translate(self, segments: Sequence[str], source: str, target: str, made: Made) -> None:
         rest = iter(segments)
-        try:
-            while True:
-                while len(waiting) < 2 * self._window and (segment := next(rest, None)) is not None:
-                    waiting.add(asyncio.create_task(self._ask(segment, source, target)))
-                if not waiting:
-                    return
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.gather(*done, return_exceptions=True)  # one error is raised, those beside it are the same
-                yield dict(task.result() for task in done)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _ask(self, segment: str, source: str, target: str) -> tuple[str, Result]:
+        async def ask_on() -> None:
+            for segment in rest:
+                made({segment: await self._ask(segment, source, target)})
+
+        async with asyncio.TaskGroup() as group:  # twice what fills the window, for those that wait for a retry
+            for _ in range(min(2 * self._window, len(segments))):
+                group.create_task(ask_on())
+
+    async def _ask(self, segment: str, source: str, target: str) -> Result:
         prompt = PROMPT.format(source=_name(source), target=_name(target), text=segment)
         view = View("translation", prompt, MORE_TOKENS + round(TOKENS_PER_CHARACTER * len(segment)))
         try:
             answer = await self._client.ask(view, prompt, Media(b""))
         except RequestFailed as error:
-            return segment, Untranslated(error.kind, str(error), error.attempts)
+            return Untranslated(error.kind, str(error), error.attempts)
         text, notes = stripped(answer.text, segment, target)
-        return segment, Translated(text, answer.finish_reason != "length", notes)
+        return Translated(text, answer.finish_reason != "length", notes)
 
     async def close(self) -> None:
         await self._client.close()
@@ -115,12 +111,13 @@ def _name(language: str) -> str:
 
 def stripped(answer: str, source: str, target: str) -> tuple[str, tuple[str, ...]]:
     """The translation into `target` in a model's answer, and notes of what was taken off."""
+    text, source = _lines(answer), _lines(source)
     steps = {
-        "preamble_removed": lambda text: _without_preamble(text, _name(target)),
-        "echo_removed": lambda text: _without_echo(text, source.strip()),
-        "quotes_removed": lambda text: text if _unquoted(source.strip()) != source.strip() else _unquoted(text),
+        "preamble_removed": lambda text: _without_preamble(text, source, target),
+        "echo_removed": lambda text: _without_echo(text, source),
+        "quotes_removed": lambda text: text if _unquoted(source) != source else _unquoted(text),
     }
-    notes, text = [], answer.strip()
+    notes = []
     for note, step in steps.items():
         if (shorter := step(text).strip()) != text:
             notes.append(note)
@@ -128,20 +125,40 @@ def stripped(answer: str, source: str, target: str) -> tuple[str, tuple[str, ...
     return " ".join(text.split()), tuple(notes)
 
 
-def _without_preamble(text: str, language: str) -> str:
-    text = _NOTES.sub("", without_remarks(text)) or text
-    return re.sub(rf"^{re.escape(language)}(?: translation)?\s*:\s*", "", text, flags=re.IGNORECASE) or text
+def _lines(text: str) -> str:
+    """The text with single spaces and line breaks: the patterns below take long on long runs of them."""
+    return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def _without_preamble(text: str, source: str, target: str) -> str:
+    """The text less remarks, where neither the source has such words nor the translation may."""
+    if "\n" not in source:
+        text = _NOTES.sub("", text) or text
+    if target.split("-")[0] != "en" and without_remarks(source) == source:
+        text = without_remarks(text)
+    opening = re.compile(rf"(?:translation|{re.escape(_name(target))}(?: translation)?) ?: ?", re.IGNORECASE)
+    found = opening.match(text)
+    return text[found.end() :] or text if found and not opening.search(source) else text
 
 
 def _without_echo(text: str, source: str) -> str:
-    """The text less the source before or after it; an answer that is nothing else stays, to be flagged as copied."""
-    if not source or text == source:
+    """The text less the source before or after it; an answer that is nothing else stays, to be flagged as copied.
+
+    Between the two a line break or a sign with a space before it is wanted, and some length of the source: `T` and
+    `T-Shirt` are no echo.
+    """
+    if len(source) < MIN_ECHO or text == source:
         return text
-    same = re.escape(source)
-    for pattern in (rf"^[\"“«]?{same}[\"”»]?\s*[-–—=:→>\n]+\s*", rf"\s*[-–—=:→>\n(]+\s*[\"“«]?{same}[\"”»)]*$"):
-        shorter = re.sub(pattern, "", text)
-        if shorter.strip() and shorter != text:
-            return shorter
+    for echo in (source, f'"{source}"', f"“{source}”", f"«{source}»"):
+        rest = text.removeprefix(echo)
+        if rest != text and (rest[:1] in ("\n", ":") or (rest[:1] == " " and rest[1:2] in _SIGNS)):
+            return rest.lstrip(f" \n{_SIGNS}") or text
+        rest = text.removesuffix(f"({echo})")
+        if rest != text:
+            return rest.rstrip() or text
+        rest = text.removesuffix(echo)
+        if rest != text and (rest[-1:] == "\n" or (rest.rstrip()[-1:] in _SIGNS and rest.rstrip()[-2:-1] == " ")):
+            return rest.rstrip(f" \n{_SIGNS}") or text
     return text
 
 

@@ -5,11 +5,11 @@ Local engines take their batches in a thread of their own; a chat server is aske
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 from pipeline.stage import Run
-from pipeline.translation.engines import Engine, LocalTranslator, Result, Translator
+from pipeline.translation.engines import Engine, LocalTranslator, Made, Result, Translator
 from pipeline.translation.llm import LlmSpeaker, LlmTranslator
 from pipeline.translation.sentences import split
 
@@ -25,8 +25,8 @@ class Speaker(Protocol):
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
         """The parts of a text that are translated one by one, each with the gap after it."""
 
-    def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
-        """Results by segment, as they come. `segments` are distinct and sorted by length."""
+    async def translate(self, segments: Sequence[str], source: str, target: str, made: Made) -> None:
+        """Gives `made` the result of every segment as it comes. `segments` are distinct and sorted by length."""
 
     async def close(self) -> None: ...
 
@@ -50,13 +50,13 @@ class LocalSpeaker:
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
         return split(text, language)
 
-    async def translate(self, segments: Sequence[str], source: str, target: str) -> AsyncIterator[dict[str, Result]]:
+    async def translate(self, segments: Sequence[str], source: str, target: str, made: Made) -> None:
         size = BATCH_SEGMENTS[self._translator.decoding["engine"]]
         for start in range(0, len(segments), size):
             batch = segments[start : start + size]
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(self._thread, self._translate, batch, source, target)
-            yield dict(zip(batch, results, strict=True))
+            made(dict(zip(batch, results, strict=True)))
 
     def _translate(self, batch: Sequence[str], source: str, target: str) -> Sequence[Result]:
         if self._engine is None:

@@ -39,6 +39,12 @@ class Texts:
         parts = {text: speaker.segments(text, source) for text in sorted(set(texts))}
         keys = {segment: self._key(translator, source, target, segment) for text in parts for segment, _ in parts[text]}
         found: dict[str, Result] = {}
+
+        def made(results: dict[str, Result]) -> None:
+            self._remember(keys, results)  # before anything else is sent: what is answered is not paid for again
+            found.update(results)
+            advance(len(found) / len(keys))
+
         while lacking := keys.keys() - found.keys():
             found |= self._remembered({segment: keys[segment] for segment in lacking})
             missing = sorted(lacking - found.keys(), key=lambda segment: (len(segment), segment))
@@ -46,30 +52,21 @@ class Texts:
             ours = [segment for segment in missing if segment not in others]
             # Engines in this process would compete for its processors; servers serve languages and shards at once.
             turn = self._turn if speaker.alone else contextlib.nullcontext()
-            async with self._asking([keys[segment] for segment in ours]) as answered, turn:
-                async for made in speaker.translate(ours, source, target):
-                    self._remember(keys, made)
-                    found |= made
-                    answered({keys[segment]: result for segment, result in made.items()})
-                    advance(len(found) / len(keys))
+            async with self._asking([keys[segment] for segment in ours]), turn:
+                await speaker.translate(ours, source, target, made)
             for segment, asked in others.items():
                 if result := await asked:
                     found[segment] = result
         return {text: joined([(found[segment], gap) for segment, gap in parts[text]], target) for text in parts}
 
     @contextlib.asynccontextmanager
-    async def _asking(self, keys: Sequence[str]) -> AsyncIterator[Callable[[dict[str, Result]], None]]:
+    async def _asking(self, keys: Sequence[str]) -> AsyncIterator[None]:
         """While segments are asked for, others that want them wait for the answer. None: it was given up."""
         loop = asyncio.get_running_loop()
         asked: dict[str, asyncio.Future[Result | None]] = {key: loop.create_future() for key in keys}
         self._asked |= asked
-
-        def answered(results: dict[str, Result]) -> None:
-            for key, result in results.items():
-                asked[key].set_result(result)
-
         try:
-            yield answered
+            yield
         finally:
             for key, future in asked.items():
                 del self._asked[key]
@@ -98,6 +95,8 @@ class Texts:
         """Failures are not kept: they are tried again by the next run."""
         done = {keys[segment]: result for segment, result in made.items() if isinstance(result, Translated)}
         self._cache.put_all((key, dataclasses.asdict(result)) for key, result in done.items())
+        for segment, result in made.items():
+            self._asked[keys[segment]].set_result(result)
         self._progress.counts["requests"] += len(made)
 
     async def close(self) -> None:

@@ -91,3 +91,10 @@ def test_usual_lengths():
     assert usual_ratio("en", "zh-Hant") == USUAL_LENGTH["zh"]
     assert usual_ratio("en", "tlh") == 1
     assert [base(tag) for tag in ("pt-BR", "no", "iw", "zh-Hant-TW")] == ["pt", "nb", "he", "zh"]
+
+
+@pytest.mark.parametrize("tag", ["fr", "cs", "pt"])
+def test_a_language_that_nobody_asked_for_is_a_rival_too(tag):
+    german = "Ein Mann steht vor einem Haus und liest eine Zeitung."
+    [confidence] = confidences([german], [tag], ["en", tag])
+    assert confidence < 0.1

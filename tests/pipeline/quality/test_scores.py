@@ -184,6 +184,6 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, "lingua", None)
     languages._lingua_language.cache_clear()
-    with pytest.raises(UsageError, match=r'needs the package lingua, .*pip install "leccr\[quality\]"'):
+    with pytest.raises(UsageError, match=r'needs the package lingua, .*pip install -e "\.\[quality\]"'):
         Judge({}, LANGUAGES).judge([german(GOOD)])
     languages._lingua_language.cache_clear()

@@ -1,6 +1,7 @@
 """A chat model as translator: what it adds is taken off and noted; each answer goes to its own text."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import given
@@ -50,10 +51,27 @@ def test_what_a_model_adds_is_taken_off_and_noted(answer, notes):
         ("Eine Flasche (rot) steht da.", "A bottle (red) stands there."),
         ("„Stop“ steht auf dem „Schild“", "It says “stop” on the sign"),
         ("", SOURCE),
+        ("STOP-Schild", "STOP"),
+        ("X - ein Buchstabe", "X"),
+        ("Snowboard-Fahrer", "Snowboard"),
+        ("Description : un chien.", "Description: a dog."),
+        ("German: er lächelt.", "A German: he smiles."),
     ],
 )
 def test_what_belongs_to_the_translation_stays(answer, source):
     assert stripped(answer, source, "de") == (answer, ())
+
+
+@pytest.mark.parametrize("text", ["Here are two dogs: one black, one white.", "A child laughs. Let me know."])
+def test_english_is_not_taken_for_a_remark_on_it(text):
+    assert stripped(text, "Ein Text, der etwas anderes sagt.", "en") == (text, ())
+
+
+@pytest.mark.parametrize("filling", ["\n", " ", "-", "→ ", "\n- "])
+def test_long_runs_of_anything_take_no_time(filling):
+    began = time.monotonic()
+    stripped(f"A{filling * 50_000}b", SOURCE, "de")
+    assert time.monotonic() - began < 2
 
 
 @given(st.text(), st.text())
@@ -72,8 +90,7 @@ def translated(url, segments, tmp_path, target="de", window=4):
         )
         results = {}
         try:
-            async for part in speaker.translate(segments, "en", target):
-                results.update(part)
+            await speaker.translate(segments, "en", target, results.update)
         finally:
             await speaker.close()
         return results
@@ -103,8 +120,7 @@ def test_a_refused_text_fails_alone(tmp_path):
                 LlmTranslator(MllmCaptioner((server.url,), "m", "", 1, QUICK)), Run("t", str(tmp_path), 1, {}, "")
             )
             results = {}
-            async for part in speaker.translate(["first", "second"], "en", "de"):
-                results.update(part)
+            await speaker.translate(["first", "second"], "en", "de", results.update)
             await speaker.close()
             return results, [body for _, body in server.chats]
 

@@ -38,7 +38,7 @@ class UpperSpeaker:
     def segments(self, text, language):
         return split(text, language)
 
-    async def translate(self, segments, source, target):
+    async def translate(self, segments, source, target, made):
         self.at_work += 1
         self.most = max(self.most, self.at_work)
         try:
@@ -51,7 +51,7 @@ class UpperSpeaker:
                     trouble, self.trouble = self.trouble, None
                     raise trouble
                 refused = Untranslated("http_400", "a 7") if "7" in segment else None
-                yield {segment: refused or Translated(f"{segment.upper()}→{target}")}
+                made({segment: refused or Translated(f"{segment.upper()}→{target}")})
         finally:
             self.at_work -= 1
 
