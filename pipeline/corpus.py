@@ -154,6 +154,9 @@ class Table:
     def shard_path(self, index: int) -> Path:
         return self.folder / shard_name(index, self.num_shards)
 
+    def shard_paths(self) -> list[Path]:
+        return [self.shard_path(index) for index in range(self.num_shards)]
+
     def shard(self, index: int, check: bool = False) -> pa.Table:
         """Shard `index` as an Arrow table; with `check`, its checksum is compared first."""
         stage = self.manifest["stage"]

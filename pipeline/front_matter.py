@@ -7,7 +7,8 @@ from huggingface_hub import DatasetCardData
 
 from pipeline.corpus import Table
 from pipeline.counting import values
-from pipeline.training_report import caption_counts, split_sizes
+from pipeline.packing.sums import split_sizes
+from pipeline.training_report import caption_counts
 from pipeline.translation.checkpoints import noncommercial
 
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
@@ -73,7 +74,9 @@ def _tags(tables: dict[str, Table]) -> list[str]:
     described, translated, media = "descriptions" in tables, "translations" in tables, list[str]()
     if packed := tables.get("training"):
         origins = {origin for _, _, origin in caption_counts(packed)}
-        described |= "mllm" in origins or any(size["descriptions"] for size in split_sizes(packed).values())
+        described |= "mllm" in origins or any(
+            size["descriptions"] for size in split_sizes(packed.shard_paths()).values()
+        )
         translated |= "mt" in origins
         media = [RETRIEVAL[kind] for (kind,) in sorted(values(packed, "media_type"))]
     tags = ["caption-corpus", *(["synthetic"] if described or translated else [])]

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline.corpus import Table
 from pipeline.counting import Counts, counted, flattened, numbers_by, spread, values
 from pipeline.markdown import grid, plain, public, ranked, some
+from pipeline.packing.sums import split_sizes
 from pipeline.quality_report import dropped_by_rule, notices, threshold_grid
 from pipeline.text_report import EMBEDDED_WARNING
 
@@ -33,16 +34,6 @@ def _captions(shard: pa.Table) -> pa.Table:
     return pa.table({"split": flat["split"], **fields})
 
 
-def split_sizes(table: Table) -> dict[str, dict[str, int]]:
-    """Items, captions and descriptions by split, in the order of the splits' names."""
-    captions = counted(table, lambda shard: flattened(shard, "split", "captions").select(["split"]))
-    descriptions = counted(table, lambda shard: flattened(shard, "split", "descriptions").select(["split"]))
-    return {
-        key[0]: {"items": items, "captions": captions[key], "descriptions": descriptions[key]}
-        for key, items in sorted(values(table, "split").items())
-    }
-
-
 def training_section(table: Table, alone: bool) -> list[str]:
     """Blocks of Markdown: what is in the shards, from where, and which pairs the filters left out.
 
@@ -52,7 +43,7 @@ def training_section(table: Table, alone: bool) -> list[str]:
         return ["## Training", "Nothing could be packed: see the failures."]
     settings, dropped = table.manifest["settings"], table.manifest.get("dropped", {})
     captions = caption_counts(table)
-    sizes = split_sizes(table)
+    sizes = split_sizes(table.shard_paths())
     splits = list(sizes)
     filters = settings.get("filters", {})
     return [

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 
 from pipeline import corpus as corpora
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.packing.sums import split_sizes
 from pipeline.records import SCHEMAS
-from pipeline.training_report import split_sizes
 
 # What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
 KEYS = {
@@ -87,7 +87,7 @@ def _table_problems(corpus: Path, name: str) -> Iterator[str]:
 
 def _split_problems(table: corpora.Table, remedy: str) -> Iterator[str]:
     """Where the sizes of splits that a manifest of `training` tells are not those of its rows."""
-    told, found = table.manifest["splits"], split_sizes(table)
+    told, found = table.manifest["splits"], split_sizes(table.shard_paths())
     for split in sorted({*told, *found}):
         for what in ("items", "captions", "descriptions"):
             wanted, got = (sizes.get(split, {}).get(what, 0) for sizes in (told, found))

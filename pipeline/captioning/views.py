@@ -12,10 +12,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from pipeline.errors import UsageError
 from pipeline.identity import short_hash
+from pipeline.yaml_file import read_yaml
 
 VIDEO_PREAMBLE = "These {count} pictures are frames of one video, in order, taken at {times}. "
 
@@ -106,14 +105,7 @@ def parse_views(text: str) -> tuple[View, ...]:
 
 
 def _read_yaml(path: Path) -> dict[str, View]:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--views: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--views: {path} is not YAML in UTF-8: {error}") from error
-    if not isinstance(loaded, dict) or not loaded:
-        raise UsageError(f"--views: {path} holds no views, wanted `name: {{prompt: …, max_tokens: …, temperature: …}}`")
+    loaded = read_yaml(path, "--views", "views, such as `name: {prompt: …, max_tokens: …, temperature: …}`")
     return {name: _view_of(path, name, fields) for name, fields in loaded.items()}
 
 

@@ -22,6 +22,7 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES, fired
 from pipeline.translation.tags import check_language
+from pipeline.yaml_file import read_yaml
 
 DEFAULT, OFF, ALWAYS = "default", "off", "empty"
 # What a threshold may be, by score; those not named here are shares, from 0 to 1.
@@ -80,15 +81,8 @@ def read_filters(path: Path | None) -> Filters:
     """The filters in a YAML file; without one, the flags of the rows decide. Raises UsageError naming what is wrong."""
     if path is None:
         return Filters()
-    try:
-        # Every scalar stays text: by YAML's rules `no`, the tag of Norwegian, would be false.
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - makes only text
-    except OSError as error:
-        raise UsageError(f"{OPTION}: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{OPTION}: {path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict) or not loaded:
-        raise UsageError(f"{OPTION}: {path}: got no thresholds, wanted lines such as `default: {{meaning: 0.4}}`")
+    # Every scalar stays text: by YAML's rules `no`, the tag of Norwegian, would be false.
+    loaded = read_yaml(path, OPTION, "thresholds, such as `default: {meaning: 0.4}`", yaml.BaseLoader)
     thresholds: dict[str, dict[str, float | None]] = {}
     for tag, rules in loaded.items():
         language = _language(path, tag)

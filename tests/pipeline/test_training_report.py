@@ -18,8 +18,9 @@ from PIL import Image
 
 from pipeline.card import CARD, SHEET
 from pipeline.corpus import Table, read_json, shard_name, write_json, write_manifest, write_shard
+from pipeline.packing.sums import split_sizes
 from pipeline.records import SCHEMAS
-from pipeline.training_report import split_sizes, training_samples
+from pipeline.training_report import training_samples
 from pipeline.verify import verify
 from tests.pipeline.test_card import HOSTILE, card_of, rows_of
 from tests.pipeline.test_contact_sheet import caption, item, picture, write_corpus
@@ -309,7 +310,7 @@ def test_hashes_of_what_was_packed_are_no_setting_to_read(tmp_path):
 @pytest.mark.parametrize("wrong", [None, ("train", "captions"), ("test", "items")])
 def test_the_split_sizes_of_a_manifest_are_verified(tmp_path, wrong):
     corpus = packed(tmp_path)
-    splits = split_sizes(Table(corpus, "training"))
+    splits = split_sizes(Table(corpus, "training").shard_paths())
     if wrong:
         splits[wrong[0]][wrong[1]] += 1
     path = corpus / "training" / "manifest.json"

@@ -57,7 +57,7 @@ def test_split_sizes(tmp_path):
     parts = [[row("a", "train", 2, 0), row("b", "val", 0, 1)], [], [row("c", "train", 1, 3)]]
     write_table(tmp_path, "training", parts)
     table = Table(tmp_path, "training")
-    assert split_sizes([table.shard_path(index) for index in range(3)]) == {
+    assert split_sizes(table.shard_paths()) == {
         "train": {"items": 2, "captions": 3, "descriptions": 3},
         "val": {"items": 1, "captions": 0, "descriptions": 1},
     }
