@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -99,10 +100,11 @@ def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path, program):
         assert 0 < len(left) < len(failures) and {line["error"] for line in left} == {"empty"}
         server.script(fault_rate=0.0)
         before = server.stats()["answered"]
+        shutil.rmtree(tmp_path / "corpus" / ".state" / "cache")  # rows that are there need no cache
         assert program(*given).returncode == 0
         asked = server.stats()["answered"] - before
     assert Table(tmp_path / "corpus", "translations").failures() == []
-    assert asked == len({(line["id"].removesuffix("#en#1"), line["language"]) for line in left}) or asked <= len(left)
+    assert 0 < asked <= len(left)
     assert program("--stage", "verify", "--output", tmp_path / "corpus").returncode == 0
 
 

@@ -131,6 +131,23 @@ def test_a_server_that_takes_one_request_in_five_fails_no_record_while_it_answer
     assert requests == 200
 
 
+def test_refusals_count_anew_whenever_another_record_is_answered():
+    async def every():
+        busy, good = {"status": 429, "headers": {"Retry-After": "0.1"}}, said()
+        script = [busy, good, busy, busy, good, busy, busy, good, busy, busy, good, good]
+        retries = dataclasses.replace(ONCE, attempts=3)
+        async with Scripted(*script) as server, client_of(server, retries=retries) as client:
+            refused = asyncio.create_task(client.ask(VIEW, "refused", media_of([b"x"])))
+            for requests in (1, 4, 7, 10):  # while the refused one waits
+                while len(server.times) < requests and not refused.done():  # noqa: ASYNC110 - the server is scripted
+                    await asyncio.sleep(0.005)
+                await client.ask(VIEW, "another", media_of([b"y"]))
+            return await refused, len(server.times)
+
+    answer, requests = asyncio.run(every())
+    assert (answer.text, requests) == ("A cat.", 12)
+
+
 def test_requests_that_fail_together_share_one_probe_even_if_the_first_one_is_cancelled(monkeypatch):
     async def every():
         async with Scripted() as server, client_of(server, retries=ONCE) as client:

@@ -99,6 +99,7 @@ def test_tags_are_read_as_tags(read):
         ("de: {meaning: 0.1}\ndeu: {meaning: 0.2}", ("de comes twice", "deu")),
         ("- de", ("wanted thresholds",)),
         ("", ("wanted thresholds",)),
+        ("[" * 5_000, ("nested too deeply",)),
         ("a: b: c", ("not YAML",)),
         ("de: !!python/object/apply:os.getcwd []", ("de", "wanted rules")),
     ],
