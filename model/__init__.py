@@ -1,0 +1,1 @@
+"""LECCR: encoders, semantic slots, interaction, matching, losses. Knows tensors, no file formats of a corpus."""

@@ -1,0 +1,1 @@
+"""Training, scoring and search: programs, and what they need."""
