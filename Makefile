@@ -17,6 +17,8 @@ demo: $(VENV)/ready
 	$(RUN) beam_runner.py --stage captions --output demo/corpus
 	$(RUN) beam_runner.py --stage translate --text descriptions --languages pt --output demo/corpus
 	$(RUN) beam_runner.py --stage pack --output demo/corpus
+	$(VENV)/bin/accelerate launch --cpu --num_processes 1 stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite
+	$(RUN) stages/score.py --checkpoint demo/run --data demo/corpus --split train
 
 test: $(VENV)/ready
 	$(RUN) -m pytest
@@ -36,6 +38,9 @@ bench: $(VENV)/ready
 	$(RUN) bench/corpus.py
 	$(RUN) bench/quality.py
 	$(RUN) bench/translate.py
+	$(RUN) bench/loading.py
+	$(RUN) bench/train.py
+	$(RUN) bench/score.py
 
 clean:
 	rm -rf $(VENV) .venv-vllm demo corpus build *.egg-info

@@ -1,0 +1,28 @@
+"""Visual tokens and semantic slots read each other (equation 4).
+
+B items · N visual tokens · K slots · D width · L2 layers
+"""
+
+from torch import Tensor, nn
+
+from model.slots import CrossAttentionLayer
+
+
+class Interaction(nn.Module):
+    """Two stacks of `layers` cross-attention layers; both read what went in, not what the other makes of it."""
+
+    def __init__(self, width: int, layers: int = 2, heads: int = 8, dropout: float = 0.1):
+        super().__init__()
+        self.tokens_read = nn.ModuleList(CrossAttentionLayer(width, heads, dropout) for _ in range(layers))
+        self.slots_read = nn.ModuleList(CrossAttentionLayer(width, heads, dropout) for _ in range(layers))
+
+    def forward(self, tokens_BND: Tensor, mask_BN: Tensor, slots_BKD: Tensor) -> tuple[Tensor, Tensor]:
+        """`mask_BN` bool, True where there is a token. Returns Ẑ [B,N,D] and M̂ [B,K,D].
+
+        Ẑ at a masked token is of no meaning."""
+        read_BND, read_BKD = tokens_BND, slots_BKD
+        for layer in self.tokens_read:
+            read_BND = layer(read_BND, slots_BKD)
+        for layer in self.slots_read:
+            read_BKD = layer(read_BKD, tokens_BND, mask_BN)
+        return read_BND, read_BKD

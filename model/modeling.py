@@ -1,0 +1,218 @@
+"""LECCR: descriptions → semantic slots → slots and visual tokens read each other → global and local matching.
+
+B samples · N visual tokens · V views · T text tokens · K slots · D width of visual tokens · C width of the text tower's
+states · E width of the shared space
+"""
+
+import copy
+import math
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+from transformers import PreTrainedModel
+from transformers.utils import cached_file
+
+from model.batch import Batch, Features, Media, Texts
+from model.config import LeccrConfig
+from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
+from model.interaction import Interaction
+from model.matching import slot_cosines
+from model.slots import SemanticSlots
+
+WEIGHTS = "model.safetensors"
+LARGEST_SCALE = 100.0  # of the logits: a temperature of .01
+TOWERS = ("media_encoder", "text_encoder")
+
+
+class LeccrModel(PreTrainedModel):
+    """Items and texts as vectors of one space. With `num_slots` 0 a plain two-tower model of the same encoders."""
+
+    config_class = LeccrConfig
+    base_model_prefix = ""
+
+    def __init__(self, config: LeccrConfig):
+        super().__init__(config)
+        self.media_encoder = build_media_encoder(config.media_encoder)
+        self.text_encoder = build_text_encoder(config.text_encoder)
+        media_width, text_width, shared = self.media_encoder.width, self.text_encoder.width, config.embed_dim
+        self.text_head = nn.Linear(text_width, shared)
+        self.media_head = nn.Linear(media_width, shared)  # W_v
+        if config.num_slots:
+            heads, dropout = config.num_heads, config.dropout
+            self.slots = SemanticSlots(
+                media_width, text_width, config.num_slots, config.slot_layers, heads, dropout, config.slot_init
+            )
+            self.interaction = Interaction(media_width, config.interaction_layers, heads, dropout)
+            self.slot_head = nn.Linear(media_width, shared)  # W_l
+            self.slot_caption_head = nn.Linear(media_width, shared)  # W_cp
+            self.token_vision_head = nn.Linear(media_width, shared)  # W_vp
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
+        self._freeze_description_encoder()
+        self.post_init()
+
+    @classmethod
+    def create(cls, media: str | dict[str, Any], text: str | dict[str, Any], **settings: Any) -> Self:
+        """A model to be trained. A tower is a Transformers model by name or folder, with its weights, or a spec as
+        `model.encoders` builds it. `settings`: of LeccrConfig. Raises ValueError for what cannot be built."""
+        loaded: dict[str, nn.Module] = {}
+        if isinstance(media, str):
+            loaded["media_encoder"], media = load_media_encoder(media)
+        if isinstance(text, str):
+            loaded["text_encoder"], text = load_text_encoder(text)
+        model = cls(LeccrConfig(media_encoder=media, text_encoder=text, **settings))
+        for name, tower in loaded.items():
+            setattr(model, name, tower)
+        model._freeze_description_encoder()
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str, **hub: Any) -> Self:  # type: ignore[override]
+        """A saved model, to be used: a folder, or a name on the Hub (`hub`: revision, token …).
+
+        Raises ValueError where the weights are not those of its configuration, OSError where there are none.
+        """
+        config = LeccrConfig.from_pretrained(name, **hub)
+        path = cached_file(name, WEIGHTS, **hub)
+        model = cls(config)
+        load_weights(model, str(path))
+        return model.eval()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part has its first weights from where it is made."""
+
+    def _freeze_description_encoder(self) -> None:
+        """The text tower as it is now, to describe items with from here on; none where it has no weights to freeze."""
+        wanted = self.config.num_slots and self.config.description_encoder == "frozen"
+        trained = wanted and any(True for _ in self.text_encoder.parameters())
+        self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if trained else None
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.description_encoder is not None:
+            self.description_encoder.eval()
+        return self
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """1/τ, at most LARGEST_SCALE."""
+        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+
+    def new_parameters(self) -> set[str]:
+        """Names of the parameters that did not come with a pretrained tower."""
+        specs = {"media_encoder": self.config.media_encoder, "text_encoder": self.config.text_encoder}
+        pretrained = tuple(f"{name}." for name, spec in specs.items() if spec["kind"] == "transformers")
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and not name.startswith(pretrained)
+        }
+
+    def forward(self, batch: Batch) -> Features:
+        """All that the losses need, sample by sample: a batch may be encoded in parts."""
+        source_BE, target_BE = self.encode_text(_joined(batch.source, batch.target)).chunk(2)
+        tokens_BND, mask_BN, pool_BN = self.media_encoder(batch.media)
+        slots_BKD = self._slots(batch.descriptions)
+        media_BE, slots_BKE = self._matched(tokens_BND, mask_BN, pool_BN, slots_BKD)
+        if slots_BKD is None:
+            none_BE = media_BE.new_zeros(media_BE.shape)
+            no_cosines = none_BE.new_zeros(len(none_BE), 0, 0)
+            return Features(media_BE, slots_BKE, none_BE, none_BE, no_cosines, source_BE, target_BE)
+        slot_mean_BE = self._mean(self.slot_caption_head(slots_BKD), None)
+        token_mean_BE = self._mean(self.token_vision_head(tokens_BND), mask_BN)
+        cosines_BKK = slot_cosines(_full(slots_BKD))
+        return Features(media_BE, slots_BKE, slot_mean_BE, token_mean_BE, cosines_BKK, source_BE, target_BE)
+
+    def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
+        """ĥ_v [B,E], of unit length, and the slots W_l M̂ [B,K,E] that local matching compares texts with."""
+        return self._matched(*self.media_encoder(media), self._slots(descriptions))
+
+    def encode_text(self, texts: Texts) -> Tensor:
+        """h [B,E], of unit length."""
+        _, pooled_BC = self.text_encoder(texts)
+        return normalize(_full(self.text_head(pooled_BC)), dim=-1)
+
+    def describe_states(self, descriptions: Texts) -> Texts:
+        """States [B,V·T,C] of descriptions, in place of which they can be given to the model again and again: they do
+        not change while it is trained. Raises ValueError where the description encoder is the text tower itself."""
+        if self.config.description_encoder != "frozen":
+            raise ValueError(
+                "description_encoder: got 'shared', wanted 'frozen': the states of a tower that is trained change; "
+                "set description_encoder=frozen"
+            )
+        return self._states(descriptions)
+
+    def _states(self, descriptions: Texts) -> Texts:
+        if descriptions.tokens.is_floating_point():
+            return descriptions
+        batch, views, length = descriptions.tokens.shape
+        flat = Texts(descriptions.tokens.flatten(0, 1), descriptions.mask.flatten(0, 1))
+        if self.description_encoder is not None:
+            with torch.no_grad():
+                states, _ = self.description_encoder(flat)
+        else:
+            states, _ = self.text_encoder(flat)
+        return Texts(states.reshape(batch, views * length, -1), descriptions.mask.flatten(1))
+
+    def _slots(self, descriptions: Texts) -> Tensor | None:
+        """M [B,K,D] (equation 2)."""
+        if not self.config.num_slots:
+            return None
+        states = self._states(descriptions)
+        return self.slots(states.tokens.to(self.media_head.weight.dtype), states.mask)
+
+    def _matched(
+        self, tokens_BND: Tensor, mask_BN: Tensor, pool_BN: Tensor, slots_BKD: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """ĥ_v [B,E] and W_l M̂ [B,K,E] (equations 4 to 6)."""
+        if slots_BKD is None:
+            read_BND, slots_BKE = tokens_BND, tokens_BND.new_zeros(len(tokens_BND), 0, self.config.embed_dim)
+        else:
+            read_BND, read_BKD = self.interaction(tokens_BND, mask_BN, slots_BKD)
+            slots_BKE = _full(self.slot_head(read_BKD))
+            if self.config.normalize_slots:
+                slots_BKE = normalize(slots_BKE, dim=-1)
+        pooled_BD = (pool_BN[..., None].to(read_BND.dtype) * read_BND).sum(1)
+        return normalize(_full(self.media_head(pooled_BD)), dim=-1), slots_BKE
+
+    def _mean(self, tokens_BNE: Tensor, mask_BN: Tensor | None) -> Tensor:
+        """Mean [B,E] of unit vectors (equation 7); as released, normalised over the tokens instead."""
+        tokens_BNE = _full(tokens_BNE)
+        if mask_BN is not None:
+            tokens_BNE = tokens_BNE * mask_BN[..., None]
+        unit_BNE = normalize(tokens_BNE, dim=-1 if self.config.caption_vision_axis == "features" else 1)
+        count = tokens_BNE.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
+        return unit_BNE.sum(1) / count
+
+
+def load_weights(model: nn.Module, path: str) -> None:
+    """A safetensors file into a model that has exactly its tensors. Raises ValueError naming the first that differs."""
+    own = model.state_dict()
+    with safe_open(path, "pt") as file:
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    for name in sorted(own.keys() | saved.keys()):
+        got, wanted = (list(part[name].shape) if name in part else "nothing" for part in (saved, own))
+        if got != wanted:
+            raise ValueError(
+                f"{path}: got {got} for {name}, wanted {wanted}: these weights are of a model with other settings"
+            )
+    model.load_state_dict(saved)
+
+
+def _joined(*parts: Texts) -> Texts:
+    """One batch of texts, the shorter ones padded: one pass of the tower instead of two."""
+    length = max(part.tokens.shape[1] for part in parts)
+    tokens, masks = [], []
+    for part in parts:
+        missing = length - part.tokens.shape[1]
+        features = (0, 0) if part.tokens.is_floating_point() else ()
+        tokens.append(pad(part.tokens, (*features, 0, missing)))
+        masks.append(pad(part.mask, (0, missing)))
+    return Texts(torch.cat(tokens), torch.cat(masks))
+
+
+def _full(values: Tensor) -> Tensor:
+    """At least single precision: what is compared and what is normalised is never rounded to half."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

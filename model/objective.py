@@ -1,0 +1,232 @@
+"""The whole objective: own rows × the columns of all ranks, every loss once, their weighted sum.
+
+B samples of this rank · R rows · C columns · K slots · E shared width
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from model.batch import Features
+from model.gather import SCHEMES, gather_constant, gather_rows
+from model.losses import contrastive, distillation, diversity, min_max
+from model.matching import global_similarity, local_similarity
+
+BLOCK = 2**18  # cells of a rows × columns matrix that are in memory at once: 1 MB each in fp32
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights have no unit; temperatures divide a similarity. Raises ValueError for a value out of its range.
+
+    The teacher's and the student's temperature are the same by default, so that distillation is content exactly where
+    the translation scores as its source does, and fixed, so that it cannot be pleased by moving the learned scale.
+    """
+
+    caption_vision_weight: float = 0.01  # w_cv
+    distillation_weight: float = 0.5  # w_d; the loss between items and target texts keeps 1 − w_d
+    local_weight: float = 0.01  # w_c
+    diversity_weight: float = 0.01  # w_r
+    teacher_weight: float = 0.8  # α, of the global similarity in the teacher; 1 − α is the local one's
+    teacher_temperature: float = 0.05
+    student_temperature: float = 0.05
+    caption_vision_temperature: float = 1.0  # 1 as released
+    diversity: str = "squared"  # cosines of slots; "signed" as released
+    teacher: str = "softmax"  # both directions; "min_max" as released: no temperatures, texts → items alone
+    teacher_orientation: str = "same"  # of the teacher's two matrices; "mixed" adds [text,item] to [item,text]
+    local_columns: str = "all"  # "rank": local matching and distillation see one rank, own captions the only positives
+    gather: str = "autograd"  # "slice": only the local slice gets gradients, and every rank takes the full loss
+
+    @classmethod
+    def faithful(cls) -> "ObjectiveConfig":
+        """As the released code computes it, faults included."""
+        return cls(
+            diversity="signed", teacher="min_max", teacher_orientation="mixed", local_columns="rank", gather="slice"
+        )
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("diversity", ("squared", "signed")),
+            ("teacher", ("softmax", "min_max")),
+            ("teacher_orientation", ("same", "mixed")),
+            ("local_columns", ("all", "rank")),
+            ("gather", SCHEMES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted {' or '.join(allowed)}")
+        for name in ("caption_vision_weight", "local_weight", "diversity_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted 0 or more")
+        for name in ("distillation_weight", "teacher_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted a number from 0 to 1")
+        for name in ("teacher_temperature", "student_temperature", "caption_vision_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted more than 0")
+        if self.local_columns == "all" and (self.teacher == "min_max" or self.teacher_orientation == "mixed"):
+            raise ValueError(
+                "teacher=min_max and teacher_orientation=mixed need a square matrix: set local_columns=rank"
+            )
+
+
+class Losses(NamedTuple):
+    """`total` of this rank, with its graph. `raw` and `weighted`: each term of it without graph, by name, before and
+    after its weight; the mean over ranks of any of them is that of the whole batch."""
+
+    total: Tensor
+    raw: dict[str, Tensor]
+    weighted: dict[str, Tensor]
+
+
+class Samples(NamedTuple):
+    features: Features
+    ids_B: Tensor
+    share_B: Tensor  # of a row in the losses that every row has
+    pair_share_B: Tensor  # of a row in those that have its target text; 0: there is none
+
+
+Terms = dict[str, Tensor]
+
+
+def objective(
+    features: Features, scale: Tensor, item_ids_B: Tensor, weights_B: Tensor, config: ObjectiveConfig
+) -> Losses:
+    """L = L_vs + w_cv·L_cv + (1 − w_d)·L_vt + w_d·L_kd + L_st + w_c·(L_sc + L_tc) + w_r·R (equation 9).
+
+    `scale` is 1/τ. `item_ids_B` int64: samples with the same id are positives of each other. `weights_B`: of the pairs
+    (s, t). Samples are as many on every rank. In fp32 at least, whatever autocast says. Without slots L_cv, L_sc, L_tc
+    and R are left out. A term of weight 0 is computed all the same: its parameters stay in the graph on every rank.
+    """
+    with torch.autocast(features.media_BE.device.type, enabled=False):
+        own = Features(*(x if x.dtype == torch.float64 else x.float() for x in features))
+        scale = scale.to(own.media_BE.dtype)
+        gathered = Features(
+            *(gather_rows(x, config.gather) for x in own._replace(slot_cosines_BKK=own.media_BE[:, :0]))
+        )
+        weights_B = weights_B.to(own.media_BE.dtype)
+        ids, weights = gather_constant(item_ids_B), gather_constant(weights_B)
+        columns = _samples(gathered, ids, weights, weights.mean())
+        rows = columns if config.gather == "slice" else _samples(own, item_ids_B, weights_B, weights.mean())
+
+        raw = _in_blocks(lambda some: _global_terms(some, columns, scale, config), rows, columns)
+        if config.local_columns == "all":
+            raw |= _in_blocks(lambda some: _local_terms(some, columns, scale, config), rows, columns)
+        else:
+            rank = _samples(own, torch.arange(len(item_ids_B), device=scale.device), weights_B, weights_B.mean())
+            raw |= _local_terms(rank, rank, scale, config)
+        if _has_slots(own):
+            raw["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
+        weighted = {name: value * _weight(name, config) for name, value in raw.items()}
+        total = torch.stack(list(weighted.values())).sum()
+    return Losses(total, *({name: x.detach() for name, x in terms.items()} for terms in (raw, weighted)))
+
+
+def _weight(name: str, config: ObjectiveConfig) -> float:
+    return {
+        "media_source": 1.0,
+        "source_target": 1.0,
+        "media_target": 1 - config.distillation_weight,
+        "distillation": config.distillation_weight,
+        "caption_vision": config.caption_vision_weight,
+        "local_source": config.local_weight,
+        "local_target": config.local_weight,
+        "diversity": config.diversity_weight,
+    }[name]
+
+
+def _samples(features: Features, ids_B: Tensor, weights_B: Tensor, mean_weight: Tensor) -> Samples:
+    """`mean_weight`: over the samples of all ranks. Own rows get shares that sum to 1 in the mean over ranks: N ranks
+    give what one would."""
+    count = len(weights_B)
+    mean_weight = mean_weight.clamp(min=torch.finfo(weights_B.dtype).tiny)  # no pair has a target text: shares of 0
+    return Samples(features, ids_B, torch.full_like(weights_B, 1 / count), weights_B / mean_weight / count)
+
+
+def _has_slots(features: Features) -> bool:
+    return features.slots_BKE.shape[1] > 0
+
+
+def _in_blocks(terms: Callable[[Samples], Terms], rows: Samples, columns: Samples) -> Terms:
+    """The terms of all rows, as the sum over blocks of rows; blocks are computed again in the backward, so that memory
+    grows with the columns and not with their square."""
+    size = max(1, BLOCK // len(columns.ids_B))
+    count = len(rows.ids_B)
+    if count <= size:
+        return terms(rows)
+    parts = []
+    for start in range(0, count, size):
+        features = Features(*(x[start : start + size] for x in rows.features))
+        some = Samples(features, *(x[start : start + size] for x in rows[1:]))
+        parts.append(checkpoint(terms, some, use_reentrant=False, preserve_rng_state=False))
+    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+
+def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Samples, pairs: bool) -> Tensor:
+    """Both roles of a loss: the columns of `there_RC` are texts, of `back_RC` what they describe. `pairs`: it is about
+    target texts, so rows have the share of their pair, and texts that are not there are no candidates."""
+    match_RC = rows.ids_B[:, None] == columns.ids_B
+    share_R = rows.pair_share_B if pairs else rows.share_B
+    seen_C = columns.pair_share_B > 0 if pairs else None
+    return ((contrastive(there_RC, match_RC, seen_C) + contrastive(back_RC, match_RC)) / 2 * share_R).sum()
+
+
+def _global_terms(rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig) -> Terms:
+    """L_vs, L_vt, L_st (equation 5) and L_cv (equation 7)."""
+    row, column = rows.features, columns.features
+
+    def loss(row_a: Tensor, column_a: Tensor, row_x: Tensor, column_x: Tensor, factor: Tensor, pairs: bool) -> Tensor:
+        there_RC = factor * global_similarity(row_a, column_x)
+        back_RC = factor * global_similarity(row_x, column_a)
+        return _symmetric(there_RC, back_RC, rows, columns, pairs)
+
+    media, source = (row.media_BE, column.media_BE), (row.source_BE, column.source_BE)
+    target = (row.target_BE, column.target_BE)
+    terms = {
+        "media_source": loss(*media, *source, scale, pairs=False),
+        "media_target": loss(*media, *target, scale, pairs=True),
+        "source_target": loss(*source, *target, scale, pairs=True),
+    }
+    if _has_slots(row):
+        factor = scale.new_tensor(1 / config.caption_vision_temperature)
+        tokens, slots = (row.token_mean_BE, column.token_mean_BE), (row.slot_mean_BE, column.slot_mean_BE)
+        terms["caption_vision"] = loss(*slots, *tokens, factor, pairs=False)
+    return terms
+
+
+def _local_terms(rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig) -> Terms:
+    """L_sc, L_tc (equation 6) and L_kd (equation 8)."""
+    row, column = rows.features, columns.features
+    # the teacher, items × source texts and source texts × items
+    items_RC = global_similarity(row.media_BE, column.source_BE)
+    texts_RC = global_similarity(row.source_BE, column.media_BE)
+    terms = {}
+    if _has_slots(row):
+        local_items_RC = local_similarity(row.slots_BKE, column.source_BE)
+        local_texts_RC = local_similarity(column.slots_BKE, row.source_BE).mT
+        terms["local_source"] = _symmetric(scale * local_items_RC, scale * local_texts_RC, rows, columns, pairs=False)
+        terms["local_target"] = _symmetric(
+            scale * local_similarity(row.slots_BKE, column.target_BE),
+            scale * local_similarity(column.slots_BKE, row.target_BE).mT,
+            rows,
+            columns,
+            pairs=True,
+        )
+        alpha = config.teacher_weight
+        mixed = config.teacher_orientation == "mixed"
+        texts_RC = alpha * texts_RC + (1 - alpha) * (local_items_RC if mixed else local_texts_RC)
+        items_RC = alpha * items_RC + (1 - alpha) * local_items_RC
+    student_texts_RC = global_similarity(row.target_BE, column.media_BE)
+    if config.teacher == "min_max":
+        losses_R = distillation(min_max(texts_RC), student_texts_RC)
+    else:
+        student_items_RC = global_similarity(row.media_BE, column.target_BE)
+        teacher, student = 1 / config.teacher_temperature, 1 / config.student_temperature
+        losses_R = distillation(teacher * texts_RC, student * student_texts_RC)
+        losses_R = losses_R + distillation(teacher * items_RC, student * student_items_RC, columns.pair_share_B > 0)
+        losses_R = losses_R / 2
+    terms["distillation"] = (losses_R * rows.pair_share_B).sum()
+    return terms

@@ -1,0 +1,112 @@
+"""Multi-view semantic slots: a few learned queries read the descriptions of an item (equation 2).
+
+B items · Q queries · M keys · T description tokens · K slots · D width · C width of the description's states
+H heads · d = D/H
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+QUERY_STD = 0.02
+
+
+class CrossAttentionLayer(nn.Module):
+    """x ← LayerNorm(x'), x' = Drop(W2·Drop(GELU(W1·MHA(x, m, m)))): the released layer. `residual`: LayerNorm(x + x').
+
+    The heads' projections are moved to whichever side is short, as Σ_t a_t·(W m_t) = W·(Σ_t a_t·m_t): with 4 slots
+    that read 128 tokens of width 768 that takes a third of the time of projecting every token. There is no key bias:
+    it moves all scores of a query alike, which the softmax does not see.
+    """
+
+    def __init__(self, width: int, heads: int = 8, dropout: float = 0.1, residual: bool = False):
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"num_heads: got {heads}, wanted a divisor of the width {width}")
+        self.heads, self.residual = heads, residual
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width), nn.Dropout(dropout)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
+        """What each x reads in m, [B,Q,D]. `mask_BM` bool, True where there is an m: at least once a row."""
+        attend = self._few_queries if x_BQD.shape[1] <= m_BMD.shape[1] else self._few_keys
+        read_BQD = self.feed_forward(attend(x_BQD, m_BMD, mask_BM))
+        return self.norm(x_BQD + read_BQD if self.residual else read_BQD)
+
+    def _few_queries(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
+        """⟨W_q x, W_k m⟩ as ⟨W_kᵀ W_q x, m⟩, and W_v only after the weighted sum of m."""
+        query_BQHd = self.query(x_BQD).unflatten(-1, (self.heads, -1))
+        key_HdD = self.key.weight.unflatten(0, (self.heads, -1))
+        value_HdD = self.value.weight.unflatten(0, (self.heads, -1))
+        read_BGD = scaled_dot_product_attention(  # G = H·Q: every head of every query is a query of width D
+            torch.einsum("bqhd,hdw->bhqw", query_BQHd, key_HdD).flatten(1, 2),
+            m_BMD,
+            m_BMD,
+            attn_mask=None if mask_BM is None else mask_BM[:, None],
+            scale=query_BQHd.shape[-1] ** -0.5,
+        )
+        values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_BGD.unflatten(1, (self.heads, -1)), value_HdD)
+        return self.out(values_BQHd.flatten(2) + self.value.bias)
+
+    def _few_keys(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
+        """⟨W_q x, W_k m⟩ as ⟨x, W_qᵀ W_k m⟩, and W_o before the weighted sum of values."""
+        key_BMHd = self.key(m_BMD).unflatten(-1, (self.heads, -1))
+        value_BMHd = self.value(m_BMD).unflatten(-1, (self.heads, -1))
+        query_HdD = self.query.weight.unflatten(0, (self.heads, -1))
+        out_DHd = self.out.weight.unflatten(1, (self.heads, -1))
+        key_BHMD = torch.einsum("bmhd,hdw->bhmw", key_BMHd, query_HdD)
+        shift_BHM = torch.einsum("bmhd,hd->bhm", key_BMHd, self.query.bias.unflatten(0, (self.heads, -1)))
+        scores_BQG = torch.baddbmm(shift_BHM.flatten(1)[:, None], x_BQD, key_BHMD.flatten(1, 2).mT)  # G = H·M
+        scores_BQHM = scores_BQG.unflatten(-1, (self.heads, -1)) * key_BMHd.shape[-1] ** -0.5
+        if mask_BM is not None:
+            scores_BQHM = scores_BQHM.masked_fill(~mask_BM[:, None, None], -torch.inf)
+        value_BHMD = torch.einsum("bmhd,whd->bhmw", value_BMHd, out_DHd)
+        return scores_BQHM.softmax(-1).flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
+
+
+class SemanticSlots(nn.Module):
+    """`count` learned queries read an item's descriptions; where it has none, a learned null token stands in."""
+
+    def __init__(
+        self,
+        width: int,
+        text_width: int,
+        count: int = 4,
+        layers: int = 3,
+        heads: int = 8,
+        dropout: float = 0.1,
+        slot_init: str = "normal",
+        residual: bool = False,
+    ):
+        """`slot_init`: of the queries, "normal" (0, .02); "zero", as released, makes them all alike.
+
+        Without `residual`, as released, a query only decides how much to read of which token, almost evenly at first:
+        after a layer or three the cosine of two slots is 1 to seven digits, and no loss has parted them.
+        """
+        super().__init__()
+        if slot_init not in ("normal", "zero"):
+            raise ValueError(f"slot_init: got {slot_init!r}, wanted 'normal' or 'zero'")
+        self.queries_KD = nn.Parameter(torch.zeros(count, width))
+        if slot_init == "normal":
+            nn.init.normal_(self.queries_KD, std=QUERY_STD)
+        self.null_D = nn.Parameter(torch.randn(width) * QUERY_STD)
+        self.project = nn.Linear(text_width, width)
+        self.layers = nn.ModuleList(CrossAttentionLayer(width, heads, dropout, residual) for _ in range(layers))
+
+    def forward(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+        """M [B,K,D]. `mask_BT` bool, True where there is a token; what lies elsewhere changes nothing if finite."""
+        tokens_BTD = self.project(states_BTC)
+        batch = len(tokens_BTD)
+        # one more token, which a row sees exactly when it sees no other: also where T is 0
+        memory_BMD = torch.cat([tokens_BTD, self.null_D.to(tokens_BTD.dtype).expand(batch, 1, -1)], dim=1)
+        mask_BM = torch.cat([mask_BT, ~mask_BT.any(1, keepdim=True)], dim=1)
+        slots_BKD = self.queries_KD.expand(batch, -1, -1)
+        for layer in self.layers:
+            slots_BKD = layer(slots_BKD, memory_BMD, mask_BM)
+        return slots_BKD

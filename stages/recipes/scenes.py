@@ -1,0 +1,34 @@
+"""Procedural pictures captioned in six languages: makes its own corpus; tiny encoders, ten minutes on two cores.
+
+Command:  accelerate launch --cpu --num_processes 2 stages/train.py --recipe scenes --output RUN
+Hardware: two cores
+Cost:     under ten minutes
+Score:    not yet measured
+"""
+
+from pathlib import Path
+from typing import Any
+
+ITEMS, SEED = 3_000, 0
+
+
+def recipe() -> dict[str, Any]:
+    return {
+        "media": "tiny",
+        "text": "tiny",
+        "image_size": 64,
+        "batch_size": 128,
+        "epochs": 20,
+        "lr": 1e-3,
+        "new_layer_lr_multiplier": 1.0,
+        "embed_dim": 64,
+        "num_heads": 4,
+        "slot_layers": 1,
+        "interaction_layers": 1,
+    }
+
+
+def make_corpus(folder: Path) -> None:
+    from pipeline.sources.scenes import write_corpus
+
+    write_corpus(folder, items=ITEMS, seed=SEED)

@@ -1,0 +1,92 @@
+"""The folder of a run: what it was begun with, whether it may go on, what it came to.
+
+RUN/settings.json    every setting, and the manifest hashes of its corpora
+RUN/record.json      that, with tools, processes and the best validation: what the model's card tells
+RUN/checkpoints/     see stages.checkpoints; RUN/best likewise
+RUN/metrics.jsonl    see stages.tracking; RUN/curves.png is drawn from it
+"""
+
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus import manifest_hash, read_json, write_json
+from pipeline.errors import UsageError
+from pipeline.identity import differences
+from stages import checkpoints
+from stages.settings import Settings
+
+SETTINGS, RECORD = "settings.json", "record.json"
+OURS = ("checkpoints", "best", "tensorboard", "metrics.jsonl", "curves.png", "diverged.json", RECORD, SETTINGS)
+TOOLS = ("leccr", "torch", "transformers", "accelerate", "numpy", "pyarrow")
+
+
+def begin(
+    run: Path, settings: Settings, corpora: list[Path], resume: bool, overwrite: bool, say: Callable[[str], Any]
+) -> Path | None:
+    """The checkpoint to go on from, or None to start. Raises UsageError where the folder has another run's work."""
+    if overwrite:
+        discard(run)
+    wanted = {"settings": settings.to_json(), "corpora": [manifest_hash(path, "training") for path in corpora]}
+    stored = read_json(run / SETTINGS)
+    if stored is not None:
+        _check_same(run, stored, wanted, settings.free() | {"data"})
+    found = checkpoints.all_steps(run)
+    if found and not resume:
+        raise UsageError(
+            f"{run} has a run's checkpoints up to {found[0].name}: --resume goes on from there, --overwrite starts over"
+        )
+    checkpoints.mend(run / "best")
+    write_json(run / SETTINGS, wanted)
+    checkpoint = checkpoints.newest(run, say) if resume else None
+    if resume and checkpoint is None:
+        say(f"note: --resume: {run} has no whole checkpoint: starting at the first step")
+    return checkpoint
+
+
+def discard(run: Path) -> None:
+    """Take away what a run wrote, settings last; what else is in the folder stays."""
+    for name in OURS:
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any], free: set[str]) -> None:
+    differing = [
+        (name, old, new) for name, old, new in differences(stored["settings"], wanted["settings"]) if name not in free
+    ]
+    if stored["corpora"] != wanted["corpora"] and not differing:
+        raise UsageError(
+            f"{run} was begun with another corpus than --data has now (its table training differs): give the same, "
+            "another --output, or --overwrite to start over"
+        )
+    if differing:
+        told = ", ".join(f"{name}={old} (got {new})" for name, old, new in differing)
+        raise UsageError(
+            f"{run} was begun with {told}: give the same settings, another --output, or --overwrite to start over"
+        )
+
+
+def record(settings: Settings, corpora: list[Path], **more: Any) -> dict[str, Any]:
+    """What the run is, for its card and for whoever asks later."""
+    return {
+        "settings": settings.to_json(),
+        "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in corpora],
+        "tools": _versions(),
+        **more,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in TOOLS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # leccr may lie there, not installed
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,90 @@
+"""How good the weights are now: recall on the split that selects, by language, with the best weight of the global
+similarity in the score.
+
+N items · M texts · E shared width · K slots
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stages.ranking import ranked
+
+AT = (1, 5, 10)
+LOUD = (
+    "note: {split} chooses the best weights, not val: these figures say what was fitted to {split}, "
+    "not what the model can do"
+)
+
+
+def label(select_on: str) -> str | None:
+    """What must stand beside every figure that was chosen on another split than `val`."""
+    return None if select_on == "val" else LOUD.format(split=select_on)
+
+
+def validation_line(embedded: Any, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:
+    """The line of metrics.jsonl: SumR (mean over languages) at the best global weight, recalls by language.
+
+    Each language has the gallery of the items that have a text in it. Of weights that are level the larger is taken.
+    """
+    by_weight: dict[float, dict[str, Any]] = {weight: {} for weight in weights}
+    chances = []
+    for language, (text_ME, items_M) in embedded.texts.items():
+        keep = np.isin(embedded.item_ids.numpy(), items_M.numpy())
+        slots_NKE = embedded.slots_NKE[keep] if embedded.slots_NKE is not None else None
+        found = ranked(text_ME, items_M, embedded.media_NE[keep], embedded.item_ids[keep], slots_NKE, weights)
+        for weight, ranks in zip(weights, found, strict=True):
+            by_weight[weight][language] = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
+        chances.append(chance(items_M.numpy()))
+    best = max(sorted(by_weight, reverse=True), key=lambda weight: mean_sum(by_weight[weight]))
+    return {
+        "kind": "validation",
+        "step": step,
+        "split": split,
+        "items": len(embedded.item_ids),
+        "sum_r": mean_sum(by_weight[best]),
+        "chance": float(np.mean(chances)),
+        "global_weight": best,
+        "recalls": by_weight[best],
+    }
+
+
+def recalls_both(text_to_media: np.ndarray, media_to_text: np.ndarray) -> dict[str, Any]:
+    """R@1, R@5, R@10 in percent both ways, and their sum."""
+    both: dict[str, Any] = {
+        name: {f"r{k}": float(100 * (ranks <= k).mean()) for k in AT}
+        for name, ranks in (("text_to_media", text_to_media), ("media_to_text", media_to_text))
+    }
+    return {**both, "sum_r": sum(value for recalls in both.values() for value in recalls.values())}
+
+
+def mean_sum(recalls: Mapping[str, Mapping[str, Any]]) -> float:
+    return float(np.mean([both["sum_r"] for both in recalls.values()]))
+
+
+def chance(items_M: np.ndarray) -> float:
+    """SumR that a random order has, in percent: an item with m of M texts is found among k by 1 − C(M−m,k)/C(M,k).
+
+    >>> round(chance(np.array([7, 8, 9, 10])), 1)  # four items of one text each: 25 + 100 + 100, both ways
+    450.0
+    """
+    _, counts = np.unique(items_M, return_counts=True)
+    total, items = len(items_M), len(counts)
+    there = sum(min(1.0, k / items) for k in AT)
+    back = 0.0
+    for k in AT:
+        draws = np.arange(min(k, total))
+        misses = np.clip((total - counts[:, None] - draws) / (total - draws), 0, 1).prod(1)
+        back += float((1 - misses).mean())
+    return 100 * (there + back)
+
+
+def said(line: Mapping[str, Any], better: bool) -> str:
+    """A validation as one line on the screen."""
+    languages = " ".join(f"{language} {both['sum_r']:.1f}" for language, both in sorted(line["recalls"].items()))
+    return (
+        f"step {line['step']:,}: SumR {line['sum_r']:.1f} on {line['split']} of {line['items']:,} items "
+        f"(chance {line['chance']:.1f}; {languages}; global weight {line['global_weight']:g})"
+        + (" · best so far" if better else "")
+    )

@@ -1,0 +1,40 @@
+"""What `accelerate launch` runs in test_launched.py: one plain and one cached step on each rank against the whole batch.
+
+Prints `RANK WORLD DISTANCE` for each rank; the distance is the largest relative difference of a gradient.
+"""
+
+import torch
+from accelerate import Accelerator
+
+from model.cached_step import cached_step
+from tests.distributed.steps import CONFIG, COUNT, own_part
+from tests.model.toy import gradients, make_batch, make_model, split
+
+
+def main():
+    accelerator = Accelerator(cpu=True)
+    expected = make_model()
+    batch = make_batch(COUNT)
+    expected.loss(CONFIG)(expected(batch), batch.item_ids, batch.weights).total.backward()
+    own = own_part(batch, accelerator.process_index, accelerator.num_processes)
+    distance = 0.0
+    for sizes in ([len(own.item_ids)], [5, 1, 2]):
+        network = make_model()
+        parallel = accelerator.prepare(network)
+        cached_step(
+            parallel,
+            split(own, sizes),
+            network.loss(CONFIG),
+            [network.log_scale],
+            backward=accelerator.backward,
+            no_sync=lambda parallel=parallel: accelerator.no_sync(parallel),
+        )
+        for name, wanted in gradients(expected).items():
+            difference = gradients(network)[name] - wanted
+            distance = max(distance, (difference.norm() / wanted.norm().clamp(min=torch.finfo().tiny)).item())
+    print(accelerator.process_index, accelerator.num_processes, distance, flush=True)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""N ranks give what one process with the whole batch gives: the loss, and every gradient, in fp64 and through
+DistributedDataParallel. Gathers known to be wrong, put in the place of ours, do not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.objective import ObjectiveConfig
+from tests.distributed import steps
+from tests.distributed.processes import alone, run
+from tests.model.toy import make_batch, make_model
+
+EXACT = 1e-9
+WRONG = 1e-2
+KNOWN_WRONG = (
+    "slice, full loss",
+    "put back, full loss",
+    "put back, full loss × world",
+    "no gradient, own rows",
+    "put back, own rows",
+    "autograd, own rows × world",
+)
+MISALIGNED = ("media_BE", "slots_BKE", "slot_mean_BE", "token_mean_BE", "source_BE", "target_BE")
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def ranks(request):
+    """What each of 1, 2, 4 ranks got from every step."""
+    return alone(steps.everything) if request.param == 1 else run(request.param, steps.everything)
+
+
+def whole(config=steps.CONFIG, batch=None):
+    network, batch = make_model(), batch or make_batch(steps.COUNT)
+    losses = network.loss(config)(network(batch), batch.item_ids, batch.weights)
+    losses.total.backward()
+    return steps.result(losses, network)
+
+
+def distance(ranks, name, expected):
+    """The largest relative difference of a gradient, on any rank."""
+    return max(
+        ((rank[name]["gradients"][key] - wanted).norm() / wanted.norm().clamp(min=1e-9)).item()
+        for rank in ranks
+        for key, wanted in expected["gradients"].items()
+    )
+
+
+def mean_total(ranks, name):
+    return torch.stack([rank[name]["total"] for rank in ranks]).mean()
+
+
+def ratio(ranks, name, expected, key):
+    got, wanted = ranks[0][name]["gradients"][key], expected["gradients"][key]
+    return ((got * wanted).sum() / wanted.square().sum()).item()
+
+
+def unequal_batch():
+    batch = make_batch(steps.COUNT)
+    batch.weights[: steps.COUNT // 2] = 0
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("ours", make_batch(steps.COUNT)),
+        ("autograd, full loss", make_batch(steps.COUNT)),
+        ("no target", make_batch(steps.COUNT)._replace(weights=torch.zeros(steps.COUNT))),
+        ("unequal", unequal_batch()),
+    ],
+)
+def test_loss_terms_and_gradients_are_those_of_the_whole_batch(ranks, name, batch):
+    expected = whole(batch=batch)
+    torch.testing.assert_close(mean_total(ranks, name), expected["total"], rtol=1e-12, atol=0)
+    for term, value in expected["raw"].items():
+        torch.testing.assert_close(torch.stack([rank[name]["raw"][term] for rank in ranks]).mean(), value)
+    assert distance(ranks, name, expected) < EXACT
+
+
+def test_a_head_after_the_gather_is_exact_too(ranks):
+    expected = steps.head_after_gather(0, 0)
+    torch.testing.assert_close(mean_total(ranks, "head"), expected["total"])
+    assert distance(ranks, "head", expected) < EXACT
+
+
+def test_the_batch_is_one_that_could_go_wrong():
+    batch = make_batch(steps.COUNT)
+    assert len(batch.item_ids.unique()) < steps.COUNT and batch.item_ids[0] == batch.item_ids[-1]
+    assert (batch.weights == 0).any() and len(batch.weights.unique()) > 5
+    longest = [steps.own_part(batch, rank, 4).target.tokens.shape[1] for rank in range(4)]
+    assert len(set(longest)) > 1
+    assert all(gradient.abs().sum() > 0 for gradient in whole()["gradients"].values())
+
+
+@pytest.mark.parametrize("name", KNOWN_WRONG)
+def test_a_known_wrong_gather_is_found_out(ranks, name):
+    if len(ranks) > 1:
+        assert distance(ranks, name, whole()) > WRONG
+
+
+@pytest.mark.parametrize("field", MISALIGNED)
+def test_a_column_gathered_out_of_line_is_found_out(ranks, field):
+    assert distance(ranks, f"misaligned {field}", whole()) > WRONG
+
+
+def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ranks(ranks):
+    world, expected = len(ranks), whole(replace(steps.GATHERED_ONLY, gather="autograd"))
+    for name, encoders, scale in (
+        ("slice, gathered losses", 1 / world, 1),
+        ("slice, gathered losses × world", 1, world),
+    ):
+        for key in ("words.weight", "eye.0.weight", "text_head.weight"):
+            assert ratio(ranks, name, expected, key) == pytest.approx(encoders)
+        assert ratio(ranks, name, expected, "log_scale") == pytest.approx(scale)
+
+
+def test_faithful_depends_on_the_number_of_ranks(ranks):
+    assert (distance(ranks, "faithful", whole(ObjectiveConfig.faithful())) < EXACT) == (len(ranks) == 1)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_cached_step_is_the_plain_step_and_reduces_once(ranks, dropout):
+    plain = [rank[f"one graph {dropout}"] for rank in ranks]
+    got = [rank[f"cached {dropout}"] for rank in ranks]
+    for mine, theirs in zip(got, plain, strict=True):
+        torch.testing.assert_close(mine["total"], theirs["total"])
+        torch.testing.assert_close(mine["gradients"], theirs["gradients"], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(mine["gradients"], got[0]["gradients"], rtol=0, atol=0)  # the same on every rank
+        assert mine["reductions"].tolist() == [0]  # one bucket, once
+    if not dropout:
+        assert distance(ranks, "cached 0.0", whole()) < EXACT

@@ -1,0 +1,30 @@
+"""The same through `accelerate launch`, as a user starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from tests.conftest import ROOT, clean_environment
+
+
+def test_accelerate_launch_on_two_processes_gives_the_gradients_of_one():
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    process = subprocess.Popen(
+        [*command, "-m", "tests.distributed.launched"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=clean_environment(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1"),
+        start_new_session=True,
+    )
+    try:
+        out, errors = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    ranks = sorted(line.split() for line in out.splitlines())
+    assert [rank[:2] for rank in ranks] == [["0", "2"], ["1", "2"]]
+    assert all(float(distance) < 1e-9 for _, _, distance in ranks)

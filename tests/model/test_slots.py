@@ -1,0 +1,137 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from model.losses import diversity
+from model.matching import slot_cosines
+from model.slots import CrossAttentionLayer, SemanticSlots
+
+WIDTH, TEXT_WIDTH = 16, 12
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def make_slots(seed=0, **options):
+    torch.manual_seed(seed)
+    return SemanticSlots(
+        WIDTH, TEXT_WIDTH, **({"count": 3, "layers": 2, "heads": 4, "dropout": 0.0} | options)
+    ).double()
+
+
+def released(layer):
+    """The layer as its formula says, with torch's own attention carrying the same weights, and a key bias."""
+    attention = nn.MultiheadAttention(WIDTH, layer.heads, batch_first=True, dtype=torch.float64)
+    projections = (layer.query, layer.key, layer.value)
+    with torch.no_grad():
+        attention.in_proj_weight.copy_(torch.cat([part.weight for part in projections]))
+        attention.in_proj_bias.copy_(torch.cat([layer.query.bias, random(WIDTH), layer.value.bias]))
+        attention.out_proj.load_state_dict(layer.out.state_dict())
+    first, _, _, second, _ = layer.feed_forward
+
+    def forward(x_BQD, m_BMD, mask_BM):
+        read_BQD, _ = attention(x_BQD, m_BMD, m_BMD, key_padding_mask=None if mask_BM is None else ~mask_BM)
+        return layer.norm(second(nn.functional.gelu(first(read_BQD))))
+
+    return forward
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 7), (7, 3), (4, 4), (1, 1)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_layer_is_the_released_one_whichever_side_is_short(queries, keys, masked):
+    torch.manual_seed(1)
+    layer = CrossAttentionLayer(WIDTH, heads=4, dropout=0.0).double()
+    x_BQD, m_BMD = random(5, queries, WIDTH).requires_grad_(), random(5, keys, WIDTH, seed=1).requires_grad_()
+    mask_BM = (random(5, keys, seed=2) > 0) | (torch.arange(keys) == 0) if masked else None
+    ours, theirs = layer(x_BQD, m_BMD, mask_BM), released(layer)(x_BQD, m_BMD, mask_BM)
+    torch.testing.assert_close(ours, theirs)
+    wanted = random(*ours.shape, seed=3)
+    for got, expected in zip(
+        torch.autograd.grad((ours * wanted).sum(), (x_BQD, m_BMD)),
+        torch.autograd.grad((theirs * wanted).sum(), (x_BQD, m_BMD)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+def test_layer_drops_twice_and_needs_heads_that_divide():
+    layer = CrossAttentionLayer(WIDTH, heads=4, dropout=0.5)
+    x_BQD, m_BMD = random(2, 3, WIDTH).float(), random(2, 5, WIDTH).float()
+    assert not torch.equal(layer(x_BQD, m_BMD), layer(x_BQD, m_BMD))
+    assert [part.p for part in layer.feed_forward if isinstance(part, nn.Dropout)] == [0.5, 0.5]
+    with pytest.raises(ValueError, match="got 5, wanted a divisor of the width 16"):
+        CrossAttentionLayer(WIDTH, heads=5)
+
+
+@given(st.integers(1, 6), st.integers(0, 4), st.integers(0, 10**6))
+def test_padding_and_what_lies_in_it_change_nothing(tokens, padding, seed):
+    slots = make_slots()
+    states_BTC, garbage_BTC = random(2, tokens, TEXT_WIDTH, seed=seed), 9 * random(2, padding, TEXT_WIDTH, seed=seed)
+    mask_BT = torch.ones(2, tokens, dtype=torch.bool)
+    padded_BKD = slots(torch.cat([states_BTC, garbage_BTC], 1), torch.cat([mask_BT, mask_BT.new_zeros(2, padding)], 1))
+    torch.testing.assert_close(slots(states_BTC, mask_BT), padded_BKD)
+    torch.testing.assert_close(slots(states_BTC[1:], mask_BT[1:]), padded_BKD[1:])  # nor do its neighbours
+
+
+def test_null_token_stands_in_exactly_where_there_is_no_description():
+    slots = make_slots()
+    states_BTC, mask_BT = random(2, 4, TEXT_WIDTH), torch.tensor([[True, False, True, False], [False] * 4])
+    before_BKD = slots(states_BTC, mask_BT)
+    torch.testing.assert_close(before_BKD[1:], slots(states_BTC[:1, :0], mask_BT[:1, :0]))  # no token at all
+    with torch.no_grad():
+        slots.null_D += 1
+    after_BKD = slots(states_BTC, mask_BT)
+    assert torch.equal(before_BKD[0], after_BKD[0]) and not torch.allclose(before_BKD[1], after_BKD[1])
+
+
+def test_every_parameter_has_a_gradient_whether_a_row_is_described_or_not():
+    for mask in (True, False):
+        slots = make_slots()
+        slots(random(2, 4, TEXT_WIDTH), torch.full((2, 4), mask)).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in slots.parameters())
+
+
+def diversity_of(slots, states_BTC):
+    return diversity(slot_cosines(slots(states_BTC, torch.ones(states_BTC.shape[:2], dtype=torch.bool)))).mean()
+
+
+def test_released_queries_start_alike_and_diversity_has_no_gradient_there():
+    zero, normal = make_slots(slot_init="zero"), make_slots()
+    states_BTC, mask_BT = random(2, 5, TEXT_WIDTH), torch.ones(2, 5, dtype=torch.bool)
+    assert zero(states_BTC, mask_BT).diff(dim=1).abs().max() < 1e-13
+    for kind in ("signed", "squared"):
+        zero.zero_grad()
+        diversity(slot_cosines(zero(states_BTC, mask_BT)), kind).mean().backward()
+        assert zero.queries_KD.grad.abs().max() < 1e-15
+    assert normal.queries_KD.std().item() == pytest.approx(0.02, rel=0.3)
+    with pytest.raises(ValueError, match="got 'ones', wanted 'normal' or 'zero'"):
+        make_slots(slot_init="ones")
+
+
+def test_distinct_queries_make_distinct_slots_only_with_a_residual():
+    """The released layer forgets its query: no loss can part its slots, in fp32 nor in fp64."""
+    states_BTC = random(8, 20, TEXT_WIDTH)
+    after = {}
+    for residual in (False, True):
+        slots = make_slots(residual=residual)
+        optimizer = torch.optim.Adam(slots.parameters(), lr=1e-3)
+        for _ in range(30):
+            loss = diversity_of(slots, states_BTC)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        after[residual] = loss.item()
+    assert after[False] > 0.999 and after[True] < 0.2
+
+
+def test_under_autocast_it_is_near_and_keeps_its_gradients():
+    slots = make_slots().float()
+    states_BTC, mask_BT = random(2, 5, TEXT_WIDTH).float(), torch.ones(2, 5, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        low_BKD = copy.deepcopy(slots)(states_BTC, mask_BT)
+    torch.testing.assert_close(low_BKD.float(), slots(states_BTC, mask_BT), atol=0.1, rtol=0.1)

@@ -1,0 +1,100 @@
+"""The folder of a run: begun once, gone on with by the same settings alone."""
+
+import json
+
+import pytest
+
+from pipeline.errors import UsageError
+from stages import checkpoints, runs
+from stages.settings import resolve
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    (tmp_path / "corpus" / "training").mkdir(parents=True)
+    (tmp_path / "corpus" / "training" / "manifest.json").write_text("{}")
+    return tmp_path / "corpus"
+
+
+@pytest.fixture
+def begin(tmp_path, corpus):
+    (tmp_path / "run").mkdir()
+
+    def of(*overrides, resume=False, overwrite=False, recipe="base"):
+        said = []
+        found = runs.begin(tmp_path / "run", resolve(recipe, overrides), [corpus], resume, overwrite, said.append)
+        return found, said
+
+    return of
+
+
+def checkpoint(run, step):
+    return checkpoints.save(run, step, lambda folder: (folder / "a").write_text("a"), {}, {"step": step})
+
+
+def test_begun_and_gone_on_with(begin, tmp_path):
+    assert begin("lr=.1") == (None, [])
+    stored = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert stored["settings"]["lr"] == 0.1 and len(stored["corpora"]) == 1
+    path = checkpoint(tmp_path / "run", 5)
+    assert begin("lr=.1", resume=True) == (path, [])
+    assert begin("lr=.1", "workers=3", "log_every=1", resume=True)[0] == path
+
+
+def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
+    begin()
+    begin()  # killed before its first checkpoint: nothing is lost
+    checkpoint(tmp_path / "run", 5)
+    with pytest.raises(UsageError, match="up to step-00000005: --resume goes on from there, --overwrite starts over"):
+        begin()
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [("lr=.2", r"lr=1e-05 \(got 0.2\)"), ("num_slots=3", r"num_slots=4 \(got 3\)"), ("seed=1", r"seed=0 \(got 1\)")],
+)
+def test_other_settings_are_refused_by_name(begin, override, told, resume):
+    begin()
+    with pytest.raises(UsageError, match=f"was begun with {told}"):
+        begin(override, resume=resume)
+
+
+def test_another_corpus_is_refused(begin, corpus):
+    begin()
+    (corpus / "training" / "manifest.json").write_text("{} ")
+    with pytest.raises(UsageError, match="begun with another corpus"):
+        begin(resume=True)
+
+
+def test_overwrite_starts_over_and_leaves_what_is_not_the_runs(begin, tmp_path):
+    run = tmp_path / "run"
+    begin("lr=.1")
+    checkpoint(run, 5)
+    for name in ("best", "corpus", "tensorboard"):
+        (run / name).mkdir()
+    (run / "metrics.jsonl").write_text("{}\n")
+    assert begin("lr=.2", overwrite=True) == (None, [])
+    assert sorted(path.name for path in run.iterdir()) == ["corpus", "settings.json"]
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2
+
+
+def test_resume_where_nothing_is_starts_and_says_so(begin, tmp_path):
+    found, said = begin(resume=True)
+    assert found is None and "no whole checkpoint: starting at the first step" in said[0]
+    (checkpoint(tmp_path / "run", 5) / "a").write_text("damaged")
+    found, said = begin(resume=True)
+    assert found is None and "step-00000005 is damaged" in said[0] and "no whole checkpoint" in said[1]
+
+
+def test_a_best_folder_lost_between_two_renames_is_put_back(begin, tmp_path):
+    (tmp_path / "run" / ".best.old").mkdir()
+    begin()
+    assert (tmp_path / "run" / "best").is_dir()
+
+
+def test_the_record_names_what_was_used(corpus):
+    record = runs.record(resolve("demo"), [corpus], processes=2)
+    assert record["settings"]["recipe"] == "demo" and record["processes"] == 2
+    assert record["corpora"][0]["name"] == "corpus" and {"torch", "python"} <= record["tools"].keys()
+    assert str(corpus.parent) not in json.dumps(record)
