@@ -44,7 +44,8 @@ def card(record: Mapping[str, Any]) -> str:
 
 
 def _front_matter(languages: list[str]) -> str:
-    lines = ["---", "library_name: leccr", "tags: [multilingual, image-text-retrieval, video-text-retrieval, leccr]"]
+    lines = ["---", "license: other  # that of the encoders and the corpora", "library_name: leccr"]
+    lines += ["pipeline_tag: feature-extraction", "tags: [multilingual, image-text-retrieval, video-text-retrieval]"]
     if languages:
         lines.append(f"language: {json.dumps([str(tag) for tag in languages])}")
     return "\n".join([*lines, "---", ""])
@@ -68,9 +69,10 @@ def _training(record: Mapping[str, Any]) -> str:
     corpora = ", ".join(f"`{_plain(corpus['name'])}` ({corpus['training'][:12]})" for corpus in record["corpora"])
     tools = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in sorted(record["tools"].items()))
     settings = "\n".join(f"{name}: {json.dumps(value)}" for name, value in sorted(record["settings"].items()))
+    settings = settings.replace("`", "'")
     return (
         f"## Training\n\nCorpora: {corpora or 'none'}. Tools: {tools}.\n\n<details><summary>Settings</summary>\n\n"
-        f"```yaml\n{settings.replace('```', '')}\n```\n\n</details>\n"
+        f"```yaml\n{settings}\n```\n\n</details>\n"
     )
 
 

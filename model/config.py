@@ -46,3 +46,7 @@ class LeccrConfig(PreTrainedConfig):
         for name in ("dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted a number from 0 to 1")
+
+    def get_text_config(self, *_: Any, **__: Any) -> "LeccrConfig":
+        """`text_encoder` is a spec, no configuration of Transformers as its name would mean elsewhere."""
+        return self

@@ -6,10 +6,12 @@ states · E width of the shared space
 
 import copy
 import math
+from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedModel
@@ -38,7 +40,7 @@ class LeccrModel(PreTrainedModel):
         self.media_encoder = build_media_encoder(config.media_encoder)
         self.text_encoder = build_text_encoder(config.text_encoder)
         media_width, text_width, shared = self.media_encoder.width, self.text_encoder.width, config.embed_dim
-        self.text_head = nn.Linear(text_width, shared)
+        self.text_head = nn.Linear(self.text_encoder.pooled_width, shared)
         self.media_head = nn.Linear(media_width, shared)  # W_v
         if config.num_slots:
             heads, dropout = config.num_heads, config.dropout
@@ -80,6 +82,16 @@ class LeccrModel(PreTrainedModel):
         load_weights(model, str(path))
         return model.eval()
 
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
+        """`config.json` and `model.safetensors`, by the names that the weights have here: Transformers would rename
+        those of its towers to older ones. What `push_to_hub` uploads."""
+        home = Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        self.config.architectures = [type(self).__name__]
+        self.config.save_pretrained(home)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, home / WEIGHTS, {"format": "pt"})
+
     def _init_weights(self, module: nn.Module) -> None:
         """Every part has its first weights from where it is made."""
 
@@ -97,8 +109,9 @@ class LeccrModel(PreTrainedModel):
 
     @property
     def logit_scale(self) -> Tensor:
-        """1/τ, at most LARGEST_SCALE."""
-        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+        """1/τ, at most LARGEST_SCALE; at the bound the gradient still tells whether to come down again."""
+        scale = self.log_scale.exp()
+        return scale - (scale - LARGEST_SCALE).clamp(min=0).detach()
 
     def new_parameters(self) -> set[str]:
         """Names of the parameters that did not come with a pretrained tower."""
@@ -127,7 +140,8 @@ class LeccrModel(PreTrainedModel):
 
     def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
         """ĥ_v [B,E], of unit length, and the slots W_l M̂ [B,K,E] that local matching compares texts with."""
-        return self._matched(*self.media_encoder(media), self._slots(descriptions))
+        tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
+        return self._matched(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
 
     def encode_text(self, texts: Texts) -> Tensor:
         """h [B,E], of unit length."""
@@ -137,15 +151,22 @@ class LeccrModel(PreTrainedModel):
     def describe_states(self, descriptions: Texts) -> Texts:
         """States [B,V·T,C] of descriptions, in place of which they can be given to the model again and again: they do
         not change while it is trained. Raises ValueError where the description encoder is the text tower itself."""
-        if self.config.description_encoder != "frozen":
+        if not self.describes_frozen:
             raise ValueError(
-                "description_encoder: got 'shared', wanted 'frozen': the states of a tower that is trained change; "
-                "set description_encoder=frozen"
+                "describe_states: got a description encoder that is trained, wanted a frozen one: its "
+                "states change; set description_encoder=frozen"
             )
         return self._states(descriptions)
 
+    @property
+    def describes_frozen(self) -> bool:
+        """Whether the states of descriptions never change."""
+        return self.description_encoder is not None or not any(True for _ in self.text_encoder.parameters())
+
     def _states(self, descriptions: Texts) -> Texts:
         if descriptions.tokens.is_floating_point():
+            if not self.describes_frozen:
+                raise ValueError("descriptions: got states, wanted token ids: this model trains what makes the states")
             return descriptions
         batch, views, length = descriptions.tokens.shape
         flat = Texts(descriptions.tokens.flatten(0, 1), descriptions.mask.flatten(0, 1))

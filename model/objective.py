@@ -154,14 +154,14 @@ def _in_blocks(terms: Callable[[Samples], Terms], rows: Samples, columns: Sample
     """The terms of all rows, as the sum over blocks of rows; blocks are computed again in the backward, so that memory
     grows with the columns and not with their square."""
     size = max(1, BLOCK // len(columns.ids_B))
-    count = len(rows.ids_B)
-    if count <= size:
+    if len(rows.ids_B) <= size:
         return terms(rows)
-    parts = []
-    for start in range(0, count, size):
-        features = Features(*(x[start : start + size] for x in rows.features))
-        some = Samples(features, *(x[start : start + size] for x in rows[1:]))
-        parts.append(checkpoint(terms, some, use_reentrant=False, preserve_rng_state=False))
+    features = zip(*(x.split(size) for x in rows.features), strict=True)
+    rest = zip(*(x.split(size) for x in rows[1:]), strict=True)
+    parts = [
+        checkpoint(terms, Samples(Features(*some), *others), use_reentrant=False, preserve_rng_state=False)
+        for some, others in zip(features, rest, strict=True)
+    ]
     return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
 
 

@@ -6,6 +6,7 @@ B items · F frames · V views · T text tokens
 import collections
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,17 +16,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
 
 from model.batch import Media, Texts
+from model.encoders.transformers_towers import image_processing, quiet
 from model.tokenizer import START
 
 FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
 SENTENCEPIECE = "tokenizer.model"
 EMBEDDED_WIDTH = 512  # of a sentence vector
 MAX_PIECES = 32  # sentences and phrases of a description
-REMEMBERED = 50_000  # sentence vectors, 2 kB each
+REMEMBERED = 20_000  # sentence vectors, 2 kB each, in every process that loads
 TINY_TOKENS, TINY_SIZE = 64, 64
 EMBEDDED_SIZE = 224
 SIGLIP_TOKENS = 64  # that its text tower was trained with, padding among them
@@ -66,8 +68,8 @@ class LeccrProcessor:
 
     @classmethod
     def create(cls, media: str, text: str, tokenizer: bytes | None = None, **policy: Any) -> Self:
-        """For towers of these kinds or names, as `LeccrModel.create` takes them; what `policy` does not say is as the
-        tower was trained. `tokenizer`: of a tiny text tower, see `model.tokenizer`."""
+        """For towers by name or folder, or of the kinds "tiny", "embedded" and "features"; what `policy` does not say
+        is as the tower was trained. `tokenizer`: of a tiny text tower, see `model.tokenizer`."""
         return cls(
             Policy(**(_image_policy(media) | _text_policy(text) | policy)),
             tokenizer if text == "tiny" else None if text == "embedded" else _load_tokenizer(text),
@@ -122,7 +124,7 @@ class LeccrProcessor:
         if policy.kind == "tiny":
             return cls(policy, _file(name, SENTENCEPIECE, hub).read_bytes())
         if policy.kind == "transformers":
-            return cls(policy, AutoTokenizer.from_pretrained(str(name), subfolder=TOKENIZER, **hub))
+            return cls(policy, _load_tokenizer(str(name), subfolder=TOKENIZER, **hub))
         return cls(policy)
 
     def _frame(self, frame: Any) -> Tensor:
@@ -160,7 +162,10 @@ class LeccrProcessor:
 
     def _vectors(self, items: Sequence[Sequence[str]]) -> Texts:
         length = max(1, *(len(texts) for texts in items))
-        tokens, mask = torch.zeros(len(items), length, EMBEDDED_WIDTH), torch.zeros(len(items), length, dtype=bool)
+        tokens, mask = (
+            torch.zeros(len(items), length, EMBEDDED_WIDTH),
+            torch.zeros(len(items), length, dtype=torch.bool),
+        )
         found = self._encoded([text for texts in items for text in texts])
         for row, texts in enumerate(items):
             for column, text in enumerate(texts):
@@ -169,13 +174,13 @@ class LeccrProcessor:
         return Texts(tokens, mask)
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Sentence vectors by text; each is computed once, as long as it is remembered."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        found = {text: self._known[text] for text in texts if text in self._known}
-        if missing:
-            found |= zip(missing, np.asarray(self._encoder().encode(missing), np.float32), strict=True)
-        for text, vector in found.items():
-            self._known[text] = vector
+        """Sentence vectors by text, each by itself: beside other texts it would differ in its last bits."""
+        found = {}
+        for text in dict.fromkeys(texts):
+            vector = self._known.get(text)
+            if vector is None:
+                vector = np.asarray(self._encoder().encode([text]), np.float32)[0]
+            found[text] = self._known[text] = vector
             self._known.move_to_end(text)
         while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -213,8 +218,11 @@ def pieces(views: Sequence[str]) -> list[str]:
 def _image_policy(media: str) -> dict[str, Any]:
     if media in ("tiny", "embedded", "features"):
         return {"image_size": {"tiny": TINY_SIZE, "embedded": EMBEDDED_SIZE, "features": None}[media]}
-    size = AutoImageProcessor.from_pretrained(media, use_fast=False).size
-    return {"image_size": int(size.get("shortest_edge") or size["height"])}
+    said = image_processing(media)
+    size = said.get("crop_size" if said.get("do_center_crop") else "size") or TINY_SIZE
+    if isinstance(size, dict):
+        size = size.get("shortest_edge") or size.get("height") or TINY_SIZE
+    return {"image_size": int(size), "resize": "crop" if said.get("do_center_crop") else "squash"}
 
 
 def _text_policy(text: str) -> dict[str, Any]:
@@ -235,8 +243,10 @@ def _positions(config: Any) -> int:
     return positions if inner.model_type.startswith("clip") else positions - 2
 
 
-def _load_tokenizer(name: str) -> Any:
-    return AutoTokenizer.from_pretrained(name)
+def _load_tokenizer(name: str, **where: Any) -> Any:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # it warns where a worker is forked, and gains little here
+    with quiet():
+        return AutoTokenizer.from_pretrained(name, **where)
 
 
 def _file(name: str | Path, file: str, hub: dict[str, Any]) -> Path:

@@ -17,22 +17,29 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
     lines = [line for text in texts if (line := " ".join(text.split()))]
     if not lines:
         raise ValueError("tokenizer: got no text, wanted texts to learn it from")
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        vocab_size=max(vocabulary, SMALLEST),
-        hard_vocab_limit=False,
-        model_type="unigram",
-        byte_fallback=True,
-        character_coverage=0.9995,
-        normalization_rule_name="nmt_nfkc_cf",  # lower case too
-        max_sentence_length=16_384,
-        num_threads=1,
-        pad_id=PAD,
-        unk_id=UNKNOWN,
-        bos_id=START,
-        eos_id=END,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    characters = len(set("".join(lines)))
+    size = max(vocabulary, SMALLEST)
+    for coverage in (0.9995, 0.98, 0.9):  # the rarer characters become bytes where they do not fit
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(lines),
+                model_writer=model,
+                vocab_size=size,
+                hard_vocab_limit=False,
+                model_type="unigram",
+                byte_fallback=True,
+                character_coverage=coverage,
+                normalization_rule_name="nmt_nfkc_cf",  # lower case too
+                max_sentence_length=16_384,
+                num_threads=1,
+                pad_id=PAD,
+                unk_id=UNKNOWN,
+                bos_id=START,
+                eos_id=END,
+                minloglevel=2,
+            )
+        except RuntimeError:
+            continue
+        return model.getvalue()
+    raise ValueError(f"vocabulary: got {size} tokens for {characters:,} characters, wanted more: at least 300 and they")

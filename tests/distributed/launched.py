@@ -1,17 +1,20 @@
-"""What `accelerate launch` runs in test_launched.py: one plain and one cached step on each rank against the whole batch.
+"""What `accelerate launch` runs in test_launched.py: a plain and a cached step of each rank against the whole batch.
 
 Prints `RANK WORLD DISTANCE` for each rank; the distance is the largest relative difference of a gradient.
 """
+
+import sys
 
 import torch
 from accelerate import Accelerator
 
 from model.cached_step import cached_step
+from stages.processes import run_program
 from tests.distributed.steps import CONFIG, COUNT, own_part
 from tests.model.toy import gradients, make_batch, make_model, split
 
 
-def main():
+def main(arguments):
     accelerator = Accelerator(cpu=True)
     expected = make_model()
     batch = make_batch(COUNT)
@@ -34,7 +37,8 @@ def main():
             distance = max(distance, (difference.norm() / wanted.norm().clamp(min=torch.finfo().tiny)).item())
     print(accelerator.process_index, accelerator.num_processes, distance, flush=True)
     accelerator.end_training()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

@@ -11,12 +11,12 @@ from tests.conftest import ROOT, clean_environment
 def test_accelerate_launch_on_two_processes_gives_the_gradients_of_one():
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     process = subprocess.Popen(
-        [*command, "-m", "tests.distributed.launched"],
+        [*command, str(ROOT / "tests" / "distributed" / "launched.py")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=clean_environment(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1"),
+        env=clean_environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)),
         start_new_session=True,
     )
     try:

@@ -1,0 +1,103 @@
+"""Transformers models with an image and a text tower in one space (CLIP, SigLIP and their like), scored as they are.
+
+They have LECCR's interface and no slots; descriptions are not read.
+
+B items or texts · F frames · E width of their space · T tokens
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+from model.batch import Media, Texts
+from pipeline.errors import UsageError
+
+SIGLIP_TOKENS = 64  # that its text tower was trained with, padding among them
+
+
+class Baseline(nn.Module):
+    """`encode_media` and `encode_text` of a dual encoder."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+        self.reads_padding = model.config.model_type.startswith("siglip")
+
+    def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
+        """[B,E] of unit length, of a video the mean over its frames' directions; and no slots, [B,0,E]."""
+        real_BF = media.mask
+        frames_E = normalize(_pooled(self.model.get_image_features(pixel_values=media.frames[real_BF])), dim=-1)
+        frames_BFE = frames_E.new_zeros(*real_BF.shape, frames_E.shape[-1])
+        frames_BFE[real_BF] = frames_E
+        media_BE = normalize(frames_BFE.sum(1), dim=-1)
+        return media_BE, media_BE.new_zeros(len(media_BE), 0, media_BE.shape[1])
+
+    def encode_text(self, texts: Texts) -> Tensor:
+        """[B,E] of unit length."""
+        mask = {} if self.reads_padding else {"attention_mask": texts.mask.long()}
+        return normalize(_pooled(self.model.get_text_features(input_ids=texts.tokens, **mask)), dim=-1)
+
+
+class BaselineProcessor:
+    """Pictures and texts as the model was trained to read them: what its own processor says; for SigLIP also 64 tokens
+    and lower case, without which its texts score near chance."""
+
+    def __init__(self, image_processor: Any, tokenizer: Any, config: Any):
+        self.image_processor, self.tokenizer = image_processor, tokenizer
+        self.siglip = config.model_type.startswith("siglip")
+        positions = getattr(config.text_config, "max_position_embeddings", SIGLIP_TOKENS)
+        self.max_tokens = min(positions, SIGLIP_TOKENS) if self.siglip else positions
+
+    def media(self, items: Sequence[Sequence[Any]]) -> Media:
+        """Pixels [B,F,3,H,W] as the model takes them, float32."""
+        counts = [len(frames) for frames in items]
+        pictures = [frame.convert("RGB") for frames in items for frame in frames]
+        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        frames_BF = torch.nn.utils.rnn.pad_sequence(list(pixels.split(counts)), batch_first=True)
+        return Media(frames_BF, torch.arange(max(counts))[None] < torch.tensor(counts)[:, None])
+
+    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
+        found = self.tokenizer(
+            [text.lower() for text in texts] if self.siglip else list(texts),
+            padding="max_length" if self.siglip else True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return Texts(found["input_ids"], found["attention_mask"].bool())
+
+    def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
+        """None: nothing reads them."""
+        return Texts(torch.zeros(len(items), 1, 1, dtype=torch.int64), torch.zeros(len(items), 1, 1, dtype=torch.bool))
+
+
+def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
+    """By folder or by name on the Hub. Raises UsageError for a model that is none of this kind, or is not whole."""
+    try:
+        config = AutoConfig.from_pretrained(name)
+        kind = AutoModel._model_mapping[type(config)] if type(config) in AutoModel._model_mapping else None
+        kind = kind[0] if isinstance(kind, list | tuple) else kind
+        if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
+            raise UsageError(
+                f"--checkpoint {name}: got a model of type {config.model_type}, wanted leccr, or one with both an "
+                "image and a text tower, such as clip or siglip"
+            )
+        model, loaded = kind.from_pretrained(name, output_loading_info=True)
+        if loaded["missing_keys"] or loaded["mismatched_keys"]:
+            wrong = sorted([*map(str, loaded["missing_keys"]), *map(str, loaded["mismatched_keys"])])
+            raise UsageError(f"--checkpoint {name}: {len(wrong)} weights are missing or of other sizes ({wrong[0]} …)")
+        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)
+
+
+def _pooled(output: Any) -> Tensor:
+    """The projected vector [B,E], whichever way this version of Transformers hands it out."""
+    return output if isinstance(output, Tensor) else output.pooler_output
