@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from model.batch import Media, Texts
 from pipeline.errors import UsageError
@@ -80,8 +80,7 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
     """By folder or by name on the Hub. Raises UsageError for a model that is none of this kind, or is not whole."""
     try:
         config = AutoConfig.from_pretrained(name)
-        kind = AutoModel._model_mapping[type(config)] if type(config) in AutoModel._model_mapping else None
-        kind = kind[0] if isinstance(kind, list | tuple) else kind
+        kind: Any = MODEL_MAPPING.get(type(config))
         if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
             raise UsageError(
                 f"--checkpoint {name}: got a model of type {config.model_type}, wanted leccr, or one with both an "

@@ -26,6 +26,7 @@ VISION_OF = {
 TEXT_OF = {
     "clip": "CLIPTextModel",
     "siglip": "SiglipTextModel",
+    "siglip_text_model": "SiglipTextModel",  # AutoModel does not know it
     "chinese_clip": "ChineseCLIPTextModel",
     "altclip": "AltCLIPTextModel",
 }
