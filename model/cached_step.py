@@ -50,7 +50,7 @@ def cached_step(
             parts.append(model(batch))
             ids.append(batch.item_ids)
             weights.append(batch.weights)
-    # autocast keeps the weights that it cast, and those it cast without gradient would be used again with
+    # some versions of torch would use again what autocast cast here, without gradient
     torch.clear_autocast_cache()
 
     features = Features(*(torch.cat(field).requires_grad_() for field in zip(*parts, strict=True)))

@@ -80,7 +80,7 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
     """By folder or by name on the Hub. Raises UsageError for a model that is none of this kind, or is not whole."""
     try:
         config = AutoConfig.from_pretrained(name)
-        kind: Any = MODEL_MAPPING.get(type(config))
+        kind: Any = MODEL_MAPPING.get(type(config), None)
         if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
             raise UsageError(
                 f"--checkpoint {name}: got a model of type {config.model_type}, wanted leccr, or one with both an "

@@ -27,7 +27,7 @@ class EvaluationView(Protocol):
     item_ids: Any  # [N] int64, distinct, the same order on every rank
     texts: Mapping[str, tuple[Sequence[str], Any]]
 
-    def items(self, rows: Sequence[int]) -> tuple[list[Sequence[Any]], list[Sequence[str]]]:
+    def items(self, rows: Sequence[int]) -> tuple[Sequence[Sequence[Any]], Sequence[Sequence[str]]]:
         """Frames and descriptions of these items."""
 
 

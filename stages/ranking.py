@@ -184,6 +184,8 @@ class _Scorer:
             tile_RC = self._tile(index, spans, self._products(spans, torch.float64, memory), memory)
             return _reaching(tile_RC, exact, memory)
         for side, doubt in enumerate(doubts):
+            if not doubt.any():
+                continue
             places = _between(tile_RC, low[side], high[side], np.flatnonzero(doubt), side)
             pairs = [place + span.start for place, span in zip(places, spans, strict=True)]
             reached_P = self.pairs(*pairs)[index] >= exact[side][places[side]]
@@ -241,7 +243,7 @@ def _between(tile_RC: Array, low: Array, high: Array, lines: Array, side: int) -
     """Places of the cells between two thresholds, in those rows (side 0) or columns (side 1) that have some."""
     cells = tile_RC.take(lines, axis=side)
     least, most = (np.expand_dims(bound[lines], 1 - side) for bound in (low, high))
-    places = list(np.divmod(np.flatnonzero((cells >= least) & (cells < most)), max(cells.shape[1], 1)))
+    places = list(np.divmod(np.flatnonzero((cells >= least) & (cells < most)), cells.shape[1]))
     places[side] = lines[places[side]]
     return places[0], places[1]
 

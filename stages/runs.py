@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from model.card import card
 from pipeline.corpus import manifest_hash, read_json, write_json
 from pipeline.errors import UsageError
 from pipeline.identity import differences
@@ -72,6 +73,25 @@ def _check_same(run: Path, stored: dict[str, Any], wanted: dict[str, Any], free:
         raise UsageError(
             f"{run} was begun with {told}: give the same settings, another --output, or --overwrite to start over"
         )
+
+
+class Keeper:
+    """Writes the model that is trained, with its processor and its card."""
+
+    def __init__(self, run: Path, model: Any, processor: Any, told: dict[str, Any]):
+        self.run, self.model, self.processor, self.told = run, model, processor, told
+
+    def save(self, folder: Path, best: dict[str, Any] | None) -> None:
+        """The model as it is now. `best`: the best validation so far, if any."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        (folder / "README.md").write_text(card({**self.told, "validation": best}), encoding="utf-8")
+
+    def keep_best(self, best: dict[str, Any]) -> None:
+        """The model as it is now is the best: RUN/best, and the record tells of it."""
+        self.model.config.global_weight = best["global_weight"]
+        checkpoints.put_in_place(self.run / "best", lambda folder: self.save(folder, best))
+        write_json(self.run / RECORD, {**self.told, "best": best})
 
 
 def record(settings: Settings, corpora: list[Path], **more: Any) -> dict[str, Any]:

@@ -36,7 +36,8 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         "max_words": 30,
     }
 )
-NOT_SETTINGS = {"media_encoder", "text_encoder", "model_type"}  # of LeccrConfig: they follow from `media` and `text`
+# of LeccrConfig: they follow from `media` and `text`, or are chosen on validation
+NOT_SETTINGS = {"media_encoder", "text_encoder", "model_type", "global_weight"}
 
 
 def option(default: Any, unit: str, told: str, *, least: float | None = None, most: float | None = None, **more: Any):
@@ -58,12 +59,12 @@ class Settings:
     train_on: str = option("train", "split", "that is trained on")
     select_on: str = option("val", "split", "that chooses the best weights; anything but val is labelled loudly")
     extra_views: tuple[str, ...] = option((), "views", "descriptions that are source captions too; all: every view")
-    slot_views: tuple[str, ...] = option((), "views", "descriptions that the slots read; none given: every view")
+    slot_views: tuple[str, ...] = option(("all",), "views", "descriptions that the slots read; all: every view")
     pair_weighting: bool = option(True, "yes or no", "weigh a pair by its translation's quality")
     horizontal_flip: float = option(0.0, "probability", "that a training picture is mirrored", least=0, most=1)
 
-    media: str = option("tiny", "name or folder", "vision tower: tiny, embedded, features, a hub name or a folder")
-    text: str = option("tiny", "name or folder", "text tower: tiny, embedded, a hub name or a folder")
+    media: str = option("tiny", "name or folder", "vision tower: tiny, embedded, a name on the Hub or a folder")
+    text: str = option("tiny", "name or folder", "text tower: tiny, embedded, a name on the Hub or a folder")
     tiny_width: int = option(64, "features", "width of tiny towers", least=8)
     tiny_layers: int = option(2, "layers", "of tiny towers", least=1)
     tiny_patch: int = option(8, "pixels", "edge of a patch of the tiny vision tower", least=1)
@@ -135,6 +136,10 @@ class Settings:
         own = {field.name: getattr(self, field.name) for field in _own_fields()}
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
         return own | _model_defaults() | dict(self.model) | dataclasses.asdict(self.objective_config())
+
+    def model_keys(self) -> list[str]:
+        """Settings that are the model's."""
+        return list(_model_defaults())
 
     def free(self) -> set[str]:
         """Settings that another value of changes nothing in the result."""

@@ -2,43 +2,164 @@
 
     accelerate launch stages/train.py --recipe NAME [--data CORPUS]… --output RUN [key=value …]
 
-Started again with --resume, a run that was killed goes on as if it had not been.
+A run that was ended or killed goes on, with --resume, as if it had not been.
 """
 
 import argparse
 import contextlib
-import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from pipeline.errors import UsageError
 from pipeline.runstate import locked
 from stages import building, curves, runs
+from stages.embedding import embed_split
 from stages.processes import on_main, run_program
 from stages.settings import Settings, described, recipe_module, recipes, resolve
-from stages.trainer import Trainer
-from stages.validation import label
+from stages.trainer import Plan, Trainer
+from stages.validation import label, validation_line
 
 
 def main(argv: Sequence[str]) -> int:
-    options = parser().parse_args(argv)
-    given = {"micro_batch": options.micro_batch} if options.micro_batch is not None else {}
-    settings = resolve(options.recipe, options.settings, **given)
+    options = parse(argv)
+    settings = resolve(options.recipe, options.settings, **options.given)
     accelerator = start(settings)
-    say = print if accelerator.is_main_process else _silent
-    run = Path(options.output)
+    run: Path = options.output
     with held(run):
-        corpora = corpora_of(options, settings, run)
-        data = building.open_data(settings, corpora, accelerator)
+        corpora = corpora_of(options, run)
+        data, validation = building.open_data(settings, corpora, accelerator.num_processes)
+        say = print if accelerator.is_main_process else silent
         checkpoint = on_main(lambda: runs.begin(run, settings, corpora, options.resume, options.overwrite, say))
-        model, processor = building.load(settings, data, checkpoint, accelerator)
-        trainer = Trainer(...)
+        if checkpoint:
+            model, processor = building.restore(checkpoint, settings)
+        else:
+            model, processor = building.create(settings, data, accelerator)
+        samples = building.Samples(data, processor, settings, accelerator)
+        record = runs.record(settings, corpora, **circumstances(settings, accelerator), languages=list(data.languages))
+
+        def validate(step: int) -> dict[str, Any]:
+            embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
+            return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
+
+        plan = Plan(len(samples), samples.steps_per_epoch, samples.item_ids)
+        keeper = runs.Keeper(run, model, processor, record)
+        trainer = Trainer(settings, accelerator, model, samples, plan, validate, keeper)
         if checkpoint:
             trainer.resume(checkpoint)
+        say(opening(settings, accelerator, model, data, plan))
         trainer.run()
+        on_main(lambda: say(closing(run, settings, trainer)))
+    accelerator.end_training()
     return 0
+
+
+def start(settings: Settings) -> Accelerator:
+    """The process group of the run, if any, its device and precision."""
+    precision = settings.mixed_precision
+    if precision == "auto":
+        on_gpu = PartialState().device.type == "cuda"
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
+    exact = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[exact])
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """The folder of the run is this run's alone; another one on it is refused."""
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(locked(run)))
+        yield
+
+
+def corpora_of(options: argparse.Namespace, run: Path) -> list[Path]:
+    """The corpora given, or the one that the recipe makes."""
+    make_corpus = getattr(recipe_module(options.recipe), "make_corpus", None)
+    if options.data:
+        return options.data
+    if make_corpus is None:
+        raise UsageError(f"--recipe {options.recipe} makes no corpus of its own: give --data CORPUS")
+    corpus = run / "corpus"
+    on_main(lambda: make_corpus(corpus))
+    return [corpus]
+
+
+def circumstances(settings: Settings, accelerator: Accelerator) -> dict[str, Any]:
+    """What a record tells beside settings and corpora."""
+    return {
+        "processes": accelerator.num_processes,
+        "device": accelerator.device.type,
+        "mixed_precision": accelerator.mixed_precision,
+        "label": label(settings.select_on),
+    }
+
+
+def opening(settings: Settings, accelerator: Accelerator, model: torch.nn.Module, data: Any, plan: Plan) -> str:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    precision = "" if accelerator.mixed_precision == "no" else f" in {accelerator.mixed_precision}"
+    parts = f", {settings.micro_batch} at once" if settings.micro_batch else ""
+    lines = [
+        f"recipe {settings.recipe} ({settings.method}): {len(data):,} samples of {', '.join(data.languages)} · "
+        f"{trained:,} weights to train · {plan.steps:,} steps of {settings.batch_size:,} samples{parts} on "
+        f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
+    ]
+    return "\n".join([*lines, *filter(None, [label(settings.select_on)])])
+
+
+def closing(run: Path, settings: Settings, trainer: Trainer) -> str:
+    """Draws the curves; what the run came to."""
+    best = trainer.position.best or {"step": 0, "sum_r": 0.0, "chance": 0.0}
+    told = (
+        f"best SumR {best['sum_r']:.1f} on {settings.select_on} (chance {best['chance']:.1f}) at step {best['step']:,}"
+    )
+    page = curves.draw(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {told}")
+    return f"{told}: {run / 'best'} · curves: {page or 'none'}"
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake on the command line is one like others: told once, however many processes there are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows what there is")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; `given`: settings that have an option of their own."""
+    options = parser().parse_intermixed_args(argv)
+    options.given = {"data": tuple(str(path) for path in options.data)} if options.data else {}
+    if options.micro_batch is not None:
+        options.given["micro_batch"] = options.micro_batch
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    named = "\n".join(f"  {name:<10} {told}" for name, told in recipes().items())
+    made = Parser(
+        "train.py",
+        description=__doc__.splitlines()[0],
+        epilog=f"recipes:\n{named}\n\nsettings, as key=value, with their defaults and [unit]:\n{described()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--recipe", required=True, metavar="NAME", help="where the settings come from, see below")
+    add("--data", action="append", type=Path, metavar="CORPUS", help="a corpus with a table training; may be repeated")
+    add("--output", required=True, type=Path, metavar="RUN", help="folder of the run: checkpoints, metrics, curves")
+    add("--micro-batch", type=int, metavar="N", help="samples encoded at once on each process; memory is that of N")
+    add("--resume", action="store_true", help="go on from the newest whole checkpoint")
+    add("--overwrite", action="store_true", help="delete what an earlier run left in RUN, and start")
+    add("settings", nargs="*", metavar="key=value", help="settings that differ from the recipe's")
+    return made
+
+
+def silent(_line: str) -> None:
+    """What processes other than the first say."""
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

@@ -6,6 +6,7 @@ Every rank does the same steps, and decides by figures that are the same everywh
 
 import contextlib
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -27,6 +28,7 @@ from pipeline.errors import Interrupted, PipelineError
 from stages import checkpoints
 from stages.optim import Ema, make_optimizer, schedule, set_learning_rate
 from stages.processes import asked_to_stop, on_main
+from stages.runs import Keeper
 from stages.settings import Settings
 from stages.tracking import Screen, Tracker
 from stages.validation import said
@@ -41,8 +43,7 @@ class Position:
 
     step: int = 0  # steps done
     validated: int = 0  # step of the last validation
-    best_step: int = 0  # that had the best SumR; 0: none yet
-    best_sum_r: float = -1.0
+    best: dict[str, Any] | None = None  # the best validation's line
     waiting: int = 0  # validations since the best
     processes: int = 1
 
@@ -61,8 +62,7 @@ class Plan:
 
 
 class Trainer:
-    """`samples[i]` is this rank's batch of step i + 1; `validate(model, step)` gives a validation line;
-    `save_model(folder)` writes the model as it is, with its processor and card."""
+    """`samples[i]` is this rank's batch of step i + 1; `validate(step)` gives a validation line of the model."""
 
     def __init__(
         self,
@@ -71,15 +71,11 @@ class Trainer:
         model: nn.Module,
         samples: Dataset,
         plan: Plan,
-        validate: Callable[[nn.Module, int], dict[str, Any]],
-        save_model: Callable[[Path], Any],
-        run: Path,
+        validate: Callable[[int], dict[str, Any]],
+        keeper: Keeper,
     ):
-        self.settings, self.accelerator, self.samples, self.plan, self.run_folder = (
-            settings, accelerator, samples, plan, run,
-        )  # fmt: skip
-        self.validate, self.save_model = validate, save_model
-        self.model = model
+        self.settings, self.accelerator, self.samples, self.plan = settings, accelerator, samples, plan
+        self.validate, self.keeper, self.model = validate, keeper, model
         self.wrapped = accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, model.new_parameters(), settings)
         self.ema = Ema(model, settings.ema) if settings.ema else None
@@ -101,7 +97,7 @@ class Trainer:
         screen = Screen(self.plan.steps, position.step, self.accelerator.is_main_process)
         with (
             asked_to_stop() as signals,
-            Tracker(self.run_folder, settings, position.step, self.accelerator.is_main_process) as tracker,
+            Tracker(self.keeper.run, settings, position.step, self.accelerator.is_main_process) as tracker,
         ):
             self._validate_if_due(tracker, screen)
             for batches, clock in self._batches():
@@ -178,13 +174,13 @@ class Trainer:
         if not due or position.validated == position.step:
             return
         with self.ema.applied(self.model) if self.ema else contextlib.nullcontext():
-            line = {**self.validate(self.model, position.step), "epoch": self.plan.epoch(position.step)}
+            line = {**self.validate(position.step), "epoch": self.plan.epoch(position.step)}
             position.validated = position.step
             position.waiting += 1
-            better = line["sum_r"] > position.best_sum_r
+            better = position.best is None or line["sum_r"] > position.best["sum_r"]
             if better:
-                position.best_sum_r, position.best_step, position.waiting = line["sum_r"], position.step, 0
-                on_main(lambda: checkpoints.put_in_place(self.run_folder / "best", self.save_model))
+                position.best, position.waiting = line, 0
+                on_main(lambda: self.keeper.keep_best(line))
         tracker.write(line)
         screen.say(said(line, better))
 
@@ -198,9 +194,12 @@ class Trainer:
     def _save(self) -> None:
         training = {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights if self.ema else {}}
         position = dataclasses.asdict(self.position)
-        on_main(
-            lambda: checkpoints.save(self.run_folder, self.position.step, self.save_model, training, position) and None
-        )
+
+        def write() -> None:
+            save = functools.partial(self.keeper.save, best=self.position.best)
+            checkpoints.save(self.keeper.run, self.position.step, save, training, position)
+
+        on_main(write)
 
     def _interrupted(self, signals: Sequence[int]) -> None:
         self._save()
@@ -216,7 +215,7 @@ class Trainer:
         """All ranks come here together: the figures are means over them."""
         ids = sorted(self.plan.ids(step))
         shown = ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS:,} more" if len(ids) > SHOWN_IDS else "")
-        path = self.run_folder / "diverged.json"
+        path = self.keeper.run / "diverged.json"
         figures = {name: str(line[name]) for name in ("loss", "grad_norm", "raw")}
         on_main(lambda: write_json(path, {"step": step, "item_ids": ids, **figures}))
         raise PipelineError(

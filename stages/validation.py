@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.embedding import Embedded
 from stages.ranking import ranked
 
 AT = (1, 5, 10)
@@ -23,17 +24,15 @@ def label(select_on: str) -> str | None:
     return None if select_on == "val" else LOUD.format(split=select_on)
 
 
-def validation_line(embedded: Any, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:
+def validation_line(embedded: Embedded, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:
     """The line of metrics.jsonl: SumR (mean over languages) at the best global weight, recalls by language.
 
     Each language has the gallery of the items that have a text in it. Of weights that are level the larger is taken.
     """
     by_weight: dict[float, dict[str, Any]] = {weight: {} for weight in weights}
     chances = []
-    for language, (text_ME, items_M) in embedded.texts.items():
-        keep = np.isin(embedded.item_ids.numpy(), items_M.numpy())
-        slots_NKE = embedded.slots_NKE[keep] if embedded.slots_NKE is not None else None
-        found = ranked(text_ME, items_M, embedded.media_NE[keep], embedded.item_ids[keep], slots_NKE, weights)
+    for language, (_, items_M) in embedded.texts.items():
+        found = ranked(*embedded.language(language), weights)
         for weight, ranks in zip(weights, found, strict=True):
             by_weight[weight][language] = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
         chances.append(chance(items_M.numpy()))

@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from model.cached_step import cached_step
 from stages.processes import run_program
 from tests.distributed.steps import CONFIG, COUNT, own_part
-from tests.model.toy import gradients, make_batch, make_model, split
+from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 
 def main(arguments):
     accelerator = Accelerator(cpu=True)
     expected = make_model()
     batch = make_batch(COUNT)
-    expected.loss(CONFIG)(expected(batch), batch.item_ids, batch.weights).total.backward()
+    loss_of(expected, CONFIG)(expected(batch), batch.item_ids, batch.weights).total.backward()
     own = own_part(batch, accelerator.process_index, accelerator.num_processes)
     distance = 0.0
     for sizes in ([len(own.item_ids)], [5, 1, 2]):
@@ -27,7 +27,7 @@ def main(arguments):
         cached_step(
             parallel,
             split(own, sizes),
-            network.loss(CONFIG),
+            loss_of(network, CONFIG),
             [network.log_scale],
             backward=accelerator.backward,
             no_sync=lambda parallel=parallel: accelerator.no_sync(parallel),

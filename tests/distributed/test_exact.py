@@ -9,7 +9,7 @@ import torch
 from model.objective import ObjectiveConfig
 from tests.distributed import steps
 from tests.distributed.processes import alone, run
-from tests.model.toy import make_batch, make_model
+from tests.model.toy import loss_of, make_batch, make_model
 
 EXACT = 1e-9
 WRONG = 1e-2
@@ -30,9 +30,9 @@ def ranks(request):
     return alone(steps.everything) if request.param == 1 else run(request.param, steps.everything)
 
 
-def whole(config=steps.CONFIG, batch=None):
-    network, batch = make_model(), batch or make_batch(steps.COUNT)
-    losses = network.loss(config)(network(batch), batch.item_ids, batch.weights)
+def whole(config=steps.CONFIG, batch=None, network=None):
+    network, batch = network or make_model(), batch or make_batch(steps.COUNT)
+    losses = loss_of(network, config)(network(batch), batch.item_ids, batch.weights)
     losses.total.backward()
     return steps.result(losses, network)
 
@@ -78,6 +78,20 @@ def test_loss_terms_and_gradients_are_those_of_the_whole_batch(ranks, name, batc
     assert distance(ranks, name, expected) < EXACT
 
 
+def test_the_real_model_is_exact_too(ranks):
+    network = steps.make_leccr()
+    expected = whole(batch=steps.make_leccr_batch(), network=network)
+    torch.testing.assert_close(mean_total(ranks, "leccr"), expected["total"], rtol=1e-12, atol=0)
+    assert distance(ranks, "leccr", expected) < EXACT
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert expected["gradients"].keys() == trained and "log_scale" in trained
+
+
+def test_mean_over_ranks(ranks):
+    mean = (len(ranks) - 1) / 2
+    assert [rank["mean"].tolist() for rank in ranks] == [[mean, 2 * mean]] * len(ranks)
+
+
 def test_a_head_after_the_gather_is_exact_too(ranks):
     expected = steps.head_after_gather(0, 0)
     torch.testing.assert_close(mean_total(ranks, "head"), expected["total"])
@@ -119,7 +133,7 @@ def test_faithful_depends_on_the_number_of_ranks(ranks):
     assert (distance(ranks, "faithful", whole(ObjectiveConfig.faithful())) < EXACT) == (len(ranks) == 1)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("dropout", [0.0, 0.4, "leccr"])
 def test_cached_step_is_the_plain_step_and_reduces_once(ranks, dropout):
     plain = [rank[f"one graph {dropout}"] for rank in ranks]
     got = [rank[f"cached {dropout}"] for rank in ranks]

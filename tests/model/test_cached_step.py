@@ -6,7 +6,7 @@ import torch
 from model.batch import Features
 from model.cached_step import cached_step
 from model.objective import ObjectiveConfig
-from tests.model.toy import gradients, make_batch, make_model, split
+from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 UNEVEN = [5, 1, 7, 3]
 CONFIG = ObjectiveConfig(caption_vision_weight=0.3, local_weight=0.5, diversity_weight=0.3)
@@ -17,14 +17,17 @@ def plain_step(model, batches):
     parts = [model(batch) for batch in batches]
     features = Features(*(torch.cat(field) for field in zip(*parts, strict=True)))
     ids, weights = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("item_ids", "weights"))
-    losses = model.loss(CONFIG)(features, ids, weights)
+    losses = loss_of(model, CONFIG)(features, ids, weights)
     losses.total.backward()
     return losses
 
 
 def both(dropout, sizes, dtype=torch.float64, context=contextlib.nullcontext):
     results = []
-    for step in (plain_step, lambda model, batches: cached_step(model, batches, model.loss(CONFIG), [model.log_scale])):
+    for step in (
+        plain_step,
+        lambda model, batches: cached_step(model, batches, loss_of(model, CONFIG), [model.log_scale]),
+    ):
         model = make_model(dropout=dropout, dtype=dtype)
         torch.manual_seed(5)
         with context():
@@ -79,7 +82,7 @@ def test_one_synchronisation_the_last_and_gradients_add_up():
 
     def step():
         torch.manual_seed(5)
-        cached_step(model, batches, model.loss(CONFIG), [model.log_scale], backward, no_sync, prepare)
+        cached_step(model, batches, loss_of(model, CONFIG), [model.log_scale], backward, no_sync, prepare)
         return {name: gradient.clone() for name, gradient in gradients(model).items()}
 
     once, first = step(), events.copy()
@@ -89,14 +92,15 @@ def test_one_synchronisation_the_last_and_gradients_add_up():
 
 
 def test_what_the_loss_does_not_use_or_the_model_does_not_train():
-    """No slots, and a frozen tower whose texts have no gradient."""
+    """No slots in the loss, a tower that is frozen, so that its texts have no gradient, and a scale that is."""
     model = make_model()
+    model.log_scale.requires_grad_(False)
     model.text_head.requires_grad_(False)
     model.words.requires_grad_(False)
     model.tower.requires_grad_(False)
 
     def loss_fn(features, ids, weights):
-        return model.loss(CONFIG)(features._replace(slots_BKE=features.slots_BKE[:, :0]), ids, weights)
+        return loss_of(model, CONFIG)(features._replace(slots_BKE=features.slots_BKE[:, :0]), ids, weights)
 
     cached_step(model, split(make_batch(), [10, 6]), loss_fn, [model.log_scale])
     got = gradients(model)

@@ -19,7 +19,7 @@ class ToyModel(nn.Module):
         self.words = nn.Embedding(WORDS, TEXT_WIDTH)
         self.tower = nn.Sequential(nn.Linear(TEXT_WIDTH, TEXT_WIDTH), nn.GELU(), nn.Dropout(dropout))
         self.eye = nn.Sequential(nn.Linear(PIXELS, WIDTH), nn.GELU(), nn.Dropout(dropout))
-        self.semantic = SemanticSlots(WIDTH, TEXT_WIDTH, slots, layers=1, heads=2, dropout=dropout, residual=True)
+        self.semantic = SemanticSlots(WIDTH, TEXT_WIDTH, slots, layers=1, heads=2, dropout=dropout)
         self.interaction = Interaction(WIDTH, layers=1, heads=2, dropout=dropout)
         self.text_head = nn.Linear(TEXT_WIDTH, EMBED)
         self.heads = nn.ModuleList(nn.Linear(WIDTH, EMBED) for _ in range(4))
@@ -48,9 +48,14 @@ class ToyModel(nn.Module):
             target_BE=target_BE,
         )
 
-    def loss(self, config):
-        """(features, ids, weights) → Losses, with the learned scale."""
-        return lambda features, ids, weights: objective(features, self.log_scale.exp(), ids, weights, config)
+    @property
+    def logit_scale(self):
+        return self.log_scale.exp()
+
+
+def loss_of(model, config):
+    """(features, ids, weights) → Losses, with the model's learned scale: of this one, or of LeccrModel."""
+    return lambda features, ids, weights: objective(features, model.logit_scale, ids, weights, config)
 
 
 def make_model(seed=0, dtype=torch.float64, **options):
@@ -84,8 +89,8 @@ def part(batch, start, stop):
     """Rows of a batch, each kind of text cut to the longest of them."""
 
     def rows(texts):
-        longest = int(texts.mask[start:stop].sum(1).max())
-        return Texts(texts.tokens[start:stop, :longest], texts.mask[start:stop, :longest])
+        longest = int(texts.mask[start:stop].sum(-1).max())
+        return Texts(*(x[start:stop, ..., :longest] for x in texts))
 
     media = Media(*(x[start:stop] for x in batch.media))
     return Batch(media, *map(rows, batch[1:4]), batch.item_ids[start:stop], batch.weights[start:stop])

@@ -76,6 +76,17 @@ class Samples(Dataset):
         return Batch(Media(vectors, mask), texts, texts, views, items, torch.ones(SAMPLES))
 
 
+class Keeper:
+    def __init__(self, run, model):
+        self.run, self.model = run, model
+
+    def save(self, folder, best):
+        torch.save(self.model.state_dict(), folder / "weights.pt")
+
+    def keep_best(self, best):
+        checkpoints.put_in_place(self.run / "best", lambda folder: self.save(folder, best))
+
+
 class Run:
     """A trainer of `Small` in `folder`; `sums` are what its validations find."""
 
@@ -92,22 +103,25 @@ class Run:
             found = checkpoints.newest(folder, print)
             self.model.load_state_dict(torch.load(found / "weights.pt", weights_only=True))
         self.trainer = Trainer(
-            self.settings, Accelerator(cpu=True), self.model, self.samples, plan, self.validate, self.save, folder
+            self.settings,
+            Accelerator(cpu=True),
+            self.model,
+            self.samples,
+            plan,
+            self.validate,
+            Keeper(folder, self.model),
         )
         if resume:
             self.trainer.resume(found)
 
-    def validate(self, model, step):
-        self.validated.append((step, {name: value.clone() for name, value in model.state_dict().items()}))
+    def validate(self, step):
+        self.validated.append((step, {name: value.clone() for name, value in self.model.state_dict().items()}))
         sum_r = self.sums[step // PER_EPOCH - 1] if self.sums else float(step)
         recalls = {"de": {"sum_r": sum_r}}
         return {
             "kind": "validation", "step": step, "sum_r": sum_r, "chance": 1.0, "split": "val", "items": 3,
             "recalls": recalls, "global_weight": 1.0,
         }  # fmt: skip
-
-    def save(self, folder):
-        torch.save(self.model.state_dict(), folder / "weights.pt")
 
     def run(self):
         self.trainer.run()
@@ -219,9 +233,9 @@ def test_the_best_is_kept_and_patience_ends_the_run(tmp_path):
     assert [step for step, _ in run.validated] == [3, 6, 9, 12]
     best = torch.load(tmp_path / "best" / "weights.pt", weights_only=True)
     assert all(torch.equal(best[name], value) for name, value in run.validated[1][1].items())
-    assert checkpoints.read_position(checkpoints.newest(tmp_path, print)) == {
-        "step": 12, "validated": 12, "best_step": 6, "best_sum_r": 7.0, "waiting": 2, "processes": 1,
-    }  # fmt: skip
+    position = checkpoints.read_position(checkpoints.newest(tmp_path, print))
+    assert (position["step"], position["validated"], position["waiting"]) == (12, 12, 2)
+    assert (position["best"]["step"], position["best"]["sum_r"], position["best"]["epoch"]) == (6, 7.0, 2)
     again = Run(tmp_path, sums=[], steps=15, patience=2, resume=True).run()
     assert again.validated == [] and again.trainer.position.step == 12
 

@@ -1,13 +1,14 @@
 """Validation: the sums by hand, the best global weight, chance as random orders have it."""
 
+import dataclasses
 import doctest
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from stages import validation
+from stages.embedding import Embedded
 from stages.validation import chance, label, recalls_both, said, validation_line
 
 
@@ -17,12 +18,7 @@ def unit(*rows):
 
 def embedded(**languages):
     """Three items on the axes; slots say that item 0 is item 1 and the other way round."""
-    return SimpleNamespace(
-        item_ids=torch.tensor([10, 20, 30]),
-        media_NE=torch.eye(3),
-        slots_NKE=torch.eye(3)[[1, 0, 2]].unsqueeze(1),
-        texts=languages,
-    )
+    return Embedded(torch.tensor([10, 20, 30]), torch.eye(3), torch.eye(3)[[1, 0, 2]].unsqueeze(1), languages)
 
 
 def test_recalls_by_hand():
@@ -57,7 +53,7 @@ def test_languages_count_alike_and_each_has_the_gallery_it_has_texts_for():
 
 def test_a_model_without_slots():
     plain = embedded(de=(torch.eye(3), torch.tensor([10, 20, 30])))
-    plain.slots_NKE = None
+    plain = dataclasses.replace(plain, slots_NKE=torch.zeros(3, 0, 3))
     assert validation_line(plain, (0.2, 1.0), "val", 1)["sum_r"] == 600.0
 
 

@@ -1,0 +1,123 @@
+"""From settings to what is trained: the corpora opened and checked, the towers, the processor, the model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import Dataset
+
+from model.batch import Batch
+from model.config import LeccrConfig
+from model.modeling import LeccrModel
+from model.processing import LeccrProcessor
+from model.tokenizer import train_tokenizer
+from pipeline.errors import UsageError
+from stages import order
+from stages.loading import EvaluationData, TrainingData
+from stages.processes import on_main
+from stages.settings import Settings
+
+HEAD_WIDTH = 16  # features that a head of a tiny tower reads
+
+
+def open_data(settings: Settings, corpora: list[Path], processes: int) -> tuple[TrainingData, EvaluationData]:
+    """The split that is trained on and the one that selects. Raises UsageError for what cannot be trained on."""
+    train = TrainingData(
+        corpora,
+        split=settings.train_on,
+        languages=settings.languages,
+        source_language=settings.source_language,
+        extra_views=settings.extra_views,
+        slot_views=settings.slot_views,
+        pair_weighting=settings.pair_weighting,
+    )
+    order.steps_per_epoch(len(train), settings.batch_size)
+    order.indices(len(train), settings.batch_size, seed=0, epoch=0, step=0, world=processes)
+    validation = EvaluationData(corpora, settings.select_on, train.languages, slot_views=settings.slot_views)
+    return train, validation
+
+
+class Samples(Dataset):
+    """This rank's batch of each step, from 0."""
+
+    def __init__(self, data: TrainingData, processor: LeccrProcessor, settings: Settings, accelerator: Accelerator):
+        self.data, self.processor, self.settings = data, processor, settings
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.steps_per_epoch = order.steps_per_epoch(len(data), settings.batch_size)
+        self.steps = settings.steps or settings.epochs * self.steps_per_epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.data.batch(
+            self.indices(step, self.rank),
+            self.processor,
+            seed=self.settings.seed,
+            epoch=step // self.steps_per_epoch,
+            augment=self.settings.horizontal_flip,
+        )
+
+    def indices(self, step: int, rank: int) -> Any:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        size, seed = self.settings.batch_size, self.settings.seed
+        return order.indices(len(self.data), size, seed=seed, epoch=epoch, step=place, rank=rank, world=self.world)
+
+    def item_ids(self, step: int) -> list[str]:
+        """The items of a step's whole batch."""
+        indices = (index for rank in range(self.world) for index in self.indices(step, rank))
+        return sorted({self.data.item_id(index) for index in indices})
+
+
+def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> tuple[LeccrModel, LeccrProcessor]:
+    """The model as it starts, the same on every rank, and its processor."""
+    policy: dict[str, Any] = {"truncate_training_texts": settings.truncate_training_texts}
+    sizes = {name: getattr(settings, name) for name in ("image_size", "max_tokens", "max_words")}
+    policy |= {name: value for name, value in sizes.items() if value}
+    tokenizer = None
+    if settings.text == "tiny":
+        tokenizer = on_main(lambda: train_tokenizer(data.texts(), settings.tiny_vocabulary))
+    torch.manual_seed(settings.seed)
+    try:
+        with accelerator.main_process_first():  # which downloads
+            processor = LeccrProcessor.create(settings.media, settings.text, tokenizer, **policy)
+            media, text = specs(settings, processor)
+            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.leccr_config())
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    return model, processor
+
+
+def restore(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrProcessor]:
+    """The model and processor of a checkpoint. Raises UsageError where they are not of these settings."""
+    try:
+        processor = LeccrProcessor.from_pretrained(folder)
+        config = LeccrConfig.from_pretrained(folder)
+        wanted = LeccrConfig(**settings.leccr_config())
+        media, text = specs(settings, processor)
+        for name in ("media_encoder", "text_encoder", *settings.model_keys()):
+            given = {"media_encoder": media, "text_encoder": text}.get(name, getattr(wanted, name))
+            if given is not None and getattr(config, name) != given:
+                raise ValueError(f"has {name}={getattr(config, name)}, these settings say {given}")
+        return LeccrModel.from_pretrained(str(folder)), processor
+    except (ValueError, OSError) as error:
+        raise UsageError(
+            f"checkpoint {folder.name} is not of this run ({error}): delete it, or give --overwrite to start over"
+        ) from error
+
+
+def specs(settings: Settings, processor: LeccrProcessor) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Of the media and the text tower what they are built from; None for a tower by name, which has weights."""
+    tiny = {
+        "kind": "tiny",
+        "width": settings.tiny_width,
+        "layers": settings.tiny_layers,
+        "heads": max(1, settings.tiny_width // HEAD_WIDTH),
+    }
+    policy, embedded = processor.policy, {"kind": "embedded"}
+    media = {"tiny": {**tiny, "image_size": policy.image_size, "patch_size": settings.tiny_patch}, "embedded": embedded}
+    text = {"embedded": embedded}
+    if settings.text == "tiny":
+        text["tiny"] = {**tiny, "vocab_size": processor.vocabulary, "max_tokens": policy.max_tokens}
+    return media.get(settings.media), text.get(settings.text)

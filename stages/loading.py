@@ -1,0 +1,241 @@
+"""From `training` shards to tensors. Rows stay on disk until a step wants them; pictures are decoded last.
+
+index of samples → rows of a step → frames, texts, descriptions → processor → Batch
+"""
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from model.batch import Batch, Texts
+from model.processing import LeccrProcessor
+from pipeline.errors import MediaError, UsageError
+from pipeline.media import frames as sampled_frames
+from pipeline.media import open_media
+from stages import order
+from stages.samples import (
+    ALL,
+    HUMAN,
+    Shards,
+    build_index,
+    no_such_split,
+    rows_of,
+    select_views,
+    sources,
+    target,
+    weight,
+)
+from stages.states import States
+
+REFERENCE_FRAMES = 8  # of a video that the table only refers to
+REFERENCE_PIXELS = 512 * 512  # of a picture likewise
+
+
+class TrainingData:
+    """Samples of a split of one or more corpora. `slot_views`: whose descriptions feed the slots; none: every view.
+
+    Raises UsageError for a corpus without the table, a split without rows, languages or views that are not there.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[Path],
+        *,
+        split: str = "train",
+        languages: Sequence[str] = (),
+        source_language: str = "en",
+        extra_views: Sequence[str] = (),
+        slot_views: Sequence[str] = (),
+        pair_weighting: bool = True,
+        states: States | None = None,
+    ):
+        self.shards = Shards(corpora)
+        self.index = build_index(self.shards, split, languages, source_language, extra_views)
+        self.slot_views = tuple(slot_views) or (ALL,)
+        self.by_quality = pair_weighting
+        self.states = states
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.index.languages
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.index.notes
+
+    def item_ids(self, samples: Sequence[int]) -> list[str]:
+        places = ((int(self.index.shards[i]), int(self.index.rows[i])) for i in samples)
+        return [self.shards.shard(number).column("item_id")[row].as_py() for number, row in places]
+
+    def batch(
+        self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, flip: float = 0.0
+    ) -> Batch:
+        """What is drawn for a sample (language, text, mirroring) depends on (seed, epoch, sample) alone."""
+        media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
+        for sample in map(int, samples):
+            number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
+            row = self.shards.row(number, place)
+            random = np.random.default_rng([seed, epoch, sample])
+            source_id, text = sources(row, int(self.index.texts[sample]))
+            pair = target(row, source_id, self.languages, random)
+            media.append(mirrored(item_frames(self.shards, number, row), random.random() < flip))
+            source.append(text)
+            targets.append(pair["text"] if pair else "")
+            views.append(select_views(row["descriptions"], self.slot_views))
+            ids.append(content_id(row["sha256"]))
+            weights.append(weight(pair, self.by_quality, self.index.unmeasured))
+            places.append((number, place))
+        return Batch(
+            processor.media(media),
+            processor.texts(source, training=True),
+            processor.texts(targets, training=True),
+            self._descriptions(processor, views, places),
+            torch.tensor(ids, dtype=torch.int64),
+            torch.tensor(weights, dtype=torch.float32),
+        )
+
+    def _descriptions(
+        self, processor: LeccrProcessor, views: Sequence[Sequence[str]], places: Sequence[tuple[int, int]]
+    ) -> Texts:
+        return self.states.texts(places) if self.states else processor.descriptions(views)
+
+
+class StepBatches(Dataset):
+    """`batches[i]` is a rank's batch of step i + 1 of the run: what a loader's workers fetch, in any order."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        processor: LeccrProcessor,
+        batch_size: int,
+        *,
+        seed: int,
+        flip: float = 0.0,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.data, self.processor, self.batch_size = data, processor, batch_size
+        self.seed, self.flip, self.rank, self.world = seed, flip, rank, world
+        self.steps_per_epoch = order.steps_per_epoch(len(data), batch_size)
+        self._indices(0, rank, world)
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch = step // self.steps_per_epoch
+        samples = self._indices(step, self.rank, self.world)
+        return self.data.batch(samples.tolist(), self.processor, seed=self.seed, epoch=epoch, flip=self.flip)
+
+    def item_ids(self, step: int) -> list[str]:
+        """The items of a step's whole batch, over all ranks."""
+        return self.data.item_ids(self._indices(step, 0, 1).tolist())
+
+    def _indices(self, step: int, rank: int, world: int) -> np.ndarray:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return order.indices(
+            len(self.data), self.batch_size, seed=self.seed, epoch=epoch, step=place, rank=rank, world=world
+        )
+
+
+class EvaluationData:
+    """A split to be scored: every item once, and by language the texts with the item that each is of.
+
+    `languages`: none given, all that the split has. Human texts where a language has any in this split, else
+    translations, and `notes` says so. The same content in two corpora is one item. Raises UsageError likewise.
+    """
+
+    def __init__(
+        self, corpora: Sequence[Path], split: str, languages: Sequence[str] = (), slot_views: Sequence[str] = ()
+    ):
+        self.shards = Shards(corpora)
+        self.slot_views = tuple(slot_views) or (ALL,)
+        self.item_names: list[str] = []
+        self.places: list[tuple[int, int]] = []
+        self.notes: list[str] = []
+        ids: dict[int, None] = {}
+        found: dict[str, dict[bool, list[tuple[str, str, int]]]] = {}  # by language, human or not: id, text, item
+        for number, row, item in rows_of(self.shards, split):
+            content = content_id(item["sha256"])
+            if content not in ids:
+                ids[content] = None
+                self.item_names.append(item["item_id"])
+                self.places.append((number, row))
+            for caption in item["captions"]:
+                by_origin = found.setdefault(caption["language"], {True: [], False: []})
+                by_origin[caption["origin"] == HUMAN].append((caption["caption_id"], caption["text"], content))
+        if not ids:
+            raise no_such_split(self.shards, split, self._splits)
+        self.item_ids = np.array(list(ids), np.int64)
+        chosen = self._chosen(languages, found, split)
+        rows = {language: found[language][True] or found[language][False] for language in chosen}
+        self.caption_ids = {language: [row[0] for row in texts] for language, texts in rows.items()}
+        self.texts = {
+            language: ([row[1] for row in texts], np.array([row[2] for row in texts], np.int64))
+            for language, texts in rows.items()
+        }
+        for language in chosen:
+            if not found[language][True]:
+                self.notes.append(f"{language}: no human text in split {split}: scored on machine-made ones")
+
+    @cached_property
+    def _splits(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for number in range(len(self.shards)):
+            for name in self.shards.shard(number).column("split").to_pylist():
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def _chosen(self, wanted: Sequence[str], found: dict[str, Any], split: str) -> list[str]:
+        missing = [language for language in wanted if language not in found]
+        has = ", ".join(sorted(found)) or "none"
+        if missing or not found:
+            raise UsageError(
+                f"languages: got {', '.join(missing) or 'none'}, split {split!r} has texts in {has}: name some of "
+                "those, or pack a corpus that has the others"
+            )
+        return list(wanted) or sorted(found)
+
+    def items(self, rows: Sequence[int]) -> tuple[list[list[Image.Image]], list[list[str]]]:
+        """Frames and descriptions of these items."""
+        frames, descriptions = [], []
+        for place in rows:
+            number, row = self.places[place]
+            item = self.shards.row(number, row)
+            frames.append(item_frames(self.shards, number, item))
+            descriptions.append(select_views(item["descriptions"], self.slot_views))
+        return frames, descriptions
+
+
+def content_id(sha256: str) -> int:
+    """The first eight bytes of a content hash as int64: one picture in two corpora is one item."""
+    return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
+
+
+def item_frames(shards: Shards, number: int, row: dict[str, Any]) -> list[Image.Image]:
+    """The pictures of an item, decoded. Raises EnvironmentTrouble naming the shard where they cannot be."""
+    try:
+        if row["media"] is None:
+            with open_media(row["uri"]) as stream:
+                shown = sampled_frames(stream, row["media_type"], max_pixels=REFERENCE_PIXELS, count=REFERENCE_FRAMES)
+            return [frame.image for frame in shown]
+        picture = Image.open(io.BytesIO(row["media"]))
+        picture.load()
+    except (MediaError, UnidentifiedImageError, OSError) as error:
+        raise shards.damaged(number, row["item_id"], error) from error
+    count = row["num_frames"]
+    if count == 1:
+        return [picture]
+    width, height = picture.width, picture.height // count
+    return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]
+
+
+def mirrored(frames: list[Image.Image], wanted: bool) -> list[Image.Image]:
+    return [ImageOps.mirror(frame) for frame in frames] if wanted else frames

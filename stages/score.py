@@ -1,0 +1,161 @@
+"""Score a model on a split: recalls in both directions, by language.
+
+    accelerate launch stages/score.py --checkpoint RUN --data CORPUS --split val
+
+The table goes to standard output, everything else to standard error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import Accelerator
+from transformers import PreTrainedConfig
+
+from model.config import LeccrConfig
+from model.modeling import LeccrModel
+from model.processing import LeccrProcessor
+from pipeline.corpus import manifest_hash, read_json, write_json
+from pipeline.errors import UsageError
+from stages.baselines import load_baseline
+from stages.embedding import embed_split
+from stages.loading import EvaluationData
+from stages.processes import on_main, run_program
+from stages.runs import RECORD
+from stages.score_report import figures, table, write_queries
+from stages.validation import label
+
+CONFIG = "config.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parser().parse_args(argv)
+    check(options)
+    checkpoint = locate(options.checkpoint)
+    accelerator = Accelerator(mixed_precision="no")
+    data = EvaluationData(options.data, options.split, languages=options.languages)
+    model, processor, own_weight = load(checkpoint)
+    model.to(accelerator.device)
+    global_weight = own_weight if options.global_weight is None else options.global_weight
+    embedded = embed_split(model, processor, data, accelerator, options.batch_size)
+
+    def report() -> None:
+        result, found = figures(embedded, global_weight, options.seed)
+        notes = [*data.notes, *checkpoint.notes()]
+        told = {
+            "checkpoint": checkpoint.told(),
+            "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
+            "split": options.split,
+            "items": len(embedded.item_ids),
+            "settings": {"global_weight": global_weight, "batch_size": options.batch_size, "seed": options.seed},
+            "notes": notes,
+            **result,
+        }
+        if options.output:
+            write_json(options.output, told)
+        if options.per_query:
+            write_queries(options.per_query, found, data.item_names, data.caption_ids)
+        where = f"{checkpoint.name} on {options.split} of {', '.join(str(path) for path in options.data)}"
+        kind = f"global weight {global_weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
+        print(f"{where}: {len(embedded.item_ids):,} items, {kind}\n\n{table(result, notes)}")
+
+    on_main(report)
+    accelerator.end_training()
+    return 0
+
+
+class Checkpoint(NamedTuple):
+    """Weights to be scored. `source`: a folder, or a name on the Hub; `record`: of the run they come from, if any."""
+
+    name: str  # as the user gave it
+    source: str
+    model_type: str
+    record: dict[str, Any] | None
+
+    def told(self) -> dict[str, Any]:
+        """For the JSON: what it is, and how it was selected."""
+        record = self.record or {}
+        settings = record.get("settings", {})
+        selection = {"split": settings["select_on"], "best": record.get("best")} if "select_on" in settings else None
+        return {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
+
+    def notes(self) -> list[str]:
+        selection = self.told()["selection"]
+        loud = label(selection["split"]) if selection else None
+        return [loud] if loud else []
+
+
+def locate(name: str) -> Checkpoint:
+    """A run's best weights, a model's folder, or a name on the Hub. Raises UsageError where there is none."""
+    path = Path(name)
+    folder, run = path, path.parent
+    if (path / "best" / CONFIG).is_file():
+        folder, run = path / "best", path
+    if (folder / CONFIG).is_file():
+        record = read_json(run / RECORD) if folder.name == "best" else None
+        config = read_json(folder / CONFIG)
+        return Checkpoint(name, str(folder), str(config.get("model_type")), record)
+    if (path / "checkpoints").is_dir() or (path / "settings.json").is_file():
+        raise UsageError(
+            f"--checkpoint {name}: the run has no {path / 'best'} yet, which its first validation writes: "
+            "wait for that, or name one of its checkpoints"
+        )
+    if path.exists():
+        raise UsageError(
+            f"--checkpoint {name}: got a folder with neither best/ nor {CONFIG}, wanted a run or a model's folder"
+        )
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--checkpoint {name}: there is no such folder, and no model of that name on the Hub or in its cache"
+        ) from error
+    return Checkpoint(name, name, str(config.get("model_type")), None)
+
+
+def load(checkpoint: Checkpoint) -> tuple[Any, Any, float]:
+    """Model and processor, and the global weight that the model's configuration has."""
+    if checkpoint.model_type != LeccrConfig.model_type:
+        return *load_baseline(checkpoint.source), 1.0
+    try:
+        model = LeccrModel.from_pretrained(checkpoint.source)
+        processor = LeccrProcessor.from_pretrained(checkpoint.source)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--checkpoint {checkpoint.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model.float(), processor, model.config.global_weight
+
+
+def check(options: argparse.Namespace) -> None:
+    """What would otherwise be found out after the work is done."""
+    for option, path in (("--output", options.output), ("--per-query", options.per_query)):
+        if path and not path.parent.is_dir():
+            raise UsageError(f"{option} {path}: there is no folder {path.parent}: make it first")
+    if options.global_weight is not None and not 0 <= options.global_weight <= 1:
+        raise UsageError(f"--global-weight: got {options.global_weight}, wanted a share from 0 to 1")
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
+
+
+def tags(text: str) -> tuple[str, ...]:
+    return tuple(tag.strip() for tag in text.split(",") if tag.strip())
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = made.add_argument
+    add("--checkpoint", required=True, help="a run's folder (its best weights), a model's folder, or a name on the Hub")
+    add("--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated")
+    add("--split", default="val", help="that is scored (val)")
+    add("--languages", default=(), type=tags, help="BCP 47 tags, with commas between them (all that the split has)")
+    add("--global-weight", type=float, help="share of the global similarity in the score (what the model says)")
+    add("--batch-size", type=int, default=64, help="items, or texts, encoded at once on each process (64)")
+    add("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add("--output", type=Path, help="JSON file for all figures")
+    add("--per-query", type=Path, help="Parquet file for the rank of every query")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))
