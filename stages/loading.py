@@ -4,7 +4,8 @@ index of samples → rows of a step → frames, texts, descriptions → processo
 """
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch.utils.data import Dataset
 
 from model.batch import Batch, Texts
 from model.processing import LeccrProcessor
 from pipeline.errors import MediaError, UsageError
 from pipeline.media import frames as sampled_frames
 from pipeline.media import open_media
-from stages import order
 from stages.samples import (
     ALL,
     HUMAN,
@@ -58,6 +57,7 @@ class TrainingData:
     ):
         self.shards = Shards(corpora)
         self.index = build_index(self.shards, split, languages, source_language, extra_views)
+        self.source_language = source_language
         self.slot_views = tuple(slot_views) or (ALL,)
         self.by_quality = pair_weighting
         self.states = states
@@ -73,14 +73,28 @@ class TrainingData:
     def notes(self) -> tuple[str, ...]:
         return self.index.notes
 
-    def item_ids(self, samples: Sequence[int]) -> list[str]:
-        places = ((int(self.index.shards[i]), int(self.index.rows[i])) for i in samples)
-        return [self.shards.shard(number).column("item_id")[row].as_py() for number, row in places]
+    def item_id(self, sample: int) -> str:
+        number, row = int(self.index.shards[sample]), int(self.index.rows[sample])
+        return self.shards.shard(number).column("item_id")[row].as_py()
+
+    def texts(self, most: int = 200_000) -> Iterator[str]:
+        """Texts of the split in the languages that are trained, its descriptions too, for a tokenizer to learn."""
+        known = {self.source_language, *self.languages}
+        for number, row in itertools.islice(self._rows(), most):
+            shard = self.shards.shard(number)
+            yield from (text["text"] for text in shard.column("captions")[row].as_py() if text["language"] in known)
+            yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
+
+    def _rows(self) -> Iterator[tuple[int, int]]:
+        """Every row once: the samples of a row lie one after the other."""
+        places = zip(self.index.shards.tolist(), self.index.rows.tolist(), strict=True)
+        return (place for place, _ in itertools.groupby(places))
 
     def batch(
-        self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, flip: float = 0.0
+        self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
     ) -> Batch:
-        """What is drawn for a sample (language, text, mirroring) depends on (seed, epoch, sample) alone."""
+        """What is drawn for a sample (language, text) depends on (seed, epoch, sample) alone, and so does whether it is
+        mirrored, with probability `augment`."""
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
@@ -88,7 +102,7 @@ class TrainingData:
             random = np.random.default_rng([seed, epoch, sample])
             source_id, text = sources(row, int(self.index.texts[sample]))
             pair = target(row, source_id, self.languages, random)
-            media.append(mirrored(item_frames(self.shards, number, row), random.random() < flip))
+            media.append(mirrored(item_frames(self.shards, number, row), random.random() < augment))
             source.append(text)
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
@@ -108,41 +122,6 @@ class TrainingData:
         self, processor: LeccrProcessor, views: Sequence[Sequence[str]], places: Sequence[tuple[int, int]]
     ) -> Texts:
         return self.states.texts(places) if self.states else processor.descriptions(views)
-
-
-class StepBatches(Dataset):
-    """`batches[i]` is a rank's batch of step i + 1 of the run: what a loader's workers fetch, in any order."""
-
-    def __init__(
-        self,
-        data: TrainingData,
-        processor: LeccrProcessor,
-        batch_size: int,
-        *,
-        seed: int,
-        flip: float = 0.0,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        self.data, self.processor, self.batch_size = data, processor, batch_size
-        self.seed, self.flip, self.rank, self.world = seed, flip, rank, world
-        self.steps_per_epoch = order.steps_per_epoch(len(data), batch_size)
-        self._indices(0, rank, world)
-
-    def __getitem__(self, step: int) -> Batch:
-        epoch = step // self.steps_per_epoch
-        samples = self._indices(step, self.rank, self.world)
-        return self.data.batch(samples.tolist(), self.processor, seed=self.seed, epoch=epoch, flip=self.flip)
-
-    def item_ids(self, step: int) -> list[str]:
-        """The items of a step's whole batch, over all ranks."""
-        return self.data.item_ids(self._indices(step, 0, 1).tolist())
-
-    def _indices(self, step: int, rank: int, world: int) -> np.ndarray:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return order.indices(
-            len(self.data), self.batch_size, seed=self.seed, epoch=epoch, step=place, rank=rank, world=world
-        )
 
 
 class EvaluationData:
