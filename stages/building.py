@@ -17,6 +17,7 @@ from stages import order
 from stages.loading import EvaluationData, TrainingData
 from stages.processes import on_main
 from stages.settings import Settings
+from stages.states import ensure_states
 
 HEAD_WIDTH = 16  # features that a head of a tiny tower reads
 
@@ -32,42 +33,52 @@ def open_data(settings: Settings, corpora: list[Path], processes: int) -> tuple[
         slot_views=settings.slot_views,
         pair_weighting=settings.pair_weighting,
     )
-    order.steps_per_epoch(len(train), settings.batch_size)
     order.indices(len(train), settings.batch_size, seed=0, epoch=0, step=0, world=processes)
-    validation = EvaluationData(corpora, settings.select_on, train.languages, slot_views=settings.slot_views)
+    order.steps_per_epoch(len(train), settings.batch_size)
+    validation = EvaluationData(corpora, settings.select_on, train.languages, settings.slot_views)
     return train, validation
 
 
-class Samples(Dataset):
-    """This rank's batch of each step, from 0."""
+class StepBatches(Dataset):
+    """`batches[i]` is this rank's batch of step i + 1 of the run: a loader's workers fetch them in any order."""
 
     def __init__(self, data: TrainingData, processor: LeccrProcessor, settings: Settings, accelerator: Accelerator):
         self.data, self.processor, self.settings = data, processor, settings
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.steps_per_epoch = order.steps_per_epoch(len(data), settings.batch_size)
-        self.steps = settings.steps or settings.epochs * self.steps_per_epoch
-
-    def __len__(self) -> int:
-        return self.steps
 
     def __getitem__(self, step: int) -> Batch:
+        samples = self._samples(step, self.rank, self.world)
+        epoch, settings = step // self.steps_per_epoch, self.settings
         return self.data.batch(
-            self.indices(step, self.rank),
-            self.processor,
-            seed=self.settings.seed,
-            epoch=step // self.steps_per_epoch,
-            augment=self.settings.horizontal_flip,
+            samples, self.processor, seed=settings.seed, epoch=epoch, augment=settings.horizontal_flip
         )
 
-    def indices(self, step: int, rank: int) -> Any:
+    def item_ids(self, step: int) -> list[str]:
+        """The items of a step's whole batch, over all ranks."""
+        return sorted({self.data.item_id(sample) for sample in self._samples(step, 0, 1)})
+
+    def _samples(self, step: int, rank: int, world: int) -> list[int]:
         epoch, place = divmod(step, self.steps_per_epoch)
         size, seed = self.settings.batch_size, self.settings.seed
-        return order.indices(len(self.data), size, seed=seed, epoch=epoch, step=place, rank=rank, world=self.world)
+        return order.indices(len(self.data), size, seed=seed, epoch=epoch, step=place, rank=rank, world=world).tolist()
 
-    def item_ids(self, step: int) -> list[str]:
-        """The items of a step's whole batch."""
-        indices = (index for rank in range(self.world) for index in self.indices(step, rank))
-        return sorted({self.data.item_id(index) for index in indices})
+
+def use_states(
+    settings: Settings, data: TrainingData, model: LeccrModel, processor: LeccrProcessor, accelerator: Accelerator
+) -> None:
+    """Descriptions as the states of the frozen encoder, which are kept with the corpus: it reads each of them once."""
+    if not (settings.cache_states and model.config.num_slots and model.describes_frozen):
+        return
+    data.states = ensure_states(
+        [table.corpus for table in data.shards.tables],
+        model,
+        processor,
+        slot_views=settings.slot_views,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    accelerator.wait_for_everyone()
 
 
 def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> tuple[LeccrModel, LeccrProcessor]:
@@ -115,9 +126,11 @@ def specs(settings: Settings, processor: LeccrProcessor) -> tuple[dict[str, Any]
         "layers": settings.tiny_layers,
         "heads": max(1, settings.tiny_width // HEAD_WIDTH),
     }
-    policy, embedded = processor.policy, {"kind": "embedded"}
-    media = {"tiny": {**tiny, "image_size": policy.image_size, "patch_size": settings.tiny_patch}, "embedded": embedded}
-    text = {"embedded": embedded}
+    policy = processor.policy
+    media: dict[str, dict[str, Any]] = {"embedded": {"kind": "embedded"}}
+    text = dict(media)
+    if settings.media == "tiny":
+        media["tiny"] = tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch}
     if settings.text == "tiny":
-        text["tiny"] = {**tiny, "vocab_size": processor.vocabulary, "max_tokens": policy.max_tokens}
+        text["tiny"] = tiny | {"vocab_size": processor.vocabulary, "max_tokens": policy.max_tokens}
     return media.get(settings.media), text.get(settings.text)

@@ -1,6 +1,6 @@
 """Score a model on a split: recalls in both directions, by language.
 
-    accelerate launch stages/score.py --checkpoint RUN --data CORPUS --split val
+    accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME --data CORPUS… --split val [--output FILE.json]
 
 The table goes to standard output, everything else to standard error.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from accelerate import Accelerator
 from transformers import PreTrainedConfig
@@ -18,16 +18,16 @@ from model.config import LeccrConfig
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from pipeline.corpus import manifest_hash, read_json, write_json
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.baselines import load_baseline
-from stages.embedding import embed_split
+from stages.embedding import Embedded, embed_split
 from stages.loading import EvaluationData
 from stages.processes import on_main, run_program
 from stages.runs import RECORD
 from stages.score_report import figures, table, write_queries
 from stages.validation import label
 
-CONFIG = "config.json"
+CONFIG, BEST = "config.json", "best"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,35 +35,52 @@ def main(argv: Sequence[str]) -> int:
     check(options)
     checkpoint = locate(options.checkpoint)
     accelerator = Accelerator(mixed_precision="no")
-    data = EvaluationData(options.data, options.split, languages=options.languages)
+    views = checkpoint.slot_views() if options.slot_views is None else options.slot_views
+    data = EvaluationData(options.data, options.split, options.languages, views)
     model, processor, own_weight = load(checkpoint)
     model.to(accelerator.device)
-    global_weight = own_weight if options.global_weight is None else options.global_weight
+    weight = own_weight if options.global_weight is None else options.global_weight
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
+    on_main(lambda: report(options, checkpoint, data, embedded, weight, list(views)))
+    accelerator.end_training()
+    return 0
 
-    def report() -> None:
-        result, found = figures(embedded, global_weight, options.seed)
-        notes = [*data.notes, *checkpoint.notes()]
-        told = {
-            "checkpoint": checkpoint.told(),
-            "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
-            "split": options.split,
-            "items": len(embedded.item_ids),
-            "settings": {"global_weight": global_weight, "batch_size": options.batch_size, "seed": options.seed},
-            "notes": notes,
-            **result,
-        }
+
+def report(
+    options: argparse.Namespace,
+    checkpoint: "Checkpoint",
+    data: EvaluationData,
+    embedded: Embedded,
+    weight: float,
+    views: list[str],
+) -> None:
+    """Ranks everything, writes the files that were asked for, prints the table."""
+    try:
+        result, found = figures(embedded, weight, options.seed)
+    except ValueError as error:
+        raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
+    notes = [*data.notes, *checkpoint.notes()]
+    told = {
+        "checkpoint": checkpoint.told(),
+        "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
+        "split": options.split,
+        "items": len(embedded.item_ids),
+        "settings": {"global_weight": weight, "slot_views": views, "batch_size": options.batch_size},
+        "notes": notes,
+        **result,
+    }
+    try:
         if options.output:
             write_json(options.output, told)
         if options.per_query:
-            write_queries(options.per_query, found, data.item_names, data.caption_ids)
-        where = f"{checkpoint.name} on {options.split} of {', '.join(str(path) for path in options.data)}"
-        kind = f"global weight {global_weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
-        print(f"{where}: {len(embedded.item_ids):,} items, {kind}\n\n{table(result, notes)}")
-
-    on_main(report)
-    accelerator.end_training()
-    return 0
+            names = dict(zip(embedded.item_ids.tolist(), data.item_names, strict=True))
+            write_queries(options.per_query, found, names, data.caption_ids)
+    except OSError as error:
+        raise EnvironmentTrouble(f"{error.filename}: cannot be written: {error.strerror}") from error
+    corpora = ", ".join(str(path) for path in options.data)
+    score = f"global weight {weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
+    print(f"{checkpoint.name} on {options.split} of {corpora}: {len(embedded.item_ids):,} items, {score}\n")
+    print(table(result, notes), flush=True)
 
 
 class Checkpoint(NamedTuple):
@@ -75,26 +92,29 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any] | None
 
     def told(self) -> dict[str, Any]:
-        """For the JSON: what it is, and how it was selected."""
-        record = self.record or {}
-        settings = record.get("settings", {})
-        selection = {"split": settings["select_on"], "best": record.get("best")} if "select_on" in settings else None
+        """For the JSON: what it is, and how it was selected: by which split, at which step, with which SumR."""
+        best = (self.record or {}).get("best")
+        selection = {name: best[name] for name in ("split", "step", "sum_r", "global_weight")} if best else None
         return {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
 
     def notes(self) -> list[str]:
-        selection = self.told()["selection"]
-        loud = label(selection["split"]) if selection else None
+        best = (self.record or {}).get("best")
+        loud = label(best["split"]) if best else None
         return [loud] if loud else []
+
+    def slot_views(self) -> tuple[str, ...]:
+        """That the run had its slots read; none: every view."""
+        return tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
 
 
 def locate(name: str) -> Checkpoint:
     """A run's best weights, a model's folder, or a name on the Hub. Raises UsageError where there is none."""
     path = Path(name)
     folder, run = path, path.parent
-    if (path / "best" / CONFIG).is_file():
-        folder, run = path / "best", path
+    if (path / BEST / CONFIG).is_file():
+        folder, run = path / BEST, path
     if (folder / CONFIG).is_file():
-        record = read_json(run / RECORD) if folder.name == "best" else None
+        record = read_json(run / RECORD) if folder.name == BEST else None
         config = read_json(folder / CONFIG)
         return Checkpoint(name, str(folder), str(config.get("model_type")), record)
     if (path / "checkpoints").is_dir() or (path / "settings.json").is_file():
@@ -138,18 +158,26 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
 
 
+class Parser(argparse.ArgumentParser):
+    """A mistake on the command line is one like others: told once, however many processes there are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows what there is")
+
+
 def tags(text: str) -> tuple[str, ...]:
     return tuple(tag.strip() for tag in text.split(",") if tag.strip())
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    made = Parser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = made.add_argument
     add("--checkpoint", required=True, help="a run's folder (its best weights), a model's folder, or a name on the Hub")
     add("--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated")
     add("--split", default="val", help="that is scored (val)")
     add("--languages", default=(), type=tags, help="BCP 47 tags, with commas between them (all that the split has)")
     add("--global-weight", type=float, help="share of the global similarity in the score (what the model says)")
+    add("--slot-views", type=tags, help="descriptions that the slots read (as the run had it, or all)")
     add("--batch-size", type=int, default=64, help="items, or texts, encoded at once on each process (64)")
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
     add("--output", type=Path, help="JSON file for all figures")

@@ -60,6 +60,7 @@ class Settings:
     select_on: str = option("val", "split", "that chooses the best weights; anything but val is labelled loudly")
     extra_views: tuple[str, ...] = option((), "views", "descriptions that are source captions too; all: every view")
     slot_views: tuple[str, ...] = option(("all",), "views", "descriptions that the slots read; all: every view")
+    cache_states: bool = option(True, "yes or no", "keep what a frozen description encoder says with the corpus")
     pair_weighting: bool = option(True, "yes or no", "weigh a pair by its translation's quality")
     horizontal_flip: float = option(0.0, "probability", "that a training picture is mirrored", least=0, most=1)
 

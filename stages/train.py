@@ -40,16 +40,18 @@ def main(argv: Sequence[str]) -> int:
             model, processor = building.restore(checkpoint, settings)
         else:
             model, processor = building.create(settings, data, accelerator)
-        samples = building.Samples(data, processor, settings, accelerator)
+        building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
+        batches = building.StepBatches(data, processor, settings, accelerator)
         record = runs.record(settings, corpora, **circumstances(settings, accelerator), languages=list(data.languages))
 
         def validate(step: int) -> dict[str, Any]:
             embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
             return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
 
-        plan = Plan(len(samples), samples.steps_per_epoch, samples.item_ids)
+        steps = settings.steps or settings.epochs * batches.steps_per_epoch
+        plan = Plan(steps, batches.steps_per_epoch, lambda step: batches.item_ids(step - 1))
         keeper = runs.Keeper(run, model, processor, record)
-        trainer = Trainer(settings, accelerator, model, samples, plan, validate, keeper)
+        trainer = Trainer(settings, accelerator, model, batches, plan, validate, keeper)
         if checkpoint:
             trainer.resume(checkpoint)
         say(opening(settings, accelerator, model, data, plan))
@@ -108,7 +110,8 @@ def opening(settings: Settings, accelerator: Accelerator, model: torch.nn.Module
         f"{trained:,} weights to train · {plan.steps:,} steps of {settings.batch_size:,} samples{parts} on "
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
-    return "\n".join([*lines, *filter(None, [label(settings.select_on)])])
+    notes = [f"note: {note}" for note in data.notes] + [label(settings.select_on) or ""]
+    return "\n".join([*lines, *filter(None, notes)])
 
 
 def closing(run: Path, settings: Settings, trainer: Trainer) -> str:

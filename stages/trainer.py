@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import operator
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +17,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from model.batch import Batch, Media, Texts
 from model.cached_step import cached_step
 from model.gather import mean_over_ranks
+from model.modeling import LeccrModel
 from model.objective import Losses, objective
 from pipeline.corpus import write_json
 from pipeline.errors import Interrupted, PipelineError
@@ -68,7 +69,7 @@ class Trainer:
         self,
         settings: Settings,
         accelerator: Accelerator,
-        model: nn.Module,
+        model: LeccrModel,
         samples: Dataset,
         plan: Plan,
         validate: Callable[[int], dict[str, Any]],
@@ -281,7 +282,7 @@ def split(batch: Batch, size: int) -> list[Batch]:
     count = len(batch.item_ids)
     if not 0 < size < count:
         return [batch]
-    return [map_tensors(batch, lambda x, at=start: x[at : at + size]) for start in range(0, count, size)]
+    return [map_tensors(batch, operator.itemgetter(slice(at, at + size))) for at in range(0, count, size)]
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
