@@ -22,10 +22,15 @@ from pipeline.progress import PLAIN_S, REDRAW_S, duration
 
 
 class EvaluationView(Protocol):
-    """A split to be scored. `texts`: by language the texts, and of which item each is."""
+    """A split to be scored, in the same order on every rank."""
 
-    item_ids: Any  # [N] int64, distinct, the same order on every rank
-    texts: Mapping[str, tuple[Sequence[str], Any]]
+    @property
+    def item_ids(self) -> Any:
+        """[N] int64, distinct."""
+
+    @property
+    def texts(self) -> Mapping[str, tuple[Sequence[str], Any]]:
+        """By language the texts, and [M] int64 the item of each."""
 
     def items(self, rows: Sequence[int]) -> tuple[Sequence[Sequence[Any]], Sequence[Sequence[str]]]:
         """Frames and descriptions of these items."""

@@ -56,9 +56,9 @@ class TrainingData:
         states: States | None = None,
     ):
         self.shards = Shards(corpora)
-        self.index = build_index(self.shards, split, languages, source_language, extra_views)
-        self.source_language = source_language
         self.slot_views = tuple(slot_views) or (ALL,)
+        self.index = build_index(self.shards, split, languages, source_language, extra_views, self.slot_views)
+        self.source_language = source_language
         self.by_quality = pair_weighting
         self.states = states
 
@@ -107,7 +107,7 @@ class TrainingData:
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
             ids.append(content_id(row["sha256"]))
-            weights.append(weight(pair, self.by_quality, self.index.unmeasured))
+            weights.append(weight(pair, self.by_quality, self.index.unmeasured[self.shards.corpus_of[number]]))
             places.append((number, place))
         return Batch(
             processor.media(media),

@@ -4,6 +4,7 @@ N items · M texts · J languages
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,8 @@ def item_ranks(text_ranks: Mapping[str, tuple[Array, Array]], item_ids: Array) -
     return np.stack(columns, axis=1)
 
 
-def chance_recalls(items_M: Array) -> dict[str, dict[str, float]]:
-    """Recall in percent that a random order has: both ways, given the item of each text.
+def chance_recalls(items_M: Array) -> dict[str, Any]:
+    """Recalls in percent that a random order has, both ways, and their sum, given the item of each text.
 
     An item is found among the first k of N with k/N; one of m texts among the first k of M texts with
     1 − C(M−m, k) / C(M, k).
@@ -61,7 +62,7 @@ def chance_recalls(items_M: Array) -> dict[str, dict[str, float]]:
     texts_of_N = np.unique(items_M, return_counts=True)[1]
     there = {f"r{k}": 100 * min(1.0, k / len(texts_of_N)) for k in AT}
     back = {f"r{k}": 100 * float(np.mean([1 - _none_of(count, len(items_M), k) for count in texts_of_N])) for k in AT}
-    return {"text_to_media": there, "media_to_text": back}
+    return {"text_to_media": there, "media_to_text": back, "sum_r": sum([*there.values(), *back.values()])}
 
 
 def _none_of(own: int, total: int, drawn: int) -> float:

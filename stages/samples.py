@@ -4,8 +4,10 @@ A sample is an item and one English text of it. Its text in another language is 
 languages that this English text was translated into.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pipeline.corpus import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
 
 ALL = "all"
-HUMAN, MACHINE = "human", "mt"
+HUMAN, MACHINE = "human", "mt"  # origins of texts
 
 
 class Shards:
@@ -26,6 +28,7 @@ class Shards:
     def __init__(self, corpora: Sequence[Path]):
         self.tables = [Table(Path(corpus), "training") for corpus in corpora]
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
+        self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:
@@ -70,7 +73,7 @@ class Index:
     rows: np.ndarray  # [S] int32
     texts: np.ndarray  # [S] int16
     languages: tuple[str, ...]  # that are trained besides the source language
-    unmeasured: frozenset[str]  # of them, those without a single pair whose quality was measured
+    unmeasured: tuple[frozenset[str], ...]  # by corpus, those of whose translations nobody measured the quality
     notes: tuple[str, ...]  # what the user should know
 
     def __len__(self) -> int:
@@ -78,128 +81,144 @@ class Index:
 
 
 def build_index(
-    shards: Shards, split: str, languages: Sequence[str], source_language: str, extra_views: Sequence[str]
+    shards: Shards,
+    split: str,
+    languages: Sequence[str],
+    source_language: str,
+    extra_views: Sequence[str],
+    slot_views: Sequence[str] = (ALL,),
 ) -> Index:
-    """Samples of a split. `languages`: none given, all that the split has. Raises UsageError as the messages say."""
-    parts, found, measured, without, splits = [], set(), set(), 0, dict[str, int]()
-    views: set[str] = set()
+    """Samples of a split. `languages`: none given, all that the split has. Raises UsageError as the messages say.
+
+    Of captions their language, origin and quality are read, the texts themselves are not.
+    """
+    survey = _Survey(shards, split)
+    parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16))]
+    without = 0
     for number in range(len(shards)):
-        shard = shards.shard(number).select(["split", "captions", "descriptions"]).combine_chunks()
-        for name, count in _counts(shard.column("split")).items():
-            splits[name] = splits.get(name, 0) + count
-        rows = np.flatnonzero(pc.equal(shard.column("split"), split).to_numpy())
-        if not len(rows):
-            continue
-        shard = shard.take(rows)
-        captions = _Lists(shard.column("captions"))
-        codes = captions.strings("language")
-        found |= set(codes.dictionary.to_pylist())
-        measured |= _measured(captions, codes)
-        taken = [captions.where(_is(codes, [source_language]))]
-        described = _Lists(shard.column("descriptions"))
-        if extra_views and len(described.values):
-            kinds = described.strings("view")
-            views |= set(kinds.dictionary.to_pylist())
-            wanted = kinds.dictionary.to_pylist() if ALL in extra_views else extra_views
-            owners, places = described.where(_is(kinds, wanted))
-            taken.append((owners, -1 - places))
-        owners, places = (np.concatenate(part) for part in zip(*taken, strict=True))
-        order = np.argsort(owners, kind="stable")
-        owners, places = owners[order], places[order]
-        without += len(rows) - len(np.unique(owners))
-        shard_of = np.full(len(owners), number, np.int32)
-        parts.append((shard_of, rows[owners].astype(np.int32), places.astype(np.int16)))
-    _check(shards, split, splits, source_language, extra_views, views, sum(len(rows) for _, rows, _ in parts))
-    chosen = _languages(shards, languages, found - {source_language}, split)
-    notes = [f"{without:,} items of {split} have no text in {source_language} and are left out"] if without else []
-    unmeasured = frozenset(set(chosen) - measured)
-    if unmeasured:
-        notes.append(f"the quality of {', '.join(sorted(unmeasured))} was not measured: every pair weighs 1")
+        start = 0
+        for batch in shards.shard(number).select(["split", "captions", "descriptions"]).to_batches():
+            wanted = pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False)
+            captions, described = (_Lists(batch.column(name), wanted) for name in ("captions", "descriptions"))
+            survey.add(number, batch.column("split"), captions, described)
+            own = captions.where("language", [source_language]) & ~captions.where("origin", [MACHINE])
+            extra = described.where("view", None if ALL in extra_views else extra_views)
+            owners = np.concatenate([captions.owners[own], described.owners[extra]])
+            texts = np.concatenate([captions.places[own], -1 - described.places[extra]])
+            order = np.argsort(owners, kind="stable")
+            shard_of = np.full(len(owners), number, np.int32)
+            parts.append((shard_of, (start + owners[order]).astype(np.int32), texts[order].astype(np.int16)))
+            without += np.count_nonzero(wanted) - len(np.unique(owners))
+            start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Index(shard_of, row_of, text_of, chosen, unmeasured, tuple(notes))
+    survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))
+    chosen = survey.choose(languages, source_language)
+    notes = [f"{without:,} items of {split} have no text in {source_language} and are left out"] if without else []
+    unmeasured = []
+    for table, translated, measured in zip(shards.tables, survey.translated, survey.measured, strict=True):
+        unmeasured.append(frozenset((translated - measured) & set(chosen)))
+        if unmeasured[-1]:
+            told = ", ".join(sorted(unmeasured[-1]))
+            notes.append(f"{table.corpus.name}: the quality of {told} was not measured: every pair weighs 1")
+    return Index(shard_of, row_of, text_of, chosen, tuple(unmeasured), tuple(notes))
 
 
 class _Lists:
-    """A column of lists of structs: all elements in one array, with the row and the place in it of each."""
+    """The elements of a column of lists of structs that are in `wanted` rows: row and place in it of each."""
 
-    def __init__(self, column: pa.ChunkedArray):
-        array = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-        self.offsets = array.offsets.to_numpy()
-        self.values = array.values[self.offsets[0] : self.offsets[-1]]
-        self.offsets = self.offsets - self.offsets[0]
+    def __init__(self, lists: pa.ListArray, wanted: np.ndarray):
+        offsets = lists.offsets.to_numpy()
+        owners = np.repeat(np.arange(len(lists), dtype=np.int32), np.diff(offsets))
+        self._kept = wanted[owners]
+        self._elements = lists.values[offsets[0] : offsets[-1]]
+        self.owners = owners[self._kept]
+        self.places = (np.arange(len(owners)) + offsets[0] - offsets[owners])[self._kept]
 
-    def strings(self, name: str) -> pa.DictionaryArray:
-        return self.values.field(name).dictionary_encode()
+    def where(self, name: str, values: Sequence[str] | None) -> np.ndarray:
+        """Of which elements a field has one of the values; None: any."""
+        if values is None:
+            return np.ones(len(self.owners), bool)
+        allowed = pc.is_in(self._elements.field(name), value_set=pa.array(values, pa.string()))
+        return allowed.to_numpy(zero_copy_only=False)[self._kept]
 
-    def where(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Row and place in it of the elements at which `mask` is True."""
-        elements = np.flatnonzero(mask)
-        owners = np.searchsorted(self.offsets, elements, side="right") - 1
-        return owners, elements - self.offsets[owners]
+    def numbers(self, name: str) -> np.ndarray:
+        return self._elements.field(name).to_numpy(zero_copy_only=False)[self._kept]
 
-
-def _is(codes: pa.DictionaryArray, wanted: Sequence[str]) -> np.ndarray:
-    allowed = np.array([value in wanted for value in codes.dictionary.to_pylist()], bool)
-    return allowed[codes.indices.to_numpy()] if len(allowed) else np.zeros(len(codes), bool)
-
-
-def _measured(captions: _Lists, codes: pa.DictionaryArray) -> set[str]:
-    """Languages in which some translation has a quality."""
-    machine = pc.equal(captions.values.field("origin"), MACHINE).to_numpy(zero_copy_only=False)
-    quality = captions.values.field("quality").to_numpy(zero_copy_only=False)
-    used = np.unique(codes.indices.to_numpy()[~machine | (quality > 0)])
-    return {codes.dictionary[int(code)].as_py() for code in used}
+    def names(self, name: str, among: np.ndarray | None = None) -> set[str]:
+        """The values of a field, of those elements alone."""
+        coded = self._elements.field(name).dictionary_encode()
+        codes = coded.indices.to_numpy()[self._kept]
+        used = np.unique(codes if among is None else codes[among])
+        return {coded.dictionary[int(code)].as_py() for code in used}
 
 
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {str(row["values"]): row["counts"] for row in pc.value_counts(column).to_pylist()}
+class _Survey:
+    """What a split has, and whether that is what was asked for."""
+
+    def __init__(self, shards: Shards, split: str):
+        self.shards, self.split = shards, split
+        self.splits = collections.Counter[str]()
+        self.languages, self.views = set[str](), set[str]()
+        self.translated = [set[str]() for _ in shards.tables]  # languages, by corpus
+        self.measured = [set[str]() for _ in shards.tables]
+
+    def add(self, number: int, splits: pa.StringArray, captions: _Lists, described: _Lists) -> None:
+        corpus = self.shards.corpus_of[number]
+        self.splits.update({row["values"]: row["counts"] for row in pc.value_counts(splits).to_pylist()})
+        self.languages |= captions.names("language")
+        self.views |= described.names("view")
+        machine = captions.where("origin", [MACHINE])
+        self.translated[corpus] |= captions.names("language", machine)
+        self.measured[corpus] |= captions.names("language", machine & (captions.numbers("quality") > 0))
+
+    def check(self, source_language: str, asked_views: Mapping[str, Sequence[str]], samples: int) -> None:
+        if not self.splits[self.split]:
+            raise no_such_split(self.shards, self.split, self.splits)
+        for option, asked in asked_views.items():
+            unknown = sorted(set(asked) - {ALL} - self.views)
+            if unknown:
+                has = ", ".join(sorted(self.views)) or "no descriptions: run --stage captions, then --stage pack"
+                raise UsageError(f"{option}: got {', '.join(unknown)}, {named(self.shards)} has {has}")
+        if not samples:
+            raise UsageError(
+                f"{named(self.shards)}: got no text in {source_language!r} in split {self.split!r}, wanted captions: "
+                "let descriptions serve (extra_views=all), name another source_language, or add captions with "
+                "--stage ingest"
+            )
+
+    def choose(self, wanted: Sequence[str], source_language: str) -> tuple[str, ...]:
+        """The languages to be trained."""
+        found = self.languages - {source_language}
+        has = ", ".join(sorted(found)) or "none"
+        if source_language in wanted:
+            raise UsageError(
+                f"languages: got {source_language}, the source language, which is trained anyway: name the languages "
+                f"that it was translated into (there are {has})"
+            )
+        missing = sorted(set(wanted) - found)
+        if missing:
+            raise UsageError(
+                f"languages: got {', '.join(missing)}, split {self.split!r} of {named(self.shards)} has {has}: run "
+                "--stage translate --languages with them, then --stage pack"
+            )
+        if not found:
+            raise UsageError(
+                f"{named(self.shards)}: got texts in one language alone, wanted translations too: run "
+                "--stage translate, then --stage pack"
+            )
+        return tuple(wanted) or tuple(sorted(found))
 
 
 def named(shards: Shards) -> str:
     return ", ".join(str(table.corpus) for table in shards.tables)
 
 
-def no_such_split(shards: Shards, split: str, splits: dict[str, int]) -> UsageError:
-    has = ", ".join(f"{name} ({count:,})" for name, count in sorted(splits.items())) or "none: the table is empty"
-    return UsageError(f"{named(shards)}: got no item in split {split!r}, wanted some; there are (items): {has}")
-
-
-def _check(
-    shards: Shards,
-    split: str,
-    splits: dict[str, int],
-    source_language: str,
-    extra_views: Sequence[str],
-    views: set[str],
-    samples: int,
-) -> None:
-    if not splits.get(split):
-        raise no_such_split(shards, split, splits)
-    unknown = sorted(set(extra_views) - {ALL} - views)
-    if unknown:
-        has = ", ".join(sorted(views)) or "no descriptions"
-        raise UsageError(f"extra_views: got {', '.join(unknown)}, {named(shards)} has {has}")
-    if not samples:
-        raise UsageError(
-            f"{named(shards)}: got no text in {source_language!r} in split {split!r}, wanted captions: let "
-            "descriptions serve (extra_views=all), name another source_language, or add captions with --stage ingest"
-        )
-
-
-def _languages(shards: Shards, wanted: Sequence[str], found: set[str], split: str) -> tuple[str, ...]:
-    has = ", ".join(sorted(found)) or "none"
-    missing = sorted(set(wanted) - found)
-    if missing:
-        raise UsageError(
-            f"languages: got {', '.join(missing)}, split {split!r} of {named(shards)} has {has}: run --stage translate "
-            "--languages with them, then --stage pack"
-        )
-    if not found:
-        raise UsageError(
-            f"{named(shards)}: got texts in one language alone, wanted translations too: run --stage translate, then "
-            "--stage pack"
-        )
-    return tuple(wanted) or tuple(sorted(found))
+def no_such_split(shards: Shards, split: str, splits: Mapping[str, int]) -> UsageError:
+    has = ", ".join(f"{name} ({count:,})" for name, count in sorted(splits.items()) if count)
+    return UsageError(
+        f"{named(shards)}: got no item in split {split!r}, wanted some; there are (items): "
+        f"{has or 'none, the table is empty'}"
+    )
 
 
 def sources(row: dict[str, Any], text: int) -> tuple[str, str]:
@@ -232,7 +251,7 @@ def target(
     return texts[int(random.integers(len(texts)))]
 
 
-def weight(caption: dict[str, Any] | None, by_quality: bool, unmeasured: frozenset[str]) -> float:
+def weight(caption: dict[str, Any] | None, by_quality: bool, unmeasured: Collection[str]) -> float:
     """Of a pair in the losses, in [0, 1]; 0 where there is no pair."""
     if caption is None:
         return 0.0
@@ -242,13 +261,11 @@ def weight(caption: dict[str, Any] | None, by_quality: bool, unmeasured: frozens
 
 
 def rows_of(shards: Shards, split: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """(shard, row, row without its media) of a split, in order."""
+    """(shard, row, row without its media) of a split, in order; rows of other splits are not made into objects."""
     for number in range(len(shards)):
-        shard = shards.shard(number)
-        light = shard.select(["item_id", "split", "sha256", "captions"])
         start = 0
-        for batch in light.to_batches():
-            for place, row in enumerate(batch.to_pylist()):
-                if row["split"] == split:
-                    yield number, start + place, row
+        for batch in shards.shard(number).select(["item_id", "split", "sha256", "captions"]).to_batches():
+            wanted = pc.equal(batch.column("split"), split)
+            rows = np.flatnonzero(wanted.to_numpy(zero_copy_only=False))
+            yield from zip(itertools.repeat(number), (start + rows).tolist(), batch.filter(wanted).to_pylist())
             start += len(batch)

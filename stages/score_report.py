@@ -4,7 +4,6 @@ N items · M texts · J languages
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from stages.embedding import Embedded
 from stages.intervals import RESAMPLES, count_hits, intervals, resample
 from stages.metrics import chance_recalls, item_ranks, mean_rank_variance, median_rank
 from stages.ranking import Ranked, ranked
-from stages.validation import AT, mean_sum, recalls_both
+from stages.validation import AT, recalls_both
 
 WAYS = ("text_to_media", "media_to_text")
 SHOWN_WAYS = {"text_to_media": "text → media", "media_to_text": "media → text"}
@@ -56,8 +55,10 @@ def rank_languages(embedded: Embedded, global_weight: float) -> dict[str, Langua
     return found
 
 
-def evenness(embedded: Embedded, found: Mapping[str, LanguageRanks], global_weight: float) -> dict[str, Any] | None:
-    """Mean rank variance over languages, among the items that have a text in all of them; None for one language.
+def rank_variance(
+    embedded: Embedded, found: Mapping[str, LanguageRanks], global_weight: float
+) -> dict[str, Any] | None:
+    """Over languages, among the items that have a text in all of them; None for one language, or no such item.
 
     Where languages have other items, ranks are taken again in the gallery that they share.
     """
@@ -69,7 +70,7 @@ def evenness(embedded: Embedded, found: Mapping[str, LanguageRanks], global_weig
     if any(len(ranks.media_items) != len(shared) for ranks in found.values()):
         found = rank_languages(_only(embedded, shared), global_weight)
     by_language = {name: (ranks.ranked.text_to_media.numpy(), ranks.text_items) for name, ranks in found.items()}
-    return {"mean_rank_variance": mean_rank_variance(item_ranks(by_language, shared)), "items": len(shared)}
+    return {"value": mean_rank_variance(item_ranks(by_language, shared)), "items": len(shared)}
 
 
 def _only(embedded: Embedded, item_ids: np.ndarray) -> Embedded:
@@ -94,32 +95,32 @@ def figures(embedded: Embedded, global_weight: float, seed: int = 0) -> tuple[di
         languages[name] = {
             **ranks.recalls(),
             "median_rank": {way: median_rank(side) for way, side in zip(WAYS, (there, back), strict=True)},
-            "chance": with_sum(chance_recalls(ranks.text_items)),
+            "chance": chance_recalls(ranks.text_items),
             "items": len(ranks.media_items),
             "texts": len(ranks.text_items),
         }
     samples = resample(hits, RESAMPLES, seed)
     for name, row in languages.items():
         row["intervals"] = intervals(samples[name])
-    rows = list(languages.values())
-    mean = {way: {f"r{k}": float(np.mean([row[way][f"r{k}"] for row in rows])) for k in AT} for way in WAYS}
+    mean = {**mean_of(list(languages.values())), "intervals": intervals(samples["mean"])}
     return {
         "languages": languages,
-        "mean": {**mean, "sum_r": mean_sum(languages), "intervals": intervals(samples["mean"])},
-        "chance": {"sum_r": float(np.mean([row["chance"]["sum_r"] for row in rows]))},
-        "evenness": evenness(embedded, found, global_weight),
+        "mean": {**mean, "chance": mean_of([row["chance"] for row in languages.values()])},
+        "mean_rank_variance": rank_variance(embedded, found, global_weight),
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": 0.95, "unit": "items with all their texts"},
     }, found
 
 
-def with_sum(both: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    return {**both, "sum_r": math.fsum(value for way in both.values() for value in way.values())}
+def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Recalls and SumR, each language counting alike."""
+    both = {way: {f"r{k}": float(np.mean([row[way][f"r{k}"] for row in rows])) for k in AT} for way in WAYS}
+    return {**both, "sum_r": float(np.mean([row["sum_r"] for row in rows]))}
 
 
 def table(result: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
-    """The figures as they stand on the screen; chance is that of the language with the fewest items."""
+    """The figures as they stand on the screen; chance is the mean over languages."""
     languages = result["languages"]
-    width = max(len("language"), *(len(name) for name in languages))
+    width = max(len(name) for name in ("language", *languages))
     heads = "".join(f"{f'R@{k}':>7}" for k in AT) + f"{'MedR':>7}"
     side = f"{{:<{len(heads)}}}"
     lines = [
@@ -128,10 +129,10 @@ def table(result: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     ]
     for name, row in [*languages.items(), *([("mean", result["mean"])] if len(languages) > 1 else [])]:
         lines.append(_row(name, row, width))
-    least = min((row for row in languages.values()), key=lambda row: row["items"])
-    lines.append(_row("chance", least["chance"], width))
-    if result["evenness"]:
-        told = f"{result['evenness']['mean_rank_variance']:,.1f} over {result['evenness']['items']:,} items"
+    lines.append(_row("chance", result["mean"]["chance"], width))
+    variance = result["mean_rank_variance"]
+    if variance:
+        told = f"{variance['value']:,.1f} over {variance['items']:,} items"
         lines.append(f"mean rank variance over languages: {told} (0: every language finds an item at the same rank)")
     return "\n".join([*lines, *notes])
 

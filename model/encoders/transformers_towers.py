@@ -140,7 +140,7 @@ def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTra
         if not keep_pooler and isinstance(getattr(owner, "pooler", None), nn.Module):
             owner.pooler = None
         if not keep_pooler and isinstance(getattr(owner, "head", None), nn.Module):
-            owner.head = None
+            owner.head = nn.Identity()  # which is called all the same
     for name, parameter in tower.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)

@@ -16,7 +16,8 @@ def run(world, function, *arguments, timeout=120):
     `function` is a module's; it returns tensors in dicts and lists. The processes end with this call, whatever happens.
     """
     with tempfile.TemporaryDirectory() as folder:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # which imports torch once for all the ranks
+        context.set_forkserver_preload([function.__module__])
         processes = [
             context.Process(target=_work, args=(folder, rank, world, function, arguments), daemon=True)
             for rank in range(world)

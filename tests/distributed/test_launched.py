@@ -25,6 +25,5 @@ def test_accelerate_launch_on_two_processes_gives_the_gradients_of_one():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, errors
-    ranks = sorted(line.split() for line in out.splitlines())
-    assert [rank[:2] for rank in ranks] == [["0", "2"], ["1", "2"]]
-    assert all(float(distance) < 1e-9 for _, _, distance in ranks)
+    distances = [float(word) for word in out.split()]
+    assert len(distances) == 2 and max(distances) < 1e-9

@@ -1,0 +1,1 @@
+"""Synthetic scenes: pictures and clips drawn by a program, with captions in six languages that small grammars write."""
