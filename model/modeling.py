@@ -135,7 +135,8 @@ class LeccrModel(PreTrainedModel):
             return Features(media_BE, slots_BKE, none_BE, none_BE, no_cosines, source_BE, target_BE)
         slot_mean_BE = self._mean(self.slot_caption_head(slots_BKD), None)
         token_mean_BE = self._mean(self.token_vision_head(tokens_BND), mask_BN)
-        cosines_BKK = slot_cosines(_full(slots_BKD))
+        with torch.autocast(slots_BKD.device.type, enabled=False):
+            cosines_BKK = slot_cosines(_full(slots_BKD))
         return Features(media_BE, slots_BKE, slot_mean_BE, token_mean_BE, cosines_BKK, source_BE, target_BE)
 
     def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:

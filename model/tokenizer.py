@@ -10,7 +10,7 @@ SMALLEST = 300  # tokens: 256 bytes, the four above, some letters
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
     """A sentencepiece model of at most `vocabulary` tokens (SMALLEST or more), the same for the same texts.
 
-    Raises ValueError where there is no text.
+    Raises ValueError where there is no text, and where their characters do not fit.
     """
     import sentencepiece
 
@@ -19,7 +19,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
         raise ValueError("tokenizer: got no text, wanted texts to learn it from")
     characters = len(set("".join(lines)))
     size = max(vocabulary, SMALLEST)
-    for coverage in (0.9995, 0.98, 0.9):  # the rarer characters become bytes where they do not fit
+    for coverage in (0.9995, 0.98):  # the rarer characters become bytes where they do not fit
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -42,4 +42,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
         except RuntimeError:
             continue
         return model.getvalue()
-    raise ValueError(f"vocabulary: got {size} tokens for {characters:,} characters, wanted more: at least 300 and they")
+    raise ValueError(
+        f"vocabulary: got {size:,} tokens for texts of {characters:,} characters, wanted more: {characters + SMALLEST:,} "
+        "are enough"
+    )

@@ -97,7 +97,7 @@ def _embed(
         )
 
     share = _Share(accelerator, batch_size)
-    item_ids = torch.as_tensor(np.asarray(data.item_ids, np.int64))
+    item_ids = torch.from_numpy(np.array(data.item_ids, np.int64))
     media_NE, slots_NKE = share.encode("items", item_ids, range(len(item_ids)), load_media, encode_media)
     texts = {}
     for language, (strings, items) in data.texts.items():
@@ -111,7 +111,7 @@ def _embed(
         by_length = np.argsort([len(text) for text in strings], kind="stable").tolist()  # less padding
         numbers = torch.arange(len(strings))
         (text_ME,) = share.encode(f"texts in {language}", numbers, by_length, load_texts, encode_texts)
-        texts[language] = text_ME, torch.as_tensor(np.asarray(items, np.int64))
+        texts[language] = text_ME, torch.from_numpy(np.array(items, np.int64))
     return Embedded(item_ids, media_NE, slots_NKE, texts)
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from model.batch import Batch, Texts
 from model.processing import LeccrProcessor
 from pipeline.errors import MediaError, UsageError
 from pipeline.media import frames as sampled_frames
 from pipeline.media import open_media
+from pipeline.opening import typed_failures
 from stages.samples import (
     ALL,
     HUMAN,
@@ -35,6 +36,8 @@ from stages.states import States
 
 REFERENCE_FRAMES = 8  # of a video that the table only refers to
 REFERENCE_PIXELS = 512 * 512  # of a picture likewise
+DRAFT = 8  # the most that a decoder of JPEG divides a picture's sides by
+MARGIN = 2  # times the size wanted that a picture has after that at least: what is left to resize hides the difference
 
 
 class TrainingData:
@@ -96,13 +99,14 @@ class TrainingData:
         """What is drawn for a sample (language, text) depends on (seed, epoch, sample) alone, and so does whether it is
         mirrored, with probability `augment`."""
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
+        size = processor.policy.image_size
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
             row = self.shards.row(number, place)
             random = np.random.default_rng([seed, epoch, sample])
             source_id, text = sources(row, int(self.index.texts[sample]))
             pair = target(row, source_id, self.languages, random)
-            media.append(mirrored(item_frames(self.shards, number, row), random.random() < augment))
+            media.append(mirrored(item_frames(self.shards, number, row, size), random.random() < augment))
             source.append(text)
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
@@ -198,21 +202,28 @@ def content_id(sha256: str) -> int:
     return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
 
 
-def item_frames(shards: Shards, number: int, row: dict[str, Any]) -> list[Image.Image]:
-    """The pictures of an item, decoded. Raises EnvironmentTrouble naming the shard where they cannot be."""
+def item_frames(shards: Shards, number: int, row: dict[str, Any], size: int | None = None) -> list[Image.Image]:
+    """The pictures of an item, decoded. `size`: pixels a side that are wanted of them; much larger ones are decoded at
+    a half, a quarter or an eighth. Raises EnvironmentTrouble naming the shard where they cannot be."""
     try:
         if row["media"] is None:
             with open_media(row["uri"]) as stream:
                 shown = sampled_frames(stream, row["media_type"], max_pixels=REFERENCE_PIXELS, count=REFERENCE_FRAMES)
             return [frame.image for frame in shown]
-        picture = Image.open(io.BytesIO(row["media"]))
-        picture.load()
-    except (MediaError, UnidentifiedImageError, OSError) as error:
+        with typed_failures("its picture"):
+            return _column(row["media"], row["num_frames"], size)
+    except MediaError as error:
         raise shards.damaged(number, row["item_id"], error) from error
-    count = row["num_frames"]
+
+
+def _column(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:
+    picture = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
+    if size and (count == 1 or picture.height % (count * DRAFT) == 0):  # frames end on whole rows of the smaller column
+        picture.draft("RGB", (size * MARGIN, size * MARGIN * count))
+    picture.load()
+    width, height = picture.width, picture.height // count
     if count == 1:
         return [picture]
-    width, height = picture.width, picture.height // count
     return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]
 
 

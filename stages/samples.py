@@ -108,7 +108,7 @@ def build_index(
             order = np.argsort(owners, kind="stable")
             shard_of = np.full(len(owners), number, np.int32)
             parts.append((shard_of, (start + owners[order]).astype(np.int32), texts[order].astype(np.int16)))
-            without += np.count_nonzero(wanted) - len(np.unique(owners))
+            without += int(np.count_nonzero(wanted)) - len(np.unique(owners))
             start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
     survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))

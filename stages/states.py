@@ -7,9 +7,7 @@ The fingerprint covers all that they depend on: the encoder's weights, how texts
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +80,7 @@ def ensure_states(
     back: the caller waits for them."""
     shards = Shards(corpora)
     views = tuple(slot_views) or (ALL,)
-    name = short_hash(canonical_json([_weights_hash(model), asdict(processor.policy), list(views)]))
+    name = short_hash(canonical_json([_weights_hash(model), _reading(processor), list(views)]))
     folders = [table.corpus / FOLDER / name for table in shards.tables]
     number = 0
     for folder, table in zip(folders, shards.tables, strict=True):
@@ -125,11 +123,21 @@ def _encoded(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor
     return pa.table(columns, schema=SCHEMA)
 
 
+def _reading(processor: LeccrProcessor) -> list[Any]:
+    """All that says how a description becomes tokens. A tokenizer's own file names the folder it was read from."""
+    policy, tokenizer = processor.policy, processor.tokenizer
+    if policy.kind == "tiny":
+        vocabulary: Any = hashlib.sha256(tokenizer).hexdigest()
+    else:
+        vocabulary = sorted(tokenizer.get_vocab().items()) if tokenizer else None
+    return [policy.kind, policy.max_tokens, policy.pad_to, policy.lower_case, vocabulary]
+
+
 def _weights_hash(model: LeccrModel) -> str:
     """Of the frozen encoder; of one without weights, its spec says all."""
-    digest = hashlib.sha256(json.dumps(model.config.text_encoder, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(canonical_json(model.config.text_encoder).encode())
     if model.description_encoder is not None:
         for name, weights in sorted(model.description_encoder.state_dict().items()):
             digest.update(name.encode())
-            digest.update(weights.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(weights.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -108,7 +108,3 @@ def mistaken(said: Message, rng: np.random.Generator, rate: float) -> Message:
     motion = other(rng, motions, said.motion) if said.motion and wrong() else said.motion
     return Message(said.form, tuple(groups), said.sized, background, relation, place, motion)
 
-
-def any_pick(rng: np.random.Generator, scene: Scene) -> Message:
-    """A message of any form that fits."""
-    return message(scene, pick(rng, forms_of(scene)), sized=bool(rng.random() < 0.5), turned=bool(rng.random() < 0.5))

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: recalls as they are counted elsewhere, and intervals that hold the truth as often as they say."""
+"""Bootstrap intervals: recalls as counted elsewhere, and intervals that hold the truth as often as they say."""
 
 import numpy as np
 import pytest

