@@ -43,6 +43,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
             continue
         return model.getvalue()
     raise ValueError(
-        f"vocabulary: got {size:,} tokens for texts of {characters:,} characters, wanted more: {characters + SMALLEST:,} "
-        "are enough"
+        f"vocabulary: got {size:,} tokens for texts of {characters:,} characters, wanted more: "
+        f"{characters + SMALLEST:,} are enough"
     )

