@@ -92,6 +92,9 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
             raise UsageError(f"--checkpoint {name}: {len(wrong)} weights are missing or of other sizes ({wrong[0]} …)")
         image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
         tokenizer = AutoTokenizer.from_pretrained(name)
+        one, two = tokenizer(["one", "two"])["input_ids"]
+        if one == two:  # Transformers makes an empty tokenizer where the files are missing
+            raise UsageError(f"--checkpoint {name}: its tokenizer knows no words: are the tokenizer's files there?")
     except (OSError, ValueError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)

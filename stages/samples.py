@@ -19,6 +19,7 @@ from pipeline.corpus import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
 
 ALL = "all"
+READ = ("item_id", "media_type", "media", "num_frames", "uri", "sha256", "captions", "descriptions")
 HUMAN, MACHINE = "human", "mt"  # origins of texts
 
 
@@ -30,13 +31,14 @@ class Shards:
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
         self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
+        self._columns: dict[int, dict[str, pa.ChunkedArray]] = {}
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getstate__(self) -> dict[str, Any]:
         """For a worker process, which opens its own."""
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_columns": {}}
 
     def shard(self, number: int) -> pa.Table:
         if number not in self._open:
@@ -45,8 +47,11 @@ class Shards:
         return self._open[number]
 
     def row(self, number: int, row: int) -> dict[str, Any]:
-        shard = self.shard(number)
-        return {name: shard.column(name)[row].as_py() for name in shard.column_names}
+        """The columns READ of a row; its `media` as a buffer on the file's own pages, or None."""
+        if number not in self._columns:
+            self._columns[number] = {name: self.shard(number).column(name) for name in READ}
+        cells = {name: column[row] for name, column in self._columns[number].items()}
+        return {name: cell.as_buffer() if name == "media" else cell.as_py() for name, cell in cells.items()}
 
     def name(self, number: int) -> str:
         table, index = self.places[number]

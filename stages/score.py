@@ -7,7 +7,7 @@ The table goes to standard output, everything else to standard error.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -59,7 +59,7 @@ def report(
         result, found = figures(embedded, weight, options.seed)
     except ValueError as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
-    notes = [*data.notes, *checkpoint.notes()]
+    notes = [*data.notes, *checkpoint.notes(), *fewer_items(result, len(embedded.item_ids))]
     told = {
         "checkpoint": checkpoint.told(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
@@ -81,6 +81,15 @@ def report(
     score = f"global weight {weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
     print(f"{checkpoint.name} on {options.split} of {corpora}: {len(embedded.item_ids):,} items, {score}\n")
     print(table(result, notes), flush=True)
+
+
+def fewer_items(result: Mapping[str, Any], items: int) -> list[str]:
+    """Of languages whose figures are not to be compared with the others'."""
+    return [
+        f"{name}: {row['items']:,} of {items:,} items have a text: its gallery is smaller, and so easier"
+        for name, row in result["languages"].items()
+        if row["items"] < items
+    ]
 
 
 class Checkpoint(NamedTuple):

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
 from pipeline.errors import UsageError
 from pipeline.runstate import locked
@@ -63,12 +63,12 @@ def main(argv: Sequence[str]) -> int:
 
 def start(settings: Settings) -> Accelerator:
     """The process group of the run, if any, its device and precision."""
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = settings.mixed_precision
     if precision == "auto":
-        on_gpu = PartialState().device.type == "cuda"
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
+        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     exact = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[exact])
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[exact])
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What a scene holds: one or two groups of equal objects before a background; where they are, or where they move."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ KINDS = (
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "white", "black")
 SIZES = ("small", "large")
 COUNTS = (1, 2, 3, 4)
+PAIR_COUNTS = COUNTS[:3]  # of each of two groups: a half of the picture is theirs
 BACKGROUNDS = ("meadow", "beach", "night", "snow", "street", "desert", "water")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 RELATIONS = tuple(OPPOSITE)  # of the group named first to the second
@@ -77,6 +79,12 @@ class Scene:
         return self.relation if number == 0 else OPPOSITE[self.relation]
 
 
+def generator(*parts: str | int) -> np.random.Generator:
+    """Random numbers that depend on the parts alone."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
@@ -113,14 +121,26 @@ class Sampler:
                 return Scene(background, groups, motion=pick(rng, MOTIONS))
             return Scene(background, groups, place=pick(rng, PLACES))
         first = pick(rng, KINDS)
-        groups = tuple(_group(rng, kind, COUNTS[:3]) for kind in (first, other(rng, KINDS, first)))
+        groups = tuple(_group(rng, kind, PAIR_COUNTS) for kind in (first, other(rng, KINDS, first)))
         if moving:
-            return Scene(background, groups, "above", motion=pick(rng, MOTIONS[:2]), mover=int(rng.integers(2)))
+            mover = int(rng.integers(2))
+            groups = tuple(
+                dataclasses.replace(group, count=min(group.count, 2)) if at == mover else group
+                for at, group in enumerate(groups)
+            )
+            return Scene(background, groups, "above", motion=pick(rng, MOTIONS[:2]), mover=mover)
         return Scene(background, groups, pick(rng, ("left", "above")))
 
 
 def _group(rng: np.random.Generator, kind: str, counts: Sequence[int]) -> Group:
     return Group(kind, pick(rng, COLOURS), pick(rng, SIZES), pick(rng, counts))
+
+
+def _counts(scene: Scene, number: int) -> tuple[int, ...]:
+    """How many there may be in a group: what moves past another one needs room."""
+    if not scene.relation:
+        return COUNTS
+    return PAIR_COUNTS[:2] if scene.motion and number == scene.mover else PAIR_COUNTS
 
 
 def changed(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -145,7 +165,7 @@ def changed(scene: Scene, rng: np.random.Generator) -> Scene:
         free = [kind for kind in KINDS if kind not in {group.kind for group in groups}]
         groups[at] = dataclasses.replace(group, kind=pick(rng, free))
     elif change == "count":
-        groups[at] = dataclasses.replace(group, count=other(rng, COUNTS[: 3 if len(groups) == 2 else 4], group.count))
+        groups[at] = dataclasses.replace(group, count=other(rng, _counts(scene, at), group.count))
     else:
         groups[at] = dataclasses.replace(group, colour=other(rng, COLOURS, group.colour))
     return dataclasses.replace(scene, groups=tuple(groups))

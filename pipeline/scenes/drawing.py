@@ -1,7 +1,6 @@
 """A scene as a picture, or as the frames of a clip: a background, and each group's objects in their part of it."""
 
 import functools
-import math
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,8 +10,16 @@ from pipeline.scenes.shapes import sprite
 
 FRAMES = 6  # of a clip
 VARIANTS = 8  # of a background
-# Sides of an object as shares of the picture's, by size and by how many share a half of it.
-SIDES = {"small": {1: 0.22, 2: 0.21, 3: 0.2, 4: 0.19}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.36}}
+# Side of an object as a share of the picture's, by size and by how many there are.
+SIDES = {"small": {1: 0.22, 2: 0.2, 3: 0.18, 4: 0.16}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.27}}
+IN_CLIPS = {"small": 1.0, "large": 0.75}  # room to move
+PARTS = {  # of the picture, as shares: x from, y from, x to, y to
+    "left": (0.0, 0.0, 0.5, 1.0),
+    "right": (0.5, 0.0, 1.0, 1.0),
+    "middle": (0.25, 0.0, 0.75, 1.0),
+    "above": (0.0, 0.0, 1.0, 0.5),
+    "below": (0.0, 0.5, 1.0, 1.0),
+}
 SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colour)
     "meadow": ((150, 205, 245), (205, 232, 250), 0.4, (128, 200, 98)),
     "beach": ((140, 208, 245), (190, 230, 250), 0.3, (70, 160, 205)),
@@ -24,20 +31,16 @@ SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colo
 }
 
 
-def picture(scene: Scene, size: int, rng: np.random.Generator) -> Image.Image:
-    """The scene as RGB, `size` pixels square; `rng` moves things a little. Of a clip: its first frame."""
-    return frames(scene, size, rng)[0]
-
-
 def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
-    """The frames of a clip, or the one picture of a scene in which nothing moves."""
+    """The frames of a clip, or the one picture of a scene in which nothing moves: RGB, `size` pixels square. `rng` moves
+    things a little."""
     ground = background(scene.background, size, int(rng.integers(VARIANTS)))
     laid = [_laid_out(scene, number, size, rng) for number in range(len(scene.groups))]
     made = []
     for number in range(FRAMES if scene.motion else 1):
         image = ground.copy()
         for at, (group, corners) in enumerate(zip(scene.groups, laid, strict=True)):
-            side = _side(group, size)
+            side = _side(scene, group, size)
             shift = _shift(scene, corners, side, size, number) if scene.motion and at == scene.mover else (0, 0)
             drawn = sprite(group.kind, group.colour, side)
             for x, y in corners:
@@ -46,35 +49,28 @@ def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Imag
     return made
 
 
-def _side(group: Group, size: int) -> int:
-    return max(4, round(SIDES[group.size][group.count] * size))
+def _side(scene: Scene, group: Group, size: int) -> int:
+    return max(4, round(SIDES[group.size][group.count] * (IN_CLIPS[group.size] if scene.motion else 1) * size))
 
 
 def _laid_out(scene: Scene, number: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """The upper left corners of a group's objects: a column in a half that lies left or right, else a row; four as
-    two by two."""
+    """The upper left corners of a group's objects: in a column where their part is upright, else in a row; four as two
+    by two. What moves past something keeps close together."""
     group, place = scene.groups[number], scene.position(number)
-    side = _side(group, size)
-    x0, y0, x1, y1 = {
-        "left": (0.0, 0.0, 0.5, 1.0),
-        "right": (0.5, 0.0, 1.0, 1.0),
-        "middle": (0.25, 0.0, 0.75, 1.0),
-        "above": (0.0, 0.0, 1.0, 0.5),
-        "below": (0.0, 0.5, 1.0, 1.0),
-        "moving": (0.0, 0.0, 1.0, 1.0),
-    }[place]
-    upright = place in ("left", "right", "middle")
-    rows = {1: 1, 2: 2, 3: 3, 4: 4 if upright else 2}[group.count] if upright or group.count == 4 else 1
-    if group.count == 4 and upright and group.size == "large":
-        side = min(side, size // 4)
-    columns = math.ceil(group.count / rows)
-    width, height = (x1 - x0) * size / columns, (y1 - y0) * size / rows
+    side = _side(scene, group, size)
+    if place == "moving":  # across its direction
+        place = "left" if scene.motion in ("left", "right") else "above"
+    rows = 2 if group.count == 4 else group.count if place in ("left", "middle", "right") else 1
+    columns = group.count // rows
+    x0, y0, x1, y1 = (share * size for share in PARTS[place])
+    if scene.motion and scene.relation and number == scene.mover:
+        x1 = 1.1 * side * columns
+    width, height = (x1 - x0) / columns, (y1 - y0) / rows
     corners = []
     for at in range(group.count):
         row, column = divmod(at, columns)
-        free_x, free_y = max(0.0, width - side), max(0.0, height - side)
-        x = x0 * size + column * width + (width - side) / 2 + float(rng.uniform(-0.3, 0.3)) * free_x
-        y = y0 * size + row * height + (height - side) / 2 + float(rng.uniform(-0.3, 0.3)) * free_y
+        x = x0 + column * width + (width - side) * (0.5 + float(rng.uniform(-0.3, 0.3)))
+        y = y0 + row * height + (height - side) * (0.5 + float(rng.uniform(-0.3, 0.3)))
         corners.append((round(x), round(y)))
     return corners
 

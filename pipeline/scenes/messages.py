@@ -101,7 +101,7 @@ def mistaken(said: Message, rng: np.random.Generator, rate: float) -> Message:
         groups.append(Group(kind, colour, size, count))
     background = other(rng, BACKGROUNDS, said.background) if said.background and wrong() else said.background
     relation = other(rng, RELATIONS, said.relation) if said.relation and wrong() else said.relation
-    if said.form == "passing" and relation != said.relation:
+    if said.motion and relation != said.relation:
         relation = OPPOSITE[said.relation]  # what moves past moves above or below
     place = other(rng, PLACES, said.place) if said.place and wrong() else said.place
     motions = MOTIONS if len(said.groups) == 1 else MOTIONS[:2]

@@ -105,7 +105,7 @@ def cup(pen: Pen) -> None:
 def boat(pen: Pen) -> None:
     pen.stroke((0.48, 0.05), (0.48, 0.72), width=0.07)
     pen.polygon((0.54, 0.06), (0.54, 0.6), (0.94, 0.6), fill=(245, 240, 225))
-    pen.polygon((0.42, 0.18), (0.42, 0.6), (0.12, 0.6), fill=(245, 240, 225))
+    pen.polygon((0.42, 0.14), (0.42, 0.6), (0.08, 0.6))
     pen.polygon((0.02, 0.68), (0.98, 0.68), (0.8, 0.96), (0.2, 0.96))
 
 
@@ -119,7 +119,7 @@ def fish(pen: Pen) -> None:
 
 def flower(pen: Pen) -> None:
     pen.stroke((0.5, 0.5), (0.5, 0.98), width=0.07, fill=(40, 120, 40))
-    pen.polygon((0.5, 0.86), (0.74, 0.66), (0.84, 0.74), fill=(60, 160, 60))
+    pen.stroke((0.5, 0.84), (0.74, 0.7), width=0.1, fill=(60, 160, 60))
     for at in range(5):
         x, y = 0.5 + 0.23 * math.sin(math.tau * at / 5), 0.33 - 0.23 * math.cos(math.tau * at / 5)
         pen.ellipse(x - 0.17, y - 0.17, x + 0.17, y + 0.17)

@@ -100,6 +100,6 @@ def test_a_baseline_that_is_not_whole_is_told(tmp_path, kind):
     for file in folder.glob("tokenizer*"):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UsageError, match="cannot be loaded"):
+    with pytest.raises(UsageError, match=r"cannot be loaded|its tokenizer knows no words"):
         load_baseline(str(folder))
     assert json.loads((folder / "config.json").read_text())["model_type"] == kind

@@ -1,0 +1,239 @@
+"""What training costs, each figure beside the plain thing it is to be compared with, in one run.
+
+    python bench/train.py                 everything, about half an hour of two processors
+    python bench/train.py --part step     one part: step, cached, loading, waiting
+
+- step: a step (forward, backward, AdamW) of LECCR beside a plain two-tower model of the same encoders, ViT-B/32 and
+  XLM-R-base with random weights, batch 32; descriptions as kept states, and encoded anew each step.
+- cached: the step by cached gradients at effective batches of 64 to 4,096 beside the plain step, tiny towers.
+- loading: `bench/loading.py`.
+- waiting: the share of a run's time that goes by waiting for data.
+
+A contender is a process of its own; they take turns, so that a noisy neighbour disturbs all of them alike.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.common import Measured, machine, measured, spread
+
+BATCH, CAPTION_TOKENS, VIEWS, VIEW_TOKENS = 32, 24, 5, 24
+STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
+EFFECTIVE = (64, 256, 1024, 4096)
+MICRO = 64
+LARGE = {
+    "two towers": {"num_slots": 0},
+    "LECCR, states kept": {},
+    "LECCR, states computed": {},
+}
+
+
+def large_batch(model: Any, kept: bool) -> Any:
+    import torch
+
+    from model.batch import Batch, Media, Texts
+
+    random = torch.Generator().manual_seed(0)
+
+    def ids(*shape: int) -> Texts:
+        return Texts(torch.randint(4, 1000, shape, generator=random), torch.ones(shape, dtype=torch.bool))
+
+    pixels = torch.randint(0, 255, (BATCH, 1, 3, 224, 224), generator=random, dtype=torch.uint8)
+    descriptions = ids(BATCH, VIEWS, VIEW_TOKENS)
+    if kept:
+        descriptions = model.describe_states(descriptions)
+    return Batch(
+        Media(pixels, torch.ones(BATCH, 1, dtype=torch.bool)),
+        ids(BATCH, CAPTION_TOKENS),
+        ids(BATCH, CAPTION_TOKENS),
+        descriptions,
+        torch.arange(BATCH),
+        torch.ones(BATCH),
+    )
+
+
+def large(name: str) -> Callable[[], None]:
+    """A step at the sizes of CLIP ViT-B/32 and XLM-R-base."""
+    import torch
+    import transformers
+
+    from model.modeling import LeccrModel
+
+    torch.manual_seed(0)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, patch_size=32
+    )
+    text = transformers.XLMRobertaConfig(
+        hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=250_002,
+        max_position_embeddings=514,
+    )  # fmt: skip
+    model = LeccrModel.create(
+        {"kind": "transformers", "class": "CLIPVisionModel", "config": vision.to_diff_dict()},
+        {"kind": "transformers", "class": "XLMRobertaModel", "config": text.to_diff_dict()},
+        **LARGE[name],
+    )
+    batch = large_batch(model, kept=name.endswith("kept"))
+    return stepping(model, [batch])
+
+
+def cached(effective: int) -> Callable[[], None]:
+    """A step of `effective` samples, MICRO at once; of MICRO samples it is the plain step."""
+    import torch
+
+    from model.batch import Batch, Media, Texts
+    from model.modeling import LeccrModel
+
+    torch.manual_seed(0)
+    tower = {"kind": "tiny", "width": 128, "layers": 4, "heads": 4}
+    model = LeccrModel.create(
+        {**tower, "image_size": 64, "patch_size": 8}, {**tower, "vocab_size": 1000, "max_tokens": 32}, embed_dim=128
+    )
+    ones = torch.ones(MICRO, 20, dtype=torch.bool)
+
+    def texts() -> Texts:
+        return Texts(torch.randint(4, 1000, (MICRO, 20)), ones)
+
+    batches = [
+        Batch(
+            Media(torch.randint(0, 255, (MICRO, 1, 3, 64, 64), dtype=torch.uint8), ones[:, :1]),
+            texts(),
+            texts(),
+            Texts(torch.randn(MICRO, 30, 128), torch.ones(MICRO, 30, dtype=torch.bool)),
+            torch.arange(MICRO) + start,
+            torch.ones(MICRO),
+        )
+        for start in range(0, effective, MICRO)
+    ]
+    return stepping(model, batches)
+
+
+def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
+    import torch
+
+    from model.cached_step import cached_step
+    from model.objective import ObjectiveConfig, objective
+
+    model.train()
+    trained = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+    config = ObjectiveConfig(distillation_weight=0.5 if model.config.num_slots else 0.0)
+
+    def step() -> None:
+        cached_step(
+            model,
+            batches,
+            lambda features, ids, weights: objective(features, model.logit_scale, ids, weights, config),
+            [model.log_scale],
+        )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def contend(contender: str) -> None:
+    """One contender, in this process: the median of its steps' seconds as a line of JSON."""
+    kind, _, name = contender.partition(":")
+    step = large(name) if kind == "large" else cached(int(name))
+    warm, timed = STEPS[kind]
+    seconds = []
+    for number in range(warm + timed):
+        began = time.perf_counter()
+        step()
+        if number >= warm:
+            seconds.append(time.perf_counter() - began)
+    print(json.dumps(statistics.median(seconds)))
+
+
+def race(contenders: list[str], rounds: int) -> dict[str, tuple[list[float], float]]:
+    """Of each contender its seconds by round, and its peak memory in MiB."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    peaks = dict.fromkeys(contenders, 0.0)
+    for _ in range(rounds):
+        for name in contenders:
+            process: Measured = measured([sys.executable, __file__, "--contender", name])
+            seconds[name].append(json.loads(process.output.strip().splitlines()[-1]))
+            peaks[name] = max(peaks[name], process.peak_mib)
+    return {name: (seconds[name], peaks[name]) for name in contenders}
+
+
+def ratios(found: list[float], beside: list[float]) -> str:
+    """Round by round: what disturbs both does not disturb their ratio."""
+    return spread([mine / theirs for mine, theirs in zip(found, beside, strict=True)])
+
+
+def step_part(rounds: int) -> None:
+    print(
+        f"\na step at ViT-B/32 and XLM-R-base sizes, batch {BATCH}, {VIEWS} views of {VIEW_TOKENS} tokens; {machine()}"
+    )
+    found = race([f"large:{name}" for name in LARGE], rounds)
+    base_seconds, base_peak = found["large:two towers"]
+    print(f"{'':<28}{'seconds':>24}{'over two towers':>24}{'peak MiB':>12}{'over':>8}")
+    for name in LARGE:
+        seconds, peak = found[f"large:{name}"]
+        row = f"{spread(seconds):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
+        print(f"{name:<28}{row}")
+    print("wanted: states kept at most 1.15 over two towers")
+
+
+def cached_part(rounds: int) -> None:
+    print(f"\nthe cached step, {MICRO} samples at once, tiny towers of width 128; {machine()}")
+    found = race([f"cached:{effective}" for effective in EFFECTIVE], rounds)
+    plain, plain_peak = found[f"cached:{MICRO}"]
+    per_plain = [value / MICRO for value in plain]
+    print(f"{'effective batch':<28}{'ms a sample':>24}{'over the plain step':>24}{'peak MiB':>12}{'over':>8}")
+    for effective in EFFECTIVE:
+        seconds, peak = found[f"cached:{effective}"]
+        each = [value / effective for value in seconds]
+        row = f"{spread([1e3 * value for value in each]):>24}{ratios(each, per_plain):>24}{peak:>12,.0f}"
+        print(f"{effective:<28,}{row}{peak / plain_peak:>8.2f}")
+    print(f"{MICRO} is the plain step; wanted: at most 1.45 over it, and flat memory")
+
+
+def loading_part(_: int) -> None:
+    print(f"\nloading; {machine()}")
+    print(measured([sys.executable, "bench/loading.py"]).output)
+
+
+def waiting_part(_: int) -> None:
+    """A run of the recipe `scenes` on a small corpus, loaded by none and by two processes beside the trainer."""
+    print(f"\nwaiting for data, recipe scenes, tiny towers; {machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        measured([sys.executable, "-m", "pipeline.sources.scenes", "--output", corpus, "--items", 1000])
+        for workers in (0, 2):
+            run = Path(folder) / f"run{workers}"
+            program = [sys.executable, "stages/train.py", "--recipe", "scenes", "--data", corpus, "--output", run]
+            measured([*program, "steps=40", "validate_every=40", "log_every=10", f"workers={workers}"])
+            lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+            shares = [line["data_wait"] for line in lines if line["kind"] == "train"][1:]
+            print(f"workers={workers}: {statistics.mean(shares):.1%} of the time (after the first ten steps)")
+
+
+PARTS = {"step": step_part, "cached": cached_part, "loading": loading_part, "waiting": waiting_part}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, action="append", help="one part, or several (all)")
+    parser.add_argument("--rounds", type=int, default=3, help="in which contenders take turns (3)")
+    parser.add_argument("--contender", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        contend(options.contender)
+        return
+    for name in options.part or PARTS:
+        PARTS[name](options.rounds)
+
+
+if __name__ == "__main__":
+    main()
