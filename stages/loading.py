@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image, ImageOps
 
@@ -217,7 +216,7 @@ def item_frames(shards: Shards, number: int, row: dict[str, Any], size: int | No
         raise shards.damaged(number, row["item_id"], error) from error
 
 
-def _column(jpeg: pa.Buffer, count: int, size: int | None) -> list[Image.Image]:
+def _column(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:
     picture = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
     if size and (count == 1 or picture.height % (count * DRAFT) == 0):  # frames end on whole rows of the smaller column
         picture.draft("RGB", (size * MARGIN, size * MARGIN * count))

@@ -47,11 +47,10 @@ class Shards:
         return self._open[number]
 
     def row(self, number: int, row: int) -> dict[str, Any]:
-        """The columns READ of a row; its `media` as a buffer on the file's own pages, or None."""
+        """The columns READ of a row."""
         if number not in self._columns:
             self._columns[number] = {name: self.shard(number).column(name) for name in READ}
-        cells = {name: column[row] for name, column in self._columns[number].items()}
-        return {name: cell.as_buffer() if name == "media" else cell.as_py() for name, cell in cells.items()}
+        return {name: column[row].as_py() for name, column in self._columns[number].items()}
 
     def name(self, number: int) -> str:
         table, index = self.places[number]

@@ -17,9 +17,7 @@ def avi(frames: Sequence[Image.Image]) -> bytes:
     pictures = [encode_jpeg(frame) for frame in frames]
     largest = max(map(len, pictures))
     microseconds, rate = 1_000_000 // FRAMES_PER_S, largest * FRAMES_PER_S
-    main = struct.pack(
-        "<14I", microseconds, rate, 0, HAS_INDEX, len(frames), 0, 1, largest, width, height, 0, 0, 0, 0
-    )
+    main = struct.pack("<14I", microseconds, rate, 0, HAS_INDEX, len(frames), 0, 1, largest, width, height, 0, 0, 0, 0)
     stream = struct.pack(
         "<4s4sIHHIIIIIIII4H",
         *(b"vids", b"MJPG", 0, 0, 0, 0, 1, FRAMES_PER_S, 0, len(frames), largest, 0xFFFFFFFF, 0),

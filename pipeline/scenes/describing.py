@@ -39,7 +39,11 @@ def _short(seen: Message, mover: int) -> str:
 
 
 def _detail(seen: Message, mover: int) -> str:
-    parts = [caption(Message("shown", seen.groups, True), SOURCE), _where(seen), f"In the background is {_around(seen)}."]
+    parts = [
+        caption(Message("shown", seen.groups, True), SOURCE),
+        _where(seen),
+        f"In the background is {_around(seen)}.",
+    ]
     if seen.motion:
         parts.append(_moves(seen, mover))
     return " ".join(filter(None, parts))

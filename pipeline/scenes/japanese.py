@@ -92,6 +92,15 @@ def words(said: Message) -> list[str]:
         case "moving_there":
             return [where, "で", *names[0], "が", MOTIONS[said.motion], "動いている"]
         case "passing":
-            return [*names[0], "が", *names[1], "の", RELATIONS[said.relation], "を", MOTIONS[said.motion], "動いている"]
+            return [
+                *names[0],
+                "が",
+                *names[1],
+                "の",
+                RELATIONS[said.relation],
+                "を",
+                MOTIONS[said.motion],
+                "動いている",
+            ]
         case form:
             raise ValueError(f"got the form {form!r}, wanted one of messages.FORMS")

@@ -107,4 +107,3 @@ def mistaken(said: Message, rng: np.random.Generator, rate: float) -> Message:
     motions = MOTIONS if len(said.groups) == 1 else MOTIONS[:2]
     motion = other(rng, motions, said.motion) if said.motion and wrong() else said.motion
     return Message(said.form, tuple(groups), said.sized, background, relation, place, motion)
-

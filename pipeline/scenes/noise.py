@@ -1,6 +1,6 @@
 """Pseudo-translation: an English caption's message in another language, with the faults of a weak translator.
 
-    message → each fact wrong with probability noise/2 → words → each dropped or swapped with the next one → sentence
+message → each fact wrong with probability noise/2 → words → each dropped or swapped with the next one → sentence
 """
 
 import dataclasses

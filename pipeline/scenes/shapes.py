@@ -39,6 +39,10 @@ class Pen:
     def ellipse(self, x0: float, y0: float, x1: float, y1: float, fill: tuple[int, int, int] | None = None) -> None:
         self._draw.ellipse(self._at([(x0, y0), (x1, y1)]), fill or self.fill, self.line, self._width)
 
+    def blot(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """An ellipse without an outline."""
+        self._draw.ellipse(self._at([(x0, y0), (x1, y1)]), self.fill)
+
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: tuple[int, int, int] | None = None) -> None:
         self._draw.rectangle(self._at([(x0, y0), (x1, y1)]), fill or self.fill, self.line, self._width)
 
@@ -68,7 +72,7 @@ def tree(pen: Pen) -> None:
     pen.ellipse(0.06, 0.28, 0.54, 0.74)
     pen.ellipse(0.46, 0.28, 0.94, 0.74)
     pen.ellipse(0.22, 0.02, 0.78, 0.56)
-    pen.ellipse(0.3, 0.3, 0.7, 0.68)
+    pen.blot(0.27, 0.27, 0.73, 0.66)
 
 
 def car(pen: Pen) -> None:
@@ -149,8 +153,7 @@ def bird(pen: Pen) -> None:
 def apple(pen: Pen) -> None:
     pen.ellipse(0.08, 0.26, 0.6, 0.94)
     pen.ellipse(0.4, 0.26, 0.92, 0.94)
-    pen.polygon((0.3, 0.34), (0.5, 0.4), (0.7, 0.34), (0.76, 0.7), (0.5, 0.9), (0.24, 0.7))
-    pen.ellipse(0.16, 0.33, 0.84, 0.9)
+    pen.blot(0.28, 0.36, 0.72, 0.84)
     pen.stroke((0.5, 0.36), (0.54, 0.06), width=0.07, fill=WOOD)
     pen.polygon((0.56, 0.2), (0.72, 0.04), (0.92, 0.08), (0.78, 0.24), fill=(60, 160, 60))
 

@@ -60,7 +60,7 @@ def test_every_sample_comes_equally_often_at_every_place(samples):
 
 
 def test_the_order_is_pinned_and_is_the_same_in_a_process_of_its_own():
-    wanted = [[0, 5, 1, 6], [12, 9, 7, 13]]
+    wanted = [[0, 5, 1, 6], [5, 13, 7, 4]]
     assert [indices(7, 4, seed=0, epoch=0, step=0).tolist(), indices(20, 4, seed=3, epoch=2, step=1).tolist()] == wanted
     code = "from stages.order import indices; print(indices(20, 4, seed=3, epoch=2, step=1).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
