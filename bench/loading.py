@@ -42,7 +42,23 @@ from stages.settings import Settings
 SIDE, WANTED = 256, 224  # pixels of the pictures, and of what the model sees
 SHARDS, BATCH = 4, 64
 LANGUAGES = ("de", "fr")
-WORDS = "a dog cat man woman red small street walks sits beside under house tree with two old bicycle".split()
+WORDS = (
+    "a",
+    "dog",
+    "cat",
+    "man",
+    "woman",
+    "red",
+    "small",
+    "street",
+    "walks",
+    "sits",
+    "under",
+    "house",
+    "tree",
+    "two",
+    "old",
+)
 
 
 def sentence(generator: np.random.Generator, words: int) -> str:
@@ -154,13 +170,12 @@ def contenders(corpus: Path, tars: list[Path], cache: Path, workers: int) -> dic
 
 def rate(loader: Iterable[Any]) -> float:
     """Samples a second of an epoch, from its first batch on: workers take a while to start."""
-    began, count, counted = time.monotonic(), 0, 0
-    for batch in loader:
-        if not count:
-            began = time.monotonic()
-        else:
+    began, counted = time.monotonic(), 0
+    for number, batch in enumerate(loader):
+        if number:
             counted += len(batch[0].frames)
-        count += 1
+        else:
+            began = time.monotonic()
     return counted / (time.monotonic() - began)
 
 

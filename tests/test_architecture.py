@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 import beam_runner
 from pipeline.errors import UsageError
 from pipeline.options import STAGES, parse, parser
+from pipeline.sources import scenes
+from stages import score, train
+from stages.settings import resolve
 from tests.conftest import ROOT
 
 MAX_LINES = 400
@@ -76,7 +80,9 @@ def test_no_broad_except_and_nothing_unpickled():
 
 
 def test_every_test_folder_mirrors_the_tree():
-    for path in (ROOT / "tests" / "pipeline").rglob("test_*.py"):
+    for path in (
+        path for folder in ("pipeline", "model", "stages") for path in (ROOT / "tests" / folder).rglob("test_*.py")
+    ):
         of = path.relative_to(ROOT / "tests")
         subject = ROOT / of.parent / f"{path.stem.removeprefix('test_')}.py"
         package = ROOT / of.parent / "__init__.py"
@@ -86,22 +92,35 @@ def test_every_test_folder_mirrors_the_tree():
 def documented_commands():
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text("utf-8").replace("\\\n", " ")
-        for line in re.findall(r"^python beam_runner\.py (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
-            yield pytest.param(line, id=f"{page.name}: {line[:50]}")
+        of_program = (
+            r"^(?:python|accelerate launch)(?: -\S+ \d| --cpu| --num_processes \d)* (\S+\.py) (.*?)(?:\s+#.*)?$"
+        )
+        for program, line in re.findall(of_program, text, re.MULTILINE):
+            yield pytest.param(program, line, id=f"{page.name}: {program} {line[:50]}")
 
 
-@pytest.mark.parametrize("line", list(documented_commands()))
-def test_commands_in_the_documents_parse(line):
-    parse(line.split())
+PROGRAMS = {
+    "beam_runner.py": lambda line: parse(line),
+    "stages/train.py": lambda line: (
+        (given := train.parse(line)) and resolve(given.recipe, given.settings, **given.given)
+    ),
+    "stages/score.py": lambda line: score.parser().parse_args(line),
+}
+
+
+@pytest.mark.parametrize(("program", "line"), [param for param in documented_commands() if "bench/" not in param.id])
+def test_commands_in_the_documents_parse(program, line):
+    PROGRAMS[program](shlex.split(line))
 
 
 def test_every_documented_option_exists():
-    ours = {name for action in parser()._actions for name in action.option_strings}
-    for page in (ROOT / "README.md", ROOT / "docs" / "operating.md"):
+    programs = (parser(), train.parser(), score.parser(), scenes.parser())
+    ours = {name for program in programs for action in program._actions for name in action.option_strings}
+    for page in (ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "training.md"):
         others = r"`--vllm-args .*?`|`--(limit-mm|max-num|setup)[^`]*`"  # options of vLLM and of Beam
         text = re.sub(others, "", page.read_text("utf-8"), flags=re.DOTALL)
         for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text):
-            known = {"--runner", "--help"}
+            known = {"--runner", "--help", "--cpu"}
             assert name in ours | known, f"{page.name} names {name}"
 
 

@@ -101,25 +101,27 @@ class Sampler:
         self._taken: set[Scene] = set()
 
     def scenes(self, count: int) -> list[Scene]:
-        """`count` scenes for one split. Half of them are siblings: another scene of the split with one fact changed,
-        so that what is told apart are colours, counts and relations, and not just kinds."""
+        """`count` scenes for one split. Half of them are siblings: the last new scene with one fact changed, so that
+        what is told apart are colours, counts and relations, and not just kinds."""
         found: list[Scene] = []
+        original: Scene | None = None
         while len(found) < count:
-            sibling = found and self._rng.random() < SIBLINGS
-            scene = changed(pick(self._rng, found), self._rng) if sibling else self._anew()
+            sibling = original if self._rng.random() < SIBLINGS else None
+            scene = changed(sibling, self._rng) if sibling else self._anew()
             if scene not in self._taken:
                 self._taken.add(scene)
                 found.append(scene)
+                original = sibling or scene
         return found
 
     def _anew(self) -> Scene:
         rng = self._rng
         background, moving = pick(rng, BACKGROUNDS), rng.random() < self._videos
         if rng.random() >= PAIRS:
-            groups = (_group(rng, pick(rng, KINDS), COUNTS),)
+            alone = (_group(rng, pick(rng, KINDS), COUNTS),)
             if moving:
-                return Scene(background, groups, motion=pick(rng, MOTIONS))
-            return Scene(background, groups, place=pick(rng, PLACES))
+                return Scene(background, alone, motion=pick(rng, MOTIONS))
+            return Scene(background, alone, place=pick(rng, PLACES))
         first = pick(rng, KINDS)
         groups = tuple(_group(rng, kind, PAIR_COUNTS) for kind in (first, other(rng, KINDS, first)))
         if moving:

@@ -32,7 +32,7 @@ SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colo
 
 
 def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
-    """The frames of a clip, or the one picture of a scene in which nothing moves: RGB, `size` pixels square. `rng` moves
+    """The frames of a clip, or the one picture of a scene that does not move: RGB, `size` pixels square. `rng` moves
     things a little."""
     ground = background(scene.background, size, int(rng.integers(VARIANTS)))
     laid = [_laid_out(scene, number, size, rng) for number in range(len(scene.groups))]

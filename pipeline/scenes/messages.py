@@ -17,7 +17,6 @@ from pipeline.scenes.content import (
     Group,
     Scene,
     other,
-    pick,
 )
 
 FORMS = {

@@ -51,12 +51,17 @@ def _shaken(words: Sequence[str], noise: float, rng: np.random.Generator) -> lis
 
 def changed_share(clean: Sequence[str], words: Sequence[str]) -> float:
     """Edit distance in words over the length of the longer one, in [0, 1]."""
-    if list(clean) == list(words):
-        return 0.0
+    longest, start, end = max(len(clean), len(words)), 0, 0
+    shorter = min(len(clean), len(words))
+    while start < shorter and clean[start] == words[start]:  # equal ends cost nothing, and are most of the words
+        start += 1
+    while end < shorter - start and clean[-1 - end] == words[-1 - end]:
+        end += 1
+    clean, words = clean[start : len(clean) - end], words[start : len(words) - end]
     previous = list(range(len(words) + 1))
     for row, wanted in enumerate(clean, 1):
         current = [row]
         for column, got in enumerate(words, 1):
             current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (wanted != got)))
         previous = current
-    return previous[-1] / max(len(clean), len(words))
+    return previous[-1] / longest

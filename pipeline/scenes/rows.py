@@ -108,7 +108,7 @@ def rows_of(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
     }
     source = texts.Source("", row, {name: rows for name, rows in made.items() if name != "items"})
     kept = ("item_id", "split", "media_type", "uri", "sha256", "source", "license", "num_frames")
-    packed = {name: row[name] for name in kept} | {"media": encode_jpeg(_column(shown))}
+    packed: dict[str, Any] = {name: row[name] for name in kept} | {"media": encode_jpeg(_column(shown))}
     packed |= {"captions": texts.captions([source], Filters()), "descriptions": texts.descriptions([source])}
     return {**made, "training": [packed]}
 

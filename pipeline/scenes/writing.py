@@ -22,7 +22,7 @@ from pipeline.scenes.describing import CAPTIONER, VIEWS
 from pipeline.scenes.languages import SOURCE
 from pipeline.scenes.rows import Item, Settings
 from pipeline.shards import MADE_BY
-from pipeline.tables import TOOLS, tools
+from pipeline.tables import tools
 
 SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"
 SHARD_ROWS = 1_000
@@ -40,7 +40,7 @@ measured on it say nothing about real pictures.
 
 - {train:,} items to train on, with English captions and, into {languages}, pseudo-translations of noise level \
 {translation_noise:g}: words dropped, swapped and wrong, with an estimate of quality that is blurred.
-- {val:,} and {test:,} items held out (val, test), with captions in every language, written by the grammars without noise.
+- {val:,} and {test:,} items held out (val, test), with captions in every language, written without noise.
 - Descriptions in English as a captioner might write them, each of their facts wrong with probability \
 {description_errors:g}.
 - Pictures of {size} pixels square; {videos:.0%} of the scenes are clips. Seed {seed}.

@@ -38,10 +38,10 @@ def picture(seed: int, size: int = 32, frames: int = 1) -> bytes:
 
 
 def said(number: int, language: str, which: int) -> str:
-    """Text `which` of item `number`: its digits as words, so that other items are told apart by it."""
+    """Text `which` of item `number`: its digits as words, so that other items are told apart by it, and `which`."""
     words = WORDS.get(language, tuple(f"{language}{digit}" for digit in range(6)))
     digits = [number % 6, number // 6 % 6, number // 36 % 6]
-    return " ".join(words[digit] for digit in digits[which % 3 :] + digits[: which % 3])
+    return " ".join(words[digit] for digit in [*digits, which % 6])
 
 
 def caption(caption_id: str, language: str, text: str, origin: str, quality: float) -> dict:

@@ -68,8 +68,8 @@ def test_the_order_is_pinned_and_is_the_same_in_a_process_of_its_own():
 
 
 def test_mistakes():
-    with pytest.raises(UsageError, match="batch_size: got 1,001, more than the 1,000 samples.*smaller batch_size"):
+    with pytest.raises(UsageError, match=r"batch_size: got 1,001, more than the 1,000 samples.*smaller batch_size"):
         steps_per_epoch(1000, 1001)
     assert steps_per_epoch(1000, 1000) == 1
-    with pytest.raises(UsageError, match="batch_size: got 10, which 4 processes cannot share evenly.*multiple of 4"):
+    with pytest.raises(UsageError, match=r"batch_size: got 10, which 4 processes cannot share evenly.*multiple of 4"):
         indices(100, 10, seed=0, epoch=0, step=0, world=4)

@@ -193,7 +193,7 @@ def test_corpora_without_what_is_needed(tmp_path):
     with pytest.raises(UsageError, match="training is not there"):
         Shards([tmp_path])
     english = write_training_corpus(tmp_path / "english", languages=())
-    with pytest.raises(UsageError, match="texts in one language alone.*--stage translate"):
+    with pytest.raises(UsageError, match=r"texts in one language alone.*--stage translate"):
         index(english)
     empty = write_rows(tmp_path / "empty", [], shards=1)
     with pytest.raises(UsageError, match="none, the table is empty"):
