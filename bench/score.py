@@ -149,9 +149,7 @@ def compare(options: argparse.Namespace) -> None:
     limit = min(seconds["product"], seconds["strips"])
     peak = max(run[2].peak_mib for run in found["ours"])
     print(f"\nfaster than the loop: {seconds['loop'] / seconds['ours']:.1f} × (wanted: 6 or more)")
-    print(
-        f"time over that of the product alone, the faster of the two: {seconds['ours'] / limit:.2f} × (wanted: 1.6 or less)"
-    )
+    print(f"time over the product alone, the faster of the two: {seconds['ours'] / limit:.2f} × (wanted: 1.6 or less)")
     fastest = {name: min(run[0] for run in runs) for name, runs in found.items()}
     least = min(fastest["product"], fastest["strips"])
     print(f"  by the fastest round of each, least disturbed by neighbours: {fastest['ours'] / least:.2f} ×")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
@@ -86,16 +87,16 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
                 f"--checkpoint {name}: got a model of type {config.model_type}, wanted leccr, or one with both an "
                 "image and a text tower, such as clip or siglip"
             )
-        model, loaded = kind.from_pretrained(name, output_loading_info=True)
-        if loaded["missing_keys"] or loaded["mismatched_keys"]:
-            wrong = sorted([*map(str, loaded["missing_keys"]), *map(str, loaded["mismatched_keys"])])
+        model, loaded = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
+        wrong = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
+        if wrong:
             raise UsageError(f"--checkpoint {name}: {len(wrong)} weights are missing or of other sizes ({wrong[0]} …)")
         image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
         tokenizer = AutoTokenizer.from_pretrained(name)
         one, two = tokenizer(["one", "two"])["input_ids"]
         if one == two:  # Transformers makes an empty tokenizer where the files are missing
             raise UsageError(f"--checkpoint {name}: its tokenizer knows no words: are the tokenizer's files there?")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)
 

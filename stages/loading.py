@@ -4,7 +4,7 @@ index of samples → rows of a step → frames, texts, descriptions → processo
 """
 
 import io
-import itertools
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -81,17 +81,20 @@ class TrainingData:
         return self.shards.shard(number).column("item_id")[row].as_py()
 
     def texts(self, most: int = 200_000) -> Iterator[str]:
-        """Texts of the split in the languages that are trained, its descriptions too, for a tokenizer to learn."""
+        """Texts of the split in the languages that are trained, its descriptions too, for a tokenizer to learn: those
+        of all items, or of about `most` spread evenly."""
         known = {self.source_language, *self.languages}
-        for number, row in itertools.islice(self._rows(), most):
+        for number, row in self._rows(most):
             shard = self.shards.shard(number)
             yield from (text["text"] for text in shard.column("captions")[row].as_py() if text["language"] in known)
             yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
 
-    def _rows(self) -> Iterator[tuple[int, int]]:
-        """Every row once: the samples of a row lie one after the other."""
-        places = zip(self.index.shards.tolist(), self.index.rows.tolist(), strict=True)
-        return (place for place, _ in itertools.groupby(places))
+    def _rows(self, most: int) -> Iterator[tuple[int, int]]:
+        """(shard, row) of items: the samples of a row lie one after the other."""
+        shards, rows = self.index.shards, self.index.rows
+        firsts = np.flatnonzero(np.append(True, (np.diff(shards) != 0) | (np.diff(rows) != 0)))
+        firsts = firsts[:: math.ceil(len(firsts) / most)]
+        return zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True)
 
     def batch(
         self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from model.config import LeccrConfig
@@ -151,7 +152,7 @@ def load(checkpoint: Checkpoint) -> tuple[Any, Any, float]:
     try:
         model = LeccrModel.from_pretrained(checkpoint.source)
         processor = LeccrProcessor.from_pretrained(checkpoint.source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return model.float(), processor, model.config.global_weight
 

@@ -19,6 +19,7 @@ from model.batch import Texts
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from pipeline.corpus import read_json, read_shard, shard_name, write_json, write_shard
+from pipeline.errors import EnvironmentTrouble
 from pipeline.identity import canonical_json, short_hash
 from stages.samples import ALL, Shards, select_views
 
@@ -50,14 +51,15 @@ class States:
         return {**self.__dict__, "_open": {}}
 
     def texts(self, places: Sequence[tuple[int, int]]) -> Texts:
-        """[B,T,C] float32 of rows given as (shard, row)."""
+        """[B,T,C] of rows given as (shard, row), float16 as they lie: half of what a worker hands over, and the model
+        takes them to its own precision."""
         rows = [self._row(number, row) for number, row in places]
         length = max(1, *(len(row) for row in rows))
-        tokens, mask = torch.zeros(len(rows), length, self.width), torch.zeros(len(rows), length, dtype=torch.bool)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row)] = torch.from_numpy(row.astype(np.float32))
-            mask[place, : len(row)] = True
-        return Texts(tokens, mask)
+        tokens_BTC = np.zeros((len(rows), length, self.width), np.float16)
+        for place, row_TC in enumerate(rows):
+            tokens_BTC[place, : len(row_TC)] = row_TC
+        lengths = torch.tensor([len(row_TC) for row_TC in rows])
+        return Texts(torch.from_numpy(tokens_BTC), torch.arange(length)[None] < lengths[:, None])
 
     def _row(self, number: int, row: int) -> np.ndarray:
         if number not in self._open:
@@ -77,23 +79,38 @@ def ensure_states(
     say: Callable[[str], Any] = print,
 ) -> States:
     """The states of every shard; what is missing is made, each rank its share. Others may only read once all ranks are
-    back: the caller waits for them."""
+    back: the caller waits for them.
+
+    Raises EnvironmentTrouble where they cannot be written.
+    """
     shards = Shards(corpora)
     views = tuple(slot_views) or (ALL,)
     name = short_hash(canonical_json([_weights_hash(model), _reading(processor), list(views)]))
     folders = [table.corpus / FOLDER / name for table in shards.tables]
     number = 0
     for folder, table in zip(folders, shards.tables, strict=True):
-        folder.mkdir(parents=True, exist_ok=True)
         for index, entry in enumerate(table.manifest["shards"]):
             path = folder / shard_name(index, table.num_shards)
-            mine = number % world == rank
-            if mine and not _whole(path, entry["sha256"]):
-                say(f"states of descriptions: {table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}")
-                written = write_shard(path, _encoded(shards.shard(number), views, model, processor))
-                write_json(path.with_suffix(".json"), {MADE_FROM: entry["sha256"], **written})
+            if number % world == rank and not _whole(path, entry["sha256"]):
+                states = _encoded(shards.shard(number), views, model, processor)
+                size = _keep(path, states, entry["sha256"])
+                told = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}: {size / 2**20:,.1f} MiB"
+                say(f"states of descriptions: {told}")
             number += 1
     return States(folders, shards, model.text_encoder.width)
+
+
+def _keep(path: Path, states: pa.Table, sha256: str) -> int:
+    """Write a shard, and what it was made from; its bytes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = write_shard(path, states)
+        write_json(path.with_suffix(".json"), {MADE_FROM: sha256, **written})
+    except OSError as error:
+        raise EnvironmentTrouble(
+            f"{path}: states of descriptions cannot be kept ({error.strerror}): make room, or set cache_states=no"
+        ) from error
+    return written["bytes"]
 
 
 def _whole(path: Path, sha256: str) -> bool:

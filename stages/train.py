@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate.utils import parse_flag_from_env
 
 from pipeline.errors import UsageError
 from pipeline.runstate import locked
@@ -30,35 +30,39 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     settings = resolve(options.recipe, options.settings, **options.given)
     accelerator = start(settings)
-    run: Path = options.output
-    with held(run):
-        corpora = corpora_of(options, run)
-        data, validation = building.open_data(settings, corpora, accelerator.num_processes)
-        say = print if accelerator.is_main_process else silent
-        checkpoint = on_main(lambda: runs.begin(run, settings, corpora, options.resume, options.overwrite, say))
-        if checkpoint:
-            model, processor = building.restore(checkpoint, settings)
-        else:
-            model, processor = building.create(settings, data, accelerator)
-        building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
-        batches = building.StepBatches(data, processor, settings, accelerator)
-        record = runs.record(settings, corpora, **circumstances(settings, accelerator), languages=list(data.languages))
-
-        def validate(step: int) -> dict[str, Any]:
-            embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
-            return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
-
-        steps = settings.steps or settings.epochs * batches.steps_per_epoch
-        plan = Plan(steps, batches.steps_per_epoch, lambda step: batches.item_ids(step - 1))
-        keeper = runs.Keeper(run, model, processor, record)
-        trainer = Trainer(settings, accelerator, model, batches, plan, validate, keeper)
-        if checkpoint:
-            trainer.resume(checkpoint)
-        say(opening(settings, accelerator, model, data, plan))
-        trainer.run()
-        on_main(lambda: say(closing(run, settings, trainer)))
+    with held(options.output):
+        train(options, settings, accelerator)
+    accelerator.free_memory()  # what DDP holds: freed after the process group, it waits for a thread of it for ever
     accelerator.end_training()
     return 0
+
+
+def train(options: argparse.Namespace, settings: Settings, accelerator: Accelerator) -> None:
+    say = print if accelerator.is_main_process else silent
+    run: Path = options.output
+    corpora = corpora_of(options, run)
+    data, validation = building.open_data(settings, corpora, accelerator.num_processes)
+    checkpoint = on_main(lambda: runs.begin(run, settings, corpora, options.resume, options.overwrite, say))
+    if checkpoint:
+        model, processor = building.restore(checkpoint, settings)
+    else:
+        model, processor = building.create(settings, data, accelerator)
+    building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
+    batches = building.StepBatches(data, processor, settings, accelerator)
+    steps = settings.steps or settings.epochs * batches.steps_per_epoch
+    plan = Plan(steps, batches.steps_per_epoch, lambda step: batches.item_ids(step - 1))
+    record = runs.record(settings, corpora, **circumstances(settings, accelerator), languages=list(data.languages))
+
+    def validate(step: int) -> dict[str, Any]:
+        embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
+        return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
+
+    trainer = Trainer(settings, accelerator, model, batches, plan, validate, runs.Keeper(run, model, processor, record))
+    if checkpoint:
+        trainer.resume(checkpoint)
+    say(opening(settings, accelerator, model, data, plan))
+    trainer.run()
+    on_main(lambda: say(closing(run, settings, trainer)))
 
 
 def start(settings: Settings) -> Accelerator:
@@ -67,8 +71,7 @@ def start(settings: Settings) -> Accelerator:
     precision = settings.mixed_precision
     if precision == "auto":
         precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    exact = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=False)
-    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[exact])
+    return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 @contextlib.contextmanager

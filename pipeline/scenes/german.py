@@ -97,7 +97,7 @@ def words(said: Message) -> list[str]:
         case "placed":
             text = f"{first} {PLACES[said.place]}"
         case "there":
-            text = f"{where} gibt es {names('acc')[0]}"
+            text = f"{where} sieht man {names('acc')[0]}"
         case "moving":
             text = f"{first} {moves} {MOTIONS[said.motion]}"
         case "moving_there":

@@ -28,7 +28,7 @@ class Pen:
         self.image = Image.new("RGBA", (size, size))
         self.fill, self.line = FILLS[colour], LIGHT if colour == "black" else DARK
         self._draw, self._size = ImageDraw.Draw(self.image), size
-        self._width = max(2, round(size * 0.045))
+        self._width = max(2, round(size * 0.04))
 
     def _at(self, points: Sequence[Point]) -> list[Point]:
         return [(x * (self._size - 1), y * (self._size - 1)) for x, y in points]
@@ -76,13 +76,13 @@ def tree(pen: Pen) -> None:
 
 
 def car(pen: Pen) -> None:
-    pen.polygon((0.2, 0.5), (0.32, 0.25), (0.68, 0.25), (0.84, 0.5))
-    pen.polygon((0.29, 0.5), (0.37, 0.33), (0.49, 0.33), (0.49, 0.5), fill=GLASS)
-    pen.polygon((0.55, 0.5), (0.55, 0.33), (0.65, 0.33), (0.75, 0.5), fill=GLASS)
-    pen.polygon((0.02, 0.52), (0.96, 0.5), (0.99, 0.74), (0.02, 0.74))
-    for x in (0.12, 0.62):
-        pen.ellipse(x, 0.6, x + 0.26, 0.86, (50, 50, 54))
-        pen.ellipse(x + 0.08, 0.68, x + 0.18, 0.78, LIGHT)
+    pen.polygon((0.16, 0.46), (0.3, 0.12), (0.7, 0.12), (0.86, 0.46))
+    pen.polygon((0.31, 0.42), (0.38, 0.22), (0.47, 0.22), (0.47, 0.42), fill=GLASS)
+    pen.polygon((0.55, 0.42), (0.55, 0.22), (0.63, 0.22), (0.72, 0.42), fill=GLASS)
+    pen.polygon((0.01, 0.44), (0.95, 0.42), (1.0, 0.8), (0.01, 0.8))
+    for x in (0.14, 0.62):
+        pen.ellipse(x, 0.64, x + 0.26, 0.9, (50, 50, 54))
+        pen.ellipse(x + 0.08, 0.72, x + 0.18, 0.82, LIGHT)
 
 
 def ball(pen: Pen) -> None:
@@ -125,9 +125,9 @@ def flower(pen: Pen) -> None:
     pen.stroke((0.5, 0.5), (0.5, 0.98), width=0.07, fill=(40, 120, 40))
     pen.stroke((0.5, 0.84), (0.74, 0.7), width=0.1, fill=(60, 160, 60))
     for at in range(5):
-        x, y = 0.5 + 0.23 * math.sin(math.tau * at / 5), 0.33 - 0.23 * math.cos(math.tau * at / 5)
+        x, y = 0.5 + 0.21 * math.sin(math.tau * at / 5), 0.38 - 0.21 * math.cos(math.tau * at / 5)
         pen.ellipse(x - 0.17, y - 0.17, x + 0.17, y + 0.17)
-    pen.ellipse(0.39, 0.22, 0.61, 0.44, (250, 190, 40) if pen.fill != FILLS["yellow"] else WOOD)
+    pen.ellipse(0.39, 0.27, 0.61, 0.49, (250, 190, 40) if pen.fill != FILLS["yellow"] else WOOD)
 
 
 def umbrella(pen: Pen) -> None:

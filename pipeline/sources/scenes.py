@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline import corpus as corpora
 from pipeline.errors import PipelineError, UsageError
@@ -87,10 +88,12 @@ def checked(settings: Settings) -> Settings:
         raise UsageError("--items, --val, --test: got 0 of each, wanted at least one item")
     if not SIZES[0] <= settings.size <= SIZES[1]:
         raise UsageError(f"--size: got {settings.size} pixels, wanted {SIZES[0]} to {SIZES[1]:,}")
-    for name in ("translation_noise", "description_errors", "videos"):
+    shares = ("translation_noise", "description_errors", "videos")
+    for name in shares:
         if not 0 <= getattr(settings, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')}: got {getattr(settings, name)}, wanted 0 to 1")
-    return dataclasses.replace(settings, languages=check_languages(settings.languages))
+    plain: dict[str, Any] = {name: float(getattr(settings, name)) for name in shares}  # 0 and 0.0 are one
+    return dataclasses.replace(settings, languages=check_languages(settings.languages), **plain)
 
 
 def parser() -> argparse.ArgumentParser:

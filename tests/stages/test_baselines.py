@@ -94,6 +94,12 @@ def test_a_baseline_that_is_not_whole_is_told(tmp_path, kind):
     save_file({key: value for key, value in weights.items() if key != name}, folder / "model.safetensors")
     with pytest.raises(UsageError, match=r"1 weights are missing or of other sizes \(text_model"):
         load_baseline(str(folder))
+    save_file({**weights, name: torch.zeros(3, 5)}, folder / "model.safetensors")
+    with pytest.raises(UsageError, match=r"1 weights are missing or of other sizes \(text_model"):
+        load_baseline(str(folder))
+    (folder / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load_baseline(str(folder))
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_baseline(str(folder))

@@ -157,6 +157,8 @@ def test_vectors_that_did_not_come_back_are_noticed():
     ids = torch.tensor([4, 5, 6])
     rows = torch.tensor([[5.0], [4], [6], [6]])
     assert embedding._in_order("items", ids, torch.tensor([5, 4, 6, 6]), rows).flatten().tolist() == [4, 5, 6]
+    with pytest.raises(PipelineError, match="2 items came back from all processes, 3 were wanted"):
+        embedding._in_order("items", torch.tensor([4, 5, 4]), torch.tensor([4, 5, 4]), rows[:3])  # an id twice
     for wrong in ([5, 4, 4, 4], [5, 4, 6, 7]):
         with pytest.raises(PipelineError, match="items came back from all processes, 3 were wanted"):
             embedding._in_order("items", ids, torch.tensor(wrong), rows)

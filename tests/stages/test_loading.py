@@ -120,6 +120,7 @@ def test_views_serve_as_asked(corpus):
     batch = data.batch(range(len(data)), Plain(), seed=0, epoch=0)
     assert {text.split(":")[0] for views in batch.descriptions for text in views} == {"detail"}
     assert sum(text.startswith("short: ") for text in batch.source) == 14
+    assert len(list(data.texts())) == 14 * (3 * 2 + 1)  # each item's once, however many samples it has
     assert all(batch.target)  # some text of the item where the description was not translated
     with pytest.raises(UsageError, match="slot_views: got long"):
         TrainingData([corpus], slot_views=("long",))
@@ -131,6 +132,8 @@ def test_texts_are_those_that_are_trained(corpus):
     assert said(5, "de", 1) in texts and said(5, "en", 0) in texts and said(5, "fr", 0) not in texts
     assert len(texts) == 14 * (2 + 2 + 1)
     assert data.item_id(0) == "item-00000.mp4"
+    some = list(data.texts(most=4))
+    assert len(some) == 4 * 5 and all(said(number, "de", 0) in some for number in (0, 8, 3, 11))  # of both shards
 
 
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])

@@ -129,26 +129,31 @@ def test_tiles_whole_and_cut_count_the_same(slots):
     assert whole[1].tolist() == (1 + (wrong >= scores.masked_fill(~own, -9).amax(0)).sum(0)).tolist()
 
 
-def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch):
-    """A candidate nearer to the threshold than 32 bits can tell, above it by 1e-9 or below it by 1e-9."""
-    x, offset = 1.0, TIE
-    media_NE = torch.tensor([[x, 0.0], [x, -offset + 1e-9], [x, -offset - 1e-9], [-1, 0]])
-    text_ME = torch.cat([torch.tensor([[x, 1.0]]) / 2, media_NE[1:]])
-    ids = torch.arange(4)
-    wanted = by_loops(text_ME, ids, media_NE, ids)
+@pytest.mark.parametrize("long", [1.0, 1e4])
+@pytest.mark.parametrize("by_slots", [False, True])
+def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch, long, by_slots):
+    """300 candidates within a tenth of TIE of the threshold: 32 bits get half of them wrong. Also by slots that are
+    much longer than the media: what is level is in proportion to the longest."""
+    direction, ids = unit(1, 64), torch.arange(300)
+    off = TIE * (1 + 0.2 * (torch.rand(300, 1, generator=torch.Generator().manual_seed(1)) - 0.5))
+    off[0] = 0
+    near_NE = long * (direction - direction * off)
+    text_ME = torch.cat([direction, unit(299, 64, seed=2)])
+    if by_slots:
+        given_ = text_ME, ids, unit(300, 64, seed=3), ids, near_NE.unsqueeze(1), 0.0
+    else:
+        given_ = text_ME, ids, near_NE, ids
+    wanted = by_loops(*given_)
+    assert 50 < wanted[0][0] < 250
     called = []
     pairs = ranking._Scorer.pairs
     monkeypatch.setattr(ranking._Scorer, "pairs", lambda *given_: called.append(len(given_[1])) or pairs(*given_))
-    monkeypatch.setattr(ranking, "DOUBTFUL", 1)
-    for chunk in ((4, 4), (1, 2), (3, 1)):
-        called.clear()
-        assert as_lists(ranks(text_ME, ids, media_NE, ids, chunk=chunk)) == wanted
-        assert sum(called[1:]) > 0
-    monkeypatch.setattr(ranking, "DOUBTFUL", 0)  # whole tiles in 64 bits
-    for chunk in ((4, 4), (1, 2), (3, 1)):
-        called.clear()
-        assert as_lists(ranks(text_ME, ids, media_NE, ids, chunk=chunk)) == wanted
-        assert not any(called[1:])
+    for doubtful, by_pairs in ((1, True), (0, False)):  # a cell at a time, and whole tiles
+        monkeypatch.setattr(ranking, "DOUBTFUL", doubtful)
+        for chunk in ((400, 400), (1, 200), (30, 77)):
+            called.clear()
+            assert as_lists(ranks(*given_, chunk=chunk)) == wanted
+            assert any(called[1:]) == by_pairs
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-7])

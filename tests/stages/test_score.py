@@ -146,6 +146,11 @@ def test_every_query_has_a_row(tmp_path):
     place = split.item_ids.tolist().index(int(first[1][0]))
     best = 0.7 * first[0][0] @ split.media_NE[place] + 0.3 * (split.slots_NKE[place] @ first[0][0]).max()
     assert rows[0]["score"] == pytest.approx(float(best), abs=1e-6)
+    media = next(row for row in rows if row["direction"] == "media_to_text")
+    place = split.item_ids.tolist().index(int(media["item_id"].split()[1]))
+    mine = first[0][first[1] == split.item_ids[place]]
+    scores = 0.7 * mine @ split.media_NE[place] + 0.3 * (mine @ split.slots_NKE[place].T).amax(1)
+    assert media["score"] == pytest.approx(float(scores.max()), abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +213,12 @@ def test_what_is_asked_for_beats_what_the_model_says(tmp_path, model_folder, cor
     assert asked["settings"]["global_weight"] == 1 and asked["settings"]["slot_views"] == ["detail"]
     assert list(asked["languages"]) == ["fr"] and asked["split"] == "train" and asked["items"] == 21
     assert asked["notes"] == ["fr: no human text in split train: scored on machine-made ones"]
-    assert scored("--global-weight", "0")["mean"] != plain["mean"]
+    by_slots = scored("--global-weight", "0")
+    assert by_slots["mean"] != plain["mean"]
+    assert by_slots["languages"] != scored("--global-weight", "0", "--slot-views", "detail")["languages"]
+    other_seed = scored("--global-weight", "0", "--seed", "1")["mean"]
+    assert other_seed["sum_r"] == by_slots["mean"]["sum_r"]
+    assert other_seed["intervals"] != by_slots["mean"]["intervals"]
 
 
 def test_weights_chosen_on_another_split_say_so(tmp_path, model_folder, corpus, capsys):
@@ -241,6 +251,13 @@ def test_no_checkpoint_is_told(tmp_path, model_folder, monkeypatch):
     assert score.locate(str(model_folder)).model_type == "leccr"
 
 
+def test_a_checkpoint_beside_the_best_has_not_been_selected(tmp_path, model_folder):
+    run_of(tmp_path, model_folder)
+    assert score.locate(str(tmp_path / "best")).told()["selection"]["step"] == 40
+    (tmp_path / "other").symlink_to(model_folder)
+    assert score.locate(str(tmp_path / "other")).told()["selection"] is None
+
+
 def test_weights_of_other_sizes_are_told(tmp_path, model_folder):
     for file in model_folder.iterdir():
         if file.is_file():
@@ -249,6 +266,9 @@ def test_weights_of_other_sizes_are_told(tmp_path, model_folder):
     config.embed_dim = 12
     config.save_pretrained(tmp_path)
     with pytest.raises(UsageError, match=r"cannot be loaded: .*got .* wanted"):
+        score.load(score.locate(str(tmp_path)))
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UsageError, match="cannot be loaded"):
         score.load(score.locate(str(tmp_path)))
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -74,11 +76,11 @@ def test_they_are_the_encoders_own_to_half_precision(corpus, model, processor):
     shards, where = Shards([corpus]), places(corpus)
     views = [[view["text"] for view in shards.row(*place)["descriptions"]] for place in where]
     live, found = model.describe_states(processor.descriptions(views)), kept.texts(where)
-    assert found.tokens.dtype == torch.float32 and found.tokens.shape[2] == WIDTH
+    assert found.tokens.dtype == torch.float16 and found.tokens.shape[2] == WIDTH
     assert found.mask.sum(1).equal(live.mask.sum(1))
     assert not found.mask[views.index([])].any() and found.mask.any(1).sum() == 11
     for row_TC, mask_T, live_TC, live_T in zip(*found, *live, strict=True):
-        assert torch.allclose(row_TC[mask_T], live_TC[live_T], rtol=2**-10, atol=1e-5)
+        assert torch.allclose(row_TC[mask_T].float(), live_TC[live_T], rtol=2**-10, atol=1e-5)
         assert not row_TC[~mask_T].any()
 
 
@@ -211,6 +213,15 @@ def test_states_that_are_gone_are_told(corpus, model, processor):
         path.unlink()
     with pytest.raises(EnvironmentTrouble, match=r"part-00000-of-00003.arrow cannot be read"):
         kept.texts([(0, 0)])
+
+
+def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, processor, monkeypatch):
+    def full(path, table):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(states, "write_shard", full)
+    with pytest.raises(EnvironmentTrouble, match=r"00000-of-00003\.arrow: .*kept \(No space left.*cache_states=no"):
+        ensure_states([corpus], model, processor, say=Said())
 
 
 def test_a_model_in_half_precision_has_states_too(corpus, model, processor):

@@ -13,8 +13,8 @@ def test_sentences_by_hand():
         Das Bild zeigt zwei große blaue Vögel.
         Ein orangefarbener Apfel auf der linken Seite des Bildes.
         Vier kleine weiße Pilze in der Mitte des Bildes.
-        Unter dem Nachthimmel gibt es zwei schwarze Häuser.
-        Auf dem Wasser gibt es ein gelbes Boot.
+        Unter dem Nachthimmel sieht man zwei schwarze Häuser.
+        Auf dem Wasser sieht man ein gelbes Boot.
         Drei kleine rote Fische bewegen sich nach links.
         Auf einer Straße bewegt sich ein grünes Auto nach oben.
         Ein schwarzer Vogel bewegt sich über vier weißen Bäumen nach rechts.

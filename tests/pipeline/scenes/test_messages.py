@@ -69,7 +69,7 @@ def test_mistakes_come_at_their_rate(rate):
                     wrong += getattr(one, name) != getattr(two, name)
                     total += 1
             for name in ("background", "relation", "place", "motion"):
-                assert bool(getattr(one := other, name)) == bool(getattr(said, name)), one
+                assert bool(getattr(other, name)) == bool(getattr(said, name)), name
                 if getattr(said, name):
                     wrong += getattr(other, name) != getattr(said, name)
                     total += 1
