@@ -208,6 +208,14 @@ def test_large_pictures_are_decoded_small_and_look_the_same(tmp_path, size, fram
         assert np.abs(pixels[0] - pixels[1]).mean() < 1.0
 
 
+def test_the_shorter_side_of_a_wide_frame_keeps_its_margin(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (512, 512), "red").save(stream, "JPEG")
+    video = {**row(0, "train", frames=2), "media": stream.getvalue()}  # two frames of 512 × 256
+    shards = Shards([write_rows(tmp_path, [video], shards=1)])
+    assert [frame.size for frame in item_frames(shards, 0, shards.row(0, 0), 64)] == [(256, 128)] * 2
+
+
 def test_the_processor_tells_the_size(tmp_path):
     data = TrainingData([write_rows(tmp_path, [row(0, "train", size=512)], shards=1)])
     assert data.batch([0], Plain(64), seed=0, epoch=0).media[0][0].size == (128, 128)
