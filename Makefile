@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# all that `accelerate launch` would else say that it assumed
+ONE_CPU := --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 2
 
 .PHONY: demo test test-vllm lint bench clean
 
@@ -17,7 +19,7 @@ demo: $(VENV)/ready
 	$(RUN) beam_runner.py --stage captions --output demo/corpus
 	$(RUN) beam_runner.py --stage translate --text descriptions --languages pt --output demo/corpus
 	$(RUN) beam_runner.py --stage pack --output demo/corpus
-	$(VENV)/bin/accelerate launch --cpu --num_processes 1 stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite
+	$(VENV)/bin/accelerate launch $(ONE_CPU) stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite
 	$(RUN) stages/score.py --checkpoint demo/run --data demo/corpus --split train
 
 test: $(VENV)/ready

@@ -127,7 +127,7 @@ def specs(settings: Settings, processor: LeccrProcessor) -> tuple[dict[str, Any]
         "heads": max(1, settings.tiny_width // HEAD_WIDTH),
     }
     policy = processor.policy
-    media: dict[str, dict[str, Any]] = {"embedded": {"kind": "embedded"}}
+    media: dict[str, dict[str, Any]] = {"embedded": {"kind": "embedded", "width": settings.embedded_width}}
     text = dict(media)
     if settings.media == "tiny":
         media["tiny"] = tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch}

@@ -70,6 +70,7 @@ class Settings:
     tiny_layers: int = option(2, "layers", "of tiny towers", least=1)
     tiny_patch: int = option(8, "pixels", "edge of a patch of the tiny vision tower", least=1)
     tiny_vocabulary: int = option(1000, "tokens", "most that the tiny text tower's tokenizer learns", least=32)
+    embedded_width: int = option(256, "features", "that the embedded vision tower's grid is projected to", least=8)
     image_size: int = option(0, "pixels", "edge that pictures are resized to; 0: what the tower wants", least=0)
     max_tokens: int = option(0, "tokens", "longest text; 0: what the tower takes", least=0)
     max_words: int = option(0, "words", "longest text before it is tokenised; 0: any", least=0)

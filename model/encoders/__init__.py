@@ -6,7 +6,7 @@ A spec is what `config.json` keeps of a tower: {"kind": …} and what that kind 
 | --- | --- | --- |
 | transformers | `class`, `config`, `image_mean`, `image_std` | `class`, `config`, `pooling` |
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
-| embedded | EfficientNet-Lite0's grid, frozen | sentence vectors, which the processor computes |
+| embedded | `width`, that EfficientNet-Lite0's frozen grid is projected to | sentence vectors, which the processor computes |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.batch import Media, Texts
 from model.encoders import transformers_towers as towers
-from model.encoders.embedded import GRID_MEAN, GRID_STD, GRID_WIDTH, Grid, SentenceVectors
+from model.encoders.embedded import GRID_MEAN, GRID_STD, Grid, SentenceVectors
 from model.encoders.features import FeatureEncoder
 from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, FrameEncoder
 from model.encoders.tiny import TinyText, TinyVision
@@ -48,7 +48,7 @@ def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:
     if kind == "features":
         return FeatureEncoder(**options)
     if kind == "embedded":
-        return FrameEncoder(Grid(), GRID_WIDTH, GRID_MEAN, GRID_STD)
+        return FrameEncoder(Grid(**options), options["width"], GRID_MEAN, GRID_STD)
     if kind == "tiny":
         return FrameEncoder(TinyVision(**options), options["width"], IMAGENET_MEAN, IMAGENET_STD)
     return _vision(towers.build_tower(options["class"], options["config"]), options)

@@ -17,16 +17,20 @@ GRID_MEAN, GRID_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as it was trained
 
 
 class Grid(nn.Module):
-    """Pictures [M,3,H,W] → tokens [M,P,1280]: the mean of the grid of features, then its cells. Frozen.
+    """Pictures [M,3,H,W] → tokens [M,P,width]: the mean of the grid of features, then its cells, projected.
 
-    The network is no part of this module's weights: it comes with its package, and is not saved a second time.
+    The network is frozen, and no part of this module's weights: it comes with its package, and is not saved again.
     """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.project = nn.Linear(GRID_WIDTH, width)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         with torch.no_grad():
             grid_MDHW = _network(str(pixels_M3HW.device)).extract_features(pixels_M3HW)
         cells_MPD = grid_MDHW.flatten(2).transpose(1, 2)
-        return torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1)
+        return self.project(torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1))
 
 
 @functools.cache

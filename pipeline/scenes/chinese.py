@@ -40,7 +40,7 @@ BACKGROUNDS = {
     "desert": "沙漠里",
     "water": "水面上",
 }
-RELATIONS = {"left": "左边", "right": "右边", "above": "上方", "below": "下方"}
+RELATIONS = {"left": "左边", "right": "右边", "above": "上方", "below": "下方", "beside": "旁边"}
 PLACES = {"left": "图片左侧", "middle": "图片中间", "right": "图片右侧"}
 MOTIONS = {"left": "向左", "right": "向右", "up": "向上", "down": "向下"}
 
@@ -60,8 +60,8 @@ def words(said: Message) -> list[str]:
     where = [BACKGROUNDS[said.background]] if said.background else []
     opening = [f"{where[0]}，"] if where else []
     match said.form:
-        case "related" | "related_there":
-            return [*opening, *first, "在", *second, "的", RELATIONS[said.relation]]
+        case "related" | "related_there" | "beside":
+            return [*opening, *first, "在", *second, RELATIONS[said.relation]]
         case "listed" | "there":
             return [*where, "有", *both]
         case "shown":
@@ -71,6 +71,6 @@ def words(said: Message) -> list[str]:
         case "moving" | "moving_there":
             return [*opening, *first, "正在", MOTIONS[said.motion], "移动"]
         case "passing":
-            return [*first, "在", *second, "的", f"{RELATIONS[said.relation]}，", "正在", MOTIONS[said.motion], "移动"]
+            return [*first, "在", *second, f"{RELATIONS[said.relation]}，", "正在", MOTIONS[said.motion], "移动"]
         case form:
             raise ValueError(f"got the form {form!r}, wanted one of messages.FORMS")

@@ -153,7 +153,8 @@ def changed(scene: Scene, rng: np.random.Generator) -> Scene:
         return dataclasses.replace(scene, background=other(rng, BACKGROUNDS, scene.background))
     if change == "mirror":
         if len(groups) == 2:
-            return dataclasses.replace(scene, groups=tuple(reversed(groups)), mover=1 - scene.mover)
+            mover = 1 - scene.mover if scene.motion else 0  # a still scene has one spelling
+            return dataclasses.replace(scene, groups=tuple(reversed(groups)), mover=mover)
         if scene.motion:
             return dataclasses.replace(scene, motion=other(rng, MOTIONS, scene.motion))
         return dataclasses.replace(scene, place=other(rng, PLACES, scene.place))

@@ -66,6 +66,7 @@ RELATIONS = {  # with the case that follows
     "right": ("napravo od", "gen"),
     "above": ("nad", "ins"),
     "below": ("pod", "ins"),
+    "beside": ("vedle", "gen"),
 }
 PLACES = {"left": "v levé části obrázku", "middle": "uprostřed obrázku", "right": "v pravé části obrázku"}
 MOTIONS = {"left": "doleva", "right": "doprava", "up": "nahoru", "down": "dolů"}
@@ -110,7 +111,7 @@ def words(said: Message) -> list[str]:
         preposition, case = RELATIONS[said.relation]
         related = f"{preposition} {names(case)[1]}"
     match said.form:
-        case "related":
+        case "related" | "beside":
             text = f"{first} {be} {related}"
         case "related_there":
             text = f"{where} {be} {first} {related}"

@@ -29,7 +29,13 @@ BACKGROUNDS = {
     "desert": "in the desert",
     "water": "on the water",
 }
-RELATIONS = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
+RELATIONS = {
+    "left": "to the left of",
+    "right": "to the right of",
+    "above": "above",
+    "below": "below",
+    "beside": "next to",
+}
 PLACES = {
     "left": "on the left side of the picture",
     "middle": "in the middle of the picture",
@@ -56,7 +62,7 @@ def words(said: Message) -> list[str]:
     names = [noun(group, said.sized) for group in said.groups]
     first, where = said.groups[0], BACKGROUNDS.get(said.background, "")
     match said.form:
-        case "related":
+        case "related" | "beside":
             text = f"{names[0]} {be(first)} {RELATIONS[said.relation]} {names[1]}"
         case "related_there":
             text = f"{where}, {names[0]} {be(first)} {RELATIONS[said.relation]} {names[1]}"

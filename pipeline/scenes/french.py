@@ -41,7 +41,13 @@ BACKGROUNDS = {
     "desert": "dans le désert",
     "water": "sur l'eau",
 }
-RELATIONS = {"left": "à gauche de", "right": "à droite de", "above": "au-dessus de", "below": "en dessous de"}
+RELATIONS = {
+    "left": "à gauche de",
+    "right": "à droite de",
+    "above": "au-dessus de",
+    "below": "en dessous de",
+    "beside": "à côté de",
+}
 PLACES = {
     "left": "dans la partie gauche de l'image",
     "middle": "au milieu de l'image",
@@ -74,7 +80,7 @@ def words(said: Message) -> list[str]:
     where = BACKGROUNDS.get(said.background, "")
     related = of(RELATIONS[said.relation], names[1]) if said.relation else ""
     match said.form:
-        case "related":
+        case "related" | "beside":
             text = f"{names[0]} {is_there} {related}"
         case "related_there":
             text = f"{where}, {names[0]} {is_there} {related}"

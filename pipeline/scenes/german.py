@@ -52,7 +52,13 @@ BACKGROUNDS = {
     "desert": "in der Wüste",
     "water": "auf dem Wasser",
 }
-RELATIONS = {"left": "links von", "right": "rechts von", "above": "über", "below": "unter"}  # all with the dative
+RELATIONS = {  # all with the dative
+    "left": "links von",
+    "right": "rechts von",
+    "above": "über",
+    "below": "unter",
+    "beside": "neben",
+}
 PLACES = {
     "left": "auf der linken Seite des Bildes",
     "middle": "in der Mitte des Bildes",
@@ -86,7 +92,7 @@ def words(said: Message) -> list[str]:
     first, where = names("nom")[0], BACKGROUNDS.get(said.background, "")
     related = f"{RELATIONS[said.relation]} {names('dat')[1]}" if said.relation else ""
     match said.form:
-        case "related":
+        case "related" | "beside":
             text = f"{first} {is_there} {related}"
         case "related_there":
             text = f"{where} {is_there} {first} {related}"

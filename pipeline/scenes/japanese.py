@@ -42,7 +42,7 @@ BACKGROUNDS = {
     "desert": "砂漠",
     "water": "水の上",
 }
-RELATIONS = {"left": "左", "right": "右", "above": "上", "below": "下"}
+RELATIONS = {"left": "左", "right": "右", "above": "上", "below": "下", "beside": "横"}
 PLACES = {"left": "左側", "middle": "中央", "right": "右側"}
 MOTIONS = {"left": "左へ", "right": "右へ", "up": "上へ", "down": "下へ"}
 
@@ -75,7 +75,7 @@ def words(said: Message) -> list[str]:
     where = BACKGROUNDS.get(said.background, "")
     exists = [*bare(first, said.sized), "が", counted(first), be(first)]
     match said.form:
-        case "related":
+        case "related" | "beside":
             return [*names[1], "の", RELATIONS[said.relation], "に", *exists]
         case "related_there":
             return [where, "に", be(second), *names[1], "の", RELATIONS[said.relation], "に、", *exists]

@@ -19,9 +19,11 @@ from pipeline.scenes.content import (
     other,
 )
 
+BESIDE = "beside"  # what a caption may say for left or right
 FORMS = {
     "related": "two red cars are to the left of a blue ball",
     "related_there": "on a beach, two red cars are to the left of a blue ball",
+    "beside": "two red cars are next to a blue ball",
     "listed": "two red cars (and a blue ball) on a beach",
     "shown": "the picture shows two red cars (and a blue ball)",
     "placed": "two red cars on the left side of the picture",
@@ -59,7 +61,9 @@ def messages(scene: Scene, rng: np.random.Generator, count: int) -> list[Message
 def forms_of(scene: Scene) -> tuple[str, ...]:
     if scene.motion:
         return ("passing" if scene.relation else "moving", "moving_there", "listed")
-    return ("related", "related_there", "listed", "shown") if scene.relation else ("placed", "there", "listed", "shown")
+    if scene.relation:
+        return ("related", "related_there", "listed", "shown", *(["beside"] if scene.relation == "left" else []))
+    return ("placed", "there", "listed", "shown")
 
 
 def message(scene: Scene, form: str, *, sized: bool, turned: bool) -> Message:
@@ -70,6 +74,8 @@ def message(scene: Scene, form: str, *, sized: bool, turned: bool) -> Message:
     if form in ("related", "related_there"):
         background = scene.background if form == "related_there" else ""
         return Message(form, groups, sized, background, relation)
+    if form == "beside":
+        return Message(form, groups, sized, relation=BESIDE)
     if form == "listed":
         return Message(form, groups, sized, scene.background)
     if form == "shown":
@@ -99,7 +105,8 @@ def mistaken(said: Message, rng: np.random.Generator, rate: float) -> Message:
         size = other(rng, SIZES, group.size) if said.sized and wrong() else group.size
         groups.append(Group(kind, colour, size, count))
     background = other(rng, BACKGROUNDS, said.background) if said.background and wrong() else said.background
-    relation = other(rng, RELATIONS, said.relation) if said.relation and wrong() else said.relation
+    wrong_ones = RELATIONS[2:] if said.relation == BESIDE else RELATIONS  # left and right of it are beside it
+    relation = other(rng, wrong_ones, said.relation) if said.relation and wrong() else said.relation
     if said.motion and relation != said.relation:
         relation = OPPOSITE[said.relation]  # what moves past moves above or below
     place = other(rng, PLACES, said.place) if said.place and wrong() else said.place

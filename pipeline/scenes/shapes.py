@@ -58,6 +58,13 @@ class Pen:
         box = self._at([(x0, y0), (x1, y1)])
         self._draw.arc(box, start, end, self.line, max(2, round(width * self._size)))
 
+    def ring(self, x0: float, y0: float, x1: float, y1: float, width: float) -> None:
+        """An outlined ring of the object's colour, `width` without its two lines."""
+        side, line = round(self._size * width), self._width
+        x0, y0, x1, y1 = (round(value * (self._size - 1)) for value in (x0, y0, x1, y1))
+        self._draw.ellipse((x0, y0, x1, y1), outline=self.line, width=side + 2 * line)
+        self._draw.ellipse((x0 + line, y0 + line, x1 - line, y1 - line), outline=self.fill, width=side)
+
 
 def house(pen: Pen) -> None:
     pen.box(0.14, 0.45, 0.86, 0.97)
@@ -101,7 +108,7 @@ def star(pen: Pen) -> None:
 
 
 def cup(pen: Pen) -> None:
-    pen.arc(0.58, 0.32, 0.98, 0.72, 0, 360, 0.09)
+    pen.ring(0.54, 0.28, 0.99, 0.73, 0.06)
     pen.polygon((0.08, 0.2), (0.76, 0.2), (0.68, 0.92), (0.16, 0.92))
     pen.ellipse(0.08, 0.1, 0.76, 0.3, LIGHT)
 

@@ -102,6 +102,14 @@ def test_states_of_several_corpora_are_found_by_place(corpus, model, processor, 
     assert torch.equal(both.texts([(2 + 1, 2)]).tokens, alone.texts([(1, 2)]).tokens)
 
 
+def test_a_worker_opens_its_own(corpus, model, processor):
+    kept = ensure_states([corpus], model, processor, say=Said())
+    wanted = kept.texts([(1, 2)])
+    again = copy.copy(kept)  # by its state, as a worker gets it
+    assert kept._open and not again._open
+    assert torch.equal(again.texts([(1, 2)]).tokens, wanted.tokens)
+
+
 def test_what_is_there_is_used_again_and_what_is_missing_is_made(corpus, model, processor):
     said = Said()
     ensure_states([corpus], model, processor, say=said)

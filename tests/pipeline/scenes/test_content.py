@@ -38,6 +38,7 @@ def test_scenes_have_one_spelling():
         assert len(scene.groups) == (2 if scene.relation else 1)
         assert scene.relation in ("", "left", "above")  # not right or below: that would be the same scene again
         assert (scene.place == "") == bool(scene.relation or scene.motion)
+        assert scene.mover == 0 or scene.motion  # nothing moves, so nothing tells which
         assert len({group.kind for group in scene.groups}) == len(scene.groups)
         if scene.relation:
             assert all(group.count in PAIR_COUNTS for group in scene.groups)

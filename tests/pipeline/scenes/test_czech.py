@@ -27,6 +27,8 @@ def test_sentences_by_hand():
         Červený hrnek je pod žlutou květinou.
         Na obrázku vidíme bílý dům a modrou květinu.
         Čtyři velcí červení ptáci jsou nalevo od čtyř malých bílých lodí.
+        Dva malé fialové klobouky jsou vedle malé černé lodi.
+        Žlutá ryba je vedle tří zelených ptáků.
         """,
     )
 

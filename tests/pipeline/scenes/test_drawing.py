@@ -126,3 +126,12 @@ def test_any_size(size):
     for scene in Sampler(np.random.default_rng(0), 0.5).scenes(12):
         shown = drawn(scene, size)
         assert all(pixels.shape == (size, size, 3) for pixels in shown)
+
+
+def test_four_stand_two_by_two():
+    rng = np.random.default_rng(0)
+    scene = Scene("snow", (Group("ball", "red", "large", 4),), place="left")
+    corners = _laid_out(scene, 0, SIZE, rng)
+    assert all(abs(corners[at][0] - corners[at + 2][0]) < SIZE / 4 for at in (0, 1))
+    assert all(corners[at + 2][1] - corners[at][1] > SIZE / 4 for at in (0, 1))
+    assert all(corners[at + 1][0] > corners[at][0] for at in (0, 2))

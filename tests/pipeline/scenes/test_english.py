@@ -24,5 +24,7 @@ def test_sentences_by_hand():
         A red cup is below a yellow flower.
         The picture shows a white house and a blue flower.
         Four large red birds are to the left of four small white boats.
+        Two small purple hats are next to a small black boat.
+        A yellow fish is next to three green birds.
         """,
     )

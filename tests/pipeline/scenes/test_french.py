@@ -25,6 +25,8 @@ def test_sentences_by_hand():
         Une tasse rouge se trouve en dessous d'une fleur jaune.
         L'image montre une maison blanche et une fleur bleue.
         Quatre grands oiseaux rouges se trouvent à gauche de quatre petits bateaux blancs.
+        Deux petits chapeaux violets se trouvent à côté d'un petit bateau noir.
+        Un poisson jaune se trouve à côté de trois oiseaux verts.
         """,
     )
 

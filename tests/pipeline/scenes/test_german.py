@@ -24,5 +24,7 @@ def test_sentences_by_hand():
         Eine rote Tasse befindet sich unter einer gelben Blume.
         Das Bild zeigt ein weißes Haus und eine blaue Blume.
         Vier große rote Vögel befinden sich links von vier kleinen weißen Booten.
+        Zwei kleine violette Hüte befinden sich neben einem kleinen schwarzen Boot.
+        Ein gelber Fisch befindet sich neben drei grünen Vögeln.
         """,
     )

@@ -21,7 +21,7 @@ from pipeline.scenes.content import (
     Sampler,
 )
 from pipeline.scenes.languages import TARGETS, UNSPACED, WORDS, caption, check_languages, sentence
-from pipeline.scenes.messages import FORMS, Message, message, mistaken
+from pipeline.scenes.messages import BESIDE, FORMS, Message, message, mistaken
 
 GROUPS = [Group(*facts) for facts in itertools.product(KINDS, COLOURS, SIZES, COUNTS)]
 LATIN = {"en": english, "de": german, "fr": french, "cs": czech}
@@ -31,12 +31,16 @@ groups = st.builds(Group, *map(st.sampled_from, (KINDS, COLOURS, SIZES, COUNTS))
 @st.composite
 def any_message(draw):
     form = draw(st.sampled_from(sorted(FORMS)))
-    two = form in ("related", "related_there", "passing") or (form in ("listed", "shown") and draw(st.booleans()))
+    two = form in ("related", "related_there", "beside", "passing") or (
+        form in ("listed", "shown") and draw(st.booleans())
+    )
     facts = {}
     if form in ("related_there", "listed", "there", "moving_there"):
         facts["background"] = draw(st.sampled_from(BACKGROUNDS))
     if form in ("related", "related_there", "passing"):
         facts["relation"] = draw(st.sampled_from(RELATIONS))
+    if form == "beside":
+        facts["relation"] = BESIDE
     if form == "placed":
         facts["place"] = draw(st.sampled_from(PLACES))
     if form in ("moving", "moving_there", "passing"):
@@ -108,7 +112,7 @@ def test_every_table_has_every_word():
     for grammar in (english, german, french, czech, chinese, japanese):
         assert set(grammar.NOUNS) == set(KINDS)
         assert set(grammar.BACKGROUNDS) == set(BACKGROUNDS)
-        assert set(grammar.RELATIONS) == set(RELATIONS)
+        assert set(grammar.RELATIONS) == {*RELATIONS, BESIDE}
         assert set(grammar.PLACES) == set(PLACES)
         assert set(grammar.MOTIONS) == set(MOTIONS)
     for grammar in (german, french, czech, japanese):

@@ -15,7 +15,10 @@ def is_true(said, scene):
     """Whether a message is true of a scene; told without the code that makes them."""
     if not set(said.groups) <= set(scene.groups):
         return False
-    if said.relation:
+    if said.relation == "beside":
+        if scene.relation != "left" or set(said.groups) != set(scene.groups):
+            return False
+    elif said.relation:
         here = scene.relation, scene.groups
         turned = OPPOSITE.get(scene.relation), tuple(reversed(scene.groups))
         if (said.relation, said.groups) not in (here, turned):
@@ -42,7 +45,7 @@ def test_what_sets_a_scene_apart_is_always_said():
         said = messages(scene, rng, 2)
         for fact in ("motion", "place", "relation"):
             if getattr(scene, fact) and not (scene.motion and fact == "relation"):
-                assert any(getattr(one, fact) for one in said)
+                assert any(getattr(one, fact) not in ("", "beside") for one in said)
 
 
 def test_both_groups_come_first_by_turns():
@@ -83,3 +86,12 @@ def test_a_mistaken_clip_stays_one_that_can_be():
         if scene.relation:
             other = mistaken(message(scene, "passing", sized=False, turned=False), rng, 1.0)
             assert other.relation in ("above", "below") and other.motion in ("left", "right")
+
+
+def test_what_is_mistaken_for_beside_is_neither_left_nor_right():
+    rng = np.random.default_rng(4)
+    scene = Scene("snow", (Group("car", "red", "small", 2), Group("star", "blue", "large", 1)), "left")
+    said = message(scene, "beside", sized=False, turned=True)
+    assert {mistaken(said, rng, 1.0).relation for _ in range(40)} == {"above", "below"}
+    above = Scene("snow", scene.groups, "above")
+    assert "beside" not in forms_of(above)

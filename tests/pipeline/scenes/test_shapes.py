@@ -35,3 +35,10 @@ def test_kinds_look_unlike_one_another():
     shown = {kind: np.asarray(sprite(kind, "red", 16)).astype(int) for kind in KINDS}
     for one, two in itertools.combinations(KINDS, 2):
         assert (np.abs(shown[one] - shown[two]).max(2) > 60).mean() > 1 / 6, (one, two)
+
+
+def test_the_handle_of_a_cup_has_the_cups_colour():
+    """On a dark ground a handle of nothing but outline is lost."""
+    pixels = np.asarray(sprite("cup", "red", 60)).astype(int)[:, :, :3]
+    rows, columns = np.nonzero(np.abs(pixels - FILLS["red"]).max(2) < 40)
+    assert columns.max() > 0.9 * 60 and np.ptp(rows[columns > 0.82 * 60]) > 0.25 * 60

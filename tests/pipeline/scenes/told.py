@@ -1,4 +1,4 @@
-"""Nineteen messages that between them need every case, gender and agreement; each language's test has them by hand."""
+"""Twenty-one messages that between them need every case, gender and agreement: each language has them by hand."""
 
 from pipeline.scenes.content import Group
 from pipeline.scenes.languages import caption
@@ -37,6 +37,8 @@ MESSAGES = [
     told("related", "1 red cup", "1 yellow flower", relation="below"),
     told("shown", "1 white house", "1 blue flower"),
     told("related", "4 large red bird", "4 small white boat", relation="left"),
+    told("beside", "2 small purple hat", "1 black boat", relation="beside"),
+    told("beside", "1 yellow fish", "3 green bird", relation="beside"),
 ]
 
 
