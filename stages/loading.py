@@ -109,7 +109,9 @@ class TrainingData:
             random = np.random.default_rng([seed, epoch, sample])
             source_id, text = sources(row, int(self.index.texts[sample]))
             pair = target(row, source_id, self.languages, random)
-            media.append(mirrored(item_frames(self.shards, number, row, size, later=True), random.random() < augment))
+            turned = random.random() < augment
+            frames = item_frames(self.shards, number, row, size, later=not turned)
+            media.append([ImageOps.mirror(frame) for frame in frames] if turned else frames)
             source.append(text)
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
@@ -244,7 +246,3 @@ def _column(jpeg: bytes, count: int, size: int | None, later: bool) -> list[Imag
         return [picture]
     width, height = picture.width, picture.height // count
     return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]
-
-
-def mirrored(frames: list[Image.Image], wanted: bool) -> list[Image.Image]:
-    return [ImageOps.mirror(frame) for frame in frames] if wanted else frames

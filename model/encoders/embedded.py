@@ -28,8 +28,8 @@ class Grid(nn.Module):
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         with torch.no_grad():
-            grid_MDHW = _network(str(pixels_M3HW.device)).extract_features(pixels_M3HW)
-        cells_MPD = grid_MDHW.flatten(2).transpose(1, 2)
+            grid_MDHW = _network(str(pixels_M3HW.device)).extract_features(pixels_M3HW.float())
+        cells_MPD = grid_MDHW.flatten(2).transpose(1, 2).to(pixels_M3HW.dtype)
         return self.project(torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1))
 
 

@@ -16,22 +16,24 @@ class FeatureEncoder(nn.Module):
     Every frame is a visual token; the item's summary is their mean.
     """
 
-    frozen = False
-
     def __init__(self, input_dim: int, width: int, layers: int, heads: int, max_frames: int, dropout: float = 0.1):
         super().__init__()
-        self.width = width
+        self.input_dim, self.width = input_dim, width
         self.project = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
         self.positions = nn.Parameter(torch.randn(max_frames, width) * INIT_STD)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
-        frames, most = media.frames.shape[1], len(self.positions)
+        (frames, *wide), mask_BF = media.frames.shape[1:], media.mask
+        most = len(self.positions)
         if frames > most:
             raise ValueError(f"features: got {frames} frames, wanted at most max_frames={most}")
-        mask_BF = media.mask
-        x_BFD = self.project(media.frames.to(self.positions.dtype)) + self.positions[:frames]
+        if wide != [self.input_dim]:
+            raise ValueError(f"features: got {wide} values a frame, wanted input_dim={self.input_dim}")
+        frames_BFI = media.frames.to(self.positions.dtype).masked_fill(~mask_BF[..., None], 0)
+        x_BFD = self.project(frames_BFI) + self.positions[:frames]
+        read_BF = mask_BF | ~mask_BF.any(1, keepdim=True)  # where there is no frame, something finite
         for block in self.blocks:
-            x_BFD = block(x_BFD, mask_BF)
-        return self.norm(x_BFD), mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)
+            x_BFD = block(x_BFD, read_BF)
+        return self.norm(x_BFD) * mask_BF[..., None], mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)

@@ -25,7 +25,9 @@ class FrameEncoder(nn.Module):
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [B,N,D], their mask [B,N] bool, the weights [B,N] of pooling them. Only frames that are there are
-        encoded."""
+        encoded. Raises ValueError for what are no pixels."""
+        if media.frames.dim() != 5:
+            raise ValueError(f"media: got {list(media.frames.shape)}, wanted pixels [items, frames, 3, height, width]")
         pixels = (media.frames[media.mask].to(self.mean.dtype) / 255 - self.mean) / self.std
         return laid_out(self.tower(pixels), media.mask)
 

@@ -43,6 +43,7 @@ class TinyVision(nn.Module):
 
     def __init__(self, image_size: int, patch_size: int, width: int, layers: int, heads: int, dropout: float = 0.0):
         super().__init__()
+        self.image_size = image_size
         if image_size % patch_size:
             raise ValueError(f"image_size: got {image_size}, wanted a multiple of the patch of {patch_size} pixels")
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
@@ -52,6 +53,8 @@ class TinyVision(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
+        if pixels_M3HW.shape[2:] != (self.image_size, self.image_size):
+            raise ValueError(f"pixels: got {list(pixels_M3HW.shape[2:])}, wanted image_size={self.image_size} a side")
         patches_MPD = self.patches(pixels_M3HW).flatten(2).transpose(1, 2)
         x_MPD = torch.cat([self.summary.expand(len(patches_MPD), 1, -1), patches_MPD], 1) + self.positions
         for block in self.blocks:
@@ -73,9 +76,12 @@ class TinyText(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        length, most = texts.tokens.shape[1], len(self.positions)
+        if length > most:
+            raise ValueError(f"texts: got {length} tokens, wanted at most max_tokens={most}")
         mask_BT = texts.mask.clone()
         mask_BT[:, 0] |= ~texts.mask.any(1)  # where there is no text, something finite
-        x_BTD = self.drop(self.words(texts.tokens) + self.positions[: texts.tokens.shape[1]])
+        x_BTD = self.drop(self.words(texts.tokens) + self.positions[:length])
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BT)
         states_BTD = self.norm(x_BTD)

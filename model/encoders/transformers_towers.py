@@ -10,29 +10,29 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from model.batch import Texts
 
-# Whole models whose towers are taken, and the classes of their parts.
-VISION_OF = {
-    "clip": "CLIPVisionModel",
-    "siglip": "SiglipVisionModel",
-    "chinese_clip": "ChineseCLIPVisionModel",
-    "altclip": "AltCLIPVisionModel",
+# What AutoModel does not know, as towers by themselves, or knows as something else.
+CLASSES = {
+    "siglip_text_model": "SiglipTextModel",
+    "siglip2_text_model": "Siglip2TextModel",
+    "metaclip_2_vision_model": "MetaClip2VisionModel",
+    "metaclip_2_text_model": "MetaClip2TextModel",
+    "chinese_clip_text_model": "ChineseCLIPTextModel",
+    "altclip_vision_model": "AltCLIPVisionModel",
+    "altclip_text_model": "AltCLIPTextModel",
+    "vit_mae": "ViTModel",  # as MAE it would see a random quarter of each picture
 }
-TEXT_OF = {
-    "clip": "CLIPTextModel",
-    "siglip": "SiglipTextModel",
-    "siglip_text_model": "SiglipTextModel",  # AutoModel does not know it
-    "chinese_clip": "ChineseCLIPTextModel",
-    "altclip": "AltCLIPTextModel",
-}
-POOLED = ("CLIPTextModel", "SiglipTextModel")  # whose summary is their own pooled output
-UNMASKED = ("SiglipTextModel",)  # trained with padding as tokens like others; the summary is at the last place
-SUMMARY_FIRST = ("clip", "vit", "dinov2", "dinov3_vit", "deit", "beit", "chinese_clip", "altclip")  # token 0 is CLS
+CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
+SUMMARY_FIRST = (*CLIPS, "vit", "dinov2", "dinov3", "deit", "beit")  # token 0 is CLS
+SUMMARY_APART = ("siglip", "convnext")  # the pooled output, which has weights of its own
+UNMASKED = ("SiglipTextModel", "Siglip2TextModel")  # trained with padding as tokens; the summary is at the last place
+POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # whose summary is their own pooled output
 POOLINGS = ("auto", "cls", "mean", "pooler")
 
 
@@ -43,14 +43,18 @@ class VisionTower(nn.Module):
         super().__init__()
         family = tower.config.model_type
         self.cls_first = family.startswith(SUMMARY_FIRST)
-        self.pooled = family.startswith("siglip")
+        self.pooled = family.startswith(SUMMARY_APART) and getattr(tower.config, "vision_use_head", True)
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooled)
-        self.normalizes = family in ("clip", "clip_vision_model", "chinese_clip_vision_model", "altclip_vision_model")
-        self.interpolates = _interpolates(tower)
+        self.normalizes = family.removesuffix("_vision_model") in CLIPS
+        self.interpolates = "interpolate_pos_encoding" in _reads(tower)
+        self.patch_size = int(tower.config.patch_size) if "spatial_shapes" in _reads(tower) else 0
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
-        more = {"interpolate_pos_encoding": True} if self.interpolates else {}
-        out = self.tower(pixel_values=pixels_M3HW, **more)
+        if self.patch_size:
+            out = self.tower(**patches(pixels_M3HW, self.patch_size))
+        else:
+            more = {"interpolate_pos_encoding": True} if self.interpolates else {}
+            out = self.tower(pixel_values=pixels_M3HW, **more)
         states_MPD = out.last_hidden_state
         if states_MPD.dim() == 4:  # a grid of features: channels first
             states_MPD = states_MPD.flatten(2).transpose(1, 2)
@@ -72,10 +76,12 @@ class TextTower(nn.Module):
             raise ValueError(f"pooling: got {pooling!r}, wanted {' or '.join(POOLINGS)}")
         kind = type(tower).__name__
         self.pooling = ("pooler" if kind in POOLED else "cls") if pooling == "auto" else pooling
+        if self.pooling == "pooler" and kind not in POOLED and getattr(tower, "pooler", None) is None:
+            raise ValueError(f"pooling: got 'pooler', which {kind} has none of, wanted auto or cls or mean")
         self.unmasked = kind in UNMASKED
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooling == "pooler")
         self.width = width(tower)
-        own = getattr(tower.config, "projection_size", None) if kind == "SiglipTextModel" else None
+        own = getattr(tower.config, "projection_size", None) if kind in UNMASKED else None
         self.pooled_width = int(own or self.width) if self.pooling == "pooler" else self.width
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
@@ -90,39 +96,62 @@ class TextTower(nn.Module):
         return states_BTD, (states_BTD * mask_BT[..., None]).sum(1) / mask_BT.sum(1, keepdim=True)
 
 
-def load_tower(name: str, part: str) -> PreTrainedModel:
-    """The tower of a model by name or folder, with its weights. `part`: "vision" or "text".
+def patches(pixels_M3HW: Tensor, size: int) -> dict[str, Tensor]:
+    """What towers of any shape of picture (SigLIP 2 NaFlex) read: patches row by row, how many rows and columns."""
+    grid_M3HsWs = pixels_M3HW.unfold(2, size, size).unfold(3, size, size)
+    count, _, rows, columns = grid_M3HsWs.shape[:4]
+    patches_MPL = grid_M3HsWs.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
+    whole_MP = torch.ones(patches_MPL.shape[:2], dtype=torch.int32, device=pixels_M3HW.device)
+    shapes_M2 = torch.tensor([[rows, columns]], device=pixels_M3HW.device).expand(count, 2)
+    return {"pixel_values": patches_MPL, "pixel_attention_mask": whole_MP, "spatial_shapes": shapes_M2}
+
+
+def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
+    """The tower of a model by name or folder, and which of its weights were not found. `part`: "vision" or "text".
 
     Raises ValueError where there is no such model, or it has no such tower.
     """
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name)
-            kind = (VISION_OF if part == "vision" else TEXT_OF).get(config.model_type)
-            loader = getattr(transformers, kind) if kind else transformers.AutoModel
-            tower = loader.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            loader = getattr(transformers, CLASSES.get(config.model_type, "AutoModel"))
+            tower, report = loader.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{name}: got no {part} tower ({reason}), wanted a Transformers model or its folder"
         ) from error
-    _check_part(name, tower, part)
-    return tower
-
-
-def _check_part(name: str, tower: PreTrainedModel, part: str) -> None:
-    wanted = "pixel_values" if part == "vision" else "input_ids"
-    if tower.main_input_name != wanted:
+    prefix = f"{part}_model."
+    if hasattr(config, f"{part}_config"):  # of a model of two towers; alone, not all of them find their weights
+        tower = getattr(tower, f"{part}_model", tower)
+    reads = [key for key in ("pixel_values", "input_ids", "decoder_input_ids") if key in _reads(tower)]
+    if reads != ["pixel_values" if part == "vision" else "input_ids"]:
         raise ValueError(
-            f"{name}: got {type(tower).__name__}, which reads {tower.main_input_name}, wanted a {part} tower"
+            f"{name}: got {type(tower).__name__}, which reads {' and '.join(reads) or 'neither pictures nor words'}, "
+            f"wanted a {part} tower"
+        )
+    return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}
+
+
+def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
+    """Raises ValueError where a weight that the tower still has was not found: it would be a random one."""
+    lost = sorted(missing & tower.state_dict().keys())
+    if lost:
+        raise ValueError(
+            f"{name}: got no weights for {lost[0]} and {len(lost) - 1} more of {type(tower).__name__}, wanted all: "
+            f"save the whole tower, or choose another model"
         )
 
 
-def build_tower(kind: str, config: dict[str, Any]) -> PreTrainedModel:
+def build_tower(kind: str | None, config: dict[str, Any] | None) -> PreTrainedModel:
     """A tower of the class `kind` with random weights. Raises ValueError for what is no model of Transformers."""
-    found = getattr(transformers, kind, None)
+    found = getattr(transformers, str(kind), None)
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
         raise ValueError(f"class: got {kind!r}, wanted a model of Transformers {transformers.__version__}")
+    if not isinstance(config, dict):
+        raise ValueError(f"config: got {config!r}, wanted that of a {kind} as a dict")
     with quiet():
         return found(found.config_class.from_dict(config))  # type: ignore[union-attr]
 
@@ -137,7 +166,8 @@ def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTra
     for owner in (tower, getattr(tower, "vision_model", None), getattr(tower, "text_model", None)):
         if owner is None:
             continue
-        if not keep_pooler and isinstance(getattr(owner, "pooler", None), nn.Module):
+        pooler = getattr(owner, "pooler", None)
+        if not keep_pooler and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
             owner.pooler = None
         if not keep_pooler and isinstance(getattr(owner, "head", None), nn.Module):
             owner.head = nn.Identity()  # which is called all the same
@@ -148,8 +178,10 @@ def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTra
 
 
 def width(tower: PreTrainedModel) -> int:
-    """D, of the last states: Swin's grows from stage to stage, and `hidden_size` is the last."""
-    return int(tower.config.hidden_size)
+    """D, of the last states: where it grows from stage to stage, the last; AltCLIP projects its texts."""
+    config = tower.config
+    stages = getattr(config, "hidden_sizes", None)
+    return int(stages[-1] if stages else getattr(config, "project_dim", None) or config.hidden_size)
 
 
 def pixel_statistics(name: str) -> dict[str, Any]:
@@ -167,8 +199,8 @@ def image_processing(name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def _interpolates(tower: PreTrainedModel) -> bool:
-    return "interpolate_pos_encoding" in inspect.signature(tower.forward).parameters
+def _reads(tower: PreTrainedModel) -> set[str]:
+    return set(inspect.signature(tower.forward).parameters)
 
 
 @contextlib.contextmanager

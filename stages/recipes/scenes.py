@@ -18,7 +18,7 @@ def recipe() -> dict[str, Any]:
         "text": "tiny",
         "image_size": 64,
         "batch_size": 128,
-        "epochs": 20,
+        "epochs": 8,
         "lr": 1e-3,
         "new_layer_lr_multiplier": 1.0,
         "embed_dim": 64,

@@ -18,10 +18,11 @@ from stages.tracking import read_metrics
 from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import write_training_corpus
 
+STEPS = 40
 TINY = (
     *("tiny_width=16", "tiny_layers=2", "tiny_vocabulary=300", "image_size=16", "embed_dim=16", "num_heads=2"),
     *("num_slots=2", "slot_layers=1", "interaction_layers=1", "dropout=.2", "batch_size=4", "lr=1e-3", "ema=.9"),
-    *("steps=60", "validate_every=20", "save_every=7", "log_every=1", "mixed_precision=no"),
+    *(f"steps={STEPS}", "validate_every=15", "save_every=7", "log_every=1", "mixed_precision=no"),
 )
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["stages.train"])  # imports once what each process would import for seconds
@@ -126,9 +127,9 @@ def lines(run):
 def assert_same(one, other):
     """To the last bit: every line, the weights, the optimiser, the best."""
     assert lines(one) == lines(other)
-    assert [line["step"] for line in lines(one) if line["kind"] == "train"] == list(range(1, 61))
+    assert [line["step"] for line in lines(one) if line["kind"] == "train"] == list(range(1, STEPS + 1))
     folders = [checkpoints.newest(run, print) for run in (one, other)]
-    assert [folder.name for folder in folders] == ["step-00000060"] * 2
+    assert [folder.name for folder in folders] == [f"step-{STEPS:08d}"] * 2
     for name in ("model.safetensors", "position.json", "config.json", "README.md"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     states = [checkpoints.read_training(folder) for folder in folders]
@@ -152,7 +153,7 @@ def test_a_run_leaves_what_it_promises(whole):
         "best", "checkpoints", "curves.png", "metrics.jsonl", "record.json", "settings.json",
     }  # fmt: skip
     kinds = [line["kind"] for line in lines(whole)]
-    assert kinds.count("train") == 60 and kinds.count("validation") == 3
+    assert kinds.count("train") == STEPS and kinds.count("validation") == 3
     validation = next(line for line in lines(whole) if line["kind"] == "validation")
     assert validation["recalls"].keys() == {"de", "fr"} and validation["split"] == "val"
     record = json.loads((whole / "record.json").read_text())
@@ -178,9 +179,8 @@ def test_the_best_weights_load_elsewhere_and_score_as_they_did(whole, corpus, tm
 def test_two_kills_and_the_same_to_the_last_bit(whole, corpus, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
     argv = arguments(corpus, run)
-    killed(argv, run, log, step=11)
-    first = len(lines(run))
-    killed([*argv, "--resume"], run, log, step=max(32, first))
+    killed(argv, run, log, step=9)
+    killed([*argv, "--resume"], run, log, step=23)
     said = ended([*argv, "--resume"], log)
     assert_same(whole, run)
     assert said.count("recipe base") == 3
@@ -193,9 +193,9 @@ def test_two_processes_killed_and_asked_to_end_go_on_to_the_last_bit(corpus, tmp
     assert done.returncode == 0, done.stderr
     assert json.loads((one / "record.json").read_text())["processes"] == 2
     argv = arguments(corpus, run)
-    killed(argv, run, tmp_path / "first", step=17, world=2)
+    killed(argv, run, tmp_path / "first", step=9, world=2)
     statuses, said = killed(
-        [*argv, "--resume"], run, tmp_path / "second", step=33, world=2, number=signal.SIGTERM, ranks=[1]
+        [*argv, "--resume"], run, tmp_path / "second", step=23, world=2, number=signal.SIGTERM, ranks=[1]
     )
     assert statuses[0] == 128 + signal.SIGTERM
     assert said.count("error: ended by SIGTERM after step") == 1 and "--resume to go on" in said
@@ -268,7 +268,7 @@ def test_a_run_is_not_run_over_and_goes_on_only_as_it_was(whole, corpus, tmp_pat
         assert "give --data CORPUS" in told("--recipe", "base", "--output", str(tmp_path / "run"))
         other = tmp_path / "other"
         (other / "checkpoints").mkdir(parents=True)
-        os.symlink(checkpoints.newest(whole, print), other / "checkpoints" / "step-00000060")
+        os.symlink(checkpoints.newest(whole, print), other / "checkpoints" / "step-00000040")
         assert "has num_slots=2, these settings say 3" in told(*arguments(corpus, other), "--resume", "num_slots=3")
     finally:
         sys.argv = kept

@@ -233,18 +233,28 @@ def test_references_are_opened_where_they_lie(tmp_path):
         data.batch([2], Plain(), seed=0, epoch=0)
 
 
+@pytest.mark.parametrize("augment", [0.0, 1.0])
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-200], lambda _: b"no picture", lambda _: b"", lambda d: d[:300]]
 )
-def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, damage):
+def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, processor, damage, augment):
     rows = [row(number, "train", size=64) for number in range(4)]
     rows[3]["media"] = damage(rows[3]["media"])
     data = TrainingData([write_rows(tmp_path, rows, shards=2)])
     place = [data.item_id(sample) for sample in range(len(data))].index("item-00003.jpg")
     message = r"training/part-00001-of-00002\.arrow: item-00003\.jpg: .*--stage verify"
     with pytest.raises(EnvironmentTrouble, match=message) as caught:
-        data.batch([place], Plain(), seed=0, epoch=0)
+        data.batch([0, place, 1], processor, seed=0, epoch=0, augment=augment)
     assert caught.value.status == 4
+
+
+def test_a_fault_that_is_not_the_pictures_is_told_as_it_is(corpus):
+    class Faulty(Plain):
+        def media(self, items):
+            raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        TrainingData([corpus]).batch([0, 5], Faulty(), seed=0, epoch=0)
 
 
 def test_one_content_is_one_item_in_all_corpora(tmp_path):

@@ -83,7 +83,9 @@ def test_as_many_processes_as_asked_for_and_a_mistake_told_once(tmp_path, monkey
         timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (status, told)
-    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2", "rank 1 of 2"]
+    began = set(done.stdout.splitlines())
+    # where both fail, the first that did may have the other ended before it says anything
+    assert began == {"rank 0 of 2", "rank 1 of 2"} or (word == "mistake" and began)
 
 
 def test_a_users_mistake_ends_in_its_status_without_a_traceback(monkeypatch, capsys):

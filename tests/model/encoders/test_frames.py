@@ -1,0 +1,129 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+from model.batch import Media
+from model.encoders import build_media_encoder
+from model.encoders.frames import FrameEncoder, laid_out
+from tests.model.towers import MEDIA
+
+TOKENS, WIDTH = 3, 2
+
+
+class Pictures(nn.Module):
+    """A tower that remembers what it was shown; its tokens tell the picture's brightness and their own number."""
+
+    def forward(self, pixels_M3HW):
+        self.seen = pixels_M3HW
+        brightness_M = pixels_M3HW.mean((1, 2, 3))
+        numbers_P = torch.arange(TOKENS, dtype=pixels_M3HW.dtype)
+        return torch.stack([brightness_M[:, None].expand(-1, TOKENS), numbers_P.expand(len(brightness_M), -1)], -1)
+
+
+def media_of(masks, garbage=255):
+    """Picture f of item b is of the grey 10·b + f + 1; where the mask has none, of `garbage`."""
+    mask_BF = torch.tensor(masks)
+    grey_BF = 10 * torch.arange(len(masks))[:, None] + torch.arange(mask_BF.shape[1]) + 1
+    grey_BF = grey_BF.where(mask_BF, garbage).to(torch.uint8)
+    return Media(grey_BF[..., None, None, None].expand(-1, -1, 3, 4, 4), mask_BF)
+
+
+def encoder(mean=(0.0,) * 3, std=(1 / 255,) * 3):
+    return FrameEncoder(Pictures(), WIDTH, mean, std)
+
+
+def expected(masks):
+    """By loops: rows of (grey, number of the token), and pooling weights."""
+    rows, pools = [], []
+    for item, mask in enumerate(masks):
+        greys = [10.0 * item + frame + 1 for frame, there in enumerate(mask) if there]
+        if len(greys) == 1:
+            rows.append([[greys[0], float(number)] for number in range(TOKENS)])
+            pools.append([1.0] + [0.0] * (TOKENS - 1))
+        else:
+            rows.append([[grey, 0.0] for grey in greys])
+            pools.append([1 / max(len(greys), 1)] * len(greys))
+    longest = max(map(len, rows))
+    tokens = [row + [[0.0, 0.0]] * (longest - len(row)) for row in rows]
+    return (
+        torch.tensor(tokens),
+        torch.tensor([[place < len(row) for place in range(longest)] for row in rows]),
+        torch.tensor([pool + [0.0] * (longest - len(pool)) for pool in pools]),
+    )
+
+
+@st.composite
+def frame_masks(draw):
+    """Frames that are there, holes among them; a batch has at least one, an item perhaps none."""
+    frames = draw(st.integers(1, 5))
+    masks = draw(st.lists(st.lists(st.booleans(), min_size=frames, max_size=frames), min_size=1, max_size=5))
+    return masks if any(map(any, masks)) else [[True] * frames]
+
+
+@settings(max_examples=150)
+@given(frame_masks(), st.integers(0, 255))
+def test_tokens_mask_and_pooling_as_by_loops(masks, garbage):
+    model, media = encoder(), media_of(masks, garbage)
+    tokens_BND, mask_BN, pool_BN = model(media)
+    wanted_BND, wanted_BN, weights_BN = expected(masks)
+    assert torch.equal(mask_BN, wanted_BN) and mask_BN.dtype == torch.bool
+    torch.testing.assert_close(tokens_BND, wanted_BND, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(pool_BN, weights_BN)
+    assert len(model.tower.seen) == sum(map(sum, masks))  # a frame that is not there costs nothing
+
+
+def test_worked_example():
+    """A video of two frames, then an image."""
+    tokens_BND, mask_BN, pool_BN = laid_out(
+        torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]]]), torch.tensor([[True, True], [True, False]])
+    )
+    assert tokens_BND[..., 0].tolist() == [[1, 3], [5, 6]]  # each frame's summary; the image's two tokens
+    assert mask_BN.all() and pool_BN.tolist() == [[0.5, 0.5], [1, 0]]
+
+
+@pytest.mark.parametrize("masks", [[[True]] * 3, [[True, False], [True, True]]])
+def test_gradients_reach_what_is_laid_out_and_nothing_else(masks):
+    mask_BF = torch.tensor(masks)
+    frames_MPD = torch.randn(int(mask_BF.sum()), TOKENS, WIDTH, requires_grad=True)
+    tokens_BND, mask_BN, _ = laid_out(frames_MPD, mask_BF)
+    tokens_BND.sum().backward()
+    assert float(frames_MPD.grad.sum()) == int(mask_BN.sum()) * WIDTH
+    assert (frames_MPD.grad[:, 0] == 1).all() and (frames_MPD.grad <= 1).all()
+
+
+def test_images_alone_are_what_they_are_among_videos():
+    alone = encoder()(media_of([[True]] * 2))
+    among = encoder()(media_of([[True, False]] * 2))
+    for a, b in zip(alone, among, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+def test_pixels_are_normalised_a_channel_each():
+    model = encoder((0.1, 0.2, 0.3), (0.5, 1.0, 2.0))
+    frames = torch.full((1, 1, 3, 4, 4), 51, dtype=torch.uint8)
+    model(Media(frames, torch.ones(1, 1, dtype=torch.bool)))
+    assert model.tower.seen[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, -0.05], abs=1e-6)
+    assert not model.state_dict()  # what is in the specification is not in the weights
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_precision_is_that_of_the_model(dtype):
+    tokens_BND, _, pool_BN = encoder().to(dtype)(media_of([[True, True], [True, False]]))
+    assert tokens_BND.dtype == pool_BN.dtype == dtype
+
+
+def test_order_of_items_does_not_matter():
+    torch.manual_seed(0)
+    model = build_media_encoder(MEDIA).eval()
+    frames = torch.randint(0, 255, (4, 3, 3, 32, 32), dtype=torch.uint8)
+    mask_BF = torch.arange(3) < torch.tensor([1, 3, 2, 1])[:, None]
+    order = [2, 0, 3, 1]
+    for got, wanted in zip(model(Media(frames[order], mask_BF[order])), model(Media(frames, mask_BF)), strict=True):
+        torch.testing.assert_close(got, wanted[order], rtol=1e-4, atol=1e-5)
+
+
+def test_features_in_place_of_pixels_are_refused():
+    with pytest.raises(ValueError, match=r"media: got \[2, 3, 20\], wanted pixels \[items, frames, 3, height, width\]"):
+        encoder()(Media(torch.zeros(2, 3, 20), torch.ones(2, 3, dtype=torch.bool)))

@@ -1,0 +1,246 @@
+"""Families beyond the common ones; weights that are not there; what is refused."""
+
+import json
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file, save_file
+from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
+
+from model.batch import Media, Texts
+from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
+from model.encoders.transformers_towers import patches
+from tests.model.towers import PLACES, SIZES, VOCABULARY, ids_batch, text_towers, vision_towers
+
+PICTURE = {**SIZES, "image_size": 32, "patch_size": 8}
+WORDS = {**SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": PLACES + 2}
+CAUSAL = {**WORDS, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 1}
+FLEXIBLE = {**SIZES, "patch_size": 8, "num_patches": 16}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+
+WHOLE = {
+    "chinese_clip": lambda: hf.ChineseCLIPModel(hf.ChineseCLIPConfig(vision_config=PICTURE, text_config=WORDS)),
+    "altclip": lambda: hf.AltCLIPModel(
+        hf.AltCLIPConfig(vision_config=PICTURE, text_config={**WORDS, "project_dim": 24})
+    ),
+    "metaclip2": lambda: hf.MetaClip2Model(hf.MetaClip2Config(vision_config=PICTURE, text_config=CAUSAL)),
+    "siglip2": lambda: hf.Siglip2Model(hf.Siglip2Config(vision_config=FLEXIBLE, text_config=CAUSAL)),
+}
+VISION = {
+    "registers": lambda: hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**PICTURE, num_register_tokens=4)),
+    "swinv2": lambda: hf.Swinv2Model(
+        hf.Swinv2Config(image_size=32, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    ),
+    "convnext": lambda: hf.ConvNextModel(hf.ConvNextConfig(**STAGES, num_stages=2, image_size=32)),
+    "resnet": lambda: hf.ResNetModel(hf.ResNetConfig(**STAGES, embedding_size=8)),
+    "mae": lambda: hf.ViTMAEModel(hf.ViTMAEConfig(**PICTURE)),
+    "classifier": lambda: hf.ViTForImageClassification(hf.ViTConfig(**PICTURE)),
+    "headless": lambda: hf.SiglipVisionModel(hf.SiglipVisionConfig(**PICTURE, vision_use_head=False)),
+    "altclip": lambda: hf.AltCLIPVisionModel(hf.AltCLIPVisionConfig(**PICTURE)),
+    "metaclip2": lambda: hf.MetaClip2VisionModel(hf.MetaClip2VisionConfig(**PICTURE)),
+    "siglip2": lambda: hf.Siglip2VisionModel(hf.Siglip2VisionConfig(**FLEXIBLE)),
+}
+TEXT = {
+    "masked_language_model": lambda: hf.XLMRobertaForMaskedLM(hf.XLMRobertaConfig(**WORDS)),
+    "altclip": lambda: hf.AltCLIPTextModel(hf.AltCLIPTextConfig(**WORDS, project_dim=24)),
+    "chinese_clip": lambda: hf.ChineseCLIPTextModel(hf.ChineseCLIPTextConfig(**WORDS)),
+    "metaclip2": lambda: hf.MetaClip2TextModel(hf.MetaClip2TextConfig(**CAUSAL)),
+    "siglip2": lambda: hf.Siglip2TextModel(hf.Siglip2TextConfig(**CAUSAL, projection_size=24)),
+    "modernbert": lambda: hf.ModernBertModel(
+        hf.ModernBertConfig(**SIZES, vocab_size=VOCABULARY, **dict.fromkeys(("pad_token_id", "bos_token_id"), 1))
+    ),
+}
+
+
+def saved(make, folder):
+    torch.manual_seed(0)
+    model = make().eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def idle(encoder, *outputs):
+    """Parameters that these outputs do not train."""
+    encoder.zero_grad()
+    sum((x * torch.randn_like(x)).sum() for x in outputs).backward()
+    return [name for name, weights in encoder.named_parameters() if weights.requires_grad and weights.grad is None]
+
+
+def normalised(encoder, media):
+    return (media.frames[:, 0].float() / 255 - encoder.mean) / encoder.std
+
+
+@pytest.mark.parametrize("family", [*VISION, *WHOLE])
+def test_a_vision_tower(tmp_path, family):
+    saved({**WHOLE, **VISION}[family], tmp_path)
+    encoder, spec = load_media_encoder(str(tmp_path))
+    media = ids_batch(frames=3, size=32).media
+    tokens_BND, mask_BN, pool_BN = encoder(media)
+    assert mask_BN.sum(1).tolist() == [21 if family == "registers" else 17, 3]
+    assert tokens_BND.shape[2] == encoder.width
+    assert not idle(encoder, tokens_BND * mask_BN[..., None])
+    assert not idle(encoder, (encoder(media)[0] * pool_BN[..., None]).sum(1))  # a plain two-tower model
+    built = build_media_encoder(json.loads(json.dumps(spec)))
+    built.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(built.eval()(media)[0], encoder.eval()(media)[0], rtol=0, atol=0)
+    assert str(tmp_path) not in json.dumps(spec)
+
+
+@pytest.mark.parametrize("family", [*TEXT, *WHOLE])
+def test_a_text_tower(tmp_path, family):
+    saved({**WHOLE, **TEXT}[family], tmp_path)
+    encoder, spec = load_text_encoder(str(tmp_path))
+    texts = ids_batch().source
+    states_BTD, pooled_BD = encoder(texts)
+    assert states_BTD.shape == (2, 10, encoder.width) and pooled_BD.shape == (2, encoder.pooled_width)
+    assert not idle(encoder, pooled_BD)
+    built = build_text_encoder(json.loads(json.dumps(spec)))
+    built.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(built.eval()(texts), encoder.eval()(texts), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("family", WHOLE)
+def test_towers_of_a_whole_model_have_its_weights(tmp_path, family):
+    model, batch = saved(WHOLE[family], tmp_path), ids_batch(size=32)
+    media, text = load_media_encoder(str(tmp_path))[0].eval(), load_text_encoder(str(tmp_path))[0].eval()
+    pixels = normalised(media, batch.media)
+    given = patches(pixels, 8) if family == "siglip2" else {"pixel_values": pixels}
+    torch.testing.assert_close(media(batch.media)[0][:, 0], model.vision_model(**given).pooler_output)
+    ids = batch.source.tokens
+    wanted = model.text_model(input_ids=ids)
+    summary = wanted.last_hidden_state[:, 0] if family == "chinese_clip" else wanted.pooler_output
+    torch.testing.assert_close(text(Texts(ids, torch.ones_like(ids, dtype=torch.bool)))[1], summary)
+
+
+def test_a_masked_autoencoder_sees_the_whole_picture_and_always_alike(tmp_path):
+    saved(VISION["mae"], tmp_path)
+    encoder, media = load_media_encoder(str(tmp_path))[0].eval(), ids_batch(size=32).media
+    assert torch.equal(encoder(media)[0], encoder(media)[0])
+
+
+def test_patches_are_those_of_the_models_own_processor():
+    pixels = torch.randn(2, 3, 24, 40)
+    found = patches(pixels, 8)
+    for row, picture in zip(found["pixel_values"], pixels, strict=True):
+        assert torch.equal(row, torch.from_numpy(convert_image_to_patches(picture.numpy(), 8)))
+    assert found["spatial_shapes"].tolist() == [[3, 5]] * 2 and found["pixel_attention_mask"].all()
+
+
+def test_the_summary_is_the_class_token_or_the_mean(tmp_path):
+    media = ids_batch(size=32).media
+    for family, of in (("dinov2", lambda states: states[:, 0]), ("swin", lambda states: states.mean(1))):
+        model = saved(vision_towers()[family], tmp_path / family)
+        encoder = load_media_encoder(str(tmp_path / family))[0].eval()
+        states_MPD = model(pixel_values=normalised(encoder, media)).last_hidden_state
+        torch.testing.assert_close(encoder(media)[0][:, 0], of(states_MPD))
+        torch.testing.assert_close(encoder(media)[0][:, -16:], states_MPD[:, -16:])
+
+
+@pytest.mark.parametrize(("pooling", "family"), [("auto", "xlm_roberta"), ("mean", "bert"), ("pooler", "bert")])
+def test_the_summary_of_a_text(tmp_path, pooling, family):
+    model = saved(text_towers()[family], tmp_path)
+    encoder = load_text_encoder(str(tmp_path), pooling)[0].eval()
+    texts = ids_batch().source
+    wanted = model(input_ids=texts.tokens, attention_mask=texts.mask.long())
+    states_BTD = wanted.last_hidden_state
+    mean_BD = torch.stack([states_BTD[0].mean(0), states_BTD[1, :6].mean(0)])
+    summary_BD = {"auto": states_BTD[:, 0], "mean": mean_BD, "pooler": wanted.pooler_output}[pooling]
+    torch.testing.assert_close(encoder(texts), (states_BTD, summary_BD))
+
+
+def test_clip_is_read_at_its_end_token_whatever_follows(tmp_path):
+    saved(text_towers()["clip"], tmp_path)
+    encoder = load_text_encoder(str(tmp_path))[0].eval()
+    ids = torch.tensor([[5, 9, 7, 59, 1, 1], [5, 9, 7, 59, 8, 8]])  # the largest id ends a text
+    mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
+    pooled_BD = encoder(Texts(ids, mask))[1]
+    torch.testing.assert_close(pooled_BD[0], pooled_BD[1])
+    torch.testing.assert_close(encoder(Texts(ids[:, :4], mask[:, :4]))[1], pooled_BD)
+
+
+@pytest.mark.parametrize("family", ["siglip", "siglip2"])
+def test_siglip_reads_its_padding(tmp_path, family):
+    """As it was trained; its summary is at the last place, and would otherwise see nothing there."""
+    saved({**text_towers(), **{"siglip2": TEXT["siglip2"]}}[family], tmp_path)
+    encoder = load_text_encoder(str(tmp_path))[0].eval()
+    tokens = torch.randint(3, VOCABULARY, (1, 6))
+    masks = (torch.ones(1, 6, dtype=torch.bool), torch.arange(6)[None] < 3)
+    assert torch.equal(encoder(Texts(tokens, masks[0]))[1], encoder(Texts(tokens, masks[1]))[1])
+
+
+def without(folder, prefix):
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_weights_that_are_not_there_are_no_random_ones(tmp_path):
+    saved(text_towers()["bert"], tmp_path)
+    without(tmp_path, "encoder.layer.1.attention.self")
+    with pytest.raises(ValueError, match=r"no weights for encoder\.layer\.1\.attention.* and 5 more of BertModel"):
+        load_text_encoder(str(tmp_path))
+
+
+def test_weights_that_are_not_needed_may_be_missing(tmp_path):
+    saved(text_towers()["bert"], tmp_path)
+    without(tmp_path, "pooler")
+    load_text_encoder(str(tmp_path))
+    with pytest.raises(ValueError, match=r"no weights for pooler"):
+        load_text_encoder(str(tmp_path), "pooler")
+
+
+def test_loading_says_nothing(tmp_path, capfd):
+    saved(WHOLE["metaclip2"], tmp_path)
+    capfd.readouterr()
+    load_media_encoder(str(tmp_path)), load_text_encoder(str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_model_is_one_message(tmp_path):
+    saved(text_towers()["bert"], tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(ValueError, match=r"got no text tower .* wanted a Transformers model or its folder"):
+        load_text_encoder(str(tmp_path))
+
+
+def test_code_beside_the_weights_is_never_run(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
+    (tmp_path / "own.py").write_text("raise SystemExit('run')")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(ValueError, match="got no vision tower"):
+        load_media_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "reads"),
+    [
+        (
+            lambda: hf.T5Model(
+                hf.T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=48, num_layers=1, num_heads=4)
+            ),
+            "input_ids and decoder_input_ids",
+        ),
+        (vision_towers()["dinov2"], "pixel_values"),
+    ],
+)
+def test_what_is_no_text_tower_is_refused(tmp_path, make, reads):
+    saved(make, tmp_path)
+    with pytest.raises(ValueError, match=f"which reads {reads}, wanted a text tower"):
+        load_text_encoder(str(tmp_path))
+
+
+def test_a_pooler_that_a_tower_does_not_have_is_refused(tmp_path):
+    saved(text_towers()["distilbert"], tmp_path)
+    with pytest.raises(ValueError, match="got 'pooler', which DistilBertModel has none of, wanted auto or cls or mean"):
+        load_text_encoder(str(tmp_path), "pooler")
+
+
+def test_a_video_is_its_frames_summaries(tmp_path):
+    saved(vision_towers()["clip"], tmp_path)
+    encoder = load_media_encoder(str(tmp_path))[0].eval()
+    frames = ids_batch(frames=3, size=32).media.frames[:1]
+    video_BND = encoder(Media(frames, torch.ones(1, 3, dtype=torch.bool)))[0]
+    images_BND = encoder(Media(frames.transpose(0, 1), torch.ones(3, 1, dtype=torch.bool)))[0]
+    torch.testing.assert_close(video_BND[0], images_BND[:, 0])
