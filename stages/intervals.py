@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages.validation import AT
+from stages.metrics import AT
 
 Array = np.ndarray
 
@@ -61,7 +61,7 @@ def resample(hits: Mapping[str, Hits], resamples: int = RESAMPLES, seed: int = 0
 
 
 def intervals(recalls_S6: Array) -> dict[str, object]:
-    """Lower and upper ends of each recall and of SumR, in the shape of `validation.recalls_both`."""
+    """Lower and upper ends of each recall and of SumR, in the shape of `metrics.recalls_both`."""
     names = [f"r{k}" for k in AT]
     columns = [_ends(column) for column in recalls_S6.T]
     return {

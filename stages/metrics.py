@@ -1,4 +1,4 @@
-"""What ranks say of a model beside its recalls: how even its languages are, and what chance would have.
+"""What ranks say of a model: recalls, how even its languages are, and what chance would have.
 
 N items · M texts · J languages
 """
@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from stages.validation import AT
-
 Array = np.ndarray
+AT = (1, 5, 10)
+
+
+def recalls_both(text_to_media: Array, media_to_text: Array) -> dict[str, Any]:
+    """R@1, R@5, R@10 in percent both ways, and their sum."""
+    both: dict[str, Any] = {
+        name: {f"r{k}": float(100 * (ranks <= k).mean()) for k in AT}
+        for name, ranks in (("text_to_media", text_to_media), ("media_to_text", media_to_text))
+    }
+    return {**both, "sum_r": sum(value for recalls in both.values() for value in recalls.values())}
 
 
 def median_rank(ranks: Array) -> float:

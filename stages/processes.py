@@ -1,5 +1,6 @@
 """The processes of a run: started where the launcher leaves that out, of one mind about errors, ended in order."""
 
+import argparse
 import contextlib
 import itertools
 import os
@@ -9,16 +10,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UsageError
 
 Result = TypeVar("Result")
 HEARD_S = 10.0  # that other ranks leave rank 0 to tell an error that it has too
 AGAIN_S = 3.0  # a signal repeated sooner is the launcher's echo of the same Ctrl-C
 GRACE_S = 60.0
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake on the command line is one like others: told once, however many processes there are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows what there is")
 
 
 def run_program(main: Callable[[Sequence[str]], int]) -> int:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -23,7 +23,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.baselines import load_baseline
 from stages.embedding import Embedded, embed_split
 from stages.loading import EvaluationData
-from stages.processes import on_main, run_program
+from stages.processes import Parser, on_main, run_program
 from stages.runs import RECORD
 from stages.score_report import figures, table, write_queries
 from stages.validation import label
@@ -166,13 +166,6 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"--global-weight: got {options.global_weight}, wanted a share from 0 to 1")
     if options.batch_size < 1:
         raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
-
-
-class Parser(argparse.ArgumentParser):
-    """A mistake on the command line is one like others: told once, however many processes there are."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help shows what there is")
 
 
 def tags(text: str) -> tuple[str, ...]:

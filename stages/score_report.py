@@ -16,9 +16,8 @@ import torch
 from pipeline.corpus import atomic_writer
 from stages.embedding import Embedded
 from stages.intervals import RESAMPLES, count_hits, intervals, resample
-from stages.metrics import chance_recalls, item_ranks, mean_rank_variance, median_rank
+from stages.metrics import AT, chance_recalls, item_ranks, mean_rank_variance, median_rank, recalls_both
 from stages.ranking import Ranked, ranked
-from stages.validation import AT, recalls_both
 
 WAYS = ("text_to_media", "media_to_text")
 SHOWN_WAYS = {"text_to_media": "text → media", "media_to_text": "media → text"}

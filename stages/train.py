@@ -10,7 +10,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 from pipeline.runstate import locked
 from stages import building, curves, runs
 from stages.embedding import embed_split
-from stages.processes import on_main, run_program
+from stages.processes import Parser, on_main, run_program
 from stages.settings import Settings, described, recipe_module, recipes, resolve
 from stages.trainer import Plan, Trainer
 from stages.validation import label, validation_line
@@ -125,13 +125,6 @@ def closing(run: Path, settings: Settings, trainer: Trainer) -> str:
     )
     page = curves.draw(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {told}")
     return f"{told}: {run / 'best'} · curves: {page or 'none'}"
-
-
-class Parser(argparse.ArgumentParser):
-    """A mistake on the command line is one like others: told once, however many processes there are."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help shows what there is")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from stages.embedding import Embedded
+from stages.metrics import chance_recalls, recalls_both
 from stages.ranking import ranked
 
-AT = (1, 5, 10)
 LOUD = (
     "note: {split} chooses the best weights, not val: these figures say what was fitted to {split}, "
     "not what the model can do"
@@ -35,7 +35,7 @@ def validation_line(embedded: Embedded, weights: Sequence[float], split: str, st
         found = ranked(*embedded.language(language), weights)
         for weight, ranks in zip(weights, found, strict=True):
             by_weight[weight][language] = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
-        chances.append(chance(items_M.numpy()))
+        chances.append(chance_recalls(items_M.numpy())["sum_r"])
     best = max(sorted(by_weight, reverse=True), key=lambda weight: mean_sum(by_weight[weight]))
     return {
         "kind": "validation",
@@ -49,34 +49,8 @@ def validation_line(embedded: Embedded, weights: Sequence[float], split: str, st
     }
 
 
-def recalls_both(text_to_media: np.ndarray, media_to_text: np.ndarray) -> dict[str, Any]:
-    """R@1, R@5, R@10 in percent both ways, and their sum."""
-    both: dict[str, Any] = {
-        name: {f"r{k}": float(100 * (ranks <= k).mean()) for k in AT}
-        for name, ranks in (("text_to_media", text_to_media), ("media_to_text", media_to_text))
-    }
-    return {**both, "sum_r": sum(value for recalls in both.values() for value in recalls.values())}
-
-
 def mean_sum(recalls: Mapping[str, Mapping[str, Any]]) -> float:
     return float(np.mean([both["sum_r"] for both in recalls.values()]))
-
-
-def chance(items_M: np.ndarray) -> float:
-    """SumR that a random order has, in percent: an item with m of M texts is found among k by 1 − C(M−m,k)/C(M,k).
-
-    >>> round(chance(np.array([7, 8, 9, 10])), 1)  # four items of one text each: 25 + 100 + 100, both ways
-    450.0
-    """
-    _, counts = np.unique(items_M, return_counts=True)
-    total, items = len(items_M), len(counts)
-    there = sum(min(1.0, k / items) for k in AT)
-    back = 0.0
-    for k in AT:
-        draws = np.arange(min(k, total))
-        misses = np.clip((total - counts[:, None] - draws) / (total - draws), 0, 1).prod(1)
-        back += float((1 - misses).mean())
-    return 100 * (there + back)
 
 
 def said(line: Mapping[str, Any], better: bool) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stages.intervals import count_hits, intervals, resample
-from stages.validation import recalls_both
+from stages.metrics import recalls_both
 
 
 def ranks(seed, items, per_item=3):

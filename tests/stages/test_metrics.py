@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from stages import metrics
-from stages.metrics import chance_recalls, item_ranks, mean_rank_variance, median_rank
-from stages.validation import chance
+from stages.metrics import chance_recalls, item_ranks, mean_rank_variance, median_rank, recalls_both
 
 
 def test_the_examples_in_the_docstrings():
@@ -53,6 +52,16 @@ def test_chance_by_every_order_there_is():
     assert found["media_to_text"]["r5"] == found["text_to_media"]["r5"] == 100
 
 
-def test_chance_as_validation_tells_it():
-    items = np.repeat(np.arange(40), np.random.default_rng(1).integers(1, 6, 40))
-    assert chance_recalls(items)["sum_r"] == pytest.approx(chance(items))
+def test_chance_is_what_random_orders_have():
+    rng = np.random.default_rng(0)
+    items = np.repeat(np.arange(30), rng.integers(1, 5, 30))
+    sums = []
+    for _ in range(400):
+        scores = rng.random((len(items), 30))
+        own = items[:, None] == np.arange(30)
+        there = 1 + (scores > scores[own][:, None]).sum(1)
+        best = np.where(own, scores, -1).max(0)
+        back = 1 + ((scores > best) & ~own).sum(0)
+        sums.append(recalls_both(there, back)["sum_r"])
+    assert chance_recalls(items)["sum_r"] == pytest.approx(np.mean(sums), abs=3 * np.std(sums) / 20)
+    assert chance_recalls(np.zeros(4))["sum_r"] == 600.0

@@ -1,15 +1,14 @@
 """Validation: the sums by hand, the best global weight, chance as random orders have it."""
 
 import dataclasses
-import doctest
 
 import numpy as np
 import pytest
 import torch
 
-from stages import validation
 from stages.embedding import Embedded
-from stages.validation import chance, label, recalls_both, said, validation_line
+from stages.metrics import recalls_both
+from stages.validation import label, said, validation_line
 
 
 def unit(*rows):
@@ -55,22 +54,6 @@ def test_a_model_without_slots():
     plain = embedded(de=(torch.eye(3), torch.tensor([10, 20, 30])))
     plain = dataclasses.replace(plain, slots_NKE=torch.zeros(3, 0, 3))
     assert validation_line(plain, (0.2, 1.0), "val", 1)["sum_r"] == 600.0
-
-
-def test_chance_is_what_random_orders_have():
-    assert doctest.testmod(validation).failed == 0 < doctest.testmod(validation).attempted
-    rng = np.random.default_rng(0)
-    items = np.repeat(np.arange(30), rng.integers(1, 5, 30))
-    sums = []
-    for _ in range(400):
-        scores = rng.random((len(items), 30))
-        own = items[:, None] == np.arange(30)
-        there = 1 + (scores > scores[own][:, None]).sum(1)
-        best = np.where(own, scores, -1).max(0)
-        back = 1 + ((scores > best) & ~own).sum(0)
-        sums.append(recalls_both(there, back)["sum_r"])
-    assert chance(items) == pytest.approx(np.mean(sums), abs=3 * np.std(sums) / 20)
-    assert chance(np.zeros(4)) == 600.0
 
 
 def test_another_split_than_val_is_said_loudly():
