@@ -89,13 +89,15 @@ def start(count: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
+    launcher, status = os.getppid(), 0
+    codes: list[int | None] = [None]
     try:
-        while True:
+        while not status and None in codes:
+            time.sleep(0.05)
             codes = [process.poll() for process in ranks]
             status = next((code for code in codes if code), 0)  # of the lowest rank that failed
-            if status or None not in codes:
-                break
-            time.sleep(0.05)
+            if os.getppid() != launcher:  # it was ended, and told nobody
+                status = 128 + signal.SIGTERM
     finally:
         end(ranks)
     return status if status >= 0 else 128 - status

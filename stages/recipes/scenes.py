@@ -19,7 +19,7 @@ def recipe() -> dict[str, Any]:
         "image_size": 64,
         "batch_size": 128,
         "epochs": 8,
-        "lr": 1e-3,
+        "lr": 2e-3,
         "new_layer_lr_multiplier": 1.0,
         "embed_dim": 64,
         "num_heads": 4,

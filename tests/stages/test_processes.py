@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from pipeline.errors import PipelineError, UsageError
 from stages import processes
 from stages.processes import asked_for, asked_to_stop, left_out, on_main, run_program
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment
 
 LAUNCHER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "ACCELERATE_USE_CPU": "True"}
 
@@ -86,6 +87,37 @@ def test_as_many_processes_as_asked_for_and_a_mistake_told_once(tmp_path, monkey
     began = set(done.stdout.splitlines())
     # where both fail, the first that did may have the other ended before it says anything
     assert began == {"rank 0 of 2", "rank 1 of 2"} or (word == "mistake" and began)
+
+
+def test_where_the_launcher_is_gone_the_processes_end_too(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    start = (
+        f"import sys; sys.argv = {[str(program), 'one']}; from stages import processes; sys.exit(processes.start(1))"
+    )
+    launcher = (
+        "import subprocess, sys, time; import os\n"
+        f"print(subprocess.Popen([sys.executable, '-c', {start!r}]).pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", launcher], stdout=subprocess.PIPE, text=True,
+        env=clean_environment(PYTHONPATH=str(ROOT)),
+    )  # fmt: skip
+    starter = int(process.stdout.readline())
+    assert process.stdout.readline() == "rank 0 of 1\n"
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while running(starter):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_users_mistake_ends_in_its_status_without_a_traceback(monkeypatch, capsys):

@@ -1,0 +1,76 @@
+"""The command line of training: what it takes, what its help lists, what is said at the start and at the end."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState, PartialState
+
+from pipeline.errors import UsageError
+from stages import train
+from stages.settings import recipes, resolve
+from stages.trainer import Position
+
+
+def test_settings_may_stand_anywhere():
+    line = "a=1 --recipe base b=2 --output run --data one --data two c=3 --micro-batch 4"
+    parsed = train.parse(line.split())
+    assert parsed.settings == ["a=1", "b=2", "c=3"] and parsed.output == Path("run")
+    assert parsed.data == [Path("one"), Path("two")]
+    assert parsed.given == {"data": ("one", "two"), "micro_batch": 4}
+    assert train.parse(["--recipe", "base", "--output", "run"]).given == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("--recipe base", "required: --output"),
+        ("--output run", "required: --recipe"),
+        ("--recipe base --output run --micro-batch few", "invalid int value: 'few'"),
+        ("--recipe base --output run --resum", "unrecognized arguments: --resum"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_told_like_others(line, told):
+    with pytest.raises(UsageError, match=told):
+        train.parse(line.split())
+
+
+def test_help_lists_recipes_and_settings(capsys):
+    with pytest.raises(SystemExit) as caught:
+        train.parse(["--help"])
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert all(f"\n  {name} " in shown for name in recipes())
+    assert "batch_size=128" in shown and "[samples over all processes]" in shown and "num_slots=4" in shown
+
+
+def test_a_recipe_without_data_makes_its_corpus_or_says_what_to_give(tmp_path, monkeypatch):
+    options = argparse.Namespace(recipe="base", data=None)
+    with pytest.raises(UsageError, match="--recipe base makes no corpus of its own: give --data CORPUS"):
+        train.corpora_of(options, tmp_path)
+    made = []
+    monkeypatch.setattr(train.recipe_module("scenes"), "make_corpus", made.append)
+    assert train.corpora_of(argparse.Namespace(recipe="scenes", data=None), tmp_path) == [tmp_path / "corpus"]
+    assert made == [tmp_path / "corpus"]
+    given = argparse.Namespace(recipe="scenes", data=[Path("other")])
+    assert train.corpora_of(given, tmp_path) == [Path("other")] and len(made) == 1
+
+
+@pytest.mark.parametrize(("asked", "got"), [("auto", "no"), ("no", "no"), ("bf16", "bf16")])
+def test_precision_is_as_asked_and_full_on_a_processor_by_itself(monkeypatch, asked, got):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if asked == "auto" else "no")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = train.start(resolve("base", [f"mixed_precision={asked}"]))
+        assert accelerator.mixed_precision == got and accelerator.device.type == "cpu"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert PartialState._shared_state == {}
+
+
+def test_the_end_says_where_the_best_is(tmp_path):
+    best = {"step": 1200, "sum_r": 391.62, "chance": 10.6}
+    ended = argparse.Namespace(position=Position(step=1500, best=best))
+    told = train.closing(tmp_path, resolve("demo"), ended)
+    assert told == f"best SumR 391.6 on train (chance 10.6) at step 1,200: {tmp_path / 'best'} · curves: none"
