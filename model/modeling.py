@@ -109,9 +109,8 @@ class LeccrModel(PreTrainedModel):
 
     @property
     def logit_scale(self) -> Tensor:
-        """1/τ, at most LARGEST_SCALE; at the bound the gradient still tells whether to come down again."""
-        scale = self.log_scale.exp()
-        return scale - (scale - LARGEST_SCALE).clamp(min=0).detach()
+        """1/τ. Whoever trains it bounds it after each step by LARGEST_SCALE."""
+        return self.log_scale.exp()
 
     def new_parameters(self) -> set[str]:
         """Names of the parameters that did not come with a pretrained tower."""

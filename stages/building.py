@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset
@@ -16,6 +17,7 @@ from pipeline.errors import UsageError
 from stages import order
 from stages.loading import EvaluationData, TrainingData
 from stages.processes import on_main
+from stages.samples import Shards
 from stages.settings import Settings
 from stages.states import ensure_states
 
@@ -36,7 +38,25 @@ def open_data(settings: Settings, corpora: list[Path], processes: int) -> tuple[
     order.indices(len(train), settings.batch_size, seed=0, epoch=0, step=0, world=processes)
     order.steps_per_epoch(len(train), settings.batch_size)
     validation = EvaluationData(corpora, settings.select_on, train.languages, settings.slot_views)
+    if len(corpora) > 1:
+        _refuse_leaks(train.shards, settings.train_on, settings.select_on)
     return train, validation
+
+
+def _refuse_leaks(shards: Shards, train_on: str, select_on: str) -> None:
+    """Within a corpus the pack stage saw to it: no content is in a split to train on and in another one. Raises
+    UsageError where several corpora together break that; a split that one asks to select on is one's own choice."""
+    trained, held = set[str](), set[str]()
+    for number in range(len(shards)):
+        shard = shards.shard(number)
+        mine = pc.equal(shard.column("split"), train_on)
+        trained.update(shard.column("sha256").filter(mine).to_pylist())
+        held.update(shard.column("sha256").filter(pc.invert(mine)).to_pylist())
+    if (shared := trained & held) and train_on != select_on:
+        raise UsageError(
+            f"--data: got {len(shared):,} pictures or videos that one corpus trains on ({train_on}) and another holds "
+            f"out (one has the content {min(shared)[:12]}…), wanted none: --stage pack with both corpora names them"
+        )
 
 
 class StepBatches(Dataset):
@@ -86,9 +106,9 @@ def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> 
     policy: dict[str, Any] = {"truncate_training_texts": settings.truncate_training_texts}
     sizes = {name: getattr(settings, name) for name in ("image_size", "max_tokens", "max_words")}
     policy |= {name: value for name, value in sizes.items() if value}
-    tokenizer = None
-    if settings.text == "tiny":
-        tokenizer = on_main(lambda: train_tokenizer(data.texts(), settings.tiny_vocabulary))
+    if settings.media == "features":
+        raise UsageError("media: got features, which no table has yet, wanted tiny, embedded, a name or a folder")
+    tokenizer = on_main(lambda: _tokenizer(settings, data)) if settings.text == "tiny" else None
     torch.manual_seed(settings.seed)
     try:
         with accelerator.main_process_first():  # which downloads
@@ -98,6 +118,13 @@ def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> 
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     return model, processor
+
+
+def _tokenizer(settings: Settings, data: TrainingData) -> bytes:
+    try:
+        return train_tokenizer(data.texts(), settings.tiny_vocabulary)
+    except ValueError as error:
+        raise UsageError(f"tiny_{error}") from error
 
 
 def restore(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrProcessor]:

@@ -116,7 +116,7 @@ class TrainingData:
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
             ids.append(content_id(row["sha256"]))
-            weights.append(weight(pair, self.by_quality, self.index.unmeasured[self.shards.corpus_of[number]]))
+            weights.append(weight(pair, self.by_quality))
             places.append((number, place))
         return Batch(
             self._media(processor, media, places),

@@ -7,7 +7,7 @@ languages that this English text was translated into.
 import collections
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,6 @@ class Index:
     rows: np.ndarray  # [S] int32
     texts: np.ndarray  # [S] int16
     languages: tuple[str, ...]  # that are trained besides the source language
-    unmeasured: tuple[frozenset[str], ...]  # by corpus, those of whose translations nobody measured the quality
     notes: tuple[str, ...]  # what the user should know
 
     def __len__(self) -> int:
@@ -119,13 +118,11 @@ def build_index(
     survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))
     chosen = survey.choose(languages, source_language)
     notes = [f"{without:,} items of {split} have no text in {source_language} and are left out"] if without else []
-    unmeasured = []
     for table, translated, measured in zip(shards.tables, survey.translated, survey.measured, strict=True):
-        unmeasured.append(frozenset((translated - measured) & set(chosen)))
-        if unmeasured[-1]:
-            told = ", ".join(sorted(unmeasured[-1]))
+        if unmeasured := (translated - measured) & set(chosen):
+            told = ", ".join(sorted(unmeasured))
             notes.append(f"{table.corpus.name}: the quality of {told} was not measured: every pair weighs 1")
-    return Index(shard_of, row_of, text_of, chosen, tuple(unmeasured), tuple(notes))
+    return Index(shard_of, row_of, text_of, chosen, tuple(notes))
 
 
 class _Lists:
@@ -256,11 +253,11 @@ def target(
     return texts[int(random.integers(len(texts)))]
 
 
-def weight(caption: dict[str, Any] | None, by_quality: bool, unmeasured: Collection[str]) -> float:
-    """Of a pair in the losses, in [0, 1]; 0 where there is no pair."""
+def weight(caption: dict[str, Any] | None, by_quality: bool) -> float:
+    """Of a pair in the losses, in [0, 1]; 0 where there is no pair. A quality of 0 says that nobody measured it."""
     if caption is None:
         return 0.0
-    if not by_quality or caption["origin"] != MACHINE or caption["language"] in unmeasured:
+    if not by_quality or caption["origin"] != MACHINE or caption["quality"] == 0:
         return 1.0
     return float(min(1.0, max(0.0, caption["quality"])))
 

@@ -7,6 +7,7 @@ A run that was ended or killed goes on, with --resume, as if it had not been.
 
 import argparse
 import contextlib
+import datetime
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from pipeline.errors import UsageError
 from pipeline.runstate import locked
@@ -71,7 +72,9 @@ def start(settings: Settings) -> Accelerator:
     precision = settings.mixed_precision
     if precision == "auto":
         precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    return Accelerator(cpu=cpu, mixed_precision=precision)
+    # one rank may make a corpus or states of descriptions while the others wait
+    waits = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24))
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[waits])
 
 
 @contextlib.contextmanager
@@ -100,7 +103,7 @@ def circumstances(settings: Settings, accelerator: Accelerator) -> dict[str, Any
         "processes": accelerator.num_processes,
         "device": accelerator.device.type,
         "mixed_precision": accelerator.mixed_precision,
-        "label": label(settings.select_on),
+        "label": label(settings.select_on, settings.train_on),
     }
 
 
@@ -113,7 +116,7 @@ def opening(settings: Settings, accelerator: Accelerator, model: torch.nn.Module
         f"{trained:,} weights to train · {plan.steps:,} steps of {settings.batch_size:,} samples{parts} on "
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
-    notes = [f"note: {note}" for note in data.notes] + [label(settings.select_on) or ""]
+    notes = [f"note: {note}" for note in data.notes] + [label(settings.select_on, settings.train_on) or ""]
     return "\n".join([*lines, *filter(None, notes)])
 
 

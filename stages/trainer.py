@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from model.batch import Batch, Media, Texts
 from model.cached_step import cached_step
 from model.gather import mean_over_ranks
-from model.modeling import LeccrModel
+from model.modeling import LARGEST_SCALE, LeccrModel
 from model.objective import Losses, objective
 from pipeline.corpus import write_json
 from pipeline.errors import Interrupted, PipelineError
@@ -100,7 +100,8 @@ class Trainer:
             asked_to_stop() as signals,
             Tracker(self.keeper.run, settings, position.step, self.accelerator.is_main_process) as tracker,
         ):
-            self._validate_if_due(tracker, screen)
+            if self._validate_if_due(tracker, screen):  # the run was ended between a last step and this
+                self._save()
             for batches, clock in self._batches():
                 if self._ended_early():
                     screen.say(f"no better validation for {settings.patience}: ended at step {position.step:,}")
@@ -141,6 +142,8 @@ class Trainer:
             self._diverged(number, line)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.model.log_scale.clamp_(max=math.log(LARGEST_SCALE))
         if self.ema:
             self.ema.update(self.model, number)
         return {"kind": "train", "step": number, "epoch": self.plan.epoch(number), **line, "lr": lr}, stop
@@ -168,12 +171,12 @@ class Trainer:
             clock.works()
             yield split(batch, self.settings.micro_batch), clock
 
-    def _validate_if_due(self, tracker: Tracker, screen: Screen) -> None:
+    def _validate_if_due(self, tracker: Tracker, screen: Screen) -> bool:
         position = self.position
         every = self.settings.validate_every or self.plan.steps_per_epoch
         due = position.step == self.plan.steps or position.step % every == 0
         if not due or position.validated == position.step:
-            return
+            return False
         with self.ema.applied(self.model) if self.ema else contextlib.nullcontext():
             line = {**self.validate(position.step), "epoch": self.plan.epoch(position.step)}
             position.validated = position.step
@@ -184,6 +187,7 @@ class Trainer:
                 on_main(lambda: self.keeper.keep_best(line))
         tracker.write(line)
         screen.say(said(line, better))
+        return True
 
     def _ended_early(self) -> bool:
         return 0 < self.settings.patience <= self.position.waiting

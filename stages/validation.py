@@ -14,14 +14,14 @@ from stages.metrics import chance_recalls, recalls_both
 from stages.ranking import ranked
 
 LOUD = (
-    "note: {split} chooses the best weights, not val: these figures say what was fitted to {split}, "
+    "note: {split} chooses the best weights, no split held out for it: these figures say what was fitted to {split}, "
     "not what the model can do"
 )
 
 
-def label(select_on: str) -> str | None:
-    """What must stand beside every figure that was chosen on another split than `val`."""
-    return None if select_on == "val" else LOUD.format(split=select_on)
+def label(select_on: str, train_on: str = "train") -> str | None:
+    """What must stand beside every figure that was chosen on another split than `val`, or on what was trained on."""
+    return None if select_on == "val" != train_on else LOUD.format(split=select_on)
 
 
 def validation_line(embedded: Embedded, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:

@@ -124,3 +124,24 @@ def test_batches_that_processes_cannot_share_or_that_are_too_large_are_refused(c
         building.open_data(settings_of(), [corpus], 3)
     with pytest.raises(UsageError, match="batch_size: got 400"):
         building.open_data(settings_of("batch_size=400"), [corpus], 1)
+
+
+def test_what_one_corpus_trains_on_and_another_holds_out_is_refused(corpus, tmp_path):
+    other = write_training_corpus(tmp_path / "other", items=12, splits=("val", "train"))  # the same contents
+    with pytest.raises(
+        UsageError, match=r"got \d+ pictures or videos that one corpus trains on .* and another holds out"
+    ):
+        building.open_data(settings_of(), [corpus, other], 1)
+    apart = write_training_corpus(tmp_path / "apart", items=12, seed=1)
+    assert len(building.open_data(settings_of(), [corpus, apart], 1)[0]) > len(
+        building.open_data(settings_of(), [corpus], 1)[0]
+    )
+
+
+def test_features_and_a_vocabulary_too_small_are_refused(corpus):
+    data, _ = building.open_data(settings_of(), [corpus], 1)
+    with pytest.raises(UsageError, match="got features, which no table has yet"):
+        building.create(settings_of("media=features"), data, Accelerator())
+    data.texts = lambda: ["".join(map(chr, range(0x4E00, 0x4E00 + 2000)))]
+    with pytest.raises(UsageError, match="tiny_vocabulary: got 300 tokens for texts of 2,000 characters"):
+        building.create(settings_of(), data, Accelerator())

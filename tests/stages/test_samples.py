@@ -53,7 +53,7 @@ def test_samples_are_items_with_each_source_text(tmp_path, asked, views):
     train = [one for one in rows if one["split"] == "train"]
     got = list(listed(found, Shards([folder])))
     assert sorted(got) == sorted(by_hand(train, views)) and len(set(got)) == len(got)
-    assert found.languages == ("de", "fr") and found.unmeasured == (frozenset(),)
+    assert found.languages == ("de", "fr")
     left_out = len(train) - len({item for item, _ in got})
     assert left_out == (2 if not asked else 0)
     assert found.notes == ((f"{left_out} items of train have no text in en and are left out",) if left_out else ())
@@ -143,12 +143,12 @@ def test_views_are_source_texts_and_feed_the_slots_in_the_order_of_the_table():
 def test_a_pair_weighs_as_much_as_its_translation_is_worth():
     machine, human = TEXTS[2], TEXTS[6]
     model = {**machine, "origin": "mllm", "quality": 0.0}
-    assert weight(machine, True, ()) == 0.75
-    assert weight(machine, False, ()) == weight(machine, True, ("de",)) == weight(human, True, ()) == 1.0
-    assert weight(model, True, ()) == 1.0  # no translation, so there is nothing to measure
-    assert weight(None, False, ()) == 0.0
-    assert weight({**machine, "quality": 0.0}, True, ()) == 0.0
-    assert [weight({**machine, "quality": quality}, True, ()) for quality in (1.5, -0.5)] == [1.0, 0.0]
+    assert weight(machine, True) == 0.75
+    assert weight(machine, False) == weight(human, True) == 1.0
+    assert weight(model, True) == 1.0  # no translation, so there is nothing to measure
+    assert weight(None, False) == 0.0
+    assert weight({**machine, "quality": 0.0}, True) == 1.0  # not measured
+    assert [weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
 
 
 def test_what_was_not_measured_is_known_by_corpus_and_language(tmp_path):
@@ -160,7 +160,6 @@ def test_what_was_not_measured_is_known_by_corpus_and_language(tmp_path):
         one["captions"].append(caption(f"{one['item_id']}#h", "fr", "écrit", "human", 1.0))
     folders = [write_rows(tmp_path / "a", rows), write_training_corpus(tmp_path / "b", items=6, seed=1)]
     found = build_index(Shards(folders), "train", ("fr",), "en", ())
-    assert found.unmeasured == (frozenset({"fr"}), frozenset())
     assert found.notes == ("a: the quality of fr was not measured: every pair weighs 1",)
 
 

@@ -57,7 +57,7 @@ def test_a_model_without_slots():
 
 
 def test_another_split_than_val_is_said_loudly():
-    assert label("val") is None
+    assert label("val") is None and label("val", "val")
     assert "test chooses the best weights" in label("test") and "not" in label("train")
     line = validation_line(embedded(de=(torch.eye(3), torch.tensor([10, 20, 30]))), (1.0,), "test", 1200)
     assert said(line, True).startswith("step 1,200: SumR 600.0 on test of 3 items (chance 466.7; de 600.0")
