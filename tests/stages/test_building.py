@@ -127,7 +127,7 @@ def test_batches_that_processes_cannot_share_or_that_are_too_large_are_refused(c
 
 
 def test_what_one_corpus_trains_on_and_another_holds_out_is_refused(corpus, tmp_path):
-    other = write_training_corpus(tmp_path / "other", items=12, splits=("val", "train"))  # the same contents
+    other = write_training_corpus(tmp_path / "other", items=12, splits={"val": 0.7, "train": 0.3})  # the same contents
     with pytest.raises(
         UsageError, match=r"got \d+ pictures or videos that one corpus trains on .* and another holds out"
     ):
