@@ -91,7 +91,10 @@ class Trainer:
             for name, weights in state["ema"].items():
                 self.ema.weights[name].copy_(weights)
         self.position = Position(**checkpoints.read_position(folder))
-        self.position.processes = self.accelerator.num_processes
+        before, now = self.position.processes, self.accelerator.num_processes
+        if before != now and self.accelerator.is_main_process:
+            print(f"note: {before} processes until step {self.position.step:,}, {now} now: same data, other dropout")
+        self.position.processes = now
 
     def run(self) -> None:
         position, settings = self.position, self.settings

@@ -3,7 +3,7 @@
 Command:  accelerate launch stages/train.py --recipe demo --data demo/corpus --output demo/run
 Hardware: two cores
 Cost:     about a minute
-Score:    not yet measured, and none worth quoting: nine photos have no other split, so it is scored on what it learned
+Score:    SumR 598 (a random order: 297) on the nine photos that it learned, for there is no other split: nothing to quote
 
 Descriptions stand in for English captions, their Portuguese translations are the target texts.
 """

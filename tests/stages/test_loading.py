@@ -248,15 +248,6 @@ def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, processor, 
     assert caught.value.status == 4
 
 
-def test_a_fault_that_is_not_the_pictures_is_told_as_it_is(corpus):
-    class Faulty(Plain):
-        def media(self, items):
-            raise KeyError("a mistake of ours")
-
-    with pytest.raises(KeyError, match="a mistake of ours"):
-        TrainingData([corpus]).batch([0, 5], Faulty(), seed=0, epoch=0)
-
-
 def test_one_content_is_one_item_in_all_corpora(tmp_path):
     assert content_id("00000000000000ff" + 48 * "0") == 255
     assert content_id("f" * 64) == -1

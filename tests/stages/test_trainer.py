@@ -240,6 +240,15 @@ def test_the_best_is_kept_and_patience_ends_the_run(tmp_path):
     assert again.validated == [] and again.trainer.position.step == 12
 
 
+def test_another_number_of_processes_is_said(tmp_path, capsys):
+    run = Run(tmp_path, steps=3)
+    run.trainer.position.processes = 2
+    run.run()
+    assert "note" not in capsys.readouterr().out
+    assert Run(tmp_path, steps=3, resume=True).trainer.position.processes == 1
+    assert "note: 2 processes until step 3, 1 now" in capsys.readouterr().out
+
+
 def test_averaged_weights_are_what_is_scored_and_kept_as_best_and_training_goes_on_with_its_own(tmp_path):
     plain, averaged = Run(tmp_path / "plain").run(), Run(tmp_path / "ema", ema=0.9).run()
     assert [line for line in averaged.lines() if line["kind"] == "train"] == [

@@ -138,6 +138,13 @@ def test_the_summary_is_the_class_token_or_the_mean(tmp_path):
         torch.testing.assert_close(encoder(media)[0][:, -16:], states_MPD[:, -16:])
 
 
+def test_a_grid_of_features_is_read_row_by_row(tmp_path):
+    model, media = saved(VISION["resnet"], tmp_path), ids_batch(size=32).media
+    encoder = load_media_encoder(str(tmp_path))[0].eval()
+    grid_MDHW = model(pixel_values=normalised(encoder, media)).last_hidden_state
+    torch.testing.assert_close(encoder(media)[0][:, 1 + 4 + 3], grid_MDHW[:, :, 1, 3])
+
+
 @pytest.mark.parametrize(("pooling", "family"), [("auto", "xlm_roberta"), ("mean", "bert"), ("pooler", "bert")])
 def test_the_summary_of_a_text(tmp_path, pooling, family):
     model = saved(text_towers()[family], tmp_path)
@@ -192,10 +199,22 @@ def test_weights_that_are_not_needed_may_be_missing(tmp_path):
         load_text_encoder(str(tmp_path), "pooler")
 
 
-def test_loading_says_nothing(tmp_path, capfd):
-    saved(WHOLE["metaclip2"], tmp_path)
+def test_of_a_whole_model_only_the_tower_asked_for_must_be_there(tmp_path):
+    saved(WHOLE["altclip"], tmp_path)
+    without(tmp_path, "vision_model.embeddings.class")
+    load_text_encoder(str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"no weights for embeddings\.class_embedding and 0 more of AltCLIPVisionModel"
+    ):
+        load_media_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("model", [WHOLE["metaclip2"], TEXT["masked_language_model"]])
+def test_loading_says_nothing(tmp_path, capfd, model):
+    """No bars, and nothing of heads that are left out or poolers that are not there."""
+    saved(model, tmp_path)
     capfd.readouterr()
-    load_media_encoder(str(tmp_path)), load_text_encoder(str(tmp_path))
+    load_text_encoder(str(tmp_path))
     assert capfd.readouterr() == ("", "")
 
 
