@@ -219,9 +219,12 @@ def _image_policy(media: str) -> dict[str, Any]:
     if media in ("tiny", "embedded", "features"):
         return {"image_size": {"tiny": TINY_SIZE, "embedded": EMBEDDED_SIZE, "features": None}[media]}
     said = image_processing(media)
-    size = said.get("crop_size" if said.get("do_center_crop") else "size") or TINY_SIZE
+    size = said.get("crop_size" if said.get("do_center_crop") else "size")
     if isinstance(size, dict):
-        size = size.get("shortest_edge") or size.get("height") or TINY_SIZE
+        size = size.get("shortest_edge") or size.get("height")
+    if not size:  # the tower says what it was trained with
+        config = AutoConfig.from_pretrained(media)
+        size = getattr(getattr(config, "vision_config", config), "image_size", EMBEDDED_SIZE)
     return {"image_size": int(size), "resize": "crop" if said.get("do_center_crop") else "squash"}
 
 

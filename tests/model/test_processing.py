@@ -102,6 +102,8 @@ def test_towers_of_transformers_bring_their_policy(tmp_path):
     vision_towers()["clip"]().save_pretrained(tmp_path / "clip")
     text_towers()["bert"]().save_pretrained(tmp_path / "bert")
     words_tokenizer(tmp_path / "bert")
+    bare = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"))
+    assert bare.policy.image_size == 32  # as the tower's own configuration says
     says = {"do_center_crop": True, "crop_size": {"height": 48, "width": 48}, "size": {"shortest_edge": 56}}
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(says))
     of = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"))
