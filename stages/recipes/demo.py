@@ -3,7 +3,7 @@
 Command:  accelerate launch stages/train.py --recipe demo --data demo/corpus --output demo/run
 Hardware: two cores
 Cost:     about a minute
-Score:    SumR 598 (a random order: 297), on the nine photos that it learned: there is no other split, so quote it nowhere
+Score:    SumR 598 (a random order: 297) on the nine photos that it learned: there is no other split, quote it nowhere
 
 Descriptions stand in for English captions, their Portuguese translations are the target texts.
 """
