@@ -43,6 +43,8 @@ class LeccrConfig(PreTrainedConfig):
         for name, least in (("embed_dim", 1), ("num_slots", 0), ("slot_layers", 1), ("interaction_layers", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted {least} or more")
+        if not 0.01 <= self.init_temperature <= 1:
+            raise ValueError(f"init_temperature: got {self.init_temperature}, wanted a number from 0.01 to 1")
         for name in ("dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted a number from 0 to 1")

@@ -225,7 +225,7 @@ def _image_policy(media: str) -> dict[str, Any]:
     if not size:  # the tower says what it was trained with
         config = AutoConfig.from_pretrained(media)
         size = getattr(getattr(config, "vision_config", config), "image_size", EMBEDDED_SIZE)
-    return {"image_size": int(size), "resize": "crop" if said.get("do_center_crop") else "squash"}
+    return {"image_size": int(size or EMBEDDED_SIZE), "resize": "crop" if said.get("do_center_crop") else "squash"}
 
 
 def _text_policy(text: str) -> dict[str, Any]:

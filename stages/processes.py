@@ -42,6 +42,9 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     except PipelineError as error:
         tell(error)
         return error.status
+    except KeyboardInterrupt:
+        print("ended by Ctrl-C", file=sys.stderr, flush=True)
+        return 130
 
 
 def tell(error: PipelineError) -> None:

@@ -31,12 +31,13 @@ def begin(
 ) -> Path | None:
     """The checkpoint to go on from, or None to start. Raises UsageError where the folder has another run's work."""
     if overwrite:
+        _check_ours(run)
         discard(run)
     wanted = {"settings": settings.to_json(), "corpora": [manifest_hash(path, "training") for path in corpora]}
     stored = read_json(run / SETTINGS)
-    if stored is not None:
-        _check_same(run, stored, wanted, settings.free() | {"data"})
     found = checkpoints.all_steps(run)
+    if stored is not None and (found or (run / "metrics.jsonl").exists()):  # else nothing was made with them yet
+        _check_same(run, stored, wanted, settings.free() | {"data"})
     if found and not resume:
         raise UsageError(
             f"{run} has a run's checkpoints up to {found[0].name}: --resume goes on from there, --overwrite starts over"
@@ -47,6 +48,16 @@ def begin(
     if resume and checkpoint is None:
         say(f"note: --resume: {run} has no whole checkpoint: starting at the first step")
     return checkpoint
+
+
+def _check_ours(run: Path) -> None:
+    """Raises UsageError for a folder whose `best` or `checkpoints` no run of ours wrote."""
+    strange = [name for name in ("best", "checkpoints") if (run / name).exists()]
+    if strange and not (run / SETTINGS).exists():
+        raise UsageError(
+            f"--overwrite: {run} has {' and '.join(strange)} but no {SETTINGS}, so no run made it: give another "
+            "--output, or delete the folder yourself"
+        )
 
 
 def discard(run: Path) -> None:

@@ -133,6 +133,10 @@ def closing(run: Path, settings: Settings, trainer: Trainer) -> str:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The options; `given`: settings that have an option of their own."""
     options = parser().parse_intermixed_args(argv)
+    if options.resume and options.overwrite:
+        raise UsageError("got --resume and --overwrite, wanted one: the one goes on with what the other deletes")
+    if above := next((folder for folder in options.output.parents if folder.is_file()), None):
+        raise UsageError(f"--output: got {options.output}, but {above} is a file: give another folder")
     options.given = {"data": tuple(str(path) for path in options.data)} if options.data else {}
     if options.micro_batch is not None:
         options.given["micro_batch"] = options.micro_batch

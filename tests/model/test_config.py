@@ -14,6 +14,7 @@ from model.config import LeccrConfig
         ("slot_layers", 0, "1 or more"),
         ("dropout", 1.5, "from 0 to 1"),
         ("global_weight", -0.1, "from 0 to 1"),
+        ("init_temperature", 0.0, "from 0.01 to 1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(name, value, wanted):

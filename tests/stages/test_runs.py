@@ -1,6 +1,7 @@
 """The folder of a run: begun once, gone on with by the same settings alone."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,14 +55,16 @@ def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
     ("override", "told"),
     [("lr=.2", r"lr=1e-05 \(got 0.2\)"), ("num_slots=3", r"num_slots=4 \(got 3\)"), ("seed=1", r"seed=0 \(got 1\)")],
 )
-def test_other_settings_are_refused_by_name(begin, override, told, resume):
+def test_other_settings_are_refused_by_name(begin, tmp_path, override, told, resume):
     begin()
+    (tmp_path / "run" / "metrics.jsonl").touch()
     with pytest.raises(UsageError, match=f"was begun with {told}"):
         begin(override, resume=resume)
 
 
-def test_another_corpus_is_refused(begin, corpus):
+def test_another_corpus_is_refused(begin, corpus, tmp_path):
     begin()
+    (tmp_path / "run" / "metrics.jsonl").touch()
     (corpus / "training" / "manifest.json").write_text("{} ")
     with pytest.raises(UsageError, match="begun with another corpus"):
         begin(resume=True)
@@ -98,3 +101,37 @@ def test_the_record_names_what_was_used(corpus):
     assert record["settings"]["recipe"] == "demo" and record["processes"] == 2
     assert record["corpora"][0]["name"] == "corpus" and {"torch", "python"} <= record["tools"].keys()
     assert str(corpus.parent) not in json.dumps(record)
+
+
+def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, tmp_path):
+    class Model:
+        config = SimpleNamespace(global_weight=0.8)
+
+        def save_pretrained(self, folder):
+            (folder / "weight").write_text(str(self.config.global_weight))
+
+    told = runs.record(resolve("demo"), [corpus], label="fitted")
+    keeper = runs.Keeper(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), told)
+    both = {"sum_r": 20.0} | {way: {"r1": 1.0, "r5": 2.0, "r10": 3.0} for way in ("text_to_media", "media_to_text")}
+    figures = {"step": 7, "split": "train", "items": 9, "sum_r": 20.0, "chance": 3.0, "recalls": {"pt": both}}
+    keeper.keep_best(figures | {"global_weight": 0.4})
+    assert (tmp_path / "best" / "weight").read_text() == "0.4"
+    assert checkpoints.problem(tmp_path / "best") is None
+    assert json.loads((tmp_path / "record.json").read_text())["best"]["step"] == 7
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "fitted" in card and "| pt |" in card
+
+
+def test_settings_that_nothing_was_made_with_bind_nobody_and_strangers_stay(begin, tmp_path):
+    run = tmp_path / "run"
+    begin("lr=0.1")
+    begin("lr=0.2")
+    (run / "metrics.jsonl").touch()
+    with pytest.raises(UsageError, match=r"was begun with lr=0\.2 \(got 0\.3\)"):
+        begin("lr=0.3")
+    begin("lr=0.3", overwrite=True)
+    (run / runs.SETTINGS).unlink()
+    (run / "best").mkdir()
+    with pytest.raises(UsageError, match=r"has best but no settings\.json, so no run made it"):
+        begin("lr=0.3", overwrite=True)
+    assert (run / "best").is_dir()

@@ -8,7 +8,7 @@ from model.config import LeccrConfig
 from model.objective import ObjectiveConfig
 from pipeline.errors import UsageError
 from stages import settings
-from stages.settings import FAITHFUL, Settings, comments, recipes, resolve
+from stages.settings import Settings, comments, recipes, resolve
 
 
 def test_overrides_come_over_the_recipe_and_the_recipe_over_the_defaults(monkeypatch):
@@ -28,9 +28,28 @@ def test_the_method_comes_between_recipe_and_overrides(monkeypatch):
     assert faithful.horizontal_flip == 0.5 and faithful.leccr_config()["slot_init"] == "zero"
     assert faithful.select_on == "val" and resolve("base").select_on == "val"
     assert resolve("base", ["method=faithful"]).select_on == "test"
-    flat = faithful.to_json()
-    assert {name: flat[name] for name in FAITHFUL if name not in ("select_on", "global_weights")} == {
-        name: value for name, value in FAITHFUL.items() if name not in ("select_on", "global_weights")
+
+
+def test_faithful_is_what_the_released_code_does():
+    flat, corrected = resolve("base", ["method=faithful"]).to_json(), resolve("base").to_json()
+    assert {name: value for name, value in flat.items() if value != corrected[name]} == {
+        "method": "faithful",
+        "slot_init": "zero",
+        "normalize_slots": False,
+        "caption_vision_axis": "tokens",
+        "description_encoder": "shared",
+        "new_layer_lr_multiplier": 1.0,
+        "horizontal_flip": 0.5,
+        "truncate_training_texts": False,
+        "max_words": 30,
+        "global_weights": [1.0],
+        "select_on": "test",
+        "pair_weighting": False,
+        "diversity": "signed",
+        "teacher": "min_max",
+        "teacher_orientation": "mixed",
+        "local_columns": "rank",
+        "gather": "slice",
     }
 
 

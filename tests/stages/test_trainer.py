@@ -240,6 +240,14 @@ def test_the_best_is_kept_and_patience_ends_the_run(tmp_path):
     assert again.validated == [] and again.trainer.position.step == 12
 
 
+def test_checkpoints_come_as_often_as_asked_and_at_validations(tmp_path, monkeypatch):
+    saved, real = [], checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda run, step, *rest: saved.append(step) or real(run, step, *rest))
+    Run(tmp_path / "often", save_every=2).run()
+    Run(tmp_path / "seldom").run()
+    assert saved == [2, 3, 4, 6, 8, 9, 3, 6, 9]
+
+
 def test_another_number_of_processes_is_said(tmp_path, capsys):
     run = Run(tmp_path, steps=3)
     run.trainer.position.processes = 2

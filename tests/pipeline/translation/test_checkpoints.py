@@ -62,7 +62,7 @@ def test_configurations_that_are_none(tmp_path):
             checkpoints.configuration(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "no such folder", "a/b/c", "model"])
+@pytest.mark.parametrize("name", ["/no/such/folder", "no such folder", "a/b/c", "nothing-here"])
 def test_names_that_no_hub_has_are_refused_without_asking_it(name):
     with pytest.raises(UsageError, match=r"is no folder: wanted the folder of a model, or a name on the model hub"):
         checkpoints.find(name)
