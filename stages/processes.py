@@ -38,13 +38,19 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     if count > 1:
         return start(count)
     try:
-        return main(sys.argv[1:])
+        status = main(sys.argv[1:])
     except PipelineError as error:
         tell(error)
-        return error.status
+        status = error.status
     except KeyboardInterrupt:
         print("ended by Ctrl-C", file=sys.stderr, flush=True)
-        return 130
+        status = 130
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        # without taking the process group down at exit: that was seen to wait for a rank that had left, for ever
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def tell(error: PipelineError) -> None:

@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     weight = own_weight if options.global_weight is None else options.global_weight
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
     on_main(lambda: report(options, checkpoint, data, embedded, weight, list(views)))
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
 

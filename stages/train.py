@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     with held(options.output):
         train(options, settings, accelerator)
     accelerator.free_memory()  # what DDP holds: freed after the process group, it waits for a thread of it for ever
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
 

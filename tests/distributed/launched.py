@@ -38,6 +38,7 @@ def main(arguments):
     distances = accelerator.gather(torch.tensor([distance])).tolist()
     if accelerator.is_main_process:
         print(*distances)
+    accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
 
