@@ -56,6 +56,17 @@ def test_ranks_have_the_batch_that_one_has_alone_and_its_items_are_known(corpus)
     assert not torch.equal(alone[0].item_ids, alone[alone.steps_per_epoch].item_ids)
 
 
+def test_texts_and_flips_are_drawn_anew_each_epoch(corpus, monkeypatch):
+    settings = settings_of("horizontal_flip=.25", "seed=7")
+    data, _ = building.open_data(settings, [corpus], 1)
+    given = []
+    monkeypatch.setattr(data, "batch", lambda samples, processor, **more: given.append(more))
+    batches = building.StepBatches(data, None, settings, Accelerator())
+    for step in (0, batches.steps_per_epoch - 1, batches.steps_per_epoch, 2 * batches.steps_per_epoch):
+        batches[step]
+    assert given == [{"seed": 7, "epoch": epoch, "augment": 0.25} for epoch in (0, 0, 1, 2)]
+
+
 def test_the_model_starts_alike_by_its_seed(corpus):
     data, _ = building.open_data(settings_of(), [corpus], 1)
     one, two, other = (

@@ -59,6 +59,8 @@ def test_a_recipe_without_data_makes_its_corpus_or_says_what_to_give(tmp_path, m
 @pytest.mark.parametrize(("asked", "got"), [("auto", "no"), ("no", "no"), ("bf16", "bf16")])
 def test_precision_is_as_asked_and_full_on_a_processor_by_itself(monkeypatch, asked, got):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # there may be a GPU that is not to be used
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if asked == "auto" else "no")
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
