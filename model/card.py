@@ -59,7 +59,8 @@ def _scores(record: Mapping[str, Any], validation: Mapping[str, Any]) -> str:
     told = (
         f"Of the {validation['items']:,} items of split `{_plain(validation['split'])}`, with the weights of step "
         f"{validation['step']:,}, which had the best SumR there: {validation['sum_r']:.1f}, mean over languages "
-        f"(a random order: {validation['chance']:.1f}). Percent; first text to media, then back."
+        f"(a random order: {validation['chance']:.1f}); weight of the global similarity in the score, chosen there: "
+        f"{validation['global_weight']:g}. Percent; first text to media, then back."
     )
     warning = f"**{_plain(record['label'])}**\n\n" if record.get("label") else ""
     return "\n".join(["## Scores\n", f"{warning}{told}\n", *rows, ""])
@@ -68,7 +69,9 @@ def _scores(record: Mapping[str, Any], validation: Mapping[str, Any]) -> str:
 def _training(record: Mapping[str, Any]) -> str:
     corpora = ", ".join(f"`{_plain(corpus['name'])}` ({corpus['training'][:12]})" for corpus in record["corpora"])
     tools = ", ".join(f"{_plain(name)} {_plain(version)}" for name, version in sorted(record["tools"].items()))
-    settings = "\n".join(f"{name}: {json.dumps(value)}" for name, value in sorted(record["settings"].items()))
+    settings = "\n".join(
+        f"{name}: {json.dumps(value)}" for name, value in sorted(record["settings"].items()) if name != "data"
+    )
     settings = settings.replace("`", "'")
     return (
         f"## Training\n\nCorpora: {corpora or 'none'}. Tools: {tools}.\n\n<details><summary>Settings</summary>\n\n"

@@ -15,9 +15,8 @@ from torch.nn.functional import normalize
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from model.batch import Media, Texts
+from model.processing import SIGLIP_TOKENS
 from pipeline.errors import UsageError
-
-SIGLIP_TOKENS = 64  # that its text tower was trained with, padding among them
 
 
 class Baseline(nn.Module):

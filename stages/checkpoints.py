@@ -8,7 +8,6 @@
 Neither the schedule, the order of the data nor the random state is in it: they are functions of the step.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from pipeline.corpus import read_json, write_json
+from pipeline.corpus import flush, read_json, write_json
 from pipeline.errors import EnvironmentTrouble
 from pipeline.identity import file_hash
 
@@ -53,12 +52,12 @@ def put_in_place(path: Path, fill: Callable[[Path], Any]) -> None:
     fill(temporary)
     files = sorted(file for file in temporary.rglob("*") if file.is_file())
     for file in files:
-        _flush(file)
+        flush(file)
     write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): file_hash(file) for file in files})
     if path.exists():  # a folder cannot be replaced in one go: killed between these lines, see `mend`
         path.rename(retired)
     temporary.rename(path)
-    _flush(path.parent)
+    flush(path.parent)
     shutil.rmtree(retired, ignore_errors=True)
 
 
@@ -67,14 +66,6 @@ def mend(path: Path) -> None:
     retired = path.with_name(f".{path.name}.old")
     if retired.exists() and not path.exists():
         retired.rename(path)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def all_steps(run: Path) -> list[Path]:

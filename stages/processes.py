@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import datetime
 import itertools
 import os
 import signal
@@ -124,6 +125,20 @@ def end(ranks: Sequence[subprocess.Popen]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def accelerated(precision: str) -> Any:
+    """The process group, if any, the device and the precision: "no", "bf16", or "auto", bf16 where a GPU has it."""
+    import torch  # late: who only starts processes needs none of it
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
+
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    if precision == "auto":
+        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    # one rank may make a corpus or states of descriptions while the others wait
+    waits = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24))
+    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[waits])
 
 
 def on_main(work: Callable[[], Result]) -> Result:

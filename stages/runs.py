@@ -26,28 +26,39 @@ OURS = ("checkpoints", "best", "tensorboard", "metrics.jsonl", "curves.png", "di
 TOOLS = ("leccr", "torch", "transformers", "accelerate", "numpy", "pyarrow")
 
 
-def begin(
+def look(
     run: Path, settings: Settings, corpora: list[Path], resume: bool, overwrite: bool, say: Callable[[str], Any]
 ) -> Path | None:
-    """The checkpoint to go on from, or None to start. Raises UsageError where the folder has another run's work."""
+    """The checkpoint to go on from, or None to start; nothing is changed yet. Raises UsageError where the folder has
+    another run's work."""
     if overwrite:
         _check_ours(run)
-        discard(run)
-    wanted = {"settings": settings.to_json(), "corpora": [manifest_hash(path, "training") for path in corpora]}
+        return None
     stored = read_json(run / SETTINGS)
+    if stored is not None:
+        _check_same(run, stored, _told(settings, corpora), settings.free() | {"data"})
     found = checkpoints.all_steps(run)
-    if stored is not None and (found or (run / "metrics.jsonl").exists()):  # else nothing was made with them yet
-        _check_same(run, stored, wanted, settings.free() | {"data"})
     if found and not resume:
         raise UsageError(
             f"{run} has a run's checkpoints up to {found[0].name}: --resume goes on from there, --overwrite starts over"
         )
-    checkpoints.mend(run / "best")
-    write_json(run / SETTINGS, wanted)
     checkpoint = checkpoints.newest(run, say) if resume else None
     if resume and checkpoint is None:
         say(f"note: --resume: {run} has no whole checkpoint: starting at the first step")
     return checkpoint
+
+
+def begin(run: Path, settings: Settings, corpora: list[Path], overwrite: bool) -> None:
+    """The folder is this run's from here on: what it was begun with is written, and an earlier one's work taken away
+    where that was asked for. By then the model stands, so that no mistake in the settings costs what was there."""
+    if overwrite:
+        discard(run)
+    checkpoints.mend(run / "best")
+    write_json(run / SETTINGS, _told(settings, corpora))
+
+
+def _told(settings: Settings, corpora: list[Path]) -> dict[str, Any]:
+    return {"settings": settings.to_json(), "corpora": [manifest_hash(path, "training") for path in corpora]}
 
 
 def _check_ours(run: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
@@ -23,10 +22,9 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.baselines import load_baseline
 from stages.embedding import Embedded, embed_split
 from stages.loading import EvaluationData
-from stages.processes import Parser, on_main, run_program
+from stages.processes import Parser, accelerated, on_main, run_program
 from stages.runs import RECORD
 from stages.score_report import figures, table, write_queries
-from stages.validation import label
 
 CONFIG, BEST = "config.json", "best"
 
@@ -35,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     check(options)
     checkpoint = locate(options.checkpoint)
-    accelerator = Accelerator(mixed_precision="no")
+    accelerator = accelerated("no")
     views = checkpoint.slot_views() if options.slot_views is None else options.slot_views
     data = EvaluationData(options.data, options.split, options.languages, views)
     model, processor, own_weight = load(checkpoint)
@@ -109,8 +107,7 @@ class Checkpoint(NamedTuple):
         return {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
 
     def notes(self) -> list[str]:
-        best = (self.record or {}).get("best")
-        loud = label(best["split"]) if best else None
+        loud = (self.record or {}).get("label")
         return [loud] if loud else []
 
     def slot_views(self) -> tuple[str, ...]:

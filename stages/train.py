@@ -7,7 +7,6 @@ A run that was ended or killed goes on, with --resume, as if it had not been.
 
 import argparse
 import contextlib
-import datetime
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
 from pipeline.errors import UsageError
 from pipeline.runstate import locked
 from stages import building, curves, runs
 from stages.embedding import embed_split
-from stages.processes import Parser, on_main, run_program
+from stages.processes import Parser, accelerated, on_main, run_program
 from stages.settings import Settings, described, recipe_module, recipes, resolve
 from stages.trainer import Plan, Trainer
 from stages.validation import label, validation_line
@@ -30,7 +28,7 @@ from stages.validation import label, validation_line
 def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     settings = resolve(options.recipe, options.settings, **options.given)
-    accelerator = start(settings)
+    accelerator = accelerated(settings.mixed_precision)
     with held(options.output):
         train(options, settings, accelerator)
     accelerator.free_memory()  # what DDP holds: freed after the process group, it waits for a thread of it for ever
@@ -44,11 +42,12 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: Accelera
     run: Path = options.output
     corpora = corpora_of(options, run)
     data, validation = building.open_data(settings, corpora, accelerator.num_processes)
-    checkpoint = on_main(lambda: runs.begin(run, settings, corpora, options.resume, options.overwrite, say))
+    checkpoint = on_main(lambda: runs.look(run, settings, corpora, options.resume, options.overwrite, say))
     if checkpoint:
         model, processor = building.restore(checkpoint, settings)
     else:
         model, processor = building.create(settings, data, accelerator)
+    on_main(lambda: runs.begin(run, settings, corpora, options.overwrite))
     building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
     batches = building.StepBatches(data, processor, settings, accelerator)
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
@@ -65,17 +64,6 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: Accelera
     say(opening(settings, accelerator, model, data, plan))
     trainer.run()
     on_main(lambda: say(closing(run, settings, trainer)))
-
-
-def start(settings: Settings) -> Accelerator:
-    """The process group of the run, if any, its device and precision."""
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    precision = settings.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    # one rank may make a corpus or states of descriptions while the others wait
-    waits = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24))
-    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[waits])
 
 
 @contextlib.contextmanager

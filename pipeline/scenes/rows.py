@@ -24,6 +24,7 @@ from pipeline.scenes.noise import translation
 from pipeline.stage import Rows
 
 TRANSLATOR, REVISION, LICENSE, NAME = "scenes:pseudo", "1", "CC0-1.0", "scenes"
+VERSION = 1  # of what is drawn and said: a corpus of another one is not taken for the same
 CAPTIONS = 3  # an item and language
 TRAIN = "train"
 
@@ -43,7 +44,7 @@ class Settings:
     videos: float = 0.0  # share of clips
 
     def told(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "languages": list(self.languages)}
+        return {**dataclasses.asdict(self), "languages": list(self.languages), "version": VERSION}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from model.card import card
 
 RECALLS = {"r1": 10.0, "r5": 20.5, "r10": 30.25}
 RECORD = {
-    "settings": {"recipe": "scenes", "lr": 1e-3, "languages": ["de"]},
+    "settings": {"recipe": "scenes", "lr": 1e-3, "languages": ["de"], "data": ["/home/somebody/corpus"]},
     "corpora": [{"name": "my_corpus", "training": "abcdef0123456789"}],
     "tools": {"torch": "2.13.0"},
     "validation": {
@@ -20,6 +20,7 @@ def test_it_tells_scores_and_how_the_weights_were_chosen():
     assert front["language"] == ["de"] and front["library_name"] == "leccr" and front["license"] == "other"
     assert "| de | 10.0 | 20.5 | 30.2 | 10.0 | 20.5 | 30.2 | 121.5 |" in text
     assert "Of the 300 items of split `val`, with the weights of step 1,200" in text and "10.7" in text
+    assert "chosen there: 0.8" in text and "somebody" not in text
     assert "my\\_corpus" in text and "abcdef012345" in text and "lr: 0.001" in text
 
 

@@ -8,10 +8,11 @@ import time
 
 import psutil
 import pytest
+from accelerate.state import AcceleratorState, PartialState
 
 from pipeline.errors import PipelineError, UsageError
 from stages import processes
-from stages.processes import asked_for, asked_to_stop, left_out, on_main, run_program
+from stages.processes import accelerated, asked_for, asked_to_stop, left_out, on_main, run_program
 from tests.conftest import ROOT, clean_environment
 
 LAUNCHER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "ACCELERATE_USE_CPU": "True"}
@@ -153,3 +154,18 @@ def test_asked_again_later_the_process_ends_at_once():
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("asked", "got"), [("auto", "no"), ("no", "no"), ("bf16", "bf16")])
+def test_precision_is_as_asked_and_full_on_a_processor_by_itself(monkeypatch, asked, got):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # there may be a GPU that is not to be used
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if asked == "auto" else "no")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        accelerator = accelerated(asked)
+        assert accelerator.mixed_precision == got and accelerator.device.type == "cpu"
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert PartialState._shared_state == {}

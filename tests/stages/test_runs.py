@@ -23,7 +23,9 @@ def begin(tmp_path, corpus):
 
     def of(*overrides, resume=False, overwrite=False, recipe="base"):
         said = []
-        found = runs.begin(tmp_path / "run", resolve(recipe, overrides), [corpus], resume, overwrite, said.append)
+        settings = resolve(recipe, overrides)
+        found = runs.look(tmp_path / "run", settings, [corpus], resume, overwrite, said.append)
+        runs.begin(tmp_path / "run", settings, [corpus], overwrite)
         return found, said
 
     return of
@@ -55,16 +57,14 @@ def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
     ("override", "told"),
     [("lr=.2", r"lr=1e-05 \(got 0.2\)"), ("num_slots=3", r"num_slots=4 \(got 3\)"), ("seed=1", r"seed=0 \(got 1\)")],
 )
-def test_other_settings_are_refused_by_name(begin, tmp_path, override, told, resume):
+def test_other_settings_are_refused_by_name(begin, override, told, resume):
     begin()
-    (tmp_path / "run" / "metrics.jsonl").touch()
     with pytest.raises(UsageError, match=f"was begun with {told}"):
         begin(override, resume=resume)
 
 
-def test_another_corpus_is_refused(begin, corpus, tmp_path):
+def test_another_corpus_is_refused(begin, corpus):
     begin()
-    (tmp_path / "run" / "metrics.jsonl").touch()
     (corpus / "training" / "manifest.json").write_text("{} ")
     with pytest.raises(UsageError, match="begun with another corpus"):
         begin(resume=True)
@@ -122,14 +122,14 @@ def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, t
     assert "fitted" in card and "| pt |" in card
 
 
-def test_settings_that_nothing_was_made_with_bind_nobody_and_strangers_stay(begin, tmp_path):
+def test_looking_changes_nothing_and_strangers_stay(begin, corpus, tmp_path):
     run = tmp_path / "run"
     begin("lr=0.1")
-    begin("lr=0.2")
-    (run / "metrics.jsonl").touch()
-    with pytest.raises(UsageError, match=r"was begun with lr=0\.2 \(got 0\.3\)"):
-        begin("lr=0.3")
-    begin("lr=0.3", overwrite=True)
+    checkpoint(run, 5)
+    assert runs.look(run, resolve("base", ["lr=0.2"]), [corpus], False, True, print) is None
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.1 and checkpoints.all_steps(run)
+    begin("lr=0.2", overwrite=True)
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2 and not checkpoints.all_steps(run)
     (run / runs.SETTINGS).unlink()
     (run / "best").mkdir()
     with pytest.raises(UsageError, match=r"has best but no settings\.json, so no run made it"):

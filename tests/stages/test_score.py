@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from stages import score
 from stages.embedding import Embedded
 from stages.score_report import figures, table, write_queries
+from stages.validation import label
 from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual
@@ -172,7 +173,9 @@ def run_of(folder, model_folder, split="val"):
     (folder / "checkpoints").mkdir()
     (folder / "best").symlink_to(model_folder)
     best = {"split": split, "step": 40, "sum_r": 123.4, "global_weight": 0.3, "chance": 50.0, "recalls": {}}
-    (folder / "record.json").write_text(json.dumps({"settings": {"slot_views": ["short"]}, "best": best}))
+    (folder / "record.json").write_text(
+        json.dumps({"settings": {"slot_views": ["short"]}, "best": best, "label": label(split)})
+    )
     return folder
 
 

@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState, PartialState
 
 from pipeline.errors import UsageError
 from stages import train
@@ -54,21 +53,6 @@ def test_a_recipe_without_data_makes_its_corpus_or_says_what_to_give(tmp_path, m
     assert made == [tmp_path / "corpus"]
     given = argparse.Namespace(recipe="scenes", data=[Path("other")])
     assert train.corpora_of(given, tmp_path) == [Path("other")] and len(made) == 1
-
-
-@pytest.mark.parametrize(("asked", "got"), [("auto", "no"), ("no", "no"), ("bf16", "bf16")])
-def test_precision_is_as_asked_and_full_on_a_processor_by_itself(monkeypatch, asked, got):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # there may be a GPU that is not to be used
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if asked == "auto" else "no")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    try:
-        accelerator = train.start(resolve("base", [f"mixed_precision={asked}"]))
-        assert accelerator.mixed_precision == got and accelerator.device.type == "cpu"
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        assert PartialState._shared_state == {}
 
 
 def test_the_end_says_where_the_best_is(tmp_path):

@@ -20,6 +20,7 @@ def test_the_program_writes_a_corpus(tmp_path, capsys):
     assert "training: 10 rows in 1 shards" in capsys.readouterr().out
     assert verify(tmp_path / "c")[1] == []
     assert corpora.Table(tmp_path / "c", "items").manifest["settings"] == {
+        "version": 1,
         "items": 6,
         "val": 2,
         "test": 2,
