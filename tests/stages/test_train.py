@@ -27,6 +27,8 @@ def test_settings_may_stand_anywhere():
         ("--output run", "required: --recipe"),
         ("--recipe base --output run --micro-batch few", "invalid int value: 'few'"),
         ("--recipe base --output run --resum", "unrecognized arguments: --resum"),
+        ("--recipe base --output run --resume --overwrite", "got --resume and --overwrite, wanted one"),
+        (f"--recipe base --output {__file__}/run", "test_train.py is a file: give another folder"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told_like_others(line, told):

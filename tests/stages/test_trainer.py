@@ -213,6 +213,30 @@ def test_a_signal_saves_at_the_end_of_the_step_and_the_run_goes_on_from_there(tm
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_ended_in_the_last_step_it_is_validated_once_and_then_done(tmp_path):
+    run = Run(tmp_path / "run")
+    real = run.trainer._losses
+
+    def during(*arguments):
+        if run.trainer.position.step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    run.trainer._losses = during
+    with pytest.raises(Interrupted):
+        run.run()
+    assert [step for step, _ in Run(tmp_path / "run", resume=True).run().validated] == [9]
+    assert Run(tmp_path / "run", resume=True).run().validated == []
+
+
+def test_the_scale_is_bounded_after_each_step(tmp_path):
+    run = Run(tmp_path / "run", steps=3)
+    with torch.no_grad():
+        run.model.log_scale.fill_(6.0)
+    run.run()
+    assert run.model.log_scale.exp() <= 100.001
+
+
 @pytest.mark.parametrize("micro_batch", [0, 2])
 def test_a_loss_that_is_no_number_stops_with_the_items(tmp_path, micro_batch):
     run = Run(tmp_path, micro_batch=micro_batch)
