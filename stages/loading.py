@@ -24,7 +24,9 @@ from stages.samples import (
     ALL,
     HUMAN,
     Shards,
+    all_views,
     build_index,
+    check_views,
     no_such_split,
     rows_of,
     select_views,
@@ -145,6 +147,8 @@ class EvaluationData:
     ):
         self.shards = Shards(corpora)
         self.slot_views = tuple(slot_views) or (ALL,)
+        if slot_views:
+            check_views(self.shards, "slot_views", slot_views, all_views(self.shards))
         self.item_names: list[str] = []
         self.places: list[tuple[int, int]] = []
         self.notes: list[str] = []

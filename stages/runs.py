@@ -16,7 +16,7 @@ from typing import Any
 
 from model.card import card
 from pipeline.corpus import manifest_hash, read_json, write_json
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.identity import differences
 from stages import checkpoints
 from stages.settings import Settings
@@ -36,8 +36,15 @@ def look(
         return None
     stored = read_json(run / SETTINGS)
     if stored is not None:
+        if not isinstance(stored, dict) or not stored.keys() >= {"settings", "corpora"}:
+            raise EnvironmentTrouble(f"{run / SETTINGS} has no settings of a run in it: give --overwrite to start over")
         _check_same(run, stored, _told(settings, corpora), settings.free() | {"data"})
     found = checkpoints.all_steps(run)
+    if found and stored is None:
+        raise UsageError(
+            f"{run} has a run's checkpoints but no {SETTINGS} to compare with: give another --output, or delete "
+            f"{run / 'checkpoints'}"
+        )
     if found and not resume:
         raise UsageError(
             f"{run} has a run's checkpoints up to {found[0].name}: --resume goes on from there, --overwrite starts over"

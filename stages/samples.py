@@ -7,7 +7,7 @@ languages that this English text was translated into.
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,22 @@ class Shards:
             f"{self.name(number)}: {item_id}: got media that cannot be read ({reason}): run --stage verify on the "
             "corpus, then --stage pack again"
         )
+
+
+def check_views(shards: Shards, option: str, asked: Sequence[str], views: Collection[str]) -> None:
+    """Raises UsageError for a view that is none of those that there are."""
+    if unknown := sorted(set(asked) - {ALL} - set(views)):
+        has = ", ".join(sorted(views)) or "no descriptions: run --stage captions, then --stage pack"
+        raise UsageError(f"{option}: got {', '.join(unknown)}, {named(shards)} has {has}")
+
+
+def all_views(shards: Shards) -> set[str]:
+    """Names of the views that any item has, of whatever split."""
+    found: set[str] = set()
+    for number in range(len(shards)):
+        for chunk in shards.shard(number).column("descriptions").chunks:
+            found |= set(pc.unique(chunk.flatten().field("view")).to_pylist())
+    return found
 
 
 def select_views(descriptions: Sequence[dict[str, str]], wanted: Sequence[str]) -> list[str]:
@@ -177,10 +193,7 @@ class _Survey:
         if not self.splits[self.split]:
             raise no_such_split(self.shards, self.split, self.splits)
         for option, asked in asked_views.items():
-            unknown = sorted(set(asked) - {ALL} - self.views)
-            if unknown:
-                has = ", ".join(sorted(self.views)) or "no descriptions: run --stage captions, then --stage pack"
-                raise UsageError(f"{option}: got {', '.join(unknown)}, {named(self.shards)} has {has}")
+            check_views(self.shards, option, asked, self.views)
         if not samples:
             raise UsageError(
                 f"{named(self.shards)}: got no text in {source_language!r} in split {self.split!r}, wanted captions: "

@@ -160,8 +160,12 @@ def check(options: argparse.Namespace) -> None:
     for option, path in (("--output", options.output), ("--per-query", options.per_query)):
         if path and not path.parent.is_dir():
             raise UsageError(f"{option} {path}: there is no folder {path.parent}: make it first")
+        if path and path.is_dir():
+            raise UsageError(f"{option} {path}: got a folder, wanted the name of a file")
     if options.global_weight is not None and not 0 <= options.global_weight <= 1:
         raise UsageError(f"--global-weight: got {options.global_weight}, wanted a share from 0 to 1")
+    if options.seed < 0:
+        raise UsageError(f"--seed: got {options.seed}, wanted 0 or more")
     if options.batch_size < 1:
         raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
 

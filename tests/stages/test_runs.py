@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import checkpoints, runs
 from stages.settings import resolve
 
@@ -135,3 +135,15 @@ def test_looking_changes_nothing_and_strangers_stay(begin, corpus, tmp_path):
     with pytest.raises(UsageError, match=r"has best but no settings\.json, so no run made it"):
         begin("lr=0.3", overwrite=True)
     assert (run / "best").is_dir()
+
+
+def test_a_run_whose_settings_are_gone_or_none_is_not_gone_on_with(begin, tmp_path):
+    run = tmp_path / "run"
+    begin()
+    checkpoint(run, 5)
+    (run / "settings.json").write_text("{}")
+    with pytest.raises(EnvironmentTrouble, match="has no settings of a run in it"):
+        begin(resume=True)
+    (run / "settings.json").unlink()
+    with pytest.raises(UsageError, match=r"checkpoints but no settings\.json to compare with"):
+        begin(resume=True)
