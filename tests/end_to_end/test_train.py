@@ -269,6 +269,10 @@ def test_a_run_is_not_run_over_and_goes_on_only_as_it_was(whole, corpus, tmp_pat
         other = tmp_path / "other"
         (other / "checkpoints").mkdir(parents=True)
         os.symlink(checkpoints.newest(whole, print), other / "checkpoints" / "step-00000040")
+        assert "but no settings.json to compare with" in told(*arguments(corpus, other), "--resume", "num_slots=3")
+        stored = json.loads((whole / "settings.json").read_text())
+        stored["settings"]["num_slots"] = 3
+        (other / "settings.json").write_text(json.dumps(stored))
         assert "has num_slots=2, these settings say 3" in told(*arguments(corpus, other), "--resume", "num_slots=3")
     finally:
         sys.argv = kept
