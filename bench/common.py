@@ -69,6 +69,8 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def machine() -> str:
-    """The machine at this moment: a noisy neighbour should show beside the numbers."""
+    """The machine at this moment, its GPU if torch was loaded: a noisy neighbour should show beside the numbers."""
+    torch = sys.modules.get("torch")
+    gpu = f"{torch.cuda.get_device_name()}, " if torch and torch.cuda.is_available() else ""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{os.cpu_count()} processors, load {load} (1, 5, 15 min), Python {sys.version.split()[0]}"
+    return f"{gpu}{os.cpu_count()} processors, load {load} (1, 5, 15 min), Python {sys.version.split()[0]}"

@@ -5,11 +5,13 @@
 
 - step: a step (forward, backward, AdamW) of LECCR beside a plain two-tower model of the same encoders, ViT-B/32 and
   XLM-R-base with random weights, batch 32; descriptions as kept states, and encoded anew each step.
-- cached: the step by cached gradients at effective batches of 64 to 4,096 beside the plain step, tiny towers.
+- cached: the step by cached gradients at effective batches of 64 to 4,096 beside the plain step; tiny towers, on a GPU
+  those of `step`.
 - loading: `bench/loading.py`.
 - waiting: the share of a run's time that goes by waiting for data.
 
-A contender is a process of its own; they take turns, so that a noisy neighbour disturbs all of them alike.
+A contender is a process of its own; they take turns, so that a noisy neighbour disturbs all of them alike. Where there
+is a GPU, steps run on it in bf16, and the memory is its own.
 """
 
 import argparse
@@ -26,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.common import Measured, machine, measured, spread
 
-BATCH, CAPTION_TOKENS, VIEWS, VIEW_TOKENS = 32, 24, 5, 24
-STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
+CAPTION_TOKENS, VIEWS, VIEW_TOKENS = 24, 5, 24
 EFFECTIVE = (64, 256, 1024, 4096)
 MICRO = 64
+STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
+STEPS_GPU = {"large": (5, 20), "cached": (1, 3)}
 LARGE = {
     "two towers": {"num_slots": 0},
     "LECCR, states kept": {},
@@ -37,32 +40,34 @@ LARGE = {
 }
 
 
-def large_batch(model: Any, kept: bool) -> Any:
+def large_batch(model: Any, kept: bool, number: int, count: int) -> Any:
+    """Batch `number` of `count` samples."""
     import torch
 
     from model.batch import Batch, Media, Texts
 
-    random = torch.Generator().manual_seed(0)
+    random = torch.Generator().manual_seed(number)
 
     def ids(*shape: int) -> Texts:
         return Texts(torch.randint(4, 1000, shape, generator=random), torch.ones(shape, dtype=torch.bool))
 
-    pixels = torch.randint(0, 255, (BATCH, 1, 3, 224, 224), generator=random, dtype=torch.uint8)
-    descriptions = ids(BATCH, VIEWS, VIEW_TOKENS)
+    pixels = torch.randint(0, 255, (count, 1, 3, 224, 224), generator=random, dtype=torch.uint8)
+    descriptions = ids(count, VIEWS, VIEW_TOKENS)
     if kept:
-        descriptions = model.describe_states(descriptions)
+        states = model.describe_states(Texts(*(x.to(device()) for x in descriptions)))
+        descriptions = Texts(*(x.cpu() for x in states))
     return Batch(
-        Media(pixels, torch.ones(BATCH, 1, dtype=torch.bool)),
-        ids(BATCH, CAPTION_TOKENS),
-        ids(BATCH, CAPTION_TOKENS),
+        Media(pixels, torch.ones(count, 1, dtype=torch.bool)),
+        ids(count, CAPTION_TOKENS),
+        ids(count, CAPTION_TOKENS),
         descriptions,
-        torch.arange(BATCH),
-        torch.ones(BATCH),
+        torch.arange(count) + number * count,
+        torch.ones(count),
     )
 
 
-def large(name: str) -> Callable[[], None]:
-    """A step at the sizes of CLIP ViT-B/32 and XLM-R-base."""
+def large(batch: int, name: str, count: int = 1) -> Callable[[], None]:
+    """A step of `count` batches at the sizes of CLIP ViT-B/32 and XLM-R-base."""
     import torch
     import transformers
 
@@ -81,13 +86,16 @@ def large(name: str) -> Callable[[], None]:
         {"kind": "transformers", "class": "XLMRobertaModel", "config": text.to_diff_dict()},
         **LARGE[name],
     )
-    batch = large_batch(model, kept=name.endswith("kept"))
-    return stepping(model, [batch])
+    model.to(device())
+    return stepping(model, [large_batch(model, name.endswith("kept"), number, batch) for number in range(count)])
 
 
 def cached(effective: int) -> Callable[[], None]:
     """A step of `effective` samples, MICRO at once; of MICRO samples it is the plain step."""
     import torch
+
+    if device() == "cuda":
+        return large(MICRO, "LECCR, states kept", effective // MICRO)
 
     from model.batch import Batch, Media, Texts
     from model.modeling import LeccrModel
@@ -119,20 +127,26 @@ def cached(effective: int) -> Callable[[], None]:
 def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
     import torch
 
+    from model.batch import map_tensors
     from model.cached_step import cached_step
     from model.objective import ObjectiveConfig, objective
 
-    model.train()
+    model.to(device()).train()
     trained = [weights for weights in model.parameters() if weights.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     config = ObjectiveConfig(distillation_weight=0.5 if model.config.num_slots else 0.0)
 
+    def features_of(batch: Any) -> Any:
+        with torch.autocast(device(), torch.bfloat16, enabled=device() == "cuda"):
+            return model(batch)
+
     def step() -> None:
         cached_step(
-            model,
+            features_of,
             batches,
             lambda features, ids, weights: objective(features, model.logit_scale, ids, weights, config),
             [model.log_scale],
+            prepare=lambda batch: map_tensors(batch, lambda x: x.to(device(), non_blocking=True)),
         )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -140,29 +154,42 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
     return step
 
 
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def contend(contender: str) -> None:
-    """One contender, in this process: the median of its steps' seconds as a line of JSON."""
+    """One contender, in this process: the median of its steps' seconds and a GPU's peak memory in MiB, as JSON."""
+    import torch
+
     kind, _, name = contender.partition(":")
-    step = large(name) if kind == "large" else cached(int(name))
-    warm, timed = STEPS[kind]
+    step = large(*json.loads(name)) if kind == "large" else cached(int(name))
+    on_gpu = device() == "cuda"
+    warm, timed = (STEPS_GPU if on_gpu else STEPS)[kind]
     seconds = []
     for number in range(warm + timed):
         began = time.perf_counter()
         step()
+        if on_gpu:
+            torch.cuda.synchronize()
         if number >= warm:
             seconds.append(time.perf_counter() - began)
-    print(json.dumps(statistics.median(seconds)))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
+    print(json.dumps([statistics.median(seconds), peak]))
 
 
 def race(contenders: list[str], rounds: int) -> dict[str, tuple[list[float], float]]:
-    """Of each contender its seconds by round, and its peak memory in MiB."""
+    """Of each contender its seconds by round, and its peak memory in MiB, a GPU's where it runs on one."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     peaks = dict.fromkeys(contenders, 0.0)
     for _ in range(rounds):
         for name in contenders:
             process: Measured = measured([sys.executable, __file__, "--contender", name])
-            seconds[name].append(json.loads(process.output.strip().splitlines()[-1]))
-            peaks[name] = max(peaks[name], process.peak_mib)
+            found, peak_gpu = json.loads(process.output.strip().splitlines()[-1])
+            seconds[name].append(found)
+            peaks[name] = max(peaks[name], peak_gpu or process.peak_mib)
     return {name: (seconds[name], peaks[name]) for name in contenders}
 
 
@@ -172,21 +199,24 @@ def ratios(found: list[float], beside: list[float]) -> str:
 
 
 def step_part(rounds: int) -> None:
-    print(
-        f"\na step at ViT-B/32 and XLM-R-base sizes, batch {BATCH}, {VIEWS} views of {VIEW_TOKENS} tokens; {machine()}"
-    )
-    found = race([f"large:{name}" for name in LARGE], rounds)
-    base_seconds, base_peak = found["large:two towers"]
-    print(f"{'':<28}{'seconds':>24}{'over two towers':>24}{'peak MiB':>12}{'over':>8}")
-    for name in LARGE:
-        seconds, peak = found[f"large:{name}"]
-        row = f"{spread(seconds):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
-        print(f"{name:<28}{row}")
+    batches = (32, 256) if device() == "cuda" else (32,)
+    for batch in batches:
+        views = f"{VIEWS} views of {VIEW_TOKENS} tokens"
+        print(f"\na step at ViT-B/32 and XLM-R-base sizes, batch {batch}, {views}; {machine()}")
+        contenders = {name: f"large:{json.dumps([batch, name])}" for name in LARGE}
+        found = race(list(contenders.values()), rounds)
+        base_seconds, base_peak = found[contenders["two towers"]]
+        print(f"{'':<28}{'seconds':>24}{'over two towers':>24}{'peak MiB':>12}{'over':>8}")
+        for name, contender in contenders.items():
+            seconds, peak = found[contender]
+            row = f"{spread(seconds, 3):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
+            print(f"{name:<28}{row}")
     print("wanted: states kept at most 1.15 over two towers")
 
 
 def cached_part(rounds: int) -> None:
-    print(f"\nthe cached step, {MICRO} samples at once, tiny towers of width 128; {machine()}")
+    towers = "ViT-B/32 and XLM-R-base sizes" if device() == "cuda" else "tiny towers of width 128"
+    print(f"\nthe cached step, {MICRO} samples at once, {towers}; {machine()}")
     found = race([f"cached:{effective}" for effective in EFFECTIVE], rounds)
     plain, plain_peak = found[f"cached:{MICRO}"]
     per_plain = [value / MICRO for value in plain]

@@ -3,6 +3,7 @@
 B items · F frames · P tokens a frame · N visual tokens · V views · T text tokens · K slots · E shared width
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -36,6 +37,19 @@ class Batch(NamedTuple):
     descriptions: Texts  # c
     item_ids: Tensor  # [B] int64, of the content: samples of one item are no negatives of each other
     weights: Tensor  # [B] float32, of the pair (s, t) in the losses that have t; 0: there is no t
+
+
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with each of its tensors changed: moved, cut."""
+    media, source, target, descriptions, ids, weights = batch
+    return Batch(
+        Media(*map(change, media)),
+        Texts(*map(change, source)),
+        Texts(*map(change, target)),
+        Texts(*map(change, descriptions)),
+        change(ids),
+        change(weights),
+    )
 
 
 class Features(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, Features
-from model.objective import Losses
+from model.objective import Losses, carrying
 
 RandomState = tuple[Tensor, Tensor | None]
 
@@ -64,17 +64,11 @@ def cached_step(
         with contextlib.nullcontext() if last else no_sync():
             batch = prepare(batch)
             _replay(state)
-            surrogate = _carrying(model(batch), gradient)
+            surrogate = carrying(zip(model(batch), gradient, strict=True))
             if last:
-                surrogate = surrogate + _carrying(loss_parameters, wanted[len(features) :])
+                surrogate = surrogate + carrying(zip(loss_parameters, wanted[len(features) :], strict=True))
             backward(surrogate)
     return losses._replace(total=losses.total.detach())
-
-
-def _carrying(values: Iterable[Tensor], gradients: Iterable[Tensor]) -> Tensor:
-    """A number whose gradient with respect to each of the values is the one given."""
-    products = [(x * gradient).sum() for x, gradient in zip(values, gradients, strict=True) if x.requires_grad]
-    return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def _random_state(batch: Batch) -> RandomState:

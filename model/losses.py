@@ -22,8 +22,8 @@ def contrastive(logits_RC: Tensor, match_RC: Tensor, seen_C: Tensor | None = Non
     """
     if seen_C is not None:
         match_RC = match_RC & seen_C
-    targets_RC = match_RC / match_RC.sum(1, keepdim=True).clamp(min=1)
-    return -(targets_RC.to(logits_RC.dtype) * _only_seen(logits_RC, seen_C).log_softmax(1)).sum(1)
+    targets_RC = match_RC.to(logits_RC.dtype)  # counted in it too: sums of booleans are slow
+    return -(targets_RC * _only_seen(logits_RC, seen_C).log_softmax(1)).sum(1) / targets_RC.sum(1).clamp(min=1)
 
 
 def distillation(teacher_RC: Tensor, student_RC: Tensor, seen_C: Tensor | None = None) -> Tensor:

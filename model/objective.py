@@ -3,13 +3,12 @@
 B samples of this rank · R rows · C columns · K slots · E shared width
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from model.batch import Features
 from model.gather import SCHEMES, gather_constant, gather_rows
@@ -89,7 +88,17 @@ class Samples(NamedTuple):
     pair_share_B: Tensor  # of a row in those that have its target text; 0: there is none
 
 
+class Cosines(NamedTuple):
+    """Of the global matching: items × texts and texts × items, rows first."""
+
+    media_source_RC: Tensor
+    source_media_RC: Tensor
+    media_target_RC: Tensor
+    target_media_RC: Tensor
+
+
 Terms = dict[str, Tensor]
+TermsOf = Callable[[Samples, Samples, Tensor], Terms]  # of rows, columns and the scale
 
 
 def objective(
@@ -112,17 +121,23 @@ def objective(
         columns = _samples(gathered, ids, weights, weights.mean())
         rows = columns if config.gather == "slice" else _samples(own, item_ids_B, weights_B, weights.mean())
 
-        raw = _in_blocks(lambda some: _global_terms(some, columns, scale, config), rows, columns)
-        if config.local_columns == "all":
-            raw |= _in_blocks(lambda some: _local_terms(some, columns, scale, config), rows, columns)
-        else:
+        def terms(some: Samples, columns: Samples, scale: Tensor) -> Terms:
+            cosines = _cosines(some.features, columns.features)
+            found = _global_terms(some, columns, cosines, scale, config)
+            if config.local_columns == "all":
+                found |= _local_terms(some, columns, cosines, scale, config)
+            return found
+
+        total, raw = _in_blocks(terms, rows, columns, scale, config)
+        rest: Terms = {}
+        if config.local_columns == "rank":
             rank = _samples(own, torch.arange(len(item_ids_B), device=scale.device), weights_B, weights_B.mean())
-            raw |= _local_terms(rank, rank, scale, config)
+            rest |= _local_terms(rank, rank, _cosines(own, own), scale, config)
         if _has_slots(own):
-            raw["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
+            rest["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
+        raw = {name: value.detach() for name, value in (raw | rest).items()}
         weighted = {name: value * _weight(name, config) for name, value in raw.items()}
-        total = torch.stack(list(weighted.values())).sum()
-    return Losses(total, *({name: x.detach() for name, x in terms.items()} for terms in (raw, weighted)))
+    return Losses(total + _total(rest, config) if rest else total, raw, weighted)
 
 
 def _weight(name: str, config: ObjectiveConfig) -> float:
@@ -150,19 +165,55 @@ def _has_slots(features: Features) -> bool:
     return features.slots_BKE.shape[1] > 0
 
 
-def _in_blocks(terms: Callable[[Samples], Terms], rows: Samples, columns: Samples) -> Terms:
-    """The terms of all rows, as the sum over blocks of rows; blocks are computed again in the backward, so that memory
-    grows with the columns and not with their square."""
+def _total(terms: Terms, config: ObjectiveConfig) -> Tensor:
+    return torch.stack([value * _weight(name, config) for name, value in terms.items()]).sum()
+
+
+def _in_blocks(
+    terms: TermsOf, rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig
+) -> tuple[Tensor, Terms]:
+    """The terms of all rows and their weighted total with its graph, as sums over blocks of rows.
+
+    Several blocks are differentiated one by one, each at once, so that memory grows with the columns and not with their
+    square and nothing is computed twice.
+    """
     size = max(1, BLOCK // len(columns.ids_B))
     if len(rows.ids_B) <= size:
-        return terms(rows)
+        found = terms(rows, columns, scale)
+        return _total(found, config), found
+    held, held_scale = columns._replace(features=_leaves(columns.features)), _leaf(scale)
+    totals, pairs, found = [], [*zip(columns.features, held.features, strict=True), (scale, held_scale)], {}
+    for block in _split(rows, size):
+        held_block = block._replace(features=_leaves(block.features))
+        part = terms(held_block, held, held_scale)
+        total = _total(part, config)
+        if total.requires_grad:
+            total.backward()
+        totals.append(total.detach())
+        pairs += zip(block.features, held_block.features, strict=True)
+        found = {name: found.get(name, 0) + value.detach() for name, value in part.items()}
+    surrogate = carrying((value, leaf.grad) for value, leaf in pairs if leaf.grad is not None)
+    return torch.stack(totals).sum() + (surrogate - surrogate.detach()), found
+
+
+def carrying(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """A number whose gradient with respect to the first of each pair is the second; 0 where none needs any."""
+    products = [(value * gradient).sum() for value, gradient in pairs if value.requires_grad]
+    return torch.stack(products).sum() if products else torch.zeros(())
+
+
+def _split(rows: Samples, size: int) -> Iterator[Samples]:
     features = zip(*(x.split(size) for x in rows.features), strict=True)
-    rest = zip(*(x.split(size) for x in rows[1:]), strict=True)
-    parts = [
-        checkpoint(terms, Samples(Features(*some), *others), use_reentrant=False, preserve_rng_state=False)
-        for some, others in zip(features, rest, strict=True)
-    ]
-    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+    for some, *others in zip(features, *(x.split(size) for x in rows[1:]), strict=True):
+        yield Samples(Features(*some), *others)
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_(value.requires_grad)
+
+
+def _leaves(features: Features) -> Features:
+    return Features(*map(_leaf, features))
 
 
 def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Samples, pairs: bool) -> Tensor:
@@ -174,35 +225,48 @@ def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Sample
     return ((contrastive(there_RC, match_RC, seen_C) + contrastive(back_RC, match_RC)) / 2 * share_R).sum()
 
 
-def _global_terms(rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig) -> Terms:
+def _cosines(row: Features, column: Features) -> Cosines:
+    return Cosines(
+        global_similarity(row.media_BE, column.source_BE),
+        global_similarity(row.source_BE, column.media_BE),
+        global_similarity(row.media_BE, column.target_BE),
+        global_similarity(row.target_BE, column.media_BE),
+    )
+
+
+def _global_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tensor, config: ObjectiveConfig) -> Terms:
     """L_vs, L_vt, L_st (equation 5) and L_cv (equation 7)."""
     row, column = rows.features, columns.features
 
-    def loss(row_a: Tensor, column_a: Tensor, row_x: Tensor, column_x: Tensor, factor: Tensor, pairs: bool) -> Tensor:
-        there_RC = factor * global_similarity(row_a, column_x)
-        back_RC = factor * global_similarity(row_x, column_a)
-        return _symmetric(there_RC, back_RC, rows, columns, pairs)
+    def loss(there_RC: Tensor, back_RC: Tensor, factor: Tensor, pairs: bool) -> Tensor:
+        return _symmetric(factor * there_RC, factor * back_RC, rows, columns, pairs)
 
-    media, source = (row.media_BE, column.media_BE), (row.source_BE, column.source_BE)
-    target = (row.target_BE, column.target_BE)
     terms = {
-        "media_source": loss(*media, *source, scale, pairs=False),
-        "media_target": loss(*media, *target, scale, pairs=True),
-        "source_target": loss(*source, *target, scale, pairs=True),
+        "media_source": loss(cosines.media_source_RC, cosines.source_media_RC, scale, pairs=False),
+        "media_target": loss(cosines.media_target_RC, cosines.target_media_RC, scale, pairs=True),
+        "source_target": loss(
+            global_similarity(row.source_BE, column.target_BE),
+            global_similarity(row.target_BE, column.source_BE),
+            scale,
+            pairs=True,
+        ),
     }
     if _has_slots(row):
         factor = scale.new_tensor(1 / config.caption_vision_temperature)
-        tokens, slots = (row.token_mean_BE, column.token_mean_BE), (row.slot_mean_BE, column.slot_mean_BE)
-        terms["caption_vision"] = loss(*slots, *tokens, factor, pairs=False)
+        terms["caption_vision"] = loss(
+            global_similarity(row.slot_mean_BE, column.token_mean_BE),
+            global_similarity(row.token_mean_BE, column.slot_mean_BE),
+            factor,
+            pairs=False,
+        )
     return terms
 
 
-def _local_terms(rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig) -> Terms:
+def _local_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tensor, config: ObjectiveConfig) -> Terms:
     """L_sc, L_tc (equation 6) and L_kd (equation 8)."""
     row, column = rows.features, columns.features
     # the teacher, items × source texts and source texts × items
-    items_RC = global_similarity(row.media_BE, column.source_BE)
-    texts_RC = global_similarity(row.source_BE, column.media_BE)
+    items_RC, texts_RC = cosines.media_source_RC, cosines.source_media_RC
     terms = {}
     if _has_slots(row):
         local_items_RC = local_similarity(row.slots_BKE, column.source_BE)
@@ -219,14 +283,14 @@ def _local_terms(rows: Samples, columns: Samples, scale: Tensor, config: Objecti
         mixed = config.teacher_orientation == "mixed"
         texts_RC = alpha * texts_RC + (1 - alpha) * (local_items_RC if mixed else local_texts_RC)
         items_RC = alpha * items_RC + (1 - alpha) * local_items_RC
-    student_texts_RC = global_similarity(row.target_BE, column.media_BE)
     if config.teacher == "min_max":
-        losses_R = distillation(min_max(texts_RC), student_texts_RC)
+        losses_R = distillation(min_max(texts_RC), cosines.target_media_RC)
     else:
-        student_items_RC = global_similarity(row.media_BE, column.target_BE)
         teacher, student = 1 / config.teacher_temperature, 1 / config.student_temperature
-        losses_R = distillation(teacher * texts_RC, student * student_texts_RC)
-        losses_R = losses_R + distillation(teacher * items_RC, student * student_items_RC, columns.pair_share_B > 0)
+        losses_R = distillation(teacher * texts_RC, student * cosines.target_media_RC)
+        losses_R = losses_R + distillation(
+            teacher * items_RC, student * cosines.media_target_RC, columns.pair_share_B > 0
+        )
         losses_R = losses_R / 2
     terms["distillation"] = (losses_R * rows.pair_share_B).sum()
     return terms

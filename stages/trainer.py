@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from model.batch import Batch, Media, Texts
+from model.batch import Batch, map_tensors
 from model.cached_step import cached_step
 from model.gather import mean_over_ranks
 from model.modeling import LARGEST_SCALE, LeccrModel
@@ -294,15 +294,3 @@ def split(batch: Batch, size: int) -> list[Batch]:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     return map_tensors(batch, lambda x: x.to(device, non_blocking=True))
-
-
-def map_tensors(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-    media, source, target, descriptions, ids, weights = batch
-    return Batch(
-        Media(*map(change, media)),
-        Texts(*map(change, source)),
-        Texts(*map(change, target)),
-        Texts(*map(change, descriptions)),
-        change(ids),
-        change(weights),
-    )

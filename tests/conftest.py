@@ -44,6 +44,16 @@ def program():
     return run
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """The processor, and the GPU where there is one."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    return request.param
+
+
 def command(*arguments):
     return [sys.executable, str(ROOT / "beam_runner.py"), *map(str, arguments)]
 

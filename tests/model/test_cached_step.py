@@ -3,7 +3,7 @@ import contextlib
 import pytest
 import torch
 
-from model.batch import Features
+from model.batch import Features, map_tensors
 from model.cached_step import cached_step
 from model.objective import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
@@ -22,42 +22,43 @@ def plain_step(model, batches):
     return losses
 
 
-def both(dropout, sizes, dtype=torch.float64, context=contextlib.nullcontext):
+def both(dropout, sizes, device, dtype=torch.float64, context=contextlib.nullcontext):
     results = []
     for step in (
         plain_step,
         lambda model, batches: cached_step(model, batches, loss_of(model, CONFIG), [model.log_scale]),
     ):
-        model = make_model(dropout=dropout, dtype=dtype)
+        model = make_model(dropout=dropout, dtype=dtype).to(device)
         torch.manual_seed(5)
         with context():
-            losses = step(model, split(make_batch(dtype=dtype), sizes))
-        results.append((losses, gradients(model), torch.get_rng_state()))
+            whole = map_tensors(make_batch(dtype=dtype), lambda x: x.to(device))
+            losses = step(model, split(whole, sizes))
+        results.append((losses, gradients(model), torch.rand(3, device=device)))
     return results
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("sizes", [UNEVEN, [8, 8], [1] * 16, [16]])
-def test_cached_step_is_the_plain_step(dropout, sizes):
-    (plain, wanted, state), (cached, got, state_after) = both(dropout, sizes)
+def test_cached_step_is_the_plain_step(dropout, sizes, device):
+    (plain, wanted, drawn), (cached, got, drawn_after) = both(dropout, sizes, device)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(cached.total, plain.total.detach())
     torch.testing.assert_close(cached.raw, plain.raw)
-    assert torch.equal(state, state_after)  # the next step draws what it would have drawn
+    assert torch.equal(drawn, drawn_after)  # the next step draws what it would have drawn
     assert all(gradient.abs().sum() > 0 for gradient in got.values()) and not cached.total.requires_grad
 
 
 def test_dropout_does_matter_here():
-    (still, *_), _ = both(0.0, UNEVEN)
-    (noisy, *_), _ = both(0.4, UNEVEN)
+    (still, *_), _ = both(0.0, UNEVEN, "cpu")
+    (noisy, *_), _ = both(0.4, UNEVEN, "cpu")
     assert abs(still.total - noisy.total) > 1e-3
 
 
-def test_under_autocast():
+def test_under_autocast(device):
     def autocast():
-        return torch.autocast("cpu", torch.bfloat16)
+        return torch.autocast(device, torch.bfloat16)
 
-    (_, wanted, _), (_, got, _) = both(0.4, UNEVEN, torch.float32, autocast)
+    (_, wanted, _), (_, got, _) = both(0.4, UNEVEN, device, torch.float32, autocast)
     for name, gradient in got.items():
         assert (gradient - wanted[name]).norm() <= 0.05 * wanted[name].norm() + 1e-6, name
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from model.batch import Batch, Texts
+from model.batch import Batch, Texts, map_tensors
 from model.config import LeccrConfig
 from model.modeling import LeccrModel, _joined
 from model.processing import LeccrProcessor
@@ -29,6 +29,12 @@ def test_features_have_their_shapes_and_lengths():
     for unit in (features.media_BE, features.slots_BKE, features.source_BE, features.target_BE):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))
     assert features.slot_mean_BE.norm(dim=-1).max() <= 1.0001
+
+
+def test_neither_the_device_nor_single_precision_changes_the_features(device):
+    model, samples = tiny_model().eval(), batch()
+    got = model.to(device)(map_tensors(samples, lambda x: x.to(device)))
+    close([x.cpu().double() for x in got], model.to("cpu", torch.float64)(samples))
 
 
 def test_every_trained_weight_takes_part_whatever_the_batch_lacks():
