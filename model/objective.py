@@ -15,7 +15,8 @@ from model.gather import SCHEMES, gather_constant, gather_rows
 from model.losses import contrastive, distillation, diversity, min_max
 from model.matching import global_similarity, local_similarity
 
-BLOCK = 2**18  # cells of a rows × columns matrix that are in memory at once: 1 MB each in fp32
+# cells of a matrix at once: 1 MB in fp32, which a processor's cache holds; a GPU wants fewer, larger kernels
+BLOCK, BLOCK_GPU = 2**18, 2**22
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _in_blocks(
     Several blocks are differentiated one by one, each at once, so that memory grows with the columns and not with their
     square and nothing is computed twice.
     """
-    size = max(1, BLOCK // len(columns.ids_B))
+    size = max(1, (BLOCK if scale.device.type == "cpu" else BLOCK_GPU) // len(columns.ids_B))
     if len(rows.ids_B) <= size:
         found = terms(rows, columns, scale)
         return _total(found, config), found

@@ -163,7 +163,8 @@ def test_blocks_of_rows_change_nothing(monkeypatch, device):
     monkeypatch.setattr(
         model.objective, "_global_terms", lambda rows, *more: seen.append(len(rows.ids_B)) or original(rows, *more)
     )
-    monkeypatch.setattr(model.objective, "BLOCK", 6 * 4)
+    for name in ("BLOCK", "BLOCK_GPU"):
+        monkeypatch.setattr(model.objective, name, 6 * 4)
     blocks = run()
     torch.testing.assert_close(blocks, whole)
     assert seen == [4, 2]  # not once more in the backward
