@@ -22,8 +22,9 @@ demo: $(VENV)/ready
 	$(VENV)/bin/accelerate launch $(ONE_CPU) stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite
 	$(RUN) stages/score.py --checkpoint demo/run --data demo/corpus --split train
 
+# a file's tests stay together: they share what they made; a process that crashes ends the run
 test: $(VENV)/ready
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

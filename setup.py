@@ -34,6 +34,7 @@ TEST = [
     "mypy>=2,<3",
     "pytest>=9,<10",
     "pytest-timeout>=2.4,<3",
+    "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
     "types-PyYAML",
 ]
