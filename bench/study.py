@@ -1,0 +1,225 @@
+"""Which part of the method earns what: runs on scenes over seeds, noise of translations and errors of descriptions.
+
+    python bench/study.py            every run that is not there yet, two at a time; hours, in pieces as one likes
+    python bench/study.py --quick    four runs of seconds in a folder of their own: that it works, not what it finds
+    python bench/study.py --report   the page and its pictures from the runs that are there
+
+A finished run is a line in `docs/study/runs.jsonl`; what stands there is not run again. Scores are SumR on the split
+`test`, of weights that were chosen on `val`. Runs of one seed have the same corpus, initial weights where they have the
+same layers, and order of items: differences are taken seed by seed.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import study_report
+from bench.common import ROOT, machine
+from pipeline.identity import canonical_json, short_hash
+from pipeline.progress import duration
+
+LANGUAGES = ("cs", "de", "zh")
+TWO_TOWERS = ("num_slots=0", "distillation_weight=0", "pair_weighting=no", "global_weights=1")
+# each adds one part to the one before it
+PARTS: dict[str, tuple[str, ...]] = {
+    "two towers": TWO_TOWERS,
+    "+ descriptions as captions": (*TWO_TOWERS, "extra_views=all"),
+    "+ slots and interaction": (
+        "extra_views=all", "distillation_weight=0", "pair_weighting=no", "local_weight=0", "global_weights=1",
+    ),
+    "+ local matching": ("extra_views=all", "distillation_weight=0", "pair_weighting=no"),
+    "+ softened matching": ("extra_views=all", "pair_weighting=no"),
+    "+ quality weighting": ("extra_views=all",),
+}  # fmt: skip
+WHOLE: dict[str, tuple[str, ...]] = {
+    "two towers": TWO_TOWERS,
+    # chosen on val like the others: to choose on test would not be the method's merit
+    "faithful": ("method=faithful", "select_on=val"),
+    "corrected": (),
+}
+ARMS = PARTS | WHOLE
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """How wrong the texts are: noise of translations, errors of descriptions, see `pipeline.sources.scenes`."""
+
+    noise: float
+    errors: float
+
+
+NOISES, ERRORS = (0.1, 0.3, 0.6), (0.1, 0.4)
+MIDDLE = Level(0.3, 0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is run: sizes in items, lengths in steps. Lines of another plan are not this one's."""
+
+    seeds: int = 5
+    items: int = 1000
+    held_out: int = 300  # of val, and of test
+    steps: int = 360
+    batch: int = 128
+    arms: tuple[str, ...] = tuple(ARMS)
+    noises: tuple[float, ...] = NOISES
+    errors: tuple[float, ...] = ERRORS
+    overrides: tuple[str, ...] = ()  # of every arm
+
+    def key(self) -> str:
+        """Of what decides a run's score."""
+        same = dataclasses.replace(self, seeds=0, arms=(), noises=(), errors=())
+        return short_hash(canonical_json(dataclasses.asdict(same)))
+
+    def told(self) -> str:
+        return (
+            f"{self.items:,} pictures to train on, {self.held_out} each to choose and to score by, {self.steps} steps "
+            f"of {self.batch}, captions in {', '.join(LANGUAGES)}; tiny towers from random weights"
+        )
+
+    def runs(self) -> Iterator["Run"]:
+        """Seed by seed, the middle first: an unfinished study compares like with like."""
+        others = [Level(noise, errors) for noise in self.noises for errors in self.errors]
+        for seed in range(self.seeds):
+            yield from (Run(arm, MIDDLE, seed) for arm in self.arms)
+            whole = [arm for arm in self.arms if arm in WHOLE]
+            yield from (Run(arm, level, seed) for level in others if level != MIDDLE for arm in whole)
+
+
+QUICK = Plan(
+    seeds=2, items=60, held_out=20, steps=4, batch=16, arms=("two towers", "corrected"), noises=(0.3,), errors=(0.1,)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    arm: str
+    level: Level
+    seed: int
+
+    def name(self) -> str:
+        return f"{self.arm}, noise {self.level.noise}, errors {self.level.errors}, seed {self.seed}"
+
+
+def done(path: Path, plan: Plan) -> dict[Run, dict[str, Any]]:
+    """The finished runs of the plan by what they were."""
+    if not path.is_file():
+        return {}
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        Run(line["arm"], Level(line["noise"], line["errors"]), line["seed"]): line
+        for line in lines
+        if line["plan"] == plan.key()
+    }
+
+
+def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
+    from pipeline.sources.scenes import write_corpus
+
+    corpus = folder / f"scenes-{run.level.noise}-{run.level.errors}-{run.seed}"
+    write_corpus(
+        corpus,
+        items=plan.items,
+        val=plan.held_out,
+        test=plan.held_out,
+        seed=run.seed,
+        languages=LANGUAGES,
+        translation_noise=run.level.noise,
+        description_errors=run.level.errors,
+    )
+    return corpus
+
+
+def carry_out(run: Run, plan: Plan, corpus: Path, folder: Path) -> dict[str, Any]:
+    """Trains and scores; the line of the run."""
+    began = time.monotonic()
+    output = folder / short_hash(run.name())
+    scores = folder / f"{output.name}.json"
+    every = max(1, plan.steps // 6)
+    lengths = (f"steps={plan.steps}", f"batch_size={plan.batch}", f"validate_every={every}", f"log_every={every}")
+    program("stages/train.py", "--recipe", "scenes", "--data", corpus, "--output", output, "--overwrite",
+            *ARMS[run.arm], *plan.overrides, *lengths, f"seed={run.seed}")  # fmt: skip
+    program("stages/score.py", "--checkpoint", output, "--data", corpus, "--split", "test",
+            "--languages", ",".join(LANGUAGES), "--output", scores)  # fmt: skip
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    shutil.rmtree(output)
+    return {
+        "plan": plan.key(), "arm": run.arm, "noise": run.level.noise, "errors": run.level.errors, "seed": run.seed,
+        "sum_r": found["mean"]["sum_r"], "chance": found["mean"]["chance"]["sum_r"],
+        "languages": {name: row["sum_r"] for name, row in found["languages"].items()},
+        "selection": found["checkpoint"]["selection"], "seconds": round(time.monotonic() - began), "commit": commit(),
+    }  # fmt: skip
+
+
+def program(*arguments: object) -> None:
+    """One thread each: two runs share two processors better than their threads would."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
+def study(plan: Plan, lines: Path, scratch: Path, at_once: int) -> None:
+    """Every run that is not in `lines` yet; each line is written when its run ends."""
+    finished = done(lines, plan)
+    left = [run for run in plan.runs() if run not in finished]
+    print(f"{len(finished)} runs are there, {len(left)} to do, {at_once} at a time; {machine()}", flush=True)
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool, lines.open("a", encoding="utf-8") as stream:
+        corpora = {run: corpus_of(run, plan, scratch) for run in left}
+        waiting = {pool.submit(carry_out, run, plan, corpora[run], scratch): run for run in left}
+        try:
+            for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
+                line = future.result()
+                stream.write(f"{json.dumps(line, ensure_ascii=False)}\n")
+                stream.flush()
+                rest = (time.monotonic() - began) / number * (len(left) - number)
+                print(f"{waiting[future].name()}: SumR {line['sum_r']:.1f} · ETA {duration(rest)}", flush=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="four runs of seconds: that it works, not what it finds")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the page from what is there")
+    parser.add_argument("--output", type=Path, help="folder of runs, page and pictures (docs/study; --quick needs one)")
+    parser.add_argument("--scratch", type=Path, help="folder for corpora and runs (one that is deleted at the end)")
+    parser.add_argument("--at-once", type=int, default=2, help="runs at a time, a thread each (2)")
+    options = parser.parse_args(argv)
+    if options.quick and not options.output:
+        parser.error("--quick: wanted --output FOLDER, so that its runs are not taken for the study's")
+    plan = QUICK if options.quick else Plan()
+    output = options.output or ROOT / "docs" / "study"
+    lines = output / "runs.jsonl"
+    if not options.report:
+        with tempfile.TemporaryDirectory() as temporary:
+            study(plan, lines, options.scratch or Path(temporary), options.at_once)
+    study_report.write(
+        output, list(done(lines, plan).values()), list(PARTS), list(WHOLE), (MIDDLE.noise, MIDDLE.errors), plan.told()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+
+from bench.benchmarks import BEGIN, END, PUBLISHED, UNKNOWN, empty, main
+
+
+def scores(path, language="de", sum_r=470.25, **changed):
+    selection = {"split": "val", "step": 1200, "sum_r": 480.0, "global_weight": 0.8}
+    found = {
+        "checkpoint": {"selection": selection, "recipe": "multi30k_de", "method": "corrected"},
+        "split": "test",
+        "languages": {language: {"sum_r": sum_r, "intervals": {"sum_r": [460.0, 480.125]}}},
+        **changed,
+    }
+    path.write_text(json.dumps(found))
+    return str(path)
+
+
+@pytest.fixture
+def page(tmp_path):
+    path = tmp_path / "results.md"
+    path.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    return path
+
+
+def test_a_row_is_filled_and_filled_again_and_the_others_stay(page, tmp_path):
+    main([scores(tmp_path / "a.json", sum_r=1.0), "--page", str(page)])
+    main([scores(tmp_path / "b.json"), "--page", str(page)])
+    text = page.read_text()
+    assert "| multi30k_de | corrected | de | 470.2 | 460.0 to 480.1 | 480.9 | val, step 1,200 |" in text
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert text.count(UNKNOWN) == len(empty()) - 1 == 3 * len(PUBLISHED) - 1
+    main([scores(tmp_path / "c.json", language="fr"), "--page", str(page)])
+    assert text.count("\n") + 1 == page.read_text().count("\n")  # a row that nobody foresaw
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"split": "val"}, "got figures of split 'val', wanted test"),
+        ({"languages": None, "checkpoint": {}}, "wanted what stages/score.py --output wrote"),
+        ({"checkpoint": {"selection": None, "recipe": "", "method": ""}}, "got weights of no run"),
+    ],
+)
+def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, told):
+    with pytest.raises(SystemExit, match=told):
+        main([scores(tmp_path / "a.json", **changed), "--page", str(page)])
+
+
+def test_a_page_without_the_table_is_refused(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("nothing")
+    with pytest.raises(SystemExit, match="has no table"):
+        main([scores(tmp_path / "a.json"), "--page", str(path)])
