@@ -1,6 +1,6 @@
 """What goes into the model and what comes out of its encoders, as tensors with a mask.
 
-B items · F frames · P tokens a frame · N visual tokens · V views · T text tokens · K slots · E shared width
+B items · F frames · P tokens a frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
 """
 
 from collections.abc import Callable
@@ -62,3 +62,13 @@ class Features(NamedTuple):
     slot_cosines_BKK: Tensor  # of the slots M of one item
     source_BE: Tensor  # h_s, unit length
     target_BE: Tensor  # h_t, unit length
+
+
+class Attention(NamedTuple):
+    """What the slots of an item read, by the heads of the last layer of each stack; of sum 1 over what there is."""
+
+    slots_BKE: Tensor  # W_l M̂, as `encode_media` gives them
+    words_BHKT: Tensor  # over the description's tokens, a view's after the other's; 0 throughout without description
+    words_mask_BT: Tensor  # bool, True where there is a token
+    media_BHKN: Tensor  # over the visual tokens
+    media_mask_BN: Tensor  # bool

@@ -1,7 +1,9 @@
 """Visual tokens and semantic slots read each other (equation 4).
 
-B items · N visual tokens · K slots · D width · L2 layers
+B items · N visual tokens · K slots · D width · H heads · L2 layers
 """
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,3 +28,10 @@ class Interaction(nn.Module):
         for layer in self.slots_read:
             read_BKD = layer(read_BKD, tokens_BND, mask_BN)
         return read_BND, read_BKD
+
+    def attention(self, tokens_BND: Tensor, mask_BN: Tensor, slots_BKD: Tensor) -> Tensor:
+        """How the heads of the slots' last layer read the visual tokens, [B,H,K,N]: of sum 1 over N, 0 where masked."""
+        layers: list[Any] = list(self.slots_read)
+        for layer in layers[:-1]:
+            slots_BKD = layer(slots_BKD, tokens_BND, mask_BN)
+        return layers[-1].weights(slots_BKD, tokens_BND, mask_BN)

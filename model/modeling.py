@@ -17,7 +17,7 @@ from torch.nn.functional import normalize, pad
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
-from model.batch import Batch, Features, Media, Texts
+from model.batch import Attention, Batch, Features, Media, Texts
 from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
 from model.interaction import Interaction
@@ -142,6 +142,21 @@ class LeccrModel(PreTrainedModel):
         """ĥ_v [B,E], of unit length, and the slots W_l M̂ [B,K,E] that local matching compares texts with."""
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
         return self._matched(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
+
+    def attention(self, media: Media, descriptions: Texts) -> Attention:
+        """What each slot reads of its item: weights [B,H,K,T] over the tokens of the descriptions (V·T of ids with a
+        view axis) and [B,H,K,N] over the visual tokens, with the slots [B,K,E] that texts are compared with. Computed
+        beside `forward`, which does not keep them: for looking at a few items. Raises ValueError without slots."""
+        if not self.config.num_slots:
+            raise ValueError("attention: got num_slots=0, wanted a model with slots: without them nothing attends")
+        states = self._states(descriptions)
+        states_BTC = states.tokens.to(self.media_head.weight.dtype)
+        tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
+        slots_BKD = self.slots(states_BTC, states.mask)
+        _, slots_BKE = self._matched(tokens_BND, mask_BN, pool_BN, slots_BKD)
+        words_BHKT = self.slots.attention(states_BTC, states.mask)
+        media_BHKN = self.interaction.attention(tokens_BND, mask_BN, slots_BKD)
+        return Attention(slots_BKE, words_BHKT, states.mask, media_BHKN, mask_BN)
 
     def encode_text(self, texts: Texts) -> Tensor:
         """h [B,E], of unit length."""

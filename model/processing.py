@@ -5,6 +5,7 @@ B items · F frames · V views · T text tokens
 
 import collections
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from model.tokenizer import START
 
 FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
 SENTENCEPIECE = "tokenizer.model"
+BYTE = r"<0x[0-9A-F]{2}>"  # a piece of sentencepiece
 EMBEDDED_WIDTH = 512  # of a sentence vector
 MAX_PIECES = 32  # sentences and phrases of a description
 REMEMBERED = 20_000  # sentence vectors, 2 kB each, in every process that loads
@@ -45,12 +47,14 @@ class Policy:
     max_words: int = 0  # of a caption or query, before it is tokenised; 0: any
     truncate_training_texts: bool = True  # max_words holds in training too; False as released
     lower_case: bool = False
+    input_dim: int = 0  # values a frame, of features; 0: media are pictures
+    max_frames: int = 0  # of features; of longer ones as many, uniform in time
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", ("transformers", "tiny", "embedded")), ("resize", ("crop", "squash"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted {' or '.join(allowed)}")
-        least = {"image_size": 1, "max_tokens": 2, "pad_to": 0, "max_words": 0}
+        least = {"image_size": 1, "max_tokens": 2, "pad_to": 0, "max_words": 0, "input_dim": 0, "max_frames": 0}
         for name, smallest in least.items():
             value = getattr(self, name)
             if value is not None and value < smallest:
@@ -85,10 +89,14 @@ class LeccrProcessor:
         return len(self.tokenizer) if self.policy.kind == "transformers" else self._encoder().vocab_size()
 
     def media(self, items: Sequence[Sequence[Any]]) -> Media:
-        """Of each item its frames in order: pictures, or float vectors computed before. An image is one frame."""
-        longest = max(len(frames) for frames in items)
-        mask_BF = torch.tensor([[f < len(frames) for f in range(longest)] for frames in items])
-        rows = [torch.stack([self._frame(frame) for frame in frames]) for frames in items]
+        """Of each item its frames in order: pictures, or float vectors computed before [F,I], of which no more than
+        `max_frames` are taken. An image is one frame."""
+        if self.policy.image_size is None:
+            rows = [self._features(frames) for frames in items]
+        else:
+            rows = [torch.stack([self._frame(frame) for frame in frames]) for frames in items]
+        longest = max(map(len, rows))
+        mask_BF = torch.tensor([[f < len(row) for f in range(longest)] for row in rows])
         return Media(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BF)
 
     def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
@@ -107,6 +115,29 @@ class LeccrProcessor:
         views = max(1, *(len(views) for views in items))
         texts = self._ids([*(text for item in items for text in [*item, *[""] * (views - len(item))])])
         return Texts(*(tensor.unflatten(0, (len(items), views)) for tensor in texts))
+
+    def surfaces(self, text: str) -> list[str | None]:
+        """What each token of a view stands for, in the order that `descriptions` has them, with the space before it;
+        "" of a character's further bytes, None of a mark (beginning, end, padding). Of the embedded tower: `pieces`."""
+        text = text.lower() if self.policy.lower_case else text
+        if self.policy.kind == "tiny":
+            encoder = self._encoder()
+            names = [encoder.id_to_piece(number) for number in encoder.encode(text)]
+            return [None, *_with_bytes(names)][: self.policy.max_tokens]
+        ids, _ = self._tokenized([text])
+        if not self.tokenizer.is_fast:
+            marks = set(self.tokenizer.all_special_ids)
+            names = self.tokenizer.convert_ids_to_tokens(ids[0].tolist())
+            spaced = [name.replace("▁", " ").replace("Ġ", " ") for name in names]
+            return [None if number in marks else name for number, name in zip(ids[0].tolist(), spaced, strict=True)]
+        told = self.tokenizer(
+            text, truncation=True, max_length=ids.shape[1], return_offsets_mapping=True, return_special_tokens_mask=True
+        )
+        found, last = list[str | None](), 0
+        for (_, end), mark in zip(told["offset_mapping"], told["special_tokens_mask"], strict=True):
+            found.append(None if mark else text[last:end])
+            last = last if mark else max(last, end)
+        return found + [None] * (ids.shape[1] - len(found))
 
     def save_pretrained(self, folder: str | Path) -> None:
         home = Path(folder)
@@ -127,10 +158,18 @@ class LeccrProcessor:
             return cls(policy, _load_tokenizer(str(name), subfolder=TOKENIZER, **hub))
         return cls(policy)
 
+    def _features(self, frames: Sequence[Any]) -> Tensor:
+        most, count = self.policy.max_frames or len(frames), len(frames)
+        if count > most:  # at the middles of equal slices
+            frames = [frames[count * (2 * place + 1) // (2 * most)] for place in range(most)]
+        features_FI = torch.from_numpy(np.array(frames, np.float32))
+        if features_FI.dim() != 2 or self.policy.input_dim not in (0, features_FI.shape[1]):
+            wanted = f"features [frames, {self.policy.input_dim or 'values'}]"
+            raise ValueError(f"media: got {list(features_FI.shape)}, wanted {wanted}")
+        return features_FI
+
     def _frame(self, frame: Any) -> Tensor:
         size = self.policy.image_size
-        if size is None:
-            return torch.as_tensor(np.asarray(frame), dtype=torch.float32)
         box = square(*frame.size) if self.policy.resize == "crop" else None
         small = frame.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
@@ -213,6 +252,22 @@ def pieces(views: Sequence[str]) -> list[str]:
                 if any(character.isalnum() for character in text):
                     found.setdefault(text)
     return list(found)[:MAX_PIECES]
+
+
+def _with_bytes(names: Sequence[str]) -> list[str]:
+    """Pieces of sentencepiece as text; of a character that was cut into bytes the first one has all of it.
+
+    >>> _with_bytes(["▁a", "<0xE2>", "<0x98>", "<0x83>", "b"])
+    [' a', '☃', '', '', 'b']
+    """
+    found: list[str] = []
+    for _, group in itertools.groupby(names, lambda name: bool(re.fullmatch(BYTE, name))):
+        same = list(group)
+        if re.fullmatch(BYTE, same[0]):
+            text = bytes(int(name[3:5], 16) for name in same).decode("utf-8", "replace")
+            same = [text, *[""] * (len(same) - 1)]
+        found += same
+    return [name.replace("▁", " ") for name in found]
 
 
 def _image_policy(media: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ B items · Q queries · M keys · T description tokens · K slots · D width · 
 H heads · d = D/H
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -37,6 +39,16 @@ class CrossAttentionLayer(nn.Module):
         """What each x reads in m, [B,Q,D]. `mask_BM` bool, True where there is an m: at least once a row."""
         attend = self._few_queries if x_BQD.shape[1] <= m_BMD.shape[1] else self._few_keys
         return self.norm(x_BQD + self.feed_forward(attend(x_BQD, m_BMD, mask_BM)))
+
+    def weights(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
+        """How each x reads m, [B,H,Q,M]: of sum 1 over M, 0 at what is masked. `forward` never holds them where m is
+        long; values weighted by them are what it reads."""
+        query_BQHd = self.query(x_BQD).unflatten(-1, (self.heads, -1))
+        key_BMHd = self.key(m_BMD).unflatten(-1, (self.heads, -1))
+        scores_BHQM = torch.einsum("bqhd,bmhd->bhqm", query_BQHd, key_BMHd) * query_BQHd.shape[-1] ** -0.5
+        if mask_BM is not None:
+            scores_BHQM = scores_BHQM.masked_fill(~mask_BM[:, None, None], -torch.inf)
+        return scores_BHQM.softmax(-1)
 
     def _few_queries(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
         """⟨W_q x, W_k m⟩ as ⟨W_kᵀ W_q x, m⟩, and W_v only after the weighted sum of m."""
@@ -95,12 +107,27 @@ class SemanticSlots(nn.Module):
 
     def forward(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         """M [B,K,D]. `mask_BT` bool, True where there is a token; what lies elsewhere changes nothing if finite."""
+        memory_BMD, mask_BM = self._memory(states_BTC, mask_BT)
+        return self._read(memory_BMD, mask_BM, len(self.layers))
+
+    def attention(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+        """How the heads of the last layer read the tokens, [B,H,K,T]: of sum 1 over T; 0 where there is no token,
+        throughout where an item has none: the null token has it all."""
+        memory_BMD, mask_BM = self._memory(states_BTC, mask_BT)
+        slots_BKD = self._read(memory_BMD, mask_BM, len(self.layers) - 1)
+        last: Any = self.layers[-1]
+        return last.weights(slots_BKD, memory_BMD, mask_BM)[..., :-1]
+
+    def _memory(self, states_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """What is read, [B,T+1,D] and its mask: the tokens, and one more, which a row sees exactly when it sees no
+        other: also where T is 0."""
         tokens_BTD = self.project(states_BTC)
-        batch = len(tokens_BTD)
-        # one more token, which a row sees exactly when it sees no other: also where T is 0
-        memory_BMD = torch.cat([tokens_BTD, self.null_D.to(tokens_BTD.dtype).expand(batch, 1, -1)], dim=1)
-        mask_BM = torch.cat([mask_BT, ~mask_BT.any(1, keepdim=True)], dim=1)
-        slots_BKD = self.queries_KD.expand(batch, -1, -1)
-        for layer in self.layers:
+        null_B1D = self.null_D.to(tokens_BTD.dtype).expand(len(tokens_BTD), 1, -1)
+        return torch.cat([tokens_BTD, null_B1D], dim=1), torch.cat([mask_BT, ~mask_BT.any(1, keepdim=True)], dim=1)
+
+    def _read(self, memory_BMD: Tensor, mask_BM: Tensor, layers: int) -> Tensor:
+        """The slots [B,K,D] after so many layers."""
+        slots_BKD = self.queries_KD.expand(len(memory_BMD), -1, -1)
+        for layer in list(self.layers)[:layers]:
             slots_BKD = layer(slots_BKD, memory_BMD, mask_BM)
         return slots_BKD

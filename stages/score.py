@@ -2,7 +2,7 @@
 
     accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME --data CORPUS… --split val [--output FILE.json]
 
-The table goes to standard output, everything else to standard error.
+The table goes to standard output, everything else to standard error; `--explain N` draws N queries in FILE-explain/.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from stages.embedding import Embedded, embed_split
 from stages.loading import EvaluationData
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.runs import RECORD
-from stages.score_report import figures, table, write_queries
+from stages.score_report import LanguageRanks, figures, table, write_queries
 
 CONFIG, BEST = "config.json", "best"
 
@@ -37,10 +37,21 @@ def main(argv: Sequence[str]) -> int:
     views = checkpoint.slot_views() if options.slot_views is None else options.slot_views
     data = EvaluationData(options.data, options.split, options.languages, views)
     model, processor, own_weight = load(checkpoint)
+    data.expect(processor, f"--checkpoint {checkpoint.name}")
     model.to(accelerator.device)
     weight = own_weight if options.global_weight is None else options.global_weight
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
-    on_main(lambda: report(options, checkpoint, data, embedded, weight, list(views)))
+
+    def finish() -> None:
+        found = report(options, checkpoint, data, embedded, weight, list(views))
+        if options.explain:
+            from stages.explain import Explainer  # late: a score without pictures starts without what draws them
+            from stages.explain_picture import write
+
+            explainer = Explainer(model, processor, data, embedded, found, weight)
+            write(explained(options.output), explainer, options.explain, say)
+
+    on_main(finish)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
@@ -53,8 +64,8 @@ def report(
     embedded: Embedded,
     weight: float,
     views: list[str],
-) -> None:
-    """Ranks everything, writes the files that were asked for, prints the table."""
+) -> dict[str, LanguageRanks]:
+    """Ranks everything, writes the files that were asked for, prints the table; the ranks."""
     try:
         result, found = figures(embedded, weight, options.seed)
     except ValueError as error:
@@ -81,6 +92,16 @@ def report(
     score = f"global weight {weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
     print(f"{checkpoint.name} on {options.split} of {corpora}: {len(embedded.item_ids):,} items, {score}\n")
     print(table(result, notes), flush=True)
+    return found
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def explained(output: Path) -> Path:
+    """The folder of pictures beside the JSON file."""
+    return output.with_name(f"{output.stem}-explain")
 
 
 def fewer_items(result: Mapping[str, Any], items: int) -> list[str]:
@@ -101,10 +122,13 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any] | None
 
     def told(self) -> dict[str, Any]:
-        """For the JSON: what it is, and how it was selected: by which split, at which step, with which SumR."""
+        """For the JSON: what it is, of which recipe, how it was selected: by which split, at which step, with which SumR."""
         best = (self.record or {}).get("best")
         selection = {name: best[name] for name in ("split", "step", "sum_r", "global_weight")} if best else None
-        return {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
+        settings = (self.record or {}).get("settings", {})
+        run = {name: settings.get(name, "") for name in ("recipe", "method")}
+        told = {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
+        return told | run
 
     def notes(self) -> list[str]:
         loud = (self.record or {}).get("label")
@@ -162,6 +186,12 @@ def check(options: argparse.Namespace) -> None:
             raise UsageError(f"{option} {path}: there is no folder {path.parent}: make it first")
         if path and path.is_dir():
             raise UsageError(f"{option} {path}: got a folder, wanted the name of a file")
+    if options.explain < 0:
+        raise UsageError(f"--explain: got {options.explain}, wanted a number of queries, 0 or more")
+    if options.explain and not options.output:
+        raise UsageError(f"--explain {options.explain}: wanted --output FILE.json too: the pictures go beside it")
+    if options.explain and explained(options.output).is_file():
+        raise UsageError(f"--explain: {explained(options.output)} is a file, wanted a folder for pictures: move it")
     if options.global_weight is not None and not 0 <= options.global_weight <= 1:
         raise UsageError(f"--global-weight: got {options.global_weight}, wanted a share from 0 to 1")
     if options.seed < 0:
@@ -187,6 +217,13 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the bootstrap (0)")
     add("--output", type=Path, help="JSON file for all figures")
     add("--per-query", type=Path, help="Parquet file for the rank of every query")
+    add(
+        "--explain",
+        type=int,
+        default=0,
+        metavar="N",
+        help="queries to draw, with what the slots read (0); see --output",
+    )
     return made
 
 

@@ -134,3 +134,32 @@ def test_under_autocast_it_is_near_and_keeps_its_gradients():
     with torch.autocast("cpu", torch.bfloat16):
         low_BKD = copy.deepcopy(slots)(states_BTC, mask_BT)
     torch.testing.assert_close(low_BKD.float(), slots(states_BTC, mask_BT), atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 7), (7, 3)])
+def test_values_by_their_weights_are_what_the_layer_reads(queries, keys):
+    torch.manual_seed(1)
+    layer = CrossAttentionLayer(WIDTH, heads=4, dropout=0.0).double()
+    x_BQD, m_BMD = random(5, queries, WIDTH), random(5, keys, WIDTH, seed=1)
+    mask_BM = (random(5, keys, seed=2) > 0) | (torch.arange(keys) == 0)
+    weights_BHQM = layer.weights(x_BQD, m_BMD, mask_BM)
+    assert weights_BHQM.shape == (5, 4, queries, keys)
+    torch.testing.assert_close(weights_BHQM.sum(-1), torch.ones(5, 4, queries).double())
+    assert (weights_BHQM * ~mask_BM[:, None, None] == 0).all()
+    values_BHMd = layer.value(m_BMD).unflatten(-1, (4, -1)).transpose(1, 2)
+    read_BQD = layer.out((weights_BHQM @ values_BHMd).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(layer.norm(x_BQD + layer.feed_forward(read_BQD)), layer(x_BQD, m_BMD, mask_BM))
+
+
+def test_attention_is_of_the_last_layer_and_nothing_where_nothing_is_described():
+    slots = make_slots()
+    states_BTC, mask_BT = random(2, 4, TEXT_WIDTH), torch.tensor([[True, False, True, True], [False] * 4])
+    weights_BHKT = slots.attention(states_BTC, mask_BT)
+    assert weights_BHKT.shape == (2, 4, 3, 4)
+    torch.testing.assert_close(weights_BHKT.sum(-1), torch.tensor([1.0, 0.0]).double()[:, None, None].expand(2, 4, 3))
+    assert (weights_BHKT[0, :, :, 1] == 0).all()
+    first, last = slots.layers
+    tokens_1TD = slots.project(states_BTC[:1])
+    before_1KD = first(slots.queries_KD[None], tokens_1TD, mask_BT[:1])
+    torch.testing.assert_close(weights_BHKT[:1], last.weights(before_1KD, tokens_1TD, mask_BT[:1]))
+    assert slots.attention(states_BTC[:, :0], mask_BT[:, :0]).shape == (2, 4, 3, 0)

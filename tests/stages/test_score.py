@@ -190,6 +190,8 @@ def test_a_run_is_scored_from_its_best_weights(tmp_path, model_folder, corpus, c
         "source": str(run / "best"),
         "model_type": "leccr",
         "selection": {"split": "val", "step": 40, "sum_r": 123.4, "global_weight": 0.3},
+        "recipe": "",
+        "method": "",
     }
     assert told["corpora"] == [{"name": corpus.name, "training": manifest_hash(corpus, "training")}]
     assert told["split"] == "val" and told["items"] == 9
@@ -283,6 +285,9 @@ def test_weights_of_other_sizes_are_told(tmp_path, model_folder):
         (["--global-weight", "1.5"], "--global-weight: got 1.5, wanted a share from 0 to 1"),
         (["--batch-size", "0"], "--batch-size: got 0"),
         (["--seed", "-1"], "--seed: got -1, wanted 0 or more"),
+        (["--explain", "-1"], "--explain: got -1, wanted a number of queries, 0 or more"),
+        (["--explain", "few"], "--explain: invalid int value: 'few'"),
+        (["--explain", "2"], "--explain 2: wanted --output FILE.json too"),
         (["--output", "."], "--output .: got a folder, wanted the name of a file"),
         (["--slot-views", "foo"], "slot_views: got foo, .* has detail, short"),
         (["--output", "no/such/folder/s.json"], "--output no/such/folder/s.json: there is no folder no/such/folder"),
