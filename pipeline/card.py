@@ -5,11 +5,11 @@
 A card is made to be published: nothing in it depends on the clock, and no path of this machine is named.
 """
 
-from collections.abc import Mapping
-from operator import itemgetter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.contact_sheet import samples, write_contact_sheet
@@ -18,6 +18,7 @@ from pipeline.counting import doubled, numbers_by, spread, total, values
 from pipeline.front_matter import front_matter, main_items, main_table
 from pipeline.identity import canonical_json
 from pipeline.markdown import grid, plain, public, ranked, some
+from pipeline.packing.sums import without_media
 from pipeline.quality_chart import write_chart
 from pipeline.quality_report import Survey, surveyed, translations_section
 from pipeline.records import SCHEMAS
@@ -148,21 +149,34 @@ def _samples(corpus: Path) -> str:
     for number, sample in enumerate(samples(corpus, SAMPLES)):
         said = sample.descriptions[number % len(sample.descriptions)] if sample.descriptions else {}
         caption = sample.captions[0]["text"] if sample.captions else ""
-        size = f"{sample.item['media_type']}, {sample.item['width']} × {sample.item['height']}"
+        size = f"{sample.item['media_type']}, {_size(sample.item)}"
         rows.append([sample.item["item_id"], size, said.get("view", ""), said.get("text", ""), caption])
     return grid(["item", "media", "view", "description", "first caption"], rows, SAMPLE_CHARACTERS)
 
 
+def _size(item: dict[str, Any]) -> str:
+    if item["width"]:
+        return f"{item['width']} × {item['height']}"
+    return f"{item['num_frames']:,} × features" if item["uri"] else "not there"
+
+
+def _pixels(column: str) -> Callable[[pa.Table], Any]:
+    """Sizes in pixels, null for features and for what is not there, which have none."""
+    return lambda shard: pc.if_else(pc.equal(shard[column], 0), None, shard[column])
+
+
 def _items(tables: dict[str, Table]) -> list[str]:
     items, rows = tables["items"], []
-    widths, heights = (numbers_by(items, ["media_type"], itemgetter(c)) for c in ("width", "height"))
+    widths, heights = (numbers_by(items, ["media_type"], _pixels(column)) for column in ("width", "height"))
     seconds = numbers_by(items, ["media_type"], lambda shard: pc.round(shard["duration_s"], 1))
     for (media,), count in sorted(values(items, "media_type").items()):
         times = seconds.get((media,), {})
         lasting = [spread(times), f"{total(times) / 60:,.1f}"] if times else ["", ""]
-        rows.append([media, count, spread(widths[media,]), spread(heights[media,]), *lasting])
+        sizes = (spread(found[media,]) if (media,) in found else "" for found in (widths, heights))
+        rows.append([media, count, *sizes, *lasting])
     splits = ((*key, count) for key, count in sorted(values(items, "split", "media_type").items()))
     copies, contents = doubled(items)
+    unseen = without_media(items.corpus)
     shared = f"{some(copies, 'item')} share {some(contents, 'content')} (`sha256`): copies of one another."
     return [
         "## What it holds",
@@ -172,6 +186,7 @@ def _items(tables: dict[str, Table]) -> list[str]:
         grid(["split", "media", "items"], splits),
         grid(["source", "items"], ranked(values(items, "source"))),
         shared if copies else "No two items have the same content (`sha256`).",
+        *([f"{some(unseen, 'item')} came without media, for the texts alone."] if unseen else []),
     ]
 
 

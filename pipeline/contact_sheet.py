@@ -124,21 +124,30 @@ def _tile(sample: Sample) -> Image.Image:
 
 
 def _thumbnail(item: dict[str, Any]) -> Image.Image:
-    """The item letterboxed; of a video the middle frame, marked; a grey tile where it cannot be opened any more."""
+    """The item letterboxed; of a video the middle frame, marked; a grey tile where it cannot be opened any more, or
+    never had a picture."""
     thumb = Image.new("RGB", (THUMB_WIDTH, THUMB_HEIGHT), "#e6e8ea")
     pen = ImageDraw.Draw(thumb)
+    if not item["width"]:
+        there = f"{item['num_frames']:,} × features" if item["uri"] else "not there"
+        _grey(pen, f"{item['media_type']}: {there}", "Without a picture.")
+        return thumb
     try:
         picture = _picture(item)
     except (MediaError, PipelineError) as error:
-        pen.rectangle((0, 0, THUMB_WIDTH, THUMB_HEIGHT), GREY)
         reason = error.kind if isinstance(error, MediaError) else "cannot be read here"
-        pen.text((12, THUMB_HEIGHT // 2 - 18), f"{item['media_type']}: {reason}", INK, _font(15))
-        pen.text((12, THUMB_HEIGHT // 2 + 2), "No longer as it was ingested.", FAINT, _font(13))
+        _grey(pen, f"{item['media_type']}: {reason}", "No longer as it was ingested.")
     else:
         thumb.paste(picture, ((THUMB_WIDTH - picture.width) // 2, (THUMB_HEIGHT - picture.height) // 2))
     if item["media_type"] == "video":
         _mark_video(pen, item["duration_s"])
     return thumb
+
+
+def _grey(pen: ImageDraw.ImageDraw, what: str, why: str) -> None:
+    pen.rectangle((0, 0, THUMB_WIDTH, THUMB_HEIGHT), GREY)
+    pen.text((12, THUMB_HEIGHT // 2 - 18), printable(what), INK, _font(15))
+    pen.text((12, THUMB_HEIGHT // 2 + 2), why, FAINT, _font(13))
 
 
 def _picture(item: dict[str, Any]) -> Image.Image:

@@ -22,9 +22,11 @@ from pipeline.identity import stream_hash
 from pipeline.media import Limits, open_media, probe
 from pipeline.runstate import Progress, state_folder
 from pipeline.sources import Source, SourceItem, all_items, open_sources
+from pipeline.sources.benchmarks import BENCHMARKS
 from pipeline.stage import Failure, Outcome, Rows, Run, Stage
 
 QUICKLY_LISTED = {"folder", "paths", "samples"}  # others must be read through to be listed
+OF_BENCHMARKS = ("subset", "allow_missing_media")
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -34,9 +36,12 @@ PLAN_SCHEMA = pa.schema(
         pa.field("license", pa.string(), nullable=False),
         pa.field(
             "captions",
-            pa.list_(pa.struct([("text", pa.string()), ("language", pa.string()), ("origin", pa.string())])),
+            pa.list_(
+                pa.struct([*((name, pa.string()) for name in ("text", "language", "origin")), ("number", pa.int32())])
+            ),
             nullable=False,
         ),
+        pa.field("media_type", pa.string(), nullable=False),
     ]
 )
 
@@ -53,6 +58,8 @@ class Ingest(Stage):
     limit: int = 0
     shard_size: int = 1_000
     max_source_pixels: int = Limits().max_source_pixels
+    subset: bool = False
+    allow_missing_media: bool = False
 
     name = "ingest"
     tables = ("items", "captions")
@@ -60,7 +67,9 @@ class Ingest(Stage):
     records_per_item = 1
 
     def settings(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "inputs": list(self.inputs)}
+        settings = {**dataclasses.asdict(self), "inputs": list(self.inputs)}
+        # Of benchmarks alone: elsewhere they are not named, and corpora begun before there were any stay as they are.
+        return {name: value for name, value in settings.items() if name not in OF_BENCHMARKS or value}
 
     def sources(self) -> list[Source]:
         return open_sources(
@@ -69,6 +78,8 @@ class Ingest(Stage):
             split=self.split,
             caption_language=self.caption_language,
             license=self.license,
+            subset=self.subset,
+            allow_missing_media=self.allow_missing_media,
         )
 
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
@@ -89,6 +100,8 @@ class IngestWorker:
     ) -> Outcome:
         if kept.get("items"):
             return Outcome(kept)
+        if not row["uri"]:
+            return Outcome({"items": [_item(row, media_type=row["media_type"])], "captions": list(_captions(row))})
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, row)
 
     def _look(self, row: dict[str, Any]) -> Outcome:
@@ -98,35 +111,56 @@ class IngestWorker:
                 seen = probe(stream, self._limits)
         except MediaError as error:
             return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
-        item = {
-            "item_id": row["item_id"],
-            "media_type": seen.media_type,
-            "uri": row["uri"],
-            "sha256": sha256,
-            "width": seen.width,
-            "height": seen.height,
-            "num_frames": seen.num_frames,
-            "duration_s": seen.duration_s,
-            "split": row["split"],
-            "source": row["source"],
-            "license": row["license"],
-        }
+        # an array of features does not say what it was read from
+        media_type = (not seen.width and row.get("media_type")) or seen.media_type
+        item = _item(row, sha256, media_type, seen.width, seen.height, seen.num_frames, seen.duration_s)
         return Outcome({"items": [item], "captions": list(_captions(row))})
 
     async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def _item(
+    row: dict[str, Any],
+    sha256: str = "",
+    media_type: str = "",
+    width: int = 0,
+    height: int = 0,
+    num_frames: int = 0,
+    duration_s: float | None = None,
+) -> dict[str, Any]:
+    """The row of `items`; without hash and sizes where its media are not there."""
+    return {
+        "item_id": row["item_id"],
+        "media_type": media_type,
+        "uri": row["uri"],
+        "sha256": sha256,
+        "width": width,
+        "height": height,
+        "num_frames": num_frames,
+        "duration_s": duration_s,
+        "split": row["split"],
+        "source": row["source"],
+        "license": row["license"],
+    }
+
+
+def _series(language: str, origin: str) -> str:
+    """What captions of an item are numbered within: a language, and descriptions by a model for themselves."""
+    return f"{language}-x-mllm" if origin == "mllm" else language
+
+
 def _captions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # of a plan that names none, as it was once written
     for caption in row["captions"]:
-        language = caption["language"]
-        number = numbers.setdefault(language, 0)
-        numbers[language] += 1
+        series = _series(caption["language"], caption["origin"])
+        number = caption.get("number")
+        number = numbers.get(series, 0) if number is None else number
+        numbers[series] = number + 1
         yield {
-            "caption_id": f"{row['item_id']}#{language}#{number}",
+            "caption_id": f"{row['item_id']}#{series}#{number}",
             "item_id": row["item_id"],
-            "language": language,
+            "language": caption["language"],
             "text": caption["text"],
             "origin": caption["origin"],
             "split": row["split"],
@@ -139,6 +173,8 @@ def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
     A corpus that is planned already stays as it was planned: what the input lists otherwise by now is told, not taken.
     """
     planned = corpora.read_json(state_folder(corpus) / shards.PLAN / "plan.json")
+    if planned is not None and stage.source in BENCHMARKS:
+        return len(planned["shards"])  # the plan holds its texts: it need not be read and checked again
     if planned is None and all(corpora.complete(corpus, table) for table in stage.tables):
         return corpora.Table(corpus, "items").num_shards  # a corpus that came without its .state
     sources = stage.sources()
@@ -173,8 +209,21 @@ def _plan_anew(corpus: Path, stage: Ingest, sources: list[Source], say: Callable
     return len(entries)
 
 
-def _plain(item: SourceItem) -> list[dict[str, str]]:
-    return [dataclasses.asdict(caption) for caption in item.captions]
+def _plain(item: SourceItem) -> list[dict[str, Any]]:
+    """The captions, each with its number. Raises UsageError for two of one language with the same number."""
+    numbers: dict[str, set[int]] = {}
+    plain = []
+    for caption in item.captions:
+        taken = numbers.setdefault(_series(caption.language, caption.origin), set())
+        number = len(taken) if caption.number is None else caption.number
+        if number in taken:
+            raise UsageError(
+                f"--input: {item.item_id}: got two captions in {caption.language} with the number {number}, wanted "
+                f"numbers of their own: the second one is {caption.text!r}"
+            )
+        taken.add(number)
+        plain.append({**vars(caption), "number": number})
+    return plain
 
 
 def _limited(items: Iterator[SourceItem], limit: int) -> Iterator[SourceItem]:

@@ -1,5 +1,6 @@
 """Media proved whole and turned into small upright RGB pictures: `probe`, `frames`, `encode_jpeg`.
 
+Features that were computed before (`pipeline.features`) are proved too, and have no pictures.
 What a file is, its bytes decide, never its name. Called from thread pools: no state is shared, and none of Pillow's
 global settings is read or changed. `open_media` and `reference` come from `pipeline.opening`.
 """
@@ -29,6 +30,7 @@ from PIL import (
 
 from pipeline import video
 from pipeline.errors import MediaError
+from pipeline.features import MAGIC, MAX_BYTES, is_features, read_features
 from pipeline.jpeg import without_metadata
 from pipeline.opening import open_media, reference, typed_failures
 
@@ -89,21 +91,23 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is refused as too large before a pixel is decoded: pixels of a picture or frame, bytes of a picture."""
+    """What is refused as too large before a pixel is decoded: pixels of a picture or frame, bytes of a picture or of
+    features."""
 
     max_source_pixels: int = 100_000_000
-    max_source_bytes: int = 256 * 1024 * 1024
+    max_source_bytes: int = MAX_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What a medium is. Width and height are pixels as seen, after EXIF orientation or a video's rotation."""
+    """What a medium is. Width and height are pixels as seen, after EXIF orientation or a video's rotation; 0 for
+    features, which are an image where they have one row."""
 
     media_type: str  # "image" or "video"
     width: int
     height: int
-    num_frames: int  # 1 for stills; of a video whose container does not tell, duration × rate
-    duration_s: float | None  # None for images
+    num_frames: int  # 1 for stills; of a video whose container does not tell, duration × rate; of features, rows
+    duration_s: float | None  # None for images and features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +125,9 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
     `too_large` or `no_frames`, and EnvironmentTrouble for a video where PyAV is not installed.
     """
     with typed_failures("the file"):
+        if is_features(stream):
+            rows = len(read_features(stream, limits.max_source_bytes))
+            return Probe("image" if rows == 1 else "video", 0, 0, rows, None)
         if _media_type(stream) == "video":
             return Probe("video", *video.measure(stream, limits.max_source_pixels))
         image = _open_image(stream, limits)
@@ -153,6 +160,7 @@ def frames(
     with typed_failures("the file"):
         if media_type == "image":
             return [Frame(_picture(_open_image(stream, limits), max_pixels), None)]
+        _head(stream)
         sampled = video.sample(stream, count, max_pixels, limits.max_source_pixels)
         return [Frame(image, seconds) for seconds, image in sampled]
 
@@ -193,6 +201,8 @@ def _head(stream: BinaryIO) -> bytes:
     head = stream.read(512)
     if not head:
         raise MediaError("unreadable", "the file is empty (0 bytes)")
+    if head.startswith(MAGIC):
+        raise MediaError("unreadable", "the file holds features computed before (.npy), which have no pixels to show")
     return head
 
 

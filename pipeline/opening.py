@@ -4,6 +4,8 @@ A URI is a path, any fsspec URL, or a reference into a container, `CONTAINER#key
 
     photos.tar#offset=512&size=1234&member=a%2Fb.jpg     a byte range of an uncompressed tar
     train.parquet#column=image&row=17                    a cell of a parquet, Arrow stream or Arrow IPC file
+    feature.bin#dim=4096&rows=0-29,35                    rows, from 0 and in that order, of a matrix of little-endian
+                                                         float32 without a header: read as `.npy` [rows, dim]
 
 Called from thread pools: nothing opened is shared, except tables behind the locks of `_TABLES`.
 """
@@ -11,10 +13,11 @@ Called from thread pools: nothing opened is shared, except tables behind the loc
 import collections
 import contextlib
 import io
+import itertools
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,11 +26,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError
+from pipeline.features import MAX_BYTES, header_bytes
+
+RANGES = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
+FLOAT_BYTES = 4
+NO_MEDIA = (
+    "the item was ingested without its media (--allow-missing-media), for its texts alone: to use it here, put them "
+    "where --input is, and run --stage ingest --overwrite"
+)
 
 
 def reference(container: str, **where: Any) -> str:
-    """URI of what lies in a container: `offset`, `size` (bytes) and `member`, or `column` and `row`."""
-    quoted = (f"{k}={urllib.parse.quote(str(v), safe='', errors='surrogateescape')}" for k, v in where.items())
+    """URI of what lies in a container: `offset`, `size` (bytes) and `member`, or `column` and `row`, or `dim` and
+    `rows` (their numbers, or ranges as they are written)."""
+    if not isinstance(where.get("rows", ""), str):
+        where["rows"] = _ranges(where["rows"])
+    safe = {"rows": ","}
+    quoted = (
+        f"{key}={urllib.parse.quote(str(value), safe=safe.get(key, ''), errors='surrogateescape')}"
+        for key, value in where.items()
+    )
     return f"{container}#{'&'.join(quoted)}"
 
 
@@ -37,6 +55,8 @@ def open_media(uri: str) -> BinaryIO:
     Raises MediaError `missing` for what is not there, `truncated` for a byte range past the container's end,
     `unreadable` for anything else, and EnvironmentTrouble where a URL's protocol needs a package.
     """
+    if not uri:
+        raise MediaError("missing", NO_MEDIA)
     with typed_failures(uri):
         parsed = _parsed(uri)
         if parsed is None:
@@ -47,6 +67,8 @@ def open_media(uri: str) -> BinaryIO:
         container, where = parsed
         if "row" in where:
             return _open_cell(container, where["column"], int(where["row"]))
+        if "rows" in where:
+            return _open_rows(container, *_matrix(where))
         return _open_range(container, int(where["offset"]), int(where["size"]), where.get("member", ""))
 
 
@@ -76,7 +98,7 @@ def _parsed(uri: str) -> tuple[str, dict[str, str]] | None:
     container, _, fragment = uri.rpartition("#")
     pairs = (part.partition("=") for part in fragment.split("&"))
     where = {key: urllib.parse.unquote(value, errors="surrogateescape") for key, _, value in pairs}
-    is_reference = {"offset", "size"} <= where.keys() or {"column", "row"} <= where.keys()
+    is_reference = any(keys <= where.keys() for keys in ({"offset", "size"}, {"column", "row"}, {"dim", "rows"}))
     return (container, where) if container and is_reference else None
 
 
@@ -107,6 +129,61 @@ def _open_range(container: str, offset: int, size: int, member: str) -> BinaryIO
             raise MediaError("truncated", f"{got}: is it whole, and the one that was listed?")
         stream.seek(offset)
         return io.BytesIO(stream.read(size))
+
+
+def rows_shape(uri: str) -> tuple[int, int] | None:
+    """(rows, values of each) that a reference to rows of a matrix names; None for any other URI. Nothing is opened."""
+    with typed_failures(uri):
+        parsed = _parsed(uri)
+        if parsed is None or "rows" not in parsed[1] or "row" in parsed[1]:
+            return None
+        dim, ranges = _matrix(parsed[1])
+        return sum(last + 1 - first for first, last in ranges), dim
+
+
+def _ranges(rows: Iterable[int]) -> str:
+    """Numbers of rows as ranges, in the order given.
+
+    >>> _ranges([4, 5, 6, 9, 2, 3])
+    '4-6,9,2-3'
+    """
+    runs = itertools.groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for _, pairs in runs if (run := list(pairs))]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
+
+
+def _matrix(where: dict[str, str]) -> tuple[int, list[tuple[int, int]]]:
+    """(values of a row, first and last row of each range) of a reference."""
+    dim, rows = int(where["dim"]), where["rows"]
+    if dim < 1 or not RANGES.fullmatch(rows):
+        raise MediaError(
+            "unreadable", f"got dim={dim} and rows={rows[:80]!r}, wanted for example dim=4096&rows=0-29,35"
+        )
+    ends = (part.partition("-") for part in rows.split(","))
+    ranges = [(int(first), int(last or first)) for first, _, last in ends]
+    if backwards := next((span for span in ranges if span[0] > span[1]), None):
+        raise MediaError("unreadable", f"got rows {backwards[0]}-{backwards[1]}, wanted the smaller number first")
+    return dim, ranges
+
+
+def _open_rows(container: str, dim: int, ranges: list[tuple[int, int]]) -> BinaryIO:
+    """Only these rows are read: the matrix of a whole data set may be larger than memory."""
+    width, count = dim * FLOAT_BYTES, sum(last + 1 - first for first, last in ranges)
+    if count * width > MAX_BYTES:
+        raise MediaError("too_large", f"{count:,} rows of {width:,} bytes are more than {MAX_BYTES:,} bytes")
+    made = io.BytesIO()
+    made.write(header_bytes(count, dim))
+    with _open_plain(container) as stream:
+        there = stream.seek(0, io.SEEK_END) // width
+        for first, last in ranges:
+            stream.seek(first * width)
+            data = stream.read((last + 1 - first) * width) if last < there else b""
+            if last >= there or len(data) < (last + 1 - first) * width:
+                got = f"wanted rows {first} to {last} of {container}, which has {there:,} of {dim:,} float32 values"
+                raise MediaError("truncated", f"{got}: is it whole, and is that its width?")
+            made.write(data)
+    made.seek(0)
+    return made
 
 
 def _open_cell(container: str, column: str, row: int) -> BinaryIO:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from pipeline.captioning.client import KEY_VARIABLE, Retries
 from pipeline.captioning.views import DEFAULT_VIEWS
 from pipeline.errors import UsageError
+from pipeline.features import FEATURE_TYPES
 from pipeline.progress import FailureBudget
 from pipeline.sources import KINDS
 from pipeline.translation.tags import check_language
@@ -37,6 +38,8 @@ INGEST_DEFAULTS: dict[str, Any] = {
     "limit": 0,
     "shard_size": 1_000,
     "max_source_megapixels": 100.0,
+    "subset": False,
+    "allow_missing_media": False,
 }
 
 
@@ -114,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
         help="a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of "
         "paths; repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
     )
-    add("--source", choices=KINDS, help="kind of --input (default: auto, which says what it guessed)")
+    add("--source", choices=KINDS, help="kind of --input (default: auto: says what it guessed, guesses no benchmark)")
     add("--split", help="split of items whose source names none (default: train)")
     add("--caption-language", type=_language, metavar="TAG", help="BCP 47 tag of the captions found (default: en)")
     add("--license", help="licence of items whose source names none (default: none)")
@@ -126,6 +129,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="larger pictures fail as too_large (default: 100 megapixels)",
     )
+    subset = "take a benchmark whose numbers of items and captions are not the published ones (default: an error)"
+    add("--subset", action="store_true", default=None, help=subset)
+    missing = "keep a benchmark's items whose pictures or videos are not there, for their texts (default: an error)"
+    add("--allow-missing-media", action="store_true", default=None, help=missing)
 
     _add_captions(result)
     _add_servers(result)
@@ -221,10 +228,10 @@ def _add_translate(result: argparse.ArgumentParser) -> None:
     add("--source-language", default="en", metavar="TAG", help="language of the texts to translate (default: en)")
     add(
         "--translator",
-        choices=("auto", "embedded", "ctranslate2", "transformers", "llm"),
+        choices=("auto", "embedded", "ctranslate2", "transformers", "llm", "given"),
         default="auto",
         help="auto: ctranslate2 where --mt-model is given, else the embedded translator, which knows pt alone; "
-        "llm asks the server of --mllm-url or --mllm (default: auto)",
+        "llm asks the server of --mllm-url or --mllm; given takes those that came with the captions (default: auto)",
     )
     add(
         "--mt-model",
@@ -233,12 +240,7 @@ def _add_translate(result: argparse.ArgumentParser) -> None:
         help="Marian/OPUS-MT, NLLB, M2M100 or MADLAD: a CTranslate2 folder, a Transformers folder, or a name on the "
         "Hub; TAG=PATH for one language; repeat it for several",
     )
-    add(
-        "--mt-license",
-        default="",
-        metavar="TEXT",
-        help="licence of the translation model (default: as its folder states)",
-    )
+    add("--mt-license", default="", metavar="TEXT", help="licence of the translation model (default: its folder's)")
     add("--mt-device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (default: auto)")
     add(
         "--beam-size",
@@ -300,6 +302,13 @@ def _add_pack(result: argparse.ArgumentParser) -> None:
         metavar="N",
         help="length of the shorter side, in pixels; smaller pictures stay as they are; no effect with --media "
         "reference (default: 384)",
+    )
+    add(
+        "--feature-type",
+        choices=FEATURE_TYPES,
+        default="float16",
+        help="numbers that features computed before are stored as: float16 takes half the room and ends at ±65504 "
+        "(default: float16)",
     )
 
 

@@ -40,13 +40,14 @@ class Pack(Stage):
     """Settings of the stage. `corpora` and `output` are absolute paths; the output may be one of the corpora.
 
     `image_size` is the shorter side in pixels, `frames` how many of a video; neither counts where `media` is
-    "reference".
+    "reference". `feature_type` is what features computed before are stored as.
     """
 
     corpora: tuple[str, ...]
     media: str = "pixels"  # or "reference"
     image_size: int = 384
     frames: int = 8
+    feature_type: str = "float16"  # or "float32"
     filters: Filters = dataclasses.field(default_factory=Filters)
     output: str = ""
     seen: tuple[tuple[tuple[str, ...], str], ...] = ()  # by corpus, its tables and a hash of them, as `look` found them
@@ -66,6 +67,8 @@ class Pack(Stage):
             "media": self.media,
             "image_size": self.image_size,
             "frames": self.frames,
+            # Not named where it is the default: tables from before there were features stay as they are.
+            **({"feature_type": self.feature_type} if self.feature_type != "float16" else {}),
             "filters": self.filters.settings(),
         }
 
@@ -76,7 +79,8 @@ class Pack(Stage):
         return fingerprint(self.settings() | ({"contents": self._contents()} if several else {}))
 
     def keeps(self, settings: dict[str, Any]) -> bool:
-        return all(settings.get(name) == self.settings()[name] for name in ("corpora", "media", "image_size", "frames"))
+        same = ("corpora", "media", "image_size", "frames", "feature_type")
+        return all(settings.get(name) == self.settings().get(name) for name in same)
 
     def look(self) -> "Pack":
         """The same stage, with what lies in the corpora now: all shards are made from that, or the run ends."""
@@ -138,6 +142,12 @@ class Pack(Stage):
                 "--stage captions, or give --stage ingest an input with captions"
             )
 
+        if 0 < self.planned()[1] == sum(map(sums.without_media, self.folders)):
+            raise UsageError(
+                f"{', '.join(self.corpora)}: got no item that has media, wanted pictures or videos to train on: put "
+                "them where --input is, and run --stage ingest --overwrite without --allow-missing-media"
+            )
+
     def _texts(self) -> Iterator[tuple[Path, str]]:
         for corpus in self.folders:
             yield from ((corpus, table) for table in _joined_tables(corpus)[1:])
@@ -160,7 +170,8 @@ class Pack(Stage):
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """`splits` (items, captions, descriptions of each), `dropped` (see `sums.dropped_pairs`), `merged` (items that
-        became part of another corpus' item) and `without_text` (items that no text was left of, and so no row)."""
+        became part of another corpus' item), `without_text` (items that no text was left of, and so no row) and
+        `without_media` (items that were ingested for their texts alone, and so no row), where there are any."""
         for number, home in enumerate(self.folders):
             if self.seen and self.seen[number] != (_joined_tables(home), _content_hash(home)):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed: run the same command again")
@@ -170,11 +181,13 @@ class Pack(Stage):
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in made)
         failed = sum(len(sidecar["failures"]) for sidecar in made)
+        unseen = sum(map(sums.without_media, self.folders))
         return {
             "splits": sums.split_sizes(paths),
             "dropped": sums.dropped_pairs(self.folders, self.filters),
             "merged": merged,
-            "without_text": num_items - merged - rows - failed,
+            "without_text": num_items - merged - rows - failed - unseen,
+            **({"without_media": unseen} if unseen else {}),
             "sources": [origin(home) for home in self.folders],
         }
 
@@ -209,6 +222,8 @@ class PackWorker:
         return outcome
 
     def _packed(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
+        if sources and not sources[0].item["sha256"]:
+            return Outcome({})  # ingested for its texts alone, see `Pack.notes`
         captions = texts.captions(sources, self._stage.filters)
         descriptions = texts.descriptions(sources)
         if not captions and not descriptions:
@@ -234,7 +249,8 @@ class PackWorker:
         troubles = []
         for uri in uris:
             try:
-                data, count = read_pixels(item, uri, self._stage.image_size, self._stage.frames)
+                stage = self._stage
+                data, count = read_pixels(item, uri, stage.image_size, stage.frames, stage.feature_type)
                 return {"media": data, "num_frames": count, "uri": uri}
             except MediaError as error:
                 troubles.append(error)

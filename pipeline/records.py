@@ -13,7 +13,7 @@ ITEMS = pa.schema(
         pa.field("media_type", pa.string(), nullable=False),  # "image" or "video"
         pa.field("uri", pa.string(), nullable=False),  # opened by pipeline.media.open_media
         pa.field("sha256", pa.string(), nullable=False),  # hex, of the media's bytes
-        pa.field("width", pa.int32(), nullable=False),  # pixels, after EXIF orientation
+        pa.field("width", pa.int32(), nullable=False),  # pixels, after EXIF orientation; 0 for features
         pa.field("height", pa.int32(), nullable=False),
         pa.field("num_frames", pa.int32(), nullable=False),  # 1 for a still image
         pa.field("duration_s", pa.float64()),  # null for images
@@ -90,8 +90,10 @@ TRAINING = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("media_type", pa.string(), nullable=False),
-        pa.field("media", pa.large_binary()),  # JPEG, a video's frames one below the other; null for a reference
-        pa.field("num_frames", pa.int32(), nullable=False),  # in `media`; 0 for a reference
+        # JPEG, a video's frames one below the other; or .npy [frames or regions, values] of features computed before,
+        # see pipeline.features: the first bytes tell. Null for a reference.
+        pa.field("media", pa.large_binary()),
+        pa.field("num_frames", pa.int32(), nullable=False),  # in `media`, of features rows; 0 for a reference
         pa.field("uri", pa.string(), nullable=False),  # of the original
         pa.field("sha256", pa.string(), nullable=False),  # of the original's bytes
         pa.field("source", pa.string(), nullable=False),

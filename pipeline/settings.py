@@ -19,13 +19,15 @@ from pipeline.pack import Pack
 from pipeline.packing.filters import read_filters
 from pipeline.quality.similarity import resolve_encoders
 from pipeline.runstate import state_folder
-from pipeline.translate import Translate
+from pipeline.translate import HUMAN, Translate
 from pipeline.translation.choose import choose as choose_translators
 from pipeline.translation.choose import parse_models
 from pipeline.translation.engines import Translator
+from pipeline.translation.given import GivenTranslator
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.tags import check_language
 
+COLUMNS = {"captions": ("language", "origin"), "descriptions": ("language",)}
 Say = Callable[[str], None]
 
 
@@ -46,12 +48,14 @@ def ingest_stage(options: argparse.Namespace, corpus: Path) -> Ingest:
         "limit": values["limit"],
         "shard_size": values["shard_size"],
         "max_source_pixels": int(values["max_source_megapixels"] * 1_000_000),
+        "subset": values["subset"],
+        "allow_missing_media": values["allow_missing_media"],
     }
     option_of = {"inputs": "input", "max_source_pixels": "max_source_megapixels"}
     if stored is not None and not (strict and given):
         for name in settings:
             if option_of.get(name, name) not in given:
-                settings[name] = tuple(stored[name]) if name == "inputs" else stored[name]
+                settings[name] = tuple(stored[name]) if name == "inputs" else stored.get(name, settings[name])
     return Ingest(**settings)
 
 
@@ -113,7 +117,12 @@ def has_text(corpus: Path, stage: Translate) -> bool | None:
     """Whether the corpus has a text in the source language; None where its tables are not whole yet."""
     if not all(corpora.complete(corpus, table) for table in stage.text):
         return None
-    languages = (language for table in stage.text for (language,) in values(corpora.Table(corpus, table), "language"))
+    languages = [
+        language
+        for table in stage.text
+        for language, *origin in values(corpora.Table(corpus, table), *COLUMNS[table])
+        if origin in ([], [HUMAN])
+    ]
     return any(map(stage.translates, languages))
 
 
@@ -140,6 +149,14 @@ def _translators(
         assert server is not None
         llm = LlmTranslator(server, options.mt_license)
         return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
+    if options.translator == "given":
+        if options.mt_model or options.round_trip or _listed(options.text) != ["captions"]:
+            raise UsageError(
+                "--translator given takes the translations that came with the captions, and asks no model: leave "
+                "--mt-model, --round-trip and --text out"
+            )
+        say("translator: given, the captions of origin mt that the input had")
+        return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
     translators = choose_translators(options, source, targets, say)
     back: dict[str, Translator] = {}
     if options.round_trip:
@@ -162,6 +179,7 @@ def pack_stage(options: argparse.Namespace, corpus: Path) -> Pack:
         media=options.media,
         image_size=options.image_size,
         frames=options.frames,
+        feature_type=options.feature_type,
         filters=read_filters(options.filters),
         output=str(corpus),
     )

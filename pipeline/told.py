@@ -63,6 +63,10 @@ def _noted(table: Table) -> Iterator[str]:
         for language in sorted({language for language, _ in counts}):
             flags = {flag: count for (of, flag), count in counts.items() if of == language}
             yield f"flagged in {language}: " + ", ".join(f"{flag} {count:,}" for flag, count in ranked(flags))
+    for language, count in table.manifest.get("not_given", {}).items():
+        yield f"{language}: {count:,} captions came without a translation, and have none"
+    if count := table.manifest.get("without_media"):
+        yield f"{count:,} items left out that have no media (--allow-missing-media)"
     for language, counts in table.manifest.get("dropped", {}).items():
         rules = {rule: count for rule, count in counts.items() if rule not in ("pairs", "kept")}
         dropped = counts["pairs"] - counts["kept"]

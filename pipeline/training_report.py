@@ -64,6 +64,8 @@ def training_section(table: Table, alone: bool) -> list[str]:
 def _left_out(manifest: Mapping[str, Any]) -> str:
     merged, empty = manifest.get("merged", 0), manifest.get("without_text", 0)
     told = f" {some(merged, 'item')} became part of another corpus' item, which has the same content." if merged else ""
+    if unseen := manifest.get("without_media", 0):
+        told += f" {some(unseen, 'item')} had no media, and so no row."
     return told + (f" {some(empty, 'item')} had no text that was kept, and so no row." if empty else "")
 
 
@@ -72,7 +74,8 @@ def _media(settings: Mapping[str, Any]) -> str:
     if settings.get("media") == "pixels":
         return (
             f"Its picture is in `media`, a JPEG whose shorter side is at most {size} pixels; of a video up to {frames} "
-            "frames, one below the other."
+            "frames, one below the other. Of features computed before it is their array, an `.npy` of "
+            f"{settings.get('feature_type', 'float16')}."
         )
     return "Its picture or video is not in the row: `uri` says where it lies, `sha256` what it must be."
 

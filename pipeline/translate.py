@@ -5,21 +5,27 @@ each pair → translations
 """
 
 import asyncio
+import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
 from pipeline.captioning.captioners import MllmCaptioner
+from pipeline.corpus import Table, read_shard, shard_name
+from pipeline.counting import values
 from pipeline.identity import canonical_json
 from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
 from pipeline.runstate import Progress
 from pipeline.stage import Failure, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.translation.engines import Result, Translated, Translator, Untranslated
+from pipeline.translation.given import GivenTranslator, given_texts, translated_id
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.texts import Advance, Texts
 
+HUMAN = "human"  # the origin of captions that are translated
 Key = tuple[str, str]  # caption_id, target language
 # The packages behind a translator's engine and a sentence encoder.
 ENGINES = {
@@ -66,6 +72,19 @@ class Translate(Stage):
     def translates(self, language: str) -> bool:
         """Whether texts of this language are translated: `en-GB` is English, too."""
         return language.split("-")[0].lower() == self.source_language.split("-")[0].lower()
+
+    def notes(self, corpus: Path) -> dict[str, Any]:
+        """`not_given`: by language, how many captions came without a translation, where only those are taken."""
+        given = [target for target in self.targets if isinstance(self.translators[target], GivenTranslator)]
+        if not given:
+            return {}
+        captions = Table(corpus, "captions")
+        texts = values(captions, "language", "origin").items()
+        wanted = sum(count for (language, origin), count in texts if origin == HUMAN and self.translates(language))
+        paths = (corpus / "translations" / shard_name(n, captions.num_shards) for n in range(captions.num_shards))
+        made = collections.Counter(tag for path in paths for tag in read_shard(path)["target_language"].to_pylist())
+        lacking = {target: wanted - made[target] for target in given if wanted > made[target]}
+        return {"not_given": lacking} if lacking else {}
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -127,6 +146,7 @@ class TranslateWorker:
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         texts = {row["item_id"]: self._texts(task.joined.get(row["item_id"], {})) for row in task.rows}
+        given = given_texts([row for joined in task.joined.values() for row in joined.get("captions", ())])
         kept = {item_id: _kept(texts[item_id], task.kept.get(item_id, {})) for item_id in texts}
         jobs = {
             (text["caption_id"], target): _Job(text, target)
@@ -139,12 +159,16 @@ class TranslateWorker:
         async with asyncio.TaskGroup() as group:
             for target in self._stage.targets:
                 here = [job for job in jobs.values() if job.target == target]
+                if isinstance(self._stage.translators[target], GivenTranslator):
+                    _take(given, here, target, count.of(target))
+                    continue
                 group.create_task(self._translate(here, target, count.of(target)))
         await self._measure(list(jobs.values()))
         return [self._outcome(texts[row["item_id"]], kept[row["item_id"]], jobs) for row in task.rows]
 
     def _texts(self, joined: dict[str, Rows]) -> Rows:
-        """The item's texts in the source language, as they stand in the columns of `translations`."""
+        """The item's texts in the source language, as they stand in the columns of `translations`. Of the captions
+        those by people: what others translated or generated is not translated again."""
         return [
             {
                 "caption_id": row["caption_id"] if table == "captions" else f"{row['item_id']}#{row['view']}",
@@ -155,7 +179,7 @@ class TranslateWorker:
             }
             for table in self._stage.text
             for row in joined.get(table, ())
-            if self._stage.translates(row["language"])
+            if self._stage.translates(row["language"]) and row.get("origin", HUMAN) == HUMAN
         ]
 
     async def _translate(self, jobs: Sequence[_Job], target: str, advance: Advance) -> None:
@@ -205,7 +229,7 @@ class TranslateWorker:
                     rows.append(kept[key])
                 elif isinstance(told := jobs[key].result, Untranslated):
                     failures.append(Failure(key[0], told.kind, told.message, told.attempts, language=target))
-                else:
+                elif told is not None:  # None: it came without a translation, see `Translate.notes`
                     rows.append(self._row(jobs[key]))
         return Outcome({"translations": rows}, failures)
 
@@ -226,6 +250,14 @@ class TranslateWorker:
     async def close(self) -> None:
         self._measuring.shutdown(wait=False, cancel_futures=True)
         await self._translators.close()
+
+
+def _take(given: Mapping[str, str], jobs: Sequence[_Job], target: str, advance: Advance) -> None:
+    """Fill in the translations that came with the captions; texts that came without one are left as they are."""
+    for job in jobs:
+        text = given.get(translated_id(job.text["caption_id"], job.text["item_id"], target))
+        job.result = None if text is None else Translated(text)
+    advance(1.0)
 
 
 class _Count:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.corpus import Table, atomic_writer, read_json, write_json
-from pipeline.packing.leaks import PLACE, hashes
+from pipeline.packing.leaks import PLACE, hashes, with_content
 
 BUCKETS = 256
 RECORD = np.dtype([("key", "S32"), ("place", PLACE)])
@@ -76,9 +76,11 @@ def _scatter(corpora: Sequence[Path], folder: Path) -> None:
         for number, corpus in enumerate(corpora):
             table = Table(corpus, "items")
             for index in range(table.num_shards):
-                keys = hashes(table.shard(index).select(["sha256"]))
+                items = table.shard(index).select(["sha256"])
+                rows = np.flatnonzero(with_content(items))
+                keys = hashes(items.take(rows))
                 records = np.zeros(len(keys), RECORD)
-                records["key"], records["place"]["row"] = keys, np.arange(len(keys))
+                records["key"], records["place"]["row"] = keys, rows
                 records["place"]["corpus"], records["place"]["shard"] = number, index
                 first_bytes = keys.view(np.uint8)[::32] if len(keys) else np.empty(0, np.uint8)
                 order = np.argsort(first_bytes, kind="stable")

@@ -20,8 +20,13 @@ PLACE = np.dtype([("corpus", "<i4"), ("shard", "<i4"), ("row", "<i4")])
 
 
 def hashes(items: pa.Table) -> np.ndarray:
-    """The column `sha256` as an array of 32 bytes an item, which sort and compare as they are."""
+    """The column `sha256` as an array of 32 bytes an item, which sort and compare as they are. Each must have one."""
     return np.frombuffer(bytes.fromhex("".join(items["sha256"].to_pylist())), "S32")
+
+
+def with_content(items: pa.Table) -> np.ndarray:
+    """Which items have a hash: those without media have none, and are the same as no other."""
+    return np.asarray(items["sha256"].to_numpy() != "", bool)
 
 
 def refuse_leaks(corpora: Sequence[Path]) -> None:
@@ -29,8 +34,8 @@ def refuse_leaks(corpora: Sequence[Path]) -> None:
     held = _HeldOut(corpora)
     total, shown = held.among_themselves()
     for corpus, shard, items in _shards(corpora):
-        training = np.flatnonzero(np.asarray(items["split"].to_numpy() == TRAIN))
-        found = held.matching(hashes(items)[training])
+        training = np.flatnonzero(np.asarray(items["split"].to_numpy() == TRAIN) & with_content(items))
+        found = held.matching(hashes(items.take(training)))
         total += len(found)
         for number, other in found[: SHOWN - len(shown)]:
             shown.append((_place(corpus, shard, training[number]), other))
@@ -52,10 +57,10 @@ class _HeldOut:
         names: dict[str, int] = {}
         for corpus, shard, items in _shards(corpora):
             split = items["split"].to_numpy()
-            rows = np.flatnonzero(np.asarray(split != TRAIN))
+            rows = np.flatnonzero(np.asarray(split != TRAIN) & with_content(items))
             if not len(rows):
                 continue
-            keys.append(hashes(items)[rows])
+            keys.append(hashes(items.take(rows)))
             splits.append(np.array([names.setdefault(name, len(names)) for name in split[rows]], np.int32))
             place = np.zeros(len(rows), PLACE)
             place["corpus"], place["shard"], place["row"] = corpus, shard, rows

@@ -1,4 +1,7 @@
-"""Media as training reads them: one JPEG an item, upright, its shorter side bounded; of a video, frames in a column."""
+"""Media as training reads them: one JPEG an item, upright, its shorter side bounded; of a video, frames in a column.
+
+Features that were computed before stay features, whole: `.npy` in the type that is asked for.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,18 +10,22 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import MediaError
+from pipeline.features import is_features, read_features, to_bytes
 from pipeline.identity import stream_hash
 from pipeline.media import Limits, encode_jpeg, frames, jpegs, open_media
 
 LONGEST_SIDE = 65_500  # pixels, of a JPEG
 
 
-def read_pixels(item: Mapping[str, Any], uri: str, image_size: int, count: int) -> tuple[bytes, int]:
-    """(JPEG, frames in it) of a row of `items` that lies under `uri`.
+def read_pixels(
+    item: Mapping[str, Any], uri: str, image_size: int, count: int, feature_type: str = "float16"
+) -> tuple[bytes, int]:
+    """(JPEG, frames in it) of a row of `items` that lies under `uri`; of features (`.npy`, rows in it), all of them.
 
     `image_size` bounds the shorter side in pixels, the shape is kept, nothing is enlarged. Of a video, `count` frames
     uniform in time, or all where it has fewer, one below the other, each of the same size. Raises MediaError `changed`
-    where the bytes are not those that were ingested, and as `media.frames` does.
+    where the bytes are not those that were ingested, `too_large` for a value that `feature_type` cannot hold, and as
+    `media.frames` and `read_features` do.
     """
     sizes = item["width"], item["height"]
     wanted = max_pixels(*sizes, image_size)
@@ -31,6 +38,9 @@ def read_pixels(item: Mapping[str, Any], uri: str, image_size: int, count: int) 
                 f"{uri} has other bytes than when it was ingested: "
                 "--stage ingest --overwrite takes the input as it is now",
             )
+        if is_features(stream):
+            features_TI = read_features(stream)
+            return to_bytes(features_TI, feature_type), len(features_TI)
         if item["media_type"] == "image":
             return jpegs(stream, "image", max_pixels=wanted, count=1, limits=limits)[0].data, 1
         shown = frames(stream, item["media_type"], max_pixels=wanted, count=count, limits=limits)

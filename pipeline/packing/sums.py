@@ -37,6 +37,12 @@ def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:
     return dict(sorted(sizes.items()))
 
 
+def without_media(corpus: Path) -> int:
+    """How many items of a corpus were ingested for their texts alone."""
+    items = Table(corpus, "items")
+    return sum(pc.sum(pc.equal(items.shard(n)["sha256"], "")).as_py() or 0 for n in range(items.num_shards))
+
+
 def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[str, int]]:
     """By target language, how many translated pairs there are (`pairs`), how many no rule drops (`kept`), and how many
     fall to each rule; a pair may fall to several. `refusal` counts translations of descriptions that were declined.

@@ -7,7 +7,9 @@ from typing import Any
 
 from pipeline.packing.filters import Filters
 from pipeline.stage import Rows
+from pipeline.translation.given import GIVEN_ORIGIN, translated_id
 
+MLLM = "mllm"  # the origin of a caption that is a description, written by a model of others
 REFUSAL = "refusal"  # the flag of a description in which the model declined, see captioning.clean
 
 
@@ -26,27 +28,44 @@ class Source:
 
 def captions(sources: Sequence[Source], filters: Filters) -> Rows:
     """Captions in the order of the table, then the translations that no filter drops, in theirs. A text that another
-    corpus gave before, in the same language, does not come again."""
+    corpus gave before, in the same language, does not come again.
+
+    Captions of origin `mllm` are descriptions. One of origin `mt` gives way to the row of `translations` that has its
+    number and language: that one is measured, and may be dropped.
+    """
     own = [(number, row) for number, source in enumerate(sources) for row in _written(source)]
     translated = [(number, row) for number, source in enumerate(sources) for row in _translated(source, filters)]
     return _once([*own, *translated], "language")
 
 
 def descriptions(sources: Sequence[Source]) -> Rows:
-    """Views and texts but those in which the model declined; what another corpus gave before does not come again."""
-    return _once(
-        [
-            (number, {"view": row["view"], "text": row["text"]})
-            for number, source in enumerate(sources)
-            for row in source.rows.get("descriptions", ())
-            if REFUSAL not in row["flags"]
-        ],
-        "view",
-    )
+    """Views and texts but those in which the model declined, then those that came as captions, as views `given-0`, …;
+    what another corpus gave before does not come again."""
+    return _once([(number, row) for number, source in enumerate(sources) for row in _described(source)], "view")
+
+
+def _described(source: Source) -> Iterator[dict[str, Any]]:
+    for row in source.rows.get("descriptions", ()):
+        if REFUSAL not in row["flags"]:
+            yield {"view": row["view"], "text": row["text"]}
+    for row in source.rows.get("captions", ()):
+        if row["origin"] == MLLM:
+            number = row["caption_id"].rpartition("#")[2]
+            # Views are of English; those in other languages must not pass for them, nor clash with their numbers.
+            english = row["language"].split("-")[0] == "en"
+            view = f"given-{number}" if english else f"given-{row['language']}-{number}"
+            yield {"view": view, "text": row["text"]}
 
 
 def _written(source: Source) -> Iterator[dict[str, Any]]:
+    measured = {
+        translated_id(row["caption_id"], row["item_id"], row["target_language"])
+        for row in source.rows.get("translations", ())
+        if row["source_table"] == "captions"
+    }
     for row in source.rows.get("captions", ()):
+        if row["origin"] == MLLM or (row["origin"] == GIVEN_ORIGIN and row["caption_id"] in measured):
+            continue
         yield {
             "caption_id": f"{source.prefix}{row['caption_id']}",
             "language": row["language"],

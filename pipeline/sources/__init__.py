@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.errors import UsageError
+from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
+from pipeline.sources.benchmarks.checks import Options
 from pipeline.sources.folder import FolderSource
 from pipeline.sources.hf import MARKERS, DatasetSource, dataset_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem
@@ -21,24 +23,37 @@ from pipeline.sources.tar import TarSource, tars_of_pattern
 
 __all__ = ["KINDS", "Source", "SourceCaption", "SourceItem", "all_items", "open_source", "open_sources"]
 
-KINDS = ("auto", "folder", "webdataset", "dataset", "paths", "samples")
+KINDS = ("auto", "folder", "webdataset", "dataset", "paths", "samples", *BENCHMARKS)
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def open_source(
-    input: str | None, kind: str = "auto", *, split: str = "train", caption_language: str = "en", license: str = ""
+    input: str | None,
+    kind: str = "auto",
+    *,
+    split: str = "train",
+    caption_language: str = "en",
+    license: str = "",
+    subset: bool = False,
+    allow_missing_media: bool = False,
 ) -> Source:
     """Looks an input through, None being the sample photos. Raises UsageError where it cannot be one of KINDS.
 
-    `split`, `caption_language` (BCP 47) and `license` are for the items whose source does not say.
+    `split`, `caption_language` (BCP 47) and `license` are for the items whose source does not say; `subset` and
+    `allow_missing_media` are for benchmarks, see `benchmarks.checks.Options`.
     """
     defaults = Defaults(split, caption_language, license)
     if kind not in KINDS:
         raise UsageError(f"--source: got {kind!r}, wanted one of {', '.join(KINDS)}")
+    if kind not in BENCHMARKS and (subset or allow_missing_media):
+        given = "--subset" if subset else "--allow-missing-media"
+        raise UsageError(f"{given}: got --source {kind}, wanted a benchmark ({', '.join(BENCHMARKS)}): leave it out")
     if input is None:
         if kind not in ("auto", "samples"):
             raise UsageError(f"--source {kind}: got no --input, wanted its path")
         return SamplesSource(defaults)
+    if kind in BENCHMARKS:
+        return open_benchmark(kind, input, Options(defaults, subset, allow_missing_media))
     if kind == "samples":
         raise UsageError(f"--source samples: got --input {input}, wanted none: leave one of the two out")
     lower = input.lower()
@@ -58,10 +73,20 @@ def open_sources(
     split: str = "train",
     caption_language: str = "en",
     license: str = "",
+    subset: bool = False,
+    allow_missing_media: bool = False,
 ) -> list[Source]:
     """Every input as a source; none at all means the sample photos."""
     return [
-        open_source(input, kind, split=split, caption_language=caption_language, license=license)
+        open_source(
+            input,
+            kind,
+            split=split,
+            caption_language=caption_language,
+            license=license,
+            subset=subset,
+            allow_missing_media=allow_missing_media,
+        )
         for input in list[str | None](inputs) or [None]
     ]
 

@@ -25,16 +25,24 @@ NUMBERED_SPLIT = re.compile(r"(train|training|valid|validation|val|dev|test)(?=[
 
 @dataclass(frozen=True)
 class SourceCaption:
-    """One caption found beside an item. `language` is BCP 47, `origin` one of `human`, `mt`, `mllm`."""
+    """One caption found beside an item. `language` is BCP 47, `origin` one of `human`, `mt`, `mllm`.
+
+    `number` is its number among those of its item and language, from 0; None where its place tells it. A translation
+    has the number of the caption that it translates.
+    """
 
     text: str
     language: str = "en"
     origin: str = "human"
+    number: int | None = None
 
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One image or video, by reference: `uri` is opened by `pipeline.media.open_media`."""
+    """One image or video, by reference: `uri` is opened by `pipeline.media.open_media`.
+
+    A `uri` of "" says that its media are not there; `media_type`, `image` or `video`, is then what they would be.
+    """
 
     item_id: str
     uri: str
@@ -42,6 +50,7 @@ class SourceItem:
     source: str = ""
     license: str = ""
     captions: tuple[SourceCaption, ...] = ()
+    media_type: str = ""
 
 
 @dataclass(frozen=True)

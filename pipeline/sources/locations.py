@@ -15,6 +15,7 @@ from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.runstate import STATE
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
+FEATURES_SUFFIX = ".npy"  # media only where nothing else is: beside pictures it may be anything
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
 
@@ -25,6 +26,7 @@ class Listing:
 
     root: str
     media: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)
     side: list[str] = field(default_factory=list)
     shards: dict[str, list[str]] = field(default_factory=lambda: {suffix: [] for suffix in SHARD_SUFFIXES})
     others: Counter[str] = field(default_factory=Counter)  # by suffix
@@ -38,6 +40,8 @@ class Listing:
             self.unnameable += 1
         elif suffix in MEDIA_SUFFIXES:
             self.media.append(path)
+        elif suffix == FEATURES_SUFFIX:
+            self.features.append(path)
         elif name in SIDE_NAMES:
             self.side.append(path)
         elif suffix in self.shards:
@@ -46,6 +50,10 @@ class Listing:
             self.others[suffix or "no suffix"] += 1
 
     def sort(self) -> "Listing":
+        if not self.media and not any(self.shards.values()):
+            self.media = self.features
+        elif self.features:
+            self.others[FEATURES_SUFFIX] += len(self.features)
         for paths in (self.media, self.side, *self.shards.values()):
             paths.sort()
         return self

@@ -1,0 +1,136 @@
+"""BigFile: the features of a whole set in one matrix, and which of its rows are whose.
+
+    feature.bin        float32, little-endian, row after row, nothing else
+    shape.txt          ROWS DIM
+    id.txt             the id of each row, on one line with blanks between, in ISO-8859-1
+    video2frames.txt   optional: from each video to its rows' ids, see `literal`
+
+Only the small files are read here; `pipeline.opening` reads the rows of an item when it is opened.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.opening import reference
+from pipeline.sources.benchmarks.checks import read_bytes
+from pipeline.sources.benchmarks.literal import read_names
+
+FRAME = re.compile(r"(.+)_([0-9]+)", re.DOTALL)
+ITEM_SUFFIXES = (".jpg", ".mp4")  # which an id has in one file of a set and lacks in another
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class BigFile:
+    """The items that have rows here: `uris` are by item id, each one an array [rows, DIM] to `pipeline.opening`."""
+
+    uris: dict[str, str]
+    video: bool  # several rows an item, one a frame; else one row, of an image
+    unused: list[str]  # videos, or images, that belong to no item
+
+
+def is_bigfile(folder: Path) -> bool:
+    return (folder / "feature.bin").is_file()
+
+
+def bare(name: str) -> str:
+    """An item's id without the file suffix that some files of a set give it."""
+    return name[:-4] if name.endswith(ITEM_SUFFIXES) else name
+
+
+def read_bigfile(folder: Path, items: Collection[str]) -> BigFile:
+    """The rows of `items`, ids without suffix, in the BigFile `folder`.
+
+    Whose rows they are is told by video2frames.txt. Without it, ids that are those of items are images, one row each,
+    and ids VIDEO_N are the frames of VIDEO in the order of the number N; where both are found, or neither, nobody can
+    tell. Raises UsageError for that, for sizes and counts that do not agree, and for ids that come twice.
+    """
+    rows, dim = _shape(folder)
+    size = (folder / "feature.bin").stat().st_size
+    if size != rows * dim * FLOAT:
+        raise _bad(
+            folder / "feature.bin",
+            f"{size:,} bytes",
+            f"{rows * dim * FLOAT:,} for the {rows:,} rows of {dim:,} floats in shape.txt",
+        )
+    # Split as bytes: in ISO-8859-1, bytes inside a letter of UTF-8 would be blanks.
+    ids = [id.decode("iso-8859-1") for id in read_bytes(folder / "id.txt").split()]
+    if len(ids) != rows:
+        raise _bad(folder / "id.txt", f"{len(ids):,} ids", f"{rows:,}, one a row of shape.txt")
+    place: dict[str, int] = {}
+    for row, id in enumerate(ids):
+        if place.setdefault(id, row) != row:
+            raise _bad(folder / "id.txt", f"the id {id!r} for row {place[id]:,} and row {row:,}", "each id once")
+    known = {_as_latin(item): item for item in items} | {item: item for item in items}
+    listed = folder / "video2frames.txt"
+    if listed.is_file():
+        video, groups = True, _listed(listed, place)
+    else:
+        video, groups = _grouped(folder, ids, known)
+    uris: dict[str, str] = {}
+    unused = []
+    for name, members in groups:
+        item = known.get(bare(name))
+        if item is None:
+            unused.append(name)
+        elif item in uris:
+            raise _bad(listed if listed.is_file() else folder / "id.txt", f"rows for {item} under two names", "one")
+        elif members:
+            uris[item] = reference(str(folder / "feature.bin"), dim=dim, rows=members)
+    return BigFile(uris, video, unused)
+
+
+def _shape(folder: Path) -> tuple[int, int]:
+    path = folder / "shape.txt"
+    numbers = read_bytes(path).split()
+    if len(numbers) != 2 or not all(re.fullmatch(rb"0*[1-9][0-9]{0,17}", number) for number in numbers):
+        got = b" ".join(numbers)[:60].decode("iso-8859-1")
+        raise _bad(path, repr(got), "two whole numbers, ROWS DIM")
+    rows, dim = map(int, numbers)
+    return rows, dim
+
+
+def _listed(path: Path, place: dict[str, int]) -> list[tuple[str, Sequence[int]]]:
+    videos = read_names(path)
+    groups: list[tuple[str, Sequence[int]]] = []
+    lost: list[str] = []
+    for video, frames in videos.items():
+        members = [place.get(frame, place.get(_as_latin(frame), -1)) for frame in frames]
+        lost += [frame for frame, row in zip(frames, members, strict=True) if row < 0]
+        groups.append((video, members))
+    if lost:
+        raise _bad(path, f"{len(lost):,} frames, such as {lost[0]!r}, that are not in id.txt", "frames that are there")
+    return groups
+
+
+def _grouped(folder: Path, ids: Sequence[str], known: dict[str, str]) -> tuple[bool, list[tuple[str, Sequence[int]]]]:
+    """Whether they are videos, and each one's rows."""
+    images = [id for id in ids if bare(id) in known]
+    frames = {id: match for id in ids if (match := FRAME.fullmatch(id)) and bare(match[1]) in known}
+    if images and frames:
+        image, frame = images[0], next(iter(frames))
+        raise _bad(
+            folder / "id.txt",
+            f"ids that are items ({image}) beside ids that are frames of items ({frame})",
+            "one of the two, or a video2frames.txt that tells whose each row is",
+        )
+    if not frames:
+        return False, [(id, [row]) for row, id in enumerate(ids)]
+    numbered: dict[str, list[tuple[int, int]]] = {}
+    for row, id in enumerate(ids):
+        match = FRAME.fullmatch(id)
+        video, number = (match[1], int(match[2])) if match else (id, 0)
+        numbered.setdefault(video, []).append((number, row))
+    return True, [(video, [row for _, row in sorted(pairs)]) for video, pairs in numbered.items()]
+
+
+def _as_latin(name: str) -> str:
+    """How a name looks whose bytes in UTF-8 are read as ISO-8859-1: id.txt may be either."""
+    return name.encode("utf-8", "surrogatepass").decode("iso-8859-1")
+
+
+def _bad(path: Path, got: str, wanted: str) -> UsageError:
+    return UsageError(f"--input: {path}: got {got}, wanted {wanted}: fetch the folder {path.parent.name} again")

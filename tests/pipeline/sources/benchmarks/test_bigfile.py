@@ -1,0 +1,109 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.opening import open_media
+from pipeline.sources.benchmarks.bigfile import BigFile, bare, is_bigfile, read_bigfile
+
+
+def write_bigfile(folder, ids, dim=3, videos=None, encoding="iso-8859-1"):
+    """Row N of the matrix is full of N."""
+    folder.mkdir(parents=True, exist_ok=True)
+    matrix = np.repeat(np.arange(len(ids), dtype="<f4")[:, None], dim, axis=1)
+    (folder / "feature.bin").write_bytes(matrix.tobytes())
+    (folder / "shape.txt").write_text(f"{len(ids)} {dim}")
+    (folder / "id.txt").write_bytes(" ".join(ids).encode(encoding))
+    if videos is not None:
+        (folder / "video2frames.txt").write_text(repr(videos), "utf-8")
+    return folder
+
+
+def rows_of(read) -> dict[str, list[int]]:
+    """By item, the rows that are there once its reference is opened."""
+    rows = {}
+    for item, uri in read.uris.items():
+        with open_media(uri) as stream:
+            array = np.load(stream, allow_pickle=False)
+        assert (array == array[:, :1]).all()
+        rows[item] = [int(row) for row in array[:, 0]]
+    return rows
+
+
+def error_of(folder, items=("v",)) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_bigfile(folder, items)
+    return str(caught.value)
+
+
+def test_the_frames_that_video2frames_names(tmp_path):
+    ids = [f"video0_{number}" for number in range(30)] + ["video1_0", "other", "video0_30"]
+    videos = {"video0": [*ids[:30], "video0_30"], "video1.mp4": ["video1_0"], "video2": [], "video9": ["other"]}
+    folder = write_bigfile(tmp_path / "f", ids, dim=4, videos=videos)
+    read = read_bigfile(folder, ["video0", "video1", "video2", "video3"])
+    uris = {"video0": f"{folder}/feature.bin#dim=4&rows=0-29,32", "video1": f"{folder}/feature.bin#dim=4&rows=30"}
+    assert read == BigFile(uris, True, ["video9"]) and is_bigfile(folder)
+    assert rows_of(read) == {"video0": [*range(30), 32], "video1": [30]}
+
+
+def test_without_video2frames_frames_are_in_the_order_of_their_numbers(tmp_path):
+    ids = ["b_10", "a_000000_000010_2", "b_9", "a_000000_000010_10", "a_000000_000010_1", "b_100", "alone"]
+    read = read_bigfile(write_bigfile(tmp_path / "f", ids), ["a_000000_000010", "b"])
+    assert read.video and rows_of(read) == {"b": [2, 0, 5], "a_000000_000010": [4, 1, 3]} and read.unused == ["alone"]
+
+
+def test_ids_of_items_are_images(tmp_path):
+    read = read_bigfile(write_bigfile(tmp_path / "f", ["COCO_1", "COCO_2.jpg", "COCO_3"]), ["COCO_1", "COCO_2"])
+    assert not read.video and rows_of(read) == {"COCO_1": [0], "COCO_2": [1]} and read.unused == ["COCO_3"]
+
+
+def test_who_cannot_be_told_is_refused(tmp_path):
+    both = write_bigfile(tmp_path / "f", ["a_1", "a_2", "b"])
+    assert "ids that are items (a_1) beside ids that are frames of items (a_1)" in error_of(both, ["a", "a_1"])
+    assert "ids that are items (b) beside ids that are frames" in error_of(both, ["a", "b"])
+    twice = write_bigfile(tmp_path / "g", ["a", "a.jpg"])
+    assert "got rows for a under two names" in error_of(twice, ["a"])
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-8"])
+def test_ids_beyond_ascii(tmp_path, encoding):
+    """`à` ends in a byte that is a blank in ISO-8859-1, where it is in UTF-8."""
+    ids = ["voilà_0", "voilà_1", "Å_0"]
+    folder = write_bigfile(tmp_path / "f", ids, encoding=encoding)
+    assert rows_of(read_bigfile(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
+    write_bigfile(folder, ids, encoding=encoding, videos={"voilà": ids[:2], "Å": ids[2:]})
+    assert rows_of(read_bigfile(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
+
+
+def test_ids_a_line_are_read_too(tmp_path):
+    folder = write_bigfile(tmp_path / "f", ["v_0", "v_1"])
+    (folder / "id.txt").write_text("v_0\r\nv_1\r\n")
+    assert rows_of(read_bigfile(folder, ["v"])) == {"v": [0, 1]}
+
+
+def test_what_does_not_agree_is_refused(tmp_path):
+    whole = write_bigfile(tmp_path / "whole", ["v_0", "v_1", "v_2"])
+
+    def broken(name, content):
+        folder = tmp_path / "broken"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        (folder / name).write_bytes(content)
+        return error_of(folder)
+
+    assert "feature.bin: got 35 bytes, wanted 36 for the 3 rows of 3 floats" in broken("feature.bin", bytes(35))
+    assert "feature.bin: got 36 bytes, wanted 24 for the 2 rows" in broken("shape.txt", b"2 3")
+    assert "id.txt: got 2 ids, wanted 3, one a row" in broken("id.txt", b"v_0 v_1")
+    assert "got the id 'v_0' for row 0 and row 2, wanted each id once" in broken("id.txt", b"v_0 v_1 v_0")
+    for shape in (b"", b"3", b"3 3 1", b"3 -3", b"0 3", b"3 3.0", b"3 x", "٣ 3".encode()):
+        assert "shape.txt: got" in broken("shape.txt", shape)
+    lost = broken("video2frames.txt", b"{'v': ['v_0', 'v_7', 'v_8']}")
+    assert "got 2 frames, such as 'v_7', that are not in id.txt" in lost
+    assert 'column 1: got "__import__' in broken("video2frames.txt", b"__import__('os')")
+    (tmp_path / "broken" / "id.txt").unlink()
+    assert "cannot read" in error_of(tmp_path / "broken")
+
+
+def test_suffixes_of_ids():
+    assert [bare(name) for name in ("a.jpg", "a.mp4", "a.jpg.jpg", "a", "a.b")] == ["a", "a", "a.jpg", "a", "a.b"]

@@ -1,0 +1,304 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.opening import open_media
+from pipeline.scenes.describing import descriptions
+from pipeline.scenes.languages import caption
+from pipeline.scenes.messages import Message
+from pipeline.scenes.noise import translation
+from pipeline.scenes.rows import Settings, medium, plan, said_of
+from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.leccr_release import open_leccr_release
+from pipeline.sources.items import Defaults
+from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
+from tests.pipeline.sources.helpers import write
+
+SETTINGS = Settings(items=3, val=2, test=2, size=16, seed=5)
+LANGUAGE = "zh"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """An item as it is written below, and as it has to come back."""
+
+    item_id: str
+    split: str
+    said: list[Message]
+    described: str
+    picture: bytes
+
+    def english(self) -> list[str]:
+        return [caption(message, "en") for message in self.said]
+
+    def human(self) -> list[str]:
+        return [caption(message, LANGUAGE) for message in self.said]
+
+    def translated(self) -> list[str]:
+        return [
+            translation(message, LANGUAGE, 0.3, 5, f"{self.item_id}#{number}").text
+            for number, message in enumerate(self.said)
+        ]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """Ids as the sets have them: with #, with a leading dash, ending in what looks like a frame's number."""
+    ids = ["a#b", "-Ptf_000122_000132", "1000092795", "video7", "COCO_val_9", "x.y", "z"]
+    return [
+        Scene(
+            item_id,
+            item.split,
+            said_of(item, 5),
+            next(iter(descriptions(item.scene, 0, 5, item.item_id).values())),
+            medium(item, SETTINGS)[0],
+        )
+        for item_id, item in zip(ids, plan(SETTINGS), strict=True)
+    ]
+
+
+def caption_file(scenes, mark, texts, *, suffix="", first=0) -> str:
+    lines = [
+        f"{scene.item_id}{suffix}#{mark}#{number} {text}\n"
+        for scene in scenes
+        for number, text in enumerate(texts(scene), first)
+    ]
+    return "".join(lines)
+
+
+def of_split(scenes, split):
+    return [scene for scene in scenes if scene.split == split]
+
+
+def layout(scenes, *, set="mini", lists="FeatureData", suffix="", test="test_id.txt", generic=False, first=0):
+    """All the text files of a release: path → content."""
+    train, val, held = (of_split(scenes, split) for split in ("train", "val", "test"))
+    mark = "enc" if generic else LANGUAGE
+    files = {
+        f"TextData/{set}train_enc.caption.txt": caption_file(train, "enc", Scene.english, suffix=suffix, first=first),
+        f"TextData/{set}train_google_enc2{LANGUAGE}.caption.txt": caption_file(
+            train, f"enc2{LANGUAGE}", Scene.translated, suffix=suffix, first=first
+        ),
+        f"TextData/{set}val_{LANGUAGE}.caption.txt": caption_file(val, mark, Scene.human, suffix=suffix, first=first),
+        f"TextData/{set}test_{LANGUAGE}_2016.caption.txt": caption_file(
+            held, mark, Scene.human, suffix=suffix, first=first
+        ),
+        f"{lists}/train_id.txt": "".join(f"{scene.item_id}\n" for scene in train),
+        f"{lists}/val_id.txt": "".join(f"{scene.item_id}{suffix}\n" for scene in val),
+        f"{lists}/{test}": "\n".join(scene.item_id for scene in held),
+    }
+    return files
+
+
+def with_pictures(scenes, files):
+    return files | {f"pictures/{scene.item_id}.png": scene.picture for scene in scenes}
+
+
+def options(**given) -> Options:
+    return Options(Defaults(license="of the set"), **given)
+
+
+def opened(root, **given):
+    source = open_leccr_release(root, options(**given))
+    return {item.item_id: item for item in source.items()}, source.summary
+
+
+def wrong(root, **given) -> str:
+    with pytest.raises(UsageError) as caught:
+        open_leccr_release(root, options(**given))
+    return str(caught.value)
+
+
+def told(item, origin=None):
+    return [
+        (c.language, c.origin, c.number, c.text)
+        for c in item.captions
+        if (c.origin == origin if origin else c.origin != "mllm")
+    ]
+
+
+def expected(scene, first=0):
+    human, mt = ("en", "human"), (LANGUAGE, "mt")
+    if scene.split == "train":
+        both = [(human, scene.english()), (mt, scene.translated())]
+    else:
+        both = [((LANGUAGE, "human"), scene.human())]
+    return [(*kind, number, text) for kind, texts in both for number, text in enumerate(texts, first)]
+
+
+@pytest.mark.parametrize("lists", ["FeatureData", "img_id", "video_id"])
+@pytest.mark.parametrize("suffix", ["", ".jpg", ".mp4"])
+@pytest.mark.parametrize("generic", [False, True])
+@pytest.mark.parametrize(("test", "first"), [("test_id.txt", 0), ("test_id_2016.txt", 1)])
+def test_what_was_written_comes_back(tmp_path, scenes, lists, suffix, generic, test, first):
+    files = layout(scenes, lists=lists, suffix=suffix, generic=generic, test=test, first=first)
+    root = write(tmp_path, with_pictures(scenes, files))
+    items, summary = opened(root)
+    assert list(items) == [scene.item_id for scene in scenes]
+    for scene in scenes:
+        item = items[scene.item_id]
+        assert (item.split, item.media_type, item.license) == (scene.split, "image", "of the set")
+        assert item.uri == f"{root}/pictures/{scene.item_id}.png"
+        assert told(item) == expected(scene, first) and told(item, "mllm") == []
+    assert "7 items (train 3, val 2, test 2)" in summary
+
+
+def test_the_frames_of_a_bigfile(tmp_path, scenes):
+    root = write(tmp_path, layout(scenes, lists="video_id"))
+    frames = {scene.item_id: [f"{scene.item_id}_{n}" for n in range(2 + at)] for at, scene in enumerate(scenes)}
+    ids = [frame for names in frames.values() for frame in reversed(names)] + ["nobody_0"]
+    write_bigfile(root / "FeatureData" / "i3d", ids, videos={**frames, "nobody": ["nobody_0"]})
+    items, summary = opened(root)
+    row = 0
+    for scene in scenes:
+        item, names = items[scene.item_id], frames[scene.item_id]
+        with open_media(item.uri) as stream:
+            rows = np.load(stream, allow_pickle=False)[:, 0].tolist()
+        assert rows == list(range(row + len(names) - 1, row - 1, -1)) and item.media_type == "video"
+        row += len(names)
+    assert "1 media files belong to no id and are not used (nobody)" in summary
+    (root / "FeatureData" / "i3d" / "video2frames.txt").unlink()
+    assert opened(root)[0].keys() == items.keys()
+
+
+def test_an_array_an_item(tmp_path, scenes):
+    root = write(tmp_path, layout(scenes))
+    (root / "FeatureData" / "i3d").mkdir()
+    for scene in scenes:
+        np.save(root / "FeatureData" / "i3d" / f"{scene.item_id}.npy", np.ones((3, 4), "f4"))
+    items, _ = opened(root)
+    assert all(item.uri == f"{root}/FeatureData/i3d/{name}.npy" for name, item in items.items())
+    assert {item.media_type for item in items.values()} == {"video"}
+
+
+def test_mscoco_names_its_files_in_a_list_of_their_own(tmp_path, scenes):
+    files = layout(scenes, lists="img_id")
+    for split in ("val", "test"):
+        files[f"img_id/{LANGUAGE}_{split}_id.txt"] = files.pop(f"img_id/{split}_id.txt")
+    files["img_id/image_ids.txt"] = "".join(f"{scene.item_id} COCO_{n}.jpg\n" for n, scene in enumerate(scenes))
+    files["img_id/image_ids.txt"] += "elsewhere COCO_99.jpg\n"
+    files |= {f"coco/train2014/COCO_{n}.jpg": scene.picture for n, scene in enumerate(scenes)}
+    files |= {f"described/COCO_{n}.txt": f"{scene.described}\n" for n, scene in enumerate(scenes)}
+    root = write(tmp_path, files)
+    items, _ = opened(root)
+    for number, scene in enumerate(scenes):
+        assert items[scene.item_id].uri == f"{root}/coco/train2014/COCO_{number}.jpg"
+        assert items[scene.item_id].split == scene.split
+        assert told(items[scene.item_id], "mllm") == [("en", "mllm", 0, scene.described)]
+    write(root, {"img_id/image_ids.txt": files["img_id/image_ids.txt"] + "z COCO_0.jpg\n"})
+    assert "got COCO_0.jpg for z, and for a#b before" in wrong(root)
+
+
+def test_descriptions_and_those_that_are_missing_or_vectors(tmp_path, scenes):
+    files = with_pictures(scenes, layout(scenes))
+    files |= {f"described/{scene.item_id}.txt": f"{scene.described}\n" for scene in scenes[2:]}
+    files["described/README.txt"] = "about"
+    files[f"second/{scenes[3].item_id}.txt"] = "another view"
+    files[f"second/{scenes[4].item_id}.txt"] = " \n"
+    root = write(tmp_path, files)
+    for scene in scenes[:2]:
+        np.save(root / "described" / f"{scene.item_id}.npy", np.ones((5, 768), "f4"))
+    items, summary = opened(root)
+    for number, scene in enumerate(scenes):
+        wanted = [("en", "mllm", 0, scene.described)] if number > 1 else []
+        wanted += [("en", "mllm", 1, "another view")] if number == 3 else []
+        assert told(items[scene.item_id], "mllm") == wanted
+    assert "2 of 7 items have no description in described" in summary
+    assert "2 descriptions in described are vectors" in summary
+    assert "1 descriptions are blank" in summary
+
+
+def test_what_is_told_and_not_taken(tmp_path, scenes):
+    files = with_pictures(scenes, layout(scenes))
+    train, val = of_split(scenes, "train"), of_split(scenes, "val")
+    name = f"TextData/minitrain_google_enc2{LANGUAGE}.caption.txt"
+    files[name] = "".join(files[name].splitlines(keepends=True)[:-2])
+    files["TextData/minitrain_zh.caption.txt"] = caption_file(train, "zh", Scene.human)
+    files["TextData/minival_google_zh2enc.caption.txt"] = caption_file(val, "zh2enc", Scene.english)
+    files["TextData/minitrain_google_enc2zh2enc.caption.txt"] = caption_file(train, "enc2zh2enc", Scene.english)
+    files["TextData/minival_google_enc2zh.caption.txt"] = caption_file(val, "enc2zh", Scene.translated)
+    files["TextData/minival_enc.caption.txt"] = caption_file(val, "enc", Scene.english)
+    files["pictures/stranger.png"] = b"?"
+    files["other/stranger.png"] = b"?"
+    items, summary = opened(write(tmp_path, files))
+    english, mt = (sum(len(texts(scene)) for scene in train) for texts in (Scene.english, Scene.translated))
+    assert f"{mt - 2} of {english} captions are translated into zh" in summary
+    assert f"{english} human captions in zh of items that are trained on: not used" in summary
+    held = sum(len(scene.english()) for scene in val)
+    assert f"{english + held} captions translated back into English: not used" in summary
+    assert f"{held} translations into zh of items that are held out: not used" in summary
+    assert "1 media files belong to no id and are not used (stranger.png)" in summary
+    for scene in val:
+        english_too = [("en", "human", number, text) for number, text in enumerate(scene.english())]
+        assert told(items[scene.item_id]) == english_too + expected(scene)
+
+
+def test_text_is_kept_as_it_is_behind_the_first_blank(tmp_path, scenes):
+    files = with_pictures(scenes, layout(scenes))
+    name = "TextData/minitrain_enc.caption.txt"
+    text = "#1 and a#enc#0, \u2028 \x85 “two”"
+    files[name] = re.sub(r"(?m)^(a#b#enc#0) .*$", lambda found: f"{found[1]} {text}", files[name])
+    assert opened(write(tmp_path, files))[0]["a#b"].captions[0].text == text
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        ({"TextData/extra_enc2zh.caption.txt": "z#zh#0 x"}, "mark 'zh' in a file whose name says 'enc2zh'"),
+        ({"TextData/extra_fr.caption.txt": "z#de#0 x"}, "mark 'de' in a file whose name says 'fr'"),
+        (
+            {"TextData/extra_zh.caption.txt": "a#b#enc#0 x"},
+            "marked enc of a#b, which is trained on, in a file named by",
+        ),
+        ({"TextData/extra_zh_enc2zh.caption.txt": "z#zh#0 x"}, "got the marks zh and enc2zh in the file's name"),
+        (
+            {"TextData/extra.caption.txt": "a#b#enc2zh#77 x"},
+            "got a translation of caption 77 of a#b, which is not here",
+        ),
+        ({"TextData/extra.caption.txt": "a#b#enc#0 x"}, "got caption 0 of a#b in en a second time"),
+        ({"TextData/extra.caption.txt": "a#b#enc2ko#0 x"}, "line 1: got the mark 'enc2ko'"),
+        ({"TextData/extra.caption.txt": "\nnothing"}, "line 2: got 'nothing', wanted ITEM#enc#NUMBER TEXT"),
+        ({"TextData/extra.caption.txt": b"z#zh#9 \xb0\xa1\n"}, "extra.caption.txt line 1: got byte 0xb0"),
+        ({"FeatureData/val_id.txt": "z\nvideo7\nCOCO_val_9\n"}, "got z in test and in val too"),
+        ({"FeatureData/train_id.txt": "a#b\na#b\n"}, "the id 'a#b' comes twice, in line 1 and line 2"),
+        ({"img_id/val_id.txt": "video7\n"}, "two lists for the split val that differ"),
+        ({"FeatureData/test_id_2016.txt": "z\n"}, "two lists for the split test that differ"),
+        ({"elsewhere/z.jpg": b"?"}, "got two media for z"),
+    ],
+)
+def test_what_nobody_can_tell_is_refused(tmp_path, scenes, change, got):
+    root = write(tmp_path, with_pictures(scenes, layout(scenes)))
+    opened(root)
+    assert got in wrong(write(root, change), subset=True, allow_missing_media=True)
+
+
+def test_ids_without_lists_captions_or_media(tmp_path, scenes):
+    root = write(tmp_path, with_pictures(scenes, layout(scenes)))
+    write(root, {"TextData/extra.caption.txt": "alien#enc#0 x\nalien#enc#1 y\n"})
+    got = "captions of ids that are in no list (alien, …): got 2, wanted 0"
+    assert got in wrong(root) and got in opened(root, subset=True)[1]
+    (root / "TextData/extra.caption.txt").unlink()
+    (root / "pictures" / "z.png").unlink()
+    assert "media: got none of 1 in 7 ids (z)" in wrong(root)
+    items, _ = opened(root, allow_missing_media=True)
+    assert (items["z"].uri, items["z"].media_type) == ("", "image") and told(items["z"]) == expected(scenes[-1])
+    write(root, {"FeatureData/train_id.txt": "a#b\n-Ptf_000122_000132\n1000092795\nmute\n"})
+    got = "items to train on without a caption (mute, …): got 1, wanted 0"
+    assert got in wrong(root, allow_missing_media=True)
+    assert got in opened(root, allow_missing_media=True, subset=True)[1]
+
+
+def test_sets_with_published_counts_have_to_have_them(tmp_path, scenes):
+    root = write(tmp_path, with_pictures(scenes, layout(scenes, set="vatex")))
+    told_wrong = wrong(root)
+    for split, got, wanted in (("train", 3, "25,991"), ("val", 2, "1,500"), ("test", 2, "1,500")):
+        assert f"items of {split}: got {got}, wanted {wanted}" in told_wrong
+    assert len(opened(root, subset=True)[0]) == 7
+
+
+def test_folders_that_are_no_release(tmp_path):
+    assert "wanted the folder that holds TextData/NAME.caption.txt" in wrong(tmp_path)
+    assert "wanted id lists such as train_id.txt" in wrong(write(tmp_path, {"TextData/a.caption.txt": "a#enc#0 b"}))

@@ -1,0 +1,218 @@
+"""COCO, COCO-CN and STAIR captions: small folders laid out as their owners do, with traps."""
+
+import json
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.sources import open_source
+from pipeline.sources.benchmarks import mscoco
+from tests.pipeline.sources.helpers import jpeg, write
+
+TRAIN, VAL = (30, 42, 77), (74, 99)
+
+
+def name(number, part=None):
+    return f"COCO_{part or ('train' if number in TRAIN else 'val')}2014_{number:012}.jpg"
+
+
+def layout(numbers, naming=name, says="caption {} of {}", each=2):
+    return json.dumps(
+        {
+            "images": [{"id": number, "file_name": naming(number)} for number in numbers],
+            "annotations": [
+                {"image_id": number, "id": 10 * number + at, "caption": says.format(at, number) + "\n"}
+                for at in range(each)
+                for number in reversed(numbers)
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def coco(tmp_path, monkeypatch):
+    """COCO 2014 with its pictures, one of them nobody's."""
+    monkeypatch.setattr(
+        mscoco,
+        "COCO",
+        {
+            "captions_train2014.json": 3,
+            "captions_val2014.json": 2,
+            "captions_train2017.json": 4,
+            "captions_val2017.json": 1,
+        },
+    )
+    monkeypatch.setattr(mscoco, "STAIR", dict(zip(mscoco.STAIR, (3, 2), strict=True)))
+    monkeypatch.setattr(mscoco, "KARPATHY", {"train": 3, "val": 1, "test": 1})
+    monkeypatch.setattr(mscoco, "COCO_CN", {"train": (2, 1), "val": (1,), "test": (1,)})
+    files = {"annotations/captions_train2014.json": layout(TRAIN), "annotations/captions_val2014.json": layout(VAL)}
+    files |= {f"{name(number)[5:-17]}/{name(number)}": jpeg(number) for number in (*TRAIN, *VAL)}
+    return write(tmp_path / "coco", {**files, "val2014/COCO_val2014_000000000001.jpg": jpeg(1)})
+
+
+def with_karpathy(folder):
+    splits = {30: "train", 42: "restval", 77: "test", 74: "val", 99: "train"}
+    images = [
+        {
+            "cocoid": number,
+            "filename": name(number),
+            "filepath": "x",
+            "split": split,
+            "sentences": [{"raw": f"sentence of {number}", "tokens": []}],
+        }
+        for number, split in splits.items()
+    ]
+    return write(folder, {"dataset_coco.json": json.dumps({"images": images, "dataset": "coco"})})
+
+
+def with_coco_cn(folder):
+    written = [f"{name(n)[:-4]}#{at}\t写 {n} {at}" for n, at in ((30, 0), (74, 0), (74, 1), (77, 0), (99, 0))]
+    return write(
+        folder,
+        {
+            "coco-cn-version1805v1.1/coco-cn_train.txt": f"{name(30)[:-4]}\n{name(99)[:-4]}",
+            "coco-cn-version1805v1.1/coco-cn_val.txt": f"{name(77)[:-4]}\n",
+            "coco-cn-version1805v1.1/coco-cn_test.txt": f"{name(74)[:-4]}\n",
+            f"coco-cn-version1805v1.1/{mscoco.WRITTEN}": "\n".join(written),
+            f"coco-cn-version1805v1.1/{mscoco.TRANSLATED}": f"{name(74)[:-4]}#0 译 一\n{name(74)[:-4]}#4 译 五\n",
+        },
+    )
+
+
+def opened(folder, **options):
+    return open_source(str(folder), "mscoco", **options)
+
+
+def items_of(source):
+    return {item.item_id: item for item in source.items()}
+
+
+def numbered(item, language):
+    return {caption.number: caption.text for caption in item.captions if caption.language == language}
+
+
+def test_coco_as_it_is(coco):
+    source = opened(coco)
+    items = items_of(source)
+    assert {item_id: item.split for item_id, item in items.items()} == {
+        **{name(number): "train" for number in TRAIN},
+        **{name(number): "val" for number in VAL},
+    }
+    assert items[name(42)].uri.endswith(f"train2014/{name(42)}")
+    assert numbered(items[name(42)], "en") == {0: "caption 0 of 42", 1: "caption 1 of 42"}
+    assert "1 media files belong to no id and are not used (COCO_val2014_000000000001.jpg)" in source.summary
+
+
+def test_karpathys_splits_and_japanese(coco):
+    with_karpathy(coco)
+    says = "説明 {} {}"
+    parts = {"train": TRAIN, "val": VAL}
+    stair = {f"stair_captions_v1.2_{part}.json": layout(numbers, says=says) for part, numbers in parts.items()}
+    write(coco / "stair_captions_v1.2", stair)
+    items = items_of(opened(coco))
+    splits = {number: items[name(number)].split for number in (*TRAIN, *VAL)}
+    assert splits == {30: "train", 42: "train", 77: "test", 74: "val", 99: "train"}
+    assert numbered(items[name(77)], "en") == {0: "caption 0 of 77", 1: "caption 1 of 77"}  # COCO's, not doubled
+    assert numbered(items[name(77)], "ja") == {0: "説明 0 77", 1: "説明 1 77"}
+
+
+def test_karpathys_file_alone(coco):
+    for path in (coco / "annotations").iterdir():
+        path.unlink()
+    items = items_of(opened(with_karpathy(coco)))
+    assert numbered(items[name(99)], "en") == {0: "sentence of 99"} and items[name(99)].split == "train"
+
+
+def test_coco_cn_takes_its_own_images_in_its_own_splits(coco):
+    source = opened(with_coco_cn(with_karpathy(coco)))
+    items = items_of(source)
+    assert {item.item_id: item.split for item in items.values()} == {
+        name(30): "train",
+        name(99): "train",
+        name(77): "val",
+        name(74): "test",
+    }
+    assert numbered(items[name(74)], "zh") == {0: "写 74 0", 1: "写 74 1", 10: "译 一", 14: "译 五"}
+    assert numbered(items[name(74)], "en") == {0: "caption 0 of 74", 1: "caption 1 of 74"}
+    assert "1 images that are not in COCO-CN are left out" in source.summary
+
+
+def test_images_of_2017_are_those_of_2014(coco, tmp_path):
+    folder = with_coco_cn(tmp_path / "coco17")
+    naming = "{:012}.jpg".format
+    parts = {"train": (30, 42, 74, 99), "val": (77,)}
+    write(folder, {f"annotations/captions_{part}2017.json": layout(parts[part], naming) for part in parts})
+    write(folder / "train2017", {naming(number): jpeg(number) for number in (30, 42, 74, 77, 99)})
+    items = items_of(opened(folder))
+    assert items[name(74)].uri.endswith("train2017/000000000074.jpg")
+    assert numbered(items[name(74)], "en") == {0: "caption 0 of 74", 1: "caption 1 of 74"}
+    write(coco, {"annotations/captions_val2017.json": layout((77,), naming)})
+    assert "captions of 2017 not read" in opened(coco).summary
+    (folder / "coco-cn-version1805v1.1").rename(tmp_path / "away")
+    assert items_of(opened(folder))[naming(42)].split == "train"
+
+
+def test_what_is_wrong_is_told_and_may_be_allowed(coco):
+    (coco / "train2014" / name(42)).unlink()
+    write(coco, {"annotations/captions_val2014.json": layout(VAL[:1])})
+    with pytest.raises(UsageError) as told:
+        opened(coco)
+    assert "images in captions_val2014.json: got 1, wanted 2" in str(told.value)
+    assert f"media: got none of 1 in 4 ids ({name(42)})" in str(told.value)
+    source = opened(coco, subset=True, allow_missing_media=True)
+    assert [item.media_type for item in source.items() if not item.uri] == ["image"]
+    (coco / "annotations" / "captions_val2014.json").unlink()
+    with pytest.raises(UsageError, match=r"images in captions_val2014.json: got 0, wanted 2"):
+        opened(coco, allow_missing_media=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"annotations/captions_val2014.json": "[]"}, "got another layout .*wanted lists `images`"),
+        ({"annotations/captions_val2014.json": '{"images": [{"id": 74}]}'}, "KeyError: 'file_name'"),
+        ({"annotations/captions_val2014.json": layout((74, 74))}, "images: the id '74' comes twice"),
+        (
+            {
+                "annotations/captions_val2014.json": json.dumps(
+                    {**json.loads(layout(VAL)), "images": json.loads(layout(VAL[:1]))["images"]}
+                )
+            },
+            "got 2 captions of images that it does not list",
+        ),
+        ({"more/captions_val2014.json": layout(VAL)}, "has captions_val2014.json more than once"),
+    ],
+)
+def test_broken_annotations(coco, files, told):
+    with pytest.raises(UsageError, match=told):
+        opened(write(coco, files), subset=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({mscoco.WRITTEN: f"{name(30)[:-4]} 没有号"}, "line 1: got 'COCO_train2014_000000000030', wanted IMAGE#NUMBER"),
+        ({mscoco.WRITTEN: "cat#0 猫"}, "got the image 'cat', wanted a name such as"),
+        ({mscoco.WRITTEN: f"{name(30)[:-4]}#0 一\n{name(30)[:-4]}#0 二"}, "comes twice, in line 1 and line 2"),
+        ({mscoco.WRITTEN: "摩托车".encode("gb18030")}, "looks like GB18030"),
+        ({"coco-cn_val.txt": name(30)[:-4]}, "the id .* comes twice"),
+        ({"coco-cn_val.txt": ""}, r"images in coco-cn_val.txt: got 0, wanted 1"),
+    ],
+)
+def test_broken_coco_cn(coco, change, told):
+    folder = with_coco_cn(coco)
+    write(folder / "coco-cn-version1805v1.1", change)
+    with pytest.raises(UsageError, match=told):
+        opened(folder)
+
+
+def test_chinese_of_images_in_no_split_is_left_out_and_told(coco):
+    folder = with_coco_cn(coco)
+    path = folder / "coco-cn-version1805v1.1" / mscoco.WRITTEN
+    path.write_text(path.read_text("utf-8") + f"\n{name(42)[:-4]}#0 多\n", "utf-8")
+    assert "1 Chinese captions left out" in opened(folder).summary
+
+
+def test_a_folder_without_any_of_the_sets(tmp_path):
+    with pytest.raises(UsageError, match=r"has none of captions_train2014.json"):
+        opened(write(tmp_path / "none", {"a.jpg": jpeg(1)}))

@@ -1,0 +1,207 @@
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.sources.benchmarks import vatex
+from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.vatex import open_vatex
+from pipeline.sources.items import Defaults
+from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
+from tests.pipeline.sources.helpers import write
+
+TRAIN, VAL, TEST = (
+    [f"{name}_{number}_000000_000010" for number in range(count)] for name, count in (("-t", 3), ("v", 4), ("p", 2))
+)
+NAMES = {
+    "training": "vatex_training_v1.0.json",
+    "validation": "vatex_validation_v1.0.json",
+    "public_test": "vatex_public_test_english_v1.1.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def small_counts(monkeypatch):
+    monkeypatch.setattr(vatex, "PARTS", {"training": 3, "validation": 4, "public_test": 2})
+    monkeypatch.setattr(vatex, "HALF", 2)
+
+
+def texts(video, language):
+    return [f"{language} {number} of {video}" for number in range(10)]
+
+
+def rows(videos, languages=("en", "ch")):
+    return [{"videoID": video} | {f"{of}Cap": texts(video, of) for of in languages} for video in videos]
+
+
+def layout(root, *, media=True, **changed):
+    parts = {"training": rows(TRAIN), "validation": rows(VAL), "public_test": rows(TEST, ("en",))} | changed
+    files = {f"annotations/{NAMES[part]}": json.dumps(found) for part, found in parts.items() if found is not None}
+    files |= {f"clips/{video}.mp4": b"?" for video in (*TRAIN, *VAL, *TEST)} if media else {}
+    return write(root, files)
+
+
+def options(**given):
+    return Options(Defaults(), **given)
+
+
+def opened(root, **given):
+    source = open_vatex(root, options(**given))
+    return {item.item_id: item for item in source.items()}, source.summary
+
+
+def wrong(root, **given):
+    with pytest.raises(UsageError) as caught:
+        open_vatex(root, options(**given))
+    return str(caught.value)
+
+
+def captions(item):
+    return [(caption.language, caption.origin, caption.number, caption.text) for caption in item.captions]
+
+
+def numbered(video, language, key):
+    return [(language, "human", number, text) for number, text in enumerate(texts(video, key))]
+
+
+def test_the_published_files(tmp_path):
+    root = layout(tmp_path)
+    items, summary = opened(root)
+    assert {name: item.split for name, item in items.items()} == (
+        dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val") | dict.fromkeys(TEST, "test")
+    )
+    for video in TRAIN + TEST:
+        assert captions(items[video]) == numbered(video, "en", "en")
+    for video in VAL:
+        assert captions(items[video]) == numbered(video, "en", "en") + numbered(video, "zh", "ch")
+    assert {item.media_type for item in items.values()} == {"video"}
+    assert all(item.uri == f"{root}/clips/{name}.mp4" for name, item in items.items())
+    assert "30 human captions in zh of items that are trained on: not used" in summary
+    assert "public_test has no captions in zh" in summary
+
+
+def test_a_test_set_in_two_files_of_a_language_each(tmp_path):
+    root = layout(tmp_path, public_test=rows(TEST, ("en",)))
+    write(root, {"vatex_public_test_chinese_v1.1.json": json.dumps(rows(TEST, ("ch",)))})
+    items, _ = opened(root)
+    assert captions(items[TEST[0]]) == numbered(TEST[0], "en", "en") + numbered(TEST[0], "zh", "ch")
+    write(root, {"vatex_public_test_more.json": json.dumps(rows(TEST, ("en",)))})
+    assert "another file has too" in wrong(root)
+
+
+@pytest.mark.parametrize("kind", ["txt", "npy", "files"])
+def test_the_lists_halve_the_validation_videos(tmp_path, kind):
+    root = layout(tmp_path)
+    if kind == "txt":
+        write(root, {"val_list.txt": "\n".join(VAL[2:]), "test_list.txt": "".join(f"{name}\r\n" for name in VAL[:2])})
+    else:
+        (root / "public_split").mkdir()
+        form = "videos/{}.mp4" if kind == "files" else "{}"
+        for name, videos in (("trn", TRAIN), ("val", VAL[2:]), ("tst", VAL[:2])):
+            np.save(root / "public_split" / f"{name}_names.npy", [form.format(video) for video in videos])
+    items, _ = opened(root)
+    assert {name: item.split for name, item in items.items()} == (
+        dict.fromkeys(TRAIN, "train")
+        | dict.fromkeys(VAL[2:], "val")
+        | dict.fromkeys(VAL[:2], "test")
+        | dict.fromkeys(TEST, "public_test")
+    )
+    assert captions(items[VAL[0]])[10:] == numbered(VAL[0], "zh", "ch")
+
+
+def test_lists_that_do_not_fit(tmp_path):
+    root = layout(tmp_path)
+    write(root, {"val_list.txt": "\n".join(VAL[:2])})
+    assert "lists: got one for val and none for test, wanted both or none" in wrong(root)
+    write(root, {"test_list.txt": "\n".join(VAL[1:])})
+    assert f"got {VAL[1]} in the lists of test and val, wanted one" in wrong(root)
+    write(root, {"test_list.txt": VAL[2]})
+    told = wrong(root)
+    assert "videos of test, by its list: got 1, wanted 2" in told
+    assert f"videos of validation in no list ({VAL[3]}): got 1, wanted 0" in told
+    write(root, {"test_list.txt": f"{TRAIN[0]}\n{VAL[2]}"})
+    assert f"got {TRAIN[0]} of training in the list of test" in wrong(root)
+    write(root, {"test_list.txt": f"{VAL[2]}\n{VAL[3]}\nalien"})
+    assert "videos in lists that have no captions (alien): got 1, wanted 0" in wrong(root)
+    write(root, {"test_ids.txt": VAL[2]})
+    assert "a second list for test that differs" in wrong(root)
+
+
+def test_a_list_that_would_have_to_be_unpickled_is_refused(tmp_path):
+    root = layout(tmp_path)
+    np.save(root / "val_names.npy", np.array([print, "a"], dtype=object))
+    assert "val_names.npy: got an array that cannot be read as it is" in wrong(root)
+    np.save(root / "val_names.npy", np.ones(3))
+    assert "got an array of float64 with 1 dimensions" in wrong(root)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "bigfile"])
+def test_features(tmp_path, kind):
+    root = layout(tmp_path, media=False)
+    if kind == "arrays":
+        for folder, videos in (("trainval", TRAIN + VAL), ("public_test", TEST)):
+            (root / folder).mkdir()
+            for video in videos:
+                np.save(root / folder / f"{video}.npy", np.ones((1, 5, 1024), "f4"))
+    else:
+        write_bigfile(root / "i3d", [f"{video}_{n}" for video in TRAIN + VAL + TEST for n in range(3)])
+    items, _ = opened(root)
+    uri = f"{root}/trainval/{VAL[0]}.npy" if kind == "arrays" else f"{root}/i3d/feature.bin#dim=3&rows=9-11"
+    assert items[VAL[0]].uri == uri and all(item.uri for item in items.values())
+
+
+def test_media_that_are_missing_doubled_or_of_nobody(tmp_path):
+    root = layout(tmp_path)
+    (root / "clips" / f"{VAL[0]}.mp4").rename(root / "clips" / "alien.mp4")
+    assert f"media: got none of 1 in 9 ids ({VAL[0]})" in wrong(root)
+    items, summary = opened(root, allow_missing_media=True)
+    assert (items[VAL[0]].uri, items[VAL[0]].media_type) == ("", "video") and items[VAL[0]].captions
+    assert "1 media files belong to no id and are not used (alien.mp4)" in summary
+    write(root, {f"val/{VAL[1]}.npy": b"?"})
+    assert f"got two media for {VAL[1]}" in wrong(root)
+
+
+def test_counts_that_differ_are_refused_or_told(tmp_path):
+    short = [{**row, "enCap": row["enCap"][:-1]} for row in rows(TRAIN)]
+    root = layout(tmp_path, training=short, validation=rows(VAL[:3]))
+    told = "captions in en of training: got 27, wanted 30", "videos of validation: got 3, wanted 4"
+    assert all(text in wrong(root) and text in opened(root, subset=True)[1] for text in told)
+    (root / "annotations" / NAMES["validation"]).unlink()
+    assert "videos of validation: got 0, wanted 4" in wrong(root)
+    (root / "annotations" / NAMES["public_test"]).unlink()
+    assert "public_test" not in wrong(root)
+
+
+def test_blank_captions_keep_the_numbers_of_the_others(tmp_path):
+    blank = rows(VAL)
+    blank[0]["enCap"][3] = "  "
+    items, summary = opened(layout(tmp_path, validation=blank))
+    assert captions(items[VAL[0]])[:9] == [row for row in numbered(VAL[0], "en", "en") if row[2] != 3]
+    assert "1 captions are blank" in summary
+
+
+@pytest.mark.parametrize(
+    ("training", "got"),
+    [
+        ({"videoID": "a"}, "got dict, wanted a list of videos"),
+        ([{"id": "a"}], "got no videoID in video 1"),
+        ([{"videoID": 7}], "got no videoID in video 1"),
+        (["a"], "got no videoID in video 1"),
+        ([{"videoID": "a", "enCap": "b"}], "enCap of a that is no list of texts"),
+        ([{"videoID": "a", "enCap": [1]}], "enCap of a that is no list of texts"),
+        (rows(["a", "a"]), "the id 'a' comes twice"),
+        (rows(VAL[:1]), f"got {VAL[0]} in training and in validation"),
+    ],
+)
+def test_files_that_are_not_the_sets(tmp_path, training, got):
+    assert got in wrong(layout(tmp_path, training=training), subset=True, allow_missing_media=True)
+
+
+def test_another_folder_and_another_encoding(tmp_path):
+    assert "wanted vatex_training_v1.0.json in it" in wrong(tmp_path)
+    root = layout(tmp_path)
+    write(root, {f"annotations/{NAMES['training']}": json.dumps(rows(TRAIN)).encode("utf-16")})
+    assert "which is not UTF-8 (the file looks like UTF-16)" in wrong(root)
+    write(root, {f"annotations/{NAMES['training']}": "[{"})
+    assert "got broken JSON" in wrong(root)
