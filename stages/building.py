@@ -15,6 +15,7 @@ from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import UsageError
 from stages import order
+from stages.features import check_media, feature_sizes
 from stages.loading import EvaluationData, TrainingData
 from stages.processes import on_main
 from stages.samples import Shards
@@ -22,6 +23,7 @@ from stages.settings import Settings
 from stages.states import ensure_states
 
 HEAD_WIDTH = 16  # features that a head of a tiny tower reads
+FEATURE_HEAD_WIDTH = 64  # likewise, of a tower that reads features computed before
 
 
 def open_data(settings: Settings, corpora: list[Path], processes: int) -> tuple[TrainingData, EvaluationData]:
@@ -34,6 +36,7 @@ def open_data(settings: Settings, corpora: list[Path], processes: int) -> tuple[
         extra_views=settings.extra_views,
         slot_views=settings.slot_views,
         pair_weighting=settings.pair_weighting,
+        human_targets=settings.human_targets,
     )
     order.indices(len(train), settings.batch_size, seed=0, epoch=0, step=0, world=processes)
     order.steps_per_epoch(len(train), settings.batch_size)
@@ -106,8 +109,7 @@ def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> 
     policy: dict[str, Any] = {"truncate_training_texts": settings.truncate_training_texts}
     sizes = {name: getattr(settings, name) for name in ("image_size", "max_tokens", "max_words")}
     policy |= {name: value for name, value in sizes.items() if value}
-    if settings.media == "features":
-        raise UsageError("media: got features, which no table has yet, wanted tiny, embedded, a name or a folder")
+    policy |= media_policy(settings, data)
     tokenizer = on_main(lambda: _tokenizer(settings, data)) if settings.text == "tiny" else None
     torch.manual_seed(settings.seed)
     try:
@@ -118,6 +120,21 @@ def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> 
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     return model, processor
+
+
+def media_policy(settings: Settings, data: TrainingData) -> dict[str, Any]:
+    """What the processor is told of features: their width and how many of an item are read. Raises UsageError where the
+    corpora have features and `media` reads pictures, or the other way round."""
+    splits = list(dict.fromkeys((settings.train_on, settings.select_on)))
+    told = f"media={settings.media}"
+    if settings.media != "features":
+        check_media(data.shards, splits, told, 0)
+        return {}
+    if settings.image_size:
+        raise UsageError(f"image_size: got {settings.image_size} with {told}, wanted 0: features have no pixels")
+    sizes = feature_sizes(data.shards, splits)
+    check_media(data.shards, splits, told, sizes.width if sizes else 1)
+    return {"input_dim": sizes.width, "max_frames": settings.feature_frames or sizes.longest} if sizes else {}
 
 
 def _tokenizer(settings: Settings, data: TrainingData) -> bytes:
@@ -158,6 +175,16 @@ def specs(settings: Settings, processor: LeccrProcessor) -> tuple[dict[str, Any]
     text = dict(media)
     if settings.media == "tiny":
         media["tiny"] = tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch}
+    if settings.media == "features":
+        most = max(1, settings.feature_width // FEATURE_HEAD_WIDTH)
+        media["features"] = {
+            "kind": "features",
+            "input_dim": policy.input_dim,
+            "width": settings.feature_width,
+            "layers": settings.feature_layers,
+            "heads": next(heads for heads in range(most, 0, -1) if settings.feature_width % heads == 0),
+            "max_frames": policy.max_frames,
+        }
     if settings.text == "tiny":
         text["tiny"] = tiny | {"vocab_size": processor.vocabulary, "max_tokens": policy.max_tokens}
     return media.get(settings.media), text.get(settings.text)

@@ -1,6 +1,8 @@
 """From `training` shards to tensors. Rows stay on disk until a step wants them; pictures are decoded last.
 
 index of samples → rows of a step → frames, texts, descriptions → processor → Batch
+
+An item's frames are pictures, or the rows of an array of features that were computed before.
 """
 
 import io
@@ -17,12 +19,15 @@ from PIL import Image, ImageOps
 from model.batch import Batch, Texts
 from model.processing import LeccrProcessor
 from pipeline.errors import MediaError, UsageError
+from pipeline.features import MAGIC, is_features
 from pipeline.media import frames as sampled_frames
 from pipeline.media import open_media
 from pipeline.opening import typed_failures
+from stages.features import PACK, check_media, opened_features, wanted_dim
 from stages.samples import (
     ALL,
     HUMAN,
+    MACHINE,
     Shards,
     all_views,
     build_index,
@@ -41,6 +46,8 @@ REFERENCE_PIXELS = 512 * 512  # of a picture likewise
 DRAFT = 8  # the most that a decoder of JPEG divides a picture's sides by
 MARGIN = 2  # times the size wanted that a picture has after that at least: what is left to resize hides the difference
 
+Frames = Any  # of an item: list of pictures, or the array [F,I] of its features
+
 
 class TrainingData:
     """Samples of a split of one or more corpora. `slot_views`: whose descriptions feed the slots; none: every view.
@@ -58,11 +65,15 @@ class TrainingData:
         extra_views: Sequence[str] = (),
         slot_views: Sequence[str] = (),
         pair_weighting: bool = True,
+        human_targets: bool = True,
         states: States | None = None,
     ):
         self.shards = Shards(corpora)
         self.slot_views = tuple(slot_views) or (ALL,)
-        self.index = build_index(self.shards, split, languages, source_language, extra_views, self.slot_views)
+        self.human_targets = human_targets
+        self.index = build_index(
+            self.shards, split, languages, source_language, extra_views, self.slot_views, human_targets
+        )
         self.source_language = source_language
         self.by_quality = pair_weighting
         self.states = states
@@ -88,7 +99,12 @@ class TrainingData:
         known = {self.source_language, *self.languages}
         for number, row in self._rows(most):
             shard = self.shards.shard(number)
-            yield from (text["text"] for text in shard.column("captions")[row].as_py() if text["language"] in known)
+            yield from (
+                text["text"]
+                for text in shard.column("captions")[row].as_py()
+                if text["language"] in known
+                and (self.human_targets or text["origin"] == MACHINE or text["language"] == self.source_language)
+            )
             yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
 
     def _rows(self, most: int) -> Iterator[tuple[int, int]]:
@@ -102,18 +118,19 @@ class TrainingData:
         self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
     ) -> Batch:
         """What is drawn for a sample (language, text) depends on (seed, epoch, sample) alone, and so does whether it is
-        mirrored, with probability `augment`."""
+        mirrored, with probability `augment`; features are not."""
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
-        size = processor.policy.image_size
+        size, input_dim = processor.policy.image_size, wanted_dim(processor)
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
             row = self.shards.row(number, place)
             random = np.random.default_rng([seed, epoch, sample])
             source_id, text = sources(row, int(self.index.texts[sample]))
-            pair = target(row, source_id, self.languages, random)
+            pair = target(row, source_id, self.languages, random, self.human_targets)
             turned = random.random() < augment
-            frames = item_frames(self.shards, number, row, size)
-            media.append([ImageOps.mirror(frame) for frame in frames] if turned else frames)
+            frames = item_frames(self.shards, number, row, size, input_dim)
+            turns = turned and not isinstance(frames, np.ndarray)
+            media.append([ImageOps.mirror(frame) for frame in frames] if turns else frames)
             source.append(text)
             targets.append(pair["text"] if pair else "")
             views.append(select_views(row["descriptions"], self.slot_views))
@@ -145,7 +162,8 @@ class EvaluationData:
     def __init__(
         self, corpora: Sequence[Path], split: str, languages: Sequence[str] = (), slot_views: Sequence[str] = ()
     ):
-        self.shards = Shards(corpora)
+        self.shards, self.split = Shards(corpora), split
+        self.input_dim: int | None = None  # see `expect`
         self.slot_views = tuple(slot_views) or (ALL,)
         if slot_views:
             check_views(self.shards, "slot_views", slot_views, all_views(self.shards))
@@ -195,13 +213,19 @@ class EvaluationData:
             )
         return list(wanted) or sorted(found)
 
-    def items(self, rows: Sequence[int]) -> tuple[list[list[Image.Image]], list[list[str]]]:
+    def expect(self, processor: Any, model: str) -> None:
+        """Media as this processor takes them. Raises UsageError, which names the model, where the split has others."""
+        self.input_dim = wanted_dim(processor)
+        if self.input_dim is not None:
+            check_media(self.shards, [self.split], model, self.input_dim)
+
+    def items(self, rows: Sequence[int]) -> tuple[list[Frames], list[list[str]]]:
         """Frames and descriptions of these items."""
         frames, descriptions = [], []
         for place in rows:
             number, row = self.places[place]
             item = self.shards.row(number, row)
-            frames.append(item_frames(self.shards, number, item))
+            frames.append(item_frames(self.shards, number, item, input_dim=self.input_dim))
             descriptions.append(select_views(item["descriptions"], self.slot_views))
         return frames, descriptions
 
@@ -211,18 +235,31 @@ def content_id(sha256: str) -> int:
     return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
 
 
-def item_frames(shards: Shards, number: int, row: dict[str, Any], size: int | None = None) -> list[Image.Image]:
-    """The pictures of an item, decoded. `size`: pixels a side that are wanted of them; much larger ones are decoded at
-    a half, a quarter or an eighth. Raises EnvironmentTrouble naming the shard where they cannot be."""
+def item_frames(
+    shards: Shards, number: int, row: dict[str, Any], size: int | None = None, input_dim: int | None = None
+) -> Frames:
+    """The pictures of an item, decoded, or its features [F,I]. `size`: pixels a side that are wanted of them; much
+    larger ones are decoded at a half, a quarter or an eighth. `input_dim`: see `wanted_dim`.
+
+    Raises EnvironmentTrouble naming the shard where they cannot be read, and UsageError where they are not what is
+    wanted."""
     try:
         if row["media"] is None:
             with open_media(row["uri"]) as stream:
+                if is_features(stream):
+                    return opened_features(stream, row, input_dim)
                 shown = sampled_frames(stream, row["media_type"], max_pixels=REFERENCE_PIXELS, count=REFERENCE_FRAMES)
-            return [frame.image for frame in shown]
-        with typed_failures("its picture"):
-            return _column(row["media"], row["num_frames"], size)
+            pictures = [frame.image for frame in shown]
+        elif row["media"].startswith(MAGIC):
+            return opened_features(io.BytesIO(row["media"]), row, input_dim)
+        else:
+            with typed_failures("its picture"):
+                pictures = _column(row["media"], row["num_frames"], size)
     except MediaError as error:
         raise shards.damaged(number, row["item_id"], error) from error
+    if input_dim:
+        raise UsageError(f"{row['item_id']}: got a picture, wanted features computed before: {PACK}")
+    return pictures
 
 
 def _column(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:

@@ -10,6 +10,7 @@ def released(**changes: Any) -> dict[str, Any]:
     return {
         "media": "openai/clip-vit-base-patch32",
         "text": "google-bert/bert-base-multilingual-cased",
+        "human_targets": False,
         "image_size": 384,
         "max_words": 30,
         "embed_dim": 256,
@@ -33,6 +34,7 @@ def modern(**changes: Any) -> dict[str, Any]:
     return {
         "media": SIGLIP,
         "text": SIGLIP,
+        "human_targets": False,
         "batch_size": 4096,
         "micro_batch": 128,
         "epochs": 20,

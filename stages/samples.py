@@ -106,8 +106,10 @@ def build_index(
     source_language: str,
     extra_views: Sequence[str],
     slot_views: Sequence[str] = (ALL,),
+    human_targets: bool = True,
 ) -> Index:
     """Samples of a split. `languages`: none given, all that the split has. Raises UsageError as the messages say.
+    Without `human_targets` only translations count as texts in these languages.
 
     Of captions their language, origin and quality are read, the texts themselves are not: two million captions took a
     second and 12 MiB.
@@ -132,7 +134,7 @@ def build_index(
             start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
     survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))
-    chosen = survey.choose(languages, source_language)
+    chosen = survey.choose(languages, source_language, human_targets)
     notes = [f"{without:,} items of {split} have no text in {source_language} and are left out"] if without else []
     for table, translated, measured in zip(shards.tables, survey.translated, survey.measured, strict=True):
         if unmeasured := (translated - measured) & set(chosen):
@@ -201,9 +203,10 @@ class _Survey:
                 "--stage ingest"
             )
 
-    def choose(self, wanted: Sequence[str], source_language: str) -> tuple[str, ...]:
+    def choose(self, wanted: Sequence[str], source_language: str, human_targets: bool) -> tuple[str, ...]:
         """The languages to be trained."""
-        found = self.languages - {source_language}
+        usable = self.languages if human_targets else set[str]().union(*self.translated)
+        found = usable - {source_language}
         has = ", ".join(sorted(found)) or "none"
         if source_language in wanted:
             raise UsageError(
@@ -246,17 +249,24 @@ def sources(row: dict[str, Any], text: int) -> tuple[str, str]:
 
 
 def target(
-    row: dict[str, Any], source_id: str, languages: Sequence[str], random: np.random.Generator
+    row: dict[str, Any],
+    source_id: str,
+    languages: Sequence[str],
+    random: np.random.Generator,
+    human_targets: bool = True,
 ) -> dict[str, Any] | None:
-    """The caption that is this English text in one of the languages: a translation of it, else any text of the item.
+    """The caption that is this English text in one of the languages: a translation of it, else any text of the item,
+    of translations alone without `human_targets`.
 
     First a language is drawn, then one of its texts.
     """
     linked, others = dict[str, list](), dict[str, list]()
+    item, *place = source_id.rsplit("#", 2)  # of a caption: its language and number
     for caption in row["captions"]:
-        language = caption["language"]
-        if language in languages:
-            its_own = caption["caption_id"] == f"{source_id}>{language}"
+        language, machine = caption["language"], caption["origin"] == MACHINE
+        if language in languages and (machine or human_targets):
+            given = machine and len(place) == 2 and caption["caption_id"] == f"{item}#{language}#{place[1]}"
+            its_own = given or caption["caption_id"] == f"{source_id}>{language}"
             (linked if its_own else others).setdefault(language, []).append(caption)
     has = sorted({*linked, *others})
     if not has:

@@ -56,6 +56,7 @@ class Settings:
     data: tuple[str, ...] = option((), "folders", "corpora with a table training (--data)")
     languages: tuple[str, ...] = option((), "BCP 47 tags", "to train and validate; none given: all that train has")
     source_language: str = option("en", "BCP 47 tag", "of the captions that were translated")
+    human_targets: bool = option(True, "yes or no", "human texts in the other languages are trained on where there are")
     train_on: str = option("train", "split", "that is trained on")
     select_on: str = option("val", "split", "that chooses the best weights; anything but val is labelled loudly")
     extra_views: tuple[str, ...] = option((), "views", "descriptions that are source captions too; all: every view")
@@ -64,13 +65,16 @@ class Settings:
     pair_weighting: bool = option(True, "yes or no", "weigh a pair by its translation's quality")
     horizontal_flip: float = option(0.0, "probability", "that a training picture is mirrored", least=0, most=1)
 
-    media: str = option("tiny", "name or folder", "vision tower: tiny, embedded, a name on the Hub or a folder")
+    media: str = option("tiny", "name or folder", "vision tower: tiny, embedded, features, a name or a folder")
     text: str = option("tiny", "name or folder", "text tower: tiny, embedded, a name on the Hub or a folder")
     tiny_width: int = option(64, "features", "width of tiny towers", least=8)
     tiny_layers: int = option(2, "layers", "of tiny towers", least=1)
     tiny_patch: int = option(8, "pixels", "edge of a patch of the tiny vision tower", least=1)
     tiny_vocabulary: int = option(1000, "tokens", "most that the tiny text tower's tokenizer learns", least=32)
     embedded_width: int = option(256, "features", "that the embedded vision tower's grid is projected to", least=8)
+    feature_width: int = option(512, "features", "that features computed before are projected to", least=8)
+    feature_layers: int = option(1, "layers", "that read them over time", least=1)
+    feature_frames: int = option(0, "frames", "most of an item, uniform in time; 0: as the longest has", least=0)
     image_size: int = option(0, "pixels", "edge that pictures are resized to; 0: what the tower wants", least=0)
     max_tokens: int = option(0, "tokens", "longest text; 0: what the tower takes", least=0)
     max_words: int = option(0, "words", "longest text before it is tokenised; 0: any", least=0)
@@ -234,7 +238,12 @@ def _objective_defaults() -> dict[str, Any]:
 
 
 def _objective_preset() -> dict[str, Any]:
-    return dataclasses.asdict(ObjectiveConfig.faithful())
+    """What the released code does otherwise; its weights are the recipe's affair."""
+    return {
+        name: value
+        for name, value in dataclasses.asdict(ObjectiveConfig.faithful()).items()
+        if value != _objective_defaults()[name]
+    }
 
 
 @cache

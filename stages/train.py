@@ -47,6 +47,7 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: Accelera
         model, processor = building.restore(checkpoint, settings)
     else:
         model, processor = building.create(settings, data, accelerator)
+    validation.expect(processor, f"media={settings.media}")
     on_main(lambda: runs.begin(run, settings, corpora, options.overwrite))
     building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
     batches = building.StepBatches(data, processor, settings, accelerator)

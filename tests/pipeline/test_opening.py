@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -97,6 +98,60 @@ def test_tar_members(tmp_path):
 def test_references_are_read_back(container, where):
     where = {"column": "a", "row": "1", **where}
     assert opening._parsed(reference(container, **where)) == (container, where)
+
+
+@pytest.mark.parametrize(
+    ("rows", "written"),
+    [([0], "0"), ([2, 3, 4], "2-4"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")],
+)
+def test_rows_of_a_matrix(tmp_path, rows, written):
+    matrix = np.arange(15, dtype="<f4").reshape(5, 3)
+    path = tmp_path / "a #1" / "feature.bin"
+    path.parent.mkdir()
+    path.write_bytes(matrix.tobytes())
+    fsspec.filesystem("memory").pipe("/opening/feature.bin", path.read_bytes())
+    wanted = matrix[[0, 1, 4] if isinstance(rows, str) else list(rows)]
+    for container in (str(path), "memory://opening/feature.bin"):
+        uri = reference(container, dim=3, rows=rows)
+        assert uri == f"{container}#dim=3&rows={written}"
+        found = np.load(io.BytesIO(read(uri)), allow_pickle=False)
+        assert found.dtype == "<f4" and np.array_equal(found, wanted)
+        assert opening.rows_shape(uri) == wanted.shape
+    assert opening.rows_shape(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ({"dim": 3, "rows": "0-5"}, "truncated"),
+        ({"dim": 3, "rows": "5"}, "truncated"),
+        ({"dim": 4, "rows": "3"}, "truncated"),  # of the fourth row there are three values
+        ({"dim": 10**9, "rows": "0"}, "too_large"),
+        ({"dim": 3, "rows": "0-999999999999"}, "too_large"),
+        ({"dim": 3, "rows": "4-0"}, "unreadable"),
+        ({"dim": 3, "rows": ""}, "unreadable"),
+        ({"dim": 3, "rows": "-1"}, "unreadable"),
+        ({"dim": 3, "rows": "0,,1"}, "unreadable"),
+        ({"dim": 0, "rows": "0"}, "unreadable"),
+        ({"dim": "three", "rows": "0"}, "unreadable"),
+    ],
+)
+def test_rows_that_are_not_there(tmp_path, where, kind):
+    path = tmp_path / "feature.bin"
+    path.write_bytes(np.zeros(15, "<f4").tobytes())
+    assert kind_of(reference(str(path), **where)) == kind
+    if kind != "unreadable":
+        assert kind_of(reference(str(tmp_path / "none.bin"), **where)) in ("missing", "too_large")
+
+
+def test_of_a_matrix_no_more_is_read_than_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "feature.bin"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # a hole: none of it is on the disk
+        stream.seek(10**6 * 4096 * 4)
+        stream.write(np.full(4096, 7, "<f4").tobytes())
+    found = np.load(io.BytesIO(read(reference(str(path), dim=4096, rows=[10**6, 0]))))
+    assert found[0].tolist() == [7] * 4096 and not found[1].any()
 
 
 def table(kind: str) -> pa.Table:

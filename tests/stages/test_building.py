@@ -10,7 +10,7 @@ from stages import building
 from stages.optim import parameter_groups
 from stages.runs import Keeper, record
 from stages.settings import resolve
-from tests.stages.corpora import write_training_corpus
+from tests.stages.corpora import write_feature_corpus, write_training_corpus
 
 TINY = ("tiny_width=16", "tiny_layers=1", "tiny_vocabulary=300", "image_size=16", "embed_dim=8", "num_heads=2")
 MORE = ("num_slots=2", "slot_layers=1", "interaction_layers=1", "batch_size=4")
@@ -149,10 +149,31 @@ def test_what_one_corpus_trains_on_and_another_holds_out_is_refused(corpus, tmp_
     )
 
 
-def test_features_and_a_vocabulary_too_small_are_refused(corpus):
+def test_media_of_the_other_kind_and_a_vocabulary_too_small_are_refused(corpus, tmp_path):
     data, _ = building.open_data(settings_of(), [corpus], 1)
-    with pytest.raises(UsageError, match="got features, which no table has yet"):
+    with pytest.raises(UsageError, match=r"media=features: got pictures in .*, wanted features computed before"):
+        building.create(settings_of("media=features", "image_size=0"), data, Accelerator())
+    with pytest.raises(UsageError, match="image_size: got 16 with media=features, wanted 0"):
         building.create(settings_of("media=features"), data, Accelerator())
+    features, _ = building.open_data(settings_of(), [write_feature_corpus(tmp_path / "features")], 1)
+    with pytest.raises(UsageError, match=r"media=tiny: got features of 6 values in .*, wanted pictures"):
+        building.create(settings_of(), features, Accelerator())
     data.texts = lambda: ["".join(map(chr, range(0x4E00, 0x4E00 + 2000)))]
     with pytest.raises(UsageError, match="tiny_vocabulary: got 300 tokens for texts of 2,000 characters"):
         building.create(settings_of(), data, Accelerator())
+
+
+@pytest.mark.parametrize(("given", "most"), [(0, 5), (3, 3)])
+def test_the_tower_of_features_is_as_wide_and_long_as_they_are(tmp_path, given, most):
+    corpus = write_feature_corpus(tmp_path)
+    settings = settings_of("media=features", "image_size=0", "feature_width=136", f"feature_frames={given}")
+    data, _ = building.open_data(settings, [corpus], 1)
+    model, processor = building.create(settings, data, Accelerator())
+    sizes = {"input_dim": 6, "width": 136, "layers": 1, "heads": 2, "max_frames": most}
+    assert model.config.media_encoder == {"kind": "features", **sizes}
+    batch = building.StepBatches(data, processor, settings, Accelerator())[0]
+    assert batch.media.frames.shape[1] <= most and batch.media.frames.shape[2] == 6
+    keeper = Keeper(tmp_path, model, processor, record(settings, [corpus]))
+    keeper.save(tmp_path / "step-00000001", None)
+    _, again = building.restore(tmp_path / "step-00000001", settings)
+    assert again.policy == processor.policy

@@ -69,6 +69,14 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
 
 
+def test_without_human_targets_their_texts_teach_no_tokenizer_either(corpus):
+    told = set(TrainingData([corpus]).texts())
+    machine = set(TrainingData([corpus], human_targets=False).texts())
+    rows = [one for table in Shards([corpus]).tables for one in table.rows() if one["split"] == "train"]
+    human = {c["text"] for one in rows for c in one["captions"] if c["origin"] == "human" and c["language"] != "en"}
+    assert machine == told - human
+
+
 def test_a_batch_holds_each_sample_with_what_belongs_to_it(corpus):
     data = TrainingData([corpus])
     by_id = {content_id(one["sha256"]): number for number in range(20) for one in [row(number, "train")]}

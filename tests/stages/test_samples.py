@@ -124,6 +124,30 @@ def test_the_target_is_the_translation_of_that_text_else_any_of_its_language():
     assert target(ROW, "i#0", ("ja",), np.random.default_rng(0)) is None
 
 
+def test_a_translation_that_came_with_the_captions_is_linked_by_its_number():
+    texts = [caption("a#i#de#4", "de", "vier", "mt", 0.0), caption("a#i#de#10", "de", "zehn", "mt", 0.0)]
+    row = {"captions": [*texts, caption("a#i#de#1", "de", "von Hand", "human", 1.0)]}
+
+    def found(source_id, human=True):
+        return {target(row, source_id, ("de",), np.random.default_rng(n), human)["text"] for n in range(60)}
+
+    assert found("a#i#en#4") == {"vier"} and found("a#i#en#10", False) == {"zehn"}
+    assert found("a#i#en#1") == {"vier", "zehn", "von Hand"}  # a human text is nobody's translation
+    assert found("a#i#en#1", False) == {"vier", "zehn"}
+
+
+def test_without_human_targets_a_language_needs_translations(tmp_path):
+    rows = [row(number, "train") for number in range(4)]
+    for one in rows:
+        one["captions"].append(caption(f"{one['item_id']}#zh#0", "zh", "狗", "human", 1.0))
+    shards = Shards([write_rows(tmp_path, rows, shards=1)])
+    every = build_index(shards, "train", (), "en", ()).languages
+    machine = build_index(shards, "train", (), "en", (), human_targets=False).languages
+    assert set(every) - set(machine) == {"zh"} and machine
+    with pytest.raises(UsageError, match=r"languages: got zh, split 'train' .* run --stage translate"):
+        build_index(shards, "train", ("zh",), "en", (), human_targets=False)
+
+
 def test_languages_are_drawn_alike_however_many_texts_they_have():
     found = drawn("i#0", ("de", "fr", "zh", "ja"), 3000)
     french = found["un animal"] + found["une longue description"]

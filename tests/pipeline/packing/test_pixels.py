@@ -133,3 +133,26 @@ def test_what_ingest_let_in_is_not_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(pixels, "Limits", lambda max_source_pixels=1000: Limits(max_source_pixels))
     data, _ = read_pixels(item(path, size=(900, 600)), str(path), 60, 8)
     assert opened(data).size == (90, 60)
+
+
+@pytest.mark.parametrize("feature_type", ["float16", "float32"])
+def test_features_stay_features_and_whole(tmp_path, feature_type):
+    array = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    row = item(tmp_path / "a.npy", size=(0, 0), media_type="video")
+    data, count = read_pixels(row, row["uri"], 64, 8, feature_type)
+    stored = np.load(io.BytesIO(data), allow_pickle=False)
+    assert count == 20 and stored.dtype == feature_type and np.array_equal(stored, array.astype(feature_type))
+    np.save(tmp_path / "a.npy", array + 1)
+    with pytest.raises(MediaError) as raised:
+        read_pixels(row, row["uri"], 64, 8, feature_type)
+    assert raised.value.kind == "changed"
+
+
+def test_features_too_large_for_half_the_bits(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[7e4]]))
+    row = item(tmp_path / "a.npy", size=(0, 0))
+    with pytest.raises(MediaError, match="--feature-type float32") as raised:
+        read_pixels(row, row["uri"], 64, 8)
+    assert raised.value.kind == "too_large"
+    assert read_pixels(row, row["uri"], 64, 8, "float32")[1] == 1

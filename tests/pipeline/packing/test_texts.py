@@ -18,7 +18,7 @@ def told(rows):
 
 def test_captions_then_translations_each_in_the_order_of_their_table():
     rows = source(
-        captions=[caption("a", "One."), caption("a", "Zwei.", 0, "de"), caption("a", "By a model.", 1, origin="mllm")],
+        captions=[caption("a", "One."), caption("a", "Zwei.", 0, "de"), caption("a", "By others.", 1, origin="mt")],
         translations=[
             translation("a#en#0", "fr", "Un.", quality=0.5),
             translation("a#en#0", "cs", "Jeden.", quality=None),
@@ -27,7 +27,7 @@ def test_captions_then_translations_each_in_the_order_of_their_table():
     assert told(captions([rows], Filters())) == [
         ("a#en#0", "en", "One.", "human", 1.0),
         ("a#de#0", "de", "Zwei.", "human", 1.0),
-        ("a#en#1", "en", "By a model.", "mllm", 0.0),
+        ("a#en#1", "en", "By others.", "mt", 0.0),
         ("a#en#0>fr", "fr", "Un.", "mt", 0.5),
         ("a#en#0>cs", "cs", "Jeden.", "mt", 0.0),
     ]
@@ -53,6 +53,40 @@ def test_a_description_that_was_refused_and_its_translation_are_left_out():
     )
     assert descriptions([rows]) == [{"view": "short", "text": "A cat."}]
     assert [row["text"] for row in captions([rows], Filters())] == ["Eine Katze.", "Of a caption."]
+
+
+def test_captions_that_a_model_of_others_wrote_are_descriptions():
+    rows = source(
+        captions=[
+            caption("a", "A cat.", 0),
+            caption("a", "A cat sits on a mat.", 0, origin="mllm"),
+            caption("a", "A mat.", 3, origin="mllm"),
+            caption("a", "Une natte.", 3, "fr", "mllm"),
+        ],
+        descriptions=[description("a", "short", "Cat, mat.")],
+    )
+    assert [row["text"] for row in captions([rows], Filters())] == ["A cat."]
+    assert descriptions([rows]) == [
+        {"view": "short", "text": "Cat, mat."},
+        {"view": "given-0", "text": "A cat sits on a mat."},
+        {"view": "given-3", "text": "A mat."},
+        {"view": "given-fr-3", "text": "Une natte."},
+    ]
+
+
+def test_a_translation_that_came_with_the_captions_gives_way_to_its_measured_row():
+    rows = source(
+        captions=[
+            caption("a", "One."),
+            caption("a", "Eins.", 0, "de", "mt"),
+            caption("a", "Zwei.", 1, "de", "mt"),
+            caption("a", "Un.", 0, "fr", "mt"),
+        ],
+        translations=[translation("a#en#0", "de", "Eins.", copied=1.0), translation("a#one", "fr", "N.", (), "x")],
+    )
+    assert [row["caption_id"] for row in captions([rows], Filters())][:3] == ["a#en#0", "a#de#1", "a#fr#0"]
+    dropped = captions([rows], Filters({"de": {"copied": 0.5}}))
+    assert "Eins." not in [row["text"] for row in dropped]
 
 
 def test_flags_beside_refusal_keep_a_description():
