@@ -1,6 +1,7 @@
 """The files under a benchmark's folder, by name: sets are unpacked in many ways, but their files keep their names."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import UsageError
@@ -9,26 +10,15 @@ from pipeline.sources.locations import MEDIA_SUFFIXES
 
 
 class Files:
-    """Every file under `root` but hidden ones and those of corpora. Links are followed, each folder entered once."""
+    """Every file under `root`, as `folders_below` lists them."""
 
     def __init__(self, root: Path):
         self.root = root
         self._found: dict[str, list[str]] = {}
         self._asked: set[str] = set()
-        entered: set[str] = set()
-        try:
-            for folder, folders, names in os.walk(root, onerror=_refuse, followlinks=True):
-                real = os.path.realpath(folder)
-                if real in entered or STATE in folders:
-                    folders.clear()
-                    continue
-                entered.add(real)
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                for name in names:
-                    if not name.startswith("."):
-                        self._found.setdefault(name, []).append(f"{folder}/{name}")
-        except OSError as error:
-            raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}: make it readable") from error
+        for folder, names in folders_below(root):
+            for name in names:
+                self._found.setdefault(name, []).append(f"{folder}/{name}")
 
     def text(self, name: str) -> Path | None:
         """The file of this name, or with `.gz` behind it; None where there is none. Raises UsageError for two."""
@@ -56,6 +46,22 @@ class Files:
                 "of them away"
             )
         return found[0]
+
+
+def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder with the names of its files, sorted; not hidden ones, nor corpora. Links are followed once."""
+    entered: set[str] = set()
+    try:
+        for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in entered or STATE in folders:
+                folders.clear()
+                continue
+            entered.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            yield Path(folder), sorted(name for name in files if not name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}: make it readable") from error
 
 
 def _refuse(error: OSError) -> None:

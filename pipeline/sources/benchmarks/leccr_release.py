@@ -22,7 +22,8 @@ from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_lines, read_text, unique
-from pipeline.sources.benchmarks.locating import ARRAY, Media, find_media, folders_below, shown
+from pipeline.sources.benchmarks.files import folders_below
+from pipeline.sources.benchmarks.locating import ARRAY, Media, find_media, shown
 from pipeline.sources.items import SourceCaption, SourceItem, plain
 
 KIND = "leccr_release"

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.runstate import STATE
 from pipeline.sources.benchmarks.bigfile import is_bigfile, read_bigfile
+from pipeline.sources.benchmarks.files import folders_below
 
 ARRAY = ".npy"
 
@@ -74,22 +74,6 @@ def find_media(
     return media
 
 
-def folders_below(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder with the names of its files, sorted; not hidden ones, nor corpora. Links are followed once."""
-    entered: set[str] = set()
-    try:
-        for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in entered or STATE in folders:
-                folders.clear()
-                continue
-            entered.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield Path(folder), sorted(name for name in files if not name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}: make it readable") from error
-
-
 def files_like(root: Path, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
     """The files below `root` whose whole name fits, by their paths."""
     return [
@@ -104,7 +88,3 @@ def shown(names: Iterable[str], most: int = 3) -> str:
     """The first few names, for a message."""
     first = list(names)
     return ", ".join([*first[:most], *(["…"] if first[most:] else [])])
-
-
-def _refuse(error: OSError) -> None:
-    raise error
