@@ -8,7 +8,7 @@ import beam_runner
 from pipeline.corpus import Table, read_json
 from pipeline.counting import doubled
 from pipeline.errors import MediaError, UsageError
-from pipeline.ingest import _plain
+from pipeline.ingest import _captions, _plain
 from pipeline.opening import open_media
 from pipeline.pack import Pack
 from pipeline.packing.leaks import refuse_leaks
@@ -99,6 +99,14 @@ def test_numbers_of_captions():
         _plain(SourceItem("a", "", captions=(*given, SourceCaption("Again.", "en", "human", 2))))
 
 
+def test_descriptions_by_a_model_are_numbered_for_themselves():
+    """A caption and a description may both be number 0 of English."""
+    texts = (SourceCaption("A dog.", "en", "human", 0), SourceCaption("A brown dog runs.", "en", "mllm", 0))
+    row = {"item_id": "a", "split": "train", "captions": _plain(SourceItem("a", "", captions=texts))}
+    assert [found["caption_id"] for found in _captions(row)] == ["a#en#0", "a#en-x-mllm#0"]
+    assert {found["language"] for found in _captions(row)} == {"en"}
+
+
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A small Multi30K in which one of three training pictures is there, read as if others had translated it."""
@@ -131,7 +139,7 @@ def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capf
     assert [row["sha256"] != "" for row in Table(corpus, "items").rows()] == [True, False, False]
     assert "2 items came without media" in (corpus / "README.md").read_text("utf-8")
     ids = [row["caption_id"] for row in Table(corpus, "captions").rows()]
-    assert "b.jpg#de#0" not in ids and "c.jpg#de#0" in ids and "a.jpg#en#9" in ids
+    assert "b.jpg#de#0" not in ids and "c.jpg#de#0" in ids and "a.jpg#en-x-mllm#9" in ids
 
     given = ("--translator", "given", "--languages", "de,fr", "--output", corpus, "--quality-encoder", "none")
     assert run("--stage", "translate", *given) == 0
