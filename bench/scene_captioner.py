@@ -1,0 +1,234 @@
+"""Trains a small multimodal LLM on scenes, one that vLLM serves: the Idefics3 architecture, a few million parameters.
+
+    python bench/scene_captioner.py OUT --minutes 25
+    python beam_runner.py --stage captions --captioner vllm --mllm OUT --vllm-python VLLM_ENV/bin/python …
+
+It answers the built-in prompts about pictures of 64 pixels that `pipeline.sources.scenes` drew, and nothing else. At
+the end it is asked about scenes that it has not seen: how many answers are right to the letter, and how many words.
+"""
+
+import argparse
+import json
+import math
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+BOS, EOS, PAD = "<s>", "<end_of_utterance>", "<pad>"
+IMAGE_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>")
+TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}: \
+{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}\
+{% endfor %}<end_of_utterance>
+{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
+PIXELS, PATCH, SHUFFLE = 64, 8, 2  # 64 patches, four of them to an image token
+WIDTH, HEAD, LAYERS = 192, 64, 4  # of both towers
+VOCABULARY = 1024
+BATCH, RATE, WARMUP = 48, 1.5e-3, 100  # pictures, peak, steps
+ASIDE = 100  # scenes to be asked about at the end
+WORD = re.compile(r"\w+")
+
+
+class Scenes:
+    """Pictures and, by view, what is true of them."""
+
+    def __init__(self, count: int, seed: int):
+        from pipeline.scenes.content import generator
+        from pipeline.scenes.describing import descriptions
+        from pipeline.scenes.drawing import frames
+        from pipeline.scenes.rows import Settings, plan
+
+        items = plan(Settings(items=count, val=0, test=0, size=PIXELS, seed=seed))
+        self.pictures = [frames(it.scene, PIXELS, generator(seed, it.item_id, "drawing"))[0] for it in items]
+        self.told = [descriptions(it.scene, 0.0, seed, it.item_id) for it in items]
+
+
+def make_processor(texts: Sequence[str]) -> Idefics3Processor:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BOS, EOS, PAD, *IMAGE_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        additional_special_tokens=list(IMAGE_TOKENS),
+        model_max_length=2048,
+    )
+    edge = {"longest_edge": PIXELS}
+    images = Idefics3ImageProcessorPil(size=edge, max_image_size=edge, do_image_splitting=False)
+    return Idefics3Processor(images, fast, image_seq_len=(PIXELS // PATCH // SHUFFLE) ** 2, chat_template=TEMPLATE)
+
+
+def make_model(processor: Idefics3Processor) -> Idefics3ForConditionalGeneration:
+    ids = processor.tokenizer.convert_tokens_to_ids
+    special = {"bos_token_id": ids(BOS), "eos_token_id": ids(EOS), "pad_token_id": ids(PAD)}
+    shape = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": WIDTH // HEAD}
+    text = {
+        **shape,
+        **special,
+        "model_type": "llama",
+        "vocab_size": len(processor.tokenizer),
+        "intermediate_size": 3 * WIDTH,
+        "num_key_value_heads": WIDTH // HEAD,
+        "head_dim": HEAD,
+        "max_position_embeddings": 2048,
+    }
+    vision = {**shape, "intermediate_size": 3 * WIDTH, "image_size": PIXELS, "patch_size": PATCH}
+    config = Idefics3Config(
+        text_config=text,
+        vision_config=vision,
+        scale_factor=SHUFFLE,
+        image_token_id=ids(IMAGE_TOKENS[0]),
+        dtype="float32",
+        **special,
+    )
+    return Idefics3ForConditionalGeneration(config)
+
+
+def prompt_ids(processor: Idefics3Processor, prompt: str, picture: Any) -> list[int]:
+    """Of the chat with a picture, up to where the answer begins."""
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=text, images=[picture])["input_ids"][0]
+
+
+class Teacher:
+    """Batches of (picture, view) with the answer's tokens as what is to be said."""
+
+    def __init__(self, scenes: Scenes, processor: Idefics3Processor):
+        from pipeline.captioning.views import BUILT_IN
+
+        self.pad = processor.tokenizer.pad_token_id
+        first = scenes.pictures[0]
+        self.prompts = {name: prompt_ids(processor, view.ask([]), first) for name, view in BUILT_IN.items()}
+        encode = processor.tokenizer
+        self.answers = [
+            {name: [*encode(f" {text}")["input_ids"], encode.eos_token_id] for name, text in told.items()}
+            for told in scenes.told
+        ]
+        images = [processor.image_processor([[picture]], return_tensors="np") for picture in scenes.pictures]
+        self.pixels = np.concatenate([image["pixel_values"] for image in images])
+
+    def batch(self, random: np.random.Generator) -> dict[str, torch.Tensor]:
+        chosen = random.integers(0, len(self.answers), BATCH)
+        names = list(self.prompts)
+        rows = []
+        for number in chosen:
+            name = names[random.integers(len(names))]
+            rows.append((self.prompts[name], self.answers[number][name]))
+        longest = max(len(prompt) + len(answer) for prompt, answer in rows)
+        tokens = torch.full((BATCH, longest), self.pad)
+        labels = torch.full((BATCH, longest), -100)
+        for row, (prompt, answer) in enumerate(rows):
+            tokens[row, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
+            labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
+        pixels = torch.from_numpy(self.pixels[chosen])
+        return {
+            "input_ids": tokens,
+            "attention_mask": (tokens != self.pad).long(),
+            "labels": labels,
+            "pixel_values": pixels,
+        }
+
+
+def learn(model: Idefics3ForConditionalGeneration, teacher: Teacher, minutes: float, seed: int) -> int:
+    """Trains for that long; returns the steps."""
+    random = np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    began, step, told = time.monotonic(), 0, 0.0
+    model.train()
+    while (elapsed := time.monotonic() - began) < 60 * minutes:
+        done = elapsed / (60 * minutes)
+        rate = RATE * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = model(**teacher.batch(random)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        if elapsed - told > 30:
+            told = elapsed
+            print(f"step {step}: loss {loss.item():.3f}, {elapsed / 60:.1f} of {minutes:g} minutes", flush=True)
+    return step
+
+
+@torch.inference_mode()
+def examined(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, scenes: Scenes) -> dict[str, Any]:
+    """By view: share of answers that are right to the letter, and how far their words are those of the true text."""
+    from pipeline.captioning.views import BUILT_IN
+
+    model.eval()
+    found = {}
+    for name, view in BUILT_IN.items():
+        exact, words = [], []
+        prompt = torch.tensor([prompt_ids(processor, view.ask([]), scenes.pictures[0])])
+        for start in range(0, len(scenes.pictures), BATCH):
+            pictures = scenes.pictures[start : start + BATCH]
+            pixels = processor.image_processor([[picture] for picture in pictures], return_tensors="pt")["pixel_values"]
+            ids = prompt.expand(len(pictures), -1)
+            out = model.generate(
+                input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), max_new_tokens=view.max_tokens,
+                do_sample=False,
+            )  # fmt: skip
+            answers = processor.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+            for answer, told in zip(answers, scenes.told[start:], strict=False):
+                exact.append(answer.strip() == told[name])
+                words.append(right_words(answer, told[name]))
+        found[name] = {"exact": float(np.mean(exact)), "words": float(np.mean(words))}
+    return found
+
+
+def right_words(answer: str, told: str) -> float:
+    """F1 of the words, each counted as often as it stands there."""
+    said, true = (WORD.findall(text.lower()) for text in (answer, told))
+    common = sum(min(said.count(word), true.count(word)) for word in set(said))
+    return 2 * common / (len(said) + len(true)) if said or true else 1.0
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from pipeline.captioning.views import BUILT_IN
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder of the checkpoint")
+    parser.add_argument("--minutes", type=float, default=25, help="of training (25)")
+    parser.add_argument("--scenes", type=int, default=4000, help="pictures to learn from (4,000)")
+    parser.add_argument("--seed", type=int, default=1, help="of scenes and weights (1); that of a study's must differ")
+    options = parser.parse_args(argv)
+    torch.manual_seed(options.seed)
+    scenes, unseen = Scenes(options.scenes, 1000 + options.seed), Scenes(ASIDE, 5000 + options.seed)
+    prompts = [view.ask([]) for view in BUILT_IN.values()]
+    processor = make_processor(
+        [*(text for told in scenes.told for text in told.values()), *prompts, "User: Assistant:"]
+    )
+    model = make_model(processor)
+    size = sum(weight.numel() for weight in model.parameters())
+    print(f"{size:,} parameters, {len(processor.tokenizer)} tokens, {options.scenes:,} scenes", flush=True)
+    steps = learn(model, Teacher(scenes, processor), options.minutes, options.seed)
+    model.save_pretrained(options.out)
+    processor.save_pretrained(options.out)
+    found = examined(model, processor, unseen)
+    told = {"steps": steps, "minutes": options.minutes, "scenes": options.scenes, "unseen": ASIDE, "views": found}
+    (options.out / "examined.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+    for name, figures in found.items():
+        print(f"{name:<12} exact {figures['exact']:.1%}, words {figures['words']:.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
+
+from bench import scene_captioner
+from bench.scene_captioner import Scenes, Teacher, examined, learn, make_model, make_processor, right_words
+from pipeline.captioning.views import BUILT_IN
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Scenes(6, seed=3)
+
+
+@pytest.fixture(scope="module")
+def processor(scenes):
+    return make_processor([text for told in scenes.told for text in told.values()])
+
+
+def test_words_by_hand():
+    assert right_words("Two red dogs.", "Two red dogs.") == 1
+    assert right_words("two dogs", "Two red dogs on snow") == pytest.approx(2 * 2 / (2 + 5))
+    assert right_words("dog dog dog", "A dog.") == pytest.approx(2 * 1 / (3 + 2))
+    assert right_words("", "A dog.") == 0 and right_words("", "") == 1
+
+
+def test_what_is_to_be_said_is_the_answer_and_nothing_else(scenes, processor, monkeypatch):
+    monkeypatch.setattr(scene_captioner, "BATCH", 8)
+    batch = Teacher(scenes, processor).batch(np.random.default_rng(0))
+    said = batch["labels"] != -100
+    assert torch.equal(batch["input_ids"][said], batch["labels"][said])
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    assert ((batch["input_ids"] == image).sum(1) == 16).all() and not (batch["labels"] == image).any()
+    texts = {text for told in scenes.told for text in told.values()}
+    for row, mask in zip(batch["labels"], said, strict=True):
+        assert row[mask][-1] == processor.tokenizer.eos_token_id
+        assert processor.tokenizer.decode(row[mask][:-1]).removeprefix(" ") in texts
+    # the server puts the same tokens before an answer as the teacher
+    rows = [processor.tokenizer.decode(row) for row in batch["input_ids"]]
+    prompts = [view.ask([]) for view in BUILT_IN.values()]
+    assert all(any(f"{prompt}<end_of_utterance>\nAssistant:" in row for prompt in prompts) for row in rows)
+
+
+def test_it_learns_is_saved_and_is_examined(scenes, processor, monkeypatch, tmp_path):
+    monkeypatch.setattr(scene_captioner, "BATCH", 8)
+    torch.manual_seed(0)
+    model, teacher = make_model(processor), Teacher(scenes, processor)
+
+    def loss():
+        with torch.no_grad():
+            return model(**teacher.batch(np.random.default_rng(5))).loss.item()
+
+    before = loss()
+    assert learn(model, teacher, 2 / 60, seed=0) >= 1 and loss() < before
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = Idefics3ForConditionalGeneration.from_pretrained(tmp_path)
+    monkeypatch.setitem(BUILT_IN, "detail", BUILT_IN["short"])
+    few = Scenes(2, seed=4)
+    found = examined(again, Idefics3Processor.from_pretrained(tmp_path), few)
+    assert found.keys() == BUILT_IN.keys() and all(0 <= x["exact"] <= x["words"] <= 1 for x in found.values())
+    assert json.dumps(found)
