@@ -216,9 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.report:
         with tempfile.TemporaryDirectory() as temporary:
             study(plan, lines, options.scratch or Path(temporary), options.at_once)
-    study_report.write(
-        output, list(done(lines, plan).values()), list(PARTS), list(WHOLE), (MIDDLE.noise, MIDDLE.errors), plan.told()
-    )
+    wanted = list(plan.runs())
+    found = [line for run, line in done(lines, plan).items() if run in wanted]
+    study_report.write(output, found, list(PARTS), list(WHOLE), (MIDDLE.noise, MIDDLE.errors), plan.told(), len(wanted))
 
 
 if __name__ == "__main__":

@@ -85,11 +85,13 @@ def test_the_page_says_what_helped(tmp_path):
     lines = [line("base", seed, 100 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
     lines += [line("rival", seed, 90 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
     lines += [line("whole", seed, 110 + 3 * seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
-    write(tmp_path, lines, ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told")
+    write(tmp_path, lines, ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", 18)
     page = (tmp_path / "README.md").read_text()
     assert "- whole over base at noise 0.3, errors 0.1: helps (+12.0 ± 5.0)." in page
     assert "| 0.1 | 0.3 | 101.0 ± 2.5 | 91.0 ± 2.5 | 113.0 ± 7.5 | +12.0 ± 5.0 | +22.0 ± 5.0 | 3 |" in page
-    assert "as told. 18 runs, at commit abc" in page and "nan" not in page
+    assert "as told. 18 of 18 runs, at commit abc" in page and "nan" not in page and "Unfinished" not in page
+    write(tmp_path, lines[:1], ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", 18)
+    assert "**Unfinished" in (page := (tmp_path / "README.md").read_text()) and "too few seeds" in page
     for name in ("parts.png", "noise.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
