@@ -122,7 +122,7 @@ class Checkpoint(NamedTuple):
     record: dict[str, Any] | None
 
     def told(self) -> dict[str, Any]:
-        """For the JSON: what it is, of which recipe, and by which split, at which step, with which SumR it was selected."""
+        """For the JSON: what it is, of which recipe, and by what it was selected: split, step and SumR."""
         best = (self.record or {}).get("best")
         selection = {name: best[name] for name in ("split", "step", "sum_r", "global_weight")} if best else None
         settings = (self.record or {}).get("settings", {})
