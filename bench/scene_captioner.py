@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +23,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-BOS, EOS, PAD = "<s>", "<end_of_utterance>", "<pad>"
-IMAGE_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>")
-TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ message['role'] | capitalize }}: \
-{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}\
-{% endfor %}<end_of_utterance>
-{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.vllm.make_model import BOS, EOS, IMAGE_TOKENS, PAD, TEMPLATE
+
 PIXELS, PATCH, SHUFFLE = 64, 8, 2  # 64 patches, four of them to an image token
 WIDTH, HEAD, LAYERS = 192, 64, 4  # of both towers
 VOCABULARY = 1024

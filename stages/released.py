@@ -29,6 +29,20 @@ def released(**changes: Any) -> dict[str, Any]:
     }
 
 
+def released_video(**changes: Any) -> dict[str, Any]:
+    """The same on frame features: two slots, two layers, the weights of MSR-VTT-CN."""
+    return released(
+        media="features",
+        image_size=0,
+        num_slots=2,
+        slot_layers=2,
+        diversity_weight=0.03,
+        distillation_weight=0.3,
+        epochs=50,
+        **changes,
+    )
+
+
 def modern(**changes: Any) -> dict[str, Any]:
     """Towers that know many languages, every language of the corpus in one model, thousands of samples compared."""
     return {

@@ -2,7 +2,7 @@
 
 Command:  accelerate launch stages/train.py --recipe vatex_best --data CORPUS --output RUN
 Hardware: one GPU of 40 GB
-Cost:     1 hours expected of one H100, from 0.6 ms a sample (bench/train.py)
+Cost:     one hour expected of one H100, from 0.6 ms a sample (bench/train.py)
 Score:    not yet measured
 """
 

@@ -1,4 +1,4 @@
-"""VATEX, Chinese, on frame features: no weights are known for it: those of MSR-VTT-CN.
+"""VATEX, Chinese, on frame features: no weights of it are known, those of MSR-VTT-CN stand in.
 
 Command:  accelerate launch stages/train.py --recipe vatex_zh --data CORPUS --output RUN [method=faithful]
 Hardware: one GPU of 24 GB
@@ -8,17 +8,8 @@ Score:    not yet measured
 
 from typing import Any
 
-from stages.released import released
+from stages.released import released_video
 
 
 def recipe() -> dict[str, Any]:
-    return released(
-        languages=("zh",),
-        media="features",
-        image_size=0,
-        num_slots=2,
-        slot_layers=2,
-        diversity_weight=0.03,
-        distillation_weight=0.3,
-        epochs=50,
-    )
+    return released_video(languages=("zh",))
