@@ -155,7 +155,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch, device):
         features = Features(*(x.detach().to(device).requires_grad_() for x in make_features(6)))
         scale = SCALE.to(device).requires_grad_()
         losses = objective(features, scale, IDS.to(device), WEIGHTS.to(device), ALL_ON)
-        return losses.raw, torch.autograd.grad(losses.total, [*features, scale])
+        return losses.total.detach(), losses.raw, torch.autograd.grad(losses.total, [*features, scale])
 
     whole, blocks = run(), None
     seen = []

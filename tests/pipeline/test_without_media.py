@@ -1,14 +1,17 @@
 """Items that were ingested for their texts alone, through every stage; translations that came along."""
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import beam_runner
 from pipeline.corpus import Table, read_json
 from pipeline.counting import doubled
 from pipeline.errors import MediaError, UsageError
-from pipeline.ingest import _captions, _plain
+from pipeline.ingest import IngestWorker, _captions, _plain
+from pipeline.media import Limits
 from pipeline.opening import open_media
 from pipeline.pack import Pack
 from pipeline.packing.leaks import refuse_leaks
@@ -105,6 +108,23 @@ def test_descriptions_by_a_model_are_numbered_for_themselves():
     row = {"item_id": "a", "split": "train", "captions": _plain(SourceItem("a", "", captions=texts))}
     assert [found["caption_id"] for found in _captions(row)] == ["a#en#0", "a#en-x-mllm#0"]
     assert {found["language"] for found in _captions(row)} == {"en"}
+
+
+def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((1, 4), "f4"))
+    row = {
+        "item_id": "a",
+        "uri": str(tmp_path / "a.npy"),
+        "split": "train",
+        "source": "",
+        "license": "",
+        "captions": [],
+    }
+    worker = IngestWorker(Limits())
+    for said, found in (("video", "video"), ("", "image")):
+        (item,) = worker._look(row | {"captions": [], "media_type": said}).rows["items"]
+        assert item["media_type"] == found and item["num_frames"] == 1
+    asyncio.run(worker.close())
 
 
 @pytest.fixture

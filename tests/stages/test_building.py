@@ -88,6 +88,11 @@ def test_every_trainable_parameter_of_the_model_is_in_one_group(corpus, more):
     assert all(name.startswith("description_encoder.") for name in frozen)
 
 
+def test_human_targets_are_the_settings_affair(corpus):
+    assert building.open_data(settings_of(), [corpus], 1)[0].human_targets
+    assert not building.open_data(settings_of("human_targets=no"), [corpus], 1)[0].human_targets
+
+
 def test_policy_follows_the_settings(corpus):
     settings = settings_of("max_words=7", "max_tokens=9", "truncate_training_texts=no")
     data, _ = building.open_data(settings, [corpus], 1)
