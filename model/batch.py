@@ -57,8 +57,8 @@ class Features(NamedTuple):
 
     media_BE: Tensor  # ĥ_v, unit length
     slots_BKE: Tensor  # W_l M̂; unit length if `normalize_slots`; K = 0 without slots
-    slot_mean_BE: Tensor  # mean_k norm(W_cp M_k); zeros without slots
-    token_mean_BE: Tensor  # mean_n norm(W_vp Z_n)
+    slot_mean_BD: Tensor  # mean_k norm(W_cp M_k); zeros without slots
+    token_mean_BD: Tensor  # mean_n norm(W_vp Z_n)
     slot_cosines_BKK: Tensor  # of the slots M of one item
     source_BE: Tensor  # h_s, unit length
     target_BE: Tensor  # h_t, unit length

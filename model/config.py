@@ -23,20 +23,23 @@ class LeccrConfig(PreTrainedConfig):
     slot_layers: int = 3  # L1, cross-attention layers that read the description
     interaction_layers: int = 2  # L2, cross-attention layers between slots and visual tokens
     num_heads: int = 8  # of every cross-attention layer
-    dropout: float = 0.1  # probability, in the cross-attention layers
+    dropout: float = 0.1  # probability, in the feed-forward half of the cross-attention layers
+    attention_dropout: float = 0.0  # probability, of their attention weights; .1 as released
+    stack_init: str = "independent"  # of a stack's layers; "copies" of the first as released
     slot_init: str = "normal"  # of the slot queries: "normal" (0, .02), or "zero" as released
     normalize_slots: bool = True  # unit-length slots in local matching; False as released
     caption_vision_axis: str = "features"  # that the caption-vision vectors are normalised over; "tokens" as released
-    description_encoder: str = "frozen"  # a copy of the text tower that stays as it was; "shared": the tower itself
+    description_encoder: str = "frozen"  # the text tower as it was; "shared": as it is by now; "trained": by this too
     init_temperature: float = 0.07  # τ, learned
     global_weight: float = 0.8  # a, of the global similarity in the score; 1 - a is the local one's
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         for name, allowed in (
+            ("stack_init", ("independent", "copies")),
             ("slot_init", ("normal", "zero")),
             ("caption_vision_axis", ("features", "tokens")),
-            ("description_encoder", ("frozen", "shared")),
+            ("description_encoder", ("frozen", "shared", "trained")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted {' or '.join(allowed)}")
@@ -45,7 +48,7 @@ class LeccrConfig(PreTrainedConfig):
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted {least} or more")
         if not 0.01 <= self.init_temperature <= 1:
             raise ValueError(f"init_temperature: got {self.init_temperature}, wanted a number from 0.01 to 1")
-        for name in ("dropout", "global_weight"):
+        for name in ("dropout", "attention_dropout", "global_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted a number from 0 to 1")
 

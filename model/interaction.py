@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from model.slots import CrossAttentionLayer
+from model.slots import cross_attention_stack
 
 
 class Interaction(nn.Module):
-    """Two stacks of `layers` cross-attention layers; both read what went in, not what the other makes of it."""
+    """Two stacks of `layers` cross-attention layers; both read what went in, not what the other makes of it.
+    `layer`: of `cross_attention_stack`."""
 
-    def __init__(self, width: int, layers: int = 2, heads: int = 8, dropout: float = 0.1):
+    def __init__(self, width: int, layers: int = 2, **layer: Any):
         super().__init__()
-        self.tokens_read = nn.ModuleList(CrossAttentionLayer(width, heads, dropout) for _ in range(layers))
-        self.slots_read = nn.ModuleList(CrossAttentionLayer(width, heads, dropout) for _ in range(layers))
+        self.tokens_read = cross_attention_stack(layers, width, **layer)
+        self.slots_read = cross_attention_stack(layers, width, **layer)
 
     def forward(self, tokens_BND: Tensor, mask_BN: Tensor, slots_BKD: Tensor) -> tuple[Tensor, Tensor]:
         """`mask_BN` bool, True where there is a token. Returns Ẑ [B,N,D] and M̂ [B,K,D].

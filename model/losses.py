@@ -47,15 +47,16 @@ def min_max(scores_RC: Tensor) -> Tensor:
 def diversity(cosines_BKK: Tensor, kind: str = "squared") -> Tensor:
     """How alike an item's slots are, [B] (equation 3): the mean over pairs of different slots of cosine².
 
-    Least (0) where they are orthogonal. "signed" is the mean of the cosine itself, as released: least where the slots
-    point away from each other. 0 for one slot. Raises ValueError for another kind.
+    Least (0) where they are orthogonal. "signed", as released: the cosines themselves, least where the slots point away
+    from each other, and over all K² pairs. 0 for one slot. Raises ValueError for another kind.
     """
     if kind not in ("squared", "signed"):
         raise ValueError(f"diversity: got {kind!r}, wanted 'squared' or 'signed'")
     values_BKK = cosines_BKK.square() if kind == "squared" else cosines_BKK
     slots = cosines_BKK.shape[-1]
     others_KK = ~torch.eye(slots, dtype=torch.bool, device=cosines_BKK.device)
-    return (values_BKK * others_KK).sum((1, 2)) / max(slots * (slots - 1), 1)
+    pairs = slots * (slots - 1) if kind == "squared" else slots**2
+    return (values_BKK * others_KK).sum((1, 2)) / max(pairs, 1)
 
 
 def _only_seen(logits_RC: Tensor, seen_C: Tensor | None) -> Tensor:

@@ -43,14 +43,19 @@ class LeccrModel(PreTrainedModel):
         self.text_head = nn.Linear(self.text_encoder.pooled_width, shared)
         self.media_head = nn.Linear(media_width, shared)  # W_v
         if config.num_slots:
-            heads, dropout = config.num_heads, config.dropout
+            layer = {
+                "heads": config.num_heads,
+                "dropout": config.dropout,
+                "attention_dropout": config.attention_dropout,
+                "stack_init": config.stack_init,
+            }
             self.slots = SemanticSlots(
-                media_width, text_width, config.num_slots, config.slot_layers, heads, dropout, config.slot_init
+                media_width, text_width, config.num_slots, config.slot_layers, config.slot_init, **layer
             )
-            self.interaction = Interaction(media_width, config.interaction_layers, heads, dropout)
+            self.interaction = Interaction(media_width, config.interaction_layers, **layer)
             self.slot_head = nn.Linear(media_width, shared)  # W_l
-            self.slot_caption_head = nn.Linear(media_width, shared)  # W_cp
-            self.token_vision_head = nn.Linear(media_width, shared)  # W_vp
+            self.slot_caption_head = nn.Linear(media_width, media_width)  # W_cp
+            self.token_vision_head = nn.Linear(media_width, media_width)  # W_vp
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
         self._freeze_description_encoder()
         self.post_init()
@@ -129,14 +134,13 @@ class LeccrModel(PreTrainedModel):
         slots_BKD = self._slots(batch.descriptions)
         media_BE, slots_BKE = self._matched(tokens_BND, mask_BN, pool_BN, slots_BKD)
         if slots_BKD is None:
-            none_BE = media_BE.new_zeros(media_BE.shape)
-            no_cosines = none_BE.new_zeros(len(none_BE), 0, 0)
-            return Features(media_BE, slots_BKE, none_BE, none_BE, no_cosines, source_BE, target_BE)
-        slot_mean_BE = self._mean(self.slot_caption_head(slots_BKD), None)
-        token_mean_BE = self._mean(self.token_vision_head(tokens_BND), mask_BN)
+            none_BD, no_cosines_BKK = media_BE.new_zeros(len(media_BE), 1), media_BE.new_zeros(len(media_BE), 0, 0)
+            return Features(media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE)
+        slot_mean_BD = self._mean(self.slot_caption_head(slots_BKD), None)
+        token_mean_BD = self._mean(self.token_vision_head(tokens_BND), mask_BN)
         with torch.autocast(slots_BKD.device.type, enabled=False):
             cosines_BKK = slot_cosines(_full(slots_BKD))
-        return Features(media_BE, slots_BKE, slot_mean_BE, token_mean_BE, cosines_BKK, source_BE, target_BE)
+        return Features(media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE)
 
     def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
         """ĥ_v [B,E], of unit length, and the slots W_l M̂ [B,K,E] that local matching compares texts with."""
@@ -185,11 +189,9 @@ class LeccrModel(PreTrainedModel):
             return descriptions
         batch, views, length = descriptions.tokens.shape
         flat = Texts(descriptions.tokens.flatten(0, 1), descriptions.mask.flatten(0, 1))
-        if self.description_encoder is not None:
-            with torch.no_grad():
-                states, _ = self.description_encoder(flat)
-        else:
-            states, _ = self.text_encoder(flat)
+        encoder = self.text_encoder if self.description_encoder is None else self.description_encoder
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.description_encoder == "trained"):
+            states, _ = encoder(flat)
         return Texts(states.reshape(batch, views * length, -1), descriptions.mask.flatten(1))
 
     def _slots(self, descriptions: Texts) -> Tensor | None:
@@ -213,14 +215,14 @@ class LeccrModel(PreTrainedModel):
         pooled_BD = (pool_BN[..., None].to(read_BND.dtype) * read_BND).sum(1)
         return normalize(_full(self.media_head(pooled_BD)), dim=-1), slots_BKE
 
-    def _mean(self, tokens_BNE: Tensor, mask_BN: Tensor | None) -> Tensor:
-        """Mean [B,E] of unit vectors (equation 7); as released, normalised over the tokens instead."""
-        tokens_BNE = _full(tokens_BNE)
+    def _mean(self, tokens_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
+        """Mean [B,D] of unit vectors (equation 7); as released, normalised over the tokens instead."""
+        tokens_BND = _full(tokens_BND)
         if mask_BN is not None:
-            tokens_BNE = tokens_BNE * mask_BN[..., None]
-        unit_BNE = normalize(tokens_BNE, dim=-1 if self.config.caption_vision_axis == "features" else 1)
-        count = tokens_BNE.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
-        return unit_BNE.sum(1) / count
+            tokens_BND = tokens_BND * mask_BN[..., None]
+        unit_BND = normalize(tokens_BND, dim=-1 if self.config.caption_vision_axis == "features" else 1)
+        count = tokens_BND.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
+        return unit_BND.sum(1) / count
 
 
 def load_weights(model: nn.Module, path: str) -> None:

@@ -35,21 +35,28 @@ class ObjectiveConfig:
     teacher_temperature: float = 0.05
     student_temperature: float = 0.05
     caption_vision_temperature: float = 1.0  # 1 as released
+    caption_vision: str = "symmetric"  # "slots" as released: from slots to media alone
     diversity: str = "squared"  # cosines of slots; "signed" as released
     teacher: str = "softmax"  # both directions; "min_max" as released: no temperatures, texts → items alone
     teacher_orientation: str = "same"  # of the teacher's two matrices; "mixed" adds [text,item] to [item,text]
-    local_columns: str = "all"  # "rank": local matching and distillation see one rank, own captions the only positives
+    local_columns: str = "all"  # "rank": local matching sees one rank, own captions the only positives
     gather: str = "autograd"  # "slice": only the local slice gets gradients, and every rank takes the full loss
 
     @classmethod
     def faithful(cls) -> "ObjectiveConfig":
         """As the released code computes it, faults included."""
         return cls(
-            diversity="signed", teacher="min_max", teacher_orientation="mixed", local_columns="rank", gather="slice"
+            caption_vision="slots",
+            diversity="signed",
+            teacher="min_max",
+            teacher_orientation="mixed",
+            local_columns="rank",
+            gather="slice",
         )
 
     def __post_init__(self) -> None:
         for name, allowed in (
+            ("caption_vision", ("symmetric", "slots")),
             ("diversity", ("squared", "signed")),
             ("teacher", ("softmax", "min_max")),
             ("teacher_orientation", ("same", "mixed")),
@@ -67,10 +74,6 @@ class ObjectiveConfig:
         for name in ("teacher_temperature", "student_temperature", "caption_vision_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted more than 0")
-        if self.local_columns == "all" and (self.teacher == "min_max" or self.teacher_orientation == "mixed"):
-            raise ValueError(
-                "teacher=min_max and teacher_orientation=mixed need a square matrix: set local_columns=rank"
-            )
 
 
 class Losses(NamedTuple):
@@ -89,13 +92,16 @@ class Samples(NamedTuple):
     pair_share_B: Tensor  # of a row in those that have its target text; 0: there is none
 
 
-class Cosines(NamedTuple):
-    """Of the global matching: items × texts and texts × items, rows first."""
+class Similarities(NamedTuple):
+    """Items × texts and texts × items, rows first: of the global matching, and of the local matching of source texts,
+    which is None without slots."""
 
     media_source_RC: Tensor
     source_media_RC: Tensor
     media_target_RC: Tensor
     target_media_RC: Tensor
+    slots_source_RC: Tensor | None
+    source_slots_RC: Tensor | None
 
 
 Terms = dict[str, Tensor]
@@ -122,18 +128,22 @@ def objective(
         columns = _samples(gathered, ids, weights, weights.mean())
         rows = columns if config.gather == "slice" else _samples(own, item_ids_B, weights_B, weights.mean())
 
+        whole = config.teacher == "min_max" or config.teacher_orientation == "mixed"  # needs the whole square matrix
+
         def terms(some: Samples, columns: Samples, scale: Tensor) -> Terms:
-            cosines = _cosines(some.features, columns.features)
-            found = _global_terms(some, columns, cosines, scale, config)
+            similar = _similarities(some.features, columns.features)
+            found = _global_terms(some, columns, similar, scale, config)
             if config.local_columns == "all":
-                found |= _local_terms(some, columns, cosines, scale, config)
-            return found
+                found |= _local_terms(some, columns, similar, scale)
+            return found if whole else found | _distillation(some, columns, similar, config)
 
         total, raw = _in_blocks(terms, rows, columns, scale, config)
         rest: Terms = {}
         if config.local_columns == "rank":
             rank = _samples(own, torch.arange(len(item_ids_B), device=scale.device), weights_B, weights_B.mean())
-            rest |= _local_terms(rank, rank, _cosines(own, own), scale, config)
+            rest |= _local_terms(rank, rank, _similarities(own, own), scale)
+        if whole:
+            rest |= _distillation(columns, columns, _similarities(gathered, gathered), config)
         if _has_slots(own):
             rest["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
         raw = {name: value.detach() for name, value in (raw | rest).items()}
@@ -226,16 +236,21 @@ def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Sample
     return ((contrastive(there_RC, match_RC, seen_C) + contrastive(back_RC, match_RC)) / 2 * share_R).sum()
 
 
-def _cosines(row: Features, column: Features) -> Cosines:
-    return Cosines(
+def _similarities(row: Features, column: Features) -> Similarities:
+    local = _has_slots(row)
+    return Similarities(
         global_similarity(row.media_BE, column.source_BE),
         global_similarity(row.source_BE, column.media_BE),
         global_similarity(row.media_BE, column.target_BE),
         global_similarity(row.target_BE, column.media_BE),
+        local_similarity(row.slots_BKE, column.source_BE) if local else None,
+        local_similarity(column.slots_BKE, row.source_BE).mT if local else None,
     )
 
 
-def _global_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tensor, config: ObjectiveConfig) -> Terms:
+def _global_terms(
+    rows: Samples, columns: Samples, similar: Similarities, scale: Tensor, config: ObjectiveConfig
+) -> Terms:
     """L_vs, L_vt, L_st (equation 5) and L_cv (equation 7)."""
     row, column = rows.features, columns.features
 
@@ -243,8 +258,8 @@ def _global_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tens
         return _symmetric(factor * there_RC, factor * back_RC, rows, columns, pairs)
 
     terms = {
-        "media_source": loss(cosines.media_source_RC, cosines.source_media_RC, scale, pairs=False),
-        "media_target": loss(cosines.media_target_RC, cosines.target_media_RC, scale, pairs=True),
+        "media_source": loss(similar.media_source_RC, similar.source_media_RC, scale, pairs=False),
+        "media_target": loss(similar.media_target_RC, similar.target_media_RC, scale, pairs=True),
         "source_target": loss(
             global_similarity(row.source_BE, column.target_BE),
             global_similarity(row.target_BE, column.source_BE),
@@ -253,45 +268,49 @@ def _global_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tens
         ),
     }
     if _has_slots(row):
-        factor = scale.new_tensor(1 / config.caption_vision_temperature)
-        terms["caption_vision"] = loss(
-            global_similarity(row.slot_mean_BE, column.token_mean_BE),
-            global_similarity(row.token_mean_BE, column.slot_mean_BE),
-            factor,
-            pairs=False,
-        )
+        there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD) / config.caption_vision_temperature
+        if config.caption_vision == "slots":
+            losses_R = contrastive(there_RC, rows.ids_B[:, None] == columns.ids_B)
+            terms["caption_vision"] = (losses_R * rows.share_B).sum()
+        else:
+            back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD) / config.caption_vision_temperature
+            terms["caption_vision"] = _symmetric(there_RC, back_RC, rows, columns, pairs=False)
     return terms
 
 
-def _local_terms(rows: Samples, columns: Samples, cosines: Cosines, scale: Tensor, config: ObjectiveConfig) -> Terms:
-    """L_sc, L_tc (equation 6) and L_kd (equation 8)."""
+def _local_terms(rows: Samples, columns: Samples, similar: Similarities, scale: Tensor) -> Terms:
+    """L_sc and L_tc (equation 6)."""
     row, column = rows.features, columns.features
-    # the teacher, items × source texts and source texts × items
-    items_RC, texts_RC = cosines.media_source_RC, cosines.source_media_RC
-    terms = {}
-    if _has_slots(row):
-        local_items_RC = local_similarity(row.slots_BKE, column.source_BE)
-        local_texts_RC = local_similarity(column.slots_BKE, row.source_BE).mT
-        terms["local_source"] = _symmetric(scale * local_items_RC, scale * local_texts_RC, rows, columns, pairs=False)
-        terms["local_target"] = _symmetric(
-            scale * local_similarity(row.slots_BKE, column.target_BE),
-            scale * local_similarity(column.slots_BKE, row.target_BE).mT,
-            rows,
-            columns,
-            pairs=True,
-        )
-        alpha = config.teacher_weight
-        mixed = config.teacher_orientation == "mixed"
-        texts_RC = alpha * texts_RC + (1 - alpha) * (local_items_RC if mixed else local_texts_RC)
+    if similar.slots_source_RC is None or similar.source_slots_RC is None:
+        return {}
+    there_RC = local_similarity(row.slots_BKE, column.target_BE)
+    back_RC = local_similarity(column.slots_BKE, row.target_BE).mT
+    return {
+        "local_source": _symmetric(
+            scale * similar.slots_source_RC, scale * similar.source_slots_RC, rows, columns, pairs=False
+        ),
+        "local_target": _symmetric(scale * there_RC, scale * back_RC, rows, columns, pairs=True),
+    }
+
+
+def _distillation(rows: Samples, columns: Samples, similar: Similarities, config: ObjectiveConfig) -> Terms:
+    """L_kd (equation 8). The teacher is of source texts and items, the student of target texts and items."""
+    texts_RC, items_RC = similar.source_media_RC, similar.media_source_RC
+    local_texts_RC, local_items_RC = similar.source_slots_RC, similar.slots_source_RC
+    if config.teacher_orientation == "mixed":
+        local_texts_RC = local_items_RC
+    if config.teacher == "min_max":
+        texts_RC, local_texts_RC = min_max(texts_RC), None if local_texts_RC is None else min_max(local_texts_RC)
+    alpha = config.teacher_weight
+    if local_texts_RC is not None and local_items_RC is not None:
+        texts_RC = alpha * texts_RC + (1 - alpha) * local_texts_RC
         items_RC = alpha * items_RC + (1 - alpha) * local_items_RC
     if config.teacher == "min_max":
-        losses_R = distillation(min_max(texts_RC), cosines.target_media_RC)
+        losses_R = distillation(texts_RC, similar.target_media_RC)
     else:
         teacher, student = 1 / config.teacher_temperature, 1 / config.student_temperature
-        losses_R = distillation(teacher * texts_RC, student * cosines.target_media_RC)
-        losses_R = losses_R + distillation(
-            teacher * items_RC, student * cosines.media_target_RC, columns.pair_share_B > 0
-        )
-        losses_R = losses_R / 2
-    terms["distillation"] = (losses_R * rows.pair_share_B).sum()
-    return terms
+        seen_C = columns.pair_share_B > 0
+        of_texts_R = distillation(teacher * texts_RC, student * similar.target_media_RC)
+        of_items_R = distillation(teacher * items_RC, student * similar.media_target_RC, seen_C)
+        losses_R = (of_texts_R + of_items_R) / 2
+    return {"distillation": (losses_R * rows.pair_share_B).sum()}

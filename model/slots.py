@@ -4,11 +4,12 @@ B items · Q queries · M keys · T description tokens · K slots · D width · 
 H heads · d = D/H
 """
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import dropout, scaled_dot_product_attention
 
 QUERY_STD = 0.02
 
@@ -21,11 +22,11 @@ class CrossAttentionLayer(nn.Module):
     it moves all scores of a query alike, which the softmax does not see.
     """
 
-    def __init__(self, width: int, heads: int = 8, dropout: float = 0.1):
+    def __init__(self, width: int, heads: int = 8, dropout: float = 0.1, attention_dropout: float = 0.0):
         super().__init__()
         if width % heads:
             raise ValueError(f"num_heads: got {heads}, wanted a divisor of the width {width}")
-        self.heads = heads
+        self.heads, self.attention_dropout = heads, attention_dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width, bias=False)
         self.value = nn.Linear(width, width)
@@ -60,6 +61,7 @@ class CrossAttentionLayer(nn.Module):
             m_BMD,
             m_BMD,
             attn_mask=None if mask_BM is None else mask_BM[:, None],
+            dropout_p=self.attention_dropout if self.training else 0.0,
             scale=query_BQHd.shape[-1] ** -0.5,
         )
         values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_BGD.unflatten(1, (self.heads, -1)), value_HdD)
@@ -78,7 +80,21 @@ class CrossAttentionLayer(nn.Module):
         if mask_BM is not None:
             scores_BQHM = scores_BQHM.masked_fill(~mask_BM[:, None, None], -torch.inf)
         value_BHMD = torch.einsum("bmhd,whd->bhmw", value_BMHd, out_DHd)
-        return scores_BQHM.softmax(-1).flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
+        weights_BQHM = dropout(scores_BQHM.softmax(-1), self.attention_dropout, self.training)
+        return weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
+
+
+def cross_attention_stack(
+    count: int,
+    width: int,
+    heads: int = 8,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.0,
+    stack_init: str = "independent",
+) -> nn.ModuleList:
+    """`count` layers, one after the other; with `stack_init` "copies", as released, they start alike."""
+    layers = [CrossAttentionLayer(width, heads, dropout, attention_dropout) for _ in range(count)]
+    return nn.ModuleList(layers if stack_init == "independent" else [copy.deepcopy(layers[0]) for _ in layers])
 
 
 class SemanticSlots(nn.Module):
@@ -90,11 +106,11 @@ class SemanticSlots(nn.Module):
         text_width: int,
         count: int = 4,
         layers: int = 3,
-        heads: int = 8,
-        dropout: float = 0.1,
         slot_init: str = "normal",
+        **layer: Any,
     ):
-        """`slot_init`: of the queries, "normal" (0, .02); "zero", as released, makes them all alike."""
+        """`slot_init`: of the queries, "normal" (0, .02); "zero", as released, makes them all alike. `layer`: of
+        `cross_attention_stack`."""
         super().__init__()
         if slot_init not in ("normal", "zero"):
             raise ValueError(f"slot_init: got {slot_init!r}, wanted 'normal' or 'zero'")
@@ -103,7 +119,7 @@ class SemanticSlots(nn.Module):
             nn.init.normal_(self.queries_KD, std=QUERY_STD)
         self.null_D = nn.Parameter(torch.randn(width) * QUERY_STD)
         self.project = nn.Linear(text_width, width)
-        self.layers = nn.ModuleList(CrossAttentionLayer(width, heads, dropout) for _ in range(layers))
+        self.layers = cross_attention_stack(layers, width, **layer)
 
     def forward(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         """M [B,K,D]. `mask_BT` bool, True where there is a token; what lies elsewhere changes nothing if finite."""

@@ -24,6 +24,8 @@ METHODS = ("corrected", "faithful")
 FAITHFUL: Mapping[str, Any] = MappingProxyType(
     {
         "slot_init": "zero",
+        "stack_init": "copies",
+        "attention_dropout": 0.1,
         "normalize_slots": False,
         "caption_vision_axis": "tokens",
         "description_encoder": "shared",

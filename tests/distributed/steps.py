@@ -1,5 +1,6 @@
 """What the ranks do in test_exact.py: one step of each kind on their share of one batch of 16."""
 
+from dataclasses import replace
 from unittest import mock
 
 import torch
@@ -20,6 +21,7 @@ COUNT = 16
 CONFIG = ObjectiveConfig(
     caption_vision_weight=0.3, distillation_weight=0.4, local_weight=0.5, diversity_weight=0.3, teacher_weight=0.6
 )
+WHOLE_TEACHER = replace(CONFIG, teacher="min_max", teacher_orientation="mixed")
 FULL_LOSS = ObjectiveConfig(**{**vars(CONFIG), "gather": "slice"})
 GATHERED_ONLY = ObjectiveConfig(
     caption_vision_weight=0, distillation_weight=0, local_weight=0, diversity_weight=0, gather="slice"
@@ -166,6 +168,7 @@ def everything(rank, world):
     unequal.weights[: COUNT // 2] = 0  # a whole rank without a target text
     steps = {
         "ours": step(rank, world),
+        "whole teacher": step(rank, world, WHOLE_TEACHER),
         "no target": step(rank, world, batch=no_target),
         "unequal": step(rank, world, batch=unequal),
         "head": head_after_gather(rank, world),
@@ -180,7 +183,7 @@ def everything(rank, world):
         "slice, gathered losses": step(rank, world, GATHERED_ONLY),
         "slice, gathered losses × world": step(rank, world, GATHERED_ONLY, times=world),
     }
-    for field in ("media_BE", "slots_BKE", "slot_mean_BE", "token_mean_BE", "source_BE", "target_BE"):
+    for field in ("media_BE", "slots_BKE", "slot_mean_BD", "token_mean_BD", "source_BE", "target_BE"):
         steps[f"misaligned {field}"] = step(rank, world, CONFIG, Misaligned(field))
     steps["leccr"] = step(rank, world, batch=make_leccr_batch(), network=make_leccr())
     plain, got = cached(rank, world, 0.4, make_leccr, make_leccr_batch())

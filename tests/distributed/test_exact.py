@@ -21,7 +21,7 @@ KNOWN_WRONG = (
     "put back, own rows",
     "autograd, own rows × world",
 )
-MISALIGNED = ("media_BE", "slots_BKE", "slot_mean_BE", "token_mean_BE", "source_BE", "target_BE")
+MISALIGNED = ("media_BE", "slots_BKE", "slot_mean_BD", "token_mean_BD", "source_BE", "target_BE")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
@@ -129,8 +129,19 @@ def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ra
         assert ratio(ranks, name, expected, "log_scale") == pytest.approx(scale)
 
 
+def test_a_teacher_that_is_scaled_as_a_whole_is_exact_too(ranks):
+    expected = whole(steps.WHOLE_TEACHER)
+    torch.testing.assert_close(mean_total(ranks, "whole teacher"), expected["total"], rtol=1e-12, atol=0)
+    assert distance(ranks, "whole teacher", expected) < EXACT
+
+
 def test_faithful_depends_on_the_number_of_ranks(ranks):
-    assert (distance(ranks, "faithful", whole(ObjectiveConfig.faithful())) < EXACT) == (len(ranks) == 1)
+    """Its gradients, and local matching, which sees one rank; the other terms see all."""
+    expected = whole(ObjectiveConfig.faithful())
+    assert (distance(ranks, "faithful", expected) < EXACT) == (len(ranks) == 1)
+    for rank in ranks:
+        for term in expected["raw"].keys() - {"diversity", "local_source", "local_target"}:
+            torch.testing.assert_close(rank["faithful"]["raw"][term], expected["raw"][term])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4, "leccr"])

@@ -18,8 +18,8 @@ def make_features(count, slots=3, width=8, seed=0, dtype=torch.float64, unit_slo
     features = Features(
         media_BE=normalize(rows(width), dim=-1),
         slots_BKE=normalize(slot_BKE, dim=-1) if unit_slots else slot_BKE,
-        slot_mean_BE=normalize(rows(width), dim=-1) * 0.7,
-        token_mean_BE=normalize(rows(width), dim=-1) * 0.8,
+        slot_mean_BD=normalize(rows(width), dim=-1) * 0.7,
+        token_mean_BD=normalize(rows(width), dim=-1) * 0.8,
         slot_cosines_BKK=slot_cosines(rows(slots, width)),
         source_BE=normalize(rows(width), dim=-1),
         target_BE=normalize(rows(width), dim=-1),

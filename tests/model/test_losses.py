@@ -78,7 +78,8 @@ def test_squared_diversity_is_least_for_orthogonal_slots_and_signed_for_opposite
 
     right, opposite, alike = cosines(math.pi / 2), cosines(math.pi), cosines(0)
     assert diversity(right).item() < 1e-6 < diversity(opposite).item() == pytest.approx(1)
-    assert diversity(opposite, "signed").item() == pytest.approx(-1) and diversity(alike, "signed").item() == 1
+    of_all_pairs = diversity(opposite, "signed").item(), diversity(alike, "signed").item()  # 2 of K² = 4, as released
+    assert of_all_pairs == (pytest.approx(-0.5), 0.5)
     assert diversity(cosines(math.pi / 3)).item() == pytest.approx(0.25)  # cos² 60°
     assert diversity(torch.ones(2, 1, 1)).tolist() == [0, 0]
     with pytest.raises(ValueError, match="got 'none', wanted 'squared' or 'signed'"):

@@ -23,12 +23,12 @@ def test_features_have_their_shapes_and_lengths():
     features = tiny_model()(batch())
     shapes = {name: tuple(value.shape) for name, value in features._asdict().items()}
     assert shapes == {
-        "media_BE": (3, 16), "slots_BKE": (3, 3, 16), "slot_mean_BE": (3, 16), "token_mean_BE": (3, 16),
+        "media_BE": (3, 16), "slots_BKE": (3, 3, 16), "slot_mean_BD": (3, 32), "token_mean_BD": (3, 32),
         "slot_cosines_BKK": (3, 3, 3), "source_BE": (3, 16), "target_BE": (3, 16),
     }  # fmt: skip
     for unit in (features.media_BE, features.slots_BKE, features.source_BE, features.target_BE):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))
-    assert features.slot_mean_BE.norm(dim=-1).max() <= 1.0001
+    assert features.slot_mean_BD.norm(dim=-1).max() <= 1.0001
 
 
 def test_neither_the_device_nor_single_precision_changes_the_features(device):
@@ -91,12 +91,15 @@ def test_states_of_a_frozen_encoder_stand_in_for_its_descriptions():
     close(model(samples._replace(descriptions=states)), model(samples))
 
 
-def test_a_shared_description_encoder_is_the_text_tower_with_its_dropout():
-    model, samples = tiny_model(description_encoder="shared", dropout=0.0).train(), batch()
+@pytest.mark.parametrize("kind", ["shared", "trained"])
+def test_a_shared_description_encoder_is_the_text_tower_with_its_dropout(kind):
+    """As released it gets no gradient from the descriptions."""
+    model, samples = tiny_model(description_encoder=kind, dropout=0.0).train(), batch()
     first, second = model(samples).slots_BKE, model(samples).slots_BKE
     assert model.description_encoder is None and not torch.equal(first, second)
     second.sum().backward()
-    assert model.text_encoder.words.weight.grad.abs().sum() > 0
+    assert (model.text_encoder.words.weight.grad is not None) == (kind == "trained")
+    assert model.slots.queries_KD.grad.abs().sum() > 0
     frozen = tiny_model(dropout=0.0).train()
     assert torch.equal(frozen(samples).slots_BKE, frozen(samples).slots_BKE)
     with pytest.raises(ValueError, match="wanted a frozen one"):
@@ -122,7 +125,7 @@ def test_caption_vision_vectors_are_normalised_over(axis):
     tokens_BND, mask_BN, _ = model.media_encoder(samples.media)
     tokens_NE = model.token_vision_head(tokens_BND[1, mask_BN[1]])
     wanted = normalize(tokens_NE, dim=1 if axis == "features" else 0).mean(0)
-    torch.testing.assert_close(model(samples).token_mean_BE[1], wanted, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model(samples).token_mean_BD[1], wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_slots_as_released_have_any_length():

@@ -87,7 +87,7 @@ def reference(features, ids, weights, config):
     raw["distillation"] = both / max(float(sum(weights)), 1e-30)
     if len(f.slots_BKE[0]):
         factor = 1 / config.caption_vision_temperature
-        caption_vision = symmetric(lambda i, j: dot(f.slot_mean_BE[i], f.token_mean_BE[j]), factor, everyone, ones)
+        caption_vision = symmetric(lambda i, j: dot(f.slot_mean_BD[i], f.token_mean_BD[j]), factor, everyone, ones)
         slots = range(f.slots_BKE.shape[1])
         pairs = [(a, b) for a in slots for b in slots if a != b]
         raw |= {
@@ -150,11 +150,12 @@ def test_a_term_of_weight_zero_leaves_no_hole_in_the_graph():
     assert all(x.grad is not None for x in (*features, scale))
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch, device):
+@pytest.mark.parametrize("config", [ALL_ON, ObjectiveConfig.faithful()])
+def test_blocks_of_rows_change_nothing(monkeypatch, device, config):
     def run():
         features = Features(*(x.detach().to(device).requires_grad_() for x in make_features(6)))
         scale = SCALE.to(device).requires_grad_()
-        losses = objective(features, scale, IDS.to(device), WEIGHTS.to(device), ALL_ON)
+        losses = objective(features, scale, IDS.to(device), WEIGHTS.to(device), config)
         return losses.total.detach(), losses.raw, torch.autograd.grad(losses.total, [*features, scale])
 
     whole, blocks = run(), None
@@ -213,7 +214,6 @@ def test_faithful_teacher_adds_matrices_of_two_orientations_and_is_nearly_unifor
     features = features._replace(source_BE=source_BE)
     summary_BB = source_BE @ features.media_BE.mT
     local_BB = torch.einsum("ike,je->ijk", features.slots_BKE, source_BE).amax(-1)
-    mixed_BB = 0.8 * summary_BB + 0.2 * local_BB  # [text,item] + [item,text]
     ids, weights = torch.arange(count), torch.ones(count, dtype=torch.float64)
 
     def kd(**changes):
@@ -221,7 +221,10 @@ def test_faithful_teacher_adds_matrices_of_two_orientations_and_is_nearly_unifor
             "distillation"
         ]
 
-    scaled_BB = (mixed_BB - mixed_BB.min()) / (mixed_BB.max() - mixed_BB.min())
+    def scaled(scores_BB):
+        return (scores_BB - scores_BB.min()) / (scores_BB.max() - scores_BB.min())
+
+    scaled_BB = 0.8 * scaled(summary_BB) + 0.2 * scaled(local_BB)  # [text,item] + [item,text]
     torch.testing.assert_close(kd(), distillation(scaled_BB, features.target_BE @ features.media_BE.mT).mean())
     assert abs(kd() - kd(teacher_orientation="same")) > 1e-6
 
@@ -240,7 +243,7 @@ def test_faithful_on_one_rank_differs_from_corrected_only_where_a_quirk_is():
         for config in (ObjectiveConfig.faithful(), ObjectiveConfig())
     ]
     differ = {name for name in raw[0] if not torch.isclose(raw[0][name], raw[1][name])}
-    assert differ == {"local_source", "local_target", "distillation", "diversity"}
+    assert differ == {"caption_vision", "local_source", "local_target", "distillation", "diversity"}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +255,7 @@ def test_faithful_on_one_rank_differs_from_corrected_only_where_a_quirk_is():
         ({"diversity_weight": math.nan}, "diversity_weight: got nan"),
         ({"distillation_weight": 1.5}, "distillation_weight: got 1.5, wanted a number from 0 to 1"),
         ({"student_temperature": 0}, "student_temperature: got 0, wanted more than 0"),
-        ({"teacher": "min_max"}, "set local_columns=rank"),
+        ({"caption_vision": "media"}, "caption_vision: got 'media', wanted symmetric or slots"),
     ],
 )
 def test_settings_out_of_range(wrong, message):

@@ -96,6 +96,24 @@ def test_every_parameter_has_a_gradient_whether_a_row_is_described_or_not():
         assert all(parameter.grad is not None for parameter in slots.parameters())
 
 
+def test_a_released_stack_starts_as_copies_of_one_layer():
+    for kind, alike in (("copies", True), ("independent", False)):
+        first, second = make_slots(stack_init=kind).layers
+        pairs = zip(first.parameters(), second.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == alike
+        assert first.query.weight is not second.query.weight
+
+
+@pytest.mark.parametrize("queries", [2, 9])  # fewer and more than what they read
+def test_attention_weights_are_dropped_in_training_alone(queries):
+    layer = CrossAttentionLayer(WIDTH, heads=4, dropout=0.0, attention_dropout=0.5).double()
+    x_BQD, m_BMD = random(3, queries, WIDTH), random(3, 5, WIDTH, seed=1)
+    assert not torch.equal(layer(x_BQD, m_BMD), layer(x_BQD, m_BMD))
+    torch.testing.assert_close(layer.eval()(x_BQD, m_BMD), layer(x_BQD, m_BMD))
+    layer.train().attention_dropout = 0.0
+    torch.testing.assert_close(layer(x_BQD, m_BMD), layer.eval()(x_BQD, m_BMD))
+
+
 def diversity_of(slots, states_BTC):
     return diversity(slot_cosines(slots(states_BTC, torch.ones(states_BTC.shape[:2], dtype=torch.bool)))).mean()
 

@@ -41,8 +41,8 @@ class ToyModel(nn.Module):
         return Features(
             media_BE=normalize(media((read_BND * share_BN1).sum(1)), dim=-1),
             slots_BKE=normalize(local(read_BKD), dim=-1),
-            slot_mean_BE=normalize(slot(slots_BKD), dim=-1).mean(1),
-            token_mean_BE=(normalize(token(tokens_BND), dim=-1) * share_BN1).sum(1),
+            slot_mean_BD=normalize(slot(slots_BKD), dim=-1).mean(1),
+            token_mean_BD=(normalize(token(tokens_BND), dim=-1) * share_BN1).sum(1),
             slot_cosines_BKK=slot_cosines(slots_BKD),
             source_BE=source_BE,
             target_BE=target_BE,

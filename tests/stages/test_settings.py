@@ -43,6 +43,8 @@ def test_faithful_is_what_the_released_code_does():
     assert {name: value for name, value in flat.items() if value != corrected[name]} == {
         "method": "faithful",
         "slot_init": "zero",
+        "stack_init": "copies",
+        "attention_dropout": 0.1,
         "normalize_slots": False,
         "caption_vision_axis": "tokens",
         "description_encoder": "shared",
@@ -53,6 +55,7 @@ def test_faithful_is_what_the_released_code_does():
         "global_weights": [1.0],
         "select_on": "test",
         "pair_weighting": False,
+        "caption_vision": "slots",
         "diversity": "signed",
         "teacher": "min_max",
         "teacher_orientation": "mixed",
@@ -90,7 +93,7 @@ def test_corrected_is_the_default():
         ("ema=1", "ema: got 1.0, wanted less than 1"),
         ("num_slots=-1", "num_slots: got -1, wanted 0 or more"),
         ("diversity=cubed", "diversity: got 'cubed', wanted squared or signed"),
-        ("teacher=min_max", "set local_columns=rank"),
+        ("stack_init=alike", "stack_init: got 'alike', wanted independent or copies"),
         ("method=exact", "method: got 'exact', wanted corrected or faithful"),
     ],
 )
