@@ -144,22 +144,29 @@ def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
 
 def carry_out(run: Run, plan: Plan, corpus: Path, folder: Path) -> dict[str, Any]:
     """Trains and scores; the line of the run."""
+    found = train_and_score(corpus, folder / short_hash(run.name()), ARMS[run.arm], plan, run.seed)
+    return {
+        "plan": plan.key(), "arm": run.arm, "noise": run.level.noise, "errors": run.level.errors, "seed": run.seed,
+        **found, "commit": commit(),
+    }  # fmt: skip
+
+
+def train_and_score(corpus: Path, output: Path, arm: Sequence[str], plan: Plan, seed: int) -> dict[str, Any]:
+    """What is kept of a run; its folder is deleted."""
     began = time.monotonic()
-    output = folder / short_hash(run.name())
-    scores = folder / f"{output.name}.json"
+    scores = output.with_suffix(".json")
     every = max(1, plan.steps // 6)
     lengths = (f"steps={plan.steps}", f"batch_size={plan.batch}", f"validate_every={every}", f"log_every={every}")
     program("stages/train.py", "--recipe", "scenes", "--data", corpus, "--output", output, "--overwrite",
-            *ARMS[run.arm], *plan.overrides, *lengths, f"seed={run.seed}")  # fmt: skip
+            *arm, *plan.overrides, *lengths, f"seed={seed}")  # fmt: skip
     program("stages/score.py", "--checkpoint", output, "--data", corpus, "--split", "test",
             "--languages", ",".join(LANGUAGES), "--output", scores)  # fmt: skip
     found = json.loads(scores.read_text(encoding="utf-8"))
     shutil.rmtree(output)
     return {
-        "plan": plan.key(), "arm": run.arm, "noise": run.level.noise, "errors": run.level.errors, "seed": run.seed,
         "sum_r": found["mean"]["sum_r"], "chance": found["mean"]["chance"]["sum_r"],
         "languages": {name: row["sum_r"] for name, row in found["languages"].items()},
-        "selection": found["checkpoint"]["selection"], "seconds": round(time.monotonic() - began), "commit": commit(),
+        "selection": found["checkpoint"]["selection"], "seconds": round(time.monotonic() - began),
     }  # fmt: skip
 
 
