@@ -4,8 +4,8 @@
     python beam_runner.py --stage captions --captioner vllm --mllm OUT --vllm-python VLLM_ENV/bin/python …
 
 It answers the built-in prompts about pictures of 64 pixels that `pipeline.sources.scenes` drew, and nothing else: each
-prompt is one token. For a part of the time its eye alone learns which facts hold of a picture: from the words of answers
-it would find out what to look at much later. At the end it is asked about scenes that it has not seen: how many answers
+prompt is one token. For a part of the time its eye alone learns which facts hold of a picture: from answers' words it
+would find out what to look at much later. At the end it is asked about scenes that it has not seen: how many answers
 are right to the letter, and how many words.
 """
 
