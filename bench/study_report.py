@@ -134,8 +134,8 @@ def write_real(
         "",
         f"An Idefics3 of {captioner['parameters']:,} parameters, trained on {captioner['scenes']:,} other scenes for "
         f"{captioner['minutes']:g} minutes ({steps} steps), served by vLLM, described the pictures by "
-        "`--stage captions`; a Marian model a language translated the captions by `--stage translate`. What is right is "
-        "known of scenes.",
+        "`--stage captions`; a Marian model a language translated the captions by `--stage translate`. What is right "
+        "is known of scenes.",
         "",
         "## How right descriptions are",
         "",
