@@ -79,18 +79,18 @@ def write(
     whole: Sequence[str],
     middle: tuple[float, float],
     told: str,
-    planned: int,
+    unfinished: bool,
 ) -> None:
     """README.md, parts.png and noise.png in `output`. `parts`: arms that each add one thing to the one before;
     `whole`: a baseline, a rival and the method, over the levels; `middle`: (noise, errors) of the parts; `told`: what
-    was run; `planned`: runs of the whole study."""
+    was run, `unfinished`: not all that is planned."""
     scores = Scores(lines)
     output.mkdir(parents=True, exist_ok=True)
     page = [
         "# Which part earns what",
         "",
-        f"`python bench/study.py`; {told}. {len(lines)} of {planned} runs, {_commits(lines)}; written on {machine()}.",
-        *(["", "**Unfinished: the same command goes on with it.**"] if len(lines) < planned else []),
+        f"`python bench/study.py`; {told}, {_commits(lines)}; written on {machine()}.",
+        *(["", "**Unfinished: the same command goes on with it.**"] if unfinished else []),
         "",
         "The scenes are synthetic: what helps here need not help on photographs, and the noise is simulated. SumR of",
         "600, mean over languages and seeds with 95 % intervals over seeds (Student's t). SumR of a random order: "

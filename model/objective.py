@@ -32,8 +32,8 @@ class ObjectiveConfig:
     local_weight: float = 0.01  # w_c
     diversity_weight: float = 0.01  # w_r
     teacher_weight: float = 0.8  # α, of the global similarity in the teacher; 1 − α is the local one's
-    teacher_temperature: float = 0.05
-    student_temperature: float = 0.05
+    teacher_temperature: float = 0.1
+    student_temperature: float = 0.1
     caption_vision_temperature: float = 1.0  # 1 as released
     caption_vision: str = "symmetric"  # "slots" as released: from slots to media alone
     diversity: str = "squared"  # cosines of slots; "signed" as released

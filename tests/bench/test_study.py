@@ -12,6 +12,7 @@ from stages.settings import resolve
 def line(arm, seed, sum_r, noise=0.3, errors=0.1):
     return {
         "arm": arm, "noise": noise, "errors": errors, "seed": seed, "sum_r": sum_r, "chance": 10.6, "commit": "abc",
+        "settings": list(ARMS.get(arm, ())),
     }  # fmt: skip
 
 
@@ -44,18 +45,20 @@ def test_every_arm_is_what_its_name_says():
         before = after
     assert changed[1:] == [
         {"extra_views"},
-        {"num_slots", "local_weight"},
+        {"num_slots", "slot_views", "local_weight"},
         {"local_weight", "global_weights"},
         {"distillation_weight"},
         {"pair_weighting"},
     ]
     assert settings("corrected") == resolve("scenes").to_json()
-    assert settings("faithful") == resolve("scenes", ["method=faithful", "select_on=val"]).to_json()
+    faithful = ["method=faithful", "slot_views=detail", "select_on=val"]
+    assert settings("faithful") == resolve("scenes", faithful).to_json()
 
 
 def test_the_plan_has_parts_at_the_middle_and_the_whole_at_every_level():
     runs = list(Plan(seeds=2).runs())
-    assert len(runs) == len(set(runs)) == 2 * (len(ARMS) + 5 * len(WHOLE))
+    assert len(runs) == len(set(runs)) == 2 * (len(ARMS) + 5 * len(WHOLE) - 3)  # the baseline sees no descriptions
+    assert {run.level.errors for run in runs if run.arm == "two towers"} == {MIDDLE.errors}
     assert {run.level for run in runs if run.arm not in WHOLE} == {MIDDLE}
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
     assert Plan().key() != Plan(steps=1).key() and Plan().key() == Plan(seeds=1).key()
@@ -79,18 +82,26 @@ def test_runs_that_are_there_are_not_run_again_and_each_is_written_as_it_ends(tm
     study.study(plan, lines, tmp_path, 1)
     assert ran == ["two towers", "corrected", "corrected"] and len(study.done(lines, plan)) == 2
     assert study.done(lines, Plan(steps=1)) == {}  # of another plan
+    monkeypatch.setitem(ARMS, "corrected", ("num_slots=3",))
+    assert [run.arm for run in study.done(lines, plan)] == ["two towers"]  # of other settings
+
+
+def test_a_baseline_that_sees_no_descriptions_stands_at_every_level_of_their_errors():
+    lines = [line("two towers", 0, 100), line("corrected", 0, 120)]
+    spread = study.at_every_error(lines, Plan())
+    assert [(x["arm"], x["errors"]) for x in spread] == [("two towers", 0.1), ("two towers", 0.4), ("corrected", 0.1)]
 
 
 def test_the_page_says_what_helped(tmp_path):
     lines = [line("base", seed, 100 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
     lines += [line("rival", seed, 90 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
     lines += [line("whole", seed, 110 + 3 * seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
-    write(tmp_path, lines, ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", 18)
+    write(tmp_path, lines, ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", False)
     page = (tmp_path / "README.md").read_text()
     assert "- whole over base at noise 0.3, errors 0.1: helps (+12.0 ± 5.0)." in page
     assert "| 0.1 | 0.3 | 101.0 ± 2.5 | 91.0 ± 2.5 | 113.0 ± 7.5 | +12.0 ± 5.0 | +22.0 ± 5.0 | 3 |" in page
-    assert "as told. 18 of 18 runs, at commit abc" in page and "nan" not in page and "Unfinished" not in page
-    write(tmp_path, lines[:1], ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", 18)
+    assert "as told, at commit abc" in page and "nan" not in page and "Unfinished" not in page
+    write(tmp_path, lines[:1], ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", True)
     assert "**Unfinished" in (page := (tmp_path / "README.md").read_text()) and "too few seeds" in page
     for name in ("parts.png", "noise.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
