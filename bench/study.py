@@ -74,7 +74,7 @@ class Plan:
     seeds: int = 5
     items: int = 1000
     held_out: int = 300  # of val, and of test
-    steps: int = 360
+    steps: int = 200
     batch: int = 128
     arms: tuple[str, ...] = tuple(ARMS)
     noises: tuple[float, ...] = NOISES
@@ -172,7 +172,7 @@ def train_and_score(corpus: Path, output: Path, arm: Sequence[str], plan: Plan, 
     """What is kept of a run; its folder is deleted."""
     began = time.monotonic()
     scores = output.with_suffix(".json")
-    every = max(1, plan.steps // 6)
+    every = max(1, plan.steps // 4)
     lengths = (f"steps={plan.steps}", f"batch_size={plan.batch}", f"validate_every={every}", f"log_every={every}")
     program("stages/train.py", "--recipe", "scenes", "--data", corpus, "--output", output, "--overwrite",
             *arm, *plan.overrides, *lengths, f"seed={seed}")  # fmt: skip
