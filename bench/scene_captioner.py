@@ -177,7 +177,7 @@ class Eye(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         tokens = torch.stack(self.features(pixel_values).pooler_output)
-        seen = torch.logsumexp(self.head(tokens), dim=1)
+        seen = torch.logsumexp(self.head(tokens).float(), dim=1)
         return nn.functional.binary_cross_entropy_with_logits(seen, wanted, reduction="sum") / len(wanted)
 
 
@@ -194,7 +194,8 @@ def learn(
         rate = peak * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(random)
+        with torch.autocast("cpu", torch.bfloat16):  # half the time where the processor has instructions for it
+            loss = loss_of(random)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
