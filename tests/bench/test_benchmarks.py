@@ -28,11 +28,25 @@ def test_a_row_is_filled_and_filled_again_and_the_others_stay(page, tmp_path):
     main([scores(tmp_path / "a.json", sum_r=1.0), "--page", str(page)])
     main([scores(tmp_path / "b.json"), "--page", str(page)])
     text = page.read_text()
-    assert "| multi30k_de | corrected | de | 470.2 | 460.0 to 480.1 | 480.9 | val, step 1,200 |" in text
+    assert "| multi30k_de | corrected | de | 470.2 | 460.0 to 480.1 | val, step 1,200 |  | 480.9 |" in text
     assert text.startswith("before\n") and text.endswith("after\n")
     assert text.count(UNKNOWN) == len(empty()) - 1 == 3 * len(PUBLISHED) - 1
     main([scores(tmp_path / "c.json", language="fr"), "--page", str(page)])
     assert text.count("\n") + 1 == page.read_text().count("\n")  # a row that nobody foresaw
+
+
+def test_weights_chosen_on_test_have_a_column_of_their_own(page, tmp_path):
+    chosen_on_test = {
+        "selection": {"split": "test", "step": 900, "sum_r": 475.0, "global_weight": 0.8},
+        "recipe": "multi30k_de",
+        "method": "faithful",
+    }
+    main([scores(tmp_path / "a.json", checkpoint=chosen_on_test), "--page", str(page)])
+    told = "470.2 (460.0 to 480.1), step 900 | 480.9 |"
+    assert f"| multi30k_de | faithful | de | {UNKNOWN} |  |  | {told}" in page.read_text()
+    on_val = {**chosen_on_test, "selection": {"split": "val", "step": 800, "sum_r": 470.0, "global_weight": 0.8}}
+    main([scores(tmp_path / "b.json", sum_r=468.0, checkpoint=on_val), "--page", str(page)])
+    assert f"| multi30k_de | faithful | de | 468.0 | 460.0 to 480.1 | val, step 800 | {told}" in page.read_text()
 
 
 @pytest.mark.parametrize(
