@@ -94,6 +94,7 @@ class Index:
     texts: np.ndarray  # [S] int16
     languages: tuple[str, ...]  # that are trained besides the source language
     notes: tuple[str, ...]  # what the user should know
+    undescribed: int  # items without a description for the slots
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,7 +117,7 @@ def build_index(
     """
     survey = _Survey(shards, split)
     parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16))]
-    without = 0
+    without = undescribed = 0
     for number in range(len(shards)):
         start = 0
         for batch in shards.shard(number).select(["split", "captions", "descriptions"]).to_batches():
@@ -131,6 +132,8 @@ def build_index(
             shard_of = np.full(len(owners), number, np.int32)
             parts.append((shard_of, (start + owners[order]).astype(np.int32), texts[order].astype(np.int16)))
             without += int(np.count_nonzero(wanted)) - len(np.unique(owners))
+            read = described.where("view", None if ALL in slot_views else slot_views)
+            undescribed += int(np.count_nonzero(wanted)) - len(np.unique(described.owners[read]))
             start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
     survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))
@@ -140,7 +143,7 @@ def build_index(
         if unmeasured := (translated - measured) & set(chosen):
             told = ", ".join(sorted(unmeasured))
             notes.append(f"{table.corpus.name}: the quality of {told} was not measured: every pair weighs 1")
-    return Index(shard_of, row_of, text_of, chosen, tuple(notes))
+    return Index(shard_of, row_of, text_of, chosen, tuple(notes), undescribed)
 
 
 class _Lists:

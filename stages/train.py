@@ -107,6 +107,8 @@ def opening(settings: Settings, accelerator: Accelerator, model: torch.nn.Module
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
     notes = [f"note: {note}" for note in data.notes] + [label(settings.select_on, settings.train_on) or ""]
+    if (count := data.index.undescribed) and settings.to_json()["num_slots"]:
+        notes.append(f"note: {count:,} items have no description for slots to read: run --stage captions, then pack")
     return "\n".join([*lines, *filter(None, notes)])
 
 

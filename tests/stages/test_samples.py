@@ -187,6 +187,16 @@ def test_what_was_not_measured_is_known_by_corpus_and_language(tmp_path):
     assert found.notes == ("a: the quality of fr was not measured: every pair weighs 1",)
 
 
+def test_items_that_the_slots_have_nothing_to_read_of_are_counted(tmp_path):
+    rows = [row(number, "val" if number > 6 else "train") for number in range(9)]
+    for one in (rows[1], rows[4], rows[8]):
+        one["descriptions"] = []
+    rows[2]["descriptions"] = [told for told in rows[2]["descriptions"] if told["view"] == "short"]
+    shards = Shards([write_rows(tmp_path, rows)])
+    for views, count in ((("all",), 2), (("detail",), 3), (("short", "detail"), 2)):
+        assert build_index(shards, "train", ("de",), "en", (), views).undescribed == count
+
+
 def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
     rows = [row(number, "val" if number % 7 == 0 else "train") for number in range(2300)]
     folder = write_rows(tmp_path, rows, shards=2)

@@ -2,13 +2,15 @@
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pipeline.errors import UsageError
 from stages import train
 from stages.settings import recipes, resolve
-from stages.trainer import Position
+from stages.trainer import Plan, Position
 
 
 def test_settings_may_stand_anywhere():
@@ -62,3 +64,18 @@ def test_the_end_says_where_the_best_is(tmp_path):
     ended = argparse.Namespace(position=Position(step=1500, best=best))
     told = train.closing(tmp_path, resolve("demo"), ended)
     assert told == f"best SumR 391.6 on train (chance 10.6) at step 1,200: {tmp_path / 'best'} · curves: none"
+
+
+class Described(list):
+    """Nine samples; of some items nobody wrote a description."""
+
+    notes, languages, index = (), ("de",), SimpleNamespace(undescribed=1200)
+
+
+@pytest.mark.parametrize(("more", "told"), [((), True), (("num_slots=0",), False)])
+def test_the_opening_tells_of_items_that_slots_have_nothing_to_read_of(more, told):
+    accelerator = SimpleNamespace(mixed_precision="no", num_processes=1, device=torch.device("cpu"))
+    plan = Plan(10, 5, lambda step: [])
+    said = train.opening(resolve("base", more), accelerator, torch.nn.Linear(2, 3), Described(range(9)), plan)
+    assert "9 samples of de" in said
+    assert ("note: 1,200 items have no description for slots to read" in said) == told

@@ -9,7 +9,7 @@
 The split is that of the videos (6,513, 497 and 2,990), or where JSFusion's two lists are there, theirs: 9,000 to train
 on and 1,000 of split `test`, which that work called its val. Items to train on have English captions and machine
 translations, never human Chinese: the protocol forbids to train on it. The sentences of a video are numbered in the
-    train_list_jsfusion.txt, val_list_jsfusion.txt; MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv      (optional)
+order in which its file has them.
 """
 
 import csv
