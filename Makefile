@@ -21,6 +21,10 @@ demo: $(VENV)/ready
 	$(RUN) beam_runner.py --stage pack --output demo/corpus
 	$(VENV)/bin/accelerate launch $(ONE_CPU) stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite
 	$(RUN) stages/score.py --checkpoint demo/run --data demo/corpus --split train
+	$(RUN) stages/index.py --checkpoint embedded --data demo/corpus --output demo/index
+	$(RUN) stages/search.py --index demo/index -k 3 --picture demo/found.png \
+		"a cup of coffee" "eine Tasse Kaffee" "une tasse de café" "una taza de café" "一杯咖啡" "コーヒーカップ"
+	@echo "demo/found.png shows it. More queries: $(RUN) stages/search.py --index demo/index \"eine Katze\""
 
 # a file's tests stay together: they share what they made; a process that crashes ends the run
 test: $(VENV)/ready
@@ -44,6 +48,7 @@ bench: $(VENV)/ready
 	$(RUN) bench/loading.py
 	$(RUN) bench/train.py
 	$(RUN) bench/score.py
+	$(RUN) bench/search.py
 
 clean:
 	rm -rf $(VENV) .venv-vllm demo corpus build *.egg-info

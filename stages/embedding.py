@@ -96,7 +96,7 @@ def _embed(
             Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions))
         )
 
-    share = _Share(accelerator, batch_size)
+    share = Share(accelerator, batch_size)
     item_ids = torch.from_numpy(np.array(data.item_ids, np.int64))
     media_NE, slots_NKE = share.encode("items", item_ids, range(len(item_ids)), load_media, encode_media)
     texts = {}
@@ -115,7 +115,7 @@ def _embed(
     return Embedded(item_ids, media_NE, slots_NKE, texts)
 
 
-class _Share:
+class Share:
     """This rank's part of the work, and the exchange of results."""
 
     def __init__(self, accelerator: Accelerator, batch_size: int):

@@ -87,7 +87,7 @@ class EmbeddedDescriber:
         self._model = model
         lines = CLASSES_FILE.read_text(encoding="utf-8").splitlines()
         rows = [[part.strip() for part in f"{line} | | ".split("|")[:3]] for line in lines if not line.startswith("#")]
-        self._names = [row[0] for row in rows]
+        self.names = [row[0] for row in rows]  # of the K classes
         groups = [row[1] or row[0] for row in rows]
         self._actions = [row[2] for row in rows]
         self._groups = list(dict.fromkeys(groups))
@@ -104,6 +104,11 @@ class EmbeddedDescriber:
             raise ValueError(f"got {len(frames)} frames and {len(timestamps)} timestamps, wanted one or more of each")
         sight = self._look(frames, "video" if len(frames) > 1 or timestamps[0] is not None else "picture")
         return {view.name: _answer(*WRITERS[view.name](sight)) for view in views}
+
+    def chances(self, frames: Sequence[Image.Image]) -> np.ndarray:
+        """Probabilities [K] of the classes `names`, from the whole of each frame; their mean over frames."""
+        grids = (self._logits(_resized(frame, _grid_cells(*frame.size))) for frame in frames)
+        return _softmax(np.stack([grid_KHW.mean(axis=(1, 2)) for grid_KHW in grids])).mean(axis=0)
 
     def _look(self, frames: Sequence[Image.Image], medium: str) -> Sight:
         width, height = frames[0].size
@@ -169,7 +174,7 @@ class EmbeddedDescriber:
         members = np.flatnonzero(self._group_of_K == group)
         shares = (chances_K[members] / max(chances_K[members].sum(), 1e-9)).round(2)
         ranked = sorted(range(len(members)), key=lambda i: (-shares[i], i))
-        names = tuple(self._names[members[i]] for i in ranked[:3] if shares[i] >= 0.2 or i == ranked[0])
+        names = tuple(self.names[members[i]] for i in ranked[:3] if shares[i] >= 0.2 or i == ranked[0])
         activation = grid_KHW[members[ranked[0]]].round(2)
         weight = np.maximum(activation - activation.mean(), 0.01)  # (H, W)
         weight = weight / weight.sum()

@@ -1,0 +1,231 @@
+"""The vector index beside bare FAISS with the same index, and beside brute force in NumPy, in one run.
+
+    python bench/search.py                        1,000,000 rows of 256 values, each an item of its own
+    python bench/search.py --rows 100000 --dtype int8
+    python bench/search.py --rows-each 4          four rows an item, as a model with slots has them
+    python bench/search.py --quick                20,000 rows, to see that all of it runs
+
+Vectors lie in clusters of clusters, as an encoder leaves them; queries lie where rows lie, with as much noise again.
+Builders are processes of their own, whose memory is as the system accounts for it. What searches takes turns, so that a
+noisy neighbour disturbs all alike. Recall is of the ten best items, by brute force on the vectors before they were
+stored. Bare FAISS answers with rows, and is asked for ten rows; its index has the same lists (or links), the same
+training and the same effort, which is the one that our writer measured and wrote down.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import faiss
+import numpy as np
+
+from bench.common import machine, measured, spread
+from stages import vector_rows
+from stages.vector_index import VectorIndex
+from stages.vector_rows import recall
+from stages.vector_segments import read_manifest
+from stages.vector_writer import writer
+
+WIDTH, K, BLOCK = 256, 10, 10_000
+MEMBERS = 200  # rows of a cluster
+BATCH = 64  # queries asked at once
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def noise(generator: np.random.Generator, rows: int) -> np.ndarray:
+    return unit(generator.standard_normal((rows, WIDTH), np.float32))
+
+
+def centres(rows: int) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    count = max(2, rows // MEMBERS)
+    topics = noise(generator, max(2, round(count**0.5)))
+    return unit(topics[generator.integers(0, len(topics), count)] + noise(generator, count))
+
+
+def blocks(rows: int) -> Iterator[np.ndarray]:
+    """All rows, the same in every process."""
+    middles = centres(rows)
+    for start in range(0, rows, BLOCK):
+        generator = np.random.default_rng(1 + start)
+        count = min(BLOCK, rows - start)
+        yield unit(middles[generator.integers(0, len(middles), count)] + noise(generator, count))
+
+
+def questions(rows: int, count: int) -> np.ndarray:
+    generator, middles = np.random.default_rng(2**40), centres(rows)
+    like_rows = unit(middles[generator.integers(0, len(middles), count)] + noise(generator, count))
+    return unit(like_rows + noise(generator, count))
+
+
+def record(number: int) -> dict[str, object]:
+    name = f"{number:09d}.jpg"
+    same = {"corpus": "made-up", "split": "test", "media_type": "image", "texts": [{"view": "short", "text": name}]}
+    return {"item_id": name, "uri": name, "sha256": f"{number:064x}", "content": "", **same}
+
+
+def build_ours(folder: Path, options: argparse.Namespace) -> None:
+    number, each = 0, options.rows_each
+    no_texts = np.empty((0, WIDTH), np.float32), np.empty(0, np.int64)
+    given = {"width": WIDTH, "dtype": options.dtype, "kind": options.kind}
+    with writer(folder / "ours", origin={"made": "up"}, **given) as index:
+        for block in blocks(options.rows):
+            media = block.reshape(-1, each, WIDTH)
+            index.add([record(number + place) for place in range(len(media))], media, *no_texts)
+            number += len(media)
+        index.commit()
+
+
+def build_faiss(folder: Path, options: argparse.Namespace) -> None:
+    """All in memory, trained on as many rows as ours, written to a file."""
+    kind = options.kind.replace("auto", "flat" if options.rows <= vector_rows.FLAT_ROWS else "ivf")
+    index = vector_rows.empty(kind, options.dtype, options.rows, WIDTH)
+    vectors = np.concatenate(list(blocks(options.rows)))
+    if not index.is_trained:
+        most = max(vector_rows.TRAINING_ROWS, vector_rows.POINTS_A_LIST * getattr(index, "nlist", 1))
+        index.train(vectors[np.random.default_rng(0).permutation(len(vectors))[:most]])
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "bare.faiss"))
+
+
+def ask_ours(folder: Path, options: argparse.Namespace) -> None:
+    """Open and answer, for its memory."""
+    with VectorIndex.open(folder / "ours") as index:
+        index.search(questions(options.rows, options.queries), K)
+
+
+CONTENDERS = {"build-ours": build_ours, "build-faiss": build_faiss, "ask-ours": ask_ours}
+
+
+def contend(folder: Path, options: argparse.Namespace) -> None:
+    began = time.perf_counter()
+    CONTENDERS[options.contender](folder, options)
+    print(json.dumps(time.perf_counter() - began))
+
+
+def started(contender: str, folder: Path, options: argparse.Namespace) -> tuple[float, float]:
+    """Seconds and peak MiB of a contender in a process of its own."""
+    names = ("rows", "rows_each", "queries", "dtype", "kind")
+    given = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
+    process = measured([sys.executable, __file__, *given, f"--contender={contender}", f"--folder={folder}"])
+    return json.loads(process.output.strip().splitlines()[-1]), process.peak_mib
+
+
+def brute_force(vectors: np.ndarray, each: int) -> Answer:
+    """The product with all rows, and the ten best items out of it."""
+
+    def answer(queries_QE: np.ndarray) -> np.ndarray:
+        scores_QN = (queries_QE @ vectors.T).reshape(len(queries_QE), -1, each).max(2)
+        some_Qk = np.argpartition(-scores_QN, K, axis=1)[:, :K]
+        order_Qk = np.argsort(-np.take_along_axis(scores_QN, some_Qk, 1), axis=1)
+        return np.take_along_axis(some_Qk, order_Qk, 1)
+
+    return answer
+
+
+def bare(path: Path, kind: str, effort: int) -> Answer:
+    index = faiss.read_index(str(path))
+    if kind == "ivf":
+        index.nprobe = effort
+    if kind == "hnsw":
+        index.hnsw.efSearch = effort
+    return lambda queries_QE: index.search(queries_QE, K)[1]
+
+
+def rate(answer: Answer, queries_QE: np.ndarray, batch: int) -> float:
+    """Queries answered a second."""
+    began = time.perf_counter()
+    for start in range(0, len(queries_QE), batch):
+        answer(queries_QE[start : start + batch])
+    return len(queries_QE) / (time.perf_counter() - began)
+
+
+def compare(folder: Path, options: argparse.Namespace) -> None:
+    print(machine())
+    rows, each = options.rows, options.rows_each
+    print(f"{rows:,} rows of {WIDTH} values as {options.dtype}, {rows // each:,} items; {options.queries:,} queries")
+    seconds, peaks = {}, {}
+    for name in CONTENDERS:
+        seconds[name], peaks[name] = started(name, folder, options)
+    facts = read_manifest(folder / "ours")["segments"][0]["media"]
+    size = sum(path.stat().st_size for path in (folder / "ours").rglob("*") if path.is_file())
+    lists = f", {vector_rows.lists_for(rows):,} lists" if facts["kind"] == "ivf" else ""
+    print(f"index: {facts['kind']}{lists}, effort {facts['effort']}; {size / 2**20:,.0f} MiB on disk\n")
+    print(f"{'':<22}{'seconds':>10}{'peak memory, MiB':>20}")
+    for name in CONTENDERS:
+        print(f"{name:<22}{seconds[name]:>10.1f}{peaks[name]:>20,.0f}")
+    print(f"build, ours / FAISS: {seconds['build-ours'] / seconds['build-faiss']:.2f} of the time, ", end="")
+    print(f"{peaks['build-ours'] / peaks['build-faiss']:.2f} of the memory\n")
+
+    vectors, queries_QE = np.concatenate(list(blocks(rows))), questions(rows, options.queries)
+    with VectorIndex.open(folder / "ours") as index:
+        answers: dict[str, Answer] = {
+            "ours": lambda queries_QE: index.search(queries_QE, K)[1],
+            "FAISS": bare(folder / "bare.faiss", facts["kind"], facts["effort"]),
+            "NumPy": brute_force(vectors, each),
+        }
+        tell_recall(answers, queries_QE, each)
+        for batch in (BATCH, 1):
+            # one at a time, brute force would take the longest and tell nothing new: fewer are enough
+            asked = queries_QE if batch > 1 else queries_QE[: max(20, options.queries // 10)]
+            rates: dict[str, list[float]] = {name: [] for name in answers}
+            for _ in range(options.rounds):
+                for name, answer in answers.items():
+                    rates[name].append(rate(answer, asked, batch))
+            tell_rates(rates, batch)
+
+
+def tell_recall(answers: dict[str, Answer], queries_QE: np.ndarray, each: int) -> None:
+    found = {
+        name: np.concatenate([answer(queries_QE[start : start + BATCH]) for start in range(0, len(queries_QE), BATCH)])
+        for name, answer in answers.items()
+    }
+    ours = recall(found["ours"], found["NumPy"])
+    print(f"recall@{K}: ours {ours:.4f} (wanted: 0.95 or more)", end="")
+    print(f", FAISS {recall(found['FAISS'], found['NumPy']):.4f}" if each == 1 else "")
+
+
+def tell_rates(rates: dict[str, list[float]], batch: int) -> None:
+    print(f"\n{f'{batch} at once, queries/s' if batch > 1 else 'one at a time, queries/s':<30}")
+    for name, values in rates.items():
+        print(f"  {name:<10}{spread(values, 0):>40}")
+    for other in ("FAISS", "NumPy"):
+        ratios = [one / two for one, two in zip(rates["ours"], rates[other], strict=True)]
+        wanted = " (wanted: 0.8 or more)" if other == "FAISS" else ""
+        print(f"  ours / {other}: {statistics.median(ratios):,.2f}{wanted}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="vectors (1000000)")
+    parser.add_argument("--rows-each", type=int, default=1, help="of an item; a divisor of 10000 (1)")
+    parser.add_argument("--queries", type=int, default=1_000, help="(1000)")
+    parser.add_argument("--rounds", type=int, default=5, help="in which those that search take turns (5)")
+    parser.add_argument("--dtype", choices=vector_rows.QUANTISERS, default="float32", help="of the values (float32)")
+    parser.add_argument("--kind", choices=("auto", *vector_rows.KINDS), default="auto", help="of index (auto)")
+    parser.add_argument("--quick", action="store_true", help="20,000 rows in an IVF index, 200 queries, 2 rounds")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        contend(options.folder, options)
+        return
+    if options.quick:
+        options.rows, options.queries, options.rounds, options.kind = 20_000, 200, 2, "ivf"
+    with tempfile.TemporaryDirectory() as name:
+        compare(Path(name), options)
+
+
+if __name__ == "__main__":
+    main()

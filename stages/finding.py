@@ -1,0 +1,251 @@
+"""The search engine behind program, page and service: queries in any language, or pictures, to the items of an index.
+
+Q queries · C candidates · E width of the space
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from pipeline.corpus import complete, manifest_hash
+from pipeline.errors import MediaError, UsageError
+from pipeline.media import frames as sampled_frames
+from stages.loading import item_frames
+from stages.samples import Shards
+from stages.spaces import Space, open_space
+from stages.vector_index import VectorIndex
+
+MOST_CHARACTERS = 2_000  # of a query
+MOST_RESULTS = 1_000
+FUSED = 4  # times as many candidates as results are looked at where two scores are mixed, at least LEAST_FUSED
+LEAST_FUSED = 100
+QUERY_PIXELS = 1024 * 1024  # that a picture query is shrunk to
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result. `view`, `text`: the description nearest to the query, empty where the item has none."""
+
+    rank: int
+    score: float
+    item_id: str
+    corpus: str
+    uri: str
+    split: str
+    media_type: str  # "image" or "video"
+    view: str
+    text: str
+    matched: str  # what of the item the query matched, in words
+
+
+def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Finder":
+    """The engine of an index folder. `checkpoint`, `data`: where its model and corpora are by now, if not where they
+    were. Raises UsageError where any of them is missing, or is not what the index was made from."""
+    opened = VectorIndex.open(index)
+    told = opened.origin["space"]
+    space = open_space(checkpoint or told["name"])
+    if space.told["fingerprint"] != told["fingerprint"]:
+        raise UsageError(
+            f"--index {index}: was made with {told['name']} {told['fingerprint']}, got {space.told['name']} "
+            f"{space.told['fingerprint']}: give the checkpoint that it was made with, or make the index again"
+        )
+    return Finder(opened, space, corpora_of(opened.origin["corpora"], data, index))
+
+
+def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Path) -> dict[str, Path]:
+    """By name, where the corpora of an index are. Raises UsageError for one that is not there, or has changed."""
+    there = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
+    found = {}
+    for corpus in known:
+        path = there.get(corpus["training"], Path(corpus["path"]))
+        if not complete(path, "training"):
+            raise UsageError(
+                f"--index {index}: its corpus {corpus['name']} is not at {path}: give --data FOLDER, where it is now"
+            )
+        if manifest_hash(path, "training") != corpus["training"]:
+            raise UsageError(
+                f"--index {index}: the corpus {path} has changed since it was indexed: run index.py again, "
+                "which encodes what is new"
+            )
+        found[corpus["name"]] = path
+    return found
+
+
+class Finder:
+    """Thread-safe. `corpora`: by name, the folders that the index was made from."""
+
+    def __init__(self, index: VectorIndex, space: Space, corpora: dict[str, Path]):
+        self.index, self.space, self.corpora = index, space, corpora
+        self._shards = {name: Shards([path]) for name, path in corpora.items()}
+        self._lock = Lock()
+        self._columns()
+
+    def _columns(self) -> None:
+        self._filters = {name: np.asarray(self.index.column(name)) for name in ("corpus", "split", "media_type")}
+        self.splits = sorted(set(self._filters["split"].tolist()))
+
+    @property
+    def languages(self) -> str:
+        return self.space.languages
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def refresh(self) -> bool:
+        """Goes on with what was published since, if anything. Raises UsageError where it is of another model."""
+        with self._lock:
+            before = self.index.origin["space"]
+            if not self.index.refresh():
+                return False
+            if self.index.origin["space"] != before:
+                raise UsageError("the index was made again with another model: start again")
+            self._columns()
+            return True
+
+    def find(
+        self,
+        queries: Sequence[str | Image.Image],
+        k: int = 10,
+        *,
+        hybrid: float | None = None,
+        corpus: str | None = None,
+        split: str | None = None,
+        media_type: str | None = None,
+    ) -> list[list[Hit]]:
+        """The best `k` items of each query, best first; fewer where there are fewer.
+
+        `hybrid` w in [0, 1]: the score is (1 − w) times the model's plus w times the nearness of the query to the
+        nearest of the item's descriptions, text with text: late fusion of cosines as they are. An item without
+        descriptions counts as the worst candidate has it. Raises UsageError for a query that cannot be answered.
+        """
+        check_queries(queries, k, hybrid)
+        if not queries:
+            return []
+        queries_QE = self._encoded(queries)
+        with self._lock:
+            keep_N = self._kept(corpus=corpus, split=split, media_type=media_type)
+            if hybrid:
+                scores_Qk, numbers_Qk = self._fused(queries_QE, k, hybrid, keep_N)
+            else:
+                scores_Qk, numbers_Qk = self.index.search(queries_QE, k, keep_N=keep_N)
+            return [
+                self._hits(query_E, scores_k, numbers_k)
+                for query_E, scores_k, numbers_k in zip(queries_QE, scores_Qk, numbers_Qk, strict=True)
+            ]
+
+    def picture(self, key: tuple[str, str], side: int) -> Image.Image:
+        """Of (corpus, item_id), its picture or a video's first frame, `side` pixels at most. Raises KeyError for what
+        is not in the index, UsageError for features, of which there is no picture, and EnvironmentTrouble where it
+        cannot be read."""
+        with self._lock:
+            corpora, ids = self.index.column("corpus"), self.index.column("item_id")
+            there_N = pc.and_(pc.equal(corpora, key[0]), pc.equal(ids, key[1])).to_numpy()
+            if not (there_N & self.index.present()).any():
+                raise KeyError(key)
+        shards = self._shards[key[0]]
+        number, row = place_of(shards, key[1])
+        frames = item_frames(shards, number, shards.row(number, row), size=side)
+        if isinstance(frames, np.ndarray):
+            raise UsageError(f"{key[1]}: got features computed before, of which there is no picture")
+        picture = frames[0].convert("RGB")
+        picture.thumbnail((side, side))
+        return picture
+
+    def _encoded(self, queries: Sequence[str | Image.Image]) -> np.ndarray:
+        queries_QE = np.empty((len(queries), self.space.width), np.float32)
+        texts = [number for number, query in enumerate(queries) if isinstance(query, str)]
+        pictures = [number for number, query in enumerate(queries) if not isinstance(query, str)]
+        if texts:
+            queries_QE[texts] = self.space.texts([str(queries[number]) for number in texts])
+        if pictures:
+            queries_QE[pictures] = self.space.pictures([[queries[number]] for number in pictures])
+        return queries_QE
+
+    def _kept(self, **wanted: str | None) -> np.ndarray | None:
+        """[N] bool, or None for all. Raises UsageError for a value that no item has."""
+        keep_N = None
+        for name, value in wanted.items():
+            if value is not None:
+                matches_N = self._filters[name] == value
+                if not matches_N.any():
+                    has = ", ".join(sorted(set(self._filters[name].tolist())))
+                    raise UsageError(f"{name}: got {value!r}, the index has {has}")
+                keep_N = matches_N if keep_N is None else keep_N & matches_N
+        return keep_N
+
+    def _fused(self, queries_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None) -> tuple[Any, Any]:
+        wide = max(FUSED * k, LEAST_FUSED)
+        found = [self.index.search(queries_QE, wide, group=group, keep_N=keep_N)[1] for group in ("media", "text")]
+        scores, numbers = [], []
+        for query_E, by_media_C, by_text_C in zip(queries_QE, *found, strict=True):
+            numbers_C = np.union1d(by_media_C, by_text_C)
+            numbers_C = numbers_C[numbers_C >= 0]
+            media_C, text_C = (
+                self.index.scores(query_E[None], numbers_C, group=group)[0] for group in ("media", "text")
+            )
+            has_text_C = np.isfinite(text_C)
+            text_C = np.where(has_text_C, text_C, text_C[has_text_C].min() if has_text_C.any() else 0.0)
+            fused_C = (1 - share) * media_C + share * text_C
+            best = np.lexsort((numbers_C, -fused_C))[:k]
+            scores.append(fused_C[best])
+            numbers.append(numbers_C[best])
+        return scores, numbers
+
+    def _hits(self, query_E: np.ndarray, scores_k: np.ndarray, numbers_k: np.ndarray) -> list[Hit]:
+        there = numbers_k >= 0
+        records = self.index.items(numbers_k[there])
+        hits = []
+        for rank, (score, number, record) in enumerate(zip(scores_k[there], numbers_k[there], records, strict=True), 1):
+            rows_VE = self.index.vectors(int(number), group="text")
+            nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
+            kept = ("item_id", "corpus", "uri", "split", "media_type")
+            hits.append(
+                Hit(
+                    rank=rank, score=float(score), **{name: record[name] for name in kept}, view=nearest["view"],
+                    text=nearest["text"], matched=_matched(record["media_type"], nearest["view"]),
+                )
+            )  # fmt: skip
+        return hits
+
+
+def place_of(shards: Shards, item_id: str) -> tuple[int, int]:
+    """Shard and row of an item. Raises KeyError where it is in none."""
+    for number in range(len(shards)):
+        row = pc.index(shards.shard(number).column("item_id"), item_id).as_py()
+        if row >= 0:
+            return number, row
+    raise KeyError(item_id)
+
+
+def _matched(media_type: str, view: str) -> str:
+    shown = "picture" if media_type == "image" else media_type
+    return f"{shown} and description ({view})" if view else shown
+
+
+def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None) -> None:
+    """Raises UsageError for a query that cannot be answered."""
+    if not 1 <= k <= MOST_RESULTS:
+        raise UsageError(f"-k: got {k}, wanted 1 to {MOST_RESULTS:,}")
+    if hybrid is not None and not 0 <= hybrid <= 1:
+        raise UsageError(f"--hybrid: got {hybrid}, wanted a share from 0 to 1")
+    for query in queries:
+        if isinstance(query, str):
+            if not query.strip():
+                raise UsageError("got an empty query, wanted a few words, or a picture")
+            if len(query) > MOST_CHARACTERS:
+                raise UsageError(f"got a query of {len(query):,} characters, wanted at most {MOST_CHARACTERS:,}")
+
+
+def open_picture(data: bytes, what: str) -> Image.Image:
+    """A picture query from a file's bytes. Raises UsageError, which begins with `what`, for what is none."""
+    try:
+        return sampled_frames(io.BytesIO(data), "image", max_pixels=QUERY_PIXELS, count=1)[0].image
+    except MediaError as error:
+        raise UsageError(f"{what}: {error}: wanted a picture") from error

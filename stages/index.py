@@ -1,0 +1,267 @@
+"""Index the media of corpora, so that they can be found: media → vectors → an index folder.
+
+    python stages/index.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… --output INDEX
+    python stages/index.py --output INDEX --remove CORPUS/ITEM…
+
+Run again, it brings the index to what the corpora hold by now: what is there is kept, what is new encoded, what is gone
+removed. Killed, the same command goes on. `embedded` needs no training and no GPU. `accelerate launch` in front of the
+program, instead of `python`, encodes on several processes.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.corpus import manifest_hash
+from pipeline.errors import UsageError
+from pipeline.identity import canonical_json, short_hash
+from stages.embedding import Share
+from stages.loading import item_frames
+from stages.processes import Parser, accelerated, on_main, run_program
+from stages.samples import ALL, Shards, all_views, check_views
+from stages.score import tags
+from stages.spaces import Space, open_space
+from stages.vector_index import VectorIndex
+from stages.vector_writer import writer
+
+PUBLISHED = 20_000  # items between two states that a killed run goes on from
+Key = tuple[str, str]  # corpus, item_id
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parser().parse_args(argv)
+    if options.remove:
+        return remove(options)
+    if not options.checkpoint or not options.data:
+        raise UsageError(
+            "wanted --checkpoint RUN|FOLDER|NAME|embedded and --data CORPUS: what to encode, and with what"
+        )
+    accelerator = accelerated("no")
+    space = open_space(options.checkpoint)
+    space.to(accelerator.device)
+    media = Media(named(options.data), options.split, space.slot_views if options.views is None else options.views)
+    share = Share(accelerator, options.batch_size)
+    origin = {"space": space.told, "split": options.split, "views": list(media.views), "corpora": media.told()}
+    left = on_main(lambda: prepare(options, origin, space.width, media))
+    for start in range(0, len(left), PUBLISHED):
+        part = left[start : start + PUBLISHED]
+        found = encode(space, media, part, share)
+        on_main(functools.partial(publish, options, origin, space.width, media, part, found))
+    on_main(
+        lambda: say(f"{options.output}: {len(VectorIndex.open(options.output)):,} items, {len(left):,} encoded now")
+    )
+    accelerator.end_training()
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """An item of a corpus. `content`: a hash of all that its vectors depend on."""
+
+    corpus: str
+    item_id: str
+    content: str
+    shard: int
+    row: int
+
+    @property
+    def key(self) -> Key:
+        return self.corpus, self.item_id
+
+
+class Media:
+    """The items of corpora; media are opened when they are encoded."""
+
+    def __init__(self, corpora: dict[str, Path], split: str | None, views: Sequence[str]):
+        self.corpora, self.split = corpora, split
+        self.shards = {name: Shards([path]) for name, path in corpora.items()}
+        self.views = tuple(views) or (ALL,)
+        for shards in self.shards.values() if views else ():
+            check_views(shards, "--views", views, all_views(shards))
+
+    def told(self) -> list[dict[str, str]]:
+        """For the index: names and places of the corpora, and a hash of what they hold."""
+        return [
+            {"name": name, "path": str(path.absolute()), "training": manifest_hash(path, "training")}
+            for name, path in self.corpora.items()
+        ]
+
+    def places(self) -> Iterator[Place]:
+        """Every item of the split, in order."""
+        for name, shards in self.shards.items():
+            for number in range(len(shards)):
+                table = shards.shard(number).select(["item_id", "split", "sha256", "descriptions"])
+                for row, item in enumerate(table.to_pylist()):
+                    if self.split in (None, item["split"]):
+                        content = short_hash(canonical_json([item["sha256"], self.described(item)]))
+                        yield Place(name, item["item_id"], content, number, row)
+
+    def described(self, item: dict[str, Any]) -> list[dict[str, str]]:
+        return [told for told in item["descriptions"] if ALL in self.views or told["view"] in self.views]
+
+    def item(self, place: Place) -> tuple[Any, list[dict[str, str]]]:
+        """Frames and descriptions."""
+        shards = self.shards[place.corpus]
+        row = shards.row(place.shard, place.row)
+        return item_frames(shards, place.shard, row), self.described(row)
+
+    def record(self, place: Place) -> dict[str, Any]:
+        """What the index keeps of the item beside its vectors."""
+        table = self.shards[place.corpus].shard(place.shard).slice(place.row, 1)
+        row = table.select(["item_id", "uri", "sha256", "split", "media_type", "descriptions"]).to_pylist()[0]
+        texts = [{"view": told["view"], "text": told["text"]} for told in self.described(row)]
+        del row["descriptions"]
+        return {**row, "corpus": place.corpus, "content": place.content, "texts": texts}
+
+
+def named(data: Sequence[Path]) -> dict[str, Path]:
+    """The corpora by their folders' names, which results tell. Raises UsageError for two of one name."""
+    found: dict[str, Path] = {}
+    for path in data:
+        name = path.absolute().name
+        if name in found:
+            raise UsageError(
+                f"--data {path}: got a second corpus named {name}, wanted distinct names: rename one folder"
+            )
+        found[name] = path
+    return found
+
+
+def prepare(options: argparse.Namespace, origin: dict[str, Any], width: int, media: Media) -> list[Place]:
+    """What is to be encoded; what is gone or has changed is removed from the index that is there."""
+    wanted = {place.key: place for place in media.places()}
+    if not wanted:
+        raise UsageError(f"--data: no item of split {options.split!r}: leave --split out to index all")
+    known: dict[Key, str] = {}
+    if not options.overwrite and (options.output / "manifest.json").exists():
+        there = VectorIndex.open(options.output)
+        same(options.output, there.origin, origin)
+        columns = [there.column(name).to_pylist() for name in ("corpus", "item_id", "content")]
+        known = {
+            (corpus, item_id): content
+            for corpus, item_id, content, present in zip(*columns, there.present(), strict=True)
+            if present
+        }
+    stale = [key for key, content in known.items() if key not in wanted or wanted[key].content != content]
+    with opened(options, origin, width, overwrite=options.overwrite) as index:
+        if stale:
+            index.remove(stale)
+        index.commit()
+    say(f"{options.output}: {len(known) - len(stale):,} items kept, {len(stale):,} removed or changed")
+    return [place for key, place in wanted.items() if key not in known or known[key] != place.content]
+
+
+def same(output: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UsageError where an index was made in another way than is asked for."""
+    for name, told in (("space", "--checkpoint"), ("split", "--split"), ("views", "--views")):
+        if there[name] != wanted[name]:
+            raise UsageError(
+                f"--output {output}: was made with {told} {shown(there[name])}, got {shown(wanted[name])}: give the "
+                "same, another --output, or --overwrite to make it anew"
+            )
+
+
+def shown(value: Any) -> str:
+    return f"{value['name']} ({value['fingerprint']})" if isinstance(value, dict) else str(value)
+
+
+def encode(space: Space, media: Media, places: Sequence[Place], share: Share) -> dict[str, np.ndarray]:
+    """Vectors of the items, and of their descriptions by themselves with the item that each is of; on every rank."""
+    told: list[tuple[int, str]] = []
+    for number, place in enumerate(places):
+        told += [(number, text["text"]) for text in media.record(place)["texts"]]
+    most = max(np.bincount([number for number, _ in told]).tolist(), default=1)
+
+    def load(rows: list[int]) -> Any:
+        frames, descriptions = zip(*(media.item(places[row]) for row in rows), strict=True)
+        return frames, [[text["text"] for text in texts] for texts in descriptions]
+
+    def items(loaded: Any) -> tuple[torch.Tensor]:
+        return (torch.from_numpy(evened(space.items(*loaded), most)),)
+
+    def texts(loaded: list[str]) -> tuple[torch.Tensor]:
+        return (torch.from_numpy(space.descriptions(loaded)),)
+
+    (rows_NRE,) = share.encode("items", torch.arange(len(places)), range(len(places)), load, items)
+    owners_M = np.array([number for number, _ in told], np.int64)
+    text_ME = np.zeros((0, space.width), np.float32)
+    if told:
+        (found,) = share.encode(
+            "descriptions",
+            torch.arange(len(told)),
+            range(len(told)),
+            lambda rows: [told[row][1] for row in rows],
+            texts,
+        )
+        text_ME = found.numpy()
+    return {"media_NRE": rows_NRE.numpy(), "text_ME": text_ME, "text_owner_M": owners_M}
+
+
+def evened(rows_NRE: np.ndarray, most: int) -> np.ndarray:
+    """[N,most,E] of a space whose rows an item differ from batch to batch: the last ones again; the same where they do
+    not."""
+    count = rows_NRE.shape[1]
+    return rows_NRE if count >= most or count == 1 else rows_NRE[:, np.minimum(np.arange(most), count - 1)]
+
+
+def publish(
+    options: argparse.Namespace,
+    origin: dict[str, Any],
+    width: int,
+    media: Media,
+    places: Sequence[Place],
+    encoded: dict[str, np.ndarray],
+) -> None:
+    with opened(options, origin, width) as index:
+        index.add([media.record(place) for place in places], **encoded)
+        index.commit()
+
+
+def remove(options: argparse.Namespace) -> int:
+    """By id alone: no model is needed."""
+    there = VectorIndex.open(options.output)
+    keys = [tuple(key.split("/", 1)) for key in options.remove]
+    if bad := [key for key in options.remove if "/" not in key]:
+        raise UsageError(f"--remove: got {bad[0]!r}, wanted CORPUS/ITEM as search.py tells it")
+    with opened(options, there.origin, there.width) as index:
+        index.remove(keys)
+        index.commit()
+    say(f"{options.output}: {len(keys):,} removed, {len(VectorIndex.open(options.output)):,} left")
+    return 0
+
+
+def opened(options: argparse.Namespace, origin: dict[str, Any], width: int, overwrite: bool = False) -> Any:
+    return writer(
+        options.output, origin=origin, width=width, dtype=options.dtype, kind=options.kind, overwrite=overwrite
+    )
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser("index.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = made.add_argument
+    add("--checkpoint", help="a run's folder, a model's folder, a name on the Hub, or embedded")
+    add("--data", action="append", type=Path, help="a corpus with a table training; may be repeated")
+    add("--output", required=True, type=Path, help="folder of the index")
+    add("--split", help="that is indexed (all)")
+    add("--views", type=tags, help="descriptions that are read and kept (as the run had it, or all)")
+    add("--dtype", choices=("float32", "float16", "int8"), default="float16", help="of stored vectors (float16)")
+    add("--kind", choices=("auto", "flat", "ivf", "hnsw"), default="auto", help="of the index; auto goes by size")
+    add("--batch-size", type=int, default=32, help="items encoded at once on each process (32)")
+    add("--remove", nargs="+", metavar="CORPUS/ITEM", help="remove these items and do nothing else")
+    add("--overwrite", action="store_true", help="make the index anew")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(main))

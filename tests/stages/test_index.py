@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.errors import UsageError
+from stages import index
+from stages.vector_index import VectorIndex
+from tests.conftest import ROOT, clean_environment
+from tests.stages.corpora import row, write_rows, write_training_corpus
+from tests.stages.indexed import write_indexed, write_model
+
+
+def keys(made):
+    there = VectorIndex.open(made)
+    columns = (there.column(name).to_pylist() for name in ("corpus", "item_id"))
+    return {key for key, present in zip(zip(*columns, strict=True), there.present(), strict=True) if present}
+
+
+def items(*numbers, corpus="photos"):
+    return {(corpus, f"item-{number:05d}.jpg") for number in numbers}
+
+
+def test_every_item_is_there_once_with_its_descriptions(tmp_path):
+    _, _, made = write_indexed(tmp_path, 7)
+    there = VectorIndex.open(made)
+    assert keys(made) == items(*range(7)) and there.dtype == "float16"
+    for record in there.items(range(7)):
+        number = int(record["item_id"][5:10])
+        wanted = row(number, record["split"])
+        assert record["texts"] == wanted["descriptions"] and record["sha256"] == wanted["sha256"]
+        assert there.vectors(number).shape == (3, 16) and there.vectors(number, group="text").shape == (2, 16)
+    assert there.origin["corpora"][0]["name"] == "photos"
+
+
+def test_run_again_it_encodes_what_is_new_alone_and_removes_what_is_gone(tmp_path, capsys):
+    model, photos, made = write_indexed(tmp_path, 6)
+    write_rows(photos, [row(number, "train") for number in (0, 1, 2, 8)])
+    again = ["--checkpoint", str(model), "--data", str(photos), "--output", str(made)]
+    capsys.readouterr()
+    assert index.main(again) == 0
+    assert keys(made) == items(0, 1, 2, 8)
+    assert "3 items kept, 3 removed or changed" in (told := capsys.readouterr().err) and "1 encoded now" in told
+    assert index.main(again) == 0
+    assert "4 items kept, 0 removed or changed" in (told := capsys.readouterr().err) and "0 encoded now" in told
+
+
+def test_an_item_with_other_descriptions_is_encoded_again(tmp_path, capsys):
+    model, photos, made = write_indexed(tmp_path, 4)
+    rows = [row(number, "train") for number in range(4)]
+    rows[2]["descriptions"][0]["text"] = "something else"
+    write_rows(photos, rows)
+    index.main(["--checkpoint", str(model), "--data", str(photos), "--output", str(made)])
+    assert "3 items kept, 1 removed or changed" in capsys.readouterr().err
+    there = VectorIndex.open(made)
+    found = {record["item_id"]: record for record in there.items([n for n, x in enumerate(there.present()) if x])}
+    assert found["item-00002.jpg"]["texts"][0]["text"] == "something else"
+
+
+def test_two_corpora_a_split_and_views(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 6, "--split", "val", "--views", "short")
+    assert keys(made) == items(5)
+    there = VectorIndex.open(made)
+    assert {told["view"] for record in there.items([0]) for told in record["texts"]} == {"short"}
+    more = write_training_corpus(tmp_path / "more", 5, seed=1)
+    both = ["--checkpoint", str(model), "--data", str(photos), "--data", str(more), "--output", str(tmp_path / "both")]
+    assert index.main(both) == 0
+    assert keys(tmp_path / "both") == items(*range(6)) | items(*range(5), corpus="more")
+
+
+def test_remove_by_id(tmp_path, capsys):
+    _, _, made = write_indexed(tmp_path, 5)
+    assert index.main(["--output", str(made), "--remove", "photos/item-00001.jpg", "photos/item-00003.jpg"]) == 0
+    assert keys(made) == items(0, 2, 4) and "2 removed, 3 left" in capsys.readouterr().err
+    for wrong, told in (("photos/item-00001.jpg", "is not in the index"), ("item", "wanted CORPUS/ITEM")):
+        with pytest.raises(UsageError, match=told):
+            index.main(["--output", str(made), "--remove", wrong])
+    assert keys(made) == items(0, 2, 4)
+
+
+def test_mistakes(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 4)
+    other = write_model(tmp_path / "other", seed=1)
+    where = ["--data", str(photos), "--output", str(made)]
+    base = [*where, "--checkpoint"]
+    twin = write_training_corpus(tmp_path / "deeper" / "photos", 3)
+    for arguments, told in (
+        (where, "wanted --checkpoint"),
+        (
+            [*base, str(other)],
+            r"was made with --checkpoint .*model .*: give the same, another --output, or --overwrite",
+        ),
+        ([*base, str(model), "--views", "short"], "was made with --views"),
+        ([*base, str(model), "--split", "test"], "no item of split 'test'"),
+        ([*base, str(model), "--data", str(twin)], "got a second corpus named photos"),
+        (["--checkpoint", str(model), "--data", str(tmp_path / "none"), "--output", str(made)], "none"),
+        ([*base, str(model), "--dtype", "float64"], "--dtype"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            index.main(arguments)
+    assert keys(made) == items(*range(4))
+    assert index.main([*base, str(other), "--overwrite"]) == 0
+    assert "other" in VectorIndex.open(made).origin["space"]["name"]
+
+
+def test_killed_it_goes_on_and_two_processes_make_what_one_makes(tmp_path):
+    """Killed as soon as a first part is published; the next run encodes the rest alone."""
+    model = write_model(tmp_path / "model")
+    photos = write_training_corpus(tmp_path / "photos", 60)
+    code = (
+        "import sys; from stages import index; index.PUBLISHED = 5\n"
+        "from stages.processes import run_program; sys.exit(run_program(index.main))"
+    )
+    arguments = ["--checkpoint", model, "--data", photos, "--batch-size", 2, "--output"]
+    environment = clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments), str(killed)],
+        stderr=subprocess.PIPE, env=environment, start_new_session=True, cwd=ROOT,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (killed / "manifest.json").exists() and len(VectorIndex.open(killed)) >= 5:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    process.wait()
+    process.stderr.close()
+    there = len(VectorIndex.open(killed))
+    assert 5 <= there < 60
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "stages/index.py"]
+    done = subprocess.run(
+        [*launch, *map(str, arguments), str(killed)],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"{there} items kept" in done.stderr and f"{60 - there} encoded now" in done.stderr
+    assert index.main([*map(str, arguments), str(tmp_path / "whole")]) == 0
+    vectors = {}
+    for made in (killed, tmp_path / "whole"):
+        found = VectorIndex.open(made)
+        vectors[made] = {
+            record["item_id"]: found.vectors(number).tolist() for number, record in enumerate(found.items(range(60)))
+        }
+    assert vectors[killed].keys() == vectors[tmp_path / "whole"].keys()
+    for item, rows in vectors[killed].items():
+        assert rows == [pytest.approx(row, abs=2e-3) for row in vectors[tmp_path / "whole"][item]]
+    assert json.loads((killed / "manifest.json").read_text())["origin"]["corpora"]

@@ -1,0 +1,87 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import UsageError
+from stages import index, search
+from tests.stages.indexed import write_indexed
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("indexed")
+    write_indexed(folder, 8)
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(stream, "PNG")
+    (folder / "red.png").write_bytes(stream.getvalue())
+    (folder / "queries.txt").write_text("rot\n\n  猫  \n", encoding="utf-8-sig")
+    return folder
+
+
+def found(home, capsys, *arguments):
+    assert search.main(["--index", str(home / "index"), *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_line_a_result(home, capsys):
+    lines = found(home, capsys, "rot", "-k", 2).splitlines()
+    assert lines[0] == "rot" and len(lines) == 5
+    rank, score, where, path = lines[1].split()
+    assert rank == "1" and -1 <= float(score) <= 1 and where.startswith("photos/item-") and path.startswith("(photos/")
+    assert lines[2].strip().split(":")[0] in ("short", "detail")
+
+
+def test_json_of_texts_a_file_and_a_picture(home, capsys):
+    lines = found(
+        home, capsys, "blau", "--image", home / "red.png", "--queries", home / "queries.txt", "--json", "-k", 3
+    ).splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["query"] for row in rows] == ["blau", str(home / "red.png"), "rot", "猫"]
+    assert all(len(row["hits"]) == 3 and row["hits"][0]["rank"] == 1 for row in rows)
+    assert rows[0]["hits"][0].keys() == {
+        "rank", "score", "item_id", "corpus", "uri", "split", "media_type", "view", "text", "matched",
+    }  # fmt: skip
+
+
+def test_filters_and_hybrid(home, capsys):
+    (row,) = map(json.loads, found(home, capsys, "rot", "--split", "val", "--hybrid", 0.5, "--json").splitlines())
+    assert {hit["split"] for hit in row["hits"]} == {"val"}
+
+
+def test_a_picture_of_what_was_found(home, tmp_path, capsys):
+    found(home, capsys, "rot", "猫", "-k", 3, "--picture", tmp_path / "found.png")
+    pixels = np.asarray(Image.open(tmp_path / "found.png").convert("RGB"))
+    assert 200 < pixels.shape[0] < 600 and 400 < pixels.shape[1] < 700
+    tile = pixels[50:200, 20:160].reshape(-1, 3)  # the first result, where a picture of three colours or more is
+    assert len(np.unique(tile // 16, axis=0)) > 3
+    with pytest.raises(UsageError, match="--picture"):
+        search.main(["--index", str(home / "index"), "rot", "--picture", str(tmp_path / "none" / "found.png")])
+
+
+def test_mistakes(home, tmp_path):
+    (tmp_path / "latin.txt").write_bytes("Bär".encode("latin-1"))
+    (tmp_path / "no.png").write_bytes(b"text")
+    for arguments, told in (
+        ([], "got no query"),
+        ([""], "empty query"),
+        (["a" * 10_000], "10,000 characters"),
+        (["rot", "-k", "0"], "-k: got 0"),
+        (["--queries", str(tmp_path / "latin.txt")], "byte 1 is not UTF-8"),
+        (["--queries", str(tmp_path / "none.txt")], "cannot be read: No such file"),
+        (["--image", str(tmp_path / "no.png")], "wanted a picture"),
+        (["rot", "--split", "moon"], "the index has train, val"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            search.main(["--index", str(home / "index"), *arguments])
+    with pytest.raises(UsageError, match="is not there"):
+        search.main(["--index", str(tmp_path / "index"), "rot"])
+
+
+def test_an_emptied_index_is_told(tmp_path):
+    _, _, made = write_indexed(tmp_path, 1, splits={"train": 1.0})
+    index.main(["--output", str(made), "--remove", "photos/item-00000.jpg"])
+    with pytest.raises(UsageError, match="holds no items"):
+        search.main(["--index", str(made), "rot"])
