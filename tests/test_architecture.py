@@ -13,7 +13,7 @@ import beam_runner
 from pipeline.errors import UsageError
 from pipeline.options import STAGES, parse, parser
 from pipeline.sources import scenes
-from stages import score, train
+from stages import index, score, search, train
 from stages.settings import resolve
 from tests.conftest import ROOT
 
@@ -105,6 +105,8 @@ PROGRAMS = {
         (given := train.parse(line)) and resolve(given.recipe, given.settings, **given.given)
     ),
     "stages/score.py": lambda line: score.parser().parse_args(line),
+    "stages/index.py": lambda line: index.parser().parse_args(line),
+    "stages/search.py": lambda line: search.parser().parse_args(line),
 }
 
 
@@ -114,7 +116,7 @@ def test_commands_in_the_documents_parse(program, line):
 
 
 def test_every_documented_option_exists():
-    programs = (parser(), train.parser(), score.parser(), scenes.parser())
+    programs = (parser(), train.parser(), score.parser(), index.parser(), search.parser(), scenes.parser())
     ours = {name for program in programs for action in program._actions for name in action.option_strings}
     for page in (ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "training.md"):
         others = r"`--vllm-args .*?`|`--(limit-mm|max-num|setup)[^`]*`"  # options of vLLM and of Beam
