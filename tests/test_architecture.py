@@ -13,7 +13,7 @@ import beam_runner
 from pipeline.errors import UsageError
 from pipeline.options import STAGES, parse, parser
 from pipeline.sources import scenes
-from stages import index, score, search, train
+from stages import index, page, score, search, service, train
 from stages.settings import resolve
 from tests.conftest import ROOT
 
@@ -90,13 +90,13 @@ def test_every_test_folder_mirrors_the_tree():
 
 
 def documented_commands():
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
-        text = page.read_text("utf-8").replace("\\\n", " ")
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = document.read_text("utf-8").replace("\\\n", " ")
         of_program = (
             r"^(?:python|accelerate launch)(?: -\S+ \d| --cpu| --num_processes \d)* (\S+\.py) (.*?)(?:\s+#.*)?$"
         )
         for program, line in re.findall(of_program, text, re.MULTILINE):
-            yield pytest.param(program, line, id=f"{page.name}: {program} {line[:50]}")
+            yield pytest.param(program, line, id=f"{document.name}: {program} {line[:50]}")
 
 
 PROGRAMS = {
@@ -104,9 +104,10 @@ PROGRAMS = {
     "stages/train.py": lambda line: (
         (given := train.parse(line)) and resolve(given.recipe, given.settings, **given.given)
     ),
-    "stages/score.py": lambda line: score.parser().parse_args(line),
-    "stages/index.py": lambda line: index.parser().parse_args(line),
-    "stages/search.py": lambda line: search.parser().parse_args(line),
+    **{
+        f"stages/{name}.py": lambda line, of=of: of.parser().parse_args(line)
+        for name, of in (("score", score), ("index", index), ("search", search), ("page", page), ("service", service))
+    },
 }
 
 
@@ -116,14 +117,14 @@ def test_commands_in_the_documents_parse(program, line):
 
 
 def test_every_documented_option_exists():
-    programs = (parser(), train.parser(), score.parser(), index.parser(), search.parser(), scenes.parser())
+    programs = (parser(), scenes.parser(), *(it.parser() for it in (train, score, index, search, page, service)))
     ours = {name for program in programs for action in program._actions for name in action.option_strings}
-    for page in (ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "training.md"):
+    for document in (ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "training.md"):
         others = r"`--vllm-args .*?`|`--(limit-mm|max-num|setup)[^`]*`"  # options of vLLM and of Beam
-        text = re.sub(others, "", page.read_text("utf-8"), flags=re.DOTALL)
+        text = re.sub(others, "", document.read_text("utf-8"), flags=re.DOTALL)
         for name in re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text):
             known = {"--runner", "--help", "--cpu"}
-            assert name in ours | known, f"{page.name} names {name}"
+            assert name in ours | known, f"{document.name} names {name}"
 
 
 def test_make_targets_named_in_the_readme_exist():

@@ -1,0 +1,99 @@
+"""A search engine of a few coloured squares, with the interface of `stages.finding.Finder`."""
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import UsageError
+
+MOST_CHARACTERS = 2_000
+ITEMS = {  # colour, words for it, and what was written about it
+    "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),
+    "green.jpg": ((30, 180, 40), "green grün vert zelená 绿 أخضر", "A green square."),
+    "blue.jpg": ((40, 60, 220), "blue blau bleu modrá 蓝 أزرق", "A blue square."),
+    "<script>window.hit=1</script>.jpg": (
+        (120, 120, 120),
+        "grey grau",
+        "<img src=x onerror=window.hit=2> ${7*7} {{7*7}}",
+    ),
+    "plain.jpg": ((250, 250, 250), "white weiß", ""),
+}
+
+
+@dataclass(frozen=True)
+class Hit:
+    rank: int
+    score: float
+    item_id: str
+    corpus: str
+    uri: str
+    split: str
+    media_type: str
+    view: str
+    text: str
+    matched: str
+
+
+class FakeFinder:
+    """`call_s`, `query_s`: seconds that a call, and each of its queries, takes. `calls`: sizes of the calls so far."""
+
+    languages = "German, English and French"
+
+    def __init__(self, corpora=None, call_s=0.0, query_s=0.0, items=None):
+        self.corpora = {"squares": Path("/nowhere/squares")} if corpora is None else corpora
+        self.items = ITEMS if items is None else items
+        self.splits = ["test", "train"]
+        self.call_s, self.query_s = call_s, query_s
+        self.calls, self.refreshes, self.trouble = [], 0, None
+        self._lock = threading.Lock()
+
+    def __len__(self):
+        return len(self.items)
+
+    def refresh(self):
+        self.refreshes += 1
+        if self.trouble:
+            raise self.trouble
+        return False
+
+    def find(self, queries, k=10, *, hybrid=None, corpus=None, split=None, media_type=None):
+        with self._lock:
+            self.calls.append(len(queries))
+            for query in queries:
+                if query == "bug":
+                    raise ZeroDivisionError("at /nowhere/secret.py")
+                if query == "refuse":
+                    raise UsageError("/nowhere/index cannot answer 'refuse'")
+                if isinstance(query, str) and (not query.strip() or len(query) > MOST_CHARACTERS):
+                    raise UsageError(f"got a query of {len(query):,} characters, wanted 1 to {MOST_CHARACTERS:,}")
+            time.sleep(self.call_s + self.query_s * len(queries))
+            return [self._hits(query, k, split, media_type) for query in queries]
+
+    def picture(self, key, side):
+        if key[0] not in self.corpora:
+            raise KeyError(key)
+        return Image.new("RGB", (side, side), self.items[key[1]][0])
+
+    def _hits(self, query, k, split, media_type):
+        if query == "nothing":
+            return []
+        scored = sorted((-self._score(query, item), item) for item in self.items)
+        found = [(score, item) for score, item in scored if media_type != "video" and split != "train"][:k]
+        return [
+            Hit(
+                rank, -score, item, next(iter(self.corpora)), f"/nowhere/{item}", "test", "image",
+                "short" if self.items[item][2] else "", self.items[item][2], "picture",
+            )
+            for rank, (score, item) in enumerate(found, 1)
+        ]  # fmt: skip
+
+    def _score(self, query, item):
+        colour, words, _ = self.items[item]
+        if isinstance(query, str):
+            return float(bool(set(query.lower().split()) & set(words.split())))
+        mean = np.asarray(query.convert("RGB"), np.float32).mean((0, 1))
+        return 1 - float(np.abs(mean - colour).mean()) / 255

@@ -1,0 +1,26 @@
+"""An ASGI app on a loopback port, in a thread, for as long as a `with` lasts."""
+
+import contextlib
+import threading
+import time
+
+from stages.serving import address, listen, server_of
+
+
+@contextlib.contextmanager
+def running(app):
+    """Its address, `http://127.0.0.1:PORT`."""
+    with contextlib.closing(listen("127.0.0.1", 0)) as bound:
+        server = server_of(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        ends = time.monotonic() + 30
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < ends, "the server did not start"
+            time.sleep(0.01)
+        try:
+            yield address(bound, "127.0.0.1")
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
