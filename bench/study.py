@@ -242,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             study(plan, lines, options.scratch or Path(temporary), options.at_once)
     wanted = list(plan.runs())
     found = [line for run, line in done(lines, plan).items() if run in wanted]
-    told = f"{plan.told()}. {len(found)} of {len(wanted)} runs"
+    told = f"{plan.told()}. faithful reads one description an item, as released, corrected five. "
+    told += f"{len(found)} of {len(wanted)} runs"
     middle, unfinished = (MIDDLE.noise, MIDDLE.errors), len(found) < len(wanted)
     study_report.write(output, at_every_error(found, plan), list(PARTS), list(WHOLE), middle, told, unfinished)
 
