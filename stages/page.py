@@ -39,7 +39,8 @@ STYLE = """
 .told th, .told td {border: 1px solid var(--border-color-primary); padding: .3em .6em; text-align: start}
 .told td {overflow-wrap: anywhere; white-space: pre-wrap}
 .told tbody th {width: 12em}
-.caption-label {position: static !important; max-width: none !important; white-space: normal !important}
+.told td:first-child {overflow-wrap: normal}
+.caption-label {inset: auto 0 0 0 !important; max-width: 100% !important; white-space: normal !important}
 button:focus-visible {outline: 3px solid var(--color-accent); outline-offset: 2px}
 """
 

@@ -117,6 +117,8 @@ def test_a_german_query_shows_the_right_picture_first(page):
     says(page, "#status", "5 results")
     assert captions(page)[0].startswith("1 · 1.000 · A green square.")
     assert near(first_colour(page), ITEMS["green.jpg"][0])
+    under, thumbnail = (page.locator(f"#results {part}").first.bounding_box() for part in (".caption-label", "button"))
+    assert under["height"] > 10 and thumbnail["y"] < under["y"] < thumbnail["y"] + thumbnail["height"] - 10
     says(page, "#language", "German")
     says(page, "#chosen", "Matched")
     says(page, "#chosen", "objects of green.jpg")  # the item's other description, read from its corpus
