@@ -189,17 +189,6 @@ def test_the_keyboard_is_enough(page):
     says(page, "#corpus-status", "Page 1 of 1")
 
 
-def test_a_filter_and_the_number_of_results_count(page):
-    page.get_by_text("Find what resembles a picture").click()
-    page.get_by_label("Results").first.fill("2")
-    search(page, "rot")
-    says(page, "#status", "2 results")
-    page.get_by_label("Split").click()
-    page.get_by_role("option", name="train").click()
-    search(page, "rot")
-    says(page, "#status", "Nothing was found")
-
-
 def test_a_corpus_is_browsed(page):
     page.get_by_role("tab", name="Corpus").click()
     says(page, "#corpus-status", "Page 1 of 1; 5 items")
