@@ -32,10 +32,10 @@ SEARCH = [
     "matplotlib>=3.10,<4",  # pictures of what was found
 ]
 PAGE = [
-    "fastapi>=0.115,<1",
-    "gradio>=6,<7",
+    "fastapi>=0.120,<1",
+    "gradio>=6.31,<6.32",  # what of its requests gets through is a list of this version's
     "lingua-language-detector>=2.1,<3",
-    "uvicorn>=0.34,<1",
+    "uvicorn>=0.35,<1",
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 VIDEO = ["av>=15,<19"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -48,15 +48,14 @@ class Hit:
 def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Finder":
     """The engine of an index folder. `checkpoint`, `data`: where its model and corpora are by now, if not where they
     were. Raises UsageError where any of them is missing, or is not what the index was made from."""
-    opened = VectorIndex.open(index)
-    told = opened.origin["space"]
+    told = VectorIndex.open(index).origin["space"]
     space = open_space(checkpoint or told["name"])
     if space.told["fingerprint"] != told["fingerprint"]:
         raise UsageError(
             f"--index {index}: was made with {told['name']} {told['fingerprint']}, got {space.told['name']} "
             f"{space.told['fingerprint']}: give the checkpoint that it was made with, or make the index again"
         )
-    return Finder(opened, space, corpora_of(opened.origin["corpora"], data, index))
+    return Finder(VectorIndex.open(index, expect={"space": told}), space, data)
 
 
 def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Path) -> dict[str, Path]:
@@ -78,35 +77,55 @@ def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Pat
     return found
 
 
+class Opened(NamedTuple):
+    """What queries are answered from: one generation of the index, and the corpora that it was made from."""
+
+    index: VectorIndex
+    corpora: dict[str, Path]
+    shards: dict[str, Shards]
+    filters: dict[str, np.ndarray]  # by name a value of every number
+
+
 class Finder:
-    """Thread-safe. `corpora`: by name, the folders that the index was made from."""
+    """Thread-safe. `data`: where corpora are by now, if not where the index says."""
 
-    def __init__(self, index: VectorIndex, space: Space, corpora: dict[str, Path]):
-        self.index, self.space, self.corpora = index, space, corpora
-        self._shards = {name: Shards([path]) for name, path in corpora.items()}
-        self._lock = Lock()
-        self._columns()
+    def __init__(self, index: VectorIndex, space: Space, data: Sequence[Path] = ()):
+        self.space, self._data = space, data
+        self._now = self._opened(index)
+        self._refreshing, self._encoding = Lock(), Lock()
 
-    def _columns(self) -> None:
-        self._filters = {name: np.asarray(self.index.column(name)) for name in ("corpus", "split", "media_type")}
-        self.splits = sorted(set(self._filters["split"].tolist()))
+    def _opened(self, index: VectorIndex) -> Opened:
+        corpora = corpora_of(index.origin["corpora"], self._data, index.folder)
+        filters = {name: np.asarray(index.column(name)) for name in ("corpus", "split", "media_type")}
+        return Opened(index, corpora, {name: Shards([path]) for name, path in corpora.items()}, filters)
+
+    @property
+    def corpora(self) -> dict[str, Path]:
+        """By name, the folders that the index was made from."""
+        return self._now.corpora
+
+    @property
+    def splits(self) -> list[str]:
+        return sorted(set(self._now.filters["split"].tolist()))
 
     @property
     def languages(self) -> str:
         return self.space.languages
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._now.index)
 
     def refresh(self) -> bool:
-        """Goes on with what was published since, if anything. Raises UsageError where it is of another model."""
-        with self._lock:
-            before = self.index.origin["space"]
-            if not self.index.refresh():
+        """Goes on with what was published since, if anything; while its corpora are still being written, with what
+        was. Raises UsageError where the index was made again with another model: the old answers are kept."""
+        with self._refreshing:
+            index = self._now.index.pinned()
+            if not index.refresh():
                 return False
-            if self.index.origin["space"] != before:
-                raise UsageError("the index was made again with another model: start again")
-            self._columns()
+            try:
+                self._now = self._opened(index)
+            except UsageError:
+                return False
             return True
 
     def find(
@@ -128,28 +147,25 @@ class Finder:
         check_queries(queries, k, hybrid)
         if not queries:
             return []
-        queries_QE = self._encoded(queries)
-        with self._lock:
-            keep_N = self._kept(corpus=corpus, split=split, media_type=media_type)
-            if hybrid:
-                scores_Qk, numbers_Qk = self._fused(queries_QE, k, hybrid, keep_N)
-            else:
-                scores_Qk, numbers_Qk = self.index.search(queries_QE, k, keep_N=keep_N)
-            return [
-                self._hits(query_E, scores_k, numbers_k)
-                for query_E, scores_k, numbers_k in zip(queries_QE, scores_Qk, numbers_Qk, strict=True)
-            ]
+        now, queries_QE = self._now, self._encoded(queries)
+        keep_N = kept(now.filters, corpus=corpus, split=split, media_type=media_type)
+        if hybrid:
+            scores_Qk, numbers_Qk = fused(now.index, queries_QE, k, hybrid, keep_N)
+        else:
+            scores_Qk, numbers_Qk = now.index.search(queries_QE, k, keep_N=keep_N)
+        found = zip(queries_QE, scores_Qk, numbers_Qk, strict=True)
+        return [hits_of(now.index, query_E, scores_k, numbers_k) for query_E, scores_k, numbers_k in found]
 
     def picture(self, key: tuple[str, str], side: int) -> Image.Image:
         """Of (corpus, item_id), its picture or a video's first frame, `side` pixels at most. Raises KeyError for what
         is not in the index, UsageError for features, of which there is no picture, and EnvironmentTrouble where it
         cannot be read."""
-        with self._lock:
-            corpora, ids = self.index.column("corpus"), self.index.column("item_id")
-            there_N = pc.and_(pc.equal(corpora, key[0]), pc.equal(ids, key[1])).to_numpy()
-            if not (there_N & self.index.present()).any():
-                raise KeyError(key)
-        shards = self._shards[key[0]]
+        now = self._now
+        corpora, ids = now.index.column("corpus"), now.index.column("item_id")
+        there_N = pc.and_(pc.equal(corpora, key[0]), pc.equal(ids, key[1])).to_numpy()
+        if not (there_N & now.index.present()).any():
+            raise KeyError(key)
+        shards = now.shards[key[0]]
         number, row = place_of(shards, key[1])
         frames = item_frames(shards, number, shards.row(number, row), size=side)
         if isinstance(frames, np.ndarray):
@@ -162,57 +178,62 @@ class Finder:
         queries_QE = np.empty((len(queries), self.space.width), np.float32)
         texts = [number for number, query in enumerate(queries) if isinstance(query, str)]
         pictures = [number for number, query in enumerate(queries) if not isinstance(query, str)]
-        if texts:
-            queries_QE[texts] = self.space.texts([str(queries[number]) for number in texts])
-        if pictures:
-            queries_QE[pictures] = self.space.pictures([[queries[number]] for number in pictures])
+        with self._encoding:  # tokenizers are not made for several threads
+            if texts:
+                queries_QE[texts] = self.space.texts([str(queries[number]) for number in texts])
+            if pictures:
+                queries_QE[pictures] = self.space.pictures([[queries[number]] for number in pictures])
         return queries_QE
 
-    def _kept(self, **wanted: str | None) -> np.ndarray | None:
-        """[N] bool, or None for all. Raises UsageError for a value that no item has."""
-        keep_N = None
-        for name, value in wanted.items():
-            if value is not None:
-                matches_N = self._filters[name] == value
-                if not matches_N.any():
-                    has = ", ".join(sorted(set(self._filters[name].tolist())))
-                    raise UsageError(f"{name}: got {value!r}, the index has {has}")
-                keep_N = matches_N if keep_N is None else keep_N & matches_N
-        return keep_N
 
-    def _fused(self, queries_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None) -> tuple[Any, Any]:
-        wide = max(FUSED * k, LEAST_FUSED)
-        found = [self.index.search(queries_QE, wide, group=group, keep_N=keep_N)[1] for group in ("media", "text")]
-        scores, numbers = [], []
-        for query_E, by_media_C, by_text_C in zip(queries_QE, *found, strict=True):
-            numbers_C = np.union1d(by_media_C, by_text_C)
-            numbers_C = numbers_C[numbers_C >= 0]
-            media_C, text_C = (
-                self.index.scores(query_E[None], numbers_C, group=group)[0] for group in ("media", "text")
+def kept(filters: dict[str, np.ndarray], **wanted: str | None) -> np.ndarray | None:
+    """[N] bool, or None for all. Raises UsageError for a value that no item has."""
+    keep_N = None
+    for name, value in wanted.items():
+        if value is not None:
+            matches_N = filters[name] == value
+            if not matches_N.any():
+                has = ", ".join(sorted(set(filters[name].tolist())))
+                raise UsageError(f"{name}: got {value!r}, the index has {has}")
+            keep_N = matches_N if keep_N is None else keep_N & matches_N
+    return keep_N
+
+
+def fused(
+    index: VectorIndex, queries_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None
+) -> tuple[Any, Any]:
+    """Scores and numbers of each query's best, by both groups of rows."""
+    wide = max(FUSED * k, LEAST_FUSED)
+    found = [index.search(queries_QE, wide, group=group, keep_N=keep_N)[1] for group in ("media", "text")]
+    scores, numbers = [], []
+    for query_E, by_media_C, by_text_C in zip(queries_QE, *found, strict=True):
+        numbers_C = np.union1d(by_media_C, by_text_C)
+        numbers_C = numbers_C[numbers_C >= 0]
+        media_C, text_C = (index.scores(query_E[None], numbers_C, group=group)[0] for group in ("media", "text"))
+        has_text_C = np.isfinite(text_C)
+        text_C = np.where(has_text_C, text_C, text_C[has_text_C].min() if has_text_C.any() else 0.0)
+        fused_C = (1 - share) * media_C + share * text_C
+        best = np.lexsort((numbers_C, -fused_C))[:k]
+        scores.append(fused_C[best])
+        numbers.append(numbers_C[best])
+    return scores, numbers
+
+
+def hits_of(index: VectorIndex, query_E: np.ndarray, scores_k: np.ndarray, numbers_k: np.ndarray) -> list[Hit]:
+    there = numbers_k >= 0
+    records = index.items(numbers_k[there])
+    hits = []
+    for rank, (score, number, record) in enumerate(zip(scores_k[there], numbers_k[there], records, strict=True), 1):
+        rows_VE = index.vectors(int(number), group="text")
+        nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
+        kept = ("item_id", "corpus", "uri", "split", "media_type")
+        hits.append(
+            Hit(
+                rank=rank, score=float(score), **{name: record[name] for name in kept}, view=nearest["view"],
+                text=nearest["text"], matched=_matched(record["media_type"], nearest["view"]),
             )
-            has_text_C = np.isfinite(text_C)
-            text_C = np.where(has_text_C, text_C, text_C[has_text_C].min() if has_text_C.any() else 0.0)
-            fused_C = (1 - share) * media_C + share * text_C
-            best = np.lexsort((numbers_C, -fused_C))[:k]
-            scores.append(fused_C[best])
-            numbers.append(numbers_C[best])
-        return scores, numbers
-
-    def _hits(self, query_E: np.ndarray, scores_k: np.ndarray, numbers_k: np.ndarray) -> list[Hit]:
-        there = numbers_k >= 0
-        records = self.index.items(numbers_k[there])
-        hits = []
-        for rank, (score, number, record) in enumerate(zip(scores_k[there], numbers_k[there], records, strict=True), 1):
-            rows_VE = self.index.vectors(int(number), group="text")
-            nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
-            kept = ("item_id", "corpus", "uri", "split", "media_type")
-            hits.append(
-                Hit(
-                    rank=rank, score=float(score), **{name: record[name] for name in kept}, view=nearest["view"],
-                    text=nearest["text"], matched=_matched(record["media_type"], nearest["view"]),
-                )
-            )  # fmt: skip
-        return hits
+        )  # fmt: skip
+    return hits
 
 
 def place_of(shards: Shards, item_id: str) -> tuple[int, int]:

@@ -4,11 +4,13 @@
     python stages/index.py --output INDEX --remove CORPUS/ITEM…
 
 Run again, it brings the index to what the corpora hold by now: what is there is kept, what is new encoded, what is gone
-removed. Killed, the same command goes on. `embedded` needs no training and no GPU. `accelerate launch` in front of the
+removed. Killed, the same command goes on; with --overwrite it begins again, and the old index answers until the new one
+is whole. `embedded` needs no training and no GPU. `accelerate launch` in front of the
 program, instead of `python`, encodes on several processes.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.corpus import manifest_hash
+from pipeline.corpus import MANIFEST, manifest_hash
 from pipeline.errors import UsageError
 from pipeline.identity import canonical_json, short_hash
 from stages.embedding import Share
@@ -29,7 +31,7 @@ from stages.samples import ALL, Shards, all_views, check_views
 from stages.score import tags
 from stages.spaces import Space, open_space
 from stages.vector_index import VectorIndex
-from stages.vector_writer import writer
+from stages.vector_writer import IndexWriter, writer
 
 PUBLISHED = 20_000  # items between two states that a killed run goes on from
 Key = tuple[str, str]  # corpus, item_id
@@ -49,14 +51,15 @@ def main(argv: Sequence[str]) -> int:
     media = Media(named(options.data), options.split, space.slot_views if options.views is None else options.views)
     share = Share(accelerator, options.batch_size)
     origin = {"space": space.told, "split": options.split, "views": list(media.views), "corpora": media.told()}
-    left = on_main(lambda: prepare(options, origin, space.width, media))
-    for start in range(0, len(left), PUBLISHED):
-        part = left[start : start + PUBLISHED]
-        found = encode(space, media, part, share)
-        on_main(functools.partial(publish, options, origin, space.width, media, part, found))
-    on_main(
-        lambda: say(f"{options.output}: {len(VectorIndex.open(options.output)):,} items, {len(left):,} encoded now")
-    )
+    with contextlib.ExitStack() as stack:
+        made: list[Publisher] = []  # on rank 0 alone
+        on_main(lambda: made.append(stack.enter_context(publisher(options, origin, space.width, media))))
+        left = on_main(lambda: made[0].left)
+        for start in range(0, len(left), PUBLISHED):
+            part = left[start : start + PUBLISHED]
+            found = encode(space, media, part, share)
+            on_main(functools.partial(lambda part, found: made[0].add(part, found), part, found))
+        on_main(lambda: made[0].end())
     accelerator.end_training()
     return 0
 
@@ -134,38 +137,72 @@ def named(data: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def prepare(options: argparse.Namespace, origin: dict[str, Any], width: int, media: Media) -> list[Place]:
-    """What is to be encoded; what is gone or has changed is removed from the index that is there."""
+@contextlib.contextmanager
+def publisher(options: argparse.Namespace, origin: dict[str, Any], width: int, media: Media) -> Iterator["Publisher"]:
+    """Holds the index for the whole run: a second one is refused before it encodes anything."""
     wanted = {place.key: place for place in media.places()}
     if not wanted:
         raise UsageError(f"--data: no item of split {options.split!r}: leave --split out to index all")
     known: dict[Key, str] = {}
-    if not options.overwrite and (options.output / "manifest.json").exists():
+    if not options.overwrite and (options.output / MANIFEST).exists():
         there = VectorIndex.open(options.output)
-        same(options.output, there.origin, origin)
+        origin = {**origin, "space": same(options.output, there.origin, origin)}
         columns = [there.column(name).to_pylist() for name in ("corpus", "item_id", "content")]
         known = {
             (corpus, item_id): content
             for corpus, item_id, content, present in zip(*columns, there.present(), strict=True)
             if present
         }
-    stale = [key for key, content in known.items() if key not in wanted or wanted[key].content != content]
-    with opened(options, origin, width, overwrite=options.overwrite) as index:
-        if stale:
-            index.remove(stale)
-        index.commit()
-    say(f"{options.output}: {len(known) - len(stale):,} items kept, {len(stale):,} removed or changed")
-    return [place for key, place in wanted.items() if key not in known or known[key] != place.content]
+    made = {"dtype": options.dtype, "kind": options.kind, "overwrite": options.overwrite}
+    with writer(options.output, origin=origin, width=width, **made) as index:
+        yield Publisher(options, index, media, wanted, known)
 
 
-def same(output: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises UsageError where an index was made in another way than is asked for."""
+class Publisher:
+    """What rank 0 does: items that have changed are replaced at once, those that are gone are removed at the end.
+
+    `left`: what is to be encoded. An index that is made anew is published when it is whole, others in parts.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        index: IndexWriter,
+        media: Media,
+        wanted: dict[Key, Place],
+        known: dict[Key, str],
+    ):
+        self.options, self.index, self.media, self.known = options, index, media, known
+        self.left = [place for key, place in wanted.items() if known.get(key) != place.content]
+        self.gone = [key for key in known if key not in wanted]
+        changed = sum(place.key in known for place in self.left)
+        kept = len(known) - len(self.gone) - changed
+        say(f"{options.output}: {kept:,} items kept, {len(self.gone) + changed:,} removed or changed")
+
+    def add(self, places: Sequence[Place], encoded: dict[str, np.ndarray]) -> None:
+        self.index.remove([place.key for place in places if place.key in self.known])
+        self.index.add([self.media.record(place) for place in places], **encoded)
+        if not self.options.overwrite:
+            self.index.commit()
+
+    def end(self) -> None:
+        self.index.remove(self.gone)
+        self.index.commit()
+        there = len(VectorIndex.open(self.options.output))
+        say(f"{self.options.output}: {there:,} items, {len(self.left):,} encoded now")
+
+
+def same(output: Path, there: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """The space of the index that is there: a model may have moved. Raises UsageError where the index was made in
+    another way than is asked for."""
     for name, told in (("space", "--checkpoint"), ("split", "--split"), ("views", "--views")):
-        if there[name] != wanted[name]:
+        ours, theirs = (part[name]["fingerprint"] if name == "space" else part[name] for part in (wanted, there))
+        if ours != theirs:
             raise UsageError(
                 f"--output {output}: was made with {told} {shown(there[name])}, got {shown(wanted[name])}: give the "
                 "same, another --output, or --overwrite to make it anew"
             )
+    return there["space"]
 
 
 def shown(value: Any) -> str:
@@ -184,7 +221,7 @@ def encode(space: Space, media: Media, places: Sequence[Place], share: Share) ->
         return frames, [[text["text"] for text in texts] for texts in descriptions]
 
     def items(loaded: Any) -> tuple[torch.Tensor]:
-        return (torch.from_numpy(evened(space.items(*loaded), most)),)
+        return (torch.from_numpy(space.items(*loaded, most)),)
 
     def texts(loaded: list[str]) -> tuple[torch.Tensor]:
         return (torch.from_numpy(space.descriptions(loaded)),)
@@ -204,43 +241,17 @@ def encode(space: Space, media: Media, places: Sequence[Place], share: Share) ->
     return {"media_NRE": rows_NRE.numpy(), "text_ME": text_ME, "text_owner_M": owners_M}
 
 
-def evened(rows_NRE: np.ndarray, most: int) -> np.ndarray:
-    """[N,most,E] of a space whose rows an item differ from batch to batch: the last ones again; the same where they do
-    not."""
-    count = rows_NRE.shape[1]
-    return rows_NRE if count >= most or count == 1 else rows_NRE[:, np.minimum(np.arange(most), count - 1)]
-
-
-def publish(
-    options: argparse.Namespace,
-    origin: dict[str, Any],
-    width: int,
-    media: Media,
-    places: Sequence[Place],
-    encoded: dict[str, np.ndarray],
-) -> None:
-    with opened(options, origin, width) as index:
-        index.add([media.record(place) for place in places], **encoded)
-        index.commit()
-
-
 def remove(options: argparse.Namespace) -> int:
     """By id alone: no model is needed."""
     there = VectorIndex.open(options.output)
     keys = [tuple(key.split("/", 1)) for key in options.remove]
     if bad := [key for key in options.remove if "/" not in key]:
         raise UsageError(f"--remove: got {bad[0]!r}, wanted CORPUS/ITEM as search.py tells it")
-    with opened(options, there.origin, there.width) as index:
+    with writer(options.output, origin=there.origin, width=there.width, dtype=there.dtype, kind=there.kind) as index:
         index.remove(keys)
         index.commit()
     say(f"{options.output}: {len(keys):,} removed, {len(VectorIndex.open(options.output)):,} left")
     return 0
-
-
-def opened(options: argparse.Namespace, origin: dict[str, Any], width: int, overwrite: bool = False) -> Any:
-    return writer(
-        options.output, origin=origin, width=width, dtype=options.dtype, kind=options.kind, overwrite=overwrite
-    )
 
 
 def say(line: str) -> None:

@@ -18,7 +18,7 @@ from pipeline.quality.languages import needs
 from stages.page_guard import EventGuard, served
 from stages.page_language import load
 from stages.processes import Parser, run_program
-from stages.serving import Guard, address, end_on_sigterm, listen, own_names, server_of
+from stages.serving import Guard, add_options, address, end_on_sigterm, listen, own_names, server_of
 
 if TYPE_CHECKING:
     from stages.finding import Finder
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.closing(listen(options.host, options.port)) as bound, private_cache() as cache:
         from stages.finding import open_finder  # late: mistakes are told before the model's libraries load
 
-        finder = open_finder(options.index)
+        finder = open_finder(options.index, options.checkpoint, options.data)
         app = create_app(finder, cache, options.host)
         load()
         told = f"{len(finder):,} items: open {address(bound, options.host)}, Ctrl-C ends it"
@@ -112,10 +112,7 @@ def private_cache() -> Any:
 
 def parser() -> argparse.ArgumentParser:
     made = Parser("page.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = made.add_argument
-    add("--index", required=True, type=Path, help="folder that index.py made")
-    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    add("--port", type=int, default=7860, help="port to listen on, 0 for one that is free (7860)")
+    add_options(made, 7860)
     return made
 
 

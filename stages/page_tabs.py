@@ -6,7 +6,7 @@ A picture is handed over as pixels, never as a path.
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -16,14 +16,10 @@ from pipeline.markdown import public
 from pipeline.media import Limits, frames
 from stages import page_html, page_language
 from stages.browsing import Browser, card
-
-if TYPE_CHECKING:
-    from stages.finding import Finder, Hit
+from stages.finding import MOST_CHARACTERS, QUERY_PIXELS, Finder, Hit
 
 SIDE = 320  # pixels of a picture's longer side
 PER_PAGE = 24
-MOST_CHARACTERS = 2_000
-QUERY_PIXELS = 1024 * 1024
 UPLOADS = Limits(max_source_pixels=50_000_000, max_source_bytes=32 * 2**20)
 FIGURE_PIXELS = 4_000_000
 FIGURES = {
@@ -35,7 +31,7 @@ ANY = ""  # of a filter
 EVENT: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last"}
 
 
-def search_tab(finder: "Finder") -> None:
+def search_tab(finder: Finder) -> None:
     found = gr.State([])
     with gr.Row():
         query = gr.Textbox(
@@ -92,7 +88,7 @@ def seems(text: str) -> str:
     return page_html.status(page_language.told(text))
 
 
-def results(finder: "Finder", query: str | Image.Image, corpus: str, split: str, kind: str, most: float) -> Any:
+def results(finder: Finder, query: str | Image.Image, corpus: str, split: str, kind: str, most: float) -> Any:
     try:
         finder.refresh()
         wanted: dict[str, Any] = {"corpus": corpus or None, "split": split or None, "media_type": kind or None}
@@ -110,7 +106,7 @@ def nothing(why: str) -> Any:
     return [], [], page_html.status(why), ""
 
 
-def details(finder: "Finder", hit: "Hit") -> str:
+def details(finder: Finder, hit: Hit) -> str:
     """Of a result, also its other descriptions, where its corpus can be read."""
     try:
         written = Browser(finder.corpora[hit.corpus]).named(hit.item_id).descriptions
@@ -119,7 +115,7 @@ def details(finder: "Finder", hit: "Hit") -> str:
     return page_html.result(hit) + (page_html.descriptions(written) if written else "")
 
 
-def picture_of(finder: "Finder", key: tuple[str, str]) -> Image.Image:
+def picture_of(finder: Finder, key: tuple[str, str]) -> Image.Image:
     """Grey where there is none, or it cannot be read: its text is still of use."""
     try:
         return finder.picture(key, SIDE)
@@ -127,7 +123,7 @@ def picture_of(finder: "Finder", key: tuple[str, str]) -> Image.Image:
         return Image.new("RGB", (SIDE, SIDE), "#c9ccd0")
 
 
-def corpus_tab(finder: "Finder", blocks: gr.Blocks) -> None:
+def corpus_tab(finder: Finder, blocks: gr.Blocks) -> None:
     with gr.Row():
         corpus = gr.Dropdown(list(finder.corpora), value=next(iter(finder.corpora), None), label="Corpus")
         before = gr.Button("Previous page", elem_id="before")
@@ -170,7 +166,7 @@ def _turning(turn: Callable[..., Any], pages: int) -> Callable[..., Any]:
     return lambda name, page: turn(name, page, pages)
 
 
-def card_tab(finder: "Finder", blocks: gr.Blocks) -> None:
+def card_tab(finder: Finder, blocks: gr.Blocks) -> None:
     first = next(iter(finder.corpora), None)
     corpus = gr.Dropdown(list(finder.corpora), value=first, label="Corpus")
     text = gr.Markdown("", sanitize_html=True, latex_delimiters=[], elem_id="card")

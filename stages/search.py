@@ -3,7 +3,7 @@
 python stages/search.py --index INDEX "eine Katze" -k 5
 python stages/search.py --index INDEX --image PHOTO
 python stages/search.py --index INDEX --queries FILE --json      one query a line, one JSON line each
-    python stages/search.py --index INDEX "ein Hund" "犬" --picture FOUND.png
+python stages/search.py --index INDEX "ein Hund" "犬" --picture FOUND.png
 """
 
 import argparse

@@ -13,7 +13,6 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -26,7 +25,7 @@ from stages.processes import Parser, run_program
 from stages.service_batches import Batcher, How
 from stages.service_docs import EXAMPLES, described, page
 from stages.service_limits import Buckets, Limits, Problem, client_of, decoded, read_body
-from stages.serving import Guard, address, end_on_sigterm, listen, own_names, server_of
+from stages.serving import Guard, add_options, address, end_on_sigterm, listen, own_names, server_of
 
 if TYPE_CHECKING:
     from stages.finding import Finder
@@ -95,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.closing(listen(options.host, options.port)) as bound:
         from stages.finding import open_finder  # late: mistakes are told before the model's libraries load
 
-        finder = open_finder(options.index)
+        finder = open_finder(options.index, options.checkpoint, options.data)
         app = create_app(finder, limits=limits, host=options.host)
         say(
             f"{len(finder):,} items of {', '.join(finder.corpora)}: {address(bound, options.host)}/docs, Ctrl-C ends it"
@@ -254,11 +253,10 @@ def say(line: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = Parser("service.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = made.add_argument
-    add("--index", required=True, type=Path, help="folder that index.py made")
-    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    add("--port", type=int, default=7861, help="port to listen on, 0 for one that is free (7861)")
-    add("--rate", type=float, default=50.0, help="queries a second that one client, by its address, may ask (50)")
+    add_options(made, 7861)
+    made.add_argument(
+        "--rate", type=float, default=50.0, help="queries a second that one client, by its address, may ask (50)"
+    )
     return made
 
 

@@ -86,15 +86,11 @@ class Batcher:
                 await self._answer(how, group)
 
     async def _gathered(self) -> list[Job]:
-        """One job at least, and what comes within `wait_ms` of it."""
+        """One job at least, and those that came while the last batch was being answered. To wait for more would cost
+        a lone query its time, and gain nothing: at 50 clients batches are as large, and answers as many, without."""
         jobs = [await self._jobs.get()]
-        ends = time.monotonic() + self.limits.wait_ms / 1000
-        while sum(len(job.queries) for job in jobs) < self.limits.batch:
-            try:
-                async with asyncio.timeout(max(0.0, ends - time.monotonic()) if self._jobs.empty() else None):
-                    jobs.append(await self._jobs.get())
-            except TimeoutError:
-                break
+        while sum(len(job.queries) for job in jobs) < self.limits.batch and not self._jobs.empty():
+            jobs.append(self._jobs.get_nowait())
         return jobs
 
     async def _answer(self, how: How, jobs: list[Job]) -> None:

@@ -39,13 +39,10 @@ class Limits:
     burst: int = 200  # queries of one client at once, after a pause
     waiting: int = 1_000  # queries in the queue
     batch: int = 64  # queries of one call of the engine; one request's stay together
-    wait_ms: float = 2.0  # that a query waits for others to go with it
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not (math.isfinite(value := getattr(self, field.name)) and value >= 0) or (
-                value == 0 and field.name != "wait_ms"
-            ):
+            if not (math.isfinite(value := getattr(self, field.name)) and value > 0):
                 raise UsageError(f"limit {field.name}: got {value}, wanted a number above 0")
         if self.queries > min(self.burst, self.waiting):
             raise UsageError(

@@ -1,11 +1,13 @@
 """What the search page and the search service share: the socket they listen on, and a guard before their app."""
 
+import argparse
 import ipaddress
 import json
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -17,6 +19,16 @@ GRACE_S = 5  # that open requests have once the program is asked to end
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
+def add_options(made: argparse.ArgumentParser, port: int) -> None:
+    """Those of both programs."""
+    add = made.add_argument
+    add("--index", required=True, type=Path, help="folder that index.py made")
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
+    add("--port", type=int, default=port, help=f"port to listen on, 0 for one that is free ({port})")
+    add("--checkpoint", help="where the index's model is by now (where it was)")
+    add("--data", action="append", type=Path, default=[], help="where a corpus of the index is by now (where it was)")
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens on the address; port 0 takes a free one. Raises UsageError for what is no address of this
     machine, and EnvironmentTrouble for a port that is taken."""
@@ -26,7 +38,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except (socket.gaierror, UnicodeError) as error:
         raise UsageError(f"--host: got {host!r}, wanted a name or an address of this machine") from error
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # named TCP, or asyncio leaves TCP_NODELAY off for its connections, and each answer waits 40 ms for an ACK
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))

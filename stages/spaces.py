@@ -44,8 +44,8 @@ class Space(Protocol):
         """Queries [M,E] of pictures that nobody described."""
         ...
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> np.ndarray:
-        """Rows [N,R,E]."""
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int) -> np.ndarray:
+        """Rows [N,R,E]; R does not depend on the batch. `most`: descriptions of an item at most, in any batch."""
         ...
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
@@ -74,7 +74,8 @@ class ModelSpace:
         self.model, self.processor, self.global_weight = load(found)
         self.model.train(False)
         self.slot_views = found.slot_views()
-        self.told = {"kind": "model", "name": checkpoint, "fingerprint": self._fingerprint(found.source)}
+        where = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
+        self.told = {"kind": "model", "name": where, "fingerprint": self._fingerprint(found.source)}
         self.languages = "those of its training"
         self.takes_pictures = self.processor_takes_pictures()
         self.width = self.texts(["."]).shape[1]
@@ -106,7 +107,7 @@ class ModelSpace:
 
         return self._numpy(encode)
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> np.ndarray:
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 0) -> np.ndarray:
         def encode() -> Any:
             told = self.processor.descriptions(descriptions)
             media_NE, slots_NKE = self.model.encode_media(self._moved(self.processor.media(frames)), self._moved(told))
@@ -163,9 +164,9 @@ class EmbeddedSpace:
         queries_ME /= np.linalg.norm(queries_ME, axis=1, keepdims=True)
         return np.pad(queries_ME, ((0, 0), (0, 1)), constant_values=1.0).astype(np.float32)
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> np.ndarray:
-        """An item with fewer descriptions than others has one of its rows several times."""
-        most = max([1, *map(len, descriptions)])
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
+        """An item with fewer descriptions than `most` has its rows several times."""
+        most = max(1, most)
         rows_NRE = np.empty((len(frames), most, self.width), np.float32)
         for rows_RE, shown, told in zip(rows_NRE, frames, descriptions, strict=True):
             classes_E = self._classes(shown)

@@ -115,6 +115,11 @@ class VectorIndex:
         return self._now.manifest["dtype"]
 
     @property
+    def kind(self) -> str:
+        """As it was asked for: `flat`, `ivf`, `hnsw` or `auto`."""
+        return self._now.manifest["kind"]
+
+    @property
     def span(self) -> int:
         """N: numbers run from 0 to N - 1, those of removed items included."""
         return len(self._now.present_N)

@@ -2,15 +2,14 @@
 
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
+from stages.finding import MOST_CHARACTERS, Hit
 
-MOST_CHARACTERS = 2_000
 ITEMS = {  # colour, words for it, and what was written about it
     "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),
     "green.jpg": ((30, 180, 40), "green grün vert zelená 绿 أخضر", "A green square."),
@@ -22,20 +21,6 @@ ITEMS = {  # colour, words for it, and what was written about it
     ),
     "plain.jpg": ((250, 250, 250), "white weiß", ""),
 }
-
-
-@dataclass(frozen=True)
-class Hit:
-    rank: int
-    score: float
-    item_id: str
-    corpus: str
-    uri: str
-    split: str
-    media_type: str
-    view: str
-    text: str
-    matched: str
 
 
 class FakeFinder:

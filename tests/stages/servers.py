@@ -1,8 +1,10 @@
 """An ASGI app on a loopback port, in a thread, for as long as a `with` lasts."""
 
 import contextlib
+import http.client
 import threading
 import time
+from urllib.parse import urlsplit
 
 from stages.serving import address, listen, server_of
 
@@ -24,3 +26,15 @@ def running(app):
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()
+
+
+def call(url, method, path, body=None, headers=None):
+    """(status, bytes, headers) of an answer."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()

@@ -37,7 +37,7 @@ def by_hand(finder, query, share=0.0):
     query_E = finder.space.texts([query])[0]
     for part in data:
         frames, told = part.items(range(len(part.item_names)))
-        rows_NRE = finder.space.items(frames, told)
+        rows_NRE = finder.space.items(frames, told, 2)
         for item, rows_RE, texts in zip(part.item_names, rows_NRE, told, strict=True):
             nearness = (finder.space.descriptions(texts) @ query_E).max()
             scores[item] = (1 - share) * (rows_RE @ query_E).max() + share * nearness
@@ -55,10 +55,10 @@ def test_hits_are_those_of_the_model(finder, share):
 
 def test_a_hit_tells_its_nearest_description(finder):
     (hits,) = finder.find(["blau"], 3)
-    data = finder.index.items([0])[0]
+    data = finder._now.index.items([0])[0]
     assert isinstance(hits[0], Hit) and hits[0].corpus == "photos" and {hit.view for hit in hits} <= {"short", "detail"}
     for hit in hits:
-        record = next(it for it in finder.index.items(range(12)) if it["item_id"] == hit.item_id)
+        record = next(it for it in finder._now.index.items(range(12)) if it["item_id"] == hit.item_id)
         near = {told["view"]: finder.space.descriptions([told["text"]])[0] for told in record["texts"]}
         best = max(near, key=lambda view: near[view] @ finder.space.texts(["blau"])[0])
         assert hit.view == best and hit.text == next(x["text"] for x in record["texts"] if x["view"] == best)
@@ -150,8 +150,35 @@ def test_a_corpus_that_moved_or_changed(tmp_path):
         open_finder(made)
 
 
-def test_queries_while_the_index_is_made_anew(tmp_path):
-    """Old answers or new ones, never an error."""
+def test_an_index_made_again_with_another_model_is_not_gone_on_with(tmp_path):
+    _, photos, made = write_indexed(tmp_path, 4)
+    finder = open_finder(made)
+    before = finder.find(["rot"], 4)
+    other = write_model(tmp_path / "other", seed=1)
+    index.main(["--checkpoint", str(other), "--data", str(photos), "--output", str(made), "--overwrite"])
+    for _ in range(2):
+        with pytest.raises(UsageError, match="was made from another space"):
+            finder.refresh()
+        assert finder.find(["rot"], 4) == before
+
+
+def test_a_corpus_that_is_added_is_found_and_shown_after_a_refresh(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 3)
+    finder = open_finder(made)
+    more = write_training_corpus(tmp_path / "more", 2, seed=1)
+    index.main(["--checkpoint", str(model), "--data", str(photos), "--data", str(more), "--output", str(made)])
+    assert set(finder.corpora) == {"photos"}
+    assert finder.refresh() and set(finder.corpora) == {"photos", "more"} and len(finder) == 5
+    assert finder.picture(("more", "item-00001.jpg"), 16).size == (16, 16)
+    (hits,) = finder.find(["rot"], 5, corpus="more")
+    assert len(hits) == 2
+    write_training_corpus(more, 5, seed=1)  # packed anew, and not indexed yet
+    assert not finder.refresh() and len(finder.find(["rot"], 9)[0]) == 5
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_queries_while_the_index_is_made_anew(tmp_path, more):
+    """Old answers or new ones, never an error, and nothing in between."""
     model, photos, made = write_indexed(tmp_path, 8)
     finder, ended, seen, failed = open_finder(made), threading.Event(), set(), []
 
@@ -169,8 +196,8 @@ def test_queries_while_the_index_is_made_anew(tmp_path):
         thread.start()
     for count in (9, 5, 8):
         write_rows(photos, [row(number, "train") for number in range(count)])
-        index.main(["--checkpoint", str(model), "--data", str(photos), "--output", str(made)])
+        index.main(["--checkpoint", str(model), "--data", str(photos), "--output", str(made), *more])
     ended.set()
     for thread in threads:
         thread.join()
-    assert not failed and seen <= {8, 9, 5, 7, 4} and len(VectorIndex.open(made)) == 8
+    assert not failed and seen <= {8, 9, 5} and len(VectorIndex.open(made)) == 8

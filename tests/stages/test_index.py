@@ -76,10 +76,35 @@ def test_remove_by_id(tmp_path, capsys):
     _, _, made = write_indexed(tmp_path, 5)
     assert index.main(["--output", str(made), "--remove", "photos/item-00001.jpg", "photos/item-00003.jpg"]) == 0
     assert keys(made) == items(0, 2, 4) and "2 removed, 3 left" in capsys.readouterr().err
+    again = write_indexed(tmp_path / "small", 3, "--dtype", "int8", "--kind", "ivf")[2]
+    assert index.main(["--output", str(again), "--remove", "photos/item-00001.jpg"]) == 0
+    assert keys(again) == items(0, 2) and VectorIndex.open(again).dtype == "int8"
     for wrong, told in (("photos/item-00001.jpg", "is not in the index"), ("item", "wanted CORPUS/ITEM")):
         with pytest.raises(UsageError, match=told):
             index.main(["--output", str(made), "--remove", wrong])
     assert keys(made) == items(0, 2, 4)
+
+
+def test_a_model_that_moved_is_the_same_model(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 4)
+    moved = model.rename(tmp_path / "moved")
+    write_rows(photos, [row(number, "train") for number in range(5)])
+    assert index.main(["--checkpoint", str(moved), "--data", str(photos), "--output", str(made)]) == 0
+    assert keys(made) == items(*range(5))
+
+
+def test_an_index_that_is_made_anew_is_published_when_it_is_whole(tmp_path, monkeypatch):
+    model, photos, made = write_indexed(tmp_path, 6)
+    seen = []
+    monkeypatch.setattr(index, "PUBLISHED", 2)
+    encode = index.encode
+    monkeypatch.setattr(index, "encode", lambda *given: seen.append(len(keys(made))) or encode(*given))
+    again = ["--checkpoint", str(model), "--data", str(photos), "--output", str(made)]
+    write_rows(photos, [row(number, "train", seed=1) for number in range(6)])  # other pictures under the same names
+    assert index.main([*again, "--overwrite"]) == 0 and seen == [6, 6, 6]
+    seen.clear()
+    write_rows(photos, [row(number, "train", seed=2) for number in range(6)])
+    assert index.main(again) == 0 and seen == [6, 6, 6] and keys(made) == items(*range(6))
 
 
 def test_mistakes(tmp_path):

@@ -1,7 +1,6 @@
 """The search page in a real browser, with an engine of coloured squares. PAGE_PICTURE=FILE keeps a picture of it."""
 
 import contextlib
-import http.client
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from stages.page import create_app, private_cache
 from stages.page_guard import EVENT, served
 from tests.stages.browsable import write_browsable
 from tests.stages.fake_finder import ITEMS, FakeFinder
-from tests.stages.servers import running
+from tests.stages.servers import call, running
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -189,6 +188,20 @@ def test_the_keyboard_is_enough(page):
     says(page, "#corpus-status", "Page 1 of 1")
 
 
+def test_a_filter_and_the_number_of_results_count(page):
+    page.get_by_text("Find what resembles a picture").click()
+    number = page.get_by_label("number input for Results")
+    number.fill("2")
+    number.press("Enter")
+    page.wait_for_function("[...document.querySelectorAll('input[type=range]')].some(it => it.value == 2)")
+    search(page, "rot")
+    says(page, "#status", "2 results")
+    page.get_by_label("Split").click()
+    page.get_by_role("option", name="train").click()
+    search(page, "rot")
+    says(page, "#status", "Nothing was found")
+
+
 def test_a_corpus_is_browsed(page):
     page.get_by_role("tab", name="Corpus").click()
     says(page, "#corpus-status", "Page 1 of 1; 5 items")
@@ -214,8 +227,10 @@ def test_markup_that_got_in_would_fetch_nothing(browser, served_page):
         opened.goto(served_page[0])
         opened.evaluate(
             """address => new Promise(done => {
-                document.addEventListener('securitypolicyviolation', done);
-                document.body.insertAdjacentHTML('beforeend', `<img src="${address}/x.png">`);
+                const image = new Image();
+                image.onload = image.onerror = done;
+                image.src = `${address}/x.png`;
+                document.body.append(image);
             })""",
             elsewhere,
         )
@@ -236,17 +251,6 @@ def noting():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
-
-
-def call(url, method, path, body=None, headers=None):
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
-    try:
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,14 @@ def test_the_embedded_score_by_hand(embedded):
     classes_E /= np.linalg.norm(classes_E)
     query_E = embedded.encoder.encode([query])[0]
     wanted = (query_E - mean_E) @ classes_E + 0.5 * (embedded.encoder.encode(told) @ query_E).max()
-    rows_RE, queries_QE = embedded.items([[shown]], [told])[0], embedded.texts([query])
+    rows_RE, queries_QE = embedded.items([[shown]], [told], 2)[0], embedded.texts([query])
     assert (rows_RE @ queries_QE[0]).max() == pytest.approx(wanted, rel=1e-4)
     bare_RE = embedded.items([[shown]], [[]])[0]  # nobody described it
     assert (bare_RE @ queries_QE[0]).max() == pytest.approx((query_E - mean_E) @ classes_E, rel=1e-4)
 
 
 def test_items_with_fewer_descriptions_have_a_row_again(embedded):
-    rows_NRE = embedded.items([[picture(0)], [picture(1)]], [["a cat", "a dog", "a car"], ["a house"]])
+    rows_NRE = embedded.items([[picture(0)], [picture(1)]], [["a cat", "a dog", "a car"], ["a house"]], 3)
     assert rows_NRE.shape == (2, 3, embedded.width)
     assert (rows_NRE[1] == rows_NRE[1][0]).all() and not (rows_NRE[0] == rows_NRE[0][0]).all()
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import pickle
+import threading
 
 import pytest
 import sacrebleu
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
+from pipeline.translation import embedded
 from pipeline.translation.conversion import converted
 from pipeline.translation.ctranslate import CTranslate2Translator
 from pipeline.translation.decoding import token_limit
-from pipeline.translation.embedded import embedded_translator
+from pipeline.translation.embedded import EmbeddedEngine, embedded_translator
 from pipeline.translation.engines import Translated, Untranslated
 from pipeline.translation.seq2seq import Seq2SeqTranslator
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb
@@ -219,3 +221,28 @@ def test_translators_are_plain_data(marian, cache):
         assert json.loads(json.dumps(translator.decoding)) == translator.decoding
         with pytest.raises(dataclasses.FrozenInstanceError):
             translator.revision = "other"
+
+
+def test_the_embedded_engines_native_code_runs_on_one_thread_that_stays(monkeypatch):
+    """Whoever asks: threads that came and went have crashed it."""
+    seen = []
+
+    def native(pair):
+        def translate(text):
+            seen.append(threading.get_ident())
+            return f"{pair}: {text}"
+
+        seen.append(threading.get_ident())
+        return translate
+
+    monkeypatch.setattr(embedded, "_native", native)
+    for pair in ("en-pt", "pt-en"):
+        with concurrent.futures.ThreadPoolExecutor(3) as asking:
+            asked = [
+                asking.submit(lambda n, of: EmbeddedEngine(of).translate([f"a {n}", "b"], "en", "pt"), n, pair)
+                for n in range(5)
+            ]
+            found = [one.result() for one in asked]
+        assert found[3] == [Translated(f"{pair}: a 3"), Translated(f"{pair}: b")]
+    assert len(set(seen)) == 1 and len(seen) == 2 * 5 * 3
+    assert seen[0] in {thread.ident for thread in threading.enumerate()}
