@@ -84,6 +84,7 @@ def test_filters(finder):
     assert [hit.media_type for hit in clips] == ["video"]
     (held_out,) = finder.find(["rot"], 12, split="val", corpus="photos", hybrid=0.5)
     assert {hit.split for hit in held_out} == {"val"} and len(held_out) == 3
+    assert finder.find(["rot"], split="val", media_type="video") == [[]]  # there are both, but not at once
     for wrong, told in (
         ({"split": "test"}, "split: got 'test', the index has train, val"),
         ({"corpus": "x"}, "photos"),
@@ -172,8 +173,15 @@ def test_a_corpus_that_is_added_is_found_and_shown_after_a_refresh(tmp_path):
     assert finder.picture(("more", "item-00001.jpg"), 16).size == (16, 16)
     (hits,) = finder.find(["rot"], 5, corpus="more")
     assert len(hits) == 2
-    write_training_corpus(more, 5, seed=1)  # packed anew, and not indexed yet
-    assert not finder.refresh() and len(finder.find(["rot"], 9)[0]) == 5
+    index.main(["--output", str(made), "--remove", "photos/item-00000.jpg"])
+    write_training_corpus(more, 4, seed=1)  # packed anew, and not indexed yet: the old answers
+    assert not finder.refresh() and len(finder) == len(finder.find(["rot"], 9)[0]) == 5
+    index.main(["--checkpoint", str(model), "--data", str(photos), "--data", str(more), "--output", str(made)])
+    assert finder.refresh() and len(finder) == 7
+    index.main(["--output", str(made), "--remove", "more/item-00001.jpg"])
+    assert finder.refresh()
+    with pytest.raises(KeyError):
+        finder.picture(("more", "item-00001.jpg"), 16)  # the corpus has it, the index no longer
 
 
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
