@@ -236,10 +236,8 @@ def _draw_parts(path: Path, scores: Scores, parts: Sequence[str], middle: tuple[
     axes.barh(places, [x.mean for x in found], xerr=[_bar(x) for x in found], color="#4878a8", capsize=3)
     axes.set_yticks(places, parts)
     axes.invert_yaxis()
-    means = [x.mean for x in found if x.seeds]
-    if means:
-        axes.set_xlim(max(0, min(means) - 40), max(means) + 20)
-    axes.set_xlabel("SumR on test, of 600; bars: 95 % over seeds; the axis does not begin at 0")
+    axes.set_xlim(0, 10 + max((x.mean + _bar(x) for x in found if x.seeds), default=0.0))
+    axes.set_xlabel("SumR on test, of 600; bars: 95 % over seeds")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
