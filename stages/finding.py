@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -77,7 +77,8 @@ def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Pat
     return found
 
 
-class Opened(NamedTuple):
+@dataclass(frozen=True)
+class Opened:
     """What queries are answered from: one generation of the index, and the corpora that it was made from."""
 
     index: VectorIndex

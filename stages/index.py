@@ -221,7 +221,8 @@ def encode(space: Space, media: Media, places: Sequence[Place], share: Share) ->
         return frames, [[text["text"] for text in texts] for texts in descriptions]
 
     def items(loaded: Any) -> tuple[torch.Tensor]:
-        return (torch.from_numpy(space.items(*loaded, most)),)
+        frames, descriptions = loaded
+        return (torch.from_numpy(space.items(frames, descriptions, most)),)
 
     def texts(loaded: list[str]) -> tuple[torch.Tensor]:
         return (torch.from_numpy(space.descriptions(loaded)),)
