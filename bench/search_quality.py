@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def queries(photos: Path, finder: Finder) -> list[tuple[str, str]]:
     """(caption, item id of the photograph that it is of)."""
-    by_name = {Path(item_id).name: item_id for item_id in finder.index.column("item_id").to_pylist()}
+    by_name = {Path(item_id).name: item_id for item_id in finder.items}
     rows = map(json.loads, (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines())
     return [(text, by_name[Path(row["file"]).name]) for row in rows for text in row["captions"]]
 
