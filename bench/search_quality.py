@@ -23,6 +23,7 @@ from pipeline.translation.embedded import EmbeddedEngine
 from pipeline.translation.engines import Translated
 from stages import index
 from stages.finding import Finder, open_finder
+from stages.vector_index import VectorIndex
 
 CUTS = (1, 5, 10)
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stage("pack", corpus)
         index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(made)])
         finder = open_finder(made)
-        english = queries(options.photos, finder)
+        english = queries(options.photos, made)
         told = {"English, by people": english, "Portuguese, translated": translated(english)}
         print(f"{len(finder):,} photographs, {len(english):,} queries; {machine()}\n")
         print("| queries | " + " | ".join(f"R@{cut}" for cut in CUTS) + " | median rank |")
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"| a random order | {' | '.join(f'{cut / len(finder):.1%}' for cut in CUTS)} | {len(finder) / 2:.0f} |")
 
 
-def queries(photos: Path, finder: Finder) -> list[tuple[str, str]]:
+def queries(photos: Path, made: Path) -> list[tuple[str, str]]:
     """(caption, item id of the photograph that it is of)."""
-    by_name = {Path(item_id).name: item_id for item_id in finder.items}
+    by_name = {Path(item_id).name: item_id for item_id in VectorIndex.open(made).column("item_id").to_pylist()}
     rows = map(json.loads, (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines())
     return [(text, by_name[Path(row["file"]).name]) for row in rows for text in row["captions"]]
 

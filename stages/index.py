@@ -11,12 +11,12 @@ program, instead of `python`, encodes on several processes.
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +31,12 @@ from stages.samples import ALL, Shards, all_views, check_views
 from stages.score import tags
 from stages.spaces import Space, open_space
 from stages.vector_index import VectorIndex
+from stages.vector_keys import Keys
+from stages.vector_segments import ITEMS
 from stages.vector_writer import IndexWriter, writer
 
-PUBLISHED = 20_000  # items between two states that a killed run goes on from
-Key = tuple[str, str]  # corpus, item_id
+PART = 20_000  # items that are encoded, and whose vectors are held in memory, at once
+STATES = 50  # that a killed run goes on from, at most: each costs a look at every key of the index
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,9 +56,8 @@ def main(argv: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         made: list[Publisher] = []  # on rank 0 alone
         on_main(lambda: made.append(stack.enter_context(publisher(options, origin, space.width, media))))
-        left = on_main(lambda: made[0].left)
-        for start in range(0, len(left), PUBLISHED):
-            part = left[start : start + PUBLISHED]
+        for start in range(0, on_main(lambda: len(made[0].left_L3)), PART):
+            part = on_main(functools.partial(lambda start: made[0].part(start), start))
             found = encode(space, media, part, share)
             on_main(functools.partial(lambda part, found: made[0].add(part, found), part, found))
         on_main(lambda: made[0].end())
@@ -64,19 +65,12 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """An item of a corpus. `content`: a hash of all that its vectors depend on."""
+class Place(NamedTuple):
+    """Where an item is."""
 
     corpus: str
-    item_id: str
-    content: str
     shard: int
     row: int
-
-    @property
-    def key(self) -> Key:
-        return self.corpus, self.item_id
 
 
 class Media:
@@ -96,15 +90,18 @@ class Media:
             for name, path in self.corpora.items()
         ]
 
-    def places(self) -> Iterator[Place]:
-        """Every item of the split, in order."""
+    def places(self) -> Iterator[tuple[Place, str, str]]:
+        """Every item of the split, in order, with its id and the hash of its content."""
         for name, shards in self.shards.items():
             for number in range(len(shards)):
                 table = shards.shard(number).select(["item_id", "split", "sha256", "descriptions"])
                 for row, item in enumerate(table.to_pylist()):
                     if self.split in (None, item["split"]):
-                        content = short_hash(canonical_json([item["sha256"], self.described(item)]))
-                        yield Place(name, item["item_id"], content, number, row)
+                        yield Place(name, number, row), item["item_id"], self.content(item)
+
+    def content(self, item: dict[str, Any]) -> str:
+        """A hash of all that an item's vectors depend on."""
+        return short_hash(canonical_json([item["sha256"], self.described(item)]))
 
     def described(self, item: dict[str, Any]) -> list[dict[str, str]]:
         return [told for told in item["descriptions"] if ALL in self.views or told["view"] in self.views]
@@ -120,8 +117,9 @@ class Media:
         table = self.shards[place.corpus].shard(place.shard).slice(place.row, 1)
         row = table.select(["item_id", "uri", "sha256", "split", "media_type", "descriptions"]).to_pylist()[0]
         texts = [{"view": told["view"], "text": told["text"]} for told in self.described(row)]
+        told = {"corpus": place.corpus, "content": self.content(row), "texts": texts}
         del row["descriptions"]
-        return {**row, "corpus": place.corpus, "content": place.content, "texts": texts}
+        return {**row, **told}
 
 
 def named(data: Sequence[Path]) -> dict[str, Path]:
@@ -140,56 +138,85 @@ def named(data: Sequence[Path]) -> dict[str, Path]:
 @contextlib.contextmanager
 def publisher(options: argparse.Namespace, origin: dict[str, Any], width: int, media: Media) -> Iterator["Publisher"]:
     """Holds the index for the whole run: a second one is refused before it encodes anything."""
-    wanted = {place.key: place for place in media.places()}
-    if not wanted:
-        raise UsageError(f"--data: no item of split {options.split!r}: leave --split out to index all")
-    known: dict[Key, str] = {}
-    if not options.overwrite and (options.output / MANIFEST).exists():
-        there = VectorIndex.open(options.output)
-        origin = {**origin, "space": same(options.output, there.origin, origin)}
-        columns = [there.column(name).to_pylist() for name in ("corpus", "item_id", "content")]
-        known = {
-            (corpus, item_id): content
-            for corpus, item_id, content, present in zip(*columns, there.present(), strict=True)
-            if present
-        }
+    fresh = options.overwrite or not (options.output / MANIFEST).exists()
+    if not fresh:
+        origin = {**origin, "space": same(options.output, VectorIndex.open(options.output).origin, origin)}
     made = {"dtype": options.dtype, "kind": options.kind, "overwrite": options.overwrite}
     with writer(options.output, origin=origin, width=width, **made) as index:
-        yield Publisher(options, index, media, wanted, known)
+        yield Publisher(options, index, media, None if fresh else VectorIndex.open(options.output))
 
 
 class Publisher:
     """What rank 0 does: items that have changed are replaced at once, those that are gone are removed at the end.
 
-    `left`: what is to be encoded. An index that is made anew is published when it is whole, others in parts.
+    `left_L3`: what is to be encoded, as numbers of corpus, shard and row: of ten million items it takes 120 MB. An
+    index that is made anew is published when it is whole, others in parts.
     """
 
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        index: IndexWriter,
-        media: Media,
-        wanted: dict[Key, Place],
-        known: dict[Key, str],
-    ):
-        self.options, self.index, self.media, self.known = options, index, media, known
-        self.left = [place for key, place in wanted.items() if known.get(key) != place.content]
-        self.gone = [key for key in known if key not in wanted]
-        changed = sum(place.key in known for place in self.left)
-        kept = len(known) - len(self.gone) - changed
+    def __init__(self, options: argparse.Namespace, index: IndexWriter, media: Media, there: VectorIndex | None):
+        self.options, self.index, self.media, self.names = options, index, media, list(media.corpora)
+        records, present_N = (there.records, there.present()) if there else (ITEMS.empty_table(), np.zeros(0, bool))
+        self.keys, contents = Keys(records, present_N), records.column("content")
+        self.changed_N, gone_N = np.zeros_like(present_N), present_N.copy()
+        left, hashes = array("i"), array("q")
+        for place, item_id, content in media.places():
+            number = self.keys.get((place.corpus, item_id))
+            if number is not None:
+                if not gone_N[number]:
+                    raise twice(place.corpus, item_id)
+                gone_N[number] = False
+                if contents[number].as_py() == content:
+                    continue
+                self.changed_N[number] = True
+            left.extend((self.names.index(place.corpus), place.shard, place.row))
+            hashes.append(hash((place.corpus, item_id)))
+        self.left_L3 = np.array(left, np.int32).reshape(-1, 3)
+        if not len(self.left_L3) and gone_N.sum() == present_N.sum():
+            raise UsageError(f"--data: no item of split {options.split!r}: leave --split out to index all")
+        self._check_once(np.array(hashes, np.int64))
+        self.gone = [self.keys.key(number) for number in np.flatnonzero(gone_N).tolist()]
+        changed = int(self.changed_N.sum())
+        kept = int(present_N.sum()) - len(self.gone) - changed
         say(f"{options.output}: {kept:,} items kept, {len(self.gone) + changed:,} removed or changed")
+        self.unpublished = 0
+
+    def _check_once(self, hashes_L: np.ndarray) -> None:
+        """Raises UsageError for an item that is there twice among what is left: before any is encoded."""
+        order_L = np.argsort(hashes_L, kind="stable")
+        alike = np.flatnonzero(np.diff(hashes_L[order_L]) == 0)
+        for first, second in zip(order_L[alike].tolist(), order_L[alike + 1].tolist(), strict=True):
+            one, other = (self.media.record(self._place(row)) for row in (first, second))
+            if (one["corpus"], one["item_id"]) == (other["corpus"], other["item_id"]):
+                raise twice(one["corpus"], one["item_id"])
+
+    def _place(self, left: int) -> Place:
+        corpus, shard, row = self.left_L3[left].tolist()
+        return Place(self.names[corpus], shard, row)
+
+    def part(self, start: int) -> list[Place]:
+        return [self._place(left) for left in range(start, min(start + PART, len(self.left_L3)))]
 
     def add(self, places: Sequence[Place], encoded: dict[str, np.ndarray]) -> None:
-        self.index.remove([place.key for place in places if place.key in self.known])
-        self.index.add([self.media.record(place) for place in places], **encoded)
-        if not self.options.overwrite:
+        records = [self.media.record(place) for place in places]
+        for key in [(record["corpus"], record["item_id"]) for record in records]:
+            number = self.keys.get(key)
+            if number is not None and self.changed_N[number]:
+                self.index.remove([key])
+        self.index.add(records, **encoded)
+        self.unpublished += len(records)
+        if not self.options.overwrite and self.unpublished * STATES >= len(self.left_L3):
             self.index.commit()
+            self.unpublished = 0
 
     def end(self) -> None:
         self.index.remove(self.gone)
         self.index.commit()
         there = len(VectorIndex.open(self.options.output))
-        say(f"{self.options.output}: {there:,} items, {len(self.left):,} encoded now")
+        say(f"{self.options.output}: {there:,} items, {len(self.left_L3):,} encoded now")
+
+
+def twice(corpus: str, item_id: str) -> UsageError:
+    return UsageError(f"--data: item {item_id} of {corpus} is there twice, wanted it once: run --stage pack again")
 
 
 def same(output: Path, there: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,11 @@ class VectorIndex:
         now = self._now
         return now.items.select(RECORD.names).take(pa.array(_numbers(numbers, now))).to_pylist()
 
+    @property
+    def records(self) -> pa.Table:
+        """Of all N numbers, as they were added, with the count of their rows."""
+        return self._now.items
+
     def column(self, name: str) -> pa.ChunkedArray:
         """One field of the records of all N numbers, for filters."""
         return self._now.items.column(name)

@@ -26,6 +26,7 @@ from pipeline.errors import UsageError
 from pipeline.identity import differences
 from pipeline.runstate import locked
 from stages.vector_index import Generation
+from stages.vector_keys import Key, Keys
 from stages.vector_rows import KINDS, QUANTISERS
 from stages.vector_segments import GROUPS, RECORD, SCHEMA_VERSION, Segment, Spool, read_manifest, told, write_manifest
 
@@ -35,7 +36,6 @@ GROWS = "corpora"  # the one part of an index's origin that may change when item
 MAX_SEGMENTS, MAX_REMOVED = 8, 1 / 3
 MAX_LENGTH = 1e4  # of a vector; far beyond what an encoder gives, and within float16
 COPIED_ITEMS = 4_096  # at once
-Key = tuple[str, str]  # corpus, item_id
 
 
 @contextlib.contextmanager
@@ -88,21 +88,20 @@ class IndexWriter:
     def _begin(self, published: dict[str, Any] | None) -> None:
         self._old = Generation(self._folder, published, self._old) if published else None
         self._first = len(self._old.present_N) if self._old else 0  # number of the first item that is added
-        self._removed: set[int] = set(np.flatnonzero(~self._old.present_N).tolist()) if self._old else set()
-        self._numbers: dict[Key, int] = dict(self._published_keys())
+        self._keys = Keys(self._old.items, self._old.present_N) if self._old else None
+        self._added: dict[Key, int] = {}  # and `_removed`: numbers, since the last commit
+        self._removed: set[int] = set()
         (self._folder / WRITING).mkdir(exist_ok=True)
         self._name = f"segment-{self._generation + 1:08d}"
         self._spool = Spool(self._folder / WRITING / self._name, self._made["width"])
 
-    def _published_keys(self) -> Iterator[tuple[Key, int]]:
-        if self._old:
-            corpora, ids = (self._old.items.column(name).to_pylist() for name in ("corpus", "item_id"))
-            for number in np.flatnonzero(self._old.present_N).tolist():
-                yield (corpora[number], ids[number]), number
+    def _number(self, key: Key) -> int | None:
+        number = self._keys.get(key) if self._keys else None
+        return self._added.get(key) if number is None or number in self._removed else number
 
     def __contains__(self, key: Key) -> bool:
         """Whether an item, (corpus, item_id), will be there."""
-        return key in self._numbers
+        return self._number(key) is not None
 
     def add(
         self,
@@ -136,12 +135,12 @@ class IndexWriter:
         by_item_M = np.argsort(owner_M, kind="stable")
         first = self._first + self._spool.items
         self._spool.add(table, {"media": media_RE, "text": text_ME[by_item_M]})
-        self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
+        self._added.update(zip(keys, range(first, first + len(keys)), strict=True))
 
     def _check_new(self, keys: Sequence[Key]) -> None:
         seen: set[Key] = set()
         for key in keys:
-            if key in self._numbers or key in seen:
+            if key in self or key in seen:
                 where = "comes twice" if key in seen else "is in the index"
                 raise UsageError(f"item {key[1]} of {key[0]} {where}, wanted a new one: remove it first")
             seen.add(key)
@@ -149,18 +148,25 @@ class IndexWriter:
     def remove(self, keys: Iterable[Key]) -> None:
         """Remove items by (corpus, item_id), all of them or none. Raises UsageError for one that is not there."""
         keys = list(keys)
-        unknown = [key for key in keys if key not in self._numbers]
+        unknown = [key for key in keys if key not in self]
         if unknown or len(set(keys)) < len(keys):
             corpus, item = unknown[0] if unknown else next(key for key in keys if keys.count(key) > 1)
             what = "is not in the index" if unknown else "comes twice"
             raise UsageError(f"item {item} of {corpus} {what}, wanted one that is to be removed once")
-        self._removed.update(self._numbers.pop(key) for key in keys)
+        for key in keys:
+            number = self._number(key)
+            assert number is not None
+            self._removed.add(number)
+            if self._added.get(key) == number:
+                del self._added[key]
 
     def commit(self) -> None:
         """Publish what was added and removed since the last commit; then more may follow."""
         self._generation += 1
         old = self._old.segments if self._old else []
         present_N = np.ones(self._first + self._spool.items, bool)
+        if self._old:
+            present_N[: self._first] = self._old.present_N
         present_N[list(self._removed)] = False
         starts = self._old.starts if self._old else np.zeros(1, np.int64)
         parts = [present_N[start:end] for start, end in zip(starts, [*starts[1:], len(present_N)], strict=True)]

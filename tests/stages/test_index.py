@@ -96,7 +96,7 @@ def test_a_model_that_moved_is_the_same_model(tmp_path):
 def test_an_index_that_is_made_anew_is_published_when_it_is_whole(tmp_path, monkeypatch):
     model, photos, made = write_indexed(tmp_path, 6)
     seen = []
-    monkeypatch.setattr(index, "PUBLISHED", 2)
+    monkeypatch.setattr(index, "PART", 2)
     encode = index.encode
     monkeypatch.setattr(index, "encode", lambda *given: seen.append(len(keys(made))) or encode(*given))
     again = ["--checkpoint", str(model), "--data", str(photos), "--output", str(made)]
@@ -105,6 +105,29 @@ def test_an_index_that_is_made_anew_is_published_when_it_is_whole(tmp_path, monk
     seen.clear()
     write_rows(photos, [row(number, "train", seed=2) for number in range(6)])
     assert index.main(again) == 0 and seen == [6, 6, 6] and keys(made) == items(*range(6))
+
+
+def test_an_item_that_is_there_twice_is_told_before_anything_is_encoded(tmp_path, monkeypatch):
+    model, photos, made = write_indexed(tmp_path, 6)
+    monkeypatch.setattr(index, "encode", None)
+    again = ["--checkpoint", str(model), "--data", str(photos), "--output"]
+    for numbers in ((0, 1, 2, 1), (0, 7, 8, 7)):  # among those that are kept, and among the new ones
+        write_rows(photos, [row(number, "train") for number in numbers])
+        with pytest.raises(UsageError, match=f"item-{numbers[-1]:05d}.jpg of photos is there twice"):
+            index.main([*again, str(made)])
+        with pytest.raises(UsageError, match=f"item-{numbers[-1]:05d}.jpg of photos is there twice"):
+            index.main([*again, str(tmp_path / "new")])
+    assert keys(made) == items(*range(6))
+
+
+def test_of_very_many_items_few_states_are_published(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(index, "PART", 2)
+    monkeypatch.setattr(index, "STATES", 3)
+    commit = index.IndexWriter.commit
+    monkeypatch.setattr(index.IndexWriter, "commit", lambda self: seen.append(self) or commit(self))
+    assert keys(write_indexed(tmp_path, 18)[2]) == items(*range(18))
+    assert len(seen) == 3 + 1  # and one for what is gone
 
 
 def test_mistakes(tmp_path):
@@ -120,7 +143,11 @@ def test_mistakes(tmp_path):
             r"was made with --checkpoint .*model .*: give the same, another --output, or --overwrite",
         ),
         ([*base, str(model), "--views", "short"], "was made with --views"),
-        ([*base, str(model), "--split", "test"], "no item of split 'test'"),
+        ([*base, str(model), "--split", "test"], "was made with --split"),
+        (
+            ["--checkpoint", str(model), "--data", str(photos), "--output", str(tmp_path / "new"), "--split", "test"],
+            "no item of split 'test'",
+        ),
         ([*base, str(model), "--data", str(twin)], "got a second corpus named photos"),
         (["--checkpoint", str(model), "--data", str(tmp_path / "none"), "--output", str(made)], "none"),
         ([*base, str(model), "--dtype", "float64"], "--dtype"),
@@ -137,7 +164,7 @@ def test_killed_it_goes_on_and_two_processes_make_what_one_makes(tmp_path):
     model = write_model(tmp_path / "model")
     photos = write_training_corpus(tmp_path / "photos", 60)
     code = (
-        "import sys; from stages import index; index.PUBLISHED = 5\n"
+        "import sys; from stages import index; index.PART = 5\n"
         "from stages.processes import run_program; sys.exit(run_program(index.main))"
     )
     arguments = ["--checkpoint", model, "--data", photos, "--batch-size", 2, "--output"]
