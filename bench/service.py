@@ -43,8 +43,8 @@ def captions(corpus: Path) -> list[str]:
     """Of every item, in every language, so that neighbours differ in language."""
     shards, found = Shards([corpus]), []
     for number in range(len(shards)):
-        for row in shards.shard(number).select(["captions", "translations"]).to_pylist():
-            found += [text["text"] for name in ("captions", "translations") for text in row[name]]
+        for texts in shards.shard(number).column("captions").to_pylist():
+            found += [text["text"] for text in texts]
     return [str(text) for text in np.random.default_rng(0).permutation(sorted(set(found)))]
 
 
