@@ -204,7 +204,7 @@ def best(scores_QW: np.ndarray, items_QW: np.ndarray, k: int, single: bool) -> t
 
     `single`: no item is there twice. Where there is no item, -1, its score is -inf.
     """
-    if single and scores_QW.shape[1] >= k and (scores_QW[:, 1:] < scores_QW[:, :-1]).all() and (items_QW >= 0).all():
+    if single and scores_QW.shape[1] >= k and (scores_QW[:, 1:] < scores_QW[:, :-1]).all():
         return scores_QW[:, :k], items_QW[:, :k].astype(np.int64)  # most are in order as FAISS gives them
     order_QW = np.lexsort((items_QW, -scores_QW), axis=1)
     scores_QW, items_QW = (np.take_along_axis(part, order_QW, 1) for part in (scores_QW, items_QW))
