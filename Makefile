@@ -49,6 +49,7 @@ bench: $(VENV)/ready
 	$(RUN) bench/train.py
 	$(RUN) bench/score.py
 	$(RUN) bench/search.py
+	$(RUN) bench/service.py
 
 clean:
 	rm -rf $(VENV) .venv-vllm demo corpus build *.egg-info

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import functools
 import sys
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from pipeline.corpus import MANIFEST, manifest_hash
 from pipeline.errors import UsageError
 from pipeline.identity import canonical_json, short_hash
+from pipeline.progress import duration
 from stages.embedding import Share
 from stages.loading import item_frames
 from stages.processes import Parser, accelerated, on_main, run_program
@@ -178,7 +180,8 @@ class Publisher:
         changed = int(self.changed_N.sum())
         kept = int(present_N.sum()) - len(self.gone) - changed
         say(f"{options.output}: {kept:,} items kept, {len(self.gone) + changed:,} removed or changed")
-        self.unpublished = 0
+        self.done = self.unpublished = 0
+        self.began = time.monotonic()
 
     def _check_once(self, hashes_L: np.ndarray) -> None:
         """Raises UsageError for an item that is there twice among what is left: before any is encoded."""
@@ -203,7 +206,11 @@ class Publisher:
             if number is not None and self.changed_N[number]:
                 self.index.remove([key])
         self.index.add(records, **encoded)
-        self.unpublished += len(records)
+        self.done, self.unpublished = self.done + len(records), self.unpublished + len(records)
+        if self.done < len(self.left_L3):
+            seconds_each = (time.monotonic() - self.began) / self.done
+            eta = duration(seconds_each * (len(self.left_L3) - self.done))
+            say(f"{self.options.output}: {self.done:,} of {len(self.left_L3):,} items encoded, ETA {eta}")
         if not self.options.overwrite and self.unpublished * STATES >= len(self.left_L3):
             self.index.commit()
             self.unpublished = 0

@@ -120,7 +120,7 @@ def test_an_item_that_is_there_twice_is_told_before_anything_is_encoded(tmp_path
     assert keys(made) == items(*range(6))
 
 
-def test_of_very_many_items_few_states_are_published(tmp_path, monkeypatch):
+def test_of_very_many_items_few_states_are_published(tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(index, "PART", 2)
     monkeypatch.setattr(index, "STATES", 3)
@@ -128,6 +128,7 @@ def test_of_very_many_items_few_states_are_published(tmp_path, monkeypatch):
     monkeypatch.setattr(index.IndexWriter, "commit", lambda self: seen.append(self) or commit(self))
     assert keys(write_indexed(tmp_path, 18)[2]) == items(*range(18))
     assert len(seen) == 3 + 1  # and one for what is gone
+    assert "16 of 18 items encoded, ETA 0" in (told := capsys.readouterr().err) and "18 of 18" not in told
 
 
 def test_mistakes(tmp_path):
