@@ -25,6 +25,7 @@ demo: $(VENV)/ready
 	$(RUN) stages/search.py --index demo/index -k 3 --picture demo/found.png \
 		"a cup of coffee" "eine Tasse Kaffee" "une tasse de café" "una taza de café" "一杯咖啡" "コーヒーカップ"
 	@echo "demo/found.png shows it. More queries: $(RUN) stages/search.py --index demo/index \"eine Katze\""
+	@echo "A page for the browser: $(RUN) stages/page.py --index demo/index"
 
 # a file's tests stay together: they share what they made; a process that crashes ends the run
 test: $(VENV)/ready
