@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.corpus import complete, manifest_hash
-from pipeline.errors import MediaError, UsageError
+from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media import frames as sampled_frames
 from stages.loading import item_frames
 from stages.samples import Shards
 from stages.spaces import Space, open_space
-from stages.vector_index import VectorIndex
+from stages.vector_index import OtherOrigin, VectorIndex
 
 MOST_CHARACTERS = 2_000  # of a query
 MOST_RESULTS = 1_000
@@ -55,7 +55,7 @@ def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path]
             f"--index {index}: was made with {told['name']} {told['fingerprint']}, got {space.told['name']} "
             f"{space.told['fingerprint']}: give the checkpoint that it was made with, or make the index again"
         )
-    return Finder(VectorIndex.open(index, expect={"space": told}), space, data)
+    return Finder(VectorIndex.open(index, expect={"space": {"fingerprint": told["fingerprint"]}}), space, data)
 
 
 def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Path) -> dict[str, Path]:
@@ -84,7 +84,29 @@ class Opened:
     index: VectorIndex
     corpora: dict[str, Path]
     shards: dict[str, Shards]
-    filters: dict[str, np.ndarray]  # by name a value of every number
+    filters: "dict[str, Filter]"
+
+
+class Filter(NamedTuple):
+    """A field of the items that are there: its values, and of every number which of them it has, -1 for one removed."""
+
+    values: list[str]
+    value_N: np.ndarray
+
+    @classmethod
+    def of(cls, index: VectorIndex, name: str) -> "Filter":
+        column = index.column(name).dictionary_encode().combine_chunks()
+        value_N = np.where(index.present(), column.indices.to_numpy(zero_copy_only=False), -1)
+        return cls(column.dictionary.to_pylist(), value_N)
+
+    @property
+    def there(self) -> list[str]:
+        """Values that an item has, in order."""
+        return sorted(self.values[value] for value in np.unique(self.value_N) if value >= 0)
+
+    def equals(self, value: str) -> np.ndarray:
+        """[N] bool."""
+        return self.value_N == (self.values.index(value) if value in self.values else -2)
 
 
 class Finder:
@@ -97,7 +119,7 @@ class Finder:
 
     def _opened(self, index: VectorIndex) -> Opened:
         corpora = corpora_of(index.origin["corpora"], self._data, index.folder)
-        filters = {name: np.asarray(index.column(name)) for name in ("corpus", "split", "media_type")}
+        filters = {name: Filter.of(index, name) for name in ("corpus", "split", "media_type")}
         return Opened(index, corpora, {name: Shards([path]) for name, path in corpora.items()}, filters)
 
     @property
@@ -107,7 +129,7 @@ class Finder:
 
     @property
     def splits(self) -> list[str]:
-        return sorted(set(self._now.filters["split"].tolist()))
+        return self._now.filters["split"].there
 
     @property
     def languages(self) -> str:
@@ -118,11 +140,17 @@ class Finder:
 
     def refresh(self) -> bool:
         """Goes on with what was published since, if anything; while its corpora are still being written, with what
-        was. Raises UsageError where the index was made again with another model: the old answers are kept."""
+        was. Raises UsageError where the index was made again with another model, and EnvironmentTrouble where it cannot
+        be read at the moment: the old answers are kept."""
         with self._refreshing:
             index = self._now.index.pinned()
-            if not index.refresh():
-                return False
+            try:
+                if not index.refresh():
+                    return False
+            except OtherOrigin:
+                raise
+            except UsageError as error:
+                raise EnvironmentTrouble(str(error)) from error
             try:
                 self._now = self._opened(index)
             except UsageError:
@@ -187,15 +215,14 @@ class Finder:
         return queries_QE
 
 
-def kept(filters: dict[str, np.ndarray], **wanted: str | None) -> np.ndarray | None:
+def kept(filters: dict[str, Filter], **wanted: str | None) -> np.ndarray | None:
     """[N] bool, or None for all. Raises UsageError for a value that no item has."""
     keep_N = None
     for name, value in wanted.items():
         if value is not None:
-            matches_N = filters[name] == value
+            matches_N = filters[name].equals(value)
             if not matches_N.any():
-                has = ", ".join(sorted(set(filters[name].tolist())))
-                raise UsageError(f"{name}: got {value!r}, the index has {has}")
+                raise UsageError(f"{name}: got {value!r}, the index has {', '.join(filters[name].there)}")
             keep_N = matches_N if keep_N is None else keep_N & matches_N
     return keep_N
 
@@ -261,6 +288,8 @@ def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | 
         if isinstance(query, str):
             if not query.strip():
                 raise UsageError("got an empty query, wanted a few words, or a picture")
+            if any("\ud800" <= letter <= "\udfff" for letter in query):
+                raise UsageError(f"got {query[:100]!r}, which is no text in UTF-8: write the query in UTF-8")
             if len(query) > MOST_CHARACTERS:
                 raise UsageError(f"got a query of {len(query):,} characters, wanted at most {MOST_CHARACTERS:,}")
 

@@ -49,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(
             "wanted --checkpoint RUN|FOLDER|NAME|embedded and --data CORPUS: what to encode, and with what"
         )
+    if options.batch_size < 1:
+        raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
     accelerator = accelerated("no")
     space = open_space(options.checkpoint)
     space.to(accelerator.device)
@@ -82,8 +84,9 @@ class Media:
         self.corpora, self.split = corpora, split
         self.shards = {name: Shards([path]) for name, path in corpora.items()}
         self.views = tuple(views) or (ALL,)
-        for shards in self.shards.values() if views else ():
-            check_views(shards, "--views", views, all_views(shards))
+        if views:
+            together = Shards(list(corpora.values()))
+            check_views(together, "--views", views, all_views(together))
 
     def told(self) -> list[dict[str, str]]:
         """For the index: names and places of the corpora, and a hash of what they hold."""
@@ -96,14 +99,15 @@ class Media:
         """Every item of the split, in order, with its id and the hash of its content."""
         for name, shards in self.shards.items():
             for number in range(len(shards)):
-                table = shards.shard(number).select(["item_id", "split", "sha256", "descriptions"])
+                table = shards.shard(number).select(["item_id", "uri", "split", "media_type", "sha256", "descriptions"])
                 for row, item in enumerate(table.to_pylist()):
                     if self.split in (None, item["split"]):
                         yield Place(name, number, row), item["item_id"], self.content(item)
 
     def content(self, item: dict[str, Any]) -> str:
-        """A hash of all that an item's vectors depend on."""
-        return short_hash(canonical_json([item["sha256"], self.described(item)]))
+        """A hash of all that the index keeps of an item, or makes its vectors of."""
+        told = [item[name] for name in ("sha256", "uri", "split", "media_type")]
+        return short_hash(canonical_json([*told, self.described(item)]))
 
     def described(self, item: dict[str, Any]) -> list[dict[str, str]]:
         return [told for told in item["descriptions"] if ALL in self.views or told["view"] in self.views]

@@ -43,6 +43,9 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     except PipelineError as error:
         tell(error)
         status = error.status
+    except BrokenPipeError:  # `… | head` has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("ended by Ctrl-C", file=sys.stderr, flush=True)
         status = 130

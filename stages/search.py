@@ -24,6 +24,8 @@ BATCH = 64  # queries at once
 def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     asked = list(queries(options))
+    if not asked:
+        raise UsageError(f"--queries {options.queries}: got no query, wanted one a line")
     check_queries([query for _, query in asked], options.k, options.hybrid)
     if options.picture:
         from stages.search_picture import check, draw  # late: who wants no picture waits for no matplotlib

@@ -59,7 +59,7 @@ def draw(
 def thumbnail(finder: Finder, hit: Hit) -> Image.Image:
     try:
         return finder.picture((hit.corpus, hit.item_id), SIDE)
-    except PipelineError:
+    except (KeyError, PipelineError):  # KeyError: of an item that the corpus no longer has
         return Image.new("RGB", (SIDE, SIDE), GREY)
 
 

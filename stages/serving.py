@@ -43,6 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen()  # or another program could bind to it too, and fail once its model is loaded
     except OSError as error:
         bound.close()
         raise EnvironmentTrouble(

@@ -28,6 +28,10 @@ from stages.vector_rows import Kept
 from stages.vector_segments import AGAIN, GROUPS, ITEMS, RECORD, Segment, check, files, read_manifest
 
 
+class OtherOrigin(UsageError):
+    """The index was made from something else than is expected."""
+
+
 class Generation:
     """One published state of an index, open. Raises UsageError where a file is missing or damaged."""
 
@@ -225,13 +229,21 @@ def _load(folder: Path, expect: Mapping[str, Any], before: Generation | None = N
 
 
 def _compare(folder: Path, origin: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    told = differences({key: origin[key] for key in expect if key in origin}, dict(expect))
+    there = {key: _asked_for(origin[key], wanted) for key, wanted in expect.items() if key in origin}
+    told = differences(there, dict(expect))
     if told:
         name, got, wanted = told[0]
-        raise UsageError(
+        raise OtherOrigin(
             f"{folder} was made from another {name}: got {got!r}, wanted {wanted!r}: "
             f"give what it was made from, or {AGAIN}"
         )
+
+
+def _asked_for(there: Any, wanted: Any) -> Any:
+    """Of a mapping, what is wanted to be so."""
+    if not (isinstance(there, Mapping) and isinstance(wanted, Mapping)):
+        return there
+    return {name: there[name] for name in wanted if name in there}
 
 
 def _removed(folder: Path, told: Mapping[str, Any]) -> np.ndarray:

@@ -309,8 +309,9 @@ def lists_for(rows: int) -> int:
 def save(rows: Rows, path: Path) -> None:
     """Raises EnvironmentTrouble where the disk does not take it."""
     try:
-        faiss.write_index(rows.index, str(path))
-    except RuntimeError as error:
+        with path.open("wb") as stream:  # FAISS's own writer does not fail where the last bytes found no room
+            faiss.write_index(rows.index, faiss.PyCallbackIOWriter(stream.write))
+    except (OSError, RuntimeError, SystemError) as error:
         raise EnvironmentTrouble(
             f"cannot write {path} ({error}): make room, then run the same command again"
         ) from error

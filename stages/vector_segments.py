@@ -52,8 +52,8 @@ class Segment:
             check(self.folder / name, told)
         try:
             self.items = read_shard(self.folder / ITEMS_FILE)
-            self.items.validate()
-        except (EnvironmentTrouble, pa.ArrowException) as error:
+            self.items.validate(full=True)
+        except (EnvironmentTrouble, pa.ArrowException, UnicodeDecodeError) as error:
             raise UsageError(f"{self.folder / ITEMS_FILE} cannot be read ({error}): {AGAIN}") from error
         if self.items.schema != ITEMS or len(self.items) != entry["items"]:
             raise UsageError(f"{self.folder / ITEMS_FILE} is no table of {entry['items']:,} items: {AGAIN}")
@@ -126,11 +126,12 @@ def check(path: Path, told: Mapping[str, Any], hashes: bool = False) -> None:
     """Raises UsageError where a file is missing or not of the size (and, with `hashes`, the bytes) that is told."""
     try:
         size = path.stat().st_size
+        same = not hashes or size != told["bytes"] or file_hash(path) == told["sha256"]
     except FileNotFoundError:
         raise UsageError(f"{path} is missing: {AGAIN}") from None
     if size != told["bytes"]:
         raise UsageError(f"{path} has {size:,} bytes, its manifest says {told['bytes']:,}: {AGAIN}")
-    if hashes and file_hash(path) != told["sha256"]:
+    if not same:
         raise UsageError(f"{path} has other bytes than its manifest says (checksum differs): {AGAIN}")
 
 
@@ -147,7 +148,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if version is None:
         raise UsageError(f"{path} is no vector index's: give the folder that stages/index.py wrote")
     if version != SCHEMA_VERSION:
-        raise UsageError(f"{folder} is an index of version {version}, this program reads {SCHEMA_VERSION}: {AGAIN}")
+        raise UsageError(
+            f"{folder} is an index of version {version}, this program reads {SCHEMA_VERSION}: delete {path} and {AGAIN}"
+        )
     if manifest.pop("checksum", None) != short_hash(canonical_json(manifest)):
         raise UsageError(f"{path} was changed or is damaged (its checksum differs): delete it and {AGAIN}")
     return manifest

@@ -28,7 +28,17 @@ from pipeline.runstate import locked
 from stages.vector_index import Generation
 from stages.vector_keys import Key, Keys
 from stages.vector_rows import KINDS, QUANTISERS
-from stages.vector_segments import GROUPS, RECORD, SCHEMA_VERSION, Segment, Spool, read_manifest, told, write_manifest
+from stages.vector_segments import (
+    GROUPS,
+    RECORD,
+    SCHEMA_VERSION,
+    Segment,
+    Spool,
+    check,
+    read_manifest,
+    told,
+    write_manifest,
+)
 
 WRITING = ".writing"
 OURS = re.compile(r"segment-\d{8}|removed-\d{8}\.npy|manifest\.json")
@@ -192,6 +202,7 @@ class IndexWriter:
             "removed": self._write_removed(gone) if len(gone) else None,
         }
         flush(self._folder)
+        Generation(self._folder, manifest, self._old)  # what cannot be opened must not replace what can
         write_manifest(self._folder, manifest)
         self.close()
         _sweep(self._folder, manifest)
@@ -227,6 +238,8 @@ def _to_copy(present: Sequence[int], items: Sequence[int]) -> set[int]:
 
 def _copy(segment: Segment, present_N: np.ndarray, spool: Spool) -> None:
     """Add a segment's items that are there to the spool. int8 is quantised again, from the values that it stood for."""
+    for name, entry in segment.entry["files"].items():  # damage must not be copied under a checksum of its own
+        check(segment.folder / name, entry, hashes=True)
     counts = {group: segment.counts(group) for group in GROUPS}
     for start in range(0, len(segment), COPIED_ITEMS):
         part_N = present_N[start : start + COPIED_ITEMS]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index
 from stages.finding import Hit, open_finder, open_picture
 from stages.loading import EvaluationData
@@ -161,6 +161,35 @@ def test_an_index_made_again_with_another_model_is_not_gone_on_with(tmp_path):
         with pytest.raises(UsageError, match="was made from another space"):
             finder.refresh()
         assert finder.find(["rot"], 4) == before
+
+
+def test_the_same_model_at_another_place_is_the_same(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 4)
+    finder = open_finder(made)
+    moved = shutil.copytree(model, tmp_path / "moved")
+    index.main(["--checkpoint", str(moved), "--data", str(photos), "--output", str(made), "--overwrite"])
+    assert finder.refresh() and len(finder.find(["rot"], 9)[0]) == 4
+
+
+def test_while_the_index_is_away_answers_go_on(tmp_path):
+    _, _, made = write_indexed(tmp_path, 4)
+    finder = open_finder(made)
+    before = finder.find(["rot"], 4)
+    made.rename(tmp_path / "away")
+    with pytest.raises(EnvironmentTrouble, match="is not there"):
+        finder.refresh()
+    assert finder.find(["rot"], 4) == before
+    (tmp_path / "away").rename(made)
+    assert finder.refresh() is False
+
+
+def test_what_removed_items_alone_have_is_no_filter(tmp_path):
+    _, _, made = write_indexed(tmp_path, 6)
+    index.main(["--output", str(made), "--remove", "photos/item-00005.jpg"])  # the one of val
+    finder = open_finder(made)
+    assert finder.splits == ["train"]
+    with pytest.raises(UsageError, match=r"got 'val', the index has train$"):
+        finder.find(["rot"], 3, split="val")
 
 
 def test_a_corpus_that_is_added_is_found_and_shown_after_a_refresh(tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
@@ -51,7 +52,7 @@ def test_run_again_it_encodes_what_is_new_alone_and_removes_what_is_gone(tmp_pat
 
 def test_an_item_with_other_descriptions_is_encoded_again(tmp_path, capsys):
     model, photos, made = write_indexed(tmp_path, 4)
-    rows = [row(number, "train") for number in range(4)]
+    rows = [row(number, "val" if number == 3 else "train") for number in range(4)]
     rows[2]["descriptions"][0]["text"] = "something else"
     write_rows(photos, rows)
     index.main(["--checkpoint", str(model), "--data", str(photos), "--output", str(made)])
@@ -59,6 +60,17 @@ def test_an_item_with_other_descriptions_is_encoded_again(tmp_path, capsys):
     there = VectorIndex.open(made)
     found = {record["item_id"]: record for record in there.items([n for n, x in enumerate(there.present()) if x])}
     assert found["item-00002.jpg"]["texts"][0]["text"] == "something else"
+
+
+def test_what_is_told_of_an_item_is_what_its_corpus_holds_by_now(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 4)
+    rows = [{**row(number, "test"), "uri": f"/elsewhere/{number}.jpg"} for number in range(4)]
+    write_rows(photos, rows)
+    index.main(["--checkpoint", str(model), "--data", str(photos), "--output", str(made)])
+    there = VectorIndex.open(made)
+    records = there.items(np.flatnonzero(there.present()))
+    assert {record["split"] for record in records} == {"test"} and len(records) == 4
+    assert all(record["uri"].startswith("/elsewhere/") for record in records)
 
 
 def test_two_corpora_a_split_and_views(tmp_path):
@@ -152,6 +164,7 @@ def test_mistakes(tmp_path):
         ([*base, str(model), "--data", str(twin)], "got a second corpus named photos"),
         (["--checkpoint", str(model), "--data", str(tmp_path / "none"), "--output", str(made)], "none"),
         ([*base, str(model), "--dtype", "float64"], "--dtype"),
+        ([*base, str(model), "--batch-size", "0"], "--batch-size: got 0"),
     ):
         with pytest.raises(UsageError, match=told):
             index.main(arguments)

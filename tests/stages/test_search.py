@@ -1,5 +1,8 @@
 import io
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from PIL import Image
 
 from pipeline.errors import UsageError
 from stages import index, search
+from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 
 
@@ -61,14 +65,27 @@ def test_a_picture_of_what_was_found(home, tmp_path, capsys):
         search.main(["--index", str(home / "index"), "rot", "--picture", str(tmp_path / "none" / "found.png")])
 
 
+def test_who_reads_no_further_ends_the_program_in_peace(home, tmp_path):
+    (tmp_path / "many.txt").write_text("rot\n" * 3_000, encoding="utf-8")
+    command = [sys.executable, "-m", "stages.search", "--index", home / "index", "--queries", tmp_path / "many.txt"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read().decode()
+        assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in told
+
+
 def test_mistakes(home, tmp_path):
     (tmp_path / "latin.txt").write_bytes("Bär".encode("latin-1"))
     (tmp_path / "no.png").write_bytes(b"text")
+    (tmp_path / "empty.txt").write_text("\n \n")
     for arguments, told in (
         ([], "got no query"),
         ([""], "empty query"),
         (["a" * 10_000], "10,000 characters"),
         (["rot", "-k", "0"], "-k: got 0"),
+        (["rot \udcff"], "no text in UTF-8"),
+        (["--queries", str(tmp_path / "empty.txt")], "got no query, wanted one a line"),
         (["--queries", str(tmp_path / "latin.txt")], "byte 1 is not UTF-8"),
         (["--queries", str(tmp_path / "none.txt")], "cannot be read: No such file"),
         (["--image", str(tmp_path / "no.png")], "wanted a picture"),

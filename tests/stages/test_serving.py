@@ -25,7 +25,6 @@ with private_cache() as cache, listen("127.0.0.1", 0) as bound:
 def test_a_port_that_is_taken_and_an_address_that_is_none_are_told():
     with contextlib.closing(listen("127.0.0.1", 0)) as bound:
         assert bound.proto == socket.IPPROTO_TCP  # else no TCP_NODELAY, and 40 ms for every answer
-        bound.listen()
         with pytest.raises(EnvironmentTrouble, match="give another --port"):
             listen("127.0.0.1", bound.getsockname()[1])
     with pytest.raises(UsageError, match="--port: got 70000"):

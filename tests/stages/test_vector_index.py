@@ -266,6 +266,8 @@ for path in map(pathlib.Path, sys.argv[1:]):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
         try:
             with VectorIndex.open(path.parents[1]) as index:
+                if path.suffix == ".arrow":
+                    index.items(range(index.span))
                 index.verify()
         except UsageError:
             continue

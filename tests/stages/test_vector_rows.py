@@ -1,8 +1,11 @@
 """How rows become items, and how the part of the rows that is looked at is chosen."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipeline.errors import EnvironmentTrouble
 from stages import vector_rows
 from stages.vector_rows import TUNED_TO, best, build, lists_for, load, recall, save
 from tests.stages.indexes import by_numpy, clustered, unit
@@ -60,6 +63,13 @@ def test_what_is_saved_answers_as_before(tmp_path, kind, dtype):
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(again.vectors(2), rows.block(2, 3))
     assert again.vectors(1).shape == (0, 16) and not {item for item in found.ravel() if item % 3 == 1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_disk_that_takes_no_more_is_told():
+    rows = build(unit(5, 16), np.ones(5, np.int64), kind="flat", dtype="float32")
+    with pytest.raises(EnvironmentTrouble, match="make room"):
+        save(rows, Path("/dev/full"))
 
 
 def test_counts_that_do_not_fit_are_told(tmp_path):

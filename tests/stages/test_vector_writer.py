@@ -148,6 +148,15 @@ def test_removing_much_makes_room(tmp_path):
     assert entries(folder) == ["manifest.json"]
 
 
+def test_damage_is_not_copied_under_a_checksum_of_its_own(tmp_path):
+    folder = make(tmp_path / "i", unit(90, 1, E))
+    path = folder / "segment-00000001" / "media.faiss"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 255]) + whole[-4:])
+    with pytest.raises(UsageError, match="checksum differs"):
+        make(folder, unit(0, 1, E), remove=keys(range(40)))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_copying_keeps_small_values(tmp_path, dtype):
     folder = make(tmp_path / "i", vectors := unit(90, 2, E), dtype=dtype)
