@@ -124,6 +124,15 @@ def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     return None
 
 
+MADE_BY = {
+    "items": "ingest",
+    "captions": "ingest",
+    "descriptions": "captions",
+    "translations": "translate",
+    "training": "pack",
+}
+
+
 class Table:
     """A complete table, opened for reading. `corpus` is the corpus folder."""
 
@@ -132,7 +141,8 @@ class Table:
         manifest = read_json(self.folder / MANIFEST)
         if manifest is None:
             state = "is not complete" if self.folder.is_dir() else "is not there"
-            raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run the stage that makes it")
+            stage = f"--stage {MADE_BY[name]}" if name in MADE_BY else "the stage that makes it"
+            raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run {stage}, or name the corpus's own folder")
         if not isinstance(manifest, dict) or not manifest.keys() >= REQUIRED:
             raise EnvironmentTrouble(
                 f"{self.folder / MANIFEST} is no manifest: delete it and run the stage that makes {name} again"

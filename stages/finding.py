@@ -60,13 +60,15 @@ def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path]
 
 def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Path) -> dict[str, Path]:
     """By name, where the corpora of an index are. Raises UsageError for one that is not there, or has changed."""
+    wrong = f", nor in {' or '.join(map(str, data))}" if data else ""
     there = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
     found = {}
     for corpus in known:
         path = there.get(corpus["training"], Path(corpus["path"]))
         if not complete(path, "training"):
             raise UsageError(
-                f"--index {index}: its corpus {corpus['name']} is not at {path}: give --data FOLDER, where it is now"
+                f"--index {index}: its corpus {corpus['name']} is not at {path}{wrong}: give --data FOLDER, where it "
+                "is now"
             )
         if manifest_hash(path, "training") != corpus["training"]:
             raise UsageError(
@@ -134,6 +136,11 @@ class Finder:
     @property
     def languages(self) -> str:
         return self.space.languages
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """BCP 47, of these languages; empty where they are not told one by one."""
+        return self.space.tags
 
     def __len__(self) -> int:
         return len(self._now.index)

@@ -41,6 +41,7 @@ STYLE = """
 .told tbody th {width: 12em}
 .told td:first-child {overflow-wrap: normal}
 .caption-label {inset: auto 0 0 0 !important; max-width: 100% !important; white-space: normal !important}
+@media (max-width: 640px) {.grid-container {grid-template-columns: repeat(2, minmax(0, 1fr)) !important}}
 button:focus-visible {outline: 3px solid var(--color-accent); outline-offset: 2px}
 """
 

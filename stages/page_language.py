@@ -39,7 +39,11 @@ def guessed(text: str) -> list[str]:
     return [one.language.iso_code_639_1.name.lower() for one in likely]
 
 
-def told(text: str) -> str:
-    """The guess in words, empty where there is none."""
-    names = [langcodes.Language.get(tag).display_name() for tag in guessed(text)]
-    return f"Your words look like {' or '.join(names)}." if names else ""
+def told(text: str, known: frozenset[str] = frozenset()) -> str:
+    """The guess in words, empty where there is none. `known`: tags that can be searched in, if that is told."""
+    tags = guessed(text)
+    if not tags:
+        return ""
+    line = f"Your words look like {' or '.join(langcodes.Language.get(tag).display_name() for tag in tags)}."
+    unknown = known and known.isdisjoint(tags)
+    return f"{line} This index was not made for that: results may be far off." if unknown else line

@@ -58,22 +58,27 @@ def search_tab(finder: Finder) -> None:
     chosen = gr.HTML("", elem_id="chosen")
     filters, answer = [corpus, split, kind, most], [gallery, found, status, chosen]
 
-    def by_text(text: str, *filters: Any) -> Any:
-        if not text.strip():
-            return nothing("Nothing to search for yet: write a few words, or give a picture.")
-        return results(finder, text, *filters)
+    def by_text(text: str, data: bytes | None, *filters: Any) -> Any:
+        if not text.strip():  # then a picture that was given is what to search for
+            return by_picture(data, *filters)
+        return *results(finder, text, *filters), gr.Image(None, visible=False)
 
     def by_picture(data: bytes | None, *filters: Any) -> Any:
         if data is None:
-            return *nothing("Nothing to search for yet: write a few words, or give a picture."), None
+            told = "Nothing to search for yet: write a few words, or give a picture."
+            return *nothing(told), gr.Image(None, visible=False)
         try:
             picture = frames(io.BytesIO(data), "image", max_pixels=QUERY_PIXELS, count=1, limits=UPLOADS)[0].image
         except MediaError as error:
-            return *nothing(f"That file cannot be searched with: {error}. Give a picture, such as a JPEG."), None
+            told = f"That file cannot be searched with: {error}. Give a picture, such as a JPEG."
+            return *nothing(told), gr.Image(None, visible=False)
         return *results(finder, picture, *filters), gr.Image(picture, visible=True)
 
+    def seems(text: str) -> str:
+        return page_html.status(page_language.told(text, finder.tags))
+
     for event in (query.submit, button.click):
-        event(by_text, [query, *filters], answer, **EVENT)
+        event(by_text, [query, upload, *filters], [*answer, shown], **EVENT)
         event(seems, query, language, show_progress="hidden", **EVENT)
     for event in (upload.upload, upload.clear):
         event(by_picture, [upload, *filters], [*answer, shown], **EVENT)
@@ -82,10 +87,6 @@ def search_tab(finder: Finder) -> None:
         return details(finder, hits[event.index]) if 0 <= event.index < len(hits) else ""
 
     gallery.select(choose, found, chosen, show_progress="hidden", **EVENT)
-
-
-def seems(text: str) -> str:
-    return page_html.status(page_language.told(text))
 
 
 def results(finder: Finder, query: str | Image.Image, corpus: str, split: str, kind: str, most: float) -> Any:

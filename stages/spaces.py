@@ -30,6 +30,7 @@ class Space(Protocol):
     told: dict[str, Any]
     width: int
     languages: str  # that queries may be in, for the user
+    tags: frozenset[str]  # the same as BCP 47; none where they are not told one by one
     takes_pictures: bool
     slot_views: tuple[str, ...]  # that items' rows are made of; none: every view
 
@@ -77,7 +78,7 @@ class ModelSpace:
         self.slot_views = found.slot_views()
         where = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
         self.told = {"kind": "model", "name": where, "fingerprint": self._fingerprint(found.source)}
-        self.languages = "those of its training"
+        self.languages, self.tags = "those of its training", frozenset[str]()
         self.takes_pictures = self.processor_takes_pictures()
         self.width = self.texts(["."]).shape[1]
 
@@ -150,7 +151,7 @@ class EmbeddedSpace:
         self.names_KE = names_KE - self.mean_E
         self.width = -(-(names_KE.shape[1] + 1) // LANES) * LANES
         self.slot_views: tuple[str, ...] = ()
-        self.languages = ", ".join(sorted(USEM3_LANGUAGES))
+        self.languages, self.tags = ", ".join(sorted(USEM3_LANGUAGES)), USEM3_LANGUAGES
         settings = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
         self.told = {"kind": EMBEDDED, "name": EMBEDDED, "fingerprint": short_hash(canonical_json(settings))}
 

@@ -161,8 +161,8 @@ class IndexWriter:
         unknown = [key for key in keys if key not in self]
         if unknown or len(set(keys)) < len(keys):
             corpus, item = unknown[0] if unknown else next(key for key in keys if keys.count(key) > 1)
-            what = "is not in the index" if unknown else "comes twice"
-            raise UsageError(f"item {item} of {corpus} {what}, wanted one that is to be removed once")
+            what = "is not in the index" if unknown else "is named twice"
+            raise UsageError(f"item {item} of {corpus} {what}: nothing was removed; name items that are there, once")
         for key in keys:
             number = self._number(key)
             assert number is not None
@@ -284,8 +284,8 @@ def _check_same(folder: Path, published: Mapping[str, Any], made: Mapping[str, A
     if told:
         name, got, wanted = told[0]
         raise UsageError(
-            f"{folder} was made with another {name.removeprefix('origin.')}: got {got!r}, wanted {wanted!r}: "
-            "add with what it was made with, or build it again with overwrite"
+            f"{folder} was made with another {name.removeprefix('origin.')}: has {got!r}, got {wanted!r}: "
+            "add with what it was made with, or make it anew with --overwrite"
         )
 
 

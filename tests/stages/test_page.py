@@ -136,6 +136,10 @@ def test_a_picture_finds_its_like_and_what_is_none_is_told(page, tmp_path):
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "mine.png")
     says(page, "#status", "5 results")
     assert captions(page)[0].endswith("A blue square.") and near(first_colour(page), ITEMS["blue.jpg"][0])
+    search(page, "rot")  # words come first, and a picture is searched with again where there are none
+    says(page, "#chosen", "A red square.")
+    search(page, "")
+    says(page, "#chosen", "A blue square.")
     page.locator("#upload button[aria-label='Remove this file'], #upload button[aria-label='Clear']").first.click()
     says(page, "#status", "Nothing to search for yet")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "none.png")
@@ -316,7 +320,7 @@ def event(url, function, data):
 
 
 def by_text(found):
-    return len(found["inputs"]) == 5 and [name for _, name in found["targets"]] == ["submit"]
+    return len(found["inputs"]) == 6 and [name for _, name in found["targets"]] == ["submit"]
 
 
 def by_picture(found):
@@ -330,8 +334,13 @@ def test_an_event_that_names_a_file_or_an_address_reads_neither(served_page, tmp
     with noting() as (elsewhere, asked):
         for path in (str(secret), "/etc/passwd", f"{elsewhere}/x.png", f"{cache}/../../etc/passwd", "stages/page.py"):
             file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "x.png"}
-            for function, value in ((by_picture, file), (by_text, file), (by_text, [{"deep": file}])):
-                assert event(url, function, [value, "", "", "", 10]) == "refused 403"
+            for function, values in (
+                (by_picture, [file]),
+                (by_text, ["rot", file]),
+                (by_text, [file, None]),
+                (by_text, [[{"deep": file}], None]),
+            ):
+                assert event(url, function, [*values, "", "", "", 10]) == "refused 403"
     assert asked == [] and not list(cache.rglob("passwd")) and not list(cache.rglob("secret.png"))
     assert call(url, "POST", EVENT, "x" * 2_000_000)[0] == 413
     assert call(url, "POST", EVENT, "[" * 200_000)[0] == 400
@@ -347,7 +356,7 @@ ODD = st.one_of(
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=ODD)
 def test_no_text_is_a_fault_of_the_page(served_page, text):
-    told = event(served_page[0], by_text, [text, "", "", "", 5])
+    told = event(served_page[0], by_text, [text, None, "", "", "", 5])
     assert re.search(r"process_completed.*\"success\": ?true", told), told[:500]
     assert "role=" in told
 

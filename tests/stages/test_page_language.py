@@ -25,3 +25,11 @@ def test_nothing_is_told_of_what_has_no_words(text):
 def test_two_languages_that_are_as_likely_are_both_told():
     assert page_language.told("a cat").count(" or ") == 1
     assert page_language.told("eine Katze schläft auf dem Sofa") == "Your words look like German."
+
+
+def test_a_language_that_cannot_be_searched_in_is_told():
+    czech, german = "kočka spí na pohovce", "eine Katze schläft auf dem Sofa"
+    assert page_language.told(czech, frozenset(("de",))).endswith(
+        "Czech. This index was not made for that: results may be far off."
+    )
+    assert page_language.told(german, frozenset(("de",))) == "Your words look like German."
