@@ -22,10 +22,11 @@ COUNTED_BY = {
     "training": "split",
 }
 NEXT = {
-    "ingest": "--stage captions",
-    "captions": "--stage translate --text descriptions --languages pt",  # which needs no model beside what is installed
-    "translate": "--stage pack",
-    "pack": "--stage verify",
+    "ingest": "beam_runner.py --stage captions --output {}",
+    # to Portuguese, which needs no model beside what is installed
+    "captions": "beam_runner.py --stage translate --text descriptions --languages pt --output {}",
+    "translate": "beam_runner.py --stage pack --output {}",
+    "pack": "stages/index.py --checkpoint embedded --data {} --output INDEX",
 }
 ROWS = 5
 
@@ -52,7 +53,7 @@ def tell(
     for line in _rows(Table(corpus, stages[-1].tables[0])):
         say(f"  {line}")
     say(f"card: {options.output / 'README.md'}")
-    say(f"next: python beam_runner.py {NEXT[stages[-1].name]} --output {options.output}")
+    say(f"next: python {NEXT[stages[-1].name].format(options.output)}")
     return failed
 
 

@@ -224,6 +224,7 @@ class Publisher:
         self.index.commit()
         there = len(VectorIndex.open(self.options.output))
         say(f"{self.options.output}: {there:,} items, {len(self.left_L3):,} encoded now")
+        say(f'next: python stages/search.py --index {self.options.output} "eine Katze"')
 
 
 def twice(corpus: str, item_id: str) -> UsageError:
