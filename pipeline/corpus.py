@@ -23,6 +23,13 @@ from pipeline.identity import file_hash
 from pipeline.records import SCHEMA_VERSION, SCHEMAS
 
 BATCH_ROWS = 1_000
+MADE_BY = {  # which stage makes a table
+    "items": "ingest",
+    "captions": "ingest",
+    "descriptions": "captions",
+    "translations": "translate",
+    "training": "pack",
+}
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
 MISSING = "is missing"
@@ -122,15 +129,6 @@ def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     if file_hash(path) != entry["sha256"]:
         return "has other bytes than its manifest says (checksum differs)"
     return None
-
-
-MADE_BY = {
-    "items": "ingest",
-    "captions": "ingest",
-    "descriptions": "captions",
-    "translations": "translate",
-    "training": "pack",
-}
 
 
 class Table:

@@ -291,7 +291,7 @@ def _joined_tables(corpus: Path) -> tuple[str, ...]:
 def _check_tables(corpus: Path) -> None:
     """Every table of the corpus that is packed is complete, and made from what lies there now."""
     for name in JOINED:
-        stage = shards.MADE_BY[name]
+        stage = corpora.MADE_BY[name]
         remedy = f"run --stage {stage} --output {corpus}"
         if not corpora.complete(corpus, name):
             if name == "items":

@@ -21,13 +21,6 @@ from pipeline.runstate import state_folder
 from pipeline.stage import Grouped, Outcome, Rows, ShardTask, Stage
 
 PLAN = "plan"
-MADE_BY = {
-    "items": "ingest",
-    "captions": "ingest",
-    "descriptions": "captions",
-    "translations": "translate",
-    "training": "pack",
-}
 
 
 def write_plan(
@@ -80,7 +73,7 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
             return None
         entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)
         return folder / f"part-{index:05d}.arrow", entries[index]
-    if made := read_sidecar(corpus, MADE_BY[parent], index):
+    if made := read_sidecar(corpus, corpora.MADE_BY[parent], index):
         return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
     if corpora.complete(corpus, parent):
         manifest = corpus / parent / corpora.MANIFEST
@@ -142,7 +135,9 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
     home, parents, at = stage.origin(corpus, index)
     loaded, checksums = [], []
     for parent in parents:
-        remedy = "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {MADE_BY[parent]} again"
+        remedy = (
+            "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {corpora.MADE_BY[parent]} again"
+        )
         made_from = parent_entry(home, parent, at)
         if made_from is None:
             raise EnvironmentTrouble(

@@ -15,7 +15,7 @@ from pipeline.identity import differences
 from pipeline.runstate import state_folder
 from pipeline.stage import Stage
 
-ORDER = list(dict.fromkeys(shards.MADE_BY.values()))  # the stages, each made from what is before it
+ORDER = list(dict.fromkeys(corpora.MADE_BY.values()))  # the stages, each made from what is before it
 OPTIONS = {
     "inputs": "--input",
     "max_source_pixels": "--max-source-megapixels (in pixels)",
@@ -93,7 +93,7 @@ def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
 
 def discard(corpus: Path, stage: str) -> bool:
     """Remove a stage's tables and state; the answers in the cache stay. Returns whether there was any table."""
-    made = [table for table, maker in shards.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    made = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
     for table in made:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(corpus / table)

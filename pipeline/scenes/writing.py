@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline import corpus as corpora
 from pipeline.captioning.views import BUILT_IN
+from pipeline.corpus import MADE_BY
 from pipeline.errors import UsageError
 from pipeline.identity import canonical_json, differences, fingerprint, short_hash
 from pipeline.pack import JOINED, Pack
@@ -21,7 +22,6 @@ from pipeline.scenes import rows
 from pipeline.scenes.describing import CAPTIONER, VIEWS
 from pipeline.scenes.languages import SOURCE
 from pipeline.scenes.rows import Item, Settings
-from pipeline.shards import MADE_BY
 from pipeline.tables import tools
 
 SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"

@@ -84,6 +84,17 @@ def test_two_corpora_a_split_and_views(tmp_path):
     assert keys(tmp_path / "both") == items(*range(6)) | items(*range(5), corpus="more")
 
 
+def test_views_that_one_of_two_corpora_has(tmp_path):
+    model, photos, _ = write_indexed(tmp_path, 3)
+    bare = write_training_corpus(tmp_path / "bare", 2)
+    write_rows(bare, [{**row(number, "train"), "descriptions": []} for number in range(2)])
+    both = ["--checkpoint", str(model), "--data", str(photos), "--data", str(bare), "--output", str(tmp_path / "both")]
+    assert index.main([*both, "--views", "short"]) == 0
+    assert keys(tmp_path / "both") == items(*range(3)) | items(*range(2), corpus="bare")
+    with pytest.raises(UsageError, match="--views: got moon"):
+        index.main([*both[:-1], str(tmp_path / "none"), "--views", "moon"])
+
+
 def test_remove_by_id(tmp_path, capsys):
     _, _, made = write_indexed(tmp_path, 5)
     assert index.main(["--output", str(made), "--remove", "photos/item-00001.jpg", "photos/item-00003.jpg"]) == 0

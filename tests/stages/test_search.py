@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from pipeline.errors import UsageError
 from stages import index, search
+from stages.finding import Hit
+from stages.search_picture import GREY, thumbnail
 from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 
@@ -73,6 +75,15 @@ def test_who_reads_no_further_ends_the_program_in_peace(home, tmp_path):
         process.stdout.close()
         told = process.stderr.read().decode()
         assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in told
+
+
+def test_what_is_in_no_corpus_any_more_is_drawn_grey():
+    class Gone:
+        def picture(self, key, side):
+            raise KeyError(key)
+
+    hit = Hit(1, 0.5, "a.jpg", "photos", "", "train", "image", "", "", "")
+    assert thumbnail(Gone(), hit).getpixel((0, 0)) == ImageColor.getrgb(GREY)
 
 
 def test_mistakes(home, tmp_path):

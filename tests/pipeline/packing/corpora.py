@@ -6,7 +6,7 @@ import uuid
 import pyarrow as pa
 
 from pipeline import corpus as corpora
-from pipeline import shards, tables, window
+from pipeline import tables, window
 from pipeline.corpus import Table
 from pipeline.identity import file_hash
 from pipeline.records import SCHEMAS, SCORES
@@ -94,7 +94,7 @@ def write_table(folder, name, parts):
     corpora.write_manifest(
         folder,
         name,
-        stage=shards.MADE_BY[name],
+        stage=corpora.MADE_BY[name],
         settings={},
         fingerprint="",
         tools={},
