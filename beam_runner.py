@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.options import parse
-from pipeline.program import PROGRAMS
+from stages.driver import PROGRAMS
+from stages.options import parse
 
 
 def run(argv: Sequence[str] | None = None) -> int:

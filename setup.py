@@ -58,7 +58,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "model*", "stages*"]),
     py_modules=["beam_runner"],
-    package_data={"pipeline.captioning": ["imagenet_classes.txt"]},
+    package_data={"pipeline.captioning.embedded": ["imagenet_classes.txt"]},
     install_requires=[
         "aiohttp>=3.12,<4",
         "apache-beam>=2.77,<2.78",

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from PIL import Image
 
 from bench.common import DATA, Measured, commented, machine, measured, spread, stage
-from pipeline.captioning.views import BUILT_IN
+from pipeline.captioning.prompts import BUILT_IN
 from tests.loopback import Loopback
 
 PHOTOS = DATA / "coco_cc_by" / "images"

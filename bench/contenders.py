@@ -20,8 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.captioning.views import BUILT_IN
-from pipeline.media import jpegs as jpegs_of
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.media.images import jpegs as jpegs_of
 
 VIEWS = tuple(BUILT_IN.values())
 JPEG_QUALITY = 90  # as the stage encodes
@@ -105,7 +105,7 @@ def bare(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float
 def stage(_: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
     """`beam_runner.run`, on a corpus whose items are ingested; timed apart is Beam: from its graph to its end."""
     import beam_runner
-    from pipeline import program
+    from stages import driver as program
 
     seen: dict[str, float] = {}
     beam_work = program._beam()
@@ -138,7 +138,7 @@ def beam(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float
     from apache_beam.ml.inference.base import RunInference
     from openai import AsyncOpenAI
 
-    from pipeline.work import beam_options
+    from pipeline.engine.beam import beam_options
 
     class RunningServer(vllm_inference.VLLMChatModelHandler):
         def load_model(self) -> Address:

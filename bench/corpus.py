@@ -25,9 +25,9 @@ import pyarrow as pa
 from PIL import Image
 
 from bench.common import commented, machine, spread, stage
-from pipeline import corpus as corpora
-from pipeline.identity import short_hash
-from pipeline.records import DESCRIPTIONS
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import DESCRIPTIONS
+from pipeline.hashing import short_hash
 
 SIDE = 32  # pixels
 IN_FOLDER = 1_000

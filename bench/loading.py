@@ -32,12 +32,12 @@ from torch.utils.data import DataLoader
 from bench.common import machine, spread
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
-from pipeline import corpus as corpora
-from pipeline.identity import short_hash
-from pipeline.records import TRAINING
-from stages.building import StepBatches
-from stages.loading import TrainingData
-from stages.settings import Settings
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import TRAINING
+from pipeline.hashing import short_hash
+from stages.data.batches import TrainingData
+from stages.training.building import StepBatches
+from stages.training.settings import Settings
 
 SIDE, WANTED = 256, 224  # pixels of the pictures, and of what the model sees
 SHARDS, BATCH = 4, 64

@@ -57,8 +57,8 @@ def program(*arguments: object) -> None:
 
 def pairs(language: str) -> list[tuple[str, str]]:
     """English captions of scenes that the study has not, with what a translator should make of them."""
-    from pipeline.scenes.languages import SOURCE, caption
-    from pipeline.scenes.rows import Settings, plan, said_of
+    from pipeline.sources.scenes.languages import SOURCE, caption
+    from pipeline.sources.scenes.rows import Settings, plan, said_of
 
     items = plan(Settings(items=PAIRS_ITEMS, val=0, test=0, seed=PAIRS_SEED))
     said = [message for item in items for message in said_of(item, PAIRS_SEED)]
@@ -73,7 +73,7 @@ def make_translator(folder: Path, language: str, minutes: float) -> None:
 
 def drawn(folder: Path, plan: Plan) -> None:
     """A corpus as the study's, without noise: its media are the input, its captions the references."""
-    from pipeline.sources.scenes import write_corpus
+    from pipeline.sources.scenes.source import write_corpus
 
     write_corpus(
         folder,
@@ -98,7 +98,7 @@ def write_captions(folder: Path) -> None:
 
 
 def rows(corpus: Path, table: str) -> Iterable[dict[str, Any]]:
-    from pipeline.corpus import Table
+    from pipeline.corpus.table import Table
 
     return Table(corpus, table).rows()
 
@@ -162,7 +162,7 @@ def translated_right(corpus: Path, truth: Path) -> Told:
 
 def rightness(work: Path, plan: Plan) -> dict[str, Any]:
     """Of the real corpus, and of simulated ones at each level of the study."""
-    from pipeline.sources.scenes import write_corpus
+    from pipeline.sources.scenes.source import write_corpus
 
     found: dict[str, Any] = {
         "descriptions": {"real": described_right(work / "corpus", work / "drawn")},

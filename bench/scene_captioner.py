@@ -43,10 +43,10 @@ class Scenes:
     """Pictures and, by view, what is true of them; and the single facts."""
 
     def __init__(self, count: int, seed: int):
-        from pipeline.scenes.content import generator
-        from pipeline.scenes.describing import descriptions
-        from pipeline.scenes.drawing import frames
-        from pipeline.scenes.rows import Settings, plan
+        from pipeline.sources.scenes.content import generator
+        from pipeline.sources.scenes.describing import descriptions
+        from pipeline.sources.scenes.drawing import frames
+        from pipeline.sources.scenes.rows import Settings, plan
 
         items = plan(Settings(items=count, val=0, test=0, size=PIXELS, seed=seed))
         self.pictures = [frames(it.scene, PIXELS, generator(seed, it.item_id, "drawing"))[0] for it in items]
@@ -125,7 +125,7 @@ class Teacher:
     """Batches of (picture, view) with the answer's tokens as what is to be said."""
 
     def __init__(self, scenes: Scenes, processor: Idefics3Processor):
-        from pipeline.captioning.views import BUILT_IN
+        from pipeline.captioning.prompts import BUILT_IN
 
         self.pad = processor.tokenizer.pad_token_id
         first = scenes.pictures[0]
@@ -214,7 +214,7 @@ def pixels_of(processor: Idefics3Processor, pictures: Sequence[Any]) -> torch.Te
 @torch.inference_mode()
 def examined(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, scenes: Scenes) -> dict[str, Any]:
     """By view: share of answers that are right to the letter, and how far their words are those of the true text."""
-    from pipeline.captioning.views import BUILT_IN
+    from pipeline.captioning.prompts import BUILT_IN
 
     model.eval()
     found = {}
@@ -245,7 +245,7 @@ def right_words(answer: str, told: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    from pipeline.captioning.views import BUILT_IN
+    from pipeline.captioning.prompts import BUILT_IN
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the checkpoint")

@@ -49,7 +49,7 @@ def vectors(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 def ours(options: argparse.Namespace) -> Callable[[], object]:
     import torch
 
-    from stages.ranking import ranks
+    from stages.scoring.ranking import ranks
 
     texts, own, media = vectors(options)
     ids = torch.arange(options.items)

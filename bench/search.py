@@ -27,11 +27,11 @@ import faiss
 import numpy as np
 
 from bench.common import machine, measured, spread
-from stages import vector_rows
-from stages.vector_index import VectorIndex
-from stages.vector_rows import recall
-from stages.vector_segments import read_manifest
-from stages.vector_writer import writer
+from stages.retrieval import rows as vector_rows
+from stages.retrieval.index_reader import VectorIndex
+from stages.retrieval.index_writer import writer
+from stages.retrieval.rows import recall
+from stages.retrieval.segments import read_manifest
 
 WIDTH, K, BLOCK = 256, 10, 10_000
 MEMBERS = 200  # rows of a cluster

@@ -22,8 +22,8 @@ from bench.common import DATA, machine, stage
 from pipeline.translation.embedded import EmbeddedEngine
 from pipeline.translation.engines import Translated
 from stages import index
-from stages.finding import Finder, open_finder
-from stages.vector_index import VectorIndex
+from stages.retrieval.engine import Finder, open_finder
+from stages.retrieval.index_reader import VectorIndex
 
 CUTS = (1, 5, 10)
 

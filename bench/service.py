@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from bench.common import ROOT, machine, measured, spread
-from pipeline.sources.scenes import write_corpus
-from stages.finding import Finder, open_finder
-from stages.samples import Shards
-from stages.service_limits import Limits
+from pipeline.sources.scenes.source import write_corpus
+from stages.data.samples import Shards
+from stages.retrieval.engine import Finder, open_finder
+from stages.web.limits import Limits
 
 K = 10
 Ask = Callable[[str], None]
@@ -104,7 +104,7 @@ async def requests(url: str, clients: int, seconds: float, queries: Sequence[str
 @contextlib.contextmanager
 def serving(index: Path) -> Iterator[str]:
     """The address of a service of this index."""
-    command = [sys.executable, "stages/service.py", "--index", str(index), "--port", "0", "--rate", "1e6"]
+    command = [sys.executable, "stages/serve.py", "--index", str(index), "--port", "0", "--rate", "1e6"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as service:
         assert service.stderr is not None
         said = []

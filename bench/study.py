@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import study_report
 from bench.common import ROOT, machine
-from pipeline.identity import canonical_json, short_hash
-from pipeline.progress import duration
+from pipeline.engine.progress import duration
+from pipeline.hashing import canonical_json, short_hash
 
 LANGUAGES = ("cs", "de", "zh")
 TWO_TOWERS = ("num_slots=0", "distillation_weight=0", "pair_weighting=no", "global_weights=1")
@@ -143,7 +143,7 @@ def at_every_error(lines: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str
 
 
 def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
-    from pipeline.sources.scenes import write_corpus
+    from pipeline.sources.scenes.source import write_corpus
 
     corpus = folder / f"scenes-{run.level.noise}-{run.level.errors}-{run.seed}"
     write_corpus(

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from bench.common import DATA
-from pipeline import corpus as corpora
-from pipeline.identity import short_hash
-from pipeline.ingest import Ingest
-from pipeline.records import SCHEMAS
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.hashing import short_hash
+from stages.ingest import Ingest
 
 MULTI30K = DATA / "multi30k"
 SOURCES = ("task1/raw/train.en", "task1/raw/val.en", *(f"task2/raw/val.{number}.en" for number in range(1, 6)))

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import ROOT, Measured, machine, measured, spread, stage
 from bench.texts import captions, train, widen, write_corpus
 from bench.translators import WAYS, arguments
-from pipeline import corpus as corpora
+from pipeline.corpus import table as corpora
 
 REPEATED = 20_000  # captions at most that a contender translates in all its runs of one size, beyond the first
 ENCODERS = ("none", "auto")

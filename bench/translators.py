@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.texts import SHARD_TEXTS
-from pipeline import corpus as corpora
+from pipeline.corpus import table as corpora
 
 TARGET = "de"
 LOOP_BATCH = 32  # captions of the plain loop, in the order in which they come
@@ -76,12 +76,12 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
 
 def translator(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
-    from pipeline import program
-    from pipeline.options import parse
-    from pipeline.runstate import Progress
-    from pipeline.settings import translate_stage
-    from pipeline.stage import Run
+    from pipeline.engine.run_state import Progress
+    from pipeline.engine.stage import Run
     from pipeline.translation.texts import Texts
+    from stages import driver as program
+    from stages.options import parse
+    from stages.stage_settings import translate_stage
 
     async def translate(corpus: Path) -> dict[str, float]:
         asked, _ = parse(["--stage=translate", f"--output={corpus}", *arguments(model, options.beam_size, "none")])

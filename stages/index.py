@@ -22,20 +22,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.corpus import MANIFEST, manifest_hash
+from pipeline.corpus.table import MANIFEST, manifest_hash
+from pipeline.engine.progress import duration
 from pipeline.errors import UsageError
-from pipeline.identity import canonical_json, short_hash
-from pipeline.progress import duration
-from stages.embedding import Share
-from stages.loading import item_frames
+from pipeline.hashing import canonical_json, short_hash
+from stages.data.batches import item_frames
+from stages.data.samples import ALL, Shards, all_views, check_views
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.samples import ALL, Shards, all_views, check_views
+from stages.retrieval.encoders import Space, open_space
+from stages.retrieval.index_reader import VectorIndex
+from stages.retrieval.index_writer import IndexWriter, writer
+from stages.retrieval.keys import Keys
+from stages.retrieval.segments import ITEMS
 from stages.score import tags
-from stages.spaces import Space, open_space
-from stages.vector_index import VectorIndex
-from stages.vector_keys import Keys
-from stages.vector_segments import ITEMS
-from stages.vector_writer import IndexWriter, writer
+from stages.scoring.embed import Share
 
 PART = 20_000  # items that are encoded, and whose vectors are held in memory, at once
 STATES = 50  # that a killed run goes on from, at most: each costs a look at every key of the index

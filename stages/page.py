@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.quality.languages import needs
-from stages.page_guard import EventGuard, served
-from stages.page_language import load
 from stages.processes import Parser, run_program
-from stages.serving import Guard, add_options, address, end_on_sigterm, listen, own_names, server_of
+from stages.web.page_guard import EventGuard, served
+from stages.web.page_language import load
+from stages.web.server import Guard, add_options, address, end_on_sigterm, listen, own_names, server_of
 
 if TYPE_CHECKING:
-    from stages.finding import Finder
+    from stages.retrieval.engine import Finder
 
 CACHE = "GRADIO_TEMP_DIR"  # where Gradio keeps pictures between making and sending them, and uploads
 KEPT_S = 3_600
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     end_on_sigterm()
     with contextlib.closing(listen(options.host, options.port)) as bound, private_cache() as cache:
-        from stages.finding import open_finder  # late: mistakes are told before the model's libraries load
+        from stages.retrieval.engine import open_finder  # late: mistakes are told before the model's libraries load
 
         finder = open_finder(options.index, options.checkpoint, options.data)
         app = create_app(finder, cache, options.host)
@@ -69,7 +69,7 @@ def create_app(finder: "Finder", cache: Path, host: str = "127.0.0.1") -> Any:
         from fastapi import FastAPI
     except ImportError as error:
         raise needs("page", "the search page", error) from error
-    from stages.page_tabs import card_tab, corpus_tab, search_tab
+    from stages.web.page_tabs import card_tab, corpus_tab, search_tab
 
     with gr.Blocks(title="Search", analytics_enabled=False, delete_cache=(KEPT_S, KEPT_S)) as blocks:
         gr.Markdown("# Search")

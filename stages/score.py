@@ -17,14 +17,14 @@ from transformers import PreTrainedConfig
 from model.config import LeccrConfig
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
-from pipeline.corpus import manifest_hash, read_json, write_json
+from pipeline.corpus.table import manifest_hash, read_json, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.baselines import load_baseline
-from stages.embedding import Embedded, embed_split
-from stages.loading import EvaluationData
+from stages.data.batches import EvaluationData
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.runs import RECORD
-from stages.score_report import LanguageRanks, figures, table, write_queries
+from stages.scoring.baselines import load_baseline
+from stages.scoring.embed import Embedded, embed_split
+from stages.scoring.report import LanguageRanks, figures, table, write_queries
+from stages.training.run_folder import RECORD
 
 CONFIG, BEST = "config.json", "best"
 
@@ -45,8 +45,10 @@ def main(argv: Sequence[str]) -> int:
     def finish() -> None:
         found = report(options, checkpoint, data, embedded, weight, list(views))
         if options.explain:
-            from stages.explain import Explainer  # late: a score without pictures starts without what draws them
-            from stages.explain_picture import write
+            from stages.scoring.explain import (
+                Explainer,  # late: a score without pictures starts without what draws them
+            )
+            from stages.scoring.explain_picture import write
 
             explainer = Explainer(model, processor, data, embedded, found, weight)
             write(explained(options.output), explainer, options.explain, say)

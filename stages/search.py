@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from stages.finding import Hit, check_queries, open_finder, open_picture
 from stages.processes import Parser, run_program
+from stages.retrieval.engine import Hit, check_queries, open_finder, open_picture
 
 BATCH = 64  # queries at once
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"--queries {options.queries}: got no query, wanted one a line")
     check_queries([query for _, query in asked], options.k, options.hybrid)
     if options.picture:
-        from stages.search_picture import check, draw  # late: who wants no picture waits for no matplotlib
+        from stages.retrieval.result_sheet import check, draw  # late: who wants no picture waits for no matplotlib
 
         check(options.picture)
     finder = open_finder(options.index, options.checkpoint, options.data)

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
-from pipeline.runstate import locked
-from stages import building, curves, runs
-from stages.embedding import embed_split
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.settings import Settings, described, recipe_module, recipes, resolve
-from stages.trainer import Plan, Trainer
-from stages.validation import label, validation_line
+from stages.scoring.embed import embed_split
+from stages.training import building, curves
+from stages.training import run_folder as runs
+from stages.training.settings import Settings, described, recipe_module, recipes, resolve
+from stages.training.trainer import Plan, Trainer
+from stages.training.validation import label, validation_line
 
 
 def main(argv: Sequence[str]) -> int:

@@ -11,10 +11,11 @@ import pytest
 
 import beam_runner
 from pipeline.errors import UsageError
-from pipeline.options import STAGES, parse, parser
-from pipeline.sources import scenes
-from stages import index, page, score, search, service, train
-from stages.settings import resolve
+from pipeline.sources.scenes import source as scenes
+from stages import index, page, score, search, train
+from stages import serve as service
+from stages.options import STAGES, parse, parser
+from stages.training.settings import resolve
 from tests.conftest import ROOT
 
 MAX_LINES = 400
@@ -38,7 +39,7 @@ def test_pipeline_model_and_stages_keep_apart():
     forbidden = {
         "pipeline": ("model", "stages", "beam_runner"),
         "model": ("pipeline", "stages", "accelerate", "beam_runner"),
-        "stages": ("beam_runner", "apache_beam"),
+        "stages": ("beam_runner",),
     }
     for path in FILES:
         strangers = forbidden.get(path.relative_to(ROOT).parts[0], ())
@@ -47,7 +48,7 @@ def test_pipeline_model_and_stages_keep_apart():
 
 
 def test_the_pipeline_imports_no_torch_and_never_vllm():
-    code = "import sys, pipeline.program, pipeline.work\nprint({'torch', 'vllm', 'datasets'} & set(sys.modules))"
+    code = "import sys, stages.driver, pipeline.engine.beam\nprint({'torch', 'vllm', 'datasets'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "set()"
     for path in (ROOT / "pipeline").rglob("*.py"):
@@ -56,7 +57,14 @@ def test_the_pipeline_imports_no_torch_and_never_vllm():
 
 def test_beam_runner_defines_no_dofn_and_imports_pipeline_alone():
     path = ROOT / "beam_runner.py"
-    assert {name.split(".")[0] for name in imports(path)} <= {"pipeline", "os", "sys", "signal", "collections"}
+    assert {name.split(".")[0] for name in imports(path)} <= {
+        "pipeline",
+        "stages",
+        "os",
+        "sys",
+        "signal",
+        "collections",
+    }
     assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
 
 
@@ -106,7 +114,7 @@ PROGRAMS = {
     ),
     **{
         f"stages/{name}.py": lambda line, of=of: of.parser().parse_args(line)
-        for name, of in (("score", score), ("index", index), ("search", search), ("page", page), ("service", service))
+        for name, of in (("score", score), ("index", index), ("search", search), ("page", page), ("serve", service))
     },
 }
 
@@ -145,7 +153,7 @@ def test_the_tree_in_the_readme_is_the_tree():
 
 
 def test_every_stage_has_a_program_and_help():
-    from pipeline.program import PROGRAMS
+    from stages.driver import PROGRAMS
 
     assert set(PROGRAMS) == set(STAGES)
     for action in parser()._actions:

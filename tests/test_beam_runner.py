@@ -8,8 +8,8 @@ import socket
 import pytest
 
 import beam_runner
-from pipeline import runstate
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
+from pipeline.engine import run_state as runstate
 from tests.conftest import jpeg_bytes, make_photos
 from tests.loopback import Loopback
 

@@ -11,12 +11,12 @@ import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
 
-from pipeline.captioning.client import ChatClient, Media, Retries, api_key, media_of
-from pipeline.captioning.embedded import EmbeddedDescriber
-from pipeline.captioning.views import Answer, View
-from pipeline.media import Frame, Jpeg, Limits, frames, jpegs
-from pipeline.runstate import run_folder
-from pipeline.stage import Run
+from pipeline.captioning.chat_client import ChatClient, Media, Retries, api_key, media_of
+from pipeline.captioning.embedded.describer import EmbeddedDescriber
+from pipeline.captioning.prompts import Answer, View
+from pipeline.engine.run_state import run_folder
+from pipeline.engine.stage import Run
+from pipeline.media.images import Frame, Jpeg, Limits, frames, jpegs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ class MllmSpeaker:
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddedCaptioner:
-    """The classifier that describes without any server or model hub (pipeline.captioning.embedded)."""
+    """The classifier that describes without any server or model hub (pipeline.captioning.embedded.describer)."""
 
     name: str
     revision: str

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
-from pipeline.captioning.client import Retries, environment_key, served_model
-from pipeline.captioning.embedded import EmbeddedDescriber, check_views, embedded_revision
-from pipeline.captioning.server import READY_WITHIN_S, VllmServer
-from pipeline.captioning.views import View
+from pipeline.captioning.chat_client import Retries, environment_key, served_model
+from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_views, embedded_revision
+from pipeline.captioning.prompts import View
+from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
+from pipeline.engine.stage import Stage
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.identity import folder_hash
-from pipeline.stage import Stage
+from pipeline.hashing import folder_hash
 
 URL_VARIABLE = "LECCR_MLLM_URL"
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"

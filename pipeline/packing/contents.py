@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.corpus import Table, atomic_writer, read_json, write_json
+from pipeline.corpus.table import Table, atomic_writer, read_json, write_json
 from pipeline.packing.leaks import PLACE, hashes, with_content
 
 BUCKETS = 256

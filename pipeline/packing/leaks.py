@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 
 TRAIN = "train"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.corpus import Table, complete
+from pipeline.corpus.table import Table, complete
+from pipeline.engine.stage import Grouped, Rows
 from pipeline.packing.contents import SharedContents
 from pipeline.packing.texts import Source
-from pipeline.stage import Grouped, Rows
 
 OPEN_SHARDS = 64  # memory-mapped, with the numbers of their rows by item
 TEXTS = ("captions", "descriptions", "translations")

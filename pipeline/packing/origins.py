@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpus import Table, complete
-from pipeline.counting import values
+from pipeline.corpus.counting import values
+from pipeline.corpus.table import Table, complete
 
 
 def origin(corpus: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.features import is_features, read_features, to_bytes
-from pipeline.identity import stream_hash
-from pipeline.media import Limits, encode_jpeg, frames, jpegs, open_media
+from pipeline.hashing import stream_hash
+from pipeline.media.features import is_features, read_features, to_bytes
+from pipeline.media.images import Limits, encode_jpeg, frames, jpegs, open_media
 
 LONGEST_SIDE = 65_500  # pixels, of a JPEG
 

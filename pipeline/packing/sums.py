@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus import Table, complete, read_shard
+from pipeline.corpus.table import Table, complete, read_shard
 from pipeline.packing.filters import Filters
 from pipeline.packing.texts import REFUSAL
 

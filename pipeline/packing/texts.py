@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.engine.stage import Rows
 from pipeline.packing.filters import Filters
-from pipeline.stage import Rows
 from pipeline.translation.given import GIVEN_ORIGIN, translated_id
 
 MLLM = "mllm"  # the origin of a caption that is a description, written by a model of others

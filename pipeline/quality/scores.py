@@ -23,12 +23,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipeline.corpus.schema import SCORES
 from pipeline.quality import surface
 from pipeline.quality.languages import confidences, needs, script_share
 from pipeline.quality.numbers import agreement
 from pipeline.quality.rules import fired, thresholds
 from pipeline.quality.similarity import BATCH, Encoder, load_encoder
-from pipeline.records import SCORES
 
 DIGITS = 4  # decimals of a score
 _BATCH_NOISE = 2e-6  # more than a text's nearness changes with the texts encoded beside it

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.media import reference
+from pipeline.media.images import reference
 from pipeline.sources.items import Defaults, SourceItem, captions_in, distinct, plain, split_named, split_of_shard
 from pipeline.sources.locations import absolute, exists, is_url, open_binary, short_name
 

@@ -39,7 +39,7 @@ class SourceCaption:
 
 @dataclass(frozen=True)
 class SourceItem:
-    """One image or video, by reference: `uri` is opened by `pipeline.media.open_media`.
+    """One image or video, by reference: `uri` is opened by `pipeline.media.images.open_media`.
 
     A `uri` of "" says that its media are not there; `media_type`, `image` or `video`, is then what they would be.
     """

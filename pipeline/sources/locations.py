@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import fsspec
 
+from pipeline.engine.run_state import STATE
 from pipeline.errors import UsageError
-from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.runstate import STATE
+from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"  # media only where nothing else is: beside pictures it may be anything

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pipeline.errors import UsageError
-from pipeline.media import reference
+from pipeline.media.images import reference
 from pipeline.sources.items import (
     Defaults,
     SourceItem,

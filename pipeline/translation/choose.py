@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.identity import folder_hash
+from pipeline.hashing import folder_hash
 from pipeline.translation import checkpoints, seq2seq
 from pipeline.translation.conversion import Unservable, converted, unservable
 from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of

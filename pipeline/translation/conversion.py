@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.identity import folder_hash, short_hash
+from pipeline.hashing import folder_hash, short_hash
 from pipeline.translation.checkpoints import CHECKPOINT, configuration
 from pipeline.translation.engines import need, one_line
 from pipeline.translation.families import SPM_FILES

@@ -6,7 +6,7 @@ The caption `ITEM#de#3` of origin `mt` is taken for the German of `ITEM#en#3`. N
 import dataclasses
 from typing import Any
 
-from pipeline.stage import Rows
+from pipeline.engine.stage import Rows
 
 GIVEN_ORIGIN = "mt"
 

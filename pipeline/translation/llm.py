@@ -16,12 +16,12 @@ from typing import Any
 import langcodes
 
 from pipeline.captioning.captioners import MllmCaptioner
-from pipeline.captioning.clean import without_remarks
-from pipeline.captioning.client import ChatClient, Media, RequestFailed, api_key
-from pipeline.captioning.views import View
-from pipeline.identity import short_hash
-from pipeline.runstate import run_folder
-from pipeline.stage import Run
+from pipeline.captioning.chat_client import ChatClient, Media, RequestFailed, api_key
+from pipeline.captioning.cleaning import without_remarks
+from pipeline.captioning.prompts import View
+from pipeline.engine.run_state import run_folder
+from pipeline.engine.stage import Run
+from pipeline.hashing import short_hash
 from pipeline.translation.engines import Made, Result, Translated, Untranslated
 from pipeline.translation.sentences import split
 

@@ -8,7 +8,7 @@ import concurrent.futures
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from pipeline.stage import Run
+from pipeline.engine.stage import Run
 from pipeline.translation.engines import Engine, LocalTranslator, Made, Result, Translator
 from pipeline.translation.llm import LlmSpeaker, LlmTranslator
 from pipeline.translation.sentences import split

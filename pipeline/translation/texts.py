@@ -10,10 +10,10 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
-from pipeline.cache import ResponseCache
-from pipeline.identity import canonical_json, short_hash
-from pipeline.runstate import Progress
-from pipeline.stage import Run
+from pipeline.captioning.response_cache import ResponseCache
+from pipeline.engine.run_state import Progress
+from pipeline.engine.stage import Run
+from pipeline.hashing import canonical_json, short_hash
 from pipeline.translation.engines import Result, Translated, Translator, Untranslated
 from pipeline.translation.sentences import join
 from pipeline.translation.speakers import Speaker, open_speaker

@@ -8,7 +8,7 @@ Score:    not yet measured
 
 from typing import Any
 
-from stages.released import released
+from stages.training.released import released
 
 
 def recipe() -> dict[str, Any]:

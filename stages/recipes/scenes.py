@@ -30,6 +30,6 @@ def recipe() -> dict[str, Any]:
 
 
 def make_corpus(folder: Path) -> None:
-    from pipeline.sources.scenes import write_corpus
+    from pipeline.sources.scenes.source import write_corpus
 
     write_corpus(folder, items=ITEMS, seed=SEED)

@@ -8,7 +8,7 @@ Score:    not yet measured
 
 from typing import Any
 
-from stages.released import modern
+from stages.training.released import modern
 
 
 def recipe() -> dict[str, Any]:

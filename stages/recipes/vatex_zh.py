@@ -8,7 +8,7 @@ Score:    not yet measured
 
 from typing import Any
 
-from stages.released import released_video
+from stages.training.released import released_video
 
 
 def recipe() -> dict[str, Any]:

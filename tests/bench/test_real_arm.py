@@ -8,7 +8,7 @@ from bench import real_arm
 from bench.real_arm import described_right, drawn, pairs, right, told_by, translated_right
 from bench.study import LANGUAGES, Plan
 from bench.study_report import write_real
-from pipeline.sources.scenes import write_corpus
+from pipeline.sources.scenes.source import write_corpus
 
 SMALL = Plan(items=12, held_out=4)
 

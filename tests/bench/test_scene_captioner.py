@@ -19,7 +19,7 @@ from bench.scene_captioner import (
     prompt_ids,
     right_words,
 )
-from pipeline.captioning.views import BUILT_IN
+from pipeline.captioning.prompts import BUILT_IN
 
 PROMPTS = [view.ask([]) for view in BUILT_IN.values()]
 

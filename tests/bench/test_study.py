@@ -6,7 +6,7 @@ import pytest
 from bench import study
 from bench.study import ARMS, MIDDLE, PARTS, WHOLE, Level, Plan, Run
 from bench.study_report import Estimate, Scores, write
-from stages.settings import resolve
+from stages.training.settings import resolve
 
 
 def line(arm, seed, sum_r, noise=0.3, errors=0.1):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from beam_runner import run
-from pipeline.corpus import Table
-from pipeline.scenes.describing import descriptions
-from pipeline.scenes.languages import caption
-from pipeline.scenes.noise import translation
-from pipeline.scenes.rows import Settings, medium, plan, said_of
+from pipeline.corpus.table import Table
+from pipeline.sources.scenes.describing import descriptions
+from pipeline.sources.scenes.languages import caption
+from pipeline.sources.scenes.noise import translation
+from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
 from stages import score, train
-from stages.settings import recipes
+from stages.training.settings import recipes
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
 

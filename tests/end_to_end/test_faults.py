@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 import beam_runner
-from pipeline.captioning.views import BUILT_IN
-from pipeline.corpus import Table
-from pipeline.identity import file_hash
-from pipeline.media import jpegs
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.corpus.table import Table
+from pipeline.hashing import file_hash
+from pipeline.media.images import jpegs
 from tests.conftest import make_photos
 from tests.loopback import Loopback, answer_text
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from tests.conftest import clean_environment, command, make_photos
 from tests.end_to_end.test_resume import table_bytes
 from tests.end_to_end.test_runners import free_port

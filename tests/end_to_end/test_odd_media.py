@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import beam_runner
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from tests.conftest import jpeg_bytes, make_photos
 from tests.loopback import Loopback, answer_text
 

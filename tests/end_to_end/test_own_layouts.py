@@ -16,15 +16,15 @@ import sentencepiece
 
 from beam_runner import run
 from model.processing import LeccrProcessor
-from pipeline.corpus import Table, read_json
-from pipeline.media import encode_jpeg
+from pipeline.corpus.table import Table, read_json
+from pipeline.media.images import encode_jpeg
 from pipeline.quality.rules import RULES
-from pipeline.scenes.languages import caption
-from pipeline.scenes.messages import Message
-from pipeline.scenes.noise import translation
-from pipeline.scenes.rows import Settings, medium, plan, said_of
+from pipeline.sources.scenes.languages import caption
+from pipeline.sources.scenes.messages import Message
+from pipeline.sources.scenes.noise import translation
+from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
 from stages import score, train
-from stages.settings import recipes
+from stages.training.settings import recipes
 from tests.end_to_end.test_benchmarks import PICTURES, SMALL
 from tests.marian import make_marian
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile

@@ -9,7 +9,7 @@ import time
 import datasets
 import pytest
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from tests.conftest import clean_environment, command, make_photos
 from tests.end_to_end.test_resume import table_bytes
 from tests.loopback import Loopback

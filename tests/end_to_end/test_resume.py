@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from tests.conftest import clean_environment, command, make_photos
 from tests.loopback import Loopback
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages import checkpoints
-from stages.tracking import read_metrics
+from stages.training import checkpoints
+from stages.training.metrics_log import read_metrics
 from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import write_training_corpus
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import corpus as corpora
-from pipeline.records import SCHEMAS, SCORES
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS, SCORES
 from tests.stages.fake_finder import ITEMS
 
 EVIL = "<script>window.hit=3</script>"

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import corpus as corpora
-from pipeline.features import to_bytes
-from pipeline.identity import short_hash
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import TRAINING
+from pipeline.hashing import short_hash
+from pipeline.media.features import to_bytes
 from pipeline.packing.sums import split_sizes
-from pipeline.records import TRAINING
 
 WORDS = {
     "en": ("red", "green", "blue", "dark", "bright", "pale"),

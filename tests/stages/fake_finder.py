@@ -1,4 +1,4 @@
-"""A search engine of a few coloured squares, with the interface of `stages.finding.Finder`."""
+"""A search engine of a few coloured squares, with the interface of `stages.retrieval.engine.Finder`."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.finding import MOST_CHARACTERS, Hit
+from stages.retrieval.engine import MOST_CHARACTERS, Hit
 
 ITEMS = {  # colour, words for it, and what was written about it
     "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),

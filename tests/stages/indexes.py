@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 
-from stages.vector_writer import writer
+from stages.retrieval.index_writer import writer
 
 faiss.omp_set_num_threads(1)  # what is small gains nothing by more, and on a busy machine threads wait for each other
 

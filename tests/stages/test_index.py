@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from stages import index
-from stages.vector_index import VectorIndex
+from stages.retrieval.index_reader import VectorIndex
 from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.indexed import write_indexed, write_model

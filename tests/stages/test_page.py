@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.page import create_app, private_cache
-from stages.page_guard import EVENT, served
+from stages.web.page_guard import EVENT, served
 from tests.stages.browsable import write_browsable
 from tests.stages.fake_finder import ITEMS, FakeFinder
 from tests.stages.servers import call, running

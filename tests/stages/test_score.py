@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from model.config import LeccrConfig
-from pipeline.corpus import manifest_hash
+from pipeline.corpus.table import manifest_hash
 from pipeline.errors import UsageError
 from stages import score
-from stages.embedding import Embedded
-from stages.score_report import figures, table, write_queries
-from stages.validation import label
+from stages.scoring.embed import Embedded
+from stages.scoring.report import figures, table, write_queries
+from stages.training.validation import label
 from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual

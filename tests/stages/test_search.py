@@ -10,8 +10,8 @@ from PIL import Image, ImageColor
 
 from pipeline.errors import UsageError
 from stages import index, search
-from stages.finding import Hit
-from stages.search_picture import GREY, thumbnail
+from stages.retrieval.engine import Hit
+from stages.retrieval.result_sheet import GREY, thumbnail
 from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 

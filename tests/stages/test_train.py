@@ -9,8 +9,8 @@ import torch
 
 from pipeline.errors import UsageError
 from stages import train
-from stages.settings import recipes, resolve
-from stages.trainer import Plan, Position
+from stages.training.settings import recipes, resolve
+from stages.training.trainer import Plan, Position
 
 
 def test_settings_may_stand_anywhere():

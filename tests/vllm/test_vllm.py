@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.captioning.views import BUILT_IN
-from pipeline.corpus import Table
-from pipeline.runstate import progress
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.corpus.table import Table
+from pipeline.engine.run_state import progress
 from tests.conftest import ROOT, clean_environment, command, make_photos
-from tests.pipeline.test_video import encoded
+from tests.pipeline.media.test_video import encoded
 
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 PHOTOS = 60

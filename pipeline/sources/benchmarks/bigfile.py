@@ -5,7 +5,7 @@
     id.txt             the id of each row, on one line with blanks between, in ISO-8859-1
     video2frames.txt   optional: from each video to its rows' ids, see `literal`
 
-Only the small files are read here; `pipeline.opening` reads the rows of an item when it is opened.
+Only the small files are read here; `pipeline.media.uri` reads the rows of an item when it is opened.
 """
 
 import re
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.opening import reference
+from pipeline.media.uri import reference
 from pipeline.sources.benchmarks.checks import read_bytes
 from pipeline.sources.benchmarks.literal import read_names
 
@@ -25,7 +25,7 @@ FLOAT = 4  # bytes
 
 @dataclass(frozen=True)
 class BigFile:
-    """The items that have rows here: `uris` are by item id, each one an array [rows, DIM] to `pipeline.opening`."""
+    """The items that have rows here: `uris` are by item id, each one an array [rows, DIM] to `pipeline.media.uri`."""
 
     uris: dict[str, str]
     video: bool  # several rows an item, one a frame; else one row, of an image

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pipeline.engine.run_state import STATE
 from pipeline.errors import UsageError
-from pipeline.runstate import STATE
 from pipeline.sources.locations import MEDIA_SUFFIXES
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.bigfile import is_bigfile, read_bigfile
 from pipeline.sources.benchmarks.files import folders_below
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.media import VIDEO_SUFFIXES
+from pipeline.media.images import VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, lines_of
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_json, read_lines, unique
 from pipeline.sources.benchmarks.leccr_release import finish

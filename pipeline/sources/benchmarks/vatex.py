@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.media import VIDEO_SUFFIXES
+from pipeline.media.images import VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_json, read_lines, unique
 from pipeline.sources.benchmarks.locating import files_like, find_media, shown
 from pipeline.sources.items import SourceCaption, SourceItem, plain

@@ -8,8 +8,8 @@ import time
 
 from aiohttp import web
 
-from pipeline.captioning.client import ChatClient, RequestFailed, Retries, media_of
-from pipeline.captioning.views import View
+from pipeline.captioning.chat_client import ChatClient, RequestFailed, Retries, media_of
+from pipeline.captioning.prompts import View
 from pipeline.errors import EnvironmentTrouble
 from tests.loopback import answer_text
 

@@ -4,17 +4,17 @@ import sys
 
 import pytest
 
-from pipeline import options
 from pipeline.captioning import choose as module
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
+from pipeline.captioning.chat_client import KEY_VARIABLE
 from pipeline.captioning.choose import DEFAULT_MODEL, URL_VARIABLE, choose, serving
-from pipeline.captioning.client import KEY_VARIABLE
-from pipeline.captioning.server import READY_WITHIN_S
-from pipeline.captioning.views import parse_views
-from pipeline.captions import Captions
+from pipeline.captioning.prompts import parse_views
+from pipeline.captioning.vllm_server import READY_WITHIN_S
 from pipeline.errors import EnvironmentTrouble, UsageError
+from stages import options
+from stages.captions import Captions
 from tests.loopback import Loopback
-from tests.pipeline.captioning.test_server import Fake, healthy
+from tests.pipeline.captioning.test_vllm_server import Fake, healthy
 
 
 @pytest.fixture(autouse=True)

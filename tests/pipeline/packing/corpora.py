@@ -5,13 +5,14 @@ import uuid
 
 import pyarrow as pa
 
-from pipeline import corpus as corpora
-from pipeline import tables, window
-from pipeline.corpus import Table
-from pipeline.identity import file_hash
-from pipeline.records import SCHEMAS, SCORES
-from pipeline.runstate import asked_to_stop, locked
-from pipeline.stage import Run
+from pipeline.corpus import commit as tables
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS, SCORES
+from pipeline.corpus.table import Table
+from pipeline.engine import window
+from pipeline.engine.run_state import asked_to_stop, locked
+from pipeline.engine.stage import Run
+from pipeline.hashing import file_hash
 
 PARENTS = {"descriptions": ("items",), "translations": ("items", "captions")}
 

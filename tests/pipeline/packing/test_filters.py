@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.corpus.schema import SCORES, TRANSLATIONS
 from pipeline.errors import UsageError
 from pipeline.packing.filters import ALWAYS, Filters, read_filters
 from pipeline.quality.rules import RULES
-from pipeline.records import SCORES, TRANSLATIONS
 from tests.pipeline.packing.corpora import translation
 
 FREE = sorted(set(RULES) - {ALWAYS})

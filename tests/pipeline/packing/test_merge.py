@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from pipeline.corpus import Table, complete
+from pipeline.corpus.table import Table, complete
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.pack import JOINED, Pack
+from stages.pack import JOINED, Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import (
     caption,

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.identity import file_hash
-from pipeline.media import Limits, probe
+from pipeline.hashing import file_hash
+from pipeline.media.images import Limits, probe
+from pipeline.media.video import fitting
 from pipeline.packing import pixels
 from pipeline.packing.pixels import max_pixels, read_pixels
-from pipeline.video import fitting
 from tests.pipeline.packing.corpora import item
 
 

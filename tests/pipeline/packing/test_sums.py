@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from pipeline.packing.filters import Filters
 from pipeline.packing.sums import dropped_pairs, split_sizes
 from tests.pipeline.packing.corpora import description, item, translation, write_corpus, write_table

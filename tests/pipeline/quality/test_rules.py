@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.corpus.schema import SCORES
 from pipeline.quality.rules import RULES, fired, thresholds
-from pipeline.records import SCORES
 
 
 def test_every_rule_reads_a_score_from_one_side():

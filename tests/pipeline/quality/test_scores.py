@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.corpus.schema import SCORES
 from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES
 from pipeline.quality.scores import Judge, Pair, near_pairs, quality
 from pipeline.quality.similarity import load_encoder
-from pipeline.records import SCORES
 
 LANGUAGES = ("en", "de", "fr", "cs")
 SOURCE = "Two brown dogs run across the wet grass."

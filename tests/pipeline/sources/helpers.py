@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.media import open_media
+from pipeline.media.images import open_media
 from pipeline.sources import Source, SourceItem, all_items
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"

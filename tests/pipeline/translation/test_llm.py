@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.captioning.captioners import MllmCaptioner
-from pipeline.runstate import locked
-from pipeline.stage import Run
+from pipeline.engine.run_state import locked
+from pipeline.engine.stage import Run
 from pipeline.translation.engines import Translated, Untranslated
 from pipeline.translation.llm import MAX_CHARACTERS, PROMPT, LlmSpeaker, LlmTranslator, stripped
 from tests.loopback import Loopback, answer_text

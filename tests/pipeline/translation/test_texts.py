@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.engine.run_state import Progress
+from pipeline.engine.stage import Run
 from pipeline.errors import EnvironmentTrouble
-from pipeline.runstate import Progress
-from pipeline.stage import Run
 from pipeline.translation import texts as module
 from pipeline.translation.engines import Translated, Untranslated
 from pipeline.translation.sentences import split

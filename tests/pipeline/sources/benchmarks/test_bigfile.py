@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.opening import open_media
+from pipeline.media.uri import open_media
 from pipeline.sources.benchmarks.bigfile import BigFile, bare, is_bigfile, read_bigfile
 
 

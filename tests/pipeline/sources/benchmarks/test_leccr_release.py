@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.opening import open_media
-from pipeline.scenes.describing import descriptions
-from pipeline.scenes.languages import caption
-from pipeline.scenes.messages import Message
-from pipeline.scenes.noise import translation
-from pipeline.scenes.rows import Settings, medium, plan, said_of
+from pipeline.media.uri import open_media
 from pipeline.sources.benchmarks.checks import Options
 from pipeline.sources.benchmarks.leccr_release import open_leccr_release
 from pipeline.sources.items import Defaults
+from pipeline.sources.scenes.describing import descriptions
+from pipeline.sources.scenes.languages import caption
+from pipeline.sources.scenes.messages import Message
+from pipeline.sources.scenes.noise import translation
+from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from pipeline.corpus import Table
+from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 from pipeline.sources import open_source
 from pipeline.sources.benchmarks import multi30k

@@ -1,0 +1,371 @@
+"""A lean client of OpenAI-compatible chat servers: several servers, retries, and telling whose fault a failure is.
+
+One aiohttp session a worker process: a request with a photo costs about a fifth of the CPU of the `openai` package,
+which matters because the client shares its cores with image decoding.
+
+A failure that ends the connection is put to the server first: one that still answers a probe is healthy, and the
+record is charged with an attempt; one that does not is down, and its requests wait for it (or go to another server)
+free of charge until `patience_s` runs out, which ends the run, not the records.
+"""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import email.utils
+import json
+import math
+import os
+import random
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from pipeline.captioning.prompts import Answer, View
+from pipeline.errors import EnvironmentTrouble, UsageError
+
+KEY_VARIABLE = "LECCR_MLLM_API_KEY"
+KEY_FILE = "mllm.key"
+TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+PROBE_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one taken up again then would be cut
+PROBE_EVERY_S = 1.0
+HOME_ADVANTAGE = 8  # requests: how much busier a server may be and still get the other views of a picture it has seen
+MAX_CRASHES = 3  # servers that may die under one record before it is taken for the cause
+
+
+class RequestFailed(Exception):
+    """One request came to nothing. `permanent` failures are not worth asking again."""
+
+    def __init__(self, kind: str, message: str, attempts: int, permanent: bool):
+        super().__init__(message)
+        self.kind, self.attempts, self.permanent = kind, attempts, permanent
+
+
+@dataclasses.dataclass(frozen=True)
+class Retries:
+    """How long to try: `attempts` a record, `timeout_s` a request, `patience_s` for a server that is down."""
+
+    attempts: int = 8
+    timeout_s: float = 300.0
+    patience_s: float = 300.0
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 30.0
+
+    def wait_s(self, attempt: int, asked_s: float | None) -> float:
+        """Jittered exponential backoff before attempt `attempt` + 1, never sooner than the server asked for."""
+        ceiling = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, 64))
+        jittered = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, keeps no secret
+        return max(jittered, asked_s * random.uniform(1.0, 1.25)) if asked_s is not None else jittered  # noqa: S311
+
+
+class _Transient(Exception):
+    def __init__(self, kind: str, message: str, wait_s: float | None = None, suspect: bool = False):
+        super().__init__(message)
+        self.kind, self.wait_s, self.suspect = kind, wait_s, suspect  # suspect: the server itself may be down
+
+
+class Endpoint:
+    """One server: its load, and whether it is up."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self.in_flight = 0
+        self.up = True
+        self.trouble = ""
+        self.probe: asyncio.Task[bool] | None = None
+        self.revival: asyncio.Task[None] | None = None
+
+
+class ChatClient:
+    """Sends chat requests to the least loaded of the servers that are up. Belongs to one event loop."""
+
+    def __init__(self, urls: Sequence[str], model: str, window: int, retries: Retries, api_key: str = ""):
+        self._endpoints = [Endpoint(base_url(url)) for url in urls]
+        self._head = b'{"model":%s,"messages":[{"role":"user","content":[' % json.dumps(model).encode()
+        self._retries = retries
+        self._room = asyncio.Semaphore(window)
+        self._suspects = asyncio.Lock()
+        self._answered = 0
+        self._revived = asyncio.Event()
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10),
+            headers={**headers, "Content-Type": "application/json"},
+        )
+
+    async def close(self) -> None:
+        tasks = [task for endpoint in self._endpoints for task in (endpoint.probe, endpoint.revival) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._session.close()
+
+    async def ask(self, view: View, prompt: str, media: "Media") -> Answer:
+        """The answer to one view of one item.
+
+        Raises RequestFailed for this record alone, EnvironmentTrouble where no record could succeed.
+        """
+        tail = b']}],"max_tokens":%d,"temperature":%s,"seed":0}' % (view.max_tokens, repr(view.temperature).encode())
+        text = json.dumps({"type": "text", "text": prompt}).encode()
+        body = b"".join((self._head, media.parts, text, tail))
+        faults = refusals = stalled = crashes = 0  # stalled: the refusals since another record was answered
+        answered = self._answered
+        endpoint: Endpoint | None = None
+        while True:
+            # Requests that saw as many servers die as they may go one at a time: only the cause sees another death.
+            suspect = crashes == MAX_CRASHES - 1
+            async with self._suspects if suspect else contextlib.nullcontext(), self._room:
+                endpoint = await self._choose(media, endpoint)
+                endpoint.in_flight += 1
+                try:
+                    answer = await self._send(endpoint, body, faults + stalled + 1)
+                    self._answered += 1
+                    return answer
+                except _Transient as error:
+                    failure = error
+                finally:
+                    endpoint.in_flight -= 1
+            if failure.suspect and not await self._is_up(endpoint, failure):
+                crashes += failure.kind != "refused"
+                if crashes >= MAX_CRASHES:
+                    message = f"the server died {crashes} times while it worked on this: {failure}"
+                    raise RequestFailed("server_died", message, faults + stalled + crashes, permanent=False)
+                continue
+            # A 429 tells of the load, not of this record: as long as others are answered it costs time, no attempt.
+            if failure.kind == "http_429":
+                refusals += 1
+                stalled = stalled + 1 if self._answered == answered else 0
+            else:
+                faults += 1
+            answered, attempts = self._answered, faults + stalled
+            if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
+                raise EnvironmentTrouble(
+                    f"{failure}: it asks to be left alone for {failure.wait_s:.0f} s, --patience is "
+                    f"{self._retries.patience_s:g} s: what was finished is kept; run the same command again then"
+                )
+            if attempts >= self._retries.attempts:
+                raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
+            await asyncio.sleep(self._retries.wait_s(faults + refusals, failure.wait_s))
+
+    async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
+        try:
+            async with self._session.post(
+                f"{endpoint.url}/chat/completions", data=body, allow_redirects=False
+            ) as response:
+                raw = await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise _Transient("refused", f"cannot connect to {endpoint.url}: {error}", suspect=True) from error
+        except TimeoutError as error:
+            message = f"no answer from {endpoint.url} in {self._retries.timeout_s:g} s"
+            raise _Transient("timeout", message, suspect=True) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            message = f"{endpoint.url} broke off: {type(error).__name__} {error}"
+            raise _Transient("connection", message, suspect=True) from error
+        if response.status == 200:
+            return _parse(raw)
+        message = f"{endpoint.url} answered {response.status}: {error_text(raw)}"
+        if response.status in (401, 403):
+            raise EnvironmentTrouble(f"{message}: the key is refused: set {KEY_VARIABLE} to one that this server takes")
+        if response.status == 404:
+            raise EnvironmentTrouble(f"{message}: give --mllm a model that this server serves")
+        if response.status == 405 or 300 <= response.status < 400:
+            raise EnvironmentTrouble(f"{message}: give --mllm-url the address of the chat server itself")
+        if response.status in TRANSIENT or response.status > 504:
+            wait_s = retry_after_s(response.headers.get("Retry-After"))
+            raise _Transient(f"http_{response.status}", message, wait_s, suspect=response.status in (500, 502, 503))
+        raise RequestFailed(f"http_{response.status}", message, attempt, permanent=True)
+
+    async def _choose(self, media: "Media", failed: Endpoint | None) -> Endpoint:
+        """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded.
+
+        The server that `failed` this request is asked again only where there is no other: one that answers errors at
+        once has the least load of all.
+        """
+        while not any(endpoint.up for endpoint in self._endpoints):
+            try:
+                async with asyncio.timeout(self._retries.patience_s):
+                    await self._revived.wait()
+            except TimeoutError:
+                told = "; ".join(endpoint.trouble for endpoint in self._endpoints)
+                raise EnvironmentTrouble(
+                    f"no server has answered for {self._retries.patience_s:g} s ({told}): what was finished is kept; "
+                    "start the server, then run the same command again"
+                ) from None
+        up = [endpoint for endpoint in self._endpoints if endpoint.up]
+        fit = [endpoint for endpoint in up if endpoint is not failed] or up
+        best = min(fit, key=lambda endpoint: endpoint.in_flight)
+        home = media.home
+        if home is None or home not in fit or home.in_flight > best.in_flight + HOME_ADVANTAGE:
+            media.home = home = best
+        return home
+
+    async def _is_up(self, endpoint: Endpoint, failure: Exception) -> bool:
+        """Whether the server answers a probe. Requests that ask at the same time share one; a server that does not
+        answer is probed on until it does."""
+        if not endpoint.up:
+            return False
+        if endpoint.probe is None:
+            endpoint.probe = asyncio.create_task(self._examine(endpoint, str(failure)))
+        return await asyncio.shield(endpoint.probe)
+
+    async def _examine(self, endpoint: Endpoint, trouble: str) -> bool:
+        up = await self._answers(endpoint)
+        endpoint.probe = None
+        if not up:
+            endpoint.up, endpoint.trouble = False, trouble
+            self._revived.clear()
+            endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
+        return up
+
+    async def _await_revival(self, endpoint: Endpoint) -> None:
+        while not await self._answers(endpoint):  # noqa: ASYNC110 - the server is another process
+            await asyncio.sleep(PROBE_EVERY_S)
+        endpoint.up = True
+        self._revived.set()
+
+    async def _answers(self, endpoint: Endpoint) -> bool:
+        """A server that lists its models and does not call itself ill is up, even one that refuses the key."""
+        timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+        try:
+            for url in (f"{endpoint.url}/models", f"{endpoint.url.removesuffix('/v1')}/health"):
+                async with self._session.get(url, timeout=timeout) as response:
+                    await response.read()
+                    if response.status >= 500:
+                        return False
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            return False
+        return True
+
+
+@dataclasses.dataclass
+class Media:
+    """One item's frames as JSON content parts (each ends in a comma), and the server that saw them first."""
+
+    parts: bytes
+    home: Endpoint | None = None
+
+
+def media_of(jpegs: Sequence[bytes]) -> Media:
+    """Content parts of frames in order, as data URLs: the server fetches nothing by itself."""
+    head, tail = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,', b'"}},'
+    return Media(b"".join(part for jpeg in jpegs for part in (head, base64.b64encode(jpeg), tail)))
+
+
+def _parse(raw: bytes) -> Answer:
+    try:
+        body = json.loads(raw)
+        choice = body["choices"][0]
+        text = choice["message"]["content"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        message = f"the answer is no chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
+        raise _Transient("unparsable", message) from error
+    if not isinstance(text, str) or not text.strip():
+        raise _Transient("empty", f"the answer has no text (finish_reason {choice.get('finish_reason')!r})")
+    usage = body.get("usage")
+    prompt_tokens, completion_tokens = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion"))
+    well_formed = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
+    return Answer(well_formed, str(choice.get("finish_reason") or ""), prompt_tokens, completion_tokens)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    """A count of tokens, None where the server gives none that fits the table's column."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and 0 <= value < 1 << 31 else None
+
+
+def error_text(raw: bytes) -> str:
+    """The message in an error's body, in the forms that servers use; at most 300 characters."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
+    error = body.get("error", body) if isinstance(body, dict) else body
+    text = error.get("message") or error.get("detail") or error if isinstance(error, dict) else error
+    return str(text)[:300]
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as seconds or as an HTTP date; None where there is none to honour."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
+
+
+def base_url(url: str) -> str:
+    """`http://host:8000`, `…/v1` and `…/v1/chat/completions` all name the same server: `…/v1`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"--mllm-url: got {url!r}, which is no URL: {error}") from error
+    if "@" in parts.netloc:
+        raise UsageError(f"--mllm-url: got a URL with a password in it, wanted the key in {KEY_VARIABLE}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"--mllm-url: got {url!r}, wanted a URL such as http://127.0.0.1:8000/v1")
+    url = url.rstrip("/").removesuffix("/chat/completions")
+    return url if url.count("/") > 2 else f"{url}/v1"
+
+
+def api_key(run_folder: Path) -> str:
+    """The key for the servers: of the server that this run started, else the user's from the environment."""
+    own = run_folder / KEY_FILE
+    return own.read_text() if own.exists() else environment_key()
+
+
+def environment_key() -> str:
+    """The user's key; no message shows it."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"${KEY_VARIABLE} holds characters that no HTTP header takes: wanted printable ASCII")
+    return key
+
+
+async def served_model(urls: Sequence[str], wanted: str, key: str, say: Callable[[str], None]) -> str:
+    """The model that all the servers at hand serve: `wanted`, or the only one where none is named.
+
+    Raises EnvironmentTrouble where no server answers or the key is refused, UsageError where the model is not there.
+    """
+    served: dict[str, list[str]] = {}
+    silent: dict[str, str] = {}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
+        for url in map(base_url, urls):
+            try:
+                async with session.get(f"{url}/models") as response:
+                    raw = await response.read()
+                if response.status in (401, 403):
+                    raise EnvironmentTrouble(
+                        f"{url} refuses the key (status {response.status}: {error_text(raw)}): "
+                        f"set {KEY_VARIABLE} to one that it takes"
+                    )
+                if response.status != 200:
+                    raise ValueError(f"status {response.status}: {error_text(raw)}")
+                served[url] = [model["id"] for model in json.loads(raw)["data"]]
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
+                silent[url] = f"{url}: {error or type(error).__name__}"
+    if not served:
+        raise EnvironmentTrouble(
+            f"no server answers: {'; '.join(silent.values())}: "
+            "start it (or leave --mllm-url out, to have one started), then run the same command again"
+        )
+    for trouble in silent.values():
+        say(f"note: one server does not answer and is left alone until it does: {trouble}")
+    common = sorted(set.intersection(*map(set, served.values())))
+    if wanted in common or (not wanted and len(common) == 1):
+        return wanted or common[0]
+    listed = "; ".join(f"{url} serves {', '.join(models)}" for url, models in served.items())
+    if not wanted:
+        raise UsageError(f"--mllm: got no model name, wanted one that every server serves: {listed}")
+    raise UsageError(f"--mllm: got {wanted!r}, wanted one that every server serves: {listed}")

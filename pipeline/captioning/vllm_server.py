@@ -1,0 +1,193 @@
+"""The lifetime of a vLLM server: started, waited for, watched, restarted within a budget, ended with its children.
+
+vLLM is never imported: it runs in the environment of `--vllm-python` and is spoken to over HTTP on loopback, under a
+key of its own that lies in a file of the run only its owner can read.
+"""
+
+import contextlib
+import http.client
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.captioning.chat_client import KEY_FILE
+from pipeline.engine.progress import duration
+from pipeline.engine.run_state import ask_to_stop, asked_to_stop, run_folder, state_folder
+from pipeline.errors import EnvironmentTrouble, PipelineError
+
+READY_WITHIN_S = 1_800.0
+POLL_S = 0.5
+TELL_EVERY_S = 15.0
+MAX_RESTARTS = 5
+FORGIVEN_AFTER_S = 3_600.0  # a server that has been well for so long has its restarts back
+ILL_FOR_S = 60.0  # a server that answers no health check for so long is ended and started again
+LOG = "vllm.log"
+
+
+class VllmServer:
+    """`with VllmServer(model, corpus, …) as server:` gives a server that answers at `server.url`.
+
+    Dies it, it is started again on the same port, at most MAX_RESTARTS times on end; then the run is asked to stop.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        corpus: Path,
+        *,
+        python: str | None = None,
+        args: Sequence[str] = (),
+        say: Callable[[str], None] = print,
+    ):
+        self._model, self._corpus, self._say = model, corpus, say
+        self._python = python or sys.executable
+        self._arguments = list(args)
+        self._log_path = state_folder(corpus) / LOG
+        self._port = _free_port()
+        self._ending = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"http://127.0.0.1:{self._port}/v1"
+
+    def __enter__(self) -> "VllmServer":
+        if shutil.which(self._python) is None:
+            raise EnvironmentTrouble(f"--vllm-python: {self._python} is no program: give the interpreter that has vLLM")
+        key = run_folder(self._corpus) / KEY_FILE
+        key.touch(mode=0o600)
+        key.write_text(secrets.token_hex(16))
+        self._key = key.read_text()
+        self._log_path.unlink(missing_ok=True)
+        try:
+            self._start()
+            self._wait_until_ready()
+        except BaseException:
+            self._end()
+            raise
+        self._watcher = threading.Thread(target=self._watch, name="vllm-watch", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ending.set()
+        self._watcher.join()
+        self._end()
+
+    def _start(self) -> None:
+        command = [
+            *(self._python, "-m", "vllm.entrypoints.openai.api_server"),
+            *self._arguments,  # first: of options given twice the last one counts
+            *("--model", self._model, "--served-model-name", self._model),
+            *("--host", "127.0.0.1", "--port", str(self._port)),
+        ]
+        environment = {**os.environ, "VLLM_API_KEY": self._key, "VLLM_NO_USAGE_STATS": "1"}
+        environment.pop("PYTHONPATH", None)
+        guard = Path(__file__).with_name("guard.py")
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(guard), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _end(self) -> None:
+        """Close the guard's pipe: it ends the server's whole process group, and then itself."""
+        if self._process is None:
+            return
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # a guard that was killed itself has ended nobody
+        self._process = None
+
+    def _wait_until_ready(self) -> None:
+        started = told = time.monotonic()
+        self._say(f"vLLM: starting {self._model}, log in {self._log_path}")
+        while not self._healthy():
+            now = time.monotonic()
+            if self._ending.is_set():
+                return
+            if error := asked_to_stop(self._corpus):
+                raise error
+            if self._process is None or self._process.poll() is not None:
+                raise EnvironmentTrouble(f"vLLM did not start:\n{self._last_lines()}\n(all of it: {self._log_path})")
+            if now - started > READY_WITHIN_S:
+                raise EnvironmentTrouble(f"vLLM was not ready after {duration(READY_WITHIN_S)}: see {self._log_path}")
+            if now - told >= TELL_EVERY_S:
+                told = now
+                self._say(f"vLLM: {duration(now - started)}: {self._last_lines(1)}")
+            time.sleep(POLL_S)
+        self._say(f"vLLM: ready after {duration(time.monotonic() - started)}")
+
+    def _watch(self) -> None:
+        """Start the server again when it has died, or has been ill for long, until the run ends."""
+        restarts, ready = 0, time.monotonic()
+        well = ready
+        while not self._ending.wait(POLL_S):
+            if self._process and self._process.poll() is None:
+                if self._healthy():
+                    well = time.monotonic()
+                    continue
+                if time.monotonic() - well < ILL_FOR_S:
+                    continue
+            restarts = 1 if well - ready > FORGIVEN_AFTER_S else restarts + 1
+            if restarts > MAX_RESTARTS:
+                ask_to_stop(
+                    self._corpus,
+                    EnvironmentTrouble(
+                        f"vLLM died {restarts} times:\n{self._last_lines()}\n(all of it: {self._log_path}): what was "
+                        "finished is kept; mend the server, then run the same command again"
+                    ),
+                )
+                return
+            self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._reason()}")
+            self._end()
+            self._start()
+            try:
+                self._wait_until_ready()
+            except EnvironmentTrouble as error:
+                self._say(f"vLLM: {error}")
+            except PipelineError:
+                return  # the run is being stopped
+            ready = well = time.monotonic()
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _reason(self) -> str:
+        """The last line of the log that speaks of an error: what comes after it is the noise of ending."""
+        lines = self._last_lines(200).splitlines()
+        return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
+
+    def _last_lines(self, count: int = 12) -> str:
+        try:
+            lines = self._log_path.read_text("utf-8", "replace").strip().splitlines()
+        except FileNotFoundError:
+            return "(no log)"
+        return "\n".join(lines[-count:])[-3000:] or "(the log is empty)"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

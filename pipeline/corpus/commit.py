@@ -1,0 +1,171 @@
+"""A stage's tables over their whole life: settings compared, begun, found whole or not, closed, discarded."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus import shards
+from pipeline.corpus import table as corpora
+from pipeline.engine.run_state import state_folder
+from pipeline.engine.stage import Stage
+from pipeline.errors import UsageError
+from pipeline.hashing import differences
+
+ORDER = list(dict.fromkeys(corpora.MADE_BY.values()))  # the stages, each made from what is before it
+OPTIONS = {
+    "inputs": "--input",
+    "max_source_pixels": "--max-source-megapixels (in pixels)",
+    "num_frames": "--frames",
+    "revision": "the captioner's revision",
+    "translators": "--languages or --mt-model",
+    "back": "--round-trip or --back-model",
+    "encoders": "--quality-encoder",
+    "thresholds": "a rule's default threshold",
+    "corpora": "--corpus",
+}
+TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where one stage of a corpus stands before a run: shards to make, shards finished with failures."""
+
+    todo: frozenset[int]
+    retry: frozenset[int]
+
+    @property
+    def open(self) -> frozenset[int]:
+        return self.todo | self.retry
+
+
+NOTHING_TO_DO = State(frozenset(), frozenset())
+
+
+def check_settings(corpus: Path, stage: Stage) -> None:
+    """Refuse to mix: a stage's settings must be those with which its tables here were begun."""
+    stored = stored_settings(corpus, stage)
+    if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
+        discard(corpus, stage.name)  # begun, but nothing was made: a model's name that was mistyped binds nobody
+        return
+    differing = [
+        f"{_option(name)} {_told(theirs, ours)}"
+        for name, theirs, ours in differences(stored or stage.settings(), stage.settings())
+    ]
+    if differing:
+        raise UsageError(
+            f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(differing)}: "
+            "give the same settings, another --output, or --overwrite to make it again"
+        )
+
+
+def _option(setting: str) -> str:
+    """A setting by the option that sets it."""
+    name, _, rest = setting.partition(".")
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    return f"{option} ({rest})" if rest else option
+
+
+def _told(theirs: Any, ours: Any) -> str:
+    """A group of settings that one side lacks is not spelled out."""
+    if isinstance(theirs, dict) and ours is None:
+        return "is there and not now"
+    if isinstance(ours, dict) and theirs is None:
+        return "is not there and is now"
+    return f"is {_shown(theirs)} there and {_shown(ours)} now"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
+    """The settings with which a stage's tables were begun, or None where it has none."""
+    settings = corpora.read_json(state_folder(corpus) / stage.name / "settings.json")
+    if settings is None and corpora.complete(corpus, stage.tables[0]):
+        settings = corpora.Table(corpus, stage.tables[0]).manifest["settings"]
+    return settings
+
+
+def discard(corpus: Path, stage: str) -> bool:
+    """Remove a stage's tables and state; the answers in the cache stay. Returns whether there was any table."""
+    made = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    for table in made:
+        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(corpus / table)
+    shutil.rmtree(state_folder(corpus) / stage, ignore_errors=True)
+    if stage == ORDER[0]:
+        shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
+    return bool(made)
+
+
+def reopen(corpus: Path, stage: Stage) -> None:
+    """Let a stage be made anew with other settings, its shards there to take over from what can be kept."""
+    if all(corpora.complete(corpus, table) for table in stage.tables):
+        shards.restore_sidecars(corpus, stage.name, stage.tables)
+    for table in stage.tables:
+        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+    (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
+
+
+def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
+    """Note the stages' settings, before their first shard, and tell where each stage stands."""
+    for stage in stages:
+        folder = state_folder(corpus) / stage.name
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "settings.json").exists():
+            corpora.write_json(folder / "settings.json", stage.settings())
+        if all(corpora.complete(corpus, table) for table in stage.tables):
+            shards.restore_sidecars(corpus, stage.name, stage.tables)
+    return {stage.name: _state_of(corpus, stage, num_shards) for stage in stages}
+
+
+def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
+    todo, retry = set(), set()
+    for index in range(num_shards):
+        if not shards.is_current(corpus, stage, index):
+            todo.add(index)
+        elif shards.can_retry(corpus, stage, index):
+            retry.add(index)
+    return State(frozenset(todo), frozenset(retry))
+
+
+def close(corpus: Path, stage: Stage, num_shards: int) -> None:
+    """Write the manifests of a stage whose shards are all made; nothing where they are there already."""
+    sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
+    failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
+    for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
+        listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
+        for path in (corpus / table).glob("*.arrow"):
+            if path.name not in listed:  # left from when there were more shards, or fewer
+                path.unlink()
+        entries = [
+            {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
+        ]
+        corpora.write_manifest(
+            corpus,
+            table,
+            stage=stage.name,
+            settings=stage.settings(),
+            fingerprint=stage.fingerprint,
+            tools=tools(stage),
+            parents=stage.made_from(corpus),
+            shards=entries,
+            failures=failures if table == stage.tables[0] else [],
+            extra=stage.notes(corpus) if table == stage.tables[0] else {},
+        )
+
+
+def tools(stage: Stage) -> dict[str, str]:
+    """Versions of what made a table."""
+    found = {"python": platform.python_version()}
+    for package in (*TOOLS, *sorted(stage.packages)):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,215 @@
+"""The unit of work and of commit: one shard of one stage, its plan, its sidecar, its state.
+
+`CORPUS/.state/STAGE/part-00017.json` (the sidecar) is written after the stage's shards: it tells their size and
+checksum, the checksum of the parent shard they were made from, and the records that failed. A shard is current when
+its sidecar says that it was made from the parent shard that lies there now, with these settings.
+"""
+
+import functools
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.engine.run_state import state_folder
+from pipeline.engine.stage import Grouped, Outcome, Rows, ShardTask, Stage
+from pipeline.errors import EnvironmentTrouble
+from pipeline.hashing import canonical_json, short_hash
+
+PLAN = "plan"
+
+
+def write_plan(
+    corpus: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, shard_rows: int
+) -> list[dict[str, Any]]:
+    """Write the plan: fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
+    folder = state_folder(corpus) / PLAN
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    entries = []
+    for index, part in enumerate(_parts(rows, shard_rows)):
+        entries.append(corpora.write_shard(folder / f"part-{index:05d}.arrow", pa.Table.from_pylist(part, schema)))
+    return entries
+
+
+def _parts(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
+    return state_folder(corpus) / stage / f"part-{index:05d}.json"
+
+
+def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
+    return corpora.read_json(sidecar_path(corpus, stage, index))
+
+
+def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
+    """The sidecar of a shard that must be made by now."""
+    found = read_sidecar(corpus, stage, index)
+    if found is None:
+        raise EnvironmentTrouble(
+            f"{sidecar_path(corpus, stage, index)} is missing although its shard was made: run the same command again"
+        )
+    return found
+
+
+def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
+    """File and entry of shard `index` of a parent table or of the plan; None where it is not made yet."""
+    if parent == PLAN:
+        folder = state_folder(corpus) / PLAN
+        if not (folder / "plan.json").exists():
+            return None
+        entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)
+        return folder / f"part-{index:05d}.arrow", entries[index]
+    if made := read_sidecar(corpus, corpora.MADE_BY[parent], index):
+        return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
+    if corpora.complete(corpus, parent):
+        manifest = corpus / parent / corpora.MANIFEST
+        entries = _table_entries(corpus, parent, manifest.stat().st_mtime_ns)
+        return corpus / parent / corpora.shard_name(index, len(entries)), entries[index]
+    return None
+
+
+# Read once a process, not once a shard: a plan of ten million items has ten thousand entries.
+@functools.lru_cache(maxsize=2)
+def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
+    return entries
+
+
+@functools.lru_cache(maxsize=64)
+def _table_entries(corpus: Path, table: str, _mtime_ns: int) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = corpora.Table(corpus, table).manifest["shards"]
+    return entries
+
+
+def _made_from(corpus: Path, parents: Sequence[str], index: int) -> str | None:
+    """Checksum of the parent shards that lie there now; None where one is not made yet."""
+    found = [parent_entry(corpus, parent, index) for parent in parents]
+    checksums = [entry["sha256"] for _, entry in filter(None, found)]
+    return _joint(checksums) if len(checksums) == len(parents) else None
+
+
+def _joint(checksums: Sequence[str]) -> str:
+    return checksums[0] if len(checksums) == 1 else short_hash(canonical_json(list(checksums)))
+
+
+def is_current(corpus: Path, stage: Stage, index: int) -> bool:
+    """Whether shard `index` of `stage` lies there whole, made with these settings from the parents of now."""
+    sidecar = read_sidecar(corpus, stage.name, index)
+    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(corpus, sidecar, index):
+        return False
+    checksum = _made_from(*stage.origin(corpus, index))
+    if checksum is None:
+        return stage.parents == (PLAN,)  # a corpus that came without its .state
+    return bool(sidecar["parent"] == checksum)
+
+
+def can_retry(corpus: Path, stage: Stage, index: int) -> bool:
+    """Whether a shard was finished with failures, and what it was made from is there to try them again."""
+    return bool(sidecar(corpus, stage.name, index)["failures"]) and _made_from(*stage.origin(corpus, index)) is not None
+
+
+def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
+    for table, entry in sidecar["tables"].items():
+        path = corpus / table / corpora.shard_name(index, sidecar["count"])
+        if not path.exists() or path.stat().st_size != entry["bytes"]:
+            return False
+    return True
+
+
+def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
+    """Read what is needed to make a shard: its parents' rows, checked, and the rows that an earlier run made."""
+    home, parents, at = stage.origin(corpus, index)
+    loaded, checksums = [], []
+    for parent in parents:
+        remedy = (
+            "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {corpora.MADE_BY[parent]} again"
+        )
+        made_from = parent_entry(home, parent, at)
+        if made_from is None:
+            raise EnvironmentTrouble(
+                f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}: {remedy}"
+            )
+        path, entry = made_from
+        loaded.append(corpora.read_shard(path, entry, remedy).to_pylist())
+        checksums.append(entry["sha256"])
+    kept: Grouped = {}
+    sidecar = read_sidecar(corpus, stage.name, index)
+    retrying = bool(sidecar and _in_place(corpus, sidecar, index))
+    if sidecar and retrying:
+        for table in stage.tables:
+            path = corpus / table / corpora.shard_name(index, sidecar["count"])
+            _group(kept, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
+    joined: Grouped = {}
+    for parent, rows in zip(parents[1:], loaded[1:], strict=True):
+        _group(joined, parent, rows)
+    return ShardTask(index, loaded[0], joined, _joint(checksums), kept, retrying)
+
+
+def _group(grouped: Grouped, table: str, rows: Rows) -> None:
+    for row in rows:
+        grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
+
+
+def commit(
+    corpus: Path, stage: Stage, index: int, count: int, task: ShardTask, outcomes: Sequence[Outcome]
+) -> dict[str, Any]:
+    """Write a shard's tables, then its sidecar, which makes them count. Returns the sidecar."""
+    sidecar_path(corpus, stage.name, index).unlink(missing_ok=True)
+    entries = {}
+    for table in stage.tables:
+        rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
+        folder = corpus / table
+        folder.mkdir(parents=True, exist_ok=True)
+        arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
+        entries[table] = corpora.write_shard(folder / corpora.shard_name(index, count), arrow)
+    sidecar = {
+        "parent": task.parent_sha256,
+        "fingerprint": stage.fingerprint,
+        "count": count,
+        "items": len(task.rows),
+        "tables": entries,
+        "failures": [failure.line(stage.name, index) for outcome in outcomes for failure in outcome.failures],
+    }
+    path = sidecar_path(corpus, stage.name, index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    corpora.write_json(path, sidecar)
+    return sidecar
+
+
+def restore_sidecars(corpus: Path, stage: str, tables: Sequence[str]) -> None:
+    """Write the sidecars of a complete stage anew from its manifests: a corpus may come without its `.state`."""
+    opened = [corpora.Table(corpus, table) for table in tables]
+    failures: dict[int, list[dict[str, Any]]] = {}
+    for failure in opened[0].failures():
+        failures.setdefault(failure["shard"], []).append(failure)
+    sidecar_path(corpus, stage, 0).parent.mkdir(parents=True, exist_ok=True)
+    for index in range(opened[0].num_shards):
+        if sidecar_path(corpus, stage, index).exists():
+            continue
+        first = opened[0].manifest["shards"][index]
+        sidecar = {
+            "parent": first["parent"],
+            "fingerprint": opened[0].manifest["fingerprint"],
+            "count": opened[0].num_shards,
+            "items": first["items"],
+            "tables": {
+                table.name: {key: table.manifest["shards"][index][key] for key in ("rows", "bytes", "sha256")}
+                for table in opened
+            },
+            "failures": failures.get(index, []),
+        }
+        corpora.write_json(sidecar_path(corpus, stage, index), sidecar)

@@ -1,0 +1,244 @@
+"""A table on disk: Arrow IPC stream shards plus a manifest. The one way to write a table and the one way to read it.
+
+    CORPUS/TABLE/part-00000-of-00012.arrow … manifest.json failures.jsonl
+
+A shard is written to a temporary name, fsynced and renamed; the manifest is written last, so its presence means
+that the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.hashing import file_hash
+
+BATCH_ROWS = 1_000
+MADE_BY = {  # which stage makes a table
+    "items": "ingest",
+    "captions": "ingest",
+    "descriptions": "captions",
+    "translations": "translate",
+    "training": "pack",
+}
+MANIFEST = "manifest.json"
+FAILURES = "failures.jsonl"
+MISSING = "is missing"
+REQUIRED = {"schema_version", "table", "stage", "settings", "fingerprint", "parents", "failures", "shards"}
+
+
+def shard_name(index: int, count: int) -> str:
+    return f"part-{index:05d}-of-{count:05d}.arrow"
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears under `path` whole and on disk, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        flush(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    """A file's bytes, or a folder's names, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic_writer(path) as stream:
+        stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The value in `path`, or None where there is no such file; one that cannot be parsed ends the run."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise EnvironmentTrouble(f"{path} is damaged ({error}): delete it and run the same command again") from error
+
+
+def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
+    """Write one shard whole; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
+    digest, size = hashlib.sha256(), 0
+    with concurrent.futures.ThreadPoolExecutor(1, "checksum") as pool, atomic_writer(path) as stream:
+        for message in _messages(table):
+            pool.submit(digest.update, message)  # one thread, so in order, while the disk takes the bytes in
+            size += stream.write(message)
+    return {"rows": table.num_rows, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def _messages(table: pa.Table) -> Iterator[Any]:
+    """The parts of an Arrow IPC stream: the schema, each batch, the mark of the end."""
+    yield table.schema.serialize()
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        yield batch.serialize()
+    yield b"\xff\xff\xff\xff\0\0\0\0"
+
+
+def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:
+    """A shard as a memory-mapped Arrow table. With its manifest entry given, its bytes are checked first.
+
+    Raises EnvironmentTrouble naming the shard, what is wrong with it, and `remedy`.
+    """
+    problem = shard_problem(path, entry) if entry else None
+    if problem is None:
+        try:
+            with pa.memory_map(str(path)) as source:
+                return pa.ipc.open_stream(source).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            problem = f"cannot be read: {error}"
+    raise EnvironmentTrouble(f"{path.parent.name}/{path.name} {problem}: {mending(problem, remedy)}")
+
+
+def mending(problem: str, remedy: str) -> str:
+    """What to do about a shard with this problem."""
+    return remedy if problem == MISSING else f"delete it and {remedy}"
+
+
+def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
+    """What differs between a shard's file and its manifest entry, or None."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return MISSING
+    if size != entry["bytes"]:
+        return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
+    if file_hash(path) != entry["sha256"]:
+        return "has other bytes than its manifest says (checksum differs)"
+    return None
+
+
+class Table:
+    """A complete table, opened for reading. `corpus` is the corpus folder."""
+
+    def __init__(self, corpus: Path, name: str):
+        self.corpus, self.name, self.folder = corpus, name, corpus / name
+        manifest = read_json(self.folder / MANIFEST)
+        if manifest is None:
+            state = "is not complete" if self.folder.is_dir() else "is not there"
+            stage = f"--stage {MADE_BY[name]}" if name in MADE_BY else "the stage that makes it"
+            raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run {stage}, or name the corpus's own folder")
+        if not isinstance(manifest, dict) or not manifest.keys() >= REQUIRED:
+            raise EnvironmentTrouble(
+                f"{self.folder / MANIFEST} is no manifest: delete it and run the stage that makes {name} again"
+            )
+        if manifest["schema_version"] != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}: "
+                "make the corpus again, or read it with the version that made it"
+            )
+        self.manifest: dict[str, Any] = manifest
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.manifest["shards"])
+
+    @property
+    def num_rows(self) -> int:
+        return sum(entry["rows"] for entry in self.manifest["shards"])
+
+    def shard_path(self, index: int) -> Path:
+        return self.folder / shard_name(index, self.num_shards)
+
+    def shard_paths(self) -> list[Path]:
+        return [self.shard_path(index) for index in range(self.num_shards)]
+
+    def shard(self, index: int, check: bool = False) -> pa.Table:
+        """Shard `index` as an Arrow table; with `check`, its checksum is compared first."""
+        stage = self.manifest["stage"]
+        entry = self.manifest["shards"][index] if check else None
+        return read_shard(self.shard_path(index), entry, f"run --stage {stage} again")
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Every record batch in order, memory-mapped: memory stays at one shard's touched pages."""
+        for index in range(self.num_shards):
+            yield from self.shard(index).to_batches()
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for batch in self.batches():
+            yield from batch.to_pylist()
+
+    def failures(self) -> list[dict[str, Any]]:
+        path = self.folder / FAILURES
+        if not path.exists():
+            return []
+        try:
+            with path.open(encoding="utf-8") as lines:
+                return [json.loads(line) for line in lines]
+        except ValueError as error:
+            remedy = f"run --stage {self.manifest['stage']} again"
+            raise EnvironmentTrouble(
+                f"{self.name}/{FAILURES} is damaged ({error}): delete {self.name}/{MANIFEST} and {remedy}"
+            ) from error
+
+
+def complete(corpus: Path, name: str) -> bool:
+    return (corpus / name / MANIFEST).exists()
+
+
+def manifest_hash(corpus: Path, name: str) -> str:
+    return file_hash(corpus / name / MANIFEST)
+
+
+def write_manifest(
+    corpus: Path,
+    name: str,
+    *,
+    stage: str,
+    settings: dict[str, Any],
+    fingerprint: str,
+    tools: dict[str, str],
+    parents: Mapping[str, Path],
+    shards: list[dict[str, Any]],
+    failures: list[dict[str, Any]],
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Close a table: its failures, then its manifest. `parents` are folders of tables that it was made from."""
+    manifest = {
+        **extra,
+        "schema_version": SCHEMA_VERSION,
+        "table": name,
+        "stage": stage,
+        "settings": settings,
+        "fingerprint": fingerprint,
+        "tools": tools,
+        "parents": {name: file_hash(parent / MANIFEST) for name, parent in parents.items()},
+        "rows": sum(shard["rows"] for shard in shards),
+        "failures": len(failures),
+        "shards": shards,
+    }
+    folder = corpus / name
+    if read_json(folder / MANIFEST) == manifest:
+        return
+    with atomic_writer(folder / FAILURES) as stream:
+        for failure in failures:
+            stream.write((json.dumps(failure, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
+    write_json(folder / MANIFEST, manifest)
+
+
+def tables(corpus: Path) -> list[str]:
+    """Names of the tables that this corpus has, complete or not, in the order in which they are made."""
+    return [name for name in SCHEMAS if (corpus / name).is_dir()]

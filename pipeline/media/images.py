@@ -1,0 +1,297 @@
+"""Media proved whole and turned into small upright RGB pictures: `probe`, `frames`, `encode_jpeg`.
+
+Features that were computed before (`pipeline.media.features`) are proved too, and have no pictures.
+What a file is, its bytes decide, never its name. Called from thread pools: no state is shared, and none of Pillow's
+global settings is read or changed. `open_media` and `reference` come from `pipeline.media.uri`.
+"""
+
+import dataclasses
+import io
+import re
+import warnings
+from typing import BinaryIO
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
+
+from pipeline.errors import MediaError
+from pipeline.media import video
+from pipeline.media.features import MAGIC, MAX_BYTES, is_features, read_features
+from pipeline.media.jpeg import without_metadata
+from pipeline.media.uri import open_media, reference, typed_failures
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "Jpeg",
+    "Limits",
+    "Probe",
+    "encode_jpeg",
+    "frames",
+    "jpegs",
+    "open_media",
+    "probe",
+    "reference",
+]
+
+_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_WHERE_BUILT_IN = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}
+IMAGE_SUFFIXES = frozenset(_ALWAYS) | {suffix for suffix, part in _WHERE_BUILT_IN.items() if features.check(part)}
+_MPEG = (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mpg", ".mpeg", ".mts", ".m2ts")
+VIDEO_SUFFIXES = frozenset((*_MPEG, ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".ogv"))
+
+# Pillow's own `Image.open` is passed by: its check for bombs is a global setting and a warning, and it tries formats
+# that start programs (EPS) or claim anything.
+_FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
+    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
+    "WEBP": (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
+    "TIFF": (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", TiffImagePlugin.TiffImageFile),
+    "AVIF": (rb"....ftypavi[fs]", AvifImagePlugin.AvifImageFile),
+    "JPEG2000": (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
+    "BMP": (rb"BM....\0\0\0\0", BmpImagePlugin.BmpImageFile),
+    "PPM": (rb"P[1-6]\s", PpmImagePlugin.PpmImageFile),
+}
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # the pages of a TIFF are no animation
+_HEIF = rb"....ftyp(?:hei|hev|mif1|msf1)"
+_VIDEO = (
+    rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|RIFF....(?:AVI |WAVE)|\0\0\x01[\xba\xb3]|FLV\x01|OggS"
+    rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|fLaC|ID3|G.{187}G|.{4}G.{191}G"
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation
+_QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
+# Broken EXIF data are warned about once for each of their spellings, and are no failure.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What is refused as too large before a pixel is decoded: pixels of a picture or frame, bytes of a picture or of
+    features."""
+
+    max_source_pixels: int = 100_000_000
+    max_source_bytes: int = MAX_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What a medium is. Width and height are pixels as seen, after EXIF orientation or a video's rotation; 0 for
+    features, which are an image where they have one row."""
+
+    media_type: str  # "image" or "video"
+    width: int
+    height: int
+    num_frames: int  # 1 for stills; of a video whose container does not tell, duration × rate; of features, rows
+    duration_s: float | None  # None for images and features
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """An RGB picture; `timestamp_s` counts from the video's first frame, None for images."""
+
+    image: Image.Image
+    timestamp_s: float | None
+
+
+def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
+    """What the stream holds, told from its bytes and proved: a picture is decoded whole, of a video one frame.
+
+    Of an animation the first frame is decoded, the one that is used. Raises MediaError `unreadable`, `truncated`,
+    `too_large` or `no_frames`, and EnvironmentTrouble for a video where PyAV is not installed.
+    """
+    with typed_failures("the file"):
+        if is_features(stream):
+            rows = len(read_features(stream, limits.max_source_bytes))
+            return Probe("image" if rows == 1 else "video", 0, 0, rows, None)
+        if _media_type(stream) == "video":
+            return Probe("video", *video.measure(stream, limits.max_source_pixels))
+        image = _open_image(stream, limits)
+        size = image.size
+        image.draft("L", (1, 1))  # of a JPEG an eighth of each side, yet every byte is read
+        image.load()
+        # Pillow turns a TIFF as it loads; a draft has another size.
+        width, height = size if image.format == "JPEG" else image.size
+        if _turn(image) in _QUARTER_TURNS:
+            width, height = height, width
+        return Probe("image", width, height, getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1, None)
+
+
+def frames(
+    stream: BinaryIO,
+    probe_or_media_type: Probe | str,
+    *,
+    max_pixels: int,
+    count: int,
+    limits: Limits = Limits(),
+) -> list[Frame]:
+    """Pictures of the stream, upright RGB, shrunk where width × height exceeds `max_pixels`, never enlarged.
+
+    An image gives one; a video `count` at the middles of equal slices of its time, in order, or every frame once
+    where it has fewer. Where its tail is broken, what can be decoded is given. Raises as `probe` does.
+    """
+    if max_pixels < 1 or count < 1:
+        raise ValueError(f"got max_pixels={max_pixels} and count={count}, wanted both above 0")
+    media_type = probe_or_media_type if isinstance(probe_or_media_type, str) else probe_or_media_type.media_type
+    with typed_failures("the file"):
+        if media_type == "image":
+            return [Frame(_picture(_open_image(stream, limits), max_pixels), None)]
+        _head(stream)
+        sampled = video.sample(stream, count, max_pixels, limits.max_source_pixels)
+        return [Frame(image, seconds) for seconds, image in sampled]
+
+
+@dataclasses.dataclass(frozen=True)
+class Jpeg:
+    """One picture as it is sent, without metadata; its time in seconds from a video's start, None for images."""
+
+    data: bytes
+    timestamp_s: float | None
+
+
+def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Jpeg]:
+    """What `frames` gives, encoded. A JPEG that is upright and small enough goes as it is, less its metadata:
+    to decode and encode it again would cost more than all the rest of a request, and some of its quality.
+    """
+    if media_type == "image":
+        with typed_failures("the file"):
+            image = _open_image(stream, limits)
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
+            if plain and image.size == video.fitting(image.size, max_pixels) and _turn(image) is None:
+                stream.seek(0)
+                if bare := without_metadata(stream.read()):
+                    return [Jpeg(bare, None)]
+    shown = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
+    return [Jpeg(encode_jpeg(frame.image), frame.timestamp_s) for frame in shown]
+
+
+def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    """The picture (RGB) as JPEG; `quality` is Pillow's, 1 to 95."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _head(stream: BinaryIO) -> bytes:
+    stream.seek(0)
+    head = stream.read(512)
+    if not head:
+        raise MediaError("unreadable", "the file is empty (0 bytes)")
+    if head.startswith(MAGIC):
+        raise MediaError("unreadable", "the file holds features computed before (.npy), which have no pixels to show")
+    return head
+
+
+def _image_format(head: bytes) -> str | None:
+    return next((name for name, (magic, _) in _FORMATS.items() if re.match(magic, head, re.DOTALL)), None)
+
+
+def _media_type(stream: BinaryIO) -> str:
+    head = _head(stream)
+    if _image_format(head):
+        return "image"
+    if re.match(_HEIF, head, re.DOTALL):  # FFmpeg would take its tiles for a video
+        raise MediaError("unreadable", "the file is a HEIF picture, which is not supported: convert it to JPEG")
+    if re.match(_VIDEO, head, re.DOTALL):
+        return "video"
+    raise MediaError("unreadable", f"the file is no picture or video of a known format; it starts with {head[:8]!r}")
+
+
+def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
+    """The image by its header, not yet decoded, within the limits."""
+    head = _head(stream)
+    name = _image_format(head)
+    if name is None:
+        raise MediaError("unreadable", f"the file is no picture of a known format; it starts with {head[:8]!r}")
+    size = stream.seek(0, io.SEEK_END)
+    if size > limits.max_source_bytes:
+        raise MediaError("too_large", f"the picture has {size:,} bytes, the limit is {limits.max_source_bytes:,}")
+    if _declared_end(name, head) > size:
+        raise MediaError(
+            "truncated", f"the picture is truncated: it has {size:,} of {_declared_end(name, head):,} bytes"
+        )
+    stream.seek(0)
+    image = _FORMATS[name][1](stream)
+    width, height = image.size
+    if width * height > limits.max_source_pixels:
+        wanted = f"the limit is {limits.max_source_pixels:,} pixels"
+        raise MediaError("too_large", f"the picture has {width:,} x {height:,} pixels, {wanted}")
+    return image
+
+
+def _declared_end(name: str, head: bytes) -> int:
+    """Bytes that the header says are there, for formats whose decoders call a cut file merely broken."""
+    if name == "WEBP":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if name == "TIFF" and 42 in head[2:4]:  # not BigTIFF
+        return int.from_bytes(head[4:8], "little" if head[:2] == b"II" else "big")
+    return 0
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright; of broken EXIF data, nothing."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow's parser raises several types, and the picture itself is whole
+        return None
+
+
+def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
+    """Decodes, flattens and shrinks."""
+    wanted = video.fitting(image.size, max_pixels)
+    image.draft("RGB", wanted)  # a JPEG of many times the size is decoded at 1/2, 1/4 or 1/8
+    image.load()
+    if image.format != "JPEG":  # turned as it was loaded, if a TIFF
+        wanted = video.fitting(image.size, max_pixels)
+    flat = _eight_bits(image)
+    mode = "RGBA" if flat.has_transparency_data else "RGB"
+    if flat.mode != mode:  # to the same mode, Pillow would copy
+        flat = flat.convert(mode)
+    if flat.size != wanted:
+        flat = flat.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if flat.mode == "RGBA":
+        white = Image.new("RGB", flat.size, "white")
+        white.paste(flat, mask=flat.getchannel("A"))
+        flat = white
+    turn = _turn(image)
+    upright = flat if turn is None else flat.transpose(turn)
+    upright.info = {}  # neither comment nor profile goes on into a JPEG
+    return upright
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float grey as 8-bit grey, scaled where Pillow would clip."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    grey = np.nan_to_num(np.asarray(image).astype(np.float32))
+    low, high = float(grey.min()), float(grey.max())
+    if image.mode == "F" and low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 65535:
+        low, high = 0.0, 255.0 if high <= 255 and not image.mode.startswith("I;16") else 65535.0
+    grey = (grey - low) * (255 / max(high - low, 1e-30))
+    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))

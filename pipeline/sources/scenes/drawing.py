@@ -1,0 +1,144 @@
+"""A scene as a picture, or as the frames of a clip: a background, and each group's objects in their part of it."""
+
+import functools
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pipeline.sources.scenes.content import Group, Scene
+from pipeline.sources.scenes.shapes import sprite
+
+FRAMES = 6  # of a clip
+VARIANTS = 8  # of a background
+# Side of an object as a share of the picture's, by size and by how many there are.
+SIDES = {"small": {1: 0.22, 2: 0.2, 3: 0.18, 4: 0.16}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.27}}
+IN_CLIPS = {"small": 1.0, "large": 0.75}  # room to move
+PARTS = {  # of the picture, as shares: x from, y from, x to, y to
+    "left": (0.0, 0.0, 0.5, 1.0),
+    "right": (0.5, 0.0, 1.0, 1.0),
+    "middle": (0.25, 0.0, 0.75, 1.0),
+    "above": (0.0, 0.0, 1.0, 0.5),
+    "below": (0.0, 0.5, 1.0, 1.0),
+}
+SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colour)
+    "meadow": ((150, 205, 245), (205, 232, 250), 0.4, (128, 200, 98)),
+    "beach": ((140, 208, 245), (190, 230, 250), 0.3, (70, 160, 205)),
+    "night": ((10, 12, 50), (34, 38, 96), 1.0, (0, 0, 0)),
+    "snow": ((196, 206, 220), (222, 228, 236), 0.4, (240, 244, 250)),
+    "street": ((170, 180, 190), (200, 205, 210), 0.36, (112, 112, 118)),
+    "desert": ((250, 214, 160), (252, 232, 196), 0.42, (222, 172, 104)),
+    "water": ((140, 205, 245), (186, 226, 250), 0.24, (52, 128, 190)),
+}
+
+
+def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
+    """The frames of a clip, or the one picture of a scene that does not move: RGB, `size` pixels square. `rng` moves
+    things a little."""
+    ground = background(scene.background, size, int(rng.integers(VARIANTS)))
+    laid = [_laid_out(scene, number, size, rng) for number in range(len(scene.groups))]
+    made = []
+    for number in range(FRAMES if scene.motion else 1):
+        image = ground.copy()
+        for at, (group, corners) in enumerate(zip(scene.groups, laid, strict=True)):
+            side = _side(scene, group, size)
+            shift = _shift(scene, corners, side, size, number) if scene.motion and at == scene.mover else (0, 0)
+            drawn = sprite(group.kind, group.colour, side)
+            for x, y in corners:
+                image.paste(drawn, (x + shift[0], y + shift[1]), drawn)
+        made.append(image)
+    return made
+
+
+def _side(scene: Scene, group: Group, size: int) -> int:
+    return max(4, round(SIDES[group.size][group.count] * (IN_CLIPS[group.size] if scene.motion else 1) * size))
+
+
+def _laid_out(scene: Scene, number: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """The upper left corners of a group's objects: in a column where their part is upright, else in a row; four as two
+    by two. What moves past something keeps close together."""
+    group, place = scene.groups[number], scene.position(number)
+    side = _side(scene, group, size)
+    if place == "moving":  # across its direction
+        place = "left" if scene.motion in ("left", "right") else "above"
+    rows = 2 if group.count == 4 else group.count if place in ("left", "middle", "right") else 1
+    columns = group.count // rows
+    x0, y0, x1, y1 = (share * size for share in PARTS[place])
+    if scene.motion and scene.relation and number == scene.mover:
+        x1 = 1.1 * side * columns
+    width, height = (x1 - x0) / columns, (y1 - y0) / rows
+    corners = []
+    for at in range(group.count):
+        row, column = divmod(at, columns)
+        x = x0 + column * width + (width - side) * (0.5 + float(rng.uniform(-0.3, 0.3)))
+        y = y0 + row * height + (height - side) * (0.5 + float(rng.uniform(-0.3, 0.3)))
+        corners.append((round(x), round(y)))
+    return corners
+
+
+def _shift(scene: Scene, corners: list[tuple[int, int]], side: int, size: int, frame: int) -> tuple[int, int]:
+    """How far a moving group is from its place in this frame: it crosses the picture from edge to edge."""
+    across = scene.motion in ("left", "right")
+    values = [corner[0 if across else 1] for corner in corners]
+    low, high = -min(values), size - side - max(values)  # so far as it can go without leaving the picture
+    share = frame / (FRAMES - 1)
+    if scene.motion in ("left", "up"):
+        share = 1 - share
+    shift = round(low + (high - low) * share)
+    return (shift, 0) if across else (0, shift)
+
+
+@functools.lru_cache(256)
+def background(name: str, size: int, variant: int) -> Image.Image:
+    """One of VARIANTS backgrounds of a name, RGB; small differences of light and of what lies about."""
+    rng = np.random.default_rng([variant, sum(name.encode())])
+    upper, lower, horizon, ground = SKIES[name]
+    fine = size * 3
+    share = np.linspace(0, 1, fine)[:, None, None]
+    column = np.array(upper) * (1 - share) + np.array(lower) * share
+    light = float(rng.uniform(0.94, 1.05))
+    pixels = np.clip(np.broadcast_to(column, (fine, fine, 3)) * light, 0, 255).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(image)
+    line = (horizon + float(rng.uniform(-0.03, 0.03))) * fine
+    if horizon < 1:
+        draw.rectangle((0, line, fine, fine), ground)
+    _details(name, draw, fine, line, rng)
+    return image.reduce(3)
+
+
+def _details(name: str, draw: ImageDraw.ImageDraw, fine: int, line: float, rng: np.random.Generator) -> None:
+    """What makes a background known: blades of grass, waves, stars, flakes, lane marks, dunes."""
+
+    def spots(count: int, top: float) -> list[tuple[float, float]]:
+        return [(float(rng.uniform(0, fine)), float(rng.uniform(top, fine))) for _ in range(count)]
+
+    unit = fine / 64
+    match name:
+        case "meadow":
+            for x, y in spots(60, line):
+                draw.line((x, y, x + unit, y - 3 * unit), (96, 172, 72), max(1, round(unit * 0.7)))
+        case "beach":
+            shore = (line + fine) / 2 - 4 * unit
+            draw.polygon([(0, shore - 3 * unit), (fine, shore + 3 * unit), (fine, fine), (0, fine)], (240, 222, 170))
+            draw.line((0, shore - 3 * unit, fine, shore + 3 * unit), (250, 250, 250), round(2 * unit))
+        case "night":
+            for x, y in spots(26, 0):
+                draw.ellipse((x, y, x + 0.9 * unit, y + 0.9 * unit), (250, 250, 220))
+            x = float(rng.uniform(0.1, 0.8)) * fine
+            draw.ellipse((x, 3 * unit, x + 8 * unit, 11 * unit), (240, 236, 200))
+        case "snow":
+            for x, y in spots(70, 0):
+                draw.ellipse((x, y, x + 1.6 * unit, y + 1.6 * unit), (255, 255, 255))
+        case "street":
+            draw.rectangle((0, line, fine, line + 4 * unit), (180, 178, 172))
+            for at in range(4):
+                x = (at + float(rng.uniform(0, 0.2))) * fine / 4
+                draw.rectangle((x, fine * 0.68, x + 8 * unit, fine * 0.68 + 2 * unit), (245, 245, 235))
+        case "desert":
+            for at in range(3):
+                x = (at - float(rng.uniform(0.2, 0.8))) * fine / 2
+                draw.ellipse((x, line - 5 * unit, x + fine * 0.8, line + 26 * unit), (230, 184 - 8 * at, 118 - 8 * at))
+            draw.ellipse((fine - 12 * unit, 2 * unit, fine - 4 * unit, 10 * unit), (255, 240, 150))
+        case "water":
+            for x, y in spots(34, line):
+                draw.arc((x, y, x + 6 * unit, y + 3 * unit), 180, 360, (150, 205, 235), max(1, round(unit * 0.8)))

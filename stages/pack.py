@@ -1,0 +1,306 @@
+"""`--stage pack`: join items, captions, translations and descriptions by id, write `training`.
+
+    shards of one corpus, or of several one after the other → items of the same content as one → texts that the
+    filters let pass → pixels → training
+
+An item that is left without any text has no row. Pixels of an earlier run are used again where the content is the same.
+"""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.corpus import shards
+from pipeline.corpus import table as corpora
+from pipeline.corpus.counting import values
+from pipeline.engine.run_state import Progress, state_folder
+from pipeline.engine.stage import Failure, Outcome, Run, ShardTask, Stage
+from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
+from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
+from pipeline.packing import sums, texts
+from pipeline.packing.contents import SharedContents, shared_contents
+from pipeline.packing.filters import DEFAULT, Filters
+from pipeline.packing.leaks import refuse_leaks
+from pipeline.packing.merge import Merge
+from pipeline.packing.origins import origin
+from pipeline.packing.pixels import read_pixels
+from pipeline.packing.texts import Source
+
+JOINED = ("items", "captions", "descriptions", "translations")
+SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack(Stage):
+    """Settings of the stage. `corpora` and `output` are absolute paths; the output may be one of the corpora.
+
+    `image_size` is the shorter side in pixels, `frames` how many of a video; neither counts where `media` is
+    "reference". `feature_type` is what features computed before are stored as.
+    """
+
+    corpora: tuple[str, ...]
+    media: str = "pixels"  # or "reference"
+    image_size: int = 384
+    frames: int = 8
+    feature_type: str = "float16"  # or "float32"
+    filters: Filters = dataclasses.field(default_factory=Filters)
+    output: str = ""
+    seen: tuple[tuple[tuple[str, ...], str], ...] = ()  # by corpus, its tables and a hash of them, as `look` found them
+
+    name = "pack"
+    tables = ("training",)
+    parents = JOINED  # those of them that a corpus has
+    records_per_item = 1
+
+    @property
+    def folders(self) -> list[Path]:
+        return [Path(corpus) for corpus in self.corpora]
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "corpora": ["." if corpus == self.output else corpus for corpus in self.corpora],
+            "media": self.media,
+            "image_size": self.image_size,
+            "frames": self.frames,
+            # Not named where it is the default: tables from before there were features stay as they are.
+            **({"feature_type": self.feature_type} if self.feature_type != "float16" else {}),
+            "filters": self.filters.settings(),
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """With several corpora any shard may hold texts of all: a change in one makes every shard anew."""
+        several = len(self.corpora) > 1
+        return fingerprint(self.settings() | ({"contents": self._contents()} if several else {}))
+
+    def keeps(self, settings: dict[str, Any]) -> bool:
+        same = ("corpora", "media", "image_size", "frames", "feature_type")
+        return all(settings.get(name) == self.settings().get(name) for name in same)
+
+    def look(self) -> "Pack":
+        """The same stage, with what lies in the corpora now: all shards are made from that, or the run ends."""
+        seen = tuple((_joined_tables(corpus), _content_hash(corpus)) for corpus in self.folders)
+        return dataclasses.replace(self, seen=seen)
+
+    def _joined(self, number: int) -> tuple[str, ...]:
+        return self.seen[number][0] if self.seen else _joined_tables(self.folders[number])
+
+    def _contents(self) -> list[str]:
+        return [self.seen[number][1] if self.seen else _content_hash(home) for number, home in enumerate(self.folders)]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """(number of the corpus, of the shard there) that shard `index` is made from: corpus after corpus."""
+        for number, corpus in enumerate(self.folders):
+            count = _manifest(corpus, "items").num_shards
+            if index < count:
+                return number, index
+            index -= count
+        raise IndexError(f"got shard {index + self.planned()[0]}, wanted one below {self.planned()[0]}")
+
+    def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
+        number, shard = self.place(index)
+        home = self.folders[number]
+        return home, self._joined(number), shard
+
+    def made_from(self, corpus: Path) -> dict[str, Path]:
+        """The output's own tables by their names, those of other corpora as `NAME/TABLE`."""
+        alone = self.folders == [corpus]
+        found = [(home, table) for number, home in enumerate(self.folders) for table in self._joined(number)]
+        return {table if alone else f"{home.name}/{table}": home / table for home, table in found}
+
+    def planned(self) -> tuple[int, int]:
+        """Shards and items of all corpora."""
+        items = [_manifest(corpus, "items") for corpus in self.folders]
+        return sum(table.num_shards for table in items), sum(table.rows for table in items)
+
+    def check(self, say: Callable[[str], None]) -> None:
+        """Before any work. Raises UsageError for corpora as `check_tables` does, and where one content lies in two
+        splits."""
+        self.check_tables()
+        refuse_leaks(self.folders)
+        self._note_languages(say)
+
+    def check_tables(self) -> None:
+        """Raises UsageError for a corpus that is not whole or not up to date, for corpora of one name, and where there
+        is no text."""
+        names = [corpus.name for corpus in self.folders]
+        for corpus in self.folders:
+            if names.count(corpus.name) > 1:
+                raise UsageError(
+                    f"--corpus: got two folders named {corpus.name}, wanted names of their own: they go before the ids "
+                    "of the items; rename one"
+                )
+            _check_tables(corpus)
+        if not any(_manifest(*table).rows for table in self._texts()):
+            raise UsageError(
+                f"{', '.join(self.corpora)}: got neither captions nor descriptions, wanted texts to train on: run "
+                "--stage captions, or give --stage ingest an input with captions"
+            )
+
+        if 0 < self.planned()[1] == sum(map(sums.without_media, self.folders)):
+            raise UsageError(
+                f"{', '.join(self.corpora)}: got no item that has media, wanted pictures or videos to train on: put "
+                "them where --input is, and run --stage ingest --overwrite without --allow-missing-media"
+            )
+
+    def _texts(self) -> Iterator[tuple[Path, str]]:
+        for corpus in self.folders:
+            yield from ((corpus, table) for table in _joined_tables(corpus)[1:])
+
+    def _note_languages(self, say: Callable[[str], None]) -> None:
+        languages = {
+            language
+            for corpus, table in self._texts()
+            if table == "translations"
+            for (language,) in values(corpora.Table(corpus, table), "target_language")
+        }
+        for tag in sorted(set(self.filters.thresholds) - {DEFAULT}):
+            if not any(language == tag or language.startswith(f"{tag}-") for language in languages):
+                say(f"note: --filters names {tag}, but there are no translations into it")
+
+    def shared(self, corpus: Path) -> SharedContents:
+        """Which items several corpora have; made once, in the state of the output `corpus`."""
+        folder = state_folder(corpus) / self.name / "contents"
+        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents()])))
+
+    def notes(self, corpus: Path) -> dict[str, Any]:
+        """`splits` (items, captions, descriptions of each), `dropped` (see `sums.dropped_pairs`), `merged` (items that
+        became part of another corpus' item), `without_text` (items that no text was left of, and so no row) and
+        `without_media` (items that were ingested for their texts alone, and so no row), where there are any."""
+        for number, home in enumerate(self.folders):
+            if self.seen and self.seen[number] != (_joined_tables(home), _content_hash(home)):
+                raise EnvironmentTrouble(f"{home} was changed while it was packed: run the same command again")
+        num_shards, num_items = self.planned()
+        made = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
+        paths = [corpus / "training" / corpora.shard_name(index, made[index]["count"]) for index in range(num_shards)]
+        merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
+        rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in made)
+        failed = sum(len(sidecar["failures"]) for sidecar in made)
+        unseen = sum(map(sums.without_media, self.folders))
+        return {
+            "splits": sums.split_sizes(paths),
+            "dropped": sums.dropped_pairs(self.folders, self.filters),
+            "merged": merged,
+            "without_text": num_items - merged - rows - failed - unseen,
+            **({"without_media": unseen} if unseen else {}),
+            "sources": [origin(home) for home in self.folders],
+        }
+
+    async def open(self, run: Run, progress: Progress) -> "PackWorker":
+        merge = None
+        if len(self.corpora) > 1:
+            merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.folder))
+        return PackWorker(self, merge, progress)
+
+
+class PackWorker:
+    """Packs shard by shard; texts are joined and media read in a pool of threads, item by item."""
+
+    def __init__(self, stage: Pack, merge: Merge | None, progress: Progress):
+        self.ahead = SHARDS_AHEAD
+        self._stage, self._merge, self._progress = stage, merge, progress
+        self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "pack")
+
+    async def shard(self, task: ShardTask) -> list[Outcome]:
+        items = await asyncio.get_running_loop().run_in_executor(self._pool, self._sources, task)
+        kept = {item_id: rows["training"][0] for item_id, rows in task.kept.items()}
+        return list(await asyncio.gather(*(self._item(sources, kept) for sources in items)))
+
+    def _sources(self, task: ShardTask) -> list[list[Source]]:
+        if self._merge is None:
+            return [[Source("", row, task.joined.get(row["item_id"], {}))] for row in task.rows]
+        return self._merge.sources(*self._stage.place(task.index), task.rows, task.joined)
+
+    async def _item(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
+        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._packed, sources, kept)
+        self._progress.counts["items"] += 1
+        return outcome
+
+    def _packed(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
+        if sources and not sources[0].item["sha256"]:
+            return Outcome({})  # ingested for its texts alone, see `Pack.notes`
+        captions = texts.captions(sources, self._stage.filters)
+        descriptions = texts.descriptions(sources)
+        if not captions and not descriptions:
+            return Outcome({})
+        item_id = sources[0].item_id
+        try:
+            media = self._media(sources, kept.get(item_id))
+        except MediaError as error:
+            return Outcome({}, [Failure(item_id, error.kind, str(error))])
+        item = sources[0].item
+        row = {"item_id": item_id, "split": item["split"], "media_type": item["media_type"], "sha256": item["sha256"]}
+        row |= {"source": item["source"], "license": item["license"]}
+        return Outcome({"training": [{**row, **media, "captions": captions, "descriptions": descriptions}]})
+
+    def _media(self, sources: list[Source], kept: dict[str, Any] | None) -> dict[str, Any]:
+        """The columns media, num_frames and uri. Where one corpus' file cannot be read, another's is: the content is
+        the same."""
+        item, uris = sources[0].item, list(dict.fromkeys(source.item["uri"] for source in sources))
+        if self._stage.media == "reference":
+            return {"media": None, "num_frames": 0, "uri": uris[0]}
+        if kept and kept["sha256"] == item["sha256"] and kept["uri"] in uris:
+            return {name: kept[name] for name in ("media", "num_frames", "uri")}
+        troubles = []
+        for uri in uris:
+            try:
+                stage = self._stage
+                data, count = read_pixels(item, uri, stage.image_size, stage.frames, stage.feature_type)
+                return {"media": data, "num_frames": count, "uri": uri}
+            except MediaError as error:
+                troubles.append(error)
+        raise troubles[0]
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+    """What is asked of a manifest again and again: it is read once a process, however many shards it lists."""
+
+    num_shards: int
+    rows: int
+    sha256: str
+
+
+def _manifest(corpus: Path, table: str) -> _Manifest:
+    path = corpus / table / corpora.MANIFEST
+    return _read_manifest(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_manifest(path: Path, _mtime_ns: int) -> _Manifest:
+    table = corpora.Table(path.parents[1], path.parent.name)
+    return _Manifest(table.num_shards, table.num_rows, file_hash(path))
+
+
+def _content_hash(corpus: Path) -> str:
+    return short_hash(canonical_json([_manifest(corpus, table).sha256 for table in _joined_tables(corpus)]))
+
+
+def _joined_tables(corpus: Path) -> tuple[str, ...]:
+    return tuple(table for table in JOINED if table == "items" or corpora.complete(corpus, table))
+
+
+def _check_tables(corpus: Path) -> None:
+    """Every table of the corpus that is packed is complete, and made from what lies there now."""
+    for name in JOINED:
+        stage = corpora.MADE_BY[name]
+        remedy = f"run --stage {stage} --output {corpus}"
+        if not corpora.complete(corpus, name):
+            if name == "items":
+                raise UsageError(f"{corpus} has no whole table of items: {remedy}")
+            if (corpus / name).is_dir():
+                raise UsageError(f"{corpus}: table {name} was begun, but is not complete: {remedy} again")
+            continue
+        for parent, made_from in corpora.Table(corpus, name).manifest["parents"].items():
+            if not corpora.complete(corpus, parent) or corpora.manifest_hash(corpus, parent) != made_from:
+                raise UsageError(
+                    f"{corpus}: table {name} was made from other {parent} than lie there now: {remedy} again"
+                )

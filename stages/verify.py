@@ -1,0 +1,147 @@
+"""`--stage verify`: recompute every checksum and count of a corpus, and say what is wrong with which shard."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.packing.sums import split_sizes
+
+# What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
+KEYS = {
+    "items": ["item_id"],
+    "captions": ["caption_id"],
+    "descriptions": ["item_id", "view"],
+    "translations": ["caption_id", "target_language"],
+    "training": ["item_id"],
+}
+
+# The ids of texts that are translated, by the table they stand in.
+SOURCES: dict[str, Callable[[pa.Table], pa.ChunkedArray]] = {
+    "captions": lambda shard: shard["caption_id"],
+    "descriptions": lambda shard: pc.binary_join_element_wise(shard["item_id"], shard["view"], "#"),
+}
+
+
+def verify(corpus: Path) -> tuple[list[str], list[str]]:
+    """(what was found right, what was found wrong), a line each."""
+    names = corpora.tables(corpus)
+    if not names:
+        raise UsageError(f"{corpus} holds no table: wanted a corpus folder with {', '.join(SCHEMAS)}")
+    good, wrong = [], []
+    for name in names:
+        problems = list(_table_problems(corpus, name))
+        wrong += problems
+        if not problems:
+            table = corpora.Table(corpus, name)
+            good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {_failed(table)}")
+    return good, wrong
+
+
+def _failed(table: corpora.Table) -> str:
+    return f"{table.manifest['failures']:,} failures" if table.manifest["failures"] else "no failures"
+
+
+def _table_problems(corpus: Path, name: str) -> Iterator[str]:
+    try:
+        table = corpora.Table(corpus, name)
+    except (UsageError, EnvironmentTrouble) as error:
+        yield str(error)
+        return
+    remedy = f"run --stage {table.manifest['stage']} again"
+    for parent, expected in table.manifest["parents"].items():
+        if "/" in parent:
+            continue  # a table of another corpus, which may lie anywhere by now
+        if not corpora.complete(corpus, parent):
+            yield f"{name} was made from {parent}, which is not complete: run its stage again"
+        elif corpora.manifest_hash(corpus, parent) != expected:
+            yield f"{name} was made from another {parent} than lies here now: {remedy}"
+    listed = {corpora.shard_name(index, table.num_shards) for index in range(table.num_shards)}
+    for path in sorted(table.folder.glob("*.arrow")):
+        if path.name not in listed:
+            yield f"{name}/{path.name} is not in the manifest: delete it"
+    whole = True
+    for index, entry in enumerate(table.manifest["shards"]):
+        path = table.shard_path(index)
+        problem = corpora.shard_problem(path, entry) or _content_problem(table, index)
+        if problem:
+            whole = False
+            yield f"{name}/{path.name} {problem}: {corpora.mending(problem, remedy)}"
+    if whole and "splits" in table.manifest:
+        yield from _split_problems(table, f"delete {name}/{corpora.MANIFEST} and {remedy}")
+    try:
+        failures = len(table.failures())
+    except EnvironmentTrouble as error:
+        yield str(error)
+        return
+    if failures != table.manifest["failures"]:
+        yield (
+            f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {table.manifest['failures']:,}: "
+            f"delete {name}/{corpora.MANIFEST} and {remedy}"
+        )
+
+
+def _split_problems(table: corpora.Table, remedy: str) -> Iterator[str]:
+    """Where the sizes of splits that a manifest of `training` tells are not those of its rows."""
+    told, found = table.manifest["splits"], split_sizes(table.shard_paths())
+    for split in sorted({*told, *found}):
+        for what in ("items", "captions", "descriptions"):
+            wanted, got = (sizes.get(split, {}).get(what, 0) for sizes in (told, found))
+            if wanted != got:
+                yield f"{table.name} has {got:,} {what} in split {split}, its manifest says {wanted:,}: {remedy}"
+
+
+def _content_problem(table: corpora.Table, index: int) -> str | None:
+    try:
+        shard = table.shard(index)
+    except EnvironmentTrouble as error:
+        return str(error)
+    entry = table.manifest["shards"][index]
+    if not shard.schema.equals(SCHEMAS[table.name]):
+        return f"has other columns than version {table.manifest['schema_version']} of the table"
+    if shard.num_rows != entry["rows"]:
+        return f"has {shard.num_rows:,} rows, its manifest says {entry['rows']:,}"
+    keys = KEYS.get(table.name)
+    if keys and shard.select(keys).group_by(keys).aggregate([]).num_rows != shard.num_rows:
+        return f"holds rows with the same {' and '.join(keys)}"
+    if table.name == "items" or (table.name == "training" and "items" not in table.manifest["parents"]):
+        return None  # what is packed from other corpora has shards of its own
+    return _strangers(table, shard, index) or (_untold(table, shard, index) if table.name == "translations" else None)
+
+
+def _strangers(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
+    """Co-partitioning: shard i of every table holds rows of the items in shard i of `items`."""
+    known = _shard_of(table.corpus, "items", index)
+    if known is None:
+        return None
+    strange = _missing(shard["item_id"], known["item_id"])
+    return f"holds {strange:,} rows of items that items shard {index} does not have" if strange else None
+
+
+def _untold(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
+    """Shard i of `translations` is of texts in shard i of the table that each row names as its source."""
+    for name in sorted(pc.unique(shard["source_table"]).to_pylist()):
+        if name not in SOURCES:
+            return f"names {name} as a source of texts: wanted {' or '.join(SOURCES)}"
+        rows, source = shard.filter(pc.equal(shard["source_table"], name)), _shard_of(table.corpus, name, index)
+        strange = _missing(rows["caption_id"], SOURCES[name](source)) if source is not None else 0
+        if strange:
+            return f"holds {strange:,} translations of texts that {name} shard {index} does not have"
+    return None
+
+
+def _missing(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> int:
+    return pc.sum(pc.invert(pc.is_in(ids, value_set=known))).as_py() or 0
+
+
+def _shard_of(corpus: Path, name: str, index: int) -> pa.Table | None:
+    """Shard `index` of another table; None where it cannot be read, which is told of where that table is checked."""
+    try:
+        shard = corpora.Table(corpus, name).shard(index)
+    except (UsageError, EnvironmentTrouble, IndexError):
+        return None
+    return shard if shard.schema.equals(SCHEMAS[name]) else None

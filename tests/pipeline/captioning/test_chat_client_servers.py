@@ -1,0 +1,192 @@
+"""The chat client when servers come, go, fall ill, or are several: no record pays for what is not its fault."""
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+
+from pipeline.captioning import chat_client as module
+from pipeline.captioning.chat_client import RequestFailed, Retries, media_of
+from pipeline.errors import EnvironmentTrouble
+from tests.loopback import Loopback, request_digest
+from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, said
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for_free_of_charge(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.1)
+
+    async def one():
+        server = Scripted(port=free_port())
+        server.url = f"http://127.0.0.1:{server.port}"
+        async with client_of(server, retries=ONCE) as client:
+            asking = [asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"]))) for _ in range(5)]
+            await asyncio.sleep(0.5)
+            assert not any(task.done() for task in asking)
+            async with server:
+                return [answer.text for answer in await asyncio.gather(*asking)]
+
+    assert asyncio.run(one()) == ["A cat."] * 5
+
+
+def test_patience_ends_and_with_it_the_run():
+    server = Scripted()
+    server.url = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    errors = ask_many([server], 3, Retries(attempts=1, patience_s=0.5))
+    assert 0.5 <= time.monotonic() - began < 2.5
+    assert all(isinstance(error, EnvironmentTrouble) for [error] in errors)
+    assert "0.5 s" in str(errors[0][0]) and server.url in str(errors[0][0]) and "run the same command" in str(errors)
+
+
+def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.05)
+
+    async def one(health):
+        async with Scripted({"status": 503}, {"status": 503}, said()) as server, client_of(server) as client:
+            server.health = health
+            asyncio.get_running_loop().call_later(0.5, setattr, server, "health", 200)
+            try:
+                return await client.ask(VIEW, "What?", media_of([b"x"])), server.times[-1] - server.times[0]
+            except RequestFailed as error:
+                return error, 0.0
+
+    answer, waited_s = asyncio.run(one(503))
+    assert answer.text == "A cat." and waited_s >= 0.4
+    answer, waited_s = asyncio.run(one(200))
+    assert answer.text == "A cat." and waited_s < 0.4
+
+
+def test_the_window_is_filled_and_never_exceeded():
+    with Loopback(latency_s=0.05) as server:
+        assert ask_many([server], 60, window=12) == expected(60)
+        assert server.stats()["max_concurrent"] == 12
+        assert server.stats()["elapsed_s"] < 60 / 12 * 0.05 * 3
+
+
+def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():
+    with Loopback(latency_s=0.03, sigma=0.5) as one, Loopback(latency_s=0.03, sigma=0.5) as two:
+        assert ask_many([one, two], 60, window=16, views=5) == expected(60, 5)
+        counts, seen = zip(
+            *((stats["requests"], set(stats["seen"])) for stats in (one.stats(), two.stats())), strict=True
+        )
+    assert sum(counts) == 300 and min(counts) >= 100
+    split = 0
+    for number in range(60):
+        split += len({request_digest([b"%d" % number], f"view {view}") in seen[0] for view in range(5)}) - 1
+    assert split <= 6  # those whose home was much busier
+
+
+def test_a_server_that_dies_fails_nothing_and_has_its_share_when_it_is_back(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.1)
+    with Loopback(latency_s=0.1) as one, Loopback(latency_s=0.1) as two, contextlib.ExitStack() as later:
+
+        async def kill_and_start_again():
+            await asyncio.sleep(0.4)
+            one.process.kill()
+            await asyncio.to_thread(one.process.wait)
+            await asyncio.sleep(0.2)
+            await asyncio.to_thread(later.enter_context, back)
+
+        back = Loopback(port=int(one.url.rpartition(":")[2]), latency_s=0.1)
+        twice = dataclasses.replace(ONCE, attempts=2)  # one may be refused just before the probe finds the new server
+        assert ask_many([one, two], 400, twice, window=16, meanwhile=kill_and_start_again) == expected(400)
+        assert back.stats()["answered"] > 20
+        assert two.stats()["answered"] > 100
+
+
+def test_a_server_that_answers_errors_at_once_does_not_draw_the_records():
+    with Loopback(fault_rate=1.0, faults=("500",)) as sick, Loopback(latency_s=0.05) as well:
+        retries = Retries(attempts=2, timeout_s=20.0, first_wait_s=0.01)
+        assert ask_many([sick, well], 40, retries, window=8) == expected(40)
+        assert well.stats()["answered"] == 40
+
+
+def test_a_record_that_kills_the_server_is_found_out_and_its_neighbours_are_not_charged(monkeypatch):
+    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.05)
+
+    async def every():
+        async with Scripted(latency_s=0.1, away_s=0.1) as server, client_of(server, retries=ONCE) as client:
+            prompts = [f"neighbour {number}" for number in range(12)]
+            prompts.insert(6, "killer")
+            asked = (client.ask(VIEW, prompt, media_of([b"x"])) for prompt in prompts)
+            return await asyncio.gather(*asked, return_exceptions=True), server.deaths
+
+    told, deaths = asyncio.run(every())
+    killer = told.pop(6)
+    assert [getattr(answer, "text", answer) for answer in told] == ["A cat."] * 12
+    assert (killer.kind, killer.permanent, killer.attempts) == ("server_died", False, 3)
+    assert deaths == module.MAX_CRASHES
+
+
+def test_a_server_that_takes_one_request_in_five_fails_no_record_while_it_answers_others():
+    async def every():
+        busy = {"status": 429, "headers": {"Retry-After": "0.02"}}
+        retries = dataclasses.replace(ONCE, attempts=6)  # the last record has no others beside it
+        async with Scripted(*[*[busy] * 4, said()] * 40) as server, client_of(server, retries=retries) as client:
+            asked = (client.ask(VIEW, "What?", media_of([b"x"])) for _ in range(40))
+            return await asyncio.gather(*asked, return_exceptions=True), len(server.times)
+
+    told, requests = asyncio.run(every())
+    assert [getattr(answer, "text", answer) for answer in told] == ["A cat."] * 40
+    assert requests == 200
+
+
+def test_refusals_count_anew_whenever_another_record_is_answered():
+    async def every():
+        busy, good = {"status": 429, "headers": {"Retry-After": "0.1"}}, said()
+        script = [busy, good, busy, busy, good, busy, busy, good, busy, busy, good, good]
+        retries = dataclasses.replace(ONCE, attempts=3)
+        async with Scripted(*script) as server, client_of(server, retries=retries) as client:
+            refused = asyncio.create_task(client.ask(VIEW, "refused", media_of([b"x"])))
+            for requests in (1, 4, 7, 10):  # while the refused one waits
+                while len(server.times) < requests and not refused.done():  # noqa: ASYNC110 - the server is scripted
+                    await asyncio.sleep(0.005)
+                await client.ask(VIEW, "another", media_of([b"y"]))
+            return await refused, len(server.times)
+
+    answer, requests = asyncio.run(every())
+    assert (answer.text, requests) == ("A cat.", 12)
+
+
+def test_requests_that_fail_together_share_one_probe_even_if_the_first_one_is_cancelled(monkeypatch):
+    async def every():
+        async with Scripted() as server, client_of(server, retries=ONCE) as client:
+            probing = asyncio.Event()
+
+            async def slow_death(_endpoint):
+                nonlocal probes
+                probes += 1
+                probing.set()
+                await asyncio.sleep(0.1)
+                return False
+
+            monkeypatch.setattr(client, "_answers", slow_death)
+            [endpoint] = client._endpoints
+            first, *others = (asyncio.create_task(client._is_up(endpoint, OSError("cut"))) for _ in range(4))
+            await probing.wait()
+            first.cancel()
+            return await asyncio.gather(first, *others, return_exceptions=True), endpoint.trouble
+
+    probes = 0
+    (first, *others), trouble = asyncio.run(every())
+    assert isinstance(first, asyncio.CancelledError)
+    assert (others, trouble) == ([False] * 3, "cut")
+    assert probes == 2  # one for the requests, and the first of those that wait for its revival
+
+
+def test_close_leaves_nothing_behind_while_servers_are_probed():
+    complaints = []
+
+    async def one():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        server = Scripted()
+        server.url = f"http://127.0.0.1:{free_port()}"
+        async with client_of(server, retries=ONCE) as client:
+            asking = asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"])))
+            await asyncio.sleep(0.3)
+            asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(one()) == set()
+    assert complaints == []

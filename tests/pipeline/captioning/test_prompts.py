@@ -1,0 +1,54 @@
+import pytest
+
+from pipeline.captioning.prompts import BUILT_IN, DEFAULT_VIEWS, View, parse_views
+from pipeline.errors import UsageError
+
+
+def test_the_default_is_all_built_in_views():
+    assert [view.name for view in parse_views(DEFAULT_VIEWS)] == ["short", "detail", "objects", "attributes", "actions"]
+
+
+def test_a_file_defines_and_redefines_views(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "colours: {prompt: 'Name the colours in this {media}.', max_tokens: 64, temperature: 0.5}\n"
+        "short: {prompt: Say.}"
+    )
+    views = parse_views(f"detail,{tmp_path}/mine.yaml")
+    assert [view.name for view in views] == ["detail", "colours", "short"]
+    assert views[1] == View("colours", "Name the colours in this {media}.", 64, 0.5)
+    assert views[2].prompt_id != BUILT_IN["short"].prompt_id
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a list", "holds no mapping: wanted views"),
+        ("a: {promt: Say.}", "has no prompt"),
+        ("a: {prompt: Say., max_token: 3}", "did you mean max_tokens"),
+        ("a: {prompt: Say., max_tokens: many}", "wanted a whole number"),
+        ("a: {prompt: Say., max_tokens: true}", "wanted a whole number"),
+        ("a: {prompt: Say., temperature: 9}", "wanted 0 to 2"),
+        ("a b/c: {prompt: Say.}", "wanted letters, digits"),
+        ("a: {prompt: 'Say", "is not YAML"),
+    ],
+)
+def test_mistakes_in_a_file_are_told(tmp_path, content, message):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        parse_views(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("shrt", "did you mean short"), ("", "got no view"), ("none.yaml", "cannot read none.yaml")]
+)
+def test_mistakes_on_the_command_line_are_told(text, message):
+    with pytest.raises(UsageError, match=message):
+        parse_views(text)
+
+
+def test_a_video_is_asked_of_with_the_times_of_its_frames():
+    view = View("short", "Describe this {media}.")
+    assert view.ask([]) == "Describe this picture."
+    asked = view.ask([0.5, 1.25])
+    assert asked.startswith("These 2 pictures are frames of one video, in order, taken at 0.5 s, 1.2 s.")
+    assert asked.endswith("Describe this video.")

@@ -1,0 +1,63 @@
+import multiprocessing
+
+import pytest
+
+from pipeline.captioning.response_cache import ResponseCache
+from pipeline.errors import EnvironmentTrouble
+
+
+def _fill(folder, worker):
+    cache = ResponseCache(folder)
+    for number in range(200):
+        cache.put(f"{worker}-{number}", {"text": f"ü {worker} {number}"})
+    cache.close()
+
+
+def test_processes_share_it(tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_fill, args=(tmp_path, worker)) for worker in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    cache = ResponseCache(tmp_path)
+    for worker in range(3):
+        for number in range(200):
+            assert cache.get(f"{worker}-{number}") == {"text": f"ü {worker} {number}"}
+    assert cache.get("never put") is None
+
+
+def test_an_answer_survives_without_close(tmp_path):
+    first = ResponseCache(tmp_path)
+    first.put("key", {"answer": 1})
+    assert ResponseCache(tmp_path).get("key") == {"answer": 1}
+    first.put("key", {"answer": 2})
+    assert ResponseCache(tmp_path).get("key") == {"answer": 2}
+
+
+def test_a_damaged_file_is_told_with_a_remedy(tmp_path):
+    (tmp_path / "responses.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(EnvironmentTrouble, match="delete the file"):
+        ResponseCache(tmp_path)
+
+
+def test_several_answers_are_kept_together_or_not_at_all(tmp_path):
+    cache = ResponseCache(tmp_path)
+    cache.put_all((f"key {number}", number) for number in range(1_000))
+    assert [cache.get(f"key {number}") for number in (0, 500, 999)] == [0, 500, 999]
+
+    def cut():
+        yield "new", 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.put_all(cut())
+    assert cache.get("new") is None
+    cache._connection.execute("CREATE TRIGGER full BEFORE INSERT ON responses WHEN NEW.key = 'last' BEGIN "
+                              "SELECT RAISE(ABORT, 'disk full'); END")  # fmt: skip
+    with pytest.raises(EnvironmentTrouble, match="disk full"):
+        cache.put_all([("first", 1), ("last", 2)])
+    assert cache.get("first") is None
+    cache.put("first", 3)
+    assert ResponseCache(tmp_path).get("first") == 3

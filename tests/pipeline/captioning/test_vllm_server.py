@@ -1,0 +1,265 @@
+"""The lifetime of a server, with a small program in vLLM's place: started, watched, started again, ended whole."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pipeline.captioning import vllm_server as module
+from pipeline.captioning.chat_client import KEY_FILE, api_key
+from pipeline.captioning.vllm_server import VllmServer
+from pipeline.engine.run_state import ask_to_stop, asked_to_stop, run_folder, state_folder
+from pipeline.errors import EnvironmentTrouble, Interrupted
+from tests.conftest import ROOT
+from tests.pipeline.captioning.test_guard import alive, wait_for
+
+# Takes the place of the interpreter that has vLLM. Has two children, serves /health, notes each start in a file.
+FAKE = """#!{python} -S
+import http.server, json, os, sys, time
+here = os.path.dirname(os.path.abspath(__file__))
+mode = json.load(open(here + "/mode.json"))
+def option(name):
+    return [value for key, value in zip(sys.argv, sys.argv[1:]) if key == name][-1]
+print("args:", sys.argv[1:], flush=True)
+pids = [os.getpid()]
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        time.sleep(600)
+    pids.append(pid)
+note = {{"pids": pids, "argv": sys.argv[1:], "key": os.environ["VLLM_API_KEY"], "path": os.environ.get("PYTHONPATH")}}
+with open(here + "/starts.jsonl", "a") as starts:
+    starts.write(json.dumps(note) + chr(10))
+count = len(open(here + "/starts.jsonl").readlines())
+if mode.get("fail_from", 99) <= count:
+    sys.exit("RuntimeError: out of memory")
+for step in range(mode.get("steps", 1)):
+    print("loading step", step, flush=True)
+    time.sleep(0.2)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500 if os.path.exists(here + "/ill-" + str(count)) else 200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer((option("--host"), int(option("--port"))), Handler).serve_forever()
+"""
+DRIVER = """
+import signal, sys
+from pathlib import Path
+from pipeline.captioning.vllm_server import VllmServer
+signal.signal(signal.SIGINT, lambda *_: print("SIGINT", flush=True))
+with VllmServer("tiny", Path(sys.argv[1]), python=sys.argv[2], say=lambda line: print(line, flush=True)) as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+class Fake:
+    """The program, how it behaves (mode), what it noted (starts), and what was said to the user."""
+
+    def __init__(self, folder):
+        self.folder, self.said = folder, []
+        self.corpus = folder / "corpus"
+        run_folder(self.corpus).mkdir(parents=True)
+        self.python = folder / "python"
+        self.python.write_text(FAKE.format(python=sys.executable))
+        self.python.chmod(0o755)
+        self.mode()
+
+    def mode(self, **mode):
+        (self.folder / "mode.json").write_text(json.dumps(mode))
+
+    def starts(self):
+        notes = self.folder / "starts.jsonl"
+        return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+    def server(self, *args):
+        return VllmServer("tiny", self.corpus, python=str(self.python), args=args, say=self.said.append)
+
+    def left(self):
+        return [pid for start in self.starts() for pid in start["pids"] if alive(pid)]
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    for name, value in {"POLL_S": 0.05, "TELL_EVERY_S": 0.2, "MAX_RESTARTS": 2, "ILL_FOR_S": 0.5}.items():
+        monkeypatch.setattr(module, name, value)
+    made = Fake(tmp_path)
+    yield made
+    left = made.left()
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def healthy(url):
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def parent(pid):
+    with open(f"/proc/{pid}/stat", encoding="latin-1") as stat_file:
+        return int(stat_file.read().rpartition(")")[2].split()[1])
+
+
+def test_it_is_waited_for_with_progress_and_ended_with_its_children(fake, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    fake.mode(steps=4)
+    with fake.server() as server:
+        assert healthy(server.url)
+        [start] = fake.starts()
+        assert all(map(alive, start["pids"]))
+        assert start["argv"][:2] == ["-m", "vllm.entrypoints.openai.api_server"]
+        assert start["path"] is None
+    assert fake.left() == []
+    assert not healthy(server.url)
+    assert fake.said[0].startswith("vLLM: starting tiny, log in ")
+    assert any("loading step" in line for line in fake.said[1:-1])
+    assert fake.said[-1].startswith("vLLM: ready after ")
+
+
+def test_the_key_lies_in_a_file_of_the_owner_and_nowhere_else(fake):
+    with fake.server() as server:
+        path = run_folder(fake.corpus) / KEY_FILE
+        key = path.read_text()
+        assert len(key) == 32 and api_key(run_folder(fake.corpus)) == key
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        [start] = fake.starts()
+        assert start["key"] == key
+        assert server._process.pid == parent(start["pids"][0])
+        for pid in (server._process.pid, *start["pids"]):
+            with open(f"/proc/{pid}/cmdline", encoding="utf-8") as line:
+                assert key not in line.read()
+    told = (state_folder(fake.corpus) / module.LOG).read_text() + "\n".join(fake.said)
+    assert "--port" in told and key not in told
+
+
+def test_the_users_arguments_reach_it_but_not_its_address(fake):
+    with fake.server("--max-model-len", "512", "--host", "0.0.0.0", "--port", "1") as server:
+        assert healthy(server.url)
+        assert "--max-model-len 512" in " ".join(fake.starts()[0]["argv"])
+
+
+def test_one_that_cannot_start_is_told_at_once_with_the_end_of_its_log(fake):
+    fake.mode(fail_from=1)
+    began = time.monotonic()
+    with pytest.raises(
+        EnvironmentTrouble, match=r"did not start:\n(.*\n)*RuntimeError: out of memory(.*\n)*.*vllm\.log"
+    ):
+        fake.server().__enter__()
+    assert time.monotonic() - began < 5
+    assert "Fatal" not in (state_folder(fake.corpus) / module.LOG).read_text()
+
+
+def test_what_is_no_program_is_told(fake):
+    fake.python = fake.folder / "missing"
+    with pytest.raises(EnvironmentTrouble, match=r"--vllm-python: .*/missing is no program"):
+        fake.server().__enter__()
+
+
+def test_one_that_dies_is_started_again_on_its_port(fake):
+    with fake.server() as server:
+        [first] = fake.starts()
+        os.kill(first["pids"][0], signal.SIGKILL)
+        assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
+        assert not any(map(alive, first["pids"]))
+        assert fake.starts()[1]["key"] == first["key"]
+        assert wait_for(lambda: "vLLM: ready after" in fake.said[-1])
+    assert any(line.startswith("vLLM: died, starting it again (1 of 2)") for line in fake.said)
+    assert asked_to_stop(fake.corpus) is None
+
+
+def test_nothing_is_left_of_a_server_whose_guard_was_killed_too(fake):
+    with fake.server() as server:
+        [first] = fake.starts()
+        for pid in (server._process.pid, first["pids"][0]):
+            os.kill(pid, signal.SIGKILL)
+        assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
+        assert not any(map(alive, first["pids"]))
+
+
+def test_one_that_is_ill_for_long_is_started_again(fake):
+    with fake.server() as server:
+        (fake.folder / "ill-1").touch()
+        assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
+        assert not any(map(alive, fake.starts()[0]["pids"]))
+
+
+def test_one_that_dies_too_often_ends_the_run(fake):
+    fake.mode(fail_from=2)
+    with fake.server():
+        os.kill(fake.starts()[0]["pids"][0], signal.SIGKILL)
+        assert wait_for(lambda: asked_to_stop(fake.corpus))
+        assert len(fake.starts()) == 3
+    error = asked_to_stop(fake.corpus)
+    assert isinstance(error, EnvironmentTrouble) and error.status == 4
+    assert (
+        "vLLM died 3 times" in str(error) and "out of memory" in str(error) and "the same command again" in str(error)
+    )
+
+
+def test_the_word_to_stop_ends_the_waiting(fake):
+    fake.mode(steps=500)
+    ask_to_stop(fake.corpus, Interrupted("Ctrl-C"))
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        fake.server().__enter__()
+    assert time.monotonic() - began < 3
+
+
+def test_a_run_that_ends_does_not_wait_for_a_server_being_started_again(fake):
+    with fake.server():
+        fake.mode(steps=500)
+        os.kill(fake.starts()[0]["pids"][0], signal.SIGKILL)
+        assert wait_for(lambda: len(fake.starts()) == 2)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+
+
+@pytest.fixture
+def driven(fake):
+    """A process of its own that owns a server: (process, url)."""
+    command = [sys.executable, "-c", DRIVER, str(fake.corpus), str(fake.python)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    lines = iter(process.stdout.readline, "")
+    yield process, next(line.strip() for line in lines if line.startswith("http"))
+    process.stdin.close()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_an_owner_killed_leaves_no_server(fake, driven):
+    process, url = driven
+    assert healthy(url)
+    process.kill()
+    assert wait_for(lambda: not fake.left(), 5)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+
+
+def test_ctrl_c_at_the_terminal_leaves_the_server_to_its_owner(fake, driven):
+    process, url = driven
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.stdout.readline().strip() == "SIGINT"
+    time.sleep(0.3)
+    assert healthy(url)
+    process.stdin.close()
+    assert process.wait(5) == 0
+    assert fake.left() == []

@@ -1,0 +1,81 @@
+"""The licence and size that the Hub shows of a corpus."""
+
+import pytest
+from huggingface_hub import DatasetCard
+
+from pipeline.card.card import CARD, write_card
+from pipeline.card.front_matter import hub_license, size_category
+from tests.pipeline.card.test_contact_sheet import item, write_corpus
+from tests.pipeline.card.test_training import source, training, write_training
+from tests.pipeline.card.test_translations import translation, write_translations
+
+
+@pytest.mark.parametrize(
+    "licences, wanted",
+    [
+        (["CC BY 2.0"], "cc-by-2.0"),
+        (["CC0"], "cc0-1.0"),
+        (["cc-by-sa-4.0"], "cc-by-sa-4.0"),
+        (["Attribution <http://creativecommons.org/licenses/by/4.0/>"], "cc-by-4.0"),
+        (["http://creativecommons.org/licenses/by-sa/2.0/"], "other"),  # an id that the Hub does not have
+        (["CC BY 2.0", "CC0"], "other"),
+        ([""], "other"),
+        ([], "other"),
+    ],
+)
+def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, wanted):
+    assert hub_license(licences) == wanted
+
+
+@pytest.mark.parametrize(
+    "rows, category",
+    [(0, "n<1K"), (999, "n<1K"), (1_000, "1K<n<10K"), (10_000_000, "10M<n<100M"), (99_999, "10K<n<100K")],
+)
+def test_size_categories_are_the_hubs(rows, category):
+    assert size_category(rows) == category
+
+
+def shown(corpus):
+    write_card(corpus)
+    return DatasetCard.load(corpus / CARD).data
+
+
+@pytest.mark.parametrize(
+    "items, model, wanted",
+    [
+        ("CC BY 4.0", "mit", "cc-by-4.0"),
+        ("CC BY 4.0", "", "cc-by-4.0"),
+        ("CC BY 4.0", "cc-by-nc-4.0", "other"),  # the translations may not be used as the items may
+        ("CC BY-NC 4.0", "cc-by-nc-4.0", "cc-by-nc-4.0"),
+        ("", "cc-by-nc-4.0", "other"),
+    ],
+)
+def test_a_model_that_forbids_what_the_items_allow(tmp_path, items, model, wanted):
+    translators = {"de": {"name": "m", "revision": "", "license": model}}
+    corpus = write_corpus(tmp_path / "own", items=[[item("a.png", license=items)]])
+    assert shown(write_translations(corpus, [[translation("a.png#en#0")]], translators=translators)).license == wanted
+    sources = [source("own", {items: 1}, translators=translators)]
+    row = training("a.png", {"de": "x"}, license=items)
+    assert shown(write_training(tmp_path / "packed", [[row]], {"sources": sources})).license == wanted
+
+
+def test_the_licence_of_packed_corpora_is_that_of_all(tmp_path):
+    row = training("a.png", {"en": "x"}, license="CC BY 4.0")
+    one, other = source("one", {"CC BY 4.0": 1}), source("other", {"CC0": 3})
+    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one]})).license == "cc-by-4.0"
+    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one, other]})).license == "other"
+    assert shown(write_training(tmp_path / "q", [[row]])).license == "cc-by-4.0"
+
+
+@pytest.mark.parametrize(
+    "texts, descriptions, tags",
+    [
+        ({"en": "x"}, [], []),
+        ({"en": "x"}, [{"view": "short", "text": "y"}], ["synthetic"]),
+        ({"en": "x", "de": "y"}, [], ["synthetic", "translation"]),
+    ],
+)
+def test_what_was_packed_is_tagged_as_made_by_models(tmp_path, texts, descriptions, tags):
+    row = training("a.png", texts, descriptions=descriptions)
+    wanted = ["caption-corpus", *tags, "image-text-retrieval"]
+    assert shown(write_training(tmp_path / "packed", [[row]])).tags == wanted

@@ -1,0 +1,53 @@
+"""Text that others wrote, shown in a card: it stays in its cell, and names no place of this machine."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.card.markdown import plain, public
+
+
+@given(st.text())
+def test_escaped_text_is_one_line_without_a_bare_mark(text):
+    shown = plain(text)
+    assert "\n" not in shown
+    assert "<" not in shown
+    bare = re.sub(r"\\[\\`*\[\]|~$_#]", "", shown)
+    assert not re.search(r"[\\`*\[\]|~$]", bare)
+
+
+@given(st.text(alphabet="ab _*|`<&\\#[~1\n"), st.integers(1, 40))
+def test_a_cut_never_leaves_half_an_escape(text, limit):
+    whole = " ".join(text.split())
+    cut = whole if len(whole) <= limit else f"{whole[: limit - 1].rstrip()}…"
+    assert plain(text, limit) == plain(cut)
+
+
+@pytest.mark.parametrize(
+    "message, shown",
+    [
+        ("/home/me/my photos/a b.jpg: there is no such file", "…/a b.jpg: there is no such file"),
+        ("cannot read '/srv/x/a.tar#offset=1&size=2'", "cannot read '…/a.tar#offset=1&size=2'"),
+        ("s3://bucket/folder/a.png: denied", "…/a.png: denied"),
+        ("GET https://user:key@host:8000/v1/a.jpg?X-Sig=secret failed", "GET …/a.jpg failed"),
+        ("~/models/tiny", "…/tiny"),
+        ("/data", "…/data"),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
+        ("image/jpeg and/or 1 / 2", "image/jpeg and/or 1 / 2"),
+        ("https://host", "…/host"),
+    ],
+)
+def test_no_folder_host_or_key_is_published(message, shown):
+    assert public(message) == shown
+
+
+@pytest.mark.parametrize("text", ["👩\u200d🚀", "می\u200cخواهم", "क्\u200dष"])
+def test_what_joins_letters_and_emoji_is_kept(text):
+    assert plain(text) == text
+
+
+@pytest.mark.parametrize("mark", ["\u202e", "\u2066", "\x00", "\x1b", "\ufeff", "\ue000"])
+def test_what_turns_or_hides_text_is_shown_as_a_mark(mark):
+    assert plain(f"a{mark}b") == "a\ufffdb"

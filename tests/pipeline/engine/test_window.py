@@ -1,0 +1,343 @@
+"""The window slides across shards, stays within its bounds, and ends at once and cleanly when it must."""
+
+import asyncio
+import concurrent.futures
+import dataclasses
+import errno
+import gc
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.corpus import shards
+from pipeline.corpus.table import read_shard, write_json
+from pipeline.engine import window
+from pipeline.engine.run_state import ask_to_stop, asked_to_stop, progress, run_folder
+from pipeline.engine.stage import Failure, Outcome, Run, Stage
+from pipeline.engine.window import Engine
+from pipeline.errors import BudgetSpent, EnvironmentTrouble, Interrupted
+
+PLAN = pa.schema([pa.field("item_id", pa.string())])
+
+
+@dataclasses.dataclass
+class FakeStage(Stage):
+    """Its items wait for `work` and give one caption each; counts what is under way."""
+
+    work: Callable[[str], Awaitable[None]]
+    ahead: int = 4
+    opening: Exception | None = None
+    started: list[str] = dataclasses.field(default_factory=list)
+    kept: dict[str, Any] = dataclasses.field(default_factory=dict)
+    under_way: int = 0
+    most: int = 0
+    opened: int = 0
+    closed: int = 0
+    left_at_close: int = 0
+
+    name, tables, parents, records_per_item, fingerprint = "fake", ("captions",), ("plan",), 1, "f"
+
+    async def open(self, run, progress):
+        self.opened += 1
+        await asyncio.sleep(0.05)
+        if self.opening:
+            raise self.opening
+        return self
+
+    async def item(self, row, joined, kept, retrying):
+        name = row["item_id"]
+        self.started.append(name)
+        self.kept[name] = kept, retrying
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await self.work(name)
+        finally:
+            self.under_way -= 1
+        if name.endswith("x"):
+            return Outcome({}, [Failure(name, "unreadable", "broken")])
+        texts = {"caption_id": name, "language": "en", "text": name, "origin": "human", "split": "train"}
+        return Outcome({"captions": [{**texts, "item_id": name}]})
+
+    async def close(self):
+        self.closed += 1
+        self.left_at_close = self.under_way
+
+
+@dataclasses.dataclass
+class FakeShardStage(FakeStage):
+    """The same, a whole shard at a time."""
+
+    shards: list[list[str]] = dataclasses.field(default_factory=list)
+
+    async def shard(self, task):
+        self.shards.append([row["item_id"] for row in task.rows])
+        return [await self.item(row, {}, task.kept.get(row["item_id"], {}), task.retrying) for row in task.rows]
+
+
+@pytest.fixture(autouse=True)
+def quiet_loop(caplog):
+    """asyncio has nothing to complain about: no task lost, no exception that nobody asked for."""
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        yield
+        gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(num_shards, size, names=lambda shard, number: f"{shard}-{number}"):
+        run_folder(tmp_path).mkdir(parents=True)
+        rows = [{"item_id": names(shard, number)} for shard in range(num_shards) for number in range(size)]
+        entries = shards.write_plan(tmp_path, rows, PLAN, size)
+        write_json(tmp_path / ".state" / "plan" / "plan.json", {"shards": entries})
+        return Run("token", str(tmp_path), num_shards, {}, "")
+
+    return make
+
+
+@pytest.fixture
+def started():
+    """Start engines that are closed at the test's end."""
+    engines = []
+
+    def start(run, stage):
+        engines.append(Engine(run, stage))
+        return engines[-1]
+
+    yield start
+    for engine in engines:
+        engine.close()
+
+
+async def at_once(_name):
+    pass
+
+
+async def for_ever(_name):
+    await asyncio.Event().wait()
+
+
+def texts(run, index, made):
+    path = run.folder / "captions" / f"part-{index:05d}-of-{run.num_shards:05d}.arrow"
+    return read_shard(path, made["tables"]["captions"]).column("text").to_pylist()
+
+
+def results(engine, count, timeout=10):
+    """Submit shards as Beam does, each once the one before is fed; what their futures give."""
+    futures = []
+    for index in range(count):
+        fed, done = engine.submit(index)
+        assert fed.wait(timeout)
+        futures.append(done)
+    return [future.result(timeout) for future in futures]
+
+
+def test_one_slow_item_holds_back_its_own_shard_only(plan, started):
+    release = threading.Event()
+
+    async def work(name):
+        if name == "0-1":
+            await asyncio.to_thread(release.wait, 10)
+        await asyncio.sleep(0.01)
+
+    run, stage = plan(4, 5), FakeStage(work, ahead=3)
+    engine = started(run, stage)
+    futures = []
+    for index in range(4):
+        fed, done = engine.submit(index)
+        assert fed.wait(5)
+        futures.append(done)
+    made = [future.result(5) for future in futures[1:]]
+    assert not futures[0].done()
+    release.set()
+    made.insert(0, futures[0].result(5))
+    assert [texts(run, index, made[index]) for index in range(4)] == [
+        [f"{shard}-{number}" for number in range(5)] for shard in range(4)
+    ]
+    assert stage.most == 3
+
+
+def test_items_start_in_order_within_the_bound_and_come_out_in_order_of_the_plan(plan, started):
+    delays = random.Random(7)
+
+    async def work(_name):
+        await asyncio.sleep(delays.uniform(0, 0.01))
+
+    run, stage = plan(5, 20), FakeStage(work, ahead=7)
+    engine = started(run, stage)
+    futures = [engine.submit(index)[1] for index in range(5)]  # all at once: as from several threads of Beam
+    made = [future.result(10) for future in futures]
+    assert stage.started == [f"{shard}-{number}" for shard in range(5) for number in range(20)]
+    assert stage.most == 7
+    for index in range(5):
+        assert texts(run, index, made[index]) == [f"{index}-{number}" for number in range(20)]
+
+
+def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
+    async def work(_name):
+        await asyncio.sleep(0.005)
+
+    run, stage = (
+        plan(5, 4, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1)),
+        FakeShardStage(work, ahead=2),
+    )
+    engine = started(run, stage)
+    made = [future.result(10) for future in [engine.submit(index)[1] for index in range(5)]]
+    assert stage.shards == [
+        [row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)
+    ]
+    assert stage.most == 2
+    assert [texts(run, index, made[index]) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
+    assert [sidecar["failures"][0]["id"] for sidecar in made if sidecar["failures"]] == ["1-1x"]
+
+
+def test_a_shard_that_is_current_is_not_made_again_and_one_with_failures_is_when_asked_for(plan, started):
+    run = plan(2, 3, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1))
+    made = results(started(run, FakeStage(at_once)), 2)
+    assert [len(sidecar["failures"]) for sidecar in made] == [0, 1]
+    assert progress(run.folder)["fake"]["kinds"] in ({}, {"unreadable": 1})  # shown five times a second
+    again = FakeStage(at_once)
+    assert results(started(run, again), 2) == [None, None]
+    assert again.started == []
+    retry = FakeStage(at_once)
+    first, second = results(started(dataclasses.replace(run, retry={"fake": frozenset({1})}), retry), 2)
+    assert first is None and second["items"] == 3
+    assert retry.kept["1-0"][0]["captions"][0]["text"] == "1-0"
+    assert retry.kept["1-1x"] == ({}, True)
+
+
+def test_an_error_of_the_program_is_raised_as_it_is_and_other_shards_are_made(plan, started):
+    async def work(name):
+        await asyncio.sleep(0.02)
+        if name == "1-2":
+            raise ZeroDivisionError("a bug")
+
+    run, stage = plan(3, 6), FakeStage(work, ahead=2)
+    futures = [(engine := started(run, stage)).submit(0)[1], engine.submit(1)[1], engine.submit(2)[1]]
+    assert futures[0].result(5)["items"] == 6
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        futures[1].result(5)
+    assert futures[2].result(5)["items"] == 6
+    assert not asked_to_stop(run.folder)
+    assert stage.most == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (EnvironmentTrouble("the key is refused"), (EnvironmentTrouble, "the key is refused")),
+        (BudgetSpent("too many"), (BudgetSpent, "too many")),
+        (OSError(errno.ENOSPC, "", "/some/file"), (EnvironmentTrouble, "cannot write /some/file: No space left")),
+    ],
+)
+def test_an_error_that_ends_the_run_ends_it_before_the_rest_of_its_shard_is_fed(plan, started, error, told):
+    async def work(name):
+        if name == "0-3":
+            raise error
+        await asyncio.sleep(0.05)
+
+    run, stage = plan(2, 500), FakeStage(work, ahead=3)
+    engine = started(run, stage)
+    began = time.monotonic()
+    futures = [engine.submit(index)[1] for index in range(2)]
+    assert [future.result(5) for future in futures] == [None, None]
+    assert time.monotonic() - began < 1
+    assert len(stage.started) <= 6
+    word = asked_to_stop(run.folder)
+    assert type(word) is told[0] and told[1] in str(word)
+    fed, late = engine.submit(1)
+    assert late.result(5) is None and fed.is_set()
+
+
+def test_a_disk_that_is_full_when_a_shard_is_written_ends_the_run(plan, started, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "", "part-00000.arrow")
+
+    monkeypatch.setattr(shards, "commit", full)
+    run = plan(1, 2)
+    assert results(started(run, FakeStage(at_once)), 1) == [None]
+    assert "make room" in str(asked_to_stop(run.folder))
+
+
+def test_a_parent_that_is_missing_ends_the_run(plan, started):
+    run = plan(1, 2)
+    (run.folder / ".state" / "plan" / "part-00000.arrow").write_bytes(b"broken")
+    assert results(started(run, FakeStage(at_once)), 1) == [None]
+    assert "part-00000.arrow" in str(asked_to_stop(run.folder))
+
+
+def test_the_word_to_stop_is_obeyed_within_a_second(plan, started):
+    run, stage = plan(3, 4), FakeStage(for_ever, ahead=6)
+    engine = started(run, stage)
+    futures = [engine.submit(index)[1] for index in range(3)]
+    time.sleep(0.3)
+    assert (stage.under_way, [future.done() for future in futures]) == (6, [False] * 3)
+    began = time.monotonic()
+    ask_to_stop(run.folder, Interrupted("Ctrl-C"))
+    assert [future.result(5) for future in futures] == [None] * 3
+    assert time.monotonic() - began < 1
+    assert stage.under_way == 0
+
+
+def test_close_during_work_ends_every_future_and_waits_for_a_shard_being_written(plan, monkeypatch):
+    writing, written = threading.Event(), threading.Event()
+
+    def slow_commit(*_):
+        writing.set()
+        time.sleep(0.4)
+        written.set()
+
+    async def work(name):
+        if name.startswith("1"):
+            await for_ever(name)
+
+    monkeypatch.setattr(shards, "commit", slow_commit)
+    run, stage = plan(3, 2), FakeStage(work, ahead=3)
+    engine = Engine(run, stage)
+    futures = [engine.submit(index)[1] for index in range(3)]
+    assert writing.wait(5)
+    engine.close()
+    assert written.is_set()
+    assert [future.result(1) for future in futures] == [None] * 3
+    assert (stage.under_way, stage.left_at_close, stage.closed) == (0, 0, 1)
+    assert not engine._thread.is_alive()
+
+
+def test_threads_of_one_process_share_one_engine_which_ends_with_its_run(plan):
+    run, stage = plan(8, 5), FakeStage(at_once)
+
+    def make(index):
+        engine = window.engine(run, stage)
+        return engine, engine.submit(index)[1].result(10)["items"]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        engines, counts = zip(*pool.map(make, range(8)), strict=True)
+    assert len(set(engines)) == 1 and counts == (5,) * 8
+    window.close_engines("another run's token")
+    assert (stage.opened, stage.closed) == (1, 0)
+    window.close_engines(run.token)
+    assert (stage.opened, stage.closed) == (1, 1)
+    assert progress(run.folder)["fake"]["counts"] == {"items": 40, "shards": 8}
+
+
+@pytest.mark.parametrize("error", [EnvironmentTrouble("no server"), PermissionError(errno.EACCES, "", "key")])
+def test_a_stage_that_cannot_open_ends_the_run(plan, started, error):
+    run, stage = plan(2, 2), FakeStage(at_once, opening=error)
+    assert results(started(run, stage), 2) == [None, None]
+    assert isinstance(asked_to_stop(run.folder), EnvironmentTrouble)
+    assert stage.started == []
+
+
+def test_a_stage_that_breaks_when_opened_leaves_no_thread(plan):
+    run = plan(1, 1)
+    with pytest.raises(ZeroDivisionError):
+        window.engine(run, FakeStage(at_once, opening=ZeroDivisionError()))
+    assert not [thread for thread in threading.enumerate() if thread.name == "window-fake"]
+    window.close_engines(run.token)

@@ -1,0 +1,134 @@
+"""Arrays of features as NumPy itself writes them, and what must not be let in."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import MediaError
+from pipeline.media.features import MAGIC, header_bytes, is_features, read_features, read_header, to_bytes
+from pipeline.media.images import Limits, Probe, frames, jpegs, probe
+
+WHOLE = to_bytes(np.arange(12, dtype=np.float32).reshape(3, 4))
+
+
+def saved(array, **how):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, array, **how)
+    return stream.getvalue()
+
+
+def refused(data, read=read_features, **how):
+    with pytest.raises(MediaError) as caught:
+        read(io.BytesIO(data), **how)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize("descr", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_what_numpy_writes_is_read(descr, order, version):
+    array = np.asarray(np.random.default_rng(0).normal(size=(5, 7)), descr, order)
+    read = read_features(io.BytesIO(saved(array, version=version)))
+    assert read.dtype == (np.float16 if descr[1:] == "f2" else np.float32) and read.flags.c_contiguous
+    assert np.array_equal(read, array.astype(read.dtype))
+
+
+@given(st.integers(1, 40), st.integers(1, 3000), st.sampled_from(["float16", "float32"]))
+def test_numpy_reads_what_is_written(rows, width, dtype):
+    array = np.random.default_rng(rows).normal(size=(rows, width)).astype(dtype)
+    data = to_bytes(array, dtype)
+    read = np.load(io.BytesIO(data), allow_pickle=False)
+    assert read.dtype == dtype and np.array_equal(read, array)
+    assert read_header(io.BytesIO(data)).offset % 64 == 0 and read_header(io.BytesIO(data)).end == len(data)
+
+
+def test_the_bytes_stay_whatever_numpy_does():
+    told = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }"
+    assert to_bytes(np.array([[0, 1]], np.float64)) == (
+        b"\x93NUMPY\x01\x00\x76\x00" + told.ljust(117) + b"\n" + bytes([0, 0, 0, 0, 0, 0, 0x80, 0x3F])
+    )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_batch_of_one_is_its_frames(order):
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(np.arange(6, dtype="f4").reshape(1, 2, 3), order=order))
+    assert read_features(stream).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_one_dimension_is_one_frame():
+    assert read_features(io.BytesIO(saved(np.arange(3.0)))).tolist() == [[0, 1, 2]]
+
+
+@given(st.integers(0, len(WHOLE) - 1))
+def test_a_cut_array_is_truncated(at):
+    assert refused(WHOLE[:at]) == ("truncated" if at >= len(MAGIC) else "unreadable")
+
+
+@given(st.integers(8, len(WHOLE) - 49), st.integers(0, 255))
+def test_a_damaged_header_is_a_typed_failure_or_another_array(at, value):
+    data = bytearray(WHOLE)
+    data[at] = value
+    try:
+        assert read_features(io.BytesIO(bytes(data))).size in (12, 6, 24)
+    except MediaError as error:
+        assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.array([[None, {}]], object), "unreadable"),
+        (np.array([["a"]]), "unreadable"),
+        (np.zeros((2, 3), np.int64), "unreadable"),
+        (np.zeros((2, 3), np.complex64), "unreadable"),
+        (np.zeros(2, [("a", "<f4")]), "unreadable"),
+        (np.float32(1), "unreadable"),
+        (np.zeros((2, 3, 4)), "unreadable"),
+        (np.zeros((2, 0)), "unreadable"),
+        (np.zeros((0, 3)), "no_frames"),
+        (np.array([[1, np.nan]]), "unreadable"),
+        (np.array([[1, -np.inf]]), "unreadable"),
+        (np.array([[1, 1e39]]), "unreadable"),
+    ],
+)
+def test_what_is_no_array_of_finite_floats(array, kind):
+    assert refused(saved(np.asarray(array))) == kind
+
+
+def test_too_much_is_told_before_it_is_read():
+    assert refused(WHOLE, max_bytes=len(WHOLE) - 1) == "too_large"
+    assert refused(header_bytes(10**9, 10**9)) == "too_large"
+    assert refused(WHOLE + b"x") == "unreadable"
+    assert refused(MAGIC + b"\4\0" + WHOLE[8:]) == "unreadable"
+    assert refused(MAGIC + b"\2\0\xff\xff\xff\x7f" + WHOLE[8:]) == "unreadable"
+
+
+def test_a_value_that_the_type_cannot_hold():
+    limit = np.array([[-65504.0]])
+    assert np.array_equal(read_features(io.BytesIO(to_bytes(limit, "float16"))), limit)
+    for array, dtype in ((limit - 8, "float16"), (np.array([[1e39]]), "float32")):
+        with pytest.raises(MediaError, match=f"{dtype} ends at") as caught:
+            to_bytes(array, dtype)
+        assert caught.value.kind == "too_large"
+        assert ("give --feature-type float32" in str(caught.value)) == (dtype == "float16")
+
+
+def test_told_by_the_bytes():
+    stream = io.BytesIO(WHOLE)
+    assert is_features(stream) and is_features(stream) and not is_features(io.BytesIO(b"\x93NUMP"))
+    assert probe(stream) == Probe("video", 0, 0, 3, None)
+    assert probe(io.BytesIO(saved(np.zeros(9)))) == Probe("image", 0, 0, 1, None)
+    assert refused(WHOLE, probe, limits=Limits(max_source_bytes=99)) == "too_large"
+    assert refused(WHOLE[:-1], probe) == "truncated"
+
+
+@pytest.mark.parametrize("media_type", ["image", "video"])
+@pytest.mark.parametrize("read", [frames, jpegs])
+def test_there_is_no_picture_of_them(read, media_type):
+    with pytest.raises(MediaError, match=r"features computed before .*no pixels") as caught:
+        read(io.BytesIO(WHOLE), media_type, max_pixels=100, count=3)
+    assert caught.value.kind == "unreadable"

@@ -1,0 +1,339 @@
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile, features
+
+from pipeline.errors import MediaError
+from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, encode_jpeg, frames, open_media, probe
+from pipeline.media.video import fitting
+
+PHOTOS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco_cc_by" / "images"
+DEFAULTS = Limits()
+
+
+def scene(width: int = 160, height: int = 96) -> Image.Image:
+    """Red at the top left, green at the top right, blue at the bottom left, noise at the bottom right."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2] = (255, 0, 0)
+    pixels[: height // 2, width // 2 :] = (0, 255, 0)
+    pixels[height // 2 :, : width // 2] = (0, 0, 255)
+    return Image.fromarray(pixels)
+
+
+def saved(image: Image.Image, image_format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def picture(data: bytes, max_pixels: int = 10**6) -> Image.Image:
+    (frame,) = frames(io.BytesIO(data), "image", max_pixels=max_pixels, count=8)
+    assert frame.timestamp_s is None and frame.image.mode == "RGB"
+    return frame.image
+
+
+def failure(data: bytes, limits: Limits = DEFAULTS) -> MediaError:
+    with pytest.raises(MediaError) as caught:
+        probe(io.BytesIO(data), limits)
+    with pytest.raises(MediaError) as again:
+        frames(io.BytesIO(data), "image", max_pixels=100, count=1, limits=limits)
+    assert again.value.kind == caught.value.kind
+    return caught.value
+
+
+def near(got: tuple, wanted: tuple, by: int = 6) -> bool:
+    return all(abs(a - b) <= by for a, b in zip(got, wanted, strict=True))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A valid PNG's beginning: header, and image data that end early."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+WRITERS = {".jpg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".ppm": "PPM"} | {
+    suffix: name
+    for suffix, name in {".webp": "WEBP", ".avif": "AVIF", ".jp2": "JPEG2000"}.items()
+    if suffix in IMAGE_SUFFIXES
+}
+
+
+@pytest.mark.parametrize("name", WRITERS.values())
+def test_formats(name):
+    data = saved(scene(), name)
+    assert probe(io.BytesIO(data)) == Probe("image", 160, 96, 1, None)
+    image = picture(data)
+    assert image.size == (160, 96)
+    assert near(image.getpixel((10, 10)), (255, 0, 0), 12)
+    assert near(image.getpixel((10, 80)), (0, 0, 255), 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {})]
+    + [("TIFF", {"compression": "tiff_lzw"})]
+    + [("WEBP", {"lossless": True})] * features.check("webp"),
+)
+@pytest.mark.parametrize("part", [0.5, 0.9, 0.99])
+def test_truncation_is_detected(name, options, part):
+    data = saved(scene(), name, **options)
+    assert failure(data[: int(len(data) * part)]).kind == "truncated"
+
+
+@pytest.mark.parametrize("name", WRITERS.values())
+def test_every_format_cut_in_the_middle_fails(name):
+    data = saved(scene(), name)
+    assert failure(data[: len(data) // 2]).kind in ("truncated", "unreadable")
+
+
+def test_what_is_no_media():
+    assert "empty" in str(failure(b""))
+    assert failure(b"").kind == "unreadable"
+    for data in (
+        b"x",
+        b"plain text\n" * 100,
+        b"<svg xmlns=''></svg>",
+        b"%PDF-1.7",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        bytes(5000),
+    ):
+        assert failure(data).kind == "unreadable"
+    with pytest.raises(MediaError, match="HEIF"):
+        probe(io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)))
+
+
+def test_a_bomb_is_refused_from_its_header_with_no_warning(monkeypatch):
+    def load(self):
+        raise AssertionError("pixels were decoded")
+
+    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        # between Pillow's own limits for a warning and for an error
+        assert failure(png_header(12_000, 10_000)).kind == "too_large"
+        monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+        error = failure(png_header(50_000, 50_000))
+    assert (error.kind, caught) == ("too_large", [])
+    assert "50,000 x 50,000" in str(error)
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+def test_limits():
+    data = saved(scene(), "PNG")
+    assert failure(data, Limits(max_source_pixels=160 * 96 - 1)).kind == "too_large"
+    assert failure(data, Limits(max_source_bytes=len(data) - 1)).kind == "too_large"
+    assert probe(io.BytesIO(data), Limits(max_source_pixels=160 * 96, max_source_bytes=len(data))).width == 160
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"] + ["WEBP"] * features.check("webp"))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(name, orientation):
+    undo = {  # the transpositions that lead away from upright
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = scene() if orientation == 1 else scene().transpose(undo[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(stored, name, exif=exif)
+    found = probe(io.BytesIO(data))
+    assert (found.width, found.height) == (160, 96)
+    for max_pixels, size in ((10**6, (160, 96)), (40 * 24, (40, 24))):
+        image = picture(data, max_pixels)
+        assert image.size == size
+        x, y = size[0] // 4, size[1] // 4
+        assert near(image.getpixel((x, y)), (255, 0, 0), 30)
+        assert near(image.getpixel((3 * x, y)), (0, 255, 0), 30)
+        assert near(image.getpixel((x, 3 * y)), (0, 0, 255), 30)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_data_are_no_failure():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(scene(), "JPEG", exif=exif)
+    place = data.index(b"Exif\0\0") + 6
+    for garbage in (b"XX*\0\x08\0\0\0", b"II*\0\xff\xff\xff\x7f", b"II*\0\x08\0\0\0\xff\xff"):
+        broken = data[:place] + garbage + data[place + len(garbage) :]
+        assert probe(io.BytesIO(broken)).media_type == "image"
+        assert picture(broken).mode == "RGB"
+
+
+def test_cmyk_as_adobe_stores_it():
+    data = saved(scene().convert("CMYK"), "JPEG", quality=95)
+    assert b"Adobe" in data
+    assert probe(io.BytesIO(data)).width == 160
+    assert near(picture(data).getpixel((10, 10)), (255, 0, 0), 12)
+    assert near(picture(saved(scene().convert("CMYK"), "TIFF")).getpixel((10, 80)), (0, 0, 255))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)])
+def test_16_bits_are_scaled_and_not_clipped(name, dtype):
+    ramp = np.linspace(0, 65535, 256).astype(dtype)
+    data = saved(Image.fromarray(np.tile(ramp, (16, 1))), name)
+    assert probe(io.BytesIO(data)).width == 256
+    grey = np.asarray(picture(data))[8, :, 0].astype(int)
+    assert np.abs(grey - np.arange(256)).max() <= 1
+
+
+def test_float_pictures_are_scaled():
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)
+    for factor, offset in ((1, 0), (255, 0), (65535, 0), (1e6, -5e5)):
+        data = saved(Image.fromarray(np.tile(ramp * factor + offset, (16, 1)).astype(np.float32)), "TIFF")
+        assert np.abs(np.asarray(picture(data))[8, :, 0].astype(int) - np.arange(256)).max() <= 1
+    assert picture(saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF")).size == (4, 4)
+
+
+def test_transparency_lies_on_white():
+    clear = np.zeros((20, 40, 4), np.uint8)
+    clear[:, 20:] = (200, 100, 50, 255)
+    clear[:10, 20:, 3] = 128
+    rgba = Image.fromarray(clear)
+    palette = Image.new("P", (40, 20), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.paste(0, (0, 0, 20, 20))
+    for data, colour in (
+        (saved(rgba, "PNG"), (200, 100, 50)),
+        (saved(rgba.convert("LA"), "PNG"), (124, 124, 124)),
+        (saved(palette, "PNG", transparency=0), (200, 100, 50)),
+        (saved(palette, "PNG", transparency=bytes([0, 255])), (200, 100, 50)),
+        (saved(palette, "GIF", transparency=0), (200, 100, 50)),
+    ):
+        for max_pixels in (10**6, 200):
+            image = picture(data, max_pixels)
+            right, bottom = image.width - 3, image.height - 2
+            assert image.getpixel((2, bottom)) == (255, 255, 255)
+            assert near(image.getpixel((right, bottom)), colour, 4)
+    assert near(picture(saved(rgba, "PNG")).getpixel((30, 5)), (227, 177, 152), 2)
+
+
+def test_one_bit_and_grey():
+    assert picture(saved(Image.new("1", (9, 9), 1), "PNG")).getpixel((4, 4)) == (255, 255, 255)
+    assert picture(saved(Image.new("L", (9, 9), 77), "PNG")).getpixel((4, 4)) == (77, 77, 77)
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG"] + ["WEBP"] * features.check("webp"))
+def test_animations_give_their_first_frame(name):
+    first, *others = (Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue"))
+    data = saved(first, name, save_all=True, append_images=others, duration=100)
+    assert probe(io.BytesIO(data)) == Probe("image", 40, 30, 3, None)
+    assert near(picture(data).getpixel((20, 15)), (255, 0, 0))
+
+
+def test_pages_and_pictures_in_one_file_are_no_animation():
+    pages = saved(scene(), "TIFF", save_all=True, append_images=[scene()])
+    pair = saved(scene(), "MPO", save_all=True, append_images=[scene()])
+    for data in (pages, pair):
+        assert probe(io.BytesIO(data)) == Probe("image", 160, 96, 1, None)
+        assert picture(data).size == (160, 96)
+
+
+def test_large_photos_are_decoded_at_a_fraction(monkeypatch):
+    data = saved(scene(3200, 1920), "JPEG")
+    sizes, original = [], ImageFile.ImageFile.load
+
+    def load(self):
+        sizes.append(self.size)
+        return original(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert picture(data, 400 * 240).size == (400, 240)
+    assert probe(io.BytesIO(data)) == Probe("image", 3200, 1920, 1, None)
+    assert set(sizes) == {(400, 240)}
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 10**6))
+def test_fitting_keeps_the_budget_and_the_shape(width, height, max_pixels):
+    w, h = fitting((width, height), max_pixels)
+    assert 1 <= w <= width and 1 <= h <= height and w * h <= max_pixels
+    if width * height <= max_pixels:
+        assert (w, h) == (width, height)
+    elif min(w, h) > 1:
+        assert (w + 1) * (h + 1) > max_pixels * 0.99
+        assert abs(w * height - h * width) <= width + height
+
+
+def test_worked_sizes():
+    assert fitting((4000, 3000), 512 * 512) == (591, 443)
+    assert fitting((10_000, 1), 100) == (100, 1)
+    assert fitting((1, 10_000), 100) == (1, 100)
+
+
+def test_jpeg_and_settings():
+    data = encode_jpeg(scene(), quality=95)
+    assert data.startswith(b"\xff\xd8\xff") and len(encode_jpeg(scene(), quality=20)) < len(data)
+    assert b"a note" not in encode_jpeg(picture(saved(scene(), "JPEG", comment=b"a note")))
+    for wrong in ({"max_pixels": 0, "count": 1}, {"max_pixels": 1, "count": 0}):
+        with pytest.raises(ValueError, match="above 0"):
+            frames(io.BytesIO(data), "image", **wrong)
+
+
+def outcome(data: bytes) -> None:
+    try:
+        found = probe(io.BytesIO(data))
+        given_frames = frames(io.BytesIO(data), found, max_pixels=1000, count=2)
+        assert given_frames and all(frame.image.width * frame.image.height <= 1000 for frame in given_frames)
+    except MediaError as error:
+        assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
+
+
+SOURCES = [saved(scene(), "JPEG"), saved(scene(), "JPEG", progressive=True)] + [
+    saved(scene(), name) for name in WRITERS.values()
+]
+if PHOTOS.is_dir():
+    SOURCES += [path.read_bytes() for path in sorted(PHOTOS.iterdir())[:2]]
+HEADS = [source[:12] for source in SOURCES] + [
+    b"\x1a\x45\xdf\xa3",
+    b"\0\0\0\x18ftypmp42",
+    b"RIFF\0\0\0\0AVI LIST",
+    b"OggS",
+]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([b"", *HEADS]), st.binary(max_size=2000))
+def test_random_bytes_give_a_result_or_a_media_error(head, tail):
+    outcome(head + tail)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SOURCES), st.data())
+def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
+    broken = bytearray(source)
+    for _ in range(data.draw(st.integers(0, 6))):
+        reach = data.draw(st.sampled_from([64, 700, len(broken)]))  # headers are where the trouble is
+        broken[data.draw(st.integers(2, min(reach, len(broken)) - 1))] = data.draw(st.integers(0, 255))
+    outcome(bytes(broken[: data.draw(st.integers(0, len(broken)))]) if data.draw(st.booleans()) else bytes(broken))
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the COCO photos are not beside this checkout")
+def test_real_photos_in_a_thread_pool():
+    def look(path: Path) -> None:
+        with open_media(str(path)) as stream:
+            found = probe(stream)
+            (frame,) = frames(stream, found, max_pixels=10_000, count=1)
+        with Image.open(path) as image:
+            assert (found.width, found.height) == image.size
+            plain = np.asarray(image.convert("RGB").resize(frame.image.size, Image.Resampling.BICUBIC), np.float32)
+        assert np.abs(np.asarray(frame.image, np.float32) - plain).mean() < 8
+
+    paths = sorted(PHOTOS.iterdir())
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(look, paths))) == len(paths) > 100

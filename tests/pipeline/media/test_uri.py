@@ -1,0 +1,260 @@
+import io
+import struct
+import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import EnvironmentTrouble, MediaError
+from pipeline.media import uri as opening
+from pipeline.media.uri import open_media, reference
+
+CELLS = [f"picture {row}".encode() * (row + 1) for row in range(10)]
+
+
+def read(uri: str) -> bytes:
+    with open_media(uri) as stream:
+        assert stream.seekable()
+        return stream.read()
+
+
+def kind_of(uri: str) -> str:
+    with pytest.raises(MediaError) as caught:
+        open_media(uri)
+    return caught.value.kind
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a b#1.jpg", "100%.jpg", "a%20b.jpg", "ﾅｲｽ 猫.jpg", "x.tar#offset=0&size=2&member=a", "a:b?.jpg"]
+)
+def test_plain_paths_with_odd_characters(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"bytes")
+    (tmp_path / "x.tar").write_bytes(b"the container, which the file of that whole name comes before")
+    assert read(str(tmp_path / name)) == b"bytes"
+    monkeypatch.chdir(tmp_path)
+    assert read(name) == b"bytes"
+
+
+def test_urls(tmp_path):
+    (tmp_path / "a b.jpg").write_bytes(b"local")
+    assert read(f"file://{tmp_path}/a b.jpg") == b"local"
+    fsspec.filesystem("memory").pipe("/opening/a#1.jpg", b"in memory")
+    assert read("memory://opening/a#1.jpg") == b"in memory"
+    assert kind_of("memory://opening/none.jpg") == "missing"
+    assert kind_of("nosuchprotocol://a/b.jpg") == "unreadable"
+
+
+def test_streams_of_one_memory_url_have_their_own_positions():
+    fsspec.filesystem("memory").pipe("/opening/two", b"0123456789")
+    with open_media("memory://opening/two") as first, open_media("memory://opening/two") as second:
+        assert first.read(5) == b"01234"
+        assert second.read(5) == b"01234"
+
+
+def test_a_protocol_whose_package_is_absent_is_the_environments_trouble():
+    fsspec.register_implementation("opening-absent", "no_such_package.Files", errtxt="pip install it", clobber=True)
+    with pytest.raises(EnvironmentTrouble, match="pip install it"):
+        open_media("opening-absent://a/b")
+
+
+def test_what_is_not_there_or_cannot_be_read(tmp_path):
+    assert kind_of(str(tmp_path / "none.jpg")) == "missing"
+    assert kind_of(str(tmp_path / "none#1.jpg")) == "missing"
+    assert kind_of(reference(str(tmp_path / "none.tar"), offset=0, size=1, member="a")) == "missing"
+    assert kind_of(str(tmp_path)) == "unreadable"
+    assert kind_of("a\0b") == "unreadable"
+
+
+def test_tar_members(tmp_path):
+    members = {"a/b.jpg": b"first", "ü#&=+ %.jpg": b"second" * 100, "long/" + "x" * 200: b"third"}
+    path = tmp_path / "x #1.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    fsspec.filesystem("memory").pipe("/opening/x.tar", path.read_bytes())
+    with tarfile.open(path) as tar:
+        for info in tar:
+            where = {"offset": info.offset_data, "size": info.size, "member": info.name}
+            assert read(reference(str(path), **where)) == members[info.name]
+            assert read(reference("memory://opening/x.tar", **where)) == members[info.name]
+    assert kind_of(reference(str(path), offset=0, size=path.stat().st_size + 1, member="a")) == "truncated"
+    assert kind_of(reference(str(path), offset=-1, size=1, member="a")) == "truncated"
+    assert kind_of(reference(str(path), offset=0, size="many", member="a")) == "unreadable"
+    assert kind_of(reference(str(path), offset=0, size=1, member="../a")) == "unreadable"
+    assert reference("x.tar", offset=512, size=1234, member="a/b.jpg") == "x.tar#offset=512&size=1234&member=a%2Fb.jpg"
+
+
+@given(st.text(min_size=1), st.dictionaries(st.sampled_from(["row", "member", "size"]), st.text()))
+def test_references_are_read_back(container, where):
+    where = {"column": "a", "row": "1", **where}
+    assert opening._parsed(reference(container, **where)) == (container, where)
+
+
+@pytest.mark.parametrize(
+    ("rows", "written"),
+    [([0], "0"), ([2, 3, 4], "2-4"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")],
+)
+def test_rows_of_a_matrix(tmp_path, rows, written):
+    matrix = np.arange(15, dtype="<f4").reshape(5, 3)
+    path = tmp_path / "a #1" / "feature.bin"
+    path.parent.mkdir()
+    path.write_bytes(matrix.tobytes())
+    fsspec.filesystem("memory").pipe("/opening/feature.bin", path.read_bytes())
+    wanted = matrix[[0, 1, 4] if isinstance(rows, str) else list(rows)]
+    for container in (str(path), "memory://opening/feature.bin"):
+        uri = reference(container, dim=3, rows=rows)
+        assert uri == f"{container}#dim=3&rows={written}"
+        found = np.load(io.BytesIO(read(uri)), allow_pickle=False)
+        assert found.dtype == "<f4" and np.array_equal(found, wanted)
+        assert opening.rows_shape(uri) == wanted.shape
+    assert opening.rows_shape(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "kind"),
+    [
+        ({"dim": 3, "rows": "0-5"}, "truncated"),
+        ({"dim": 3, "rows": "5"}, "truncated"),
+        ({"dim": 4, "rows": "3"}, "truncated"),  # of the fourth row there are three values
+        ({"dim": 10**9, "rows": "0"}, "too_large"),
+        ({"dim": 3, "rows": "0-999999999999"}, "too_large"),
+        ({"dim": 3, "rows": "4-0"}, "unreadable"),
+        ({"dim": 3, "rows": ""}, "unreadable"),
+        ({"dim": 3, "rows": "-1"}, "unreadable"),
+        ({"dim": 3, "rows": "0,,1"}, "unreadable"),
+        ({"dim": 0, "rows": "0"}, "unreadable"),
+        ({"dim": "three", "rows": "0"}, "unreadable"),
+    ],
+)
+def test_rows_that_are_not_there(tmp_path, where, kind):
+    path = tmp_path / "feature.bin"
+    path.write_bytes(np.zeros(15, "<f4").tobytes())
+    assert kind_of(reference(str(path), **where)) == kind
+    if kind != "unreadable":
+        assert kind_of(reference(str(tmp_path / "none.bin"), **where)) in ("missing", "too_large")
+
+
+def test_of_a_matrix_no_more_is_read_than_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "feature.bin"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # a hole: none of it is on the disk
+        stream.seek(10**6 * 4096 * 4)
+        stream.write(np.full(4096, 7, "<f4").tobytes())
+    found = np.load(io.BytesIO(read(reference(str(path), dim=4096, rows=[10**6, 0]))))
+    assert found[0].tolist() == [7] * 4096 and not found[1].any()
+
+
+def table(kind: str) -> pa.Table:
+    if kind == "binary":
+        return pa.table({"other": range(10), "image": pa.array(CELLS, pa.large_binary())})
+    structs = [{"bytes": cell, "path": "x.jpg"} for cell in CELLS]
+    return pa.table({"image": pa.array(structs, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
+
+
+def write(path: Path, content: pa.Table) -> None:
+    if path.suffix == ".parquet":
+        pq.write_table(content, path, row_group_size=4)
+        return
+    new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+    with new(str(path), content.schema) as writer:
+        writer.write_table(content, max_chunksize=3)
+
+
+@pytest.mark.parametrize("kind", ["binary", "struct"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".ipc"])
+def test_cells(tmp_path, suffix, kind):
+    path = tmp_path / f"x{suffix}"
+    write(path, table(kind))
+    remote = f"memory://opening/{kind}{suffix}"
+    fsspec.filesystem("memory").pipe(f"/opening/{kind}{suffix}", path.read_bytes())
+    for row in (9, 0, 1, 2, 3, 4, 8):
+        assert read(reference(str(path), column="image", row=row)) == CELLS[row]
+        assert read(reference(remote, column="image", row=row)) == CELLS[row]
+    assert kind_of(reference(str(path), column="image", row=10)) == "missing"
+    assert kind_of(reference(str(path), column="image", row=-1)) == "missing"
+    assert kind_of(reference(str(path), column="picture", row=0)) == "missing"
+    write(path, table(kind).slice(1))
+    assert read(reference(str(path), column="image", row=0)) == CELLS[1]  # the file changed: not what was kept
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_paths_in_cells_stay_in_the_folder(tmp_path, suffix):
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a#1.jpg").write_bytes(b"beside")
+    (tmp_path / "secret").write_bytes(b"secret")
+    secret = str(tmp_path / "secret")
+    paths = ["sub/a#1.jpg", "../secret", secret, "sub/../../secret", "..\\secret", f"file://{secret}", "none.jpg", None]
+    cells = [{"bytes": None, "path": path} for path in paths]
+    path = folder / f"x{suffix}"
+    write(path, pa.table({"image": pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))}))
+    uris = [reference(str(path), column="image", row=row) for row in range(len(paths))]
+    assert read(uris[0]) == b"beside"
+    assert [kind_of(uri) for uri in uris[1:]] == ["unreadable"] * 5 + ["missing"] * 2
+
+
+def test_cells_that_are_no_media(tmp_path):
+    write(tmp_path / "x.arrow", pa.table({"number": [1], "none": pa.array([None], pa.binary())}))
+    assert kind_of(reference(str(tmp_path / "x.arrow"), column="number", row=0)) == "unreadable"
+    assert kind_of(reference(str(tmp_path / "x.arrow"), column="none", row=0)) == "missing"
+
+
+def test_offsets_of_a_broken_arrow_file_are_not_followed(tmp_path):
+    path = tmp_path / "x.arrow"
+    write(path, table("binary"))
+    first = struct.pack("<4q", 0, 9, 27, 54)
+    assert path.read_bytes().count(first) == 1
+    path.write_bytes(path.read_bytes().replace(first, struct.pack("<4q", 0, 9, 1 << 20, 54)))
+    assert kind_of(reference(str(path), column="image", row=1)) == "unreadable"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".ipc"])
+def test_broken_containers(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    write(path, table("binary"))
+    whole = path.read_bytes()
+    for number, cut in enumerate((0, 3, 100, len(whole) // 2)):
+        broken = tmp_path / f"{number}{suffix}"
+        broken.write_bytes(whole[:cut])
+        assert kind_of(reference(str(broken), column="image", row=9)) in ("truncated", "unreadable")
+
+
+def test_rows_in_order_read_each_row_group_once_however_many_threads_ask(tmp_path, monkeypatch):
+    path = tmp_path / "x.parquet"
+    write(path, table("binary"))
+    loads, lock, original = [], threading.Lock(), pq.ParquetFile.read_row_group
+
+    def counted(self, group, columns):
+        with lock:
+            loads.append(group)
+        return original(self, group, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    uris = [reference(str(path), column="image", row=row) for row in range(10)] * 20
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read, uris)) == CELLS * 20
+    assert sorted(loads) == [0, 1, 2]
+
+
+def test_few_values_are_kept():
+    recent, loaded = opening._Recent(2), []
+    for key in "abacab":
+        assert recent.get(key, lambda key=key: loaded.append(key) or key) == key
+    assert loaded == ["a", "b", "c", "b"]  # b was the least recently used when c came
+
+
+def test_what_failed_to_load_is_tried_again():
+    recent = opening._Recent(2)
+    with pytest.raises(ZeroDivisionError):
+        recent.get("a", lambda: 1 / 0)
+    assert recent.get("a", lambda: 1) == 1

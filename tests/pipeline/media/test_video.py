@@ -1,0 +1,271 @@
+import io
+import struct
+import subprocess
+import sys
+import wave
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import MediaError
+from pipeline.media.images import Limits, frames, open_media, probe, video
+
+av = pytest.importorskip("av", reason="videos need PyAV")
+
+DEFAULTS = Limits()
+RATE, STEP = 25, 4  # frames a second; frame i has the brightness i * STEP
+CLIPS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "clips"
+KINDS = {
+    ".mp4": "libx264",
+    ".mkv": "libx264",
+    ".webm": "libvpx",
+    ".avi": "mpeg4",
+    ".ts": "libx264",
+    ".mpg": "mpeg2video",
+    ".flv": "libx264",
+}
+
+
+def encoded(path: Path, num_frames: int = 60, codec: str = "libx264", options: dict | None = None) -> bytes:
+    """64 × 48, a red corner at the top left, B-frames, a keyframe every 12 frames."""
+    with av.open(str(path), "w", format={".ts": "mpegts"}.get(path.suffix), options=options or {}) as container:
+        stream = container.add_stream(codec, rate=RATE, options={"sc_threshold": "0"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 12
+        if codec != "libvpx":
+            stream.max_b_frames = 2
+        for i in range(num_frames):
+            pixels = np.full((48, 64, 3), i * STEP, np.uint8)
+            pixels[:16, :16] = (255, 0, 0)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def sampled(data: bytes, count: int) -> list[int]:
+    """Indexes of the frames given, each checked: what is seen is what the timestamp says."""
+    indexes = []
+    for frame in frames(io.BytesIO(data), "video", max_pixels=10**6, count=count):
+        index = frame.timestamp_s * RATE
+        assert index == pytest.approx(round(index), abs=0.03)
+        seen = np.asarray(frame.image.convert("L"))[20:, 20:].mean() / STEP
+        assert seen == pytest.approx(index, abs=0.9)
+        indexes.append(round(index))
+    return indexes
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in KINDS if suffix != ".mpg"])
+def test_frames_at_the_middles_of_equal_slices(tmp_path, suffix):
+    data = encoded(tmp_path / f"x{suffix}", codec=KINDS[suffix])
+    found = probe(io.BytesIO(data))
+    assert (found.media_type, found.width, found.height, found.num_frames) == ("video", 64, 48, 60)
+    assert found.duration_s == pytest.approx(2.4)
+    assert sampled(data, 8) == [3, 11, 18, 26, 33, 41, 48, 56]
+    assert sampled(data, 1) == [30]
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("count", [20, 25])
+def test_fewer_frames_than_asked_give_each_once(tmp_path, suffix, count):
+    assert sampled(encoded(tmp_path / f"x{suffix}", 20, KINDS[suffix]), count) == list(range(20))
+
+
+def test_a_program_stream_whose_duration_is_a_guess(tmp_path):
+    data = encoded(tmp_path / "x.mpg", codec="mpeg2video")
+    assert probe(io.BytesIO(data)).num_frames >= 1
+    indexes = sampled(data, 8)
+    assert indexes == sorted(set(indexes)) and len(indexes) == 8
+
+
+def test_a_matroska_that_tells_no_duration(tmp_path):
+    class Pipe(io.RawIOBase):  # cannot seek, so the writer leaves the duration out
+        name = "live.mkv"
+
+        def __init__(self):
+            self.data = bytearray()
+
+        def writable(self):
+            return True
+
+        def write(self, piece):
+            self.data += bytes(piece)
+            return len(piece)
+
+    pipe = Pipe()
+    with av.open(io.BytesIO(encoded(tmp_path / "x.mp4"))) as source, av.open(pipe, "w", format="matroska") as live:
+        stream = live.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                live.mux(packet)
+    data = bytes(pipe.data)
+    with av.open(io.BytesIO(data)) as container:
+        assert container.duration is None
+    found = probe(io.BytesIO(data))
+    assert (found.num_frames, found.duration_s) == (60, pytest.approx(2.4, abs=0.01))
+    assert sampled(data, 8) == [3, 11, 18, 26, 33, 41, 48, 56]
+
+
+def test_each_keyframes_stretch_is_decoded_once(tmp_path, monkeypatch):
+    data, decoded, original = encoded(tmp_path / "x.mp4"), [], video._decoded
+
+    def counted(container, stream):
+        for pair in original(container, stream):
+            decoded.append(pair)
+            yield pair
+
+    monkeypatch.setattr(video, "_decoded", counted)
+    assert sampled(data, 2) == [15, 45]
+    assert len(decoded) == 1 + 5 + 11  # the first; 12 … 16; 36 … 46
+    decoded.clear()
+    sampled(data, 30)
+    assert len(decoded) <= 1 + 60 + 5
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_rotation_of_the_track_is_applied(tmp_path, turn):
+    data = bytearray(encoded(tmp_path / "x.mp4"))
+    place = data.index(b"tkhd") + 44  # the matrix; its units are 1/65536, of the last column 1/2^30
+    a, b = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]  # clockwise
+    data[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
+    found = probe(io.BytesIO(data))
+    assert (found.width, found.height) == ((48, 64) if turn % 180 else (64, 48))
+    image = frames(io.BytesIO(data), found, max_pixels=10**6, count=1)[0].image
+    assert image.size == (found.width, found.height)
+    right, bottom = image.width - 4, image.height - 4
+    red = {0: (4, 4), 90: (right, 4), 180: (right, bottom), 270: (4, bottom)}
+    assert {t for t, corner in red.items() if image.getpixel(corner)[0] > 200} == {turn}
+
+
+def test_frames_are_shrunk_and_never_enlarged(tmp_path):
+    data = encoded(tmp_path / "x.mp4")
+    assert frames(io.BytesIO(data), "video", max_pixels=32 * 24, count=1)[0].image.size == (32, 24)
+    assert frames(io.BytesIO(data), "video", max_pixels=10**9, count=1)[0].image.size == (64, 48)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi", ".ts"])
+def test_a_cut_tail_gives_what_can_be_decoded(tmp_path, suffix):
+    options = {"movflags": "faststart"} if suffix == ".mp4" else None
+    data = encoded(tmp_path / f"x{suffix}", codec=KINDS[suffix], options=options)
+    cut = data[: int(len(data) * 0.8)]
+    assert probe(io.BytesIO(cut)).media_type == "video"
+    indexes = sampled(cut, 4)
+    assert len(indexes) == 4 and indexes == sorted(set(indexes)) and indexes[-1] < 56
+
+
+def test_an_mp4_without_its_index_is_truncated(tmp_path):
+    data = encoded(tmp_path / "x.mp4")
+    assert failure(data[: len(data) // 2]).kind == "truncated"
+
+
+def failure(data: bytes, limits: Limits = DEFAULTS) -> MediaError:
+    with pytest.raises(MediaError) as caught:
+        probe(io.BytesIO(data), limits)
+    with pytest.raises(MediaError) as again:
+        frames(io.BytesIO(data), "video", max_pixels=100, count=2, limits=limits)
+    assert again.value.kind == caught.value.kind
+    return caught.value
+
+
+def sound(path: Path, codec: str) -> bytes:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def test_files_without_frames(tmp_path):
+    assert failure(sound(tmp_path / "x.m4a", "aac")).kind == "no_frames"
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as tone:
+        tone.setparams((1, 2, 8000, 0, "NONE", ""))
+        tone.writeframes(bytes(8000))
+    assert failure(buffer.getvalue()).kind == "no_frames"
+    data = bytearray(encoded(tmp_path / "x.avi", codec="mpeg4"))
+    start = data.index(b"movi")
+    data[start + 4 : data.index(b"idx1")] = bytes(data.index(b"idx1") - start - 4)
+    assert failure(bytes(data)).kind == "no_frames"
+
+
+def test_too_large(tmp_path):
+    assert failure(encoded(tmp_path / "x.mp4"), Limits(max_source_pixels=64 * 48 - 1)).kind == "too_large"
+
+
+def test_playlists_lead_to_no_other_file(tmp_path, monkeypatch):
+    encoded(tmp_path / "x.ts")
+    monkeypatch.chdir(tmp_path)
+    for playlist in (b"ffconcat version 1.0\nfile x.ts\n", b"#EXTM3U\n#EXTINF:2.4,\nx.ts\n#EXT-X-ENDLIST\n"):
+        assert failure(playlist).kind == "unreadable"
+
+
+def test_a_seek_that_lands_behind_the_frame_is_noticed(tmp_path, monkeypatch):
+    data = encoded(tmp_path / "x.mp4")
+    monkeypatch.setattr(video, "_keyframe", lambda container, stream, target: (target, target + 12 * 512))
+    assert sampled(data, 4) == [7, 22, 37, 52]
+
+
+CORRUPTIBLE: list[bytes] = []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_corrupted_videos_give_frames_or_media_errors(tmp_path_factory, data):
+    if not CORRUPTIBLE:
+        folder = tmp_path_factory.mktemp("corruptible")
+        CORRUPTIBLE.extend(encoded(folder / f"x{suffix}", 15, KINDS[suffix]) for suffix in KINDS)
+    broken = bytearray(data.draw(st.sampled_from(CORRUPTIBLE)))
+    for _ in range(data.draw(st.integers(0, 8))):
+        broken[data.draw(st.integers(8, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    broken = broken[: data.draw(st.integers(0, len(broken)))] if data.draw(st.booleans()) else broken
+    try:
+        found = probe(io.BytesIO(broken))
+        given_frames = frames(io.BytesIO(broken), found, max_pixels=400, count=3)
+        assert given_frames and all(frame.image.mode == "RGB" for frame in given_frames)
+        assert found.num_frames >= 1
+    except MediaError:
+        pass
+
+
+def test_without_pyav_the_module_imports_and_a_video_names_what_is_missing(tmp_path):
+    encoded(tmp_path / "x.mp4")
+    program = (
+        "import sys; sys.modules['av'] = None\n"
+        "from pipeline.media.images import probe\nfrom pipeline.errors import EnvironmentTrouble\n"
+        "try: probe(open(sys.argv[1], 'rb'))\nexcept EnvironmentTrouble as error: print(error)"
+    )
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-c", program, str(tmp_path / "x.mp4")]
+    assert "pip install av" in subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not beside this checkout")
+def test_real_clips():
+    facts = {
+        "book.mkv": (640, 480, 109, 3.63),
+        "bottle-detection.mp4": (640, 360, 1189, 39.85),
+        "car-detection.mp4": (768, 432, 377, 30.16),
+        "walk.mkv": (640, 480, 89, 2.97),
+    }
+
+    def look(name: str) -> None:
+        width, height, num_frames, duration_s = facts[name]
+        with open_media(str(CLIPS / name)) as stream:
+            found = probe(stream)
+            assert (found.width, found.height, found.num_frames) == (width, height, num_frames)
+            assert found.duration_s == pytest.approx(duration_s, abs=0.01)
+            times = [frame.timestamp_s for frame in frames(stream, found, max_pixels=10_000, count=4)]
+        middles = [duration_s * (i + 0.5) / 4 for i in range(4)]
+        assert all(
+            0 <= middle - time <= 1.5 * duration_s / num_frames for time, middle in zip(times, middles, strict=True)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(look, facts))

@@ -1,0 +1,74 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.hashing import canonical_json
+from pipeline.sources.scenes.rows import CAPTIONS, Settings, plan, rows_of
+
+SETTINGS = Settings(items=60, val=15, test=15, languages=("de", "ja"), videos=0.3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    media = tmp_path_factory.mktemp("media")
+    for split in ("train", "val", "test"):
+        (media / split).mkdir()
+    return [rows_of(item, SETTINGS, media) for item in plan(SETTINGS)]
+
+
+def test_splits_share_neither_content_nor_bytes():
+    items = plan(Settings(items=300, val=100, test=100))
+    assert [item.split for item in items] == ["train"] * 300 + ["val"] * 100 + ["test"] * 100
+    assert len({canonical_json(item.scene.truth()) for item in items}) == len({item.item_id for item in items}) == 500
+
+
+def test_no_two_items_have_the_same_bytes(made):
+    assert len({item["items"][0]["sha256"] for item in made}) == 90
+
+
+def test_what_is_held_out_does_not_depend_on_the_training_items():
+    few, many = ([item for item in plan(Settings(items=n)) if item.split != "train"] for n in (10, 500))
+    assert few == many
+
+
+def test_training_has_english_and_translations_the_rest_every_language(made):
+    for item in made:
+        (row,), held_out = item["items"], item["items"][0]["split"] != "train"
+        assert {caption["language"] for caption in item["captions"]} == ({"en", "de", "ja"} if held_out else {"en"})
+        assert len(item["captions"]) == CAPTIONS * (3 if held_out else 1)
+        assert len(item["translations"]) == (0 if held_out else CAPTIONS * 2)
+        (packed,) = item["training"]
+        ids = [caption["caption_id"] for caption in packed["captions"]]
+        first = f"{row['item_id']}#en#0"
+        assert first in ids and len(set(ids)) == len(ids) == CAPTIONS * 3
+        assert (f"{first}>de" in ids) == (not held_out) and (f"{row['item_id']}#de#0" in ids) == held_out
+        assert {caption["origin"] for caption in packed["captions"]} == ({"human"} if held_out else {"human", "mt"})
+        assert [view["view"] for view in packed["descriptions"]] == list(BUILT_IN)
+        texts = [(caption["language"], caption["text"]) for caption in item["captions"]]
+        assert len(set(texts)) == len(texts)
+
+
+def test_media_are_as_packed_ones(made):
+    kinds = set()
+    for item in made:
+        (row,), (packed,) = item["items"], item["training"]
+        image = Image.open(io.BytesIO(packed["media"]))
+        assert image.format == "JPEG" and image.size == (64, 64 * packed["num_frames"])
+        kinds.add((row["media_type"], row["num_frames"], row["duration_s"]))
+        if row["media_type"] == "image":
+            with Image.open(row["uri"]) as original:
+                assert (
+                    np.abs(np.asarray(original).astype(int) - np.asarray(image)).mean() < 9
+                )  # little dots on flat ground
+        else:
+            assert item["descriptions"][0]["frame_times_s"] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]
+    assert kinds == {("image", 1, None), ("video", 6, 1.5)}
+
+
+def test_captions_of_clips_tell_the_movement(made):
+    for item in made:
+        moving = [caption for caption in item["captions"] if "moving" in caption["text"]]
+        assert len(moving) == (2 if item["items"][0]["media_type"] == "video" else 0)

@@ -1,0 +1,320 @@
+"""From shards to batches: what is in them, the same from any process and after a resume; a split to be scored."""
+
+import io
+import itertools
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from model.processing import LeccrProcessor
+from model.tokenizer import train_tokenizer
+from pipeline.errors import EnvironmentTrouble, UsageError
+from stages.data import order
+from stages.data.batches import EvaluationData, TrainingData, content_id, item_frames
+from stages.data.samples import Shards
+from tests.stages.corpora import caption, picture, row, said, write_rows, write_training_corpus
+
+
+class Plain:
+    """A processor that leaves everything as it is."""
+
+    def __init__(self, image_size=None):
+        self.policy = SimpleNamespace(image_size=image_size)
+
+    def media(self, items):
+        return items
+
+    def texts(self, texts, training=False):
+        assert training
+        return list(texts)
+
+    descriptions = media
+
+
+class Steps(Dataset):
+    """A rank's batches by step of the run."""
+
+    def __init__(self, data, processor, size=4, rank=0, world=1, augment=0.5):
+        self.data, self.processor, self.size, self.rank, self.world = data, processor, size, rank, world
+        self.augment, self.steps = augment, order.steps_per_epoch(len(data), size)
+
+    def __getitem__(self, step):
+        epoch, place = divmod(step, self.steps)
+        samples = order.indices(
+            len(self.data), self.size, seed=3, epoch=epoch, step=place, rank=self.rank, world=self.world
+        )
+        return self.data.batch(samples, self.processor, seed=3, epoch=epoch, augment=self.augment)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_training_corpus(tmp_path_factory.mktemp("corpus"), items=20, videos=3)
+
+
+@pytest.fixture(scope="module")
+def processor(corpus):
+    return LeccrProcessor.create("tiny", "tiny", train_tokenizer(TrainingData([corpus]).texts(), 400), image_size=16)
+
+
+def tensors(batch):
+    return [tensor for part in batch for tensor in (part if isinstance(part, tuple) else (part,))]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+
+
+def test_without_human_targets_their_texts_teach_no_tokenizer_either(tmp_path):
+    rows = [row(number, "train") for number in range(3)]
+    for number, one in enumerate(rows):
+        one["captions"].append(caption(f"{one['item_id']}#de#9", "de", f"Von Hand {number}", "human", 1.0))
+    corpus = write_rows(tmp_path, rows, shards=1)
+    every = set(TrainingData([corpus]).texts())
+    machine = set(TrainingData([corpus], human_targets=False).texts())
+    assert every - machine == {"Von Hand 0", "Von Hand 1", "Von Hand 2"} and machine < every
+
+
+def test_a_batch_holds_each_sample_with_what_belongs_to_it(corpus):
+    data = TrainingData([corpus])
+    by_id = {content_id(one["sha256"]): number for number in range(20) for one in [row(number, "train")]}
+    seen = set()
+    for epoch in range(6):
+        batch = data.batch(range(len(data)), Plain(), seed=1, epoch=epoch)
+        for place, content in enumerate(batch.item_ids.tolist()):
+            number = by_id[content]
+            made = row(number, "train", frames=3 if number < 3 else 1)
+            texts = {text["text"]: text for text in made["captions"]}
+            source, target = texts[batch.source[place]], texts[batch.target[place]]
+            assert target["caption_id"] == f"{source['caption_id']}>{target['language']}"
+            assert batch.weights[place] == pytest.approx(target["quality"])
+            assert batch.descriptions[place] == [view["text"] for view in made["descriptions"]]
+            assert len(batch.media[place]) == made["num_frames"]
+            seen.add((source["caption_id"], target["language"]))
+    assert len(seen) == 14 * 2 * 2  # every text in every language, sooner or later
+
+
+def test_a_sample_without_a_translation_has_no_target_and_weighs_nothing(tmp_path, processor):
+    rows = [row(0, "train"), row(1, "train", languages=())]
+    data = TrainingData([write_rows(tmp_path, rows, shards=1)])
+    batch = data.batch([2, 3, 0], Plain(), seed=0, epoch=0)
+    assert batch.target[:2] == ["", ""] and batch.weights[:2].tolist() == [0, 0] and batch.weights[2] > 0
+    assert not data.batch([2, 3, 0], processor, seed=0, epoch=0).target.mask[:2].any()
+
+
+def test_what_weighs_is_said_by_the_options(tmp_path):
+    folder = write_training_corpus(tmp_path / "measured", items=9)
+    options = {"split": "train", "languages": ("de",)}
+    rows = [row(number, "train", seed=1) for number in range(9)]
+    for text in itertools.chain.from_iterable(one["captions"] for one in rows):
+        text["quality"] = 1.0 if text["origin"] == "human" else 0.0
+    unmeasured = write_rows(tmp_path / "unmeasured", rows)
+
+    def weights(data):
+        return data.batch(range(len(data)), Plain(), seed=0, epoch=0).weights
+
+    both = TrainingData([folder, unmeasured], **options)
+    mine = len(TrainingData([folder], **options))
+    assert (weights(both)[:mine] < 1).all() and (weights(both)[mine:] == 1).all()
+    assert both.notes == ("unmeasured: the quality of de was not measured: every pair weighs 1",)
+    assert (weights(TrainingData([folder], pair_weighting=False, **options)) == 1).all()
+
+
+def test_views_serve_as_asked(corpus):
+    data = TrainingData([corpus], slot_views=("detail",), extra_views=("short",))
+    assert len(data) == 14 * 3
+    batch = data.batch(range(len(data)), Plain(), seed=0, epoch=0)
+    assert {text.split(":")[0] for views in batch.descriptions for text in views} == {"detail"}
+    assert sum(text.startswith("short: ") for text in batch.source) == 14
+    assert len(list(data.texts())) == 14 * (3 * 2 + 1)  # each item's once, however many samples it has
+    assert all(batch.target)  # some text of the item where the description was not translated
+    with pytest.raises(UsageError, match="slot_views: got long"):
+        TrainingData([corpus], slot_views=("long",))
+
+
+def test_texts_are_those_that_are_trained(corpus):
+    data = TrainingData([corpus], languages=("de",), slot_views=("short",))
+    texts = list(data.texts())
+    assert said(5, "de", 1) in texts and said(5, "en", 0) in texts and said(5, "fr", 0) not in texts
+    assert len(texts) == 14 * (2 + 2 + 1)
+    assert data.item_id(0) == "item-00000.mp4"
+    some = list(data.texts(most=4))
+    assert len(some) == 4 * 5 and all(said(number, "de", 0) in some for number in (0, 8, 3, 11))  # of both shards
+
+
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_give_the_batches_that_one_process_gives(corpus, processor, method, workers):
+    steps = Steps(TrainingData([corpus]), processor)
+    steps.data.batch([0], processor, seed=0, epoch=0)  # shards and tokenizer are open here
+    wanted = [steps[number] for number in range(9)]
+    loader = DataLoader(steps, batch_size=None, sampler=range(9), num_workers=workers, multiprocessing_context=method)
+    found = list(loader)
+    assert len(found) == 9 and all(itertools.starmap(same, zip(found, wanted, strict=True)))
+    assert not same(wanted[0], wanted[7])  # the next epoch
+
+
+def test_a_run_that_goes_on_reads_what_it_would_have_read(corpus, processor):
+    wanted = [Steps(TrainingData([corpus]), processor)[step] for step in range(12)]
+    for start in (1, 6, 10):  # in an epoch, after one, in the second
+        steps = Steps(TrainingData([corpus]), processor)
+        assert all(same(steps[step], wanted[step]) for step in range(start, 12))
+
+
+def test_ranks_share_the_batch_of_one(corpus):
+    data = TrainingData([corpus])
+    for step in range(8):
+        whole = Steps(data, Plain(), size=6)[step]
+        parts = [Steps(data, Plain(), size=6, rank=rank, world=3)[step] for rank in range(3)]
+        assert torch.cat([part.item_ids for part in parts]).equal(whole.item_ids)
+        assert torch.cat([part.weights for part in parts]).equal(whole.weights)
+        assert [text for part in parts for text in part.target] == whole.target
+
+
+def test_mirroring_depends_on_seed_epoch_and_sample_alone(corpus, processor):
+    data = TrainingData([corpus])
+    samples = list(range(len(data)))
+
+    def frames(augment, epoch=0, which=samples):
+        return data.batch(which, processor, seed=5, epoch=epoch, augment=augment).media.frames
+
+    plain, always = frames(0.0), frames(1.0)
+    assert (always.int() - plain.flip(-1).int()).abs().max() <= 1
+    turned = {}
+    for epoch in range(12):
+        some = frames(0.5, epoch)
+        turned[epoch] = [not torch.equal(some[place], plain[place]) for place in samples]
+        half = frames(0.5, epoch, samples[::-1]).flip(0)
+        assert torch.equal(half, some)
+    share = sum(map(sum, turned.values())) / (12 * len(samples))
+    assert 0.4 < share < 0.6 and len(set(map(tuple, turned.values()))) == 12
+
+
+def test_mirroring_changes_no_text(corpus):
+    data = TrainingData([corpus])
+    plain, turned = (data.batch(range(8), Plain(), seed=5, epoch=0, augment=augment) for augment in (0.0, 1.0))
+    assert plain.target == turned.target
+
+
+def test_frames_of_a_video_come_apart_in_order(tmp_path):
+    shards = Shards([write_rows(tmp_path, [row(0, "train", size=40, frames=3)], shards=1)])
+    frames = item_frames(shards, 0, shards.row(0, 0))
+    column = np.asarray(Image.open(io.BytesIO(picture(0, 40, 3))))
+    assert [frame.size for frame in frames] == [(40, 40)] * 3
+    assert np.array_equal(np.concatenate([np.asarray(frame) for frame in frames]), column)
+
+
+@pytest.mark.parametrize(("size", "frames", "decoded"), [(512, 1, 128), (512, 2, 128), (260, 2, 260), (96, 1, 96)])
+def test_large_pictures_are_decoded_small_and_look_the_same(tmp_path, size, frames, decoded):
+    shards = Shards([write_rows(tmp_path, [row(0, "train", size=size, frames=frames)], shards=1)])
+    whole = item_frames(shards, 0, shards.row(0, 0))
+    small = item_frames(shards, 0, shards.row(0, 0), 64)
+    assert [frame.size for frame in small] == [(decoded, decoded)] * frames
+    for one, other in zip(small, whole, strict=True):
+        pixels = [np.asarray(frame.resize((64, 64), Image.Resampling.BICUBIC), float) for frame in (one, other)]
+        assert np.abs(pixels[0] - pixels[1]).mean() < 1.0
+
+
+def test_the_shorter_side_of_a_wide_frame_keeps_its_margin(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (512, 512), "red").save(stream, "JPEG")
+    video = {**row(0, "train", frames=2), "media": stream.getvalue()}  # two frames of 512 × 256
+    shards = Shards([write_rows(tmp_path, [video], shards=1)])
+    assert [frame.size for frame in item_frames(shards, 0, shards.row(0, 0), 64)] == [(256, 128)] * 2
+
+
+def test_the_processor_tells_the_size(tmp_path):
+    data = TrainingData([write_rows(tmp_path, [row(0, "train", size=512)], shards=1)])
+    assert data.batch([0], Plain(64), seed=0, epoch=0).media[0][0].size == (128, 128)
+    assert data.batch([0], Plain(), seed=0, epoch=0).media[0][0].size == (512, 512)
+
+
+def test_references_are_opened_where_they_lie(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(picture(3, 48))
+    reference = {**row(0, "train"), "media": None, "num_frames": 0, "uri": str(tmp_path / "a.jpg")}
+    gone = {**row(1, "train"), "media": None, "num_frames": 0, "uri": str(tmp_path / "b.jpg")}
+    data = TrainingData([write_rows(tmp_path / "corpus", [reference, gone], shards=1)])
+    (frame,) = data.batch([0], Plain(), seed=0, epoch=0).media[0]
+    assert frame.size == (48, 48)
+    with pytest.raises(EnvironmentTrouble, match=r"item-00001\.jpg.*b\.jpg: there is no such file"):
+        data.batch([2], Plain(), seed=0, epoch=0)
+
+
+@pytest.mark.parametrize("augment", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-200], lambda _: b"no picture", lambda _: b"", lambda d: d[:300]]
+)
+def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, processor, damage, augment):
+    rows = [row(number, "train", size=64) for number in range(4)]
+    rows[3]["media"] = damage(rows[3]["media"])
+    data = TrainingData([write_rows(tmp_path, rows, shards=2)])
+    place = [data.item_id(sample) for sample in range(len(data))].index("item-00003.jpg")
+    message = r"training/part-00001-of-00002\.arrow: item-00003\.jpg: .*--stage verify"
+    with pytest.raises(EnvironmentTrouble, match=message) as caught:
+        data.batch([0, place, 1], processor, seed=0, epoch=0, augment=augment)
+    assert caught.value.status == 4
+
+
+def test_one_content_is_one_item_in_all_corpora(tmp_path):
+    assert content_id("00000000000000ff" + 48 * "0") == 255
+    assert content_id("f" * 64) == -1
+    rows = [row(number, "val") for number in range(4)]
+    copies = [{**one, "item_id": f"other-{one['item_id']}"} for one in rows]
+    for one in copies:
+        one["captions"] = [{**text, "caption_id": f"other-{text['caption_id']}"} for text in one["captions"]]
+    folders = [write_rows(tmp_path / "a", rows), write_rows(tmp_path / "b", [*copies, row(9, "val")])]
+    data = EvaluationData(folders, "val")
+    assert sorted(data.item_names) == [*(f"item-{number:05d}.jpg" for number in range(4)), "item-00009.jpg"]
+    assert len(set(data.item_ids.tolist())) == 5
+    texts, owners = data.texts["de"]
+    assert len(texts) == 2 * (4 + 4 + 1) == len(owners)
+    training = TrainingData(folders, split="val")
+    ids = training.batch(range(len(training)), Plain(), seed=0, epoch=0).item_ids
+    assert len(set(ids.tolist())) == 5 and len(ids) == 18
+
+
+def test_a_split_to_be_scored(corpus):
+    data = EvaluationData([corpus], "val")
+    assert list(data.texts) == ["de", "en", "fr"] and data.notes == []
+    assert sorted(data.item_names) == [f"item-{number:05d}.jpg" for number in range(14, 20)]
+    assert data.item_ids.dtype == np.int64
+    names = dict(zip(data.item_ids.tolist(), data.item_names, strict=True))
+    for language, (texts, owners) in data.texts.items():
+        assert len(texts) == len(owners) == len(data.caption_ids[language]) == 12
+        for text, owner, caption_id in zip(texts, owners.tolist(), data.caption_ids[language], strict=True):
+            name, spoken, which = caption_id.split("#")
+            assert names[owner] == name and spoken == language
+            assert text == said(int(name[5:10]), language, int(which))
+    rows = [4, 0]
+    frames, descriptions = data.items(rows)
+    for place, shown, views in zip(rows, frames, descriptions, strict=True):
+        number = int(data.item_names[place][5:10])
+        assert np.array_equal(np.asarray(shown[0]), np.asarray(Image.open(io.BytesIO(picture(number)))))
+        assert views == [view["text"] for view in row(number, "val")["descriptions"]]
+    assert EvaluationData([corpus], "val", ("fr",), ("detail",)).items([0])[1][0][0].startswith("detail: ")
+    assert list(EvaluationData([corpus], "val", ("fr",)).texts) == ["fr"]
+
+
+def test_human_texts_are_scored_where_a_language_has_any_else_translations_and_it_is_said(corpus, tmp_path):
+    data = EvaluationData([corpus], "train")
+    assert data.notes == [
+        f"{language}: no human text in split train: scored on machine-made ones" for language in ("de", "fr")
+    ]
+    assert len(data.texts["de"][0]) == 28
+    rows = [row(number, "train") for number in range(3)]
+    rows[1]["captions"].append(caption("h", "de", "von Hand", "human", 1.0))
+    mixed = EvaluationData([write_rows(tmp_path, rows)], "train", ("de",))
+    assert mixed.texts["de"][0] == ["von Hand"] and mixed.caption_ids["de"] == ["h"] and not mixed.notes
+    assert mixed.texts["de"][1].tolist() == [content_id(rows[1]["sha256"])]
+
+
+def test_what_cannot_be_scored(corpus, tmp_path):
+    with pytest.raises(UsageError, match=re.escape("no item in split 'test'") + ".*train .14., val .6."):
+        EvaluationData([corpus], "test")
+    with pytest.raises(UsageError, match=r"languages: got ja, split 'val' has texts in de, en, fr"):
+        EvaluationData([corpus], "val", ("de", "ja"))
+    with pytest.raises(UsageError, match="training is not there"):
+        EvaluationData([tmp_path], "val")

@@ -1,0 +1,147 @@
+"""Features that were computed before: found in a split, read into batches, trained on and scored."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import beam_runner
+from model.processing import LeccrProcessor
+from model.tokenizer import train_tokenizer
+from pipeline.corpus.table import Table
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.media.uri import reference
+from stages import score, train
+from stages.data.batches import EvaluationData, TrainingData
+from stages.data.features import feature_sizes
+from stages.training.metrics_log import read_metrics
+from tests.stages.corpora import feature_row, features, row, write_feature_corpus, write_rows, write_training_corpus
+
+
+def of_features(data, **policy):
+    return LeccrProcessor.create("features", "tiny", train_tokenizer(data.texts(), 400), **policy)
+
+
+def test_features_come_padded_with_their_mask_and_are_not_mirrored(tmp_path):
+    data = TrainingData([write_rows(tmp_path, [feature_row(number, "train") for number in range(4)], shards=1)])
+    batch = data.batch([6, 0, 4], of_features(data, input_dim=6, max_frames=9), seed=0, epoch=0, augment=1.0)
+    assert batch.media.frames.dtype == torch.float32 and batch.media.frames.shape == (3, 4, 6)
+    assert batch.media.mask.sum(1).tolist() == [4, 1, 3]
+    for place, number in enumerate((3, 0, 2)):
+        wanted = features(number, 1 + number).astype(np.float16).astype(np.float32)
+        assert np.array_equal(batch.media.frames[place][batch.media.mask[place]].numpy(), wanted)
+        assert not batch.media.frames[place][~batch.media.mask[place]].any()
+
+
+@pytest.mark.parametrize(("most", "taken"), [(1, [2]), (2, [1, 3]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4])])
+def test_of_features_longer_than_wanted_frames_are_taken_evenly(tmp_path, most, taken):
+    data = EvaluationData([write_rows(tmp_path, [feature_row(4, "val", dtype="float32")], shards=1)], "val")
+    of = of_features(TrainingData([tmp_path], split="val"), input_dim=6, max_frames=most)
+    data.expect(of, "it")
+    frames, _ = data.items([0])
+    assert np.array_equal(of.media(frames).frames[0].numpy(), features(4, 5)[taken])
+
+
+def test_features_of_references_are_opened_where_they_lie(tmp_path):
+    matrix = np.concatenate([features(number, 4) for number in range(3)])
+    (tmp_path / "feature.bin").write_bytes(matrix.astype("<f4").tobytes())
+    uris = [reference(str(tmp_path / "feature.bin"), dim=6, rows=rows) for rows in ([0, 1, 2, 3], [8, 4, 5])]
+    told = {"media": None, "num_frames": 0}
+    rows = [{**row(number, "train"), **told, "uri": uri} for number, uri in enumerate(uris)]
+    data = TrainingData([write_rows(tmp_path / "corpus", rows, shards=1)])
+    assert feature_sizes(data.shards, ["train"]) == (6, 4)
+    media = data.batch([0, 2], of_features(data, input_dim=6), seed=0, epoch=0).media
+    assert np.array_equal(media.frames[0].numpy(), matrix[:4]) and media.mask.sum(1).tolist() == [4, 3]
+    assert np.array_equal(media.frames[1, :3].numpy(), matrix[[8, 4, 5]])
+
+
+def test_features_of_other_widths_and_pictures_among_them_are_told(tmp_path):
+    rows = [feature_row(0, "train"), feature_row(1, "train", width=7)]
+    data = TrainingData([write_rows(tmp_path / "widths", rows, shards=1)])
+    for work in (
+        lambda: feature_sizes(data.shards, ["train"]),
+        lambda: data.batch([2], of_features(data, input_dim=6), seed=0, epoch=0),
+    ):
+        with pytest.raises(UsageError, match=r"item-00001\.jpg: got features of 7 values a frame, wanted 6, as "):
+            work()
+    mixed = TrainingData([write_rows(tmp_path / "mixed", [row(0, "train"), feature_row(1, "train")])])
+    with pytest.raises(UsageError, match=r"got pictures \(item-00000\.jpg\) and features \(item-00001\.jpg\)"):
+        feature_sizes(mixed.shards, ["train"])
+    assert feature_sizes(mixed.shards, ["val"]) is None
+    with pytest.raises(UsageError, match=r"item-00000\.jpg: got a picture, wanted features computed before"):
+        mixed.batch([0], of_features(mixed, input_dim=6), seed=0, epoch=0)
+    tiny = LeccrProcessor.create("tiny", "tiny", train_tokenizer(mixed.texts(), 400))
+    with pytest.raises(UsageError, match=r"item-00001\.jpg: got features computed before, wanted a picture"):
+        mixed.batch([2], tiny, seed=0, epoch=0)
+
+
+def test_damaged_features_are_told_with_their_shard_and_item(tmp_path):
+    rows = [feature_row(number, "train") for number in range(2)]
+    rows[1]["media"] = rows[1]["media"][:-1]
+    data = TrainingData([write_rows(tmp_path, rows, shards=1)])
+    with pytest.raises(EnvironmentTrouble, match=r"part-00000-of-00001\.arrow: item-00001\.jpg: .*truncated"):
+        data.batch([2], of_features(data, input_dim=6), seed=0, epoch=0)
+
+
+def test_a_split_to_be_scored_has_what_the_model_reads(tmp_path):
+    corpus = write_training_corpus(tmp_path / "pictures")
+    processor = LeccrProcessor.create("tiny", "tiny", train_tokenizer(TrainingData([corpus]).texts(), 400))
+    data = EvaluationData([write_feature_corpus(tmp_path)], "val")
+    with pytest.raises(UsageError, match=r"--checkpoint run: got features of 6 values"):
+        data.expect(processor, "--checkpoint run")
+    training = TrainingData([tmp_path])
+    with pytest.raises(UsageError, match=r"got features of 6 values in .*, wanted 8, as it was trained with"):
+        data.expect(of_features(training, input_dim=8), "run")
+    with pytest.raises(UsageError, match=r"run: got pictures in .*, wanted features"):
+        EvaluationData([corpus], "val").expect(of_features(training, input_dim=6), "run")
+    EvaluationData([corpus], "val").expect(processor, "run")
+
+
+def stage(name, corpus, *more):
+    return beam_runner.run(["--stage", name, "--output", str(corpus), *map(str, more)])
+
+
+COLOURS = ("red", "green", "blue", "grey", "black", "white")
+
+
+def ingest(folder):
+    """A folder of `.npy` files of one frame to four, with captions in two languages beside them."""
+    folder.mkdir()
+    lines = []
+    for number in range(12):
+        name = f"clip-{number:02}.npy"
+        np.save(folder / name, 10 * features(number, 1 + number % 4))
+        texts = [f"{COLOURS[number % 6]} clip {number}", {"language": "de", "text": f"Film {number}"}]
+        lines.append({"file_name": name, "split": "val" if number % 4 == 3 else "train", "captions": texts})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_from_a_folder_of_arrays_to_scores(tmp_path, capfd):
+    corpus, run, scores = tmp_path / "corpus", tmp_path / "run", tmp_path / "scores.json"
+    assert stage("ingest", corpus, "--input", ingest(tmp_path / "arrays")) == 0
+    items = list(Table(corpus, "items").rows())
+    assert [(it["media_type"], it["width"], it["num_frames"]) for it in items[:2]] == [("image", 0, 1), ("video", 0, 2)]
+    captioner = ("--captioner", "embedded", "--views", "short", "--max-failures", "100")
+    assert stage("captions", corpus, *captioner) == 0
+    assert "Traceback" not in capfd.readouterr().err
+    failures = Table(corpus, "descriptions").failures()
+    assert {(it["error"], "no pixels" in it["message"]) for it in failures} == {("unreadable", True)}
+    assert {it["id"] for it in failures} == {it["item_id"] for it in items}
+    assert stage("pack", corpus) == 0
+    rows = list(Table(corpus, "training").rows())
+    assert [it["num_frames"] for it in rows] == [1 + number % 4 for number in range(12)]
+    assert stage("verify", corpus) == 0
+    assert "2 × features" in (corpus / "README.md").read_text("utf-8")
+    small = ("tiny_width=16", "tiny_layers=1", "tiny_vocabulary=200", "embed_dim=8", "num_heads=2", "num_slots=2")
+    short = ("slot_layers=1", "interaction_layers=1", "batch_size=4", "steps=4", "feature_width=32", "feature_frames=3")
+    trained = ["--recipe", "base", "--data", str(corpus), "--output", str(run), "media=features", *small, *short]
+    assert train.main(trained) == 0
+    lines = read_metrics(run / "metrics.jsonl")
+    assert all(np.isfinite(line["loss"]) for line in lines if line["kind"] == "train")
+    scored = ["--checkpoint", str(run), "--output", str(scores)]
+    assert score.main([*scored, "--data", str(corpus)]) == 0
+    assert json.loads(scores.read_text())["items"] == 3
+    with pytest.raises(UsageError, match=r"--checkpoint .*run: got pictures in .*, wanted features"):
+        score.main([*scored, "--data", str(write_training_corpus(tmp_path / "pictures"))])

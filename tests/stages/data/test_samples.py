@@ -1,0 +1,241 @@
+"""What samples there are, the text that is drawn for each, how much a pair weighs, and what is refused."""
+
+import copy
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import EnvironmentTrouble, UsageError
+from stages.data.samples import Shards, build_index, rows_of, select_views, sources, target, weight
+from tests.stages.corpora import caption, row, write_rows, write_training_corpus
+
+
+def index(folder, *, split="train", languages=(), source_language="en", extra_views=(), slot_views=("all",)):
+    return build_index(Shards([folder]), split, languages, source_language, extra_views, slot_views)
+
+
+def listed(found, shards):
+    """Samples as (item, id of the source text)."""
+    for place in range(len(found)):
+        one = shards.row(int(found.shards[place]), int(found.rows[place]))
+        yield one["item_id"], sources(one, int(found.texts[place]))[0]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return write_training_corpus(tmp_path / "corpus", items=20)
+
+
+def by_hand(rows, extra_views=()):
+    """The samples of rows of Python objects."""
+    for one in rows:
+        for text in one["captions"]:
+            if text["language"] == "en" and text["origin"] != "mt":
+                yield one["item_id"], text["caption_id"]
+        for view in one["descriptions"]:
+            if view["view"] in extra_views:
+                yield one["item_id"], f"{one['item_id']}#{view['view']}"
+
+
+@pytest.mark.parametrize(("asked", "views"), [((), ()), (("detail",), ("detail",)), (("all",), ("short", "detail"))])
+def test_samples_are_items_with_each_source_text(tmp_path, asked, views):
+    rows = [row(number, "train" if number % 3 else "val") for number in range(2500)]  # more than a batch of rows
+    rows[1]["captions"] = rows[1]["captions"][2:]  # no English
+    rows[2]["captions"].append(caption("x", "en", "written by a model", "mllm", 0.0))
+    rows[4]["captions"].append(caption("y", "en", "translated back", "mt", 0.5))
+    rows[5]["captions"], rows[7]["descriptions"] = [], []
+    folder = write_rows(tmp_path, rows, shards=2)
+    found = index(folder, extra_views=asked)
+    train = [one for one in rows if one["split"] == "train"]
+    got = list(listed(found, Shards([folder])))
+    assert sorted(got) == sorted(by_hand(train, views)) and len(set(got)) == len(got)
+    assert found.languages == ("de", "fr")
+    left_out = len(train) - len({item for item, _ in got})
+    assert left_out == (2 if not asked else 0)
+    assert found.notes == ((f"{left_out} items of train have no text in en and are left out",) if left_out else ())
+
+
+def test_shards_of_several_corpora_follow_one_another(tmp_path):
+    folders = [write_training_corpus(tmp_path / name, items=10, seed=seed) for seed, name in enumerate("ab")]
+    shards = Shards(folders)
+    found = build_index(shards, "train", (), "en", ())
+    assert len(found) == 2 * 7 * 2 and sorted(set(found.shards.tolist())) == [0, 1, 2, 3]
+    assert shards.corpus_of == [0, 0, 1, 1]
+    assert {shards.name(3), shards.name(0)} == {
+        str(folders[1] / "training" / "part-00001-of-00002.arrow"),
+        str(folders[0] / "training" / "part-00000-of-00002.arrow"),
+    }
+
+
+def test_shards_open_when_they_are_read_and_a_pickle_holds_none(corpus):
+    shards = Shards([corpus])
+    assert not shards._open
+    first = shards.row(1, 0)
+    assert list(shards._open) == [1]
+    again = copy.copy(shards)  # by its state, as a worker gets it
+    assert not again._open and not again._columns
+    assert again.row(1, 0) == first
+    assert len(pickle.dumps(shards)) < 20_000
+
+
+def test_media_stay_on_disk_until_their_row_is_read(tmp_path):
+    rows = [row(number, "train", size=512) for number in range(60)]
+    folder = write_rows(tmp_path, rows, shards=1)
+    size = sum(len(one["media"]) for one in rows)
+    before = pa.total_allocated_bytes()
+    shards = Shards([folder])
+    build_index(shards, "train", (), "en", ())
+    assert pa.total_allocated_bytes() - before < size / 10
+    assert shards.row(0, 5)["media"] == rows[5]["media"]
+    assert pa.total_allocated_bytes() - before < size / 10
+
+
+TEXTS = [
+    caption("i#0", "en", "a dog", "human", 1.0),
+    caption("i#1", "en", "an animal", "human", 1.0),
+    caption("i#0>de", "de", "ein Hund", "mt", 0.75),
+    caption("i#1>de", "de", "ein Tier", "mt", 0.25),
+    caption("i#1>fr", "fr", "un animal", "mt", 0.5),
+    caption("i#long>fr", "fr", "une longue description", "mt", 0.9),
+    caption("i#zh", "zh", "狗", "human", 1.0),
+]
+ROW = {"item_id": "i", "captions": TEXTS, "descriptions": [{"view": "long", "text": "a long description"}]}
+
+
+def drawn(source_id, languages, count=400):
+    found = {}
+    for number in range(count):
+        one = target(ROW, source_id, languages, np.random.default_rng(number))
+        found[one["text"]] = found.get(one["text"], 0) + 1
+    return found
+
+
+def test_the_target_is_the_translation_of_that_text_else_any_of_its_language():
+    assert drawn("i#0", ("de",)) == {"ein Hund": 400}
+    assert drawn("i#1", ("de",)) == {"ein Tier": 400}
+    assert set(drawn("i#long", ("fr",))) == {"une longue description"}
+    either = drawn("i#0", ("fr",))  # not translated: one of the item's two
+    assert set(either) == {"un animal", "une longue description"} and min(either.values()) > 140
+    assert drawn("i#0", ("zh",)) == {"狗": 400}
+    assert target(ROW, "i#0", ("ja",), np.random.default_rng(0)) is None
+
+
+def test_a_translation_that_came_with_the_captions_is_linked_by_its_number():
+    texts = [caption("a#i#de#4", "de", "vier", "mt", 0.0), caption("a#i#de#10", "de", "zehn", "mt", 0.0)]
+    row = {"captions": [*texts, caption("a#i#de#1", "de", "von Hand", "human", 1.0)]}
+
+    def found(source_id, human=True):
+        return {target(row, source_id, ("de",), np.random.default_rng(n), human)["text"] for n in range(60)}
+
+    assert found("a#i#en#4") == {"vier"} and found("a#i#en#10", False) == {"zehn"}
+    assert found("a#i#en#1") == {"vier", "zehn", "von Hand"}  # a human text is nobody's translation
+    assert found("a#i#en#1", False) == {"vier", "zehn"}
+
+
+def test_without_human_targets_a_language_needs_translations(tmp_path):
+    rows = [row(number, "train") for number in range(4)]
+    for one in rows:
+        one["captions"].append(caption(f"{one['item_id']}#zh#0", "zh", "狗", "human", 1.0))
+    shards = Shards([write_rows(tmp_path, rows, shards=1)])
+    every = build_index(shards, "train", (), "en", ()).languages
+    machine = build_index(shards, "train", (), "en", (), human_targets=False).languages
+    assert set(every) - set(machine) == {"zh"} and machine
+    with pytest.raises(UsageError, match=r"languages: got zh, split 'train' .* run --stage translate"):
+        build_index(shards, "train", ("zh",), "en", (), human_targets=False)
+
+
+def test_languages_are_drawn_alike_however_many_texts_they_have():
+    found = drawn("i#0", ("de", "fr", "zh", "ja"), 3000)
+    french = found["un animal"] + found["une longue description"]
+    for count in (found["ein Hund"], french, found["狗"]):
+        assert 900 < count < 1100
+
+
+def test_views_are_source_texts_and_feed_the_slots_in_the_order_of_the_table():
+    assert sources(ROW, 1) == ("i#1", "an animal")
+    assert sources(ROW, -1) == ("i#long", "a long description")
+    rows = [{"view": view, "text": view.upper()} for view in ("b", "a", "c")]
+    assert select_views(rows, ("all",)) == ["B", "A", "C"]
+    assert select_views(rows, ("c", "b")) == ["B", "C"]
+    assert select_views(rows, ()) == []
+
+
+def test_a_pair_weighs_as_much_as_its_translation_is_worth():
+    machine, human = TEXTS[2], TEXTS[6]
+    model = {**machine, "origin": "mllm", "quality": 0.0}
+    assert weight(machine, True) == 0.75
+    assert weight(machine, False) == weight(human, True) == 1.0
+    assert weight(model, True) == 1.0  # no translation, so there is nothing to measure
+    assert weight(None, False) == 0.0
+    assert weight({**machine, "quality": 0.0}, True) == 1.0  # not measured
+    assert [weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
+
+
+def test_what_was_not_measured_is_known_by_corpus_and_language(tmp_path):
+    rows = [row(number, "train") for number in range(6)]
+    for one in rows:
+        for text in one["captions"]:
+            if text["language"] == "fr":
+                text["quality"] = 0.0
+        one["captions"].append(caption(f"{one['item_id']}#h", "fr", "écrit", "human", 1.0))
+    folders = [write_rows(tmp_path / "a", rows), write_training_corpus(tmp_path / "b", items=6, seed=1)]
+    found = build_index(Shards(folders), "train", ("fr",), "en", ())
+    assert found.notes == ("a: the quality of fr was not measured: every pair weighs 1",)
+
+
+def test_items_that_the_slots_have_nothing_to_read_of_are_counted(tmp_path):
+    rows = [row(number, "val" if number > 6 else "train") for number in range(9)]
+    for one in (rows[1], rows[4], rows[8]):
+        one["descriptions"] = []
+    rows[2]["descriptions"] = [told for told in rows[2]["descriptions"] if told["view"] == "short"]
+    shards = Shards([write_rows(tmp_path, rows)])
+    for views, count in ((("all",), 2), (("detail",), 3), (("short", "detail"), 2)):
+        assert build_index(shards, "train", ("de",), "en", (), views).undescribed == count
+
+
+def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
+    rows = [row(number, "val" if number % 7 == 0 else "train") for number in range(2300)]
+    folder = write_rows(tmp_path, rows, shards=2)
+    shards = Shards([folder])
+    found = list(rows_of(shards, "val"))
+    assert sorted(item["item_id"] for _, _, item in found) == [one["item_id"] for one in rows if one["split"] == "val"]
+    for number, place, item in found[::40]:
+        assert shards.row(number, place)["item_id"] == item["item_id"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"languages": ("de", "ja")}, r"languages: got ja, split 'train' of .* has de, fr: run --stage translate"),
+        ({"languages": ("en",)}, "languages: got en, the source language.*there are de, fr"),
+        ({"split": "test"}, r"no item in split 'test'.*there are \(items\): train \(14\), val \(6\)"),
+        ({"extra_views": ("long",)}, "extra_views: got long, .* has detail, short"),
+        ({"slot_views": ("short", "long")}, "slot_views: got long, .* has detail, short"),
+        ({"source_language": "ja"}, "no text in 'ja' in split 'train'.*extra_views=all"),
+    ],
+)
+def test_mistakes_are_told_with_what_there_is(corpus, changes, message):
+    with pytest.raises(UsageError, match=message):
+        index(corpus, **changes)
+
+
+def test_corpora_without_what_is_needed(tmp_path):
+    with pytest.raises(UsageError, match="training is not there"):
+        Shards([tmp_path])
+    english = write_training_corpus(tmp_path / "english", languages=())
+    with pytest.raises(UsageError, match=r"texts in one language alone.*--stage translate"):
+        index(english)
+    empty = write_rows(tmp_path / "empty", [], shards=1)
+    with pytest.raises(UsageError, match="none, the table is empty"):
+        index(empty)
+
+
+def test_a_damaged_shard_is_named(corpus):
+    path = Path(corpus) / "training" / "part-00001-of-00002.arrow"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(EnvironmentTrouble, match=re.escape("training/part-00001-of-00002.arrow cannot be read")):
+        index(corpus)

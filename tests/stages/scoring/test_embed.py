@@ -1,0 +1,172 @@
+"""A split embedded by one process and by several at once: the same vectors, each once, in the data's order."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from model.batch import Media, Texts
+from pipeline.errors import PipelineError
+from stages.scoring import embed as embedding
+from stages.scoring.embed import Embedded, embed_split
+
+
+class Toy(torch.nn.Module):
+    """A vector says which item or text it was made from; K slots."""
+
+    def __init__(self, slots=2):
+        super().__init__()
+        self.slots = slots
+        self.dropout = torch.nn.Dropout(0.5)
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = []
+
+    def encode_media(self, media, descriptions):
+        self.seen.append(len(media.frames))
+        assert not torch.is_autocast_enabled("cpu")
+        vectors = self.dropout(media.frames.flatten(1)[:, :1] * torch.tensor([1.0, 2.0]) * self.weight)
+        return vectors, vectors[:, None].repeat(1, self.slots, 1) + descriptions.tokens[:, :1, None]
+
+    def encode_text(self, texts):
+        self.seen.append(len(texts.tokens))
+        return self.dropout(texts.tokens[:, :1] * torch.tensor([1.0, 3.0]) * self.weight).bfloat16()
+
+
+class Reading:
+    """Pictures are numbers, texts are digits, descriptions are numbers."""
+
+    def media(self, items):
+        return Media(torch.tensor(items, dtype=torch.float32), torch.ones(len(items), 1, dtype=torch.bool))
+
+    def texts(self, texts, training=False):
+        assert not training
+        return Texts(torch.tensor([[float(text)] for text in texts]), torch.ones(len(texts), 1, dtype=torch.bool))
+
+    def descriptions(self, items):
+        return Texts(torch.tensor(items, dtype=torch.float32), torch.ones(len(items), 1, dtype=torch.bool))
+
+
+class Split:
+    """Items 0, 1, 2 … with ids that are not sorted; two languages, one of which has no text of the first item."""
+
+    def __init__(self, items):
+        self.item_ids = np.array([(number * 7) % 101 - 50 for number in range(items)])
+        texts = [str(number) for number in range(2 * items)]
+        self.texts = {
+            "de": (texts, np.repeat(self.item_ids, 2)),
+            "fr": (texts[1:items][::-1], self.item_ids[1:][::-1]),
+        }
+
+    def items(self, rows):
+        return [[row] for row in rows], [[100 * row] for row in rows]
+
+
+class Ranks:
+    """Accelerators of `world` ranks, each to be used in a thread of its own."""
+
+    def __init__(self, world):
+        self.world, self.given = world, [None] * world
+        self.barrier = threading.Barrier(world, timeout=20)
+
+    def __getitem__(self, rank):
+        def gather(rows):
+            self.given[rank] = rows
+            self.barrier.wait()
+            gathered = torch.cat(self.given)
+            self.barrier.wait()
+            return gathered
+
+        return SimpleNamespace(
+            process_index=rank,
+            num_processes=self.world,
+            is_main_process=rank == 0,
+            device=torch.device("cpu"),
+            gather=gather,
+        )
+
+
+def embedded(world, items, batch_size=4, slots=2):
+    ranks = Ranks(world)
+
+    def one(rank):
+        return embed_split(Toy(slots), Reading(), Split(items), ranks[rank], batch_size)
+
+    with ThreadPoolExecutor(world) as pool:
+        return list(pool.map(one, range(world)))
+
+
+def equal(one: Embedded, other: Embedded):
+    same = [torch.equal(getattr(one, name), getattr(other, name)) for name in ("item_ids", "media_NE", "slots_NKE")]
+    for language, both in one.texts.items():
+        same += [torch.equal(mine, others) for mine, others in zip(both, other.texts[language], strict=True)]
+    return all(same) and one.texts.keys() == other.texts.keys()
+
+
+@pytest.mark.parametrize("world, items", [(1, 11), (2, 11), (3, 11), (3, 10), (4, 2)])
+def test_every_rank_has_all_vectors_once_in_the_datas_order(world, items):
+    for found in embedded(world, items):
+        numbers = torch.arange(items, dtype=torch.float32)
+        assert found.item_ids.tolist() == Split(items).item_ids.tolist()
+        assert found.media_NE.tolist() == (numbers[:, None] * torch.tensor([1.0, 2.0])).tolist()
+        slots = found.media_NE + 100 * numbers[:, None]
+        assert torch.equal(found.slots_NKE, slots[:, None].expand(-1, 2, -1))
+        de, fr = found.texts["de"], found.texts["fr"]
+        assert de[0][:, 0].tolist() == list(range(2 * items)) and de[0].dtype == torch.float32
+        assert de[1].tolist() == np.repeat(found.item_ids.numpy(), 2).tolist()
+        assert fr[0][:, 0].tolist() == list(range(items - 1, 0, -1))
+        assert not found.media_NE.requires_grad and not de[0].requires_grad
+
+
+def test_batches_and_ranks_change_nothing():
+    one = embedded(1, 11, batch_size=100)[0]
+    assert all(equal(one, found) for world in (1, 2, 3) for found in embedded(world, 11, batch_size=3))
+
+
+def test_batches_are_no_larger_than_said_and_the_mode_is_as_it_was():
+    model = Toy(slots=0)
+    found = embed_split(model, Reading(), Split(11), Ranks(1)[0], 4)
+    assert max(model.seen) == 4 and sum(model.seen) == 11 + 22 + 10
+    assert model.training and found.slots_NKE.shape == (11, 0, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        embed_split(model.eval(), Reading(), Split(3), Ranks(1)[0], 4)
+    assert not model.training
+
+    def damaged(rows):
+        raise PipelineError("no such picture")
+
+    data = Split(3)
+    data.items = damaged
+    with pytest.raises(PipelineError, match="no such picture"):
+        embed_split(model.train(), Reading(), data, Ranks(1)[0], 4)
+    assert model.training
+
+
+def test_a_language_has_the_gallery_of_its_items():
+    found = embedded(1, 5)[0]
+    text_ME, text_items, media_NE, media_items, slots_NKE = found.language("fr")
+    assert len(text_ME) == len(text_items) == len(media_NE) == len(media_items) == len(slots_NKE) == 4
+    assert media_items.tolist() == found.item_ids[1:].tolist() and torch.equal(media_NE, found.media_NE[1:])
+    assert torch.equal(slots_NKE, found.slots_NKE[1:])
+    assert len(found.language("de")[2]) == 5
+
+
+def test_vectors_that_did_not_come_back_are_noticed():
+    ids = torch.tensor([4, 5, 6])
+    rows = torch.tensor([[5.0], [4], [6], [6]])
+    assert embedding._in_order("items", ids, torch.tensor([5, 4, 6, 6]), rows).flatten().tolist() == [4, 5, 6]
+    with pytest.raises(PipelineError, match="2 items came back from all processes, 3 were wanted"):
+        embedding._in_order("items", torch.tensor([4, 5, 4]), torch.tensor([4, 5, 4]), rows[:3])  # an id twice
+    for wrong in ([5, 4, 4, 4], [5, 4, 6, 7]):
+        with pytest.raises(PipelineError, match="items came back from all processes, 3 were wanted"):
+            embedding._in_order("items", ids, torch.tensor(wrong), rows)
+
+
+def test_progress_is_told_by_the_first_process_alone(monkeypatch, capsys):
+    monkeypatch.setattr(embedding, "PLAIN_S", 0.0)
+    embedded(2, 9)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("items: 4/5 encoded on this process · ") and "ETA" in lines[0]
+    assert [line.split(":")[0] for line in lines] == ["items"] * 2 + ["texts in de"] * 3 + ["texts in fr"]

@@ -1,0 +1,230 @@
+"""Ranks by hand, against loops that share nothing with them, and independent of how the product is cut up."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.scoring import ranking
+from stages.scoring.ranking import TIE, ranked, ranks
+
+SMALL = (7, 5)  # a tile that divides nothing
+
+
+def unit(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def by_loops(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0):
+    """Ranks in 64 bits, one query after the other, as the definition says."""
+    text_ME, media_NE = text_ME.double().numpy(), media_NE.double().numpy()
+    lengths = [np.linalg.norm(media_NE, axis=-1).max()]
+    local = slots_NKE is not None and slots_NKE.shape[1] and weight != 1
+    if local:
+        slots_NKE = slots_NKE.double().numpy()
+        lengths.append(np.linalg.norm(slots_NKE, axis=-1).max())
+    tie = TIE * np.linalg.norm(text_ME, axis=-1).max() * max(lengths)
+
+    def score(text, item):
+        whole = float(text_ME[text] @ media_NE[item])
+        if not local:
+            return whole
+        return weight * whole + (1 - weight) * max(float(text_ME[text] @ slot) for slot in slots_NKE[item])
+
+    scores = [[score(text, item) for item in range(len(media_NE))] for text in range(len(text_ME))]
+    there, back = [], []
+    for text, own in enumerate(text_items.tolist()):
+        mine = media_items.tolist().index(own)
+        worse_than = [scores[text][item] >= scores[text][mine] - tie for item in range(len(media_NE)) if item != mine]
+        there.append(1 + sum(worse_than))
+    for item, own in enumerate(media_items.tolist()):
+        mine = [text for text, of in enumerate(text_items.tolist()) if of == own]
+        best = max(scores[text][item] for text in mine)
+        others = [text for text in range(len(text_ME)) if text not in mine]
+        back.append(1 + sum(scores[text][item] >= best - tie for text in others))
+    return there, back
+
+
+def as_lists(found):
+    return found[0].tolist(), found[1].tolist()
+
+
+def test_by_hand():
+    """Items a, b, c on three axes. Texts: two of a (the first looks like b), one of b, one of c that looks like all.
+
+    scores       a    b    c
+    a, first    .6   .8    0   → b is above: rank 2
+    a, second    1    0    0   → 1
+    b            0    1    0   → 1
+    c           .5   .5   .5   → level with both others: 3
+    a's best text has 1, and nothing of the others reaches it → 1; b's has 1 → 1; c's has .5, the others 0 → 1
+    """
+    text_ME = torch.tensor([[0.6, 0.8, 0], [1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5]])
+    there, back = ranks(text_ME, torch.tensor([10, 10, 20, 30]), torch.eye(3), torch.tensor([10, 20, 30]))
+    assert there.tolist() == [2, 1, 1, 3]
+    assert back.tolist() == [1, 1, 1]
+    assert there.dtype == back.dtype == torch.int64
+
+
+def test_slots_by_hand():
+    """Scores by half the global similarity and half the best slot's, own ones in brackets:
+
+                 item 5                   item 6
+    text (1, 0)  [½·0 + ½·max(0, 1) = .5]   ½·.6 + ½·max(0, 0) = .3
+    text (0, 1)   ½·1 + ½·max(0, 0) = .5   [½·.8 + ½·max(.5, −1) = .65]
+    """
+    text_ME, media_NE = torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[0.0, 1], [0.6, 0.8]])
+    slots_NKE = torch.tensor([[[0.0, 0], [1, 0]], [[0, 0.5], [0, -1]]])
+    ids = torch.tensor([5, 6])
+    half, whole = ranked(text_ME, ids, media_NE, ids, slots_NKE, (0.5, 1.0))
+    assert half.text_to_media.tolist() == [1, 1]
+    assert half.media_to_text.tolist() == [2, 1]  # item 5's two texts are level
+    assert half.text_scores.tolist() == pytest.approx([0.5, 0.65])
+    assert half.media_scores.tolist() == pytest.approx([0.5, 0.65])
+    assert whole.text_to_media.tolist() == [2, 2] and whole.media_to_text.tolist() == [2, 1]
+
+
+@given(st.data())
+def test_any_vectors_in_any_tiles_as_by_loops(data):
+    """Small whole numbers, so that texts, items and their scores are often the same."""
+    items = data.draw(st.integers(1, 12))
+    width, slots = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
+    of = list(range(items)) + data.draw(st.lists(st.integers(0, items - 1), max_size=12))
+    of = data.draw(st.permutations(of))
+    numbers = st.integers(-2, 2)
+    drawn = [
+        torch.tensor(data.draw(st.lists(numbers, min_size=size, max_size=size)), dtype=torch.float32)
+        for size in (len(of) * width, items * width, items * slots * width)
+    ]
+    text_ME, media_NE, slots_NKE = drawn[0].view(-1, width), drawn[1].view(-1, width), drawn[2].view(items, -1, width)
+    slots_NKE = slots_NKE if slots else torch.zeros(items, 0, width)
+    media_items = torch.tensor(data.draw(st.permutations(range(100, 100 + items))))
+    text_items = media_items[torch.tensor(of)]
+    weight = data.draw(st.sampled_from([1.0, 0.8, 0.5, 0.0]))
+    given_ = text_ME, text_items, media_NE, media_items, slots_NKE, weight
+    wanted = by_loops(*given_)
+    for chunk in ((1020, 1024), (1, 1), SMALL, (1000, 3)):
+        assert as_lists(ranks(*given_, chunk=chunk)) == wanted
+
+
+@pytest.mark.parametrize("slots", [0, 3])
+def test_tiles_whole_and_cut_count_the_same(slots):
+    """More than 255 in a column and than 2,040 in a row: no byte of the count overflows."""
+    media_NE, of = unit(2300, 8), torch.arange(2600) % 2300
+    text_ME = unit(2600, 8, seed=1) + media_NE[of]
+    slots_NKE = unit(2300, slots, 8, seed=2)
+    given_ = text_ME, of, media_NE, torch.arange(2300), slots_NKE
+    whole = ranks(*given_, 0.6, chunk=(2600, 2300))
+    for chunk in ((1020, 1024), (300, 2100), (517, 61)):
+        assert as_lists(ranks(*given_, 0.6, chunk=chunk)) == as_lists(whole)
+    scores = text_ME.double() @ media_NE.double().T
+    longest = text_ME.double().norm(dim=1).max()  # media and slots are of unit length
+    if slots:
+        local = torch.stack([text_ME.double() @ slots_NKE[:, k].double().T for k in range(slots)]).amax(0)
+        scores = 0.6 * scores + 0.4 * local
+    own = of[:, None] == torch.arange(2300)
+    wrong = scores.masked_fill(own, -9) + TIE * longest
+    assert whole[0].tolist() == (1 + (wrong >= scores[own][:, None]).sum(1)).tolist()
+    assert whole[1].tolist() == (1 + (wrong >= scores.masked_fill(~own, -9).amax(0)).sum(0)).tolist()
+
+
+@pytest.mark.parametrize("long", [1.0, 1e4])
+@pytest.mark.parametrize("by_slots", [False, True])
+def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch, long, by_slots):
+    """300 candidates within a tenth of TIE of the threshold: 32 bits get half of them wrong. Also by slots that are
+    much longer than the media: what is level is in proportion to the longest."""
+    direction, ids = unit(1, 64), torch.arange(300)
+    off = TIE * (1 + 0.2 * (torch.rand(300, 1, generator=torch.Generator().manual_seed(1)) - 0.5))
+    off[0] = 0
+    near_NE = long * (direction - direction * off)
+    text_ME = torch.cat([direction, unit(299, 64, seed=2)])
+    if by_slots:
+        given_ = text_ME, ids, unit(300, 64, seed=3), ids, near_NE.unsqueeze(1), 0.0
+    else:
+        given_ = text_ME, ids, near_NE, ids
+    wanted = by_loops(*given_)
+    assert 50 < wanted[0][0] < 250
+    called = []
+    pairs = ranking._Scorer.pairs
+    monkeypatch.setattr(ranking._Scorer, "pairs", lambda *given_: called.append(len(given_[1])) or pairs(*given_))
+    for doubtful, by_pairs in ((1, True), (0, False)):  # a cell at a time, and whole tiles
+        monkeypatch.setattr(ranking, "DOUBTFUL", doubtful)
+        for chunk in ((400, 400), (1, 200), (30, 77)):
+            called.clear()
+            assert as_lists(ranks(*given_, chunk=chunk)) == wanted
+            assert any(called[1:]) == by_pairs
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-7])
+@pytest.mark.parametrize("chunk", [(1020, 1024), (64, 100)])
+def test_a_model_that_says_the_same_of_everything_is_last(spread, chunk):
+    """Also where its vectors differ in their last digits, as those of batches of another size do."""
+    one = torch.full((512,), 512**-0.5)
+    text_ME, media_NE = (one + spread * torch.randn(count, 512, generator=torch.Generator().manual_seed(count)) / 23
+                         for count in (1200, 400))  # fmt: skip
+    there, back = ranks(text_ME, torch.arange(1200) % 400, media_NE, torch.arange(400), chunk=chunk)
+    assert (there == 400).all()
+    assert (back == 1200 - 3 + 1).all()  # three texts each, which do not count against one another
+
+
+def test_a_perfect_model_is_first_everywhere():
+    media_NE = unit(300, 16)
+    there, back = ranks(media_NE.repeat(2, 1), torch.arange(300).repeat(2), media_NE, torch.arange(300))
+    assert (there == 1).all() and (back == 1).all()
+
+
+def test_ranks_depend_on_directions_alone_and_not_on_threads():
+    text_ME, media_NE, of = unit(900, 12, seed=3), unit(300, 12), torch.arange(900) % 300
+    wanted = as_lists(ranks(text_ME, of, media_NE, torch.arange(300)))
+    assert as_lists(ranks(text_ME * 1e4, of, media_NE * 1e-3, torch.arange(300))) == wanted
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), chunk=(50, 1024))) == wanted
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_many_weights_in_one_pass_are_each_alone():
+    text_ME, media_NE, slots_NKE, of = unit(90, 6, seed=3), unit(30, 6), unit(30, 4, 6, seed=5), torch.arange(90) % 30
+    weights = (0.0, 0.3, 1.0)
+    together = ranked(text_ME, of, media_NE, torch.arange(30), slots_NKE, weights, chunk=SMALL)
+    for weight, found in zip(weights, together, strict=True):
+        alone = ranked(text_ME, of, media_NE, torch.arange(30), slots_NKE, (weight,))[0]
+        for one, other in zip(found, alone, strict=True):
+            assert one.tolist() == pytest.approx(other.tolist())
+    assert len(ranked(text_ME, of, media_NE, torch.arange(30), None, weights)) == 3
+    assert together[0].text_to_media.tolist() != together[2].text_to_media.tolist()
+
+
+def test_half_precision_and_unsorted_ids_are_taken_as_they_are():
+    media_NE, ids = unit(40, 8), torch.randperm(40, generator=torch.Generator().manual_seed(1)) - 20
+    text_ME, of = media_NE.flip(0).bfloat16(), ids.flip(0)
+    there, back = ranks(text_ME, of, media_NE.bfloat16(), ids)
+    assert (there == 1).all() and (back == 1).all()
+
+
+IDS = torch.arange(3)
+
+
+@pytest.mark.parametrize(
+    "given_, told",
+    [
+        ((unit(3, 4), torch.tensor([0, 1, 7]), unit(3, 4), IDS), "item 7 is not in the gallery"),
+        ((unit(3, 4), torch.tensor([0, 1, 1]), unit(3, 4), IDS), "item 2 is in the gallery without a text"),
+        ((unit(1, 4), torch.tensor([0]), unit(3, 4), IDS), r"2 items \(1, 2\) are in the gallery without a text"),
+        ((unit(3, 4), IDS, unit(3, 4), torch.tensor([0, 1, 1])), "item 1 is more than once"),
+        ((unit(3, 4) / 0, IDS, unit(3, 4), IDS), "not finite"),
+        ((unit(3, 4), IDS, unit(3, 4).log(), IDS), "not finite"),
+        ((unit(3, 4), IDS, unit(3, 4), IDS, unit(3, 2, 4) * torch.inf, 0.5), "not finite"),
+        ((unit(3, 4), IDS, unit(3, 5), IDS), r"wanted \(M, E\)"),
+        ((unit(3, 4), IDS, unit(3, 4), IDS, unit(2, 2, 4), 0.5), r"wanted \(M, E\)"),
+        ((unit(3, 4), IDS[:2], unit(3, 4), IDS), r"wanted \(M, E\)"),
+        ((unit(0, 4), IDS[:0], unit(0, 4), IDS[:0]), "none of them empty"),
+    ],
+)
+def test_what_cannot_be_ranked_is_told(given_, told):
+    with pytest.raises(ValueError, match=told):
+        ranks(*given_)

@@ -1,0 +1,123 @@
+"""One item described: what is paid for, remembered, tried again. The speaker is scripted, all else is real."""
+
+import asyncio
+import hashlib
+
+import pytest
+
+from pipeline.captioning.captioners import MllmCaptioner
+from pipeline.captioning.chat_client import RequestFailed
+from pipeline.captioning.prompts import BUILT_IN, Answer
+from pipeline.captioning.response_cache import ResponseCache
+from pipeline.engine.run_state import Progress
+from stages.captions import Captions, CaptionsWorker
+from tests.conftest import make_photos
+
+VIEWS = (BUILT_IN["short"], BUILT_IN["objects"])
+
+
+class Speaker:
+    """Says what `replies` has for a view, an error included, and counts what it was asked."""
+
+    ahead = 4
+
+    def __init__(self):
+        self.asked = []
+        self.replies = {}
+
+    def prepare(self, stream, media_type, look, views):
+        return [], None
+
+    async def ask(self, prepared, view, times_s):
+        self.asked.append(view.name)
+        reply = self.replies.get(view.name, Answer(f"Text of {view.name}.", "stop", 7, 3))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def close(self):
+        pass
+
+
+@pytest.fixture
+def speaker():
+    return Speaker()
+
+
+@pytest.fixture
+def row(tmp_path):
+    photo = make_photos(tmp_path / "photos", 1)[0]
+    sha256 = hashlib.sha256(photo.read_bytes()).hexdigest()
+    return {"item_id": photo.name, "media_type": "image", "uri": str(photo), "sha256": sha256}
+
+
+@pytest.fixture
+def describe(tmp_path, speaker, row):
+    """describe(kept, retrying) → the outcome, by a worker of its own on one cache, as after a restart."""
+
+    def run(kept=None, retrying=False, **changed):
+        async def once():
+            stage = Captions(MllmCaptioner(("http://127.0.0.1:1",), "model"), VIEWS)
+            cache = ResponseCache(tmp_path / "cache")
+            worker = CaptionsWorker(stage, speaker, cache, Progress(tmp_path, "captions"))
+            try:
+                return await worker.item({**row, **changed}, {}, {"descriptions": kept or []}, retrying)
+            finally:
+                await worker.close()
+
+        return asyncio.run(once())
+
+    return run
+
+
+def test_an_answer_is_paid_for_once(describe, speaker):
+    first = describe()
+    assert [made["text"] for made in first.rows["descriptions"]] == ["Text of short.", "Text of objects."]
+    assert describe().rows == first.rows
+    assert describe(retrying=True).rows == first.rows
+    assert sorted(speaker.asked) == ["objects", "short"]
+
+
+def test_a_permanent_failure_is_remembered_until_it_is_to_be_tried_again(describe, speaker):
+    speaker.replies["short"] = RequestFailed("http_400", "too long", 1, permanent=True)
+    for _ in range(2):
+        (failure,) = describe().failures
+        assert (failure.kind, failure.message, failure.view) == ("http_400", "too long", "short")
+    assert speaker.asked.count("short") == 1
+    del speaker.replies["short"]
+    mended = describe(retrying=True)
+    assert mended.failures == []
+    assert len(mended.rows["descriptions"]) == 2
+    assert (speaker.asked.count("short"), speaker.asked.count("objects")) == (2, 1)
+
+
+def test_a_passing_failure_is_not_remembered(describe, speaker):
+    speaker.replies["objects"] = RequestFailed("timeout", "no answer", 8, permanent=False)
+    (failure,) = describe().failures
+    assert (failure.kind, failure.attempts) == ("timeout", 8)
+    del speaker.replies["objects"]
+    assert describe().failures == []
+
+
+def test_rows_of_an_earlier_run_are_kept_only_for_the_same_content(describe, speaker):
+    made = describe().rows["descriptions"]
+    old = [{**made[0], "text": "Kept as it was."}, {**made[1], "text": "Stale.", "sha256": "of other bytes"}]
+    assert [one["text"] for one in describe(old).rows["descriptions"]] == ["Kept as it was.", "Text of objects."]
+
+
+def test_bytes_that_changed_since_ingest_are_not_described(describe, speaker):
+    outcome = describe(sha256="0" * 64)
+    assert [(failure.kind, failure.view) for failure in outcome.failures] == [
+        ("changed", "short"),
+        ("changed", "objects"),
+    ]
+    assert speaker.asked == []
+
+
+def test_a_row_tells_how_it_was_made(describe, speaker):
+    speaker.replies["short"] = Answer("Sure! Here is a caption: a cat on the", "length", 7, 48)
+    made = describe().rows["descriptions"][0]
+    assert (made["text"], made["flags"]) == ("A cat on the", ["boilerplate", "cut", "fragment"])
+    assert (made["captioner"], made["prompt_id"]) == ("model", VIEWS[0].prompt_id)
+    assert (made["finish_reason"], made["prompt_tokens"], made["completion_tokens"]) == ("length", 7, 48)
+    assert made["decoding"] == '{"max_pixels":589824,"max_tokens":48,"temperature":0.0}'

@@ -1,0 +1,277 @@
+"""The stage over whole corpora: what is checked, joined, merged, kept from an earlier run, and counted."""
+
+import dataclasses
+import io
+import shutil
+import uuid
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pipeline.corpus import commit as tables
+from pipeline.corpus.schema import TRAINING
+from pipeline.corpus.table import Table, read_json
+from pipeline.engine import beam as work
+from pipeline.engine.progress import FailureBudget, Monitor
+from pipeline.engine.run_state import locked
+from pipeline.errors import UsageError
+from pipeline.packing.filters import Filters
+from stages import pack as packing
+from stages.ingest import Ingest, plan
+from stages.pack import Pack
+from tests.conftest import make_photos
+from tests.pipeline.packing.corpora import caption, description, item, pack, small_corpus, write_corpus, write_table
+
+PHOTOS = 5
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos", PHOTOS)
+
+
+@pytest.fixture
+def corpus(tmp_path, photos):
+    return small_corpus(tmp_path / "corpus", photos)
+
+
+@pytest.fixture
+def stage(corpus):
+    return Pack((str(corpus),), output=str(corpus), image_size=32)
+
+
+def another(stage, *corpora, output):
+    return dataclasses.replace(stage, corpora=tuple(map(str, corpora)), output=str(output))
+
+
+def files(corpus):
+    return {path.name: path.read_bytes() for path in (corpus / "training").iterdir()}
+
+
+def refused(stage):
+    with pytest.raises(UsageError) as raised:
+        stage.check(lambda line: None)
+    return str(raised.value)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The uris whose pixels are read."""
+    found = []
+
+    def read(item, uri, *arguments):
+        found.append(uri)
+        return packing.read_pixels.__wrapped__(item, uri, *arguments)
+
+    read.__wrapped__ = packing.read_pixels
+    monkeypatch.setattr(packing, "read_pixels", read)
+    return found
+
+
+# One corpus
+
+
+def test_rows(stage, corpus, photos):
+    rows = pack(stage, corpus)
+    first, second, _, last = rows
+    assert [row["item_id"] for row in rows] == [path.name for path in photos if path != photos[3]]
+    assert [(each["caption_id"], each["language"], each["origin"]) for each in first["captions"]] == [
+        ("photo-00000.jpg#en#0", "en", "human"),
+        ("photo-00000.jpg#en#0>de", "de", "mt"),
+    ]
+    assert [each["quality"] for each in first["captions"]] == [1.0, 0.75]
+    assert first["descriptions"] == [{"view": "short", "text": "Seen: photo-00000.jpg."}]
+    assert [each["text"] for each in second["captions"]] == ["Photo photo-00001.jpg.", "Bild."]
+    assert (last["split"], last["media_type"], last["uri"]) == ("test", "image", str(photos[4]))
+    for row in rows:
+        assert min(Image.open(io.BytesIO(row["media"])).size) == 32 and row["num_frames"] == 1
+    assert Table(corpus, "training").shard(0).schema.equals(TRAINING)
+
+
+def test_what_the_manifest_tells(stage, corpus):
+    pack(stage, corpus)
+    manifest = Table(corpus, "training").manifest
+    assert manifest["splits"] == {
+        "test": {"items": 1, "captions": 1, "descriptions": 0},
+        "train": {"items": 3, "captions": 5, "descriptions": 2},
+    }
+    assert manifest["dropped"] == {
+        "de": {"pairs": 3, "kept": 2, "numbers": 1, "copied": 1},
+        "fr": {"pairs": 1, "kept": 0, "copied": 1},
+    }
+    assert (manifest["without_text"], manifest["merged"]) == (1, 0)
+    assert set(manifest["parents"]) == {"items", "captions", "descriptions", "translations"}
+    assert manifest["settings"]["corpora"] == ["."]
+
+
+def test_filters_of_a_file(stage, corpus):
+    filters = Filters({"default": {"copied": None}, "de": {"meaning": 0.5, "numbers": None}})
+    rows = pack(dataclasses.replace(stage, filters=filters), corpus)
+    assert [[each["text"] for each in row["captions"] if each["origin"] == "mt"] for row in rows[:2]] == [
+        ["Foto.", "Photo."],
+        ["Gesehen."],
+    ]
+    manifest = Table(corpus, "training").manifest
+    assert manifest["dropped"] == {"de": {"pairs": 3, "kept": 2, "meaning": 1}, "fr": {"pairs": 1, "kept": 1}}
+    assert manifest["settings"]["filters"]["de"] == {"meaning": 0.5, "numbers": None}
+
+
+def test_references_open_no_file(stage, corpus, photos):
+    for path in photos:
+        path.unlink()
+    rows = pack(dataclasses.replace(stage, media="reference"), corpus)
+    assert {(row["media"], row["num_frames"]) for row in rows} == {(None, 0)} and len(rows) == 4
+    assert [row["uri"] for row in rows][:2] == [str(path) for path in photos[:2]]
+
+
+def test_one_broken_photo_fails_alone_and_is_tried_again(stage, corpus, photos, reads):
+    good = photos[1].read_bytes()
+    photos[1].write_bytes(good[:300])
+    assert len(pack(stage, corpus)) == 3
+    (failure,) = Table(corpus, "training").failures()
+    assert (failure["id"], failure["error"], failure["stage"]) == (photos[1].name, "changed", "pack")
+    assert Table(corpus, "training").manifest["without_text"] == 1
+    photos[1].write_bytes(good)
+    reads.clear()
+    assert len(pack(stage, corpus)) == 4
+    assert reads == [str(photos[1])]
+    assert Table(corpus, "training").failures() == []
+    whole = files(corpus)
+    tables.discard(corpus, "pack")
+    pack(stage, corpus)
+    assert files(corpus) == whole
+
+
+def test_other_texts_are_joined_anew_to_the_pixels_of_before(stage, corpus, photos, reads):
+    pack(stage, corpus)
+    reads.clear()
+    table = Table(corpus, "translations")
+    parts = [table.shard(index).to_pylist() for index in range(table.num_shards)]
+    parts[0][0]["text"] = "Ein Foto."
+    write_table(corpus, "translations", parts)
+    for path in photos:
+        path.unlink()
+    before = read_json(corpus / ".state" / "pack" / "part-00001.json")
+    rows = pack(stage, corpus)
+    assert [each["text"] for each in rows[0]["captions"]] == ["Photo photo-00000.jpg.", "Ein Foto."]
+    assert reads == [] and rows[0]["media"]
+    assert read_json(corpus / ".state" / "pack" / "part-00001.json") == before
+
+
+def test_a_table_that_is_made_later_is_joined(stage, corpus):
+    shutil.move(corpus / "translations", corpus / "later")
+    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human"}
+    shutil.move(corpus / "later", corpus / "translations")
+    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human", "mt"}
+
+
+def test_the_same_bytes_after_a_cut(stage, corpus, tmp_path):
+    pack(stage, corpus)
+    whole = files(corpus)
+    tables.discard(corpus, "pack")
+    for limit in (1, 1, 0):
+        pack(stage, corpus, limit)
+        assert not (corpus / "training" / "manifest.json").exists()
+    pack(stage, corpus)
+    assert files(corpus) == whole
+
+
+def test_other_settings_are_refused(stage, corpus):
+    pack(stage, corpus)
+    for changed in ({"image_size": 16}, {"media": "reference"}, {"filters": Filters({"de": {"meaning": 0.5}})}):
+        with pytest.raises(UsageError, match="--overwrite"):
+            pack(dataclasses.replace(stage, **changed), corpus)
+
+
+def test_a_corpus_that_was_moved(stage, corpus, tmp_path):
+    rows = pack(stage, corpus)
+    corpus.rename(tmp_path / "moved")
+    stage = another(stage, tmp_path / "moved", output=tmp_path / "moved")
+    assert pack(stage, tmp_path / "moved") == rows
+
+
+# What is checked before the work
+
+
+def test_a_table_that_is_not_whole(stage, corpus):
+    (corpus / "descriptions" / "manifest.json").unlink()
+    message = refused(stage)
+    assert str(corpus) in message and "descriptions" in message and "--stage captions" in message and "again" in message
+    (corpus / "items" / "manifest.json").unlink()
+    assert "items" in refused(stage) and "--stage ingest" in refused(stage)
+
+
+def test_a_table_made_from_other_ones_than_lie_there(stage, corpus):
+    table = Table(corpus, "captions")
+    write_table(corpus, "captions", [table.shard(index).to_pylist()[:1] for index in range(table.num_shards)])
+    message = refused(stage)
+    assert "translations was made from other captions" in message and "--stage translate" in message
+
+
+def test_no_text_at_all(tmp_path, stage, photos):
+    bare = write_corpus(tmp_path / "bare", items=[item(photos[0])], captions=[])
+    assert "--stage captions" in refused(another(stage, bare, output=bare))
+
+
+def test_a_leak_ends_the_run_before_any_work(tmp_path, stage, corpus, photos):
+    rows = Table(corpus, "items").rows()
+    parts = [
+        [{**row, "sha256": item(photos[4])["sha256"]} if row["item_id"] == photos[0].name else row] for row in rows
+    ]
+    for name in ("captions", "descriptions", "translations"):
+        shutil.rmtree(corpus / name)
+    write_table(corpus, "items", parts)
+    write_table(corpus, "captions", [[caption(row["item_id"], "Text.")] for (row,) in parts])
+    message = refused(stage)
+    assert str(photos[0]) in message and str(photos[4]) in message
+    with pytest.raises(UsageError):
+        pack(stage, corpus)
+    assert not (corpus / "training").exists() and not (corpus / ".state").exists()
+
+
+def test_thresholds_for_a_language_that_is_not_there(stage):
+    lines = []
+    dataclasses.replace(stage, filters=Filters({"default": {}, "de": {}, "cs": {}})).check(lines.append)
+    assert lines == ["note: --filters names cs, but there are no translations into it"]
+
+
+# On Beam, real photos
+
+
+def made(corpus, stage, num_shards, num_items, *beam):
+    states = tables.begin(corpus, [stage], num_shards)
+    monitor = Monitor(corpus, [stage], num_items, FailureBudget())
+    options = work.beam_options(beam, print)
+    work.make(corpus, [stage], states, num_shards, options, str(corpus / ".state" / uuid.uuid4().hex), monitor)
+    tables.close(corpus, stage, num_shards)
+
+
+def test_real_photos_with_any_number_of_workers(tmp_path, data):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted((data / "coco_cc_by" / "images").iterdir())[:12]:
+        shutil.copy(path, folder)
+    shutil.copy(data / "coco_cc_by" / "captions.jsonl", folder)
+    shutil.copy(data / "clips" / "walk.mkv", folder)
+    corpus, ingest = tmp_path / "corpus", Ingest((str(folder),), shard_size=5)
+    with locked(corpus):
+        made(corpus, ingest, plan(corpus, ingest, print), 13)
+    write_table(corpus, "descriptions", [[], [], [description("walk.mkv", "short", "Somebody walks.")]])
+    stage = Pack((str(corpus),), output=str(corpus), image_size=96, frames=3)
+    found = []
+    for beam in ((), ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")):
+        stage.check(print)
+        with locked(corpus):
+            made(corpus, stage, *stage.planned(), *beam)
+        found.append(files(corpus))
+        tables.discard(corpus, "pack")
+    assert found[0] == found[1]
+    shards = [pa.ipc.open_stream(data).read_all() for name, data in found[0].items() if name.endswith(".arrow")]
+    rows = {row["item_id"]: row for shard in shards for row in shard.to_pylist()}
+    assert len(rows) == 13
+    for row in rows.values():
+        width, height = Image.open(io.BytesIO(row["media"])).size
+        assert height % row["num_frames"] == 0 and min(width, height // row["num_frames"]) == 96
+    assert rows["walk.mkv"]["num_frames"] == 3
+    assert all(len(row["captions"]) >= 5 for name, row in rows.items() if name.endswith(".jpg"))

@@ -1,0 +1,211 @@
+"""--stage verify says what is wrong with which file, about everything at once, and never falls over it."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pytest
+
+import beam_runner
+from pipeline.corpus.table import Table, read_json, write_json, write_shard
+from pipeline.hashing import file_hash
+from stages.verify import verify as verified
+from tests.conftest import make_photos
+from tests.loopback import Loopback
+from tests.pipeline.card.test_contact_sheet import caption, description, item, write_corpus
+from tests.pipeline.card.test_training import training, write_training
+from tests.pipeline.card.test_translations import translation, write_translations
+from tests.test_beam_runner import ended
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    make_photos(folder / "photos", 4)
+    (folder / "photos" / "broken.jpg").write_bytes(b"broken")
+    with Loopback() as server:
+        given = ["--stage", "captions", "--input", str(folder / "photos"), "--output", str(folder / "corpus")]
+        assert beam_runner.run([*given, "--mllm-url", server.url, "--views", "short,objects", "--shard-size", "2"]) == 0
+    return folder / "corpus"
+
+
+@pytest.fixture
+def corpus(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "corpus")
+
+
+@pytest.fixture
+def verify(capfd, corpus):
+    return lambda: ended(capfd, "--stage", "verify", "--output", corpus)
+
+
+def rewrite(corpus, name, index, change):
+    """Change a shard's rows and its manifest entry, so that every checksum is right and only the content is wrong."""
+    table = Table(corpus, name)
+    rows = table.shard(index).to_pylist()
+    schema = table.shard(index).schema
+    entry = write_shard(table.shard_path(index), pa.Table.from_pylist(change(rows), schema))
+    table.manifest["shards"][index].update(entry)
+    (table.folder / "manifest.json").write_text(json.dumps(table.manifest))
+
+
+def test_a_whole_corpus(verify):
+    out = verify().done()
+    assert "ok: items: 4 rows in 3 shards, 1 failures" in out
+    assert "ok: descriptions: 8 rows in 3 shards, no failures" in out
+    assert "every checksum and count is right" in out
+
+
+def test_no_corpus(capfd, tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        result = ended(capfd, "--stage", "verify", "--output", folder)
+        assert result.status == 2
+        assert str(folder) in result.error()
+
+
+def test_every_wrong_shard_is_named(verify, corpus):
+    Table(corpus, "items").shard_path(0).write_bytes(b"x")
+    Table(corpus, "descriptions").shard_path(2).unlink()
+    (corpus / "captions" / "part-00009-of-00010.arrow").write_bytes(b"")
+    result = verify()
+    assert result.status == 1
+    for name in ("items/part-00000-of-00003", "descriptions/part-00002-of-00003", "captions/part-00009-of-00010"):
+        assert f"wrong: {name}.arrow" in result.err
+    assert "3 problem(s)" in result.out
+
+
+@pytest.mark.parametrize("content", ["nonsense", "{}", "[]"])
+@pytest.mark.parametrize("table", ["items", "descriptions"])
+def test_a_damaged_manifest_is_one_problem_among_others(verify, corpus, table, content):
+    (corpus / table / "manifest.json").write_text(content)
+    Table(corpus, "captions").shard_path(0).write_bytes(b"x")
+    result = verify()
+    assert result.status == 1
+    assert f"{table}/manifest.json" in result.err and "captions/part-00000-of-00003.arrow" in result.err
+
+
+def test_a_table_without_its_manifest(verify, corpus):
+    (corpus / "descriptions" / "manifest.json").unlink()
+    result = verify()
+    assert result.status == 1
+    assert "descriptions is not complete" in result.err
+
+
+def test_failures_that_are_lost_or_damaged(verify, corpus):
+    path = corpus / "items" / "failures.jsonl"
+    path.write_text('{"id": \n')
+    result = verify()
+    assert result.status == 1
+    assert "items/failures.jsonl" in result.err
+    path.unlink()
+    result = verify()
+    assert result.status == 1
+    assert "items/failures.jsonl has 0 lines, its manifest says 1" in result.err and "--stage ingest" in result.err
+
+
+def test_a_child_of_another_parent(verify, corpus):
+    rewrite(corpus, "items", 0, lambda rows: [{**row, "license": "CC0"} for row in rows])
+    result = verify()
+    assert result.status == 1
+    assert "descriptions was made from another items" in result.err
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda rows: [*rows, rows[0]], "the same item_id and view"),
+        (lambda rows: [{**row, "item_id": "stranger"} for row in rows[:1]], "1 rows of items that items shard 1"),
+    ],
+    ids=["doubled", "strangers"],
+)
+def test_rows_that_are_wrong_under_right_checksums(verify, corpus, change, told):
+    rewrite(corpus, "descriptions", 1, change)
+    result = verify()
+    assert result.status == 1
+    assert "descriptions/part-00001-of-00003.arrow" in result.err and told in result.err
+
+
+def translated(folder, texts, **changed):
+    """Two items in two shards, with a caption and a description of each; `texts` are the ids of those translated."""
+    corpus = write_corpus(
+        folder / "corpus",
+        items=[[item("a.png")], [item("b.png")]],
+        captions=[[caption("a.png", "A cat.")], [caption("b.png", "A dog.")]],
+        descriptions=[[description("a.png", "A cat sits.")], [description("b.png", "A dog runs.")]],
+    )
+    rows = [[translation(text, **changed) for text in shard] for shard in texts]
+    return write_translations(corpus, rows)
+
+
+@pytest.mark.parametrize(
+    "source, texts",
+    [
+        ("captions", [["a.png#en#0"], ["b.png#en#0"]]),
+        ("descriptions", [["a.png#short"], []]),
+    ],
+)
+def test_translations_of_texts_that_are_there(tmp_path, source, texts):
+    good, wrong = verified(translated(tmp_path, texts, source_table=source))
+    assert not wrong
+    assert any(line.startswith(f"translations: {sum(map(len, texts))} rows in 2 shards") for line in good)
+
+
+@pytest.mark.parametrize(
+    "source, texts, told",
+    [
+        ("captions", [["a.png#en#0", "a.png#en#7"], []], "1 translations of texts that captions shard 0"),
+        ("captions", [["a.png#short"], []], "1 translations of texts that captions shard 0"),
+        ("descriptions", [["a.png#en#0", "a.png#detail"], []], "2 translations of texts that descriptions shard 0"),
+        ("captions", [[], ["a.png#en#0"]], "1 rows of items that items shard 1"),
+        ("captions", [["a.png#en#0", "a.png#en#0"], []], "the same caption_id and target_language"),
+        (
+            "../captions",
+            [["a.png#en#0"], []],
+            "names ../captions as a source of texts: wanted captions or descriptions",
+        ),
+    ],
+)
+def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, told):
+    _, wrong = verified(translated(tmp_path, texts, source_table=source))
+    assert len(wrong) == 1
+    assert wrong[0].startswith("translations/part-0000") and told in wrong[0] and "run --stage translate" in wrong[0]
+
+
+def test_translations_where_the_source_is_damaged(tmp_path):
+    corpus = translated(tmp_path, [["a.png#en#0"], []])
+    Table(corpus, "captions").shard_path(0).write_bytes(b"x")
+    _, wrong = verified(corpus)
+    assert [line.split(" ")[0] for line in wrong] == ["captions/part-00000-of-00002.arrow"]
+
+
+def test_translations_where_the_source_has_other_columns(tmp_path):
+    corpus = translated(tmp_path, [["a.png#en#0"], []])
+    table = Table(corpus, "captions")
+    table.manifest["shards"][0] = write_shard(table.shard_path(0), pa.table({"other": ["x"]}))
+    write_json(table.folder / "manifest.json", table.manifest)
+    _, wrong = verified(corpus)
+    assert "captions/part-00000-of-00002.arrow has other columns" in wrong[0]
+    assert wrong[1:] == ["translations was made from another captions than lies here now: run --stage translate again"]
+
+
+def test_what_is_packed_from_other_corpora_needs_none_of_them(tmp_path):
+    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})]])
+    path = corpus / "training" / "manifest.json"
+    write_json(path, read_json(path) | {"parents": {"first/items": "0" * 64, "second/captions": "0" * 64}})
+    assert verified(corpus) == (["training: 1 rows in 1 shards, no failures"], [])
+    # Beside items of its own, where the shards are not the same.
+    write_corpus(corpus, items=[[item("a.png")], [item("b.png")]])
+    assert not verified(corpus)[1]
+
+
+def test_an_item_packed_twice(tmp_path):
+    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})] * 2])
+    assert "rows with the same item_id" in verified(corpus)[1][0]
+
+
+def test_training_rows_of_strange_items_where_it_was_packed_from_items_beside_it(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", items=[[item("a.png")]])
+    write_training(corpus, [[training("b.png", {"en": "text"})]])
+    path = corpus / "training" / "manifest.json"
+    write_json(path, read_json(path) | {"parents": {"items": file_hash(corpus / "items" / "manifest.json")}})
+    assert "1 rows of items that items shard 0" in verified(corpus)[1][0]

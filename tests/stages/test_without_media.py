@@ -1,0 +1,197 @@
+"""Items that were ingested for their texts alone, through every stage; translations that came along."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import beam_runner
+from pipeline.corpus.counting import doubled
+from pipeline.corpus.table import Table, read_json
+from pipeline.errors import MediaError, UsageError
+from pipeline.media.images import Limits
+from pipeline.media.uri import open_media
+from pipeline.packing.leaks import refuse_leaks
+from pipeline.sources.benchmarks import multi30k
+from pipeline.sources.items import SourceCaption, SourceItem
+from stages.ingest import IngestWorker, _captions, _plain
+from stages.pack import Pack
+from tests.conftest import make_photos
+from tests.pipeline.packing.corpora import caption, item, pack, write_corpus
+from tests.pipeline.sources.helpers import jpeg, write
+
+
+def absent(item_id, split="train"):
+    return {**item(Path("/nowhere"), item_id, split, (0, 0)), "uri": "", "num_frames": 0}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_photos(tmp_path / "photos", 3)
+
+
+def test_what_has_no_media_is_the_same_as_nothing_else(tmp_path, photos):
+    items = [absent("a"), item(photos[0]), absent("b", "test"), item(photos[1], split="test"), absent("c")]
+    corpus = write_corpus(tmp_path / "corpus", items=items)
+    refuse_leaks([corpus])
+    assert doubled(Table(corpus, "items")) == (0, 0)
+    twin = write_corpus(tmp_path / "twin", items=[absent("x"), item(photos[0], "y", "val")])
+    with pytest.raises(UsageError, match=r"^1 item\(s\) have the content .* corpus/photo-00000.jpg"):
+        refuse_leaks([corpus, twin])
+
+
+def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
+    """Two corpora, the shared photo behind items without media in both."""
+    one = write_corpus(
+        tmp_path / "one",
+        items=[absent("a"), item(photos[0], "photo")],
+        captions=[caption("photo", "Of one."), caption("a", "Unseen.")],
+    )
+    two = write_corpus(
+        tmp_path / "two",
+        items=[absent("a"), absent("b"), item(photos[0], "same")],
+        captions=[caption("same", "Of two.")],
+        shard_size=3,
+    )
+    rows = pack(Pack((str(one), str(two)), output=str(tmp_path / "out")), tmp_path / "out")
+    assert [[text["text"] for text in row["captions"]] for row in rows] == [["Of one.", "Of two."]]
+    notes = Table(tmp_path / "out", "training").manifest
+    assert (notes["merged"], notes["without_media"], notes["without_text"]) == (1, 3, 0)
+
+
+def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
+    items = [absent("a"), item(photos[0]), item(photos[1])]
+    corpus = write_corpus(
+        tmp_path / "corpus", items=items, captions=[caption("a", "A."), caption(photos[0].name, "B.")]
+    )
+    for media in ("pixels", "reference"):
+        rows = pack(Pack((str(corpus),), media, output=str(tmp_path / media)), tmp_path / media)
+        assert [row["item_id"] for row in rows] == [photos[0].name]
+        table = Table(tmp_path / media, "training")
+        assert table.manifest["without_media"] == 1 and table.manifest["without_text"] == 1
+        assert not table.failures()
+    nothing = write_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
+    with pytest.raises(UsageError, match="got no item that has media"):
+        Pack((str(nothing),)).check(print)
+
+
+def test_opening_tells_why():
+    with pytest.raises(MediaError, match="ingested without its media") as error:
+        open_media("")
+    assert error.value.kind == "missing"
+
+
+def test_numbers_of_captions():
+    given = (
+        SourceCaption("Two.", "en", "human", 2),
+        SourceCaption("Zwei.", "de", "mt", 2),
+        SourceCaption("Null.", "de", "mt", 0),
+        SourceCaption("Un.", "fr"),
+        SourceCaption("Deux.", "fr"),
+    )
+    plain = _plain(SourceItem("a", "", captions=given))
+    assert [(row["language"], row["number"]) for row in plain] == [
+        ("en", 2),
+        ("de", 2),
+        ("de", 0),
+        ("fr", 0),
+        ("fr", 1),
+    ]
+    with pytest.raises(UsageError, match="a: got two captions in en with the number 2"):
+        _plain(SourceItem("a", "", captions=(*given, SourceCaption("Again.", "en", "human", 2))))
+
+
+def test_descriptions_by_a_model_are_numbered_for_themselves():
+    """A caption and a description may both be number 0 of English."""
+    texts = (SourceCaption("A dog.", "en", "human", 0), SourceCaption("A brown dog runs.", "en", "mllm", 0))
+    row = {"item_id": "a", "split": "train", "captions": _plain(SourceItem("a", "", captions=texts))}
+    assert [found["caption_id"] for found in _captions(row)] == ["a#en#0", "a#en-x-mllm#0"]
+    assert {found["language"] for found in _captions(row)} == {"en"}
+
+
+def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((1, 4), "f4"))
+    row = {
+        "item_id": "a",
+        "uri": str(tmp_path / "a.npy"),
+        "split": "train",
+        "source": "",
+        "license": "",
+        "captions": [],
+    }
+    worker = IngestWorker(Limits())
+    for said, found in (("video", "video"), ("", "image")):
+        (item,) = worker._look(row | {"captions": [], "media_type": said}).rows["items"]
+        assert item["media_type"] == found and item["num_frames"] == 1
+    asyncio.run(worker.close())
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A small Multi30K in which one of three training pictures is there, read as if others had translated it."""
+    monkeypatch.setattr(multi30k, "IMAGES", {"train": 3, "val": 1, "test_2016_flickr": 1})
+    english = ["A cat sits on a red sofa.", "Two dogs run over the grass.", "A man rides a blue bicycle."]
+    german = ["Eine Katze sitzt auf einem roten Sofa.", "", "Ein Mann fährt ein blaues Fahrrad."]
+    files = {"task1/image_splits/train.txt": "a.jpg\nb.jpg\nc.jpg\n", "images/a.jpg": jpeg(1)}
+    for language, texts in {"en": english, "de": german}.items():
+        files[f"task1/raw/train.{language}"] = "\n".join(texts) + "\n"
+    original = multi30k._captions
+
+    def by_others(texts):
+        for found in original(texts):
+            yield SourceCaption(found.text, found.language, "human" if found.language == "en" else "mt", found.number)
+        yield SourceCaption("A long description of it all.", "en", "mllm", 9)
+        yield SourceCaption("Eine lange Beschreibung von allem.", "de", "mt", 9)  # no caption's translation
+
+    monkeypatch.setattr(multi30k, "_captions", by_others)
+    return write(tmp_path / "multi30k", files)
+
+
+def run(*arguments):
+    return beam_runner.run([*map(str, arguments)])
+
+
+def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capfd):
+    corpus = tmp_path / "corpus"
+    whole = ("--source", "multi30k", "--input", small, "--subset", "--allow-missing-media", "--output", corpus)
+    assert run("--stage", "ingest", *whole) == 0
+    assert [row["sha256"] != "" for row in Table(corpus, "items").rows()] == [True, False, False]
+    assert "2 items came without media" in (corpus / "README.md").read_text("utf-8")
+    ids = [row["caption_id"] for row in Table(corpus, "captions").rows()]
+    assert "b.jpg#de#0" not in ids and "c.jpg#de#0" in ids and "a.jpg#en-x-mllm#9" in ids
+
+    given = ("--translator", "given", "--languages", "de,fr", "--output", corpus, "--quality-encoder", "none")
+    assert run("--stage", "translate", *given) == 0
+    assert "de: 1 captions came without a translation" in (told := capfd.readouterr().out)
+    assert "fr: 3 captions came without a translation" in told
+    rows = list(Table(corpus, "translations").rows())
+    assert [(row["caption_id"], row["text"], row["translator"]) for row in rows] == [
+        ("a.jpg#en#0", "Eine Katze sitzt auf einem roten Sofa.", "given"),
+        ("c.jpg#en#0", "Ein Mann fährt ein blaues Fahrrad.", "given"),
+    ]
+    assert all(row["scores"]["quality"] > 0.5 for row in rows) and not Table(corpus, "translations").failures()
+    assert run("--stage", "translate", *given) == 0  # nothing to do
+    assert "nothing to do" in capfd.readouterr().out
+
+    assert run("--stage", "captions", "--captioner", "embedded", "--output", corpus, "--views", "short") == 0
+    failures = Table(corpus, "descriptions").failures()
+    assert [(row["id"], row["error"]) for row in failures] == [("b.jpg", "missing"), ("c.jpg", "missing")]
+    assert "ingested without its media" in failures[0]["message"]
+
+    assert run("--stage", "pack", "--output", corpus) == 0
+    assert "2 items left out that have no media" in capfd.readouterr().out
+    (row,) = Table(corpus, "training").rows()
+    assert [text["caption_id"] for text in row["captions"]] == ["a.jpg#en#0", "a.jpg#de#9", "a.jpg#en#0>de"]
+    assert [said["view"] for said in row["descriptions"]] == ["short", "given-9"]
+    assert run("--stage", "verify", "--output", corpus) == 0
+
+
+def test_given_wants_nothing_of_a_model(small, tmp_path, capfd):
+    corpus = tmp_path / "corpus"
+    whole = ("--source", "multi30k", "--input", small, "--subset", "--allow-missing-media", "--output", corpus)
+    assert run("--stage", "translate", "--translator", "given", "--languages", "de", "--round-trip", *whole) == 2
+    assert "--translator given takes the translations that came with the captions" in capfd.readouterr().err
+    assert run("--stage", "ingest", *whole[:4], "--output", corpus) == 2
+    assert "--subset" in capfd.readouterr().err
+    assert read_json(corpus / ".state" / "plan" / "plan.json") is None

@@ -1,0 +1,74 @@
+"""Checkpoints: whole or not there, the newest whole one, the last two."""
+
+import pytest
+import torch
+
+from stages.training import checkpoints
+from stages.training.checkpoints import mend, newest, problem, put_in_place, read_position, read_training, save
+
+
+def write(run, step, number=0.0):
+    def model(folder):
+        (folder / "tokenizer").mkdir()
+        (folder / "tokenizer" / "words").write_text(f"word {step}")
+        (folder / "model.safetensors").write_bytes(bytes(range(50)))
+
+    return save(run, step, model, {"optimizer": {"state": {0: torch.tensor(number)}}}, {"step": step})
+
+
+def test_a_checkpoint_comes_back_and_the_last_two_are_kept(tmp_path):
+    for step in (5, 10, 100):
+        write(tmp_path, step, step / 3)
+    assert [path.name for path in checkpoints.all_steps(tmp_path)] == ["step-00000100", "step-00000010"]
+    found = newest(tmp_path, print)
+    assert read_position(found) == {"step": 100}
+    assert read_training(found)["optimizer"]["state"][0] == torch.tensor(100 / 3)
+    assert not list(checkpoints.folder_of(tmp_path).glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "has no manifest.json"),
+        (lambda folder: (folder / "training.pt").unlink(), "training.pt is missing"),
+        (lambda folder: (folder / "tokenizer" / "words").write_text("other"), "tokenizer/words has other bytes"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "model.safetensors has other bytes"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over_with_a_note(tmp_path, damage, told):
+    write(tmp_path, 1)
+    damage(write(tmp_path, 2))
+    said = []
+    assert newest(tmp_path, said.append).name == "step-00000001"
+    assert len(said) == 1 and "step-00000002" in said[0] and told in said[0]
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert newest(tmp_path, print) is None
+
+
+def test_a_folder_replaces_another_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "best"
+    put_in_place(path, lambda folder: (folder / "a").write_text("old"))
+
+    def fails(folder):
+        (folder / "a").write_text("new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        put_in_place(path, fails)
+    assert (path / "a").read_text() == "old" and problem(path) is None
+    put_in_place(path, lambda folder: (folder / "b").write_text("new"))
+    assert sorted(file.name for file in path.iterdir()) == ["b", "manifest.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_replacement_killed_half_way_is_mended(tmp_path):
+    path = tmp_path / "best"
+    put_in_place(path, lambda folder: (folder / "a").write_text("old"))
+    mend(path)
+    path.rename(tmp_path / ".best.old")
+    mend(path)
+    assert problem(path) is None

@@ -1,0 +1,97 @@
+"""Parameter groups, the schedule, averaged weights."""
+
+import doctest
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from stages.training import optim
+from stages.training.optim import Ema, make_optimizer, parameter_groups, schedule, set_learning_rate
+from stages.training.settings import Settings
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tower = nn.Linear(3, 4)
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.head = nn.Sequential(nn.Linear(4, 2), nn.LayerNorm(2))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+
+NEW = ["head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias", "scale"]
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group():
+    model = Small()
+    settings = Settings(lr=1e-3, new_layer_lr_multiplier=5.0, weight_decay=0.2)
+    groups = parameter_groups(model, NEW, settings)
+    placed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(placed) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    of = {id(p): group for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = of[id(parameter)]
+            assert group["multiplier"] == (5.0 if name in NEW else 1.0), name
+            assert group["weight_decay"] == (0.2 if name in ("tower.weight", "head.0.weight") else 0.0), name
+
+
+def test_new_layers_learn_faster_by_the_multiplier():
+    model = Small()
+    settings = Settings(lr=1e-3, new_layer_lr_multiplier=5.0, weight_decay=0.0, beta1=0.8, beta2=0.9)
+    optimizer = make_optimizer(model, NEW, settings)
+    assert optimizer.defaults["betas"] == (0.8, 0.9)
+    set_learning_rate(optimizer, 1e-3)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    moved = {name: (before[name] - p.detach()).abs().max().item() for name, p in model.named_parameters()}
+    assert moved["tower.weight"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["head.0.weight"] == pytest.approx(5e-3, rel=1e-3)
+    assert moved["frozen.weight"] == 0
+
+
+def test_the_schedule_by_hand():
+    assert doctest.testmod(optim).failed == 0 and doctest.testmod(optim).attempted > 0
+    assert [schedule(step, 4, 0.0, "linear") for step in (1, 2, 3, 4)] == [1.0, 0.75, 0.5, 0.25]
+    assert schedule(3, 3, 1.0, "linear") == 1.0
+    # cosine: half of the way down is half of the peak
+    assert schedule(5, 8, 0.0, "cosine") == pytest.approx(0.5)
+
+
+@given(
+    total=st.integers(1, 200),
+    warmup=st.floats(0, 1),
+    kind=st.sampled_from(["linear", "cosine"]),
+)
+def test_the_schedule_rises_then_falls_and_is_never_zero(total, warmup, kind):
+    factors = [schedule(step, total, warmup, kind) for step in range(1, total + 1)]
+    assert all(0 < factor <= 1 for factor in factors)
+    peak = factors.index(max(factors))
+    assert peak <= math.ceil(total * warmup)
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+def test_averaged_weights_by_hand():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.0)
+    ema = Ema(model, 0.5)
+    nn.init.constant_(model.weight, 1.0)
+    ema.update(model, 1)  # decay min(.5, 2/11)
+    assert ema.weights["weight"].item() == pytest.approx(9 / 11)
+    ema.update(model, 1000)  # decay .5
+    assert ema.weights["weight"].item() == pytest.approx((9 / 11 + 1) / 2)
+    with pytest.raises(ValueError), ema.applied(model):
+        assert model.weight.item() == ema.weights["weight"].item()
+        raise ValueError
+    assert model.weight.item() == 1.0
+
+
+def test_frozen_weights_are_not_averaged():
+    assert set(Ema(Small(), 0.9).weights) == {n for n, p in Small().named_parameters() if p.requires_grad}
