@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # all that `accelerate launch` would else say that it assumed
 ONE_CPU := --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 2
 
-.PHONY: demo test test-vllm lint bench clean
+.PHONY: demo test test-all test-vllm lint bench clean
 
 # torch first and by itself: its CPU build is enough here, and a plain install would fetch CUDA beside it.
 $(VENV)/ready: setup.py
@@ -27,9 +27,12 @@ demo: $(VENV)/ready
 	@echo "demo/found.png shows it. More queries: $(RUN) stages/search.py --index demo/index \"eine Katze\""
 	@echo "A page for the browser: $(RUN) stages/page.py --index demo/index"
 
-# a file's tests stay together: they share what they made; a process that crashes ends the run
+# four workers on two cores: many tests wait for a disk or a server; a worker that crashes ends the run
 test: $(VENV)/ready
-	$(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(RUN) -m pytest -n 4 --dist worksteal --max-worker-restart 0 -m "not torture"
+
+test-all: $(VENV)/ready
+	$(RUN) -m pytest -n 2 --dist worksteal --max-worker-restart 0
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

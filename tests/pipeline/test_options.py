@@ -1,175 +1,52 @@
-"""The command line: checked once, and what is misspelt is told with the nearest spelling."""
+"""Options of a dataclass: on the command line, as text, their bounds and defaults."""
+
+import argparse
+import dataclasses
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline import options
-from pipeline.errors import UsageError
-
-CAPTIONS = ("--stage", "captions")
-# An option of each kind, and the stages that it goes with.
-BELONGS = {
-    ("--output", "x"): options.STAGES,
-    ("--strict",): options.STAGES,
-    ("--input", "x"): ("ingest", "captions", "translate"),
-    ("--caption-language", "en"): ("ingest", "captions", "translate"),
-    ("--views", "short"): ("captions",),
-    ("--captioner", "auto"): ("captions",),
-    ("--max-pixels", "589824"): ("captions",),
-    ("--dry-run", "3"): ("captions",),
-    ("--frames", "8"): ("captions", "pack"),
-    ("--mllm", "x"): ("captions", "translate"),
-    ("--vllm-args", "x"): ("captions", "translate"),
-    ("--window", "64"): ("captions", "translate"),
-    ("--patience", "1"): ("captions", "translate"),
-    ("--languages", "de"): ("translate",),
-    ("--round-trip",): ("translate",),
-    ("--back-model", "x"): ("translate",),
-    ("--corpus", "x"): ("pack",),
-    ("--media", "pixels"): ("pack",),
-}
+from pipeline.options import add_options, option, parse_value, read_options
 
 
-def refused(*arguments):
-    with pytest.raises(UsageError) as caught:
-        options.parse((*CAPTIONS, *arguments))
-    return str(caught.value)
+@dataclasses.dataclass(frozen=True)
+class Example:
+    frames: int = option(8, "frames of a video", at_least=1)
+    share: float = option(0.5, "of the items", at_least=0, at_most=1)
+    media: str = option("pixels", "what is stored", choices=("pixels", "reference"))
+    folder: Path | None = option(None, "where models are kept")
+    languages: tuple[str, ...] = option((), "BCP 47 tags")
+    corpus: tuple[str, ...] = option((), "may be repeated", repeat=True)
+    round_trip: bool = option(False, "translate back, too")
+    text: str = option("", "in lower case", parse=str.lower)
+    computed: int = 7
 
 
-@pytest.mark.parametrize(
-    "typed, meant",
-    [
-        ("--inptu", "--input"),
-        ("--ouput", "--output"),
-        ("--shardsize", "--shard-size"),
-        ("--shard_size", "--shard-size"),
-        ("--view", "--views"),
-        ("--direct_num_worker", "--direct_num_workers"),
-        ("--runer", "--runner"),
-    ],
-)
-@pytest.mark.parametrize("form", ["{} x", "{}=x"])
-def test_misspelt_options(typed, meant, form):
-    assert f"did you mean {meant}?" in refused(*form.format(typed).split())
+def read(*arguments):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, Example, "example")
+    return read_options(Example, parser.parse_args(arguments))
 
 
-def test_a_misspelt_option_beside_another_runner():
-    assert "did you mean --input?" in refused("--runner", "FlinkRunner", "--inptu", "x")
-
-
-def test_an_option_that_is_like_none():
-    assert "--frobnicate" in refused("--frobnicate", "x") and "--help" in refused("--frobnicate", "x")
-    _, beam = options.parse((*CAPTIONS, "--runner", "acme.Runner", "--acme_token", "x"))
-    assert beam == ["--runner", "acme.Runner", "--acme_token", "x"]  # another runner may know more than Beam itself
-
-
-@pytest.mark.parametrize("stray", [("photos",), ("--direct_num_workers", "2", "photos"), ("-x",), ("-i", "photos")])
-def test_words_outside_of_any_option(stray):
-    assert "outside of any option" in refused(*stray)
-
-
-def test_beams_options_go_to_beam():
-    ours, beam = options.parse((*CAPTIONS, "--direct_num_workers", "2", "--input", "a", "--runner=FnApiRunner"))
-    assert ours.input == ["a"]
-    assert beam == ["--direct_num_workers", "2", "--runner=FnApiRunner"]
-
-
-@pytest.mark.parametrize(
-    "option, value",
-    [
-        ("--shard-size", "0"),
-        ("--shard-size", "1.5"),
-        ("--window", "none"),
-        ("--limit", "-1"),
-        ("--timeout", "0"),
-        ("--timeout", "nan"),
-        ("--patience", "-3"),
-        ("--max-source-megapixels", "inf"),
-        ("--max-pixels", "10"),
-        ("--frames", "0"),
-        ("--attempts", "0"),
-        ("--dry-run", "0"),
-        ("--caption-language", "english please"),
-        ("--caption-language", "qq"),
-        ("--max-failures", "many"),
-        ("--max-failures", "-1"),
-        ("--max-failures", "1.5"),
-        ("--max-failures", "nan"),
-        ("--vllm-args", "'unclosed"),
-        ("--captioner", "gpt"),
-        ("--source", "zip"),
-    ],
-)
-def test_values_that_cannot_be(option, value):
-    message = refused(option, value)
-    assert option in message and value in message
-
-
-@given(st.integers(1, 10**9))
-def test_numbers_are_taken_as_they_are(number):
-    for text in (str(number), f"{number:_}"):
-        assert options.parse((*CAPTIONS, "--shard-size", text))[0].shard_size == number
-
-
-def test_an_option_without_its_value():
-    assert "--window" in refused("--window")
-    assert "--window" in refused("--window", "--strict")
-
-
-def test_abbreviations_are_not_guessed():
-    """--in could become another option with the next version."""
-    assert "got --in," in refused("--in", "photos")
-
-
-@pytest.mark.parametrize("stage", options.STAGES)
-@pytest.mark.parametrize(("typed", "stages"), BELONGS.items())
-def test_an_option_of_another_stage_is_refused(typed, stages, stage):
-    """Also where the value is the default: what is typed is believed to have an effect."""
-    if stage in stages:
-        assert options.parse(("--stage", stage, *typed))[0].stage == stage
-        return
-    with pytest.raises(UsageError) as caught:
-        options.parse(("--stage", stage, *typed))
-    message = str(caught.value)
-    assert message.startswith(f"{typed[0]} goes with --stage ") and message.endswith("leave it out")
-    assert f"got --stage {stage}:" in message and all(name in message for name in stages)
-
-
-def test_options_of_other_stages_are_told_all_at_once():
-    with pytest.raises(UsageError) as caught:
-        options.parse(
-            ("--stage", "translate", "--image-size=99", "--views", "short", "--filters", "x", "--languages", "de")
-        )
-    assert str(caught.value) == (
-        "--views goes with --stage captions; --filters, --image-size go with --stage pack, got --stage translate: "
-        "leave them out"
+def test_defaults_and_given_values():
+    assert read() == Example()
+    line = (
+        "--frames 1_000 --share 1 --media reference --folder a/b --languages de,cs --corpus a,b --corpus c --round-trip"
     )
-    with pytest.raises(UsageError, match="--input goes with --stage ingest, captions or translate, got --stage pack"):
-        options.parse(("--stage", "pack", "--input", "photos"))
+    expected = Example(1000, 1.0, "reference", Path("a/b"), ("de", "cs"), ("a,b", "c"), True)
+    assert read(*line.split()) == expected
+    assert read("--text", "ABC").text == "abc"
 
 
-def test_every_option_is_the_program_s_or_a_stage_s():
-    """A group with a title that GOES_WITH does not know would be taken by every stage."""
-    general = {"-h", "--stage", "--output", "--overwrite", "--strict", "--max-failures", "--cache"}
-    for group in options.parser()._action_groups:
-        if group.title.split(":")[0] not in options.GOES_WITH:
-            assert {action.option_strings[0] for action in group._group_actions} <= general, group.title
+@pytest.mark.parametrize("text", ["0", "1.5", "many", "nan", ""])
+def test_a_number_outside_its_bounds_is_refused(text):
+    with pytest.raises(argparse.ArgumentError, match="expected a whole number, at least 1"):
+        read("--frames", text)
 
 
-@pytest.mark.parametrize(("typed", "tag"), [("eng", "en"), ("zh_tw", "zh-TW"), ("PT-br", "pt-BR"), ("de", "de")])
-def test_the_language_of_captions_has_one_spelling(typed, tag):
-    assert options.parse((*CAPTIONS, "--caption-language", typed))[0].caption_language == tag
-
-
-def test_help_names_units_and_defaults(capsys):
-    with pytest.raises(SystemExit) as ended:
-        options.parse(("--help",))
-    assert ended.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for action in options.parser()._actions:
-        assert all(name in text for name in action.option_strings)
-    assert "stage ingest" in text and "stage captions" in text
-    assert all(f"{stage} " in text for stage in options.STAGES)
-    for told in ("items a shard (default: 1000)", "requests in flight a worker process (default: 64)", "default: 1%"):
-        assert told in text
+def test_values_as_text():
+    assert parse_value(Example, "round_trip", "yes") is True
+    assert parse_value(Example, "languages", "de, cs") == ("de", "cs")
+    for name, text in (("round_trip", "maybe"), ("media", "video"), ("share", "inf"), ("folder", " ")):
+        with pytest.raises(ValueError, match="got"):
+            parse_value(Example, name, text)
