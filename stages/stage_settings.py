@@ -1,6 +1,7 @@
 """Stages as the options ask for them: settings resolved, defaults taken from the corpus where it was begun already."""
 
 import argparse
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ from pipeline.errors import UsageError
 from pipeline.media.images import Limits
 from pipeline.packing.filters import read_filters
 from pipeline.quality.similarity import resolve_encoders
+from pipeline.translation.choose import TranslatorOptions, parse_models
 from pipeline.translation.choose import choose as choose_translators
-from pipeline.translation.choose import parse_models
 from pipeline.translation.engines import Translator
 from pipeline.translation.given import GivenTranslator
 from pipeline.translation.llm import LlmTranslator
@@ -157,18 +158,28 @@ def _translators(
             )
         say("translator: given, the captions of origin mt that the input had")
         return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
-    translators = choose_translators(options, source, targets, say)
+    ours = TranslatorOptions(
+        translator=options.translator,
+        mt_model=tuple(options.mt_model or ()),
+        mt_license=options.mt_license,
+        mt_device=options.mt_device,
+        beam_size=options.beam_size,
+        mt_batch_tokens=options.mt_batch_tokens,
+        round_trip=options.round_trip,
+        back_model=tuple(options.back_model or ()),
+    )
+    translators = choose_translators(ours, source, targets, say)
     back: dict[str, Translator] = {}
     if options.round_trip:
-        forth, again = (parse_models(given or [], targets) for given in (options.mt_model, options.back_model))
+        forth, again = (parse_models(given, targets) for given in (ours.mt_model, ours.back_model))
         for target in targets:
             if target in forth and target not in again and not translators[target].many_languages:
                 raise UsageError(
                     f"--round-trip: {forth[target]} knows {source} to {target} and not the way back: give --back-model"
                 )
             model = again.get(target, forth.get(target))
-            ours = argparse.Namespace(**{**vars(options), "mt_model": [model] if model else []})
-            back |= {target: choose_translators(ours, target, [source], say)[source]}
+            of_back = dataclasses.replace(ours, mt_model=(model,) if model else ())
+            back |= {target: choose_translators(of_back, target, [source], say)[source]}
     return translators, back
 
 

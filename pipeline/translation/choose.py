@@ -3,7 +3,7 @@
 `llm` is the caller's: it asks a chat server, as captioners do, and never comes here.
 """
 
-import argparse
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash
+from pipeline.options import option
 from pipeline.translation import checkpoints, seq2seq
 from pipeline.translation.conversion import Unservable, converted, unservable
 from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
@@ -25,15 +26,48 @@ Say = Callable[[str], None]
 _BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
 
 
+@dataclasses.dataclass(frozen=True)
+class TranslatorOptions:
+    """Who translates: the options of `--stage translate` that name a translator and its models."""
+
+    translator: str = option(
+        "auto",
+        "auto: ctranslate2 where --mt-model is given, else the embedded translator, which translates only English to "
+        "Portuguese; llm asks the server of --mllm-url or --mllm; given takes the translations that came with the "
+        "captions",
+        choices=("auto", "embedded", "ctranslate2", "transformers", "llm", "given"),
+    )
+    mt_model: tuple[str, ...] = option(
+        (),
+        "Marian/OPUS-MT, NLLB, M2M100 or MADLAD: a CTranslate2 folder, a Transformers folder, or a name on the Hub; "
+        "TAG=PATH for one language; repeat it for several",
+        repeat=True,
+        metavar="[TAG=]PATH",
+    )
+    mt_license: str = option("", "licence of the translation model (default: its folder's)", metavar="TEXT")
+    mt_device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
+    beam_size: int = option(4, "hypotheses kept while decoding; 1 is greedy", at_least=1)
+    mt_batch_tokens: int = option(
+        0, "source tokens translated at once, with padding; 0: what is fast on the device", at_least=0
+    )
+    round_trip: bool = option(
+        False,
+        "translate back and compare: scores.round_trip; twice the work; for embedded, llm, or with --back-model",
+    )
+    back_model: tuple[str, ...] = option(
+        (), "model that translates back, as --mt-model", repeat=True, metavar="[TAG=]PATH"
+    )
+
+
 def choose(
-    options: argparse.Namespace, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
+    options: TranslatorOptions, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
 ) -> dict[str, Translators]:
     """A translator for each of `targets`; those of one model are the same object.
 
     Each is checked: its files are read, its model was loaded once. Converted models are kept in `cache` (default: the
     user's cache folder). Raises UsageError, or EnvironmentTrouble where a model cannot be fetched or converted.
     """
-    models = parse_models(options.mt_model or [], targets)
+    models = parse_models(options.mt_model, targets)
     if options.translator == "embedded":
         if models:
             raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
@@ -94,7 +128,7 @@ def default_cache() -> Path:
 
 
 def _by_model(
-    options: argparse.Namespace, name: str, say: Say, cache: Path
+    options: TranslatorOptions, name: str, say: Say, cache: Path
 ) -> CTranslate2Translator | Seq2SeqTranslator:
     folder = checkpoints.find(name)
     shown = folder.resolve().name if Path(name).expanduser().is_dir() else name
@@ -111,7 +145,7 @@ def _by_model(
         reason = unservable(folder)
         if reason:
             raise Unservable(f"--mt-model: {folder}: {reason}: give --translator transformers")
-        device = device_of(options.mt_device or "auto")
+        device = device_of(options.mt_device)
         kept = converted(folder, cache, compute_type_of(device))
         return _ctranslate2(options, shown, folder, kept)
     except Unservable as error:
@@ -121,8 +155,8 @@ def _by_model(
         return _seq2seq(options, shown, folder)
 
 
-def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder: Path) -> CTranslate2Translator:
-    device = device_of(options.mt_device or "auto")
+def _ctranslate2(options: TranslatorOptions, name: str, original: Path, folder: Path) -> CTranslate2Translator:
+    device = device_of(options.mt_device)
     tokens = Tokens(folder)
     return CTranslate2Translator(
         name=name,
@@ -137,8 +171,8 @@ def _ctranslate2(options: argparse.Namespace, name: str, original: Path, folder:
     )
 
 
-def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTranslator:
-    wanted = options.mt_device or "auto"
+def _seq2seq(options: TranslatorOptions, name: str, folder: Path) -> Seq2SeqTranslator:
+    wanted = options.mt_device
     cuda = wanted != "cpu" and need("torch").cuda.is_available()
     if wanted == "cuda" and not cuda:
         raise UsageError("--mt-device cuda: PyTorch sees no CUDA device here: give --mt-device cpu, or auto")
@@ -157,7 +191,7 @@ def _seq2seq(options: argparse.Namespace, name: str, folder: Path) -> Seq2SeqTra
     )
 
 
-def _license(options: argparse.Namespace, folder: Path, known: str) -> str:
+def _license(options: TranslatorOptions, folder: Path, known: str) -> str:
     return options.mt_license or checkpoints.license_of(folder) or known
 
 

@@ -1,18 +1,16 @@
 """Models for the tests of translators: made once a session, on the spot."""
 
-import argparse
-
 import pytest
 
+from pipeline.translation.choose import TranslatorOptions
 from tests.marian import make_marian, toy_pairs
 
 SEEN = 600  # sentences of the grammar that the models were trained on; the others are for tests
 
 
 def options(**given):
-    """The options that `choose` reads."""
-    defaults = {"translator": "auto", "mt_model": [], "mt_device": "cpu", "beam_size": 1, "mt_batch_tokens": 0}
-    return argparse.Namespace(**{**defaults, "mt_license": "", **given})
+    """Options that run on a CPU with greedy decoding, where `given` does not say otherwise."""
+    return TranslatorOptions(**{"mt_device": "cpu", "beam_size": 1, **given})
 
 
 @pytest.fixture(scope="session")
