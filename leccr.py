@@ -1,0 +1,68 @@
+"""The console script `leccr`: every program by its name, `leccr captions …`, `leccr train …`, `leccr search …`.
+
+leccr captions --input PHOTOS --output CORPUS     the same as python beam_runner.py --stage captions …
+leccr search --index INDEX "eine Katze"           the same as python stages/search.py …
+accelerate launch "$(which leccr)" train …        on several GPUs
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+__version__ = "0.2.0"
+
+STAGES = {
+    "ingest": "list and check images and videos, with the captions next to them",
+    "captions": "describe every image or video from several views",
+    "translate": "translate English texts into scored pseudo-parallel pairs",
+    "pack": "join media, captions, translations and descriptions into training shards",
+    "verify": "recompute every checksum and count of a corpus",
+}
+PROGRAMS = {
+    "train": "train a model on packed corpora",
+    "score": "score a model on a split",
+    "index": "make a corpus searchable",
+    "search": "search an index with words in any language, or with a picture",
+    "serve": "search page and HTTP API of an index",
+}
+USAGE = "\n".join(
+    [
+        "usage: leccr COMMAND [options]",
+        "",
+        *(f"  {name:<10} {summary}" for name, summary in (STAGES | PROGRAMS).items()),
+        "",
+        "leccr COMMAND --help lists the options of a command.",
+    ]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command and its options. By default those of this process.
+
+    Returns:
+        The exit status of the command; 2 for a command that does not exist.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments.pop(0) if arguments else "--help"
+    if command in STAGES:
+        from beam_runner import run
+
+        return run(["--stage", command, *arguments])
+    if command in PROGRAMS:
+        from stages.processes import run_program
+
+        program = importlib.import_module(f"stages.{command}")
+        sys.argv = [str(program.__file__), *arguments]  # what a launcher starts again, once per process
+        return run_program(program.main)
+    if command in ("--version", "--help", "-h"):
+        print(f"leccr {__version__}" if command == "--version" else USAGE)
+        return 0
+    print(f"error: there is no command {command!r}.\n\n{USAGE}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
