@@ -29,9 +29,9 @@ from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.merge import Merge
 from pipeline.packing.origins import origin
 from pipeline.packing.pixels import read_pixels
+from pipeline.packing.settings import JOINED, recorded_settings
 from pipeline.packing.texts import Source
 
-JOINED = ("items", "captions", "descriptions", "translations")
 SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
 
 
@@ -62,15 +62,14 @@ class Pack(Stage):
         return [Path(corpus) for corpus in self.corpora]
 
     def settings(self) -> dict[str, Any]:
-        return {
-            "corpora": ["." if corpus == self.output else corpus for corpus in self.corpora],
-            "media": self.media,
-            "image_size": self.image_size,
-            "frames": self.frames,
-            # Not named where it is the default: tables from before there were features stay as they are.
-            **({"feature_type": self.feature_type} if self.feature_type != "float16" else {}),
-            "filters": self.filters.settings(),
-        }
+        return recorded_settings(
+            ["." if corpus == self.output else corpus for corpus in self.corpora],
+            media=self.media,
+            image_size=self.image_size,
+            frames=self.frames,
+            feature_type=self.feature_type,
+            filters=self.filters,
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -120,14 +119,16 @@ class Pack(Stage):
 
     def check(self, say: Callable[[str], None]) -> None:
         """Before any work. Raises UsageError for corpora as `check_tables` does, and where one content lies in two
-        splits."""
+        splits.
+        """
         self.check_tables()
         refuse_leaks(self.folders)
         self._note_languages(say)
 
     def check_tables(self) -> None:
         """Raises UsageError for a corpus that is not whole or not up to date, for corpora of one name, and where there
-        is no text."""
+        is no text.
+        """
         names = [corpus.name for corpus in self.folders]
         for corpus in self.folders:
             if names.count(corpus.name) > 1:
@@ -171,7 +172,8 @@ class Pack(Stage):
     def notes(self, corpus: Path) -> dict[str, Any]:
         """`splits` (items, captions, descriptions of each), `dropped` (see `sums.dropped_pairs`), `merged` (items that
         became part of another corpus' item), `without_text` (items that no text was left of, and so no row) and
-        `without_media` (items that were ingested for their texts alone, and so no row), where there are any."""
+        `without_media` (items that were ingested for their texts alone, and so no row), where there are any.
+        """
         for number, home in enumerate(self.folders):
             if self.seen and self.seen[number] != (_joined_tables(home), _content_hash(home)):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed: run the same command again")
@@ -240,7 +242,8 @@ class PackWorker:
 
     def _media(self, sources: list[Source], kept: dict[str, Any] | None) -> dict[str, Any]:
         """The columns media, num_frames and uri. Where one corpus' file cannot be read, another's is: the content is
-        the same."""
+        the same.
+        """
         item, uris = sources[0].item, list(dict.fromkeys(source.item["uri"] for source in sources))
         if self._stage.media == "reference":
             return {"media": None, "num_frames": 0, "uri": uris[0]}

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
             stage=stage.name,
             settings=stage.settings(),
             fingerprint=stage.fingerprint,
-            tools=tools(stage),
+            tools=tools(stage.packages),
             parents=stage.made_from(corpus),
             shards=entries,
             failures=failures if table == stage.tables[0] else [],
@@ -160,10 +160,10 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
         )
 
 
-def tools(stage: Stage) -> dict[str, str]:
-    """Versions of what made a table."""
+def tools(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of what made a table: Python, the packages that every stage uses, and these."""
     found = {"python": platform.python_version()}
-    for package in (*TOOLS, *sorted(stage.packages)):
+    for package in (*TOOLS, *sorted(packages)):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -18,11 +18,11 @@ from pipeline.hashing import canonical_json, differences, fingerprint, short_has
 from pipeline.packing import sums
 from pipeline.packing.filters import Filters
 from pipeline.packing.origins import origin
+from pipeline.packing.settings import JOINED, recorded_settings
 from pipeline.sources.scenes import rows
 from pipeline.sources.scenes.describing import CAPTIONER, VIEWS
 from pipeline.sources.scenes.languages import SOURCE
 from pipeline.sources.scenes.rows import Item, Settings
-from stages.pack import JOINED, Pack
 
 SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"
 SHARD_ROWS = 1_000
@@ -127,9 +127,8 @@ def _parent(name: str, entries: dict[str, list[dict[str, Any]]], index: int) -> 
 
 
 def _write_manifests(corpus: Path, settings: Settings, made: dict[str, list[dict[str, Any]]]) -> None:
-    pack = Pack((str(corpus),), output=str(corpus))
     for name in SCHEMAS:
-        decided = pack.settings() if name == "training" else _settings_of(name, settings)
+        decided = recorded_settings() if name == "training" else _settings_of(name, settings)
         extra = {}
         if name == "training":
             shards = [corpus / name / corpora.shard_name(at, len(made[name])) for at in range(len(made[name]))]
@@ -148,7 +147,7 @@ def _write_manifests(corpus: Path, settings: Settings, made: dict[str, list[dict
             stage=MADE_BY[name],
             settings=decided,
             fingerprint=fingerprint(decided),
-            tools=tools(pack),
+            tools=tools(),
             parents={parent: corpus / parent for parent in PARENTS.get(name, ())},
             shards=made[name],
             failures=[],

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.corpus.table import Table, complete
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.pack import JOINED, Pack
+from pipeline.packing.settings import JOINED
+from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import (
     caption,
