@@ -34,7 +34,6 @@ from stages.retrieval.index_reader import VectorIndex
 from stages.retrieval.index_writer import IndexWriter, writer
 from stages.retrieval.keys import Keys
 from stages.retrieval.segments import ITEMS
-from stages.score import tags
 from stages.scoring.embed import Share
 
 PART = 20_000  # items that are encoded, and whose vectors are held in memory, at once
@@ -67,6 +66,11 @@ def main(argv: Sequence[str]) -> int:
         on_main(lambda: made[0].end())
     accelerator.end_training()
     return 0
+
+
+def tags(text: str) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(tag.strip() for tag in text.split(",") if tag.strip())
 
 
 class Place(NamedTuple):
@@ -233,7 +237,8 @@ def twice(corpus: str, item_id: str) -> UsageError:
 
 def same(output: Path, there: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """The space of the index that is there: a model may have moved. Raises UsageError where the index was made in
-    another way than is asked for."""
+    another way than is asked for.
+    """
     for name, told in (("space", "--checkpoint"), ("split", "--split"), ("views", "--views")):
         ours, theirs = (part[name]["fingerprint"] if name == "space" else part[name] for part in (wanted, there))
         if ours != theirs:

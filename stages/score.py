@@ -9,34 +9,25 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from safetensors import SafetensorError
-from transformers import PreTrainedConfig
-
-from model.config import LeccrConfig
-from model.modeling import LeccrModel
-from model.processing import LeccrProcessor
-from pipeline.corpus.table import manifest_hash, read_json, write_json
+from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.data.batches import EvaluationData
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.scoring.baselines import load_baseline
+from stages.scoring.checkpoint import Checkpoint, find_checkpoint
 from stages.scoring.embed import Embedded, embed_split
 from stages.scoring.report import LanguageRanks, figures, table, write_queries
-from stages.training.run_folder import RECORD
-
-CONFIG, BEST = "config.json", "best"
 
 
 def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     check(options)
-    checkpoint = locate(options.checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint)
     accelerator = accelerated("no")
-    views = checkpoint.slot_views() if options.slot_views is None else options.slot_views
+    views = checkpoint.slot_views if options.slot_views is None else options.slot_views
     data = EvaluationData(options.data, options.split, options.languages, views)
-    model, processor, own_weight = load(checkpoint)
+    model, processor, own_weight = checkpoint.load()
     data.expect(processor, f"--checkpoint {checkpoint.name}")
     model.to(accelerator.device)
     weight = own_weight if options.global_weight is None else options.global_weight
@@ -61,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 def report(
     options: argparse.Namespace,
-    checkpoint: "Checkpoint",
+    checkpoint: Checkpoint,
     data: EvaluationData,
     embedded: Embedded,
     weight: float,
@@ -72,9 +63,9 @@ def report(
         result, found = figures(embedded, weight, options.seed)
     except ValueError as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
-    notes = [*data.notes, *checkpoint.notes(), *fewer_items(result, len(embedded.item_ids))]
+    notes = [*data.notes, *checkpoint.notes, *fewer_items(result, len(embedded.item_ids))]
     told = {
-        "checkpoint": checkpoint.told(),
+        "checkpoint": checkpoint.summary(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
         "split": options.split,
         "items": len(embedded.item_ids),
@@ -113,72 +104,6 @@ def fewer_items(result: Mapping[str, Any], items: int) -> list[str]:
         for name, row in result["languages"].items()
         if row["items"] < items
     ]
-
-
-class Checkpoint(NamedTuple):
-    """Weights to be scored. `source`: a folder, or a name on the Hub; `record`: of the run they come from, if any."""
-
-    name: str  # as the user gave it
-    source: str
-    model_type: str
-    record: dict[str, Any] | None
-
-    def told(self) -> dict[str, Any]:
-        """For the JSON: what it is, of which recipe, and by what it was selected: split, step and SumR."""
-        best = (self.record or {}).get("best")
-        selection = {name: best[name] for name in ("split", "step", "sum_r", "global_weight")} if best else None
-        settings = (self.record or {}).get("settings", {})
-        run = {name: settings.get(name, "") for name in ("recipe", "method")}
-        told = {"name": self.name, "source": self.source, "model_type": self.model_type, "selection": selection}
-        return told | run
-
-    def notes(self) -> list[str]:
-        loud = (self.record or {}).get("label")
-        return [loud] if loud else []
-
-    def slot_views(self) -> tuple[str, ...]:
-        """That the run had its slots read; none: every view."""
-        return tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
-
-
-def locate(name: str) -> Checkpoint:
-    """A run's best weights, a model's folder, or a name on the Hub. Raises UsageError where there is none."""
-    path = Path(name)
-    folder, run = path, path.parent
-    if (path / BEST / CONFIG).is_file():
-        folder, run = path / BEST, path
-    if (folder / CONFIG).is_file():
-        record = read_json(run / RECORD) if folder.name == BEST else None
-        config = read_json(folder / CONFIG)
-        return Checkpoint(name, str(folder), str(config.get("model_type")), record)
-    if (path / "checkpoints").is_dir() or (path / "settings.json").is_file():
-        raise UsageError(
-            f"--checkpoint {name}: the run has no {path / 'best'} yet, which its first validation writes: "
-            "wait for that, or name one of its checkpoints"
-        )
-    if path.exists():
-        raise UsageError(
-            f"--checkpoint {name}: got a folder with neither best/ nor {CONFIG}, wanted a run or a model's folder"
-        )
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--checkpoint {name}: there is no such folder, and no model of that name on the Hub or in its cache"
-        ) from error
-    return Checkpoint(name, name, str(config.get("model_type")), None)
-
-
-def load(checkpoint: Checkpoint) -> tuple[Any, Any, float]:
-    """Model and processor, and the global weight that the model's configuration has."""
-    if checkpoint.model_type != LeccrConfig.model_type:
-        return *load_baseline(checkpoint.source), 1.0
-    try:
-        model = LeccrModel.from_pretrained(checkpoint.source)
-        processor = LeccrProcessor.from_pretrained(checkpoint.source)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"--checkpoint {checkpoint.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    return model.float(), processor, model.config.global_weight
 
 
 def check(options: argparse.Namespace) -> None:

@@ -69,13 +69,13 @@ class ModelSpace:
     def __init__(self, checkpoint: str):
         import torch  # late: telling what is wrong with a command needs none of it
 
-        from stages.score import load, locate
+        from stages.scoring.checkpoint import find_checkpoint
 
         self._torch = torch
-        found = locate(checkpoint)
-        self.model, self.processor, self.global_weight = load(found)
+        found = find_checkpoint(checkpoint)
+        self.model, self.processor, self.global_weight = found.load()
         self.model.train(False)
-        self.slot_views = found.slot_views()
+        self.slot_views = found.slot_views
         where = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
         self.told = {"kind": "model", "name": where, "fingerprint": self._fingerprint(found.source)}
         self.languages, self.tags = "those of its training", frozenset[str]()

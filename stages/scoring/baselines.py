@@ -44,7 +44,8 @@ class Baseline(nn.Module):
 
 class BaselineProcessor:
     """Pictures and texts as the model was trained to read them: what its own processor says; for SigLIP also 64 tokens
-    and lower case, without which its texts score near chance."""
+    and lower case, without which its texts score near chance.
+    """
 
     def __init__(self, image_processor: Any, tokenizer: Any, config: Any):
         self.image_processor, self.tokenizer = image_processor, tokenizer

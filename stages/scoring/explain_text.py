@@ -80,7 +80,8 @@ class Page:
         colour: str,
     ) -> None:
         """Words with their weights as the depth of a colour behind them, in the largest letters with which all have
-        room; where none do, the last ones are left out, and it says so."""
+        room; where none do, the last ones are left out, and it says so.
+        """
         shown = [self.fonts.shown(word.text, f"(word {number})") for number, word in enumerate(words, 1)]
         for size in SIZES:
             places, used = self._flow(shown, words, size, width)

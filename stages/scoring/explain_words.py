@@ -20,7 +20,8 @@ class Word(NamedTuple):
 
 def words(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Word]:
     """The words of a description whose views were read as `length` tokens each. Tokens that stand for no character
-    (marks of beginning and end) are in none."""
+    (marks of beginning and end) are in none.
+    """
     if processor.policy.kind == "embedded":
         return [Word(text, 0, (place,)) for place, text in enumerate(pieces(views))]
     found = []

@@ -11,6 +11,7 @@ from model.config import LeccrConfig
 from pipeline.corpus.table import manifest_hash
 from pipeline.errors import UsageError
 from stages import score
+from stages.scoring.checkpoint import find_checkpoint
 from stages.scoring.embed import Embedded
 from stages.scoring.report import figures, table, write_queries
 from stages.training.validation import label
@@ -246,21 +247,21 @@ def test_no_checkpoint_is_told(tmp_path, model_folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name, told in (
         (tmp_path / "nothing", "there is no such folder, and no model of that name"),
-        (tmp_path, "got a folder with neither best/ nor config.json"),
+        (tmp_path, "neither best/ nor config.json"),
     ):
         with pytest.raises(UsageError, match=told):
-            score.locate(str(name))
+            find_checkpoint(str(name))
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UsageError, match=r"has no .*best yet, which its first validation writes"):
-        score.locate(str(tmp_path))
-    assert score.locate(str(model_folder)).model_type == "leccr"
+    with pytest.raises(UsageError, match=r"has no .*best yet"):
+        find_checkpoint(str(tmp_path))
+    assert find_checkpoint(str(model_folder)).model_type == "leccr"
 
 
 def test_a_checkpoint_beside_the_best_has_not_been_selected(tmp_path, model_folder):
     run_of(tmp_path, model_folder)
-    assert score.locate(str(tmp_path / "best")).told()["selection"]["step"] == 40
+    assert find_checkpoint(str(tmp_path / "best")).summary()["selection"]["step"] == 40
     (tmp_path / "other").symlink_to(model_folder)
-    assert score.locate(str(tmp_path / "other")).told()["selection"] is None
+    assert find_checkpoint(str(tmp_path / "other")).summary()["selection"] is None
 
 
 def test_weights_of_other_sizes_are_told(tmp_path, model_folder):
@@ -271,10 +272,10 @@ def test_weights_of_other_sizes_are_told(tmp_path, model_folder):
     config.embed_dim = 12
     config.save_pretrained(tmp_path)
     with pytest.raises(UsageError, match=r"cannot be loaded: .*got .* wanted"):
-        score.load(score.locate(str(tmp_path)))
+        find_checkpoint(str(tmp_path)).load()
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        score.load(score.locate(str(tmp_path)))
+        find_checkpoint(str(tmp_path)).load()
 
 
 @pytest.mark.parametrize(

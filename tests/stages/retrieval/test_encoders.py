@@ -62,7 +62,7 @@ def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path):
-    with pytest.raises(UsageError, match="wanted a run or a model's folder"):
+    with pytest.raises(UsageError, match="Name a run folder or a model folder"):
         open_space(str(tmp_path))
     assert isinstance(open_space("embedded"), EmbeddedSpace)
 

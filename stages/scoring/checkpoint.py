@@ -1,0 +1,122 @@
+"""The checkpoint loader of every program: finds the weights of a run, a model folder or a model on the Hub."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.corpus.table import read_json
+from pipeline.errors import UsageError
+
+CONFIG, BEST = "config.json", "best"
+RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
+
+
+class LoadedModel(NamedTuple):
+    """A model with what belongs to it.
+
+    Attributes:
+        model: `LeccrModel` or a `Baseline`, float32, on the CPU.
+        processor: Turns media and texts into the model's inputs.
+        global_weight: Share of the global similarity in the score, as the model's configuration has it.
+    """
+
+    model: Any
+    processor: Any
+    global_weight: float
+
+
+class Checkpoint(NamedTuple):
+    """Weights on disk or on the Hub.
+
+    Attributes:
+        name: As the user typed it.
+        source: Folder, or name on the Hub.
+        model_type: From the model's configuration.
+        record: The record of the run that the weights are the best of, if any.
+    """
+
+    name: str
+    source: str
+    model_type: str
+    record: dict[str, Any] | None
+
+    @property
+    def slot_views(self) -> tuple[str, ...]:
+        """The views that the slots read in the run; empty for every view."""
+        return tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
+
+    @property
+    def notes(self) -> list[str]:
+        """Warnings that belong next to every score of these weights, such as a best step chosen on the test split."""
+        label = (self.record or {}).get("label")
+        return [label] if label else []
+
+    def summary(self) -> dict[str, Any]:
+        """What the weights are, the recipe and method of their run, and the validation that selected them."""
+        best = (self.record or {}).get("best")
+        settings = (self.record or {}).get("settings", {})
+        return {
+            "name": self.name,
+            "source": self.source,
+            "model_type": self.model_type,
+            "selection": {key: best[key] for key in ("split", "step", "sum_r", "global_weight")} if best else None,
+            "recipe": settings.get("recipe", ""),
+            "method": settings.get("method", ""),
+        }
+
+    def load(self) -> LoadedModel:
+        """Load model and processor.
+
+        Raises:
+            UsageError: Files are missing or damaged, or the model is of another kind.
+        """
+        from safetensors import SafetensorError
+
+        from model.config import LeccrConfig
+
+        if self.model_type != LeccrConfig.model_type:
+            from stages.scoring.baselines import load_baseline
+
+            return LoadedModel(*load_baseline(self.source), 1.0)
+        from model.modeling import LeccrModel
+        from model.processing import LeccrProcessor
+
+        try:
+            model = LeccrModel.from_pretrained(self.source)
+            processor = LeccrProcessor.from_pretrained(self.source)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        return LoadedModel(model.float(), processor, model.config.global_weight)
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Find weights by name, without loading them.
+
+    Args:
+        name: A run folder (its best weights), a model folder, or a model's name on the Hub.
+
+    Raises:
+        UsageError: There are no such weights. The message says what is missing.
+    """
+    path = Path(name)
+    folder, run = (path / BEST, path) if (path / BEST / CONFIG).is_file() else (path, path.parent)
+    if (folder / CONFIG).is_file():
+        record = read_json(run / RUN_RECORD) if folder.name == BEST else None
+        return Checkpoint(name, str(folder), str(read_json(folder / CONFIG).get("model_type")), record)
+    if (path / RUN_CHECKPOINTS).is_dir() or (path / RUN_SETTINGS).is_file():
+        raise UsageError(
+            f"--checkpoint {name}: the run has no {path / BEST} yet. Its first validation writes that: "
+            "wait for it, or name one of the run's checkpoints"
+        )
+    if path.exists():
+        raise UsageError(
+            f"--checkpoint {name}: the folder has neither {BEST}/ nor {CONFIG}. Name a run folder or a model folder"
+        )
+    from transformers import PreTrainedConfig
+
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--checkpoint {name}: there is no such folder, and no model of that name on the Hub or in its cache"
+        ) from error
+    return Checkpoint(name, name, str(config.get("model_type")), None)
