@@ -26,7 +26,7 @@ from pipeline.corpus.table import MANIFEST, manifest_hash
 from pipeline.engine.progress import duration
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, short_hash
-from stages.data.batches import item_frames
+from stages.data.media import item_frames
 from stages.data.samples import ALL, Shards, all_views, check_views
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.retrieval.encoders import Space, open_space

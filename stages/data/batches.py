@@ -5,7 +5,6 @@ index of samples → rows of a step → frames, texts, descriptions → processo
 An item's frames are pictures, or the rows of an array of features that were computed before.
 """
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,16 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from model.batch import Batch, Texts
 from model.processing import LeccrProcessor
-from pipeline.errors import MediaError, UsageError
-from pipeline.media.features import MAGIC, is_features
-from pipeline.media.images import frames as sampled_frames
-from pipeline.media.images import open_media
-from pipeline.media.uri import typed_failures
-from stages.data.features import PACK, check_media, opened_features, wanted_dim
+from pipeline.errors import UsageError
+from stages.data.features import check_media, wanted_dim
+from stages.data.media import Frames, item_frames
 from stages.data.samples import (
     ALL,
     HUMAN,
@@ -40,13 +36,6 @@ from stages.data.samples import (
     weight,
 )
 from stages.data.states import States
-
-REFERENCE_FRAMES = 8  # of a video that the table only refers to
-REFERENCE_PIXELS = 512 * 512  # of a picture likewise
-DRAFT = 8  # the most that a decoder of JPEG divides a picture's sides by
-MARGIN = 2  # times the size wanted that a picture has after that at least: what is left to resize hides the difference
-
-Frames = Any  # of an item: list of pictures, or the array [F,I] of its features
 
 
 class TrainingData:
@@ -95,7 +84,8 @@ class TrainingData:
 
     def texts(self, most: int = 200_000) -> Iterator[str]:
         """Texts of the split in the languages that are trained, its descriptions too, for a tokenizer to learn: those
-        of all items, or of about `most` spread evenly."""
+        of all items, or of about `most` spread evenly.
+        """
         known = {self.source_language, *self.languages}
         for number, row in self._rows(most):
             shard = self.shards.shard(number)
@@ -118,7 +108,8 @@ class TrainingData:
         self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
     ) -> Batch:
         """What is drawn for a sample (language, text) depends on (seed, epoch, sample) alone, and so does whether it is
-        mirrored, with probability `augment`; features are not."""
+        mirrored, with probability `augment`; features are not.
+        """
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
         size, input_dim = processor.policy.image_size, wanted_dim(processor)
         for sample in map(int, samples):
@@ -233,41 +224,3 @@ class EvaluationData:
 def content_id(sha256: str) -> int:
     """The first eight bytes of a content hash as int64: one picture in two corpora is one item."""
     return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)
-
-
-def item_frames(
-    shards: Shards, number: int, row: dict[str, Any], size: int | None = None, input_dim: int | None = None
-) -> Frames:
-    """The pictures of an item, decoded, or its features [F,I]. `size`: pixels a side that are wanted of them; much
-    larger ones are decoded at a half, a quarter or an eighth. `input_dim`: see `wanted_dim`.
-
-    Raises EnvironmentTrouble naming the shard where they cannot be read, and UsageError where they are not what is
-    wanted."""
-    try:
-        if row["media"] is None:
-            with open_media(row["uri"]) as stream:
-                if is_features(stream):
-                    return opened_features(stream, row, input_dim)
-                shown = sampled_frames(stream, row["media_type"], max_pixels=REFERENCE_PIXELS, count=REFERENCE_FRAMES)
-            pictures = [frame.image for frame in shown]
-        elif row["media"].startswith(MAGIC):
-            return opened_features(io.BytesIO(row["media"]), row, input_dim)
-        else:
-            with typed_failures("its picture"):
-                pictures = _column(row["media"], row["num_frames"], size)
-    except MediaError as error:
-        raise shards.damaged(number, row["item_id"], error) from error
-    if input_dim:
-        raise UsageError(f"{row['item_id']}: got a picture, wanted features computed before: {PACK}")
-    return pictures
-
-
-def _column(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:
-    picture = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
-    if size and (count == 1 or picture.height % (count * DRAFT) == 0):  # frames end on whole rows of the smaller column
-        picture.draft("RGB", (size * MARGIN, size * MARGIN * count))
-    picture.load()
-    if count == 1:
-        return [picture]
-    width, height = picture.width, picture.height // count
-    return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]

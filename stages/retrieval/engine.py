@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.corpus.table import complete, manifest_hash
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import frames as sampled_frames
-from stages.data.batches import item_frames
+from stages.data.media import item_frames
 from stages.data.samples import Shards
 from stages.retrieval.encoders import Space, open_space
 from stages.retrieval.index_reader import OtherOrigin, VectorIndex
@@ -47,7 +47,8 @@ class Hit:
 
 def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Finder":
     """The engine of an index folder. `checkpoint`, `data`: where its model and corpora are by now, if not where they
-    were. Raises UsageError where any of them is missing, or is not what the index was made from."""
+    were. Raises UsageError where any of them is missing, or is not what the index was made from.
+    """
     told = VectorIndex.open(index).origin["space"]
     space = open_space(checkpoint or told["name"])
     if space.told["fingerprint"] != told["fingerprint"]:
@@ -148,7 +149,8 @@ class Finder:
     def refresh(self) -> bool:
         """Goes on with what was published since, if anything; while its corpora are still being written, with what
         was. Raises UsageError where the index was made again with another model, and EnvironmentTrouble where it cannot
-        be read at the moment: the old answers are kept."""
+        be read at the moment: the old answers are kept.
+        """
         with self._refreshing:
             index = self._now.index.pinned()
             try:
@@ -195,7 +197,8 @@ class Finder:
     def picture(self, key: tuple[str, str], side: int) -> Image.Image:
         """Of (corpus, item_id), its picture or a video's first frame, `side` pixels at most. Raises KeyError for what
         is not in the index, UsageError for features, of which there is no picture, and EnvironmentTrouble where it
-        cannot be read."""
+        cannot be read.
+        """
         now = self._now
         corpora, ids = now.index.column("corpus"), now.index.column("item_id")
         there_N = pc.and_(pc.equal(corpora, key[0]), pc.equal(ids, key[1])).to_numpy()
