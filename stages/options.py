@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.captioning.chat_client import KEY_VARIABLE, Retries
+from pipeline.captioning.choose import ServerOptions
 from pipeline.captioning.prompts import DEFAULT_VIEWS
 from pipeline.engine.progress import FailureBudget
 from pipeline.errors import UsageError
 from pipeline.media.features import FEATURE_TYPES
+from pipeline.options import add_options
 from pipeline.sources import KINDS
 from pipeline.translation.tags import check_language
 
@@ -135,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     add("--allow-missing-media", action="store_true", default=None, help=missing)
 
     _add_captions(result)
-    _add_servers(result)
+    add_options(result, ServerOptions, "chat servers: of --stage captions, and of --stage translate --translator llm")
     _add_translate(result)
     _add_pack(result)
     return result
@@ -171,52 +172,6 @@ def _add_captions(result: argparse.ArgumentParser) -> None:
         type=_number(int, 1, "items"),
         metavar="N",
         help="describe N items and print picture, prompt and answer; write nothing",
-    )
-
-
-def _add_servers(result: argparse.ArgumentParser) -> None:
-    group = result.add_argument_group("chat servers: of --stage captions, and of --stage translate --translator llm")
-    add = group.add_argument
-    add(
-        "--mllm-url",
-        action="append",
-        metavar="URL",
-        help=f"an OpenAI-compatible server; repeat it for several, the least loaded is asked. Its key: ${KEY_VARIABLE}",
-    )
-    add("--mllm", metavar="MODEL|PATH", help="model to ask for, or to start vLLM with (default: the one served)")
-    add(
-        "--mllm-revision", default="", metavar="TEXT", help="revision noted in every row (default: a folder's own hash)"
-    )
-    add("--vllm-python", metavar="PATH", help="interpreter of the environment that has vLLM (default: this one)")
-    add("--vllm-args", type=shlex.split, default=[], metavar="TEXT", help="further options of the vLLM server, quoted")
-    retries = Retries()
-    add(
-        "--window",
-        type=_number(int, 1, "requests"),
-        default=64,
-        metavar="N",
-        help="requests in flight a worker process (default: 64)",
-    )
-    add(
-        "--timeout",
-        type=_number(float, 0.01, "seconds"),
-        default=retries.timeout_s,
-        metavar="S",
-        help=f"seconds until a request is given up and tried again (default: {retries.timeout_s:g})",
-    )
-    add(
-        "--attempts",
-        type=_number(int, 1, "attempts"),
-        default=retries.attempts,
-        metavar="N",
-        help=f"times a request is tried before its record fails (default: {retries.attempts})",
-    )
-    add(
-        "--patience",
-        type=_number(float, 0, "seconds"),
-        default=retries.patience_s,
-        metavar="S",
-        help=f"seconds to wait for a server that is down before the run ends (default: {retries.patience_s:g})",
     )
 
 
@@ -314,7 +269,8 @@ def _add_pack(result: argparse.ArgumentParser) -> None:
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(our options, Beam's arguments). A misspelt option is an error that offers the nearest spelling, one of another
-    stage is told where it belongs."""
+    stage is told where it belongs.
+    """
     ours = parser()
     options, rest = ours.parse_known_args(argv)
     if rest:

@@ -14,6 +14,7 @@ from pipeline.corpus.counting import values
 from pipeline.engine.run_state import state_folder
 from pipeline.errors import UsageError
 from pipeline.media.images import Limits
+from pipeline.options import read_options
 from pipeline.packing.filters import read_filters
 from pipeline.quality.similarity import resolve_encoders
 from pipeline.translation.choose import TranslatorOptions, parse_models
@@ -67,7 +68,7 @@ def _normal(text: str) -> str:
 
 def captions_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Captions:
     views = parse_views(options.views)
-    captioner = choose.choose(options, views, say)
+    captioner = choose.choose_captioner(options.captioner, read_options(choose.ServerOptions, options), views, say)
     limits = Limits(max_source_pixels=ingest_stage(options, corpus).max_source_pixels)
     return Captions(captioner, views, Look(options.max_pixels, options.frames, limits))
 
@@ -146,7 +147,7 @@ def _translators(
     if options.translator == "llm":
         if options.mt_model or options.back_model:
             raise UsageError("--translator llm asks a chat server: leave --mt-model and --back-model out")
-        server = choose.served(options, "translator", True, say)
+        server = choose.choose_model(read_options(choose.ServerOptions, options), "translator", say)
         assert server is not None
         llm = LlmTranslator(server, options.mt_license)
         return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)

@@ -48,13 +48,19 @@ class Speaker(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MllmCaptioner:
-    """A model served at `urls`. `window` bounds the requests in flight of one worker process."""
+    """A model served at `urls`.
+
+    `window` bounds the requests in flight per worker process. Without `urls` it needs a vLLM server of its own, started
+    with the interpreter `vllm_python` and the further options `vllm_args`.
+    """
 
     urls: tuple[str, ...]
     name: str
     revision: str = ""
     window: int = 64
     retries: Retries = dataclasses.field(default_factory=Retries)
+    vllm_python: str | None = None
+    vllm_args: tuple[str, ...] = ()
 
     async def open(self, run: Run, num_views: int) -> Speaker:
         return MllmSpeaker(self, api_key(run_folder(run.folder)), num_views)

@@ -171,5 +171,5 @@ def test_help_names_units_and_defaults(capsys):
         assert all(name in text for name in action.option_strings)
     assert "stage ingest" in text and "stage captions" in text
     assert all(f"{stage} " in text for stage in options.STAGES)
-    for told in ("items a shard (default: 1000)", "requests in flight a worker process (default: 64)", "default: 1%"):
+    for told in ("items a shard (default: 1000)", "requests in flight per worker process (default: 64)", "default: 1%"):
         assert told in text

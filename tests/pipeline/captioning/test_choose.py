@@ -1,5 +1,6 @@
 """Which captioner a run uses: what was asked for, else what is there; said in one line."""
 
+import argparse
 import sys
 
 import pytest
@@ -7,12 +8,18 @@ import pytest
 from pipeline.captioning import choose as module
 from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
 from pipeline.captioning.chat_client import KEY_VARIABLE
-from pipeline.captioning.choose import DEFAULT_MODEL, URL_VARIABLE, choose, serving
+from pipeline.captioning.choose import (
+    DEFAULT_MODEL,
+    URL_VARIABLE,
+    CaptionerOptions,
+    ServerOptions,
+    choose_captioner,
+    served,
+)
 from pipeline.captioning.prompts import parse_views
 from pipeline.captioning.vllm_server import READY_WITHIN_S
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages import options
-from stages.captions import Captions
+from pipeline.options import add_options, read_options
 from tests.loopback import Loopback
 from tests.pipeline.captioning.test_vllm_server import Fake, healthy
 
@@ -32,13 +39,15 @@ def loopback():
         yield server
 
 
-def parsed(*arguments):
-    return options.parse(["--stage", "captions", *map(str, arguments)])[0]
-
-
 def chosen(*arguments, views="short"):
-    said = []
-    return choose(parsed(*arguments), parse_views(views), said.append), "\n".join(said)
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    for owner in (CaptionerOptions, ServerOptions):
+        add_options(parser, owner)
+    parsed = parser.parse_args(list(map(str, arguments)))
+    lines = []
+    name = read_options(CaptionerOptions, parsed).captioner
+    captioner = choose_captioner(name, read_options(ServerOptions, parsed), parse_views(views), lines.append)
+    return captioner, "\n".join(lines)
 
 
 def program(path, text):
@@ -51,7 +60,7 @@ def test_nothing_asked_for_and_nothing_there_is_the_embedded_describer():
     captioner, said = chosen()
     assert isinstance(captioner, EmbeddedCaptioner)
     assert captioner.name.startswith("embedded:") and captioner.revision
-    assert "embedded" in said and "no language model" in said and URL_VARIABLE in said
+    assert "embedded" in said and "not a language model" in said and URL_VARIABLE in said
 
 
 def test_addresses_count_first_those_given_before_those_of_the_environment(monkeypatch, loopback):
@@ -80,8 +89,13 @@ def test_the_embedded_describer_asks_no_server(option):
 
 
 def test_an_empty_address_is_a_mistake_not_a_default():
-    with pytest.raises(UsageError, match="--mllm-url: got ''"):
+    with pytest.raises(argparse.ArgumentError, match="--mllm-url: got an empty value"):
         chosen("--mllm-url", "")
+
+
+def test_further_options_of_vllm_are_split_as_a_shell_does():
+    captioner, _ = chosen("--mllm", "some/model", "--vllm-args", "--dtype bfloat16 --limit '{\"image\":8}'")
+    assert captioner.vllm_args == ("--dtype", "bfloat16", "--limit", '{"image":8}')
 
 
 def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):
@@ -92,7 +106,7 @@ def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):
 
 def test_a_server_of_its_own_where_it_is_asked_for():
     captioner, said = chosen("--captioner", "vllm")
-    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "of this run's own" in said
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "started by this run" in said
     captioner, _ = chosen("--mllm", "some/model", "--mllm-revision", "abc")
     assert (captioner.urls, captioner.name, captioner.revision) == ((), "some/model", "abc")
 
@@ -102,7 +116,7 @@ def test_a_server_of_its_own_where_a_device_and_vllm_are_there(tmp_path):
     assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)  # no nvidia-smi
     smi = program(tmp_path / "bin" / "nvidia-smi", "echo 'GPU 0: a device'")
     captioner, said = chosen("--vllm-python", has)
-    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "a CUDA device and vLLM are here" in said
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "a CUDA device" in said
     assert isinstance(chosen("--vllm-python", lacks)[0], EmbeddedCaptioner)
     with pytest.raises(EnvironmentTrouble, match="--vllm-python: cannot run /no/such/python"):
         chosen("--vllm-python", "/no/such/python")
@@ -126,15 +140,15 @@ def test_a_local_model_is_told_from_another_by_its_files(tmp_path):
     assert chosen("--mllm", "no/folder")[0].revision == ""
 
 
-def test_serving_starts_a_server_only_for_a_captioner_that_has_none(tmp_path):
+def test_a_server_is_started_only_for_a_captioner_that_has_none(tmp_path):
     fake = Fake(tmp_path / "fake")
-    own = Captions(MllmCaptioner((), "tiny"), ())
-    with serving(own, parsed("--vllm-python", fake.python), fake.corpus, fake.said.append) as stage:
-        assert healthy(stage.server.urls[0])
-        assert stage.server.name == "tiny"
-        assert stage.server.retries.patience_s >= READY_WITHIN_S  # as long as a server takes to be started again
+    own = MllmCaptioner((), "tiny", vllm_python=str(fake.python))
+    with served(own, fake.corpus, fake.said.append) as captioner:
+        assert healthy(captioner.urls[0])
+        assert captioner.name == "tiny"
+        assert captioner.retries.patience_s >= READY_WITHIN_S  # as long as a restart may take
     assert fake.left() == []
     for ready in (MllmCaptioner(("http://host/v1",), "tiny"), EmbeddedCaptioner("embedded:x", "1")):
-        with serving(Captions(ready, ()), parsed(), fake.corpus, fake.said.append) as stage:
-            assert stage.captioner is ready
+        with served(ready, fake.corpus, fake.said.append) as captioner:
+            assert captioner is ready
     assert len(fake.starts()) == 1
