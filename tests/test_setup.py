@@ -1,0 +1,64 @@
+"""Every package that is imported is declared, and every file that is not Python is shipped."""
+
+import ast
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+OURS = {"pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
+OPTIONAL = {
+    "vllm",
+    "dask",
+    "distributed",
+    "wandb",
+}  # the user installs them, or they live in an environment of their own
+
+
+def imported(path):
+    """Top-level names that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@pytest.fixture(scope="module")
+def declared():
+    """Distributions that setup.py names, in lower case."""
+    names = re.findall(r'"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?(?:[<>=~!][^"]*)?"', (ROOT / "setup.py").read_text("utf-8"))
+    return {name.lower().replace("_", "-") for name in names}
+
+
+def test_every_imported_package_is_declared(declared):
+    distributions = importlib.metadata.packages_distributions()
+    missing = set()
+    for folder in ("pipeline", "stages", "model", "tests", "bench", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in set(imported(path)) - OURS - OPTIONAL - set(sys.stdlib_module_names):
+                candidates = {found.lower().replace("_", "-") for found in distributions.get(name, [name])}
+                if not candidates & declared:
+                    missing.add((name, str(path.relative_to(ROOT))))
+    assert not missing, "\n".join(map(str, sorted(missing)))
+
+
+def test_the_wheel_has_every_file(tmp_path):
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    shipped = [
+        name for name in listed if Path(name).parts[0] in ("pipeline", "stages", "model") and (ROOT / name).exists()
+    ]
+    for name in (*shipped, "setup.py", "pyproject.toml", "README.md", "LICENSE", "beam_runner.py", "leccr.py"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / "source" / name)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
+    subprocess.run([*build, tmp_path / "source"], check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("leccr-*.whl")
+    assert {*shipped, "leccr.py", "beam_runner.py"} <= set(zipfile.ZipFile(wheel).namelist())
