@@ -22,15 +22,16 @@ from pipeline.engine.run_state import Progress, state_folder
 from pipeline.engine.stage import Failure, Outcome, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
-from pipeline.packing import sums, texts
-from pipeline.packing.contents import SharedContents, shared_contents
+from pipeline.packing import manifest as sums
+from pipeline.packing import rows as texts
+from pipeline.packing.merging import SharedContents, shared_contents
 from pipeline.packing.filters import DEFAULT, Filters
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.merge import Merge
 from pipeline.packing.origins import origin
 from pipeline.packing.pixels import read_pixels
+from pipeline.packing.rows import Source
 from pipeline.packing.settings import JOINED, recorded_settings
-from pipeline.packing.texts import Source
 
 SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.packing.sums import split_sizes
+from pipeline.packing.manifest import split_sizes
 
 # What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
 KEYS = {

@@ -23,7 +23,7 @@ from pipeline.corpus.counting import doubled, numbers_by, spread, total, values
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, atomic_writer, complete
 from pipeline.hashing import canonical_json
-from pipeline.packing.sums import without_media
+from pipeline.packing.manifest import without_media
 
 CARD, SHEET, QUALITY = "README.md", "contact-sheet.png", "quality.png"
 SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3

@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCardData
 from pipeline.card.training import caption_counts
 from pipeline.corpus.counting import values
 from pipeline.corpus.table import Table
-from pipeline.packing.sums import split_sizes
+from pipeline.packing.manifest import split_sizes
 from pipeline.translation.checkpoints import noncommercial
 
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}

@@ -13,7 +13,7 @@ from pipeline.card.texts import EMBEDDED_WARNING
 from pipeline.card.translations import dropped_by_rule, notices, threshold_grid
 from pipeline.corpus.counting import Counts, counted, flattened, numbers_by, spread, values
 from pipeline.corpus.table import Table
-from pipeline.packing.sums import split_sizes
+from pipeline.packing.manifest import split_sizes
 
 SAMPLE_TEXTS = 3
 Source = Mapping[str, Any]  # an entry of the manifest's `sources`, see Pack.notes

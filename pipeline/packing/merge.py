@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from pipeline.corpus.table import Table, complete
 from pipeline.engine.stage import Grouped, Rows
-from pipeline.packing.contents import SharedContents
-from pipeline.packing.texts import Source
+from pipeline.packing.merging import SharedContents
+from pipeline.packing.rows import Source
 
 OPEN_SHARDS = 64  # memory-mapped, with the numbers of their rows by item
 TEXTS = ("captions", "descriptions", "translations")

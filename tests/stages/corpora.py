@@ -12,7 +12,7 @@ from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import TRAINING
 from pipeline.hashing import short_hash
 from pipeline.media.features import to_bytes
-from pipeline.packing.sums import split_sizes
+from pipeline.packing.manifest import split_sizes
 
 WORDS = {
     "en": ("red", "green", "blue", "dark", "bright", "pale"),

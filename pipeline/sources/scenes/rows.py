@@ -13,7 +13,7 @@ from pipeline.corpus.schema import SCORES
 from pipeline.engine.stage import Rows
 from pipeline.hashing import canonical_json
 from pipeline.media.images import encode_jpeg
-from pipeline.packing import texts
+from pipeline.packing import rows as texts
 from pipeline.packing.filters import Filters
 from pipeline.sources.scenes.clips import FRAMES_PER_S, avi
 from pipeline.sources.scenes.content import Sampler, Scene, generator

@@ -15,7 +15,7 @@ from pipeline.corpus.table import MADE_BY
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
-from pipeline.packing import sums
+from pipeline.packing import manifest as sums
 from pipeline.packing.filters import Filters
 from pipeline.packing.origins import origin
 from pipeline.packing.settings import JOINED, recorded_settings

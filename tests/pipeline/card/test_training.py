@@ -20,7 +20,7 @@ from pipeline.card.card import CARD, SHEET
 from pipeline.card.training import training_samples
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, read_json, shard_name, write_json, write_manifest, write_shard
-from pipeline.packing.sums import split_sizes
+from pipeline.packing.manifest import split_sizes
 from stages.verify import verify
 from tests.pipeline.card.test_card import HOSTILE, card_of, rows_of
 from tests.pipeline.card.test_contact_sheet import caption, item, picture, write_corpus

@@ -18,7 +18,7 @@ from pipeline.card.card import CARD, QUALITY, write_card
 from pipeline.card.translations import Survey, notices, surveyed, threshold_grid
 from pipeline.corpus.schema import SCHEMAS, SCORES
 from pipeline.corpus.table import Table, shard_name, write_manifest, write_shard
-from pipeline.packing.texts import REFUSAL
+from pipeline.packing.rows import REFUSAL
 from pipeline.quality import rules
 from tests.pipeline.card.test_card import HOSTILE, card_of, rows_of
 from tests.pipeline.card.test_contact_sheet import caption, item, picture, write_corpus

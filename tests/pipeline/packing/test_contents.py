@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.packing.contents import shared_contents
+from pipeline.packing.merging import shared_contents
 from tests.pipeline.packing.corpora import item, write_corpus
 
 CONTENTS = [*(hashlib.sha256(bytes([number])).hexdigest() for number in range(8)), "00" * 32, "ab" * 31 + "00"]

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table, complete, read_shard
 from pipeline.packing.filters import Filters
-from pipeline.packing.texts import REFUSAL
+from pipeline.packing.rows import REFUSAL
 
 
 def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:

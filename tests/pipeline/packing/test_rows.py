@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.packing.filters import Filters
-from pipeline.packing.texts import Source, captions, descriptions
+from pipeline.packing.rows import Source, captions, descriptions
 from tests.pipeline.packing.corpora import caption, description, translation
 
 

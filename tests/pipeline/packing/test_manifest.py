@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.corpus.table import Table
 from pipeline.packing.filters import Filters
-from pipeline.packing.sums import dropped_pairs, split_sizes
+from pipeline.packing.manifest import dropped_pairs, split_sizes
 from tests.pipeline.packing.corpora import description, item, translation, write_corpus, write_table
 
 FLAGS = st.sets(st.sampled_from(["numbers", "copied", "repeated", "preamble"]), max_size=3)
