@@ -23,15 +23,11 @@ from pipeline.engine.stage import Failure, Outcome, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
 from pipeline.packing import manifest as sums
-from pipeline.packing import rows as texts
-from pipeline.packing.merging import SharedContents, shared_contents
 from pipeline.packing.filters import DEFAULT, Filters
 from pipeline.packing.leaks import refuse_leaks
-from pipeline.packing.merge import Merge
-from pipeline.packing.origins import origin
-from pipeline.packing.pixels import read_pixels
-from pipeline.packing.rows import Source
-from pipeline.packing.settings import JOINED, recorded_settings
+from pipeline.packing.manifest import JOINED, recorded_settings
+from pipeline.packing.merging import Merge, SharedContents, shared_contents
+from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 
 SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
 
@@ -144,7 +140,7 @@ class Pack(Stage):
                 "--stage captions, or give --stage ingest an input with captions"
             )
 
-        if 0 < self.planned()[1] == sum(map(sums.without_media, self.folders)):
+        if 0 < self.planned()[1] == sum(map(sums.count_without_media, self.folders)):
             raise UsageError(
                 f"{', '.join(self.corpora)}: got no item that has media, wanted pictures or videos to train on: put "
                 "them where --input is, and run --stage ingest --overwrite without --allow-missing-media"
@@ -184,14 +180,14 @@ class Pack(Stage):
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in made)
         failed = sum(len(sidecar["failures"]) for sidecar in made)
-        unseen = sum(map(sums.without_media, self.folders))
+        unseen = sum(map(sums.count_without_media, self.folders))
         return {
             "splits": sums.split_sizes(paths),
             "dropped": sums.dropped_pairs(self.folders, self.filters),
             "merged": merged,
             "without_text": num_items - merged - rows - failed - unseen,
             **({"without_media": unseen} if unseen else {}),
-            "sources": [origin(home) for home in self.folders],
+            "sources": [sums.describe_source(home) for home in self.folders],
         }
 
     async def open(self, run: Run, progress: Progress) -> "PackWorker":
@@ -227,8 +223,8 @@ class PackWorker:
     def _packed(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
         if sources and not sources[0].item["sha256"]:
             return Outcome({})  # ingested for its texts alone, see `Pack.notes`
-        captions = texts.captions(sources, self._stage.filters)
-        descriptions = texts.descriptions(sources)
+        captions = join_captions(sources, self._stage.filters)
+        descriptions = join_descriptions(sources)
         if not captions and not descriptions:
             return Outcome({})
         item_id = sources[0].item_id
@@ -254,7 +250,7 @@ class PackWorker:
         for uri in uris:
             try:
                 stage = self._stage
-                data, count = read_pixels(item, uri, stage.image_size, stage.frames, stage.feature_type)
+                data, count = read_media(item, uri, stage.image_size, stage.frames, stage.feature_type)
                 return {"media": data, "num_frames": count, "uri": uri}
             except MediaError as error:
                 troubles.append(error)

@@ -23,7 +23,7 @@ from pipeline.corpus.counting import doubled, numbers_by, spread, total, values
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, atomic_writer, complete
 from pipeline.hashing import canonical_json
-from pipeline.packing.manifest import without_media
+from pipeline.packing.manifest import count_without_media
 
 CARD, SHEET, QUALITY = "README.md", "contact-sheet.png", "quality.png"
 SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3
@@ -176,7 +176,7 @@ def _items(tables: dict[str, Table]) -> list[str]:
         rows.append([media, count, *sizes, *lasting])
     splits = ((*key, count) for key, count in sorted(values(items, "split", "media_type").items()))
     copies, contents = doubled(items)
-    unseen = without_media(items.corpus)
+    unseen = count_without_media(items.corpus)
     shared = f"{some(copies, 'item')} share {some(contents, 'content')} (`sha256`): copies of one another."
     return [
         "## What it holds",

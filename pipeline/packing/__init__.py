@@ -1,1 +1,1 @@
-"""What `--stage pack` is made of: filters of pairs, the check for leaks, contents shared by corpora, texts, pixels."""
+"""Parts of `--stage pack`: pair filters, the leak check, merging of corpora, training rows, manifest figures."""

@@ -1,10 +1,10 @@
-"""Which translated pairs are fit for training: the rules' thresholds, of the run that translated or of a YAML file.
+"""Filters of translated pairs: thresholds from the run that translated, or from a YAML file.
 
     default: {meaning: 0.4, copied: 0.9, repeated: off}
     cs: {meaning: 0.8}
 
-A rule that the file names, for the pair's language or by default, is judged anew from the stored scores; of any other
-rule the stored flag decides. A tag with a region takes its language's thresholds first: `pt-BR` those of `pt`.
+A rule that the file names, for the pair's language or by default, is judged again from the stored scores. For every
+other rule the stored flag decides. A tag with a region starts from its language: `pt-BR` from `pt`.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from pipeline.quality.rules import RULES, fired
 from pipeline.translation.tags import check_language
 from pipeline.yaml_file import read_yaml
 
-DEFAULT, OFF, ALWAYS = "default", "off", "empty"
-# What a threshold may be, by score; those not named here are shares, from 0 to 1.
+DEFAULT, OFF, ALWAYS_ON = "default", "off", "empty"
+# What a threshold may be, by score. Scores that are not listed are shares, from 0 to 1.
 BOUNDS = {"length_ratio": (0.0, math.inf), "meaning": (-1.0, 1.0)}
 OPTION = "--filters"
 
@@ -37,83 +37,79 @@ class Filters:
     thresholds: Mapping[str, Mapping[str, float | None]] = dataclasses.field(default_factory=dict)
 
     def settings(self) -> dict[str, dict[str, float | None]]:
+        """The thresholds as they go into a manifest."""
         return {language: dict(rules) for language, rules in self.thresholds.items()}
 
-    def of(self, language: str) -> dict[str, float | None]:
-        """The thresholds that the file names for a language, as the float32 that scores are stored in: a score equal
-        to its threshold passes."""
+    def for_language(self, language: str) -> dict[str, float | None]:
+        """The thresholds that apply to a language, as float32 like the stored scores: an equal score passes."""
         parts = language.split("-")
-        tags = ["-".join(parts[:number]) for number in range(1, len(parts) + 1)]
-        named: dict[str, float | None] = {}
+        tags = ["-".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        merged: dict[str, float | None] = {}
         for tag in (DEFAULT, *tags):
-            named.update(self.thresholds.get(tag, {}))
-        return {rule: None if value is None else float(np.float32(value)) for rule, value in named.items()}
+            merged.update(self.thresholds.get(tag, {}))
+        return {rule: None if value is None else float(np.float32(value)) for rule, value in merged.items()}
 
-    def against(self, pair: Mapping[str, Any]) -> list[str]:
-        """The rules that a row of `translations` falls to, sorted; [] for a pair that is kept."""
-        named = self.of(pair["target_language"])
-        stored = {flag for flag in pair["flags"] if flag in RULES and flag not in named}
-        return sorted(stored | set(fired(pair["scores"], named)))
+    def rules_against(self, pair: Mapping[str, Any]) -> list[str]:
+        """The rules that drop a row of `translations`, sorted; [] for a pair that is kept."""
+        thresholds = self.for_language(pair["target_language"])
+        stored = {flag for flag in pair["flags"] if flag in RULES and flag not in thresholds}
+        return sorted(stored | set(fired(pair["scores"], thresholds)))
 
     def masks(self, pairs: pa.Table) -> dict[str, np.ndarray]:
-        """By rule, which rows of a `translations` shard fall to it: what `against` says, for a whole shard at once."""
+        """By rule, the rows of a `translations` shard that it drops: `rules_against` for a whole shard at once."""
         flags = pairs["flags"].combine_chunks()
-        owners, names = np.asarray(pc.list_parent_indices(flags)), pc.list_flatten(flags)
-        falls = {rule: np.zeros(pairs.num_rows, bool) for rule in RULES}
-        for rule, mask in falls.items():
-            mask[owners[np.asarray(pc.equal(names, rule), bool)]] = True
+        rows, flag_names = np.asarray(pc.list_parent_indices(flags)), pc.list_flatten(flags)
+        masks = {rule: np.zeros(pairs.num_rows, bool) for rule in RULES}
+        for rule, mask in masks.items():
+            mask[rows[np.asarray(pc.equal(flag_names, rule), bool)]] = True
         for language in pc.unique(pairs["target_language"]).to_pylist():
-            here = np.asarray(pc.equal(pairs["target_language"], language), bool)
-            for rule, threshold in self.of(language).items():
-                score, side, *_ = RULES[rule]
+            in_language = np.asarray(pc.equal(pairs["target_language"], language), bool)
+            for rule, threshold in self.for_language(language).items():
+                score, side, _ = RULES[rule]
+                # A null score is NaN here and is beyond no threshold.
                 values = pc.struct_field(pairs["scores"], score).to_numpy()
-                anew = np.zeros(len(values), bool) if threshold is None else _beyond(values, side, threshold)
-                falls[rule] = np.where(here, anew, falls[rule])
-        return falls
-
-
-def _beyond(values: np.ndarray, side: str, threshold: float) -> np.ndarray:
-    """Where a score is under its least or over its greatest value; nulls, which are NaN here, never are."""
-    return values < threshold if side == "min" else values > threshold
+                limit = np.nan if threshold is None else threshold
+                beyond = values < limit if side == "min" else values > limit
+                masks[rule] = np.where(in_language, beyond, masks[rule])
+        return masks
 
 
 def read_filters(path: Path | None) -> Filters:
-    """The filters in a YAML file; without one, the flags of the rows decide. Raises UsageError naming what is wrong."""
+    """Read filters from a YAML file; without a file, the flags of the rows decide.
+
+    Raises:
+        UsageError: The file cannot be read, or names a language, rule or threshold that does not exist.
+    """
     if path is None:
         return Filters()
     # Every scalar stays text: by YAML's rules `no`, the tag of Norwegian, would be false.
     loaded = read_yaml(path, OPTION, "thresholds, such as `default: {meaning: 0.4}`", yaml.BaseLoader)
     thresholds: dict[str, dict[str, float | None]] = {}
     for tag, rules in loaded.items():
-        language = _language(path, tag)
+        language = _check_tag(path, tag)
         if language in thresholds:
-            raise UsageError(f"{OPTION}: {path}: {language} comes twice (as {tag}, too): put both into one line")
+            raise UsageError(f"{OPTION}: {path}: {language} comes twice (also as {tag}): put both into one line")
         if not isinstance(rules, dict) or not rules:
-            raise UsageError(f"{OPTION}: {path}: {tag}: got {rules!r}, wanted rules, such as {{meaning: 0.4}}")
-        thresholds[language] = {_rule(path, tag, rule): _value(path, tag, rule, rules[rule]) for rule in rules}
+            raise UsageError(f"{OPTION}: {path}: {tag} is {rules!r}: give rules, such as {{meaning: 0.4}}")
+        thresholds[language] = {rule: _threshold(f"{path}: {tag}", rule, text) for rule, text in rules.items()}
     return Filters(thresholds)
 
 
-def _language(path: Path, tag: str) -> str:
-    if tag == DEFAULT or difflib.get_close_matches(tag, [DEFAULT], 1, 0.75) == [DEFAULT]:
-        if tag != DEFAULT:
-            raise UsageError(f"{OPTION}: {path}: got {tag!r}, which is no language tag: did you mean {DEFAULT}?")
+def _check_tag(path: Path, tag: str) -> str:
+    if tag == DEFAULT:
         return DEFAULT
+    if hint := _nearest(tag, [DEFAULT]):
+        raise UsageError(f"{OPTION}: {path}: {tag!r} is not a language tag: {hint}")
     return check_language(tag, f"{OPTION}: {path}")
 
 
-def _rule(path: Path, tag: str, rule: str) -> str:
-    if rule == ALWAYS:
-        raise UsageError(
-            f"{OPTION}: {path}: {tag}: the rule {ALWAYS} is always on, and has no threshold: take it out of the file"
-        )
+def _threshold(place: str, rule: str, text: Any) -> float | None:
+    if rule == ALWAYS_ON:
+        raise UsageError(f"{OPTION}: {place}: the rule {rule} is always on and takes no threshold: remove it")
     if rule not in RULES:
-        hint = _hint(rule, [name for name in RULES if name != ALWAYS])
-        raise UsageError(f"{OPTION}: {path}: {tag}: got {rule!r}, which is no rule: {hint}")
-    return rule
-
-
-def _value(path: Path, tag: str, rule: str, text: Any) -> float | None:
+        known = [name for name in RULES if name != ALWAYS_ON]
+        hint = _nearest(rule, known) or f"the rules are {', '.join(known)}"
+        raise UsageError(f"{OPTION}: {place}: {rule!r} is not a rule: {hint}")
     if text == OFF:
         return None
     low, high = BOUNDS.get(RULES[rule][0], (0.0, 1.0))
@@ -122,13 +118,14 @@ def _value(path: Path, tag: str, rule: str, text: Any) -> float | None:
     except (TypeError, ValueError):
         value = math.nan
     if not low <= value <= high or math.isinf(value):
-        span = f"a number from {low:g} to {high:g}" if math.isfinite(high) else f"a number of at least {low:g}"
-        near = isinstance(text, str) and difflib.get_close_matches(text.lower(), [OFF, "false"], 1, 0.6)
-        hint = f": did you mean {OFF}?" if near else ""
-        raise UsageError(f"{OPTION}: {path}: {tag}: {rule} is {text!r}, wanted {span}, or {OFF}{hint}")
+        span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+        hint = _nearest(str(text).lower(), [OFF])
+        raise UsageError(
+            f"{OPTION}: {place}: {rule} is {text!r}: give a number {span}, or {OFF}{f' ({hint})' if hint else ''}"
+        )
     return value
 
 
-def _hint(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"the rules are {', '.join(known)}"
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.75)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,79 +1,126 @@
-"""What a packed table adds to its manifest: sizes of the splits, pairs dropped by language and rule.
+"""What the manifest of a packed table records: settings, split sizes, dropped pairs, origins of texts and media.
 
-Counted over the tables when all shards are made, so the numbers are right however often the run was cut off.
+Figures are counted from the tables when all shards are complete, so the numbers are right however often the run was interrupted.
 """
 
 import collections
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus.counting import values
 from pipeline.corpus.table import Table, complete, read_shard
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import REFUSAL
 
+JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
+
+
+def recorded_settings(
+    corpora: Sequence[str] = (".",),
+    *,
+    media: str = "pixels",
+    image_size: int = 384,
+    frames: int = 8,
+    feature_type: str = "float16",
+    filters: Filters = Filters(),  # noqa: B008  frozen
+) -> dict[str, Any]:
+    """Settings as the manifest has them; the defaults are those of `--stage pack` on a single corpus.
+
+    Args:
+        corpora: Absolute paths; "." for the corpus that holds the training table.
+        media: "pixels" or "reference".
+        image_size: Shorter side in pixels.
+        frames: Frames of a video.
+        feature_type: What features computed before are stored as, "float16" or "float32".
+        filters: Thresholds for translated pairs.
+    """
+    return {
+        "corpora": list(corpora),
+        "media": media,
+        "image_size": image_size,
+        "frames": frames,
+        # Left out where it is the default, so that tables from before there were features keep their fingerprints.
+        **({"feature_type": feature_type} if feature_type != "float16" else {}),
+        "filters": filters.settings(),
+    }
+
 
 def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:
-    """By split, how many items, captions and descriptions the `training` shards hold. The media are not touched."""
-    sizes: dict[str, dict[str, int]] = {}
+    """By split, the number of items, captions and descriptions in `training` shards. Media are not read."""
+    sizes: dict[str, collections.Counter[str]] = {}
     for path in shards:
         table = read_shard(path)
-        counted = pa.table(
-            {
-                "split": table["split"],
-                "captions": pc.list_value_length(table["captions"]),
-                "descriptions": pc.list_value_length(table["descriptions"]),
-            }
-        )
-        sums = counted.group_by("split").aggregate([([], "count_all"), ("captions", "sum"), ("descriptions", "sum")])
-        for row in sums.to_pylist():
-            size = sizes.setdefault(row["split"], {"items": 0, "captions": 0, "descriptions": 0})
-            size["items"] += row["count_all"]
-            size["captions"] += row["captions_sum"]
-            size["descriptions"] += row["descriptions_sum"]
-    return dict(sorted(sizes.items()))
+        lengths = {name: pc.list_value_length(table[name]) for name in ("captions", "descriptions")}
+        sums = pa.table({"split": table["split"], **lengths}).group_by("split")
+        for row in sums.aggregate([([], "count_all"), ("captions", "sum"), ("descriptions", "sum")]).to_pylist():
+            counts = {"items": "count_all", "captions": "captions_sum", "descriptions": "descriptions_sum"}
+            size = sizes.setdefault(row["split"], collections.Counter())
+            size.update({name: row[column] for name, column in counts.items()})
+    return {split: dict(size) for split, size in sorted(sizes.items())}
 
 
-def without_media(corpus: Path) -> int:
-    """How many items of a corpus were ingested for their texts alone."""
+def count_without_media(corpus: Path) -> int:
+    """The number of items that were ingested for their texts only."""
     items = Table(corpus, "items")
     return sum(pc.sum(pc.equal(items.shard(n)["sha256"], "")).as_py() or 0 for n in range(items.num_shards))
 
 
 def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[str, int]]:
-    """By target language, how many translated pairs there are (`pairs`), how many no rule drops (`kept`), and how many
-    fall to each rule; a pair may fall to several. `refusal` counts translations of descriptions that were declined.
+    """By target language, the number of translated pairs, of those that no rule drops, and of those of each rule.
 
-    `kept` may be more than is packed: of equal texts that several corpora have of one item, one is packed.
+    A pair may fall to several rules; `refusal` counts translations of descriptions in which the model declined. `kept`
+    may be more than is packed: of equal texts that several corpora have of one item, one is packed.
+
+    Returns:
+        `{"de": {"pairs": 100, "kept": 97, "copied": 3}}`
     """
-    sums: dict[str, collections.Counter[str]] = {}
+    counts: dict[str, collections.Counter[str]] = {}
     for corpus in corpora:
         if not complete(corpus, "translations"):
             continue
         pairs = Table(corpus, "translations")
-        described = Table(corpus, "descriptions") if complete(corpus, "descriptions") else None
+        descriptions = Table(corpus, "descriptions") if complete(corpus, "descriptions") else None
         for index in range(pairs.num_shards):
             shard = pairs.shard(index)
             masks = filters.masks(shard)
-            if described:
-                masks[REFUSAL] = _of_refusals(shard, described.shard(index))
-            kept = ~np.any(list(masks.values()), axis=0)
+            if descriptions:
+                masks[REFUSAL] = _of_refusals(shard, descriptions.shard(index))
+            masks["kept"] = ~np.any(list(masks.values()), axis=0)
             for language in pc.unique(shard["target_language"]).to_pylist():
                 here = np.asarray(pc.equal(shard["target_language"], language), bool)
-                counts = sums.setdefault(language, collections.Counter())
-                counts["pairs"] += int(here.sum())
-                counts["kept"] += int((here & kept).sum())
-                counts.update({rule: n for rule, mask in masks.items() if (n := int((here & mask).sum()))})
-    return {language: dict(sums[language]) for language in sorted(sums)}
+                per_rule = {name: int((here & mask).sum()) for name, mask in masks.items()}
+                total = counts.setdefault(language, collections.Counter({"pairs": 0, "kept": 0}))
+                total.update({"pairs": int(here.sum())} | {name: count for name, count in per_rule.items() if count})
+    return {language: dict(counts[language]) for language in sorted(counts)}
 
 
 def _of_refusals(pairs: pa.Table, descriptions: pa.Table) -> np.ndarray:
     flags = descriptions["flags"].combine_chunks()
-    declined = pc.unique(pc.list_parent_indices(flags).filter(pc.equal(pc.list_flatten(flags), REFUSAL)))
-    rows = descriptions.select(["item_id", "view"]).take(declined)
+    refused = pc.unique(pc.list_parent_indices(flags).filter(pc.equal(pc.list_flatten(flags), REFUSAL)))
+    rows = descriptions.select(["item_id", "view"]).take(refused)
     ids = pc.binary_join_element_wise(rows["item_id"], rows["view"], "#")
-    found = pc.and_(pc.equal(pairs["source_table"], "descriptions"), pc.is_in(pairs["caption_id"], value_set=ids))
-    return np.asarray(found, bool)
+    mask = pc.and_(pc.equal(pairs["source_table"], "descriptions"), pc.is_in(pairs["caption_id"], value_set=ids))
+    return np.asarray(mask, bool)
+
+
+def describe_source(corpus: Path) -> dict[str, Any]:
+    """A packed corpus, for the manifest: its items by licence, its captioner, its translators by language.
+
+    Whoever publishes the packed table must pass these on.
+    """
+    licenses = {text: count for (text,), count in sorted(values(Table(corpus, "items"), "license").items())}
+    source: dict[str, Any] = {"name": corpus.name, "licenses": licenses, "captioner": "", "translators": {}}
+    if complete(corpus, "descriptions"):
+        source["captioner"] = Table(corpus, "descriptions").manifest["settings"].get("captioner", "")
+    if complete(corpus, "translations"):
+        translators = Table(corpus, "translations").manifest["settings"].get("translators", {})
+        source["translators"] = {
+            language: {name: translator.get(name, "") for name in ("name", "revision", "license")}
+            for language, translator in sorted(translators.items())
+        }
+    return source

@@ -1,63 +1,61 @@
-"""The texts of one training item, of one corpus or of several that have its content: captions, translations,
-descriptions."""
+"""Rows of `training`: the texts and the media of one item, of one corpus or of several that have its content."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from PIL import Image
+
 from pipeline.engine.stage import Rows
+from pipeline.errors import MediaError
+from pipeline.hashing import stream_hash
+from pipeline.media.features import is_features, read_features, to_bytes
+from pipeline.media.images import Limits, encode_jpeg, frames, jpegs, open_media
 from pipeline.packing.filters import Filters
 from pipeline.translation.given import GIVEN_ORIGIN, translated_id
 
-MLLM = "mllm"  # the origin of a caption that is a description, written by a model of others
-REFUSAL = "refusal"  # the flag of a description in which the model declined, see captioning.clean
+MLLM = "mllm"  # the origin of a caption that is a description, written by someone else's model
+REFUSAL = "refusal"  # the flag of a description in which the model declined, see captioning.cleaning
+MAX_JPEG_SIDE = 65_500  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An item in one corpus. `prefix` goes before its ids: "" where there is one corpus, else "NAME/"."""
+    """An item in one corpus."""
 
-    prefix: str
+    prefix: str  # goes before its ids: "" where there is one corpus, else "NAME/"
     item: Mapping[str, Any]
-    rows: Mapping[str, Rows]  # by table, of this item
+    rows: Mapping[str, Rows]  # its rows of other tables, by table
 
     @property
     def item_id(self) -> str:
+        """The id of the packed item."""
         return f"{self.prefix}{self.item['item_id']}"
 
 
-def captions(sources: Sequence[Source], filters: Filters) -> Rows:
-    """Captions in the order of the table, then the translations that no filter drops, in theirs. A text that another
-    corpus gave before, in the same language, does not come again.
+def join_captions(sources: Sequence[Source], filters: Filters) -> Rows:
+    """Join an item's captions, then the translations that no filter drops, each in the order of its table.
 
-    Captions of origin `mllm` are descriptions. One of origin `mt` gives way to the row of `translations` that has its
-    number and language: that one is measured, and may be dropped.
+    A text that an earlier corpus has in the same language is not repeated. Captions of origin `mllm` are descriptions.
+    A caption of origin `mt` gives way to the row of `translations` with its number and language, which has scores and
+    may be dropped.
     """
-    own = [(number, row) for number, source in enumerate(sources) for row in _written(source)]
-    translated = [(number, row) for number, source in enumerate(sources) for row in _translated(source, filters)]
-    return _once([*own, *translated], "language")
+    written = [(number, row) for number, source in enumerate(sources) for row in _captions(source)]
+    translated = [(number, row) for number, source in enumerate(sources) for row in _translations(source, filters)]
+    return _without_repeats([*written, *translated], "language")
 
 
-def descriptions(sources: Sequence[Source]) -> Rows:
-    """Views and texts but those in which the model declined, then those that came as captions, as views `given-0`, …;
-    what another corpus gave before does not come again."""
-    return _once([(number, row) for number, source in enumerate(sources) for row in _described(source)], "view")
+def join_descriptions(sources: Sequence[Source]) -> Rows:
+    """Join an item's descriptions, less refusals, then captions of origin `mllm` as views `given-0` and so on.
+
+    A text that an earlier corpus has in the same view is not repeated.
+    """
+    rows = [(number, row) for number, source in enumerate(sources) for row in _descriptions(source)]
+    return _without_repeats(rows, "view")
 
 
-def _described(source: Source) -> Iterator[dict[str, Any]]:
-    for row in source.rows.get("descriptions", ()):
-        if REFUSAL not in row["flags"]:
-            yield {"view": row["view"], "text": row["text"]}
-    for row in source.rows.get("captions", ()):
-        if row["origin"] == MLLM:
-            number = row["caption_id"].rpartition("#")[2]
-            # Views are of English; those in other languages must not pass for them, nor clash with their numbers.
-            english = row["language"].split("-")[0] == "en"
-            view = f"given-{number}" if english else f"given-{row['language']}-{number}"
-            yield {"view": view, "text": row["text"]}
-
-
-def _written(source: Source) -> Iterator[dict[str, Any]]:
+def _captions(source: Source) -> Iterator[dict[str, Any]]:
     measured = {
         translated_id(row["caption_id"], row["item_id"], row["target_language"])
         for row in source.rows.get("translations", ())
@@ -71,16 +69,16 @@ def _written(source: Source) -> Iterator[dict[str, Any]]:
             "language": row["language"],
             "text": row["text"],
             "origin": row["origin"],
-            "quality": 1.0 if row["origin"] == "human" else 0.0,  # of others nobody measured it
+            "quality": 1.0 if row["origin"] == "human" else 0.0,  # 0: not measured
         }
 
 
-def _translated(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
+def _translations(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
     refused = {
         f"{row['item_id']}#{row['view']}" for row in source.rows.get("descriptions", ()) if REFUSAL in row["flags"]
     }
     for row in source.rows.get("translations", ()):
-        if (row["source_table"] == "descriptions" and row["caption_id"] in refused) or filters.against(row):
+        if (row["source_table"] == "descriptions" and row["caption_id"] in refused) or filters.rules_against(row):
             continue
         yield {
             "caption_id": f"{source.prefix}{row['caption_id']}>{row['target_language']}",
@@ -91,7 +89,88 @@ def _translated(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
         }
 
 
-def _once(rows: Sequence[tuple[int, dict[str, Any]]], key: str) -> Rows:
-    """The rows, less those that a row of another source says before them. Within a source, nothing is taken out."""
-    said: dict[tuple[str, str], int] = {}
-    return [row for number, row in rows if said.setdefault((row[key], row["text"]), number) == number]
+def _descriptions(source: Source) -> Iterator[dict[str, Any]]:
+    for row in source.rows.get("descriptions", ()):
+        if REFUSAL not in row["flags"]:
+            yield {"view": row["view"], "text": row["text"]}
+    for row in source.rows.get("captions", ()):
+        if row["origin"] == MLLM:
+            number = row["caption_id"].rpartition("#")[2]
+            # Views are English. Texts of other languages get views of their own, so that numbers do not clash.
+            english = row["language"].split("-")[0] == "en"
+            view = f"given-{number}" if english else f"given-{row['language']}-{number}"
+            yield {"view": view, "text": row["text"]}
+
+
+def _without_repeats(rows: Sequence[tuple[int, dict[str, Any]]], key: str) -> Rows:
+    """The rows, less those that a row of another source says before them. Within a source nothing is removed."""
+    first_source: dict[tuple[str, str], int] = {}
+    return [row for number, row in rows if first_source.setdefault((row[key], row["text"]), number) == number]
+
+
+def read_media(
+    item: Mapping[str, Any], uri: str, image_size: int, frame_count: int, feature_type: str = "float16"
+) -> tuple[bytes, int]:
+    """Read an item as training stores it: one upright JPEG, or features as they are.
+
+    Args:
+        item: Row of `items`.
+        uri: Where its media lie.
+        image_size: Bound of the shorter side in pixels; the shape is kept, nothing is enlarged.
+        frame_count: Frames of a video, uniform in time, or all where it has fewer; they stand one below the other.
+        feature_type: NumPy type in which features that were computed before are stored.
+
+    Returns:
+        (JPEG, frames in it), or (`.npy`, its rows).
+
+    Raises:
+        MediaError: `changed` where the bytes are not those that were ingested; `too_large` for a value that
+            `feature_type` or a size that JPEG cannot hold; and whatever reading the media raises.
+    """
+    width, height = item["width"], item["height"]
+    max_pixels = pixel_budget(width, height, image_size)
+    # What ingest let in by the limit that it was given is let in here.
+    limits = Limits(max_source_pixels=max(Limits().max_source_pixels, width * height))
+    with open_media(uri) as stream:
+        if stream_hash(stream) != item["sha256"]:
+            raise MediaError(
+                "changed",
+                f"{uri} has other bytes than when it was ingested: "
+                "--stage ingest --overwrite takes the input as it is now",
+            )
+        if is_features(stream):
+            features_TI = read_features(stream)
+            return to_bytes(features_TI, feature_type), len(features_TI)
+        if item["media_type"] == "image":
+            return jpegs(stream, "image", max_pixels=max_pixels, count=1, limits=limits)[0].data, 1
+        pictures = frames(stream, item["media_type"], max_pixels=max_pixels, count=frame_count, limits=limits)
+    return encode_jpeg(stack_frames([frame.image for frame in pictures])), len(pictures)
+
+
+def pixel_budget(width: int, height: int, image_size: int) -> int:
+    """The area that makes the shorter side `image_size` pixels, or the whole area where it is not longer."""
+    short, long = sorted((width, height))
+    if short <= image_size:
+        return width * height
+    # A little more than the size, as fractions of a pixel are cut off when the picture is fitted into the area.
+    return math.ceil((image_size + 0.02) ** 2 * long / short)
+
+
+def stack_frames(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Put frames one below the other, each in the size of the first.
+
+    Raises:
+        MediaError: `too_large` for a column that is higher than a JPEG can be.
+    """
+    width, height = pictures[0].size
+    if height * len(pictures) > MAX_JPEG_SIDE:
+        raise MediaError(
+            "too_large",
+            f"{len(pictures)} frames of {height:,} pixels are higher than a JPEG can be ({MAX_JPEG_SIDE:,}): "
+            "give a smaller --image-size or fewer --frames",
+        )
+    column = Image.new("RGB", (width, height * len(pictures)))
+    for number, picture in enumerate(pictures):  # the size may change within a video
+        fitted = picture if picture.size == (width, height) else picture.resize((width, height))
+        column.paste(fitted, (0, number * height))
+    return column

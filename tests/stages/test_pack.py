@@ -62,10 +62,10 @@ def reads(monkeypatch):
 
     def read(item, uri, *arguments):
         found.append(uri)
-        return packing.read_pixels.__wrapped__(item, uri, *arguments)
+        return packing.read_media.__wrapped__(item, uri, *arguments)
 
-    read.__wrapped__ = packing.read_pixels
-    monkeypatch.setattr(packing, "read_pixels", read)
+    read.__wrapped__ = packing.read_media
+    monkeypatch.setattr(packing, "read_media", read)
     return found
 
 

@@ -13,8 +13,8 @@ from pipeline.corpus.schema import SCORES
 from pipeline.engine.stage import Rows
 from pipeline.hashing import canonical_json
 from pipeline.media.images import encode_jpeg
-from pipeline.packing import rows as texts
 from pipeline.packing.filters import Filters
+from pipeline.packing.rows import Source, join_captions, join_descriptions
 from pipeline.sources.scenes.clips import FRAMES_PER_S, avi
 from pipeline.sources.scenes.content import Sampler, Scene, generator
 from pipeline.sources.scenes.describing import CAPTIONER, descriptions
@@ -107,10 +107,10 @@ def rows_of(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
         "descriptions": _descriptions(item, row, settings),
         "translations": _translations(item, said, settings) if item.split == TRAIN else [],
     }
-    source = texts.Source("", row, {name: rows for name, rows in made.items() if name != "items"})
+    source = Source("", row, {name: rows for name, rows in made.items() if name != "items"})
     kept = ("item_id", "split", "media_type", "uri", "sha256", "source", "license", "num_frames")
     packed: dict[str, Any] = {name: row[name] for name in kept} | {"media": encode_jpeg(_column(shown))}
-    packed |= {"captions": texts.captions([source], Filters()), "descriptions": texts.descriptions([source])}
+    packed |= {"captions": join_captions([source], Filters()), "descriptions": join_descriptions([source])}
     return {**made, "training": [packed]}
 
 

@@ -17,8 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
 from pipeline.packing import manifest as sums
 from pipeline.packing.filters import Filters
-from pipeline.packing.origins import origin
-from pipeline.packing.settings import JOINED, recorded_settings
+from pipeline.packing.manifest import JOINED, recorded_settings
 from pipeline.sources.scenes import rows
 from pipeline.sources.scenes.describing import CAPTIONER, VIEWS
 from pipeline.sources.scenes.languages import SOURCE
@@ -137,7 +136,7 @@ def _write_manifests(corpus: Path, settings: Settings, made: dict[str, list[dict
                 "dropped": sums.dropped_pairs([corpus], Filters()),
                 "merged": 0,
                 "without_text": 0,
-                "sources": [origin(corpus)],
+                "sources": [sums.describe_source(corpus)],
             }
             with corpora.atomic_writer(corpus / "README.md") as stream:
                 stream.write(_card(settings).encode())

@@ -31,7 +31,7 @@ def test_dropped_pairs(tmp_path_factory, first, second, shard_size):
         items = [item(folder, item_id) for item_id in ("a", "b", "c")]
         folders.append(write_corpus(folder, shard_size, items=items, descriptions=described, translations=rows))
         for row in rows:
-            rules = [*filters.against(row), *(["refusal"] if row["item_id"] == "a" else [])]
+            rules = [*filters.rules_against(row), *(["refusal"] if row["item_id"] == "a" else [])]
             counts = expected.setdefault(row["target_language"], {"pairs": 0, "kept": 0})
             counts["pairs"] += 1
             counts["kept"] += not rules

@@ -1,12 +1,19 @@
-"""Several corpora as one: united, joined where they have the same content, made again where one has changed."""
+"""Several corpora packed as one, and the index of what they share against a dictionary."""
 
+import concurrent.futures
+import hashlib
 import shutil
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.corpus.table import Table, complete
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.packing.settings import JOINED
+from pipeline.packing import merging
+from pipeline.packing.manifest import JOINED
+from pipeline.packing.merging import shared_contents
 from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import (
@@ -57,7 +64,7 @@ def published(tmp_path, photos):
     )
 
 
-def test_published_descriptions_are_added_to_ones_own(corpus, published):
+def test_published_descriptions_join_ones_own(corpus, published):
     rows = pack(united(corpus, published, output=corpus), corpus)
     assert [row["item_id"] for row in rows] == [
         "corpus/photo-00000.jpg",
@@ -80,7 +87,7 @@ def test_published_descriptions_are_added_to_ones_own(corpus, published):
     assert set(manifest["parents"]) == {f"{name}/{table}" for name in ("corpus", "published") for table in JOINED}
 
 
-def test_the_other_way_round_the_file_is_found_where_it_lies(tmp_path, corpus, published, photos):
+def test_media_are_read_from_the_corpus_that_has_them(tmp_path, corpus, published, photos):
     """The published corpus comes first and its media are not here: those of one's own are."""
     rows = pack(united(published, corpus, output=tmp_path / "out"), tmp_path / "out")
     by_id = {row["item_id"]: row for row in rows}
@@ -133,7 +140,7 @@ def test_folders_of_one_name(tmp_path, corpus):
         united(corpus, tmp_path / "else" / "corpus", output=corpus).check(print)
 
 
-def test_failures_are_told_by_the_ids_of_the_rows(corpus, published, photos):
+def test_failures_have_the_ids_of_the_rows(corpus, published, photos):
     photos[1].unlink()
     both = united(corpus, published, output=corpus)
     rows = pack(both, corpus)
@@ -141,3 +148,74 @@ def test_failures_are_told_by_the_ids_of_the_rows(corpus, published, photos):
     assert (failure["id"], failure["error"]) == ("corpus/photo-00001.jpg", "missing") and len(rows) == 4
     make_photos(photos[0].parent, PHOTOS)
     assert len(pack(both, corpus)) == 5
+
+
+CONTENTS = [*(hashlib.sha256(bytes([number])).hexdigest() for number in range(8)), "00" * 32, "ab" * 31 + "00"]
+
+
+def corpora_of(folder, parts, shard_size=2):
+    return [
+        write_corpus(
+            folder / f"c{number}",
+            shard_size,
+            items=[item(folder / "none", f"{row}", sha256=content) for row, content in enumerate(part)],
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def find(shared, contents):
+    return shared.find(np.array([bytes.fromhex(content) for content in contents], "S32"))
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.lists(st.sampled_from(CONTENTS), max_size=7), min_size=2, max_size=4),
+    st.integers(1, 4),
+    st.integers(1, 5),
+)
+def test_the_index_agrees_with_a_dictionary(tmp_path_factory, parts, shard_size, step):
+    folder = tmp_path_factory.mktemp("contents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merging, "STEP", step)
+        shared = shared_contents(corpora_of(folder, parts, shard_size), folder / "index", "stamp")
+    expected = {content: [] for content in CONTENTS}
+    for number, part in enumerate(parts):
+        for row, content in enumerate(part):
+            expected[content].append((number, row // shard_size, row % shard_size))
+    merged = 0
+    for places in expected.values():
+        merged += sum(corpus != places[0][0] for corpus, _, _ in places)
+        if len({corpus for corpus, _, _ in places}) < 2:
+            places.clear()
+    assert find(shared, CONTENTS) == list(expected.values())
+    assert shared.merged == merged
+
+
+def test_the_index_is_built_once_for_a_stamp(tmp_path):
+    corpora = corpora_of(tmp_path, [CONTENTS[:3], CONTENTS[2:4]])
+    for _ in range(2):
+        assert find(shared_contents(corpora, tmp_path / "index", "one"), CONTENTS[2:3]) == [[(0, 1, 0), (1, 0, 0)]]
+    before = (tmp_path / "index" / "shared").stat().st_mtime_ns
+    shared_contents(corpora, tmp_path / "index", "one")
+    assert (tmp_path / "index" / "shared").stat().st_mtime_ns == before
+    other = corpora_of(tmp_path / "other", [CONTENTS[:3], CONTENTS[:1]])
+    shared = shared_contents(other, tmp_path / "index", "two")
+    assert find(shared, [CONTENTS[0], CONTENTS[2]]) == [[(0, 0, 0), (1, 0, 0)], []]
+
+
+def test_an_interrupted_build_starts_again(tmp_path):
+    corpora = corpora_of(tmp_path, [CONTENTS[:3], CONTENTS[2:4]])
+    shared_contents(corpora, tmp_path / "index", "one")
+    (tmp_path / "index" / "index.json").unlink()
+    for name in ("shared", "all"):
+        (tmp_path / "index" / name).write_bytes(b"half")
+    assert find(shared_contents(corpora, tmp_path / "index", "one"), CONTENTS[2:3]) == [[(0, 1, 0), (1, 0, 0)]]
+    assert not (tmp_path / "index" / "all").exists()
+
+
+def test_processes_that_start_at_once_build_one_index(tmp_path):
+    corpora = corpora_of(tmp_path, [CONTENTS[:3], CONTENTS[2:4]])
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        opened = list(pool.map(lambda _: shared_contents(corpora, tmp_path / "index", "one"), range(4)))
+    assert [find(shared, CONTENTS[2:3]) for shared in opened] == [[[(0, 1, 0), (1, 0, 0)]]] * 4

@@ -1,18 +1,28 @@
-"""Texts of one training item: the order, what is left out, and several corpora joined."""
+"""Texts and media of one training row."""
 
-from hypothesis import given
+import io
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
+from pipeline.errors import MediaError
+from pipeline.media.images import Limits, encode_jpeg, probe
+from pipeline.media.video import fitting
+from pipeline.packing import rows
 from pipeline.packing.filters import Filters
-from pipeline.packing.rows import Source, captions, descriptions
-from tests.pipeline.packing.corpora import caption, description, translation
+from pipeline.packing.rows import Source, join_captions, join_descriptions, pixel_budget, read_media, stack_frames
+from tests.pipeline.packing.corpora import caption, description, item, translation
 
 
 def source(prefix="", **rows):
     return Source(prefix, {"item_id": "a"}, rows)
 
 
-def told(rows):
+def columns(rows):
     return [(row["caption_id"], row["language"], row["text"], row["origin"], row["quality"]) for row in rows]
 
 
@@ -24,7 +34,7 @@ def test_captions_then_translations_each_in_the_order_of_their_table():
             translation("a#en#0", "cs", "Jeden.", quality=None),
         ],
     )
-    assert told(captions([rows], Filters())) == [
+    assert columns(join_captions([rows], Filters())) == [
         ("a#en#0", "en", "One.", "human", 1.0),
         ("a#de#0", "de", "Zwei.", "human", 1.0),
         ("a#en#1", "en", "By others.", "mt", 0.0),
@@ -38,11 +48,11 @@ def test_filters_drop_translations_and_never_human_text():
         captions=[caption("a", ""), caption("a", "Copied.", 1)],
         translations=[translation("a#en#0", "de", "", ["empty"]), translation("a#en#1", "de", "Copied.", copied=1.0)],
     )
-    assert [row["caption_id"] for row in captions([rows], Filters())] == ["a#en#0", "a#en#1", "a#en#1>de"]
-    assert [row["text"] for row in captions([rows], Filters({"de": {"copied": 0.5}}))] == ["", "Copied."]
+    assert [row["caption_id"] for row in join_captions([rows], Filters())] == ["a#en#0", "a#en#1", "a#en#1>de"]
+    assert [row["text"] for row in join_captions([rows], Filters({"de": {"copied": 0.5}}))] == ["", "Copied."]
 
 
-def test_a_description_that_was_refused_and_its_translation_are_left_out():
+def test_a_refusal_and_its_translation_are_left_out():
     rows = source(
         descriptions=[description("a", "short", "A cat."), description("a", "detail", "I cannot.", ["refusal"])],
         translations=[
@@ -51,11 +61,11 @@ def test_a_description_that_was_refused_and_its_translation_are_left_out():
             translation("a#detail", "de", "Of a caption.", table="captions"),
         ],
     )
-    assert descriptions([rows]) == [{"view": "short", "text": "A cat."}]
-    assert [row["text"] for row in captions([rows], Filters())] == ["Eine Katze.", "Of a caption."]
+    assert join_descriptions([rows]) == [{"view": "short", "text": "A cat."}]
+    assert [row["text"] for row in join_captions([rows], Filters())] == ["Eine Katze.", "Of a caption."]
 
 
-def test_captions_that_a_model_of_others_wrote_are_descriptions():
+def test_captions_of_origin_mllm_are_descriptions():
     rows = source(
         captions=[
             caption("a", "A cat.", 0),
@@ -65,8 +75,8 @@ def test_captions_that_a_model_of_others_wrote_are_descriptions():
         ],
         descriptions=[description("a", "short", "Cat, mat.")],
     )
-    assert [row["text"] for row in captions([rows], Filters())] == ["A cat."]
-    assert descriptions([rows]) == [
+    assert [row["text"] for row in join_captions([rows], Filters())] == ["A cat."]
+    assert join_descriptions([rows]) == [
         {"view": "short", "text": "Cat, mat."},
         {"view": "given-0", "text": "A cat sits on a mat."},
         {"view": "given-3", "text": "A mat."},
@@ -74,7 +84,7 @@ def test_captions_that_a_model_of_others_wrote_are_descriptions():
     ]
 
 
-def test_a_translation_that_came_with_the_captions_gives_way_to_its_measured_row():
+def test_a_given_translation_gives_way_to_its_measured_row():
     rows = source(
         captions=[
             caption("a", "One."),
@@ -84,17 +94,17 @@ def test_a_translation_that_came_with_the_captions_gives_way_to_its_measured_row
         ],
         translations=[translation("a#en#0", "de", "Eins.", copied=1.0), translation("a#one", "fr", "N.", (), "x")],
     )
-    assert [row["caption_id"] for row in captions([rows], Filters())][:3] == ["a#en#0", "a#de#1", "a#fr#0"]
-    dropped = captions([rows], Filters({"de": {"copied": 0.5}}))
+    assert [row["caption_id"] for row in join_captions([rows], Filters())][:3] == ["a#en#0", "a#de#1", "a#fr#0"]
+    dropped = join_captions([rows], Filters({"de": {"copied": 0.5}}))
     assert "Eins." not in [row["text"] for row in dropped]
 
 
-def test_flags_beside_refusal_keep_a_description():
+def test_other_flags_keep_a_description():
     rows = source(descriptions=[description("a", "short", "A cat", ["cut", "fragment"])])
-    assert descriptions([rows]) == [{"view": "short", "text": "A cat"}]
+    assert join_descriptions([rows]) == [{"view": "short", "text": "A cat"}]
 
 
-def test_what_another_corpus_said_before_comes_once():
+def test_a_text_of_an_earlier_corpus_is_not_repeated():
     first = source(
         "own/",
         captions=[caption("a", "A cat."), caption("a", "A cat.", 1)],
@@ -108,7 +118,7 @@ def test_what_another_corpus_said_before_comes_once():
         descriptions=[description("a", "short", "A cat."), description("a", "short", "Another word.")],
     )
     both = [first, second]
-    assert [row["caption_id"] for row in captions(both, Filters())] == [
+    assert [row["caption_id"] for row in join_captions(both, Filters())] == [
         "own/a#en#0",
         "own/a#en#1",  # within a corpus nothing is taken out
         "theirs/a#de#0",  # what a person wrote comes before the same words by a machine
@@ -116,7 +126,7 @@ def test_what_another_corpus_said_before_comes_once():
         "theirs/a#en#0>fr",  # the other one's was dropped
         "theirs/a#en#0>es",
     ]
-    assert [tuple(row.values()) for row in descriptions(both)] == [
+    assert [tuple(row.values()) for row in join_descriptions(both)] == [
         ("short", "A cat."),
         ("detail", "Grey."),
         ("short", "Another word."),
@@ -150,7 +160,7 @@ def test_nothing_is_lost_doubled_or_invented(parts):
         )
         for number, (written, translated, described) in enumerate(parts)
     ]
-    made = captions(sources, Filters())
+    made = join_captions(sources, Filters())
     offered = [
         [*written, *((language, text) for language, text, bad in translated if not bad)]
         for written, translated, _ in parts
@@ -166,6 +176,140 @@ def test_nothing_is_lost_doubled_or_invented(parts):
             assert not set(pairs) & set(other)
         assert all(pairs.count(pair) == offered[number].count(pair) for pair in pairs)
     views = [{(view, text) for view, text, bad in described if not bad} for _, _, described in parts]
-    assert {(row["view"], row["text"]) for row in descriptions(sources)} == set().union(*views)
+    assert {(row["view"], row["text"]) for row in join_descriptions(sources)} == set().union(*views)
     if len(parts) == 1:
         assert len(made) == len(offered[0])
+
+
+def opened(data):
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    return image
+
+
+def photo(path, size, quality=92, exif=None):
+    rng = np.random.default_rng(1)
+    image = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    image.save(path, "JPEG", quality=quality, **({"exif": exif} if exif else {}))
+    return path
+
+
+@given(st.integers(1, 6000), st.integers(1, 6000), st.integers(1, 1000))
+@example(400, 500, 224)  # where the square root of the exact area falls short of 224
+def test_the_shorter_side_is_the_size_and_the_shape_is_kept(width, height, size):
+    made = fitting((width, height), pixel_budget(width, height, size))
+    short, long = sorted((width, height))
+    assert min(made) == min(short, size)
+    if short <= size:
+        assert made == (width, height)
+    else:
+        assert (made[0] < made[1]) == (width < height) or made[0] == made[1] or width == height
+        assert abs(max(made) - size * long / short) <= 1 + 0.03 * long / short
+
+
+def test_a_large_photo_is_shrunk_and_none_enlarged(tmp_path):
+    path = photo(tmp_path / "a.jpg", (600, 400))
+    data, count = read_media(item(path, size=(600, 400)), str(path), 64, 8)
+    assert (opened(data).size, count) == ((96, 64), 1)
+    assert opened(read_media(item(path, size=(600, 400)), str(path), 700, 8)[0]).size == (600, 400)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = photo(tmp_path / "a.jpg", (600, 400), exif=exif)
+    data, _ = read_media(item(path, size=(400, 600)), str(path), 64, 8)
+    assert opened(data).size == (64, 96)
+    expected = Image.open(path).convert("RGB").transpose(Image.Transpose.ROTATE_270).resize((64, 96))
+    difference = np.abs(np.asarray(opened(data), float) - np.asarray(expected, float))
+    assert difference.mean() < 5
+
+
+def test_a_jpeg_within_the_size_is_kept_less_its_metadata(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "a secret place"
+    path = photo(tmp_path / "a.jpg", (90, 60), exif=exif)
+    data, _ = read_media(item(path, size=(90, 60)), str(path), 60, 8)
+    scan = path.read_bytes()[path.read_bytes().index(b"\xff\xda") :]
+    assert data.endswith(scan) and b"secret" not in data and b"secret" in path.read_bytes()
+    assert np.array_equal(np.asarray(opened(data)), np.asarray(Image.open(path)))
+
+
+def test_frames_of_a_video_stand_one_below_the_other(data):
+    path = data / "clips" / "walk.mkv"
+    with path.open("rb") as stream:
+        seen = probe(stream)
+    row = item(path, size=(seen.width, seen.height), media_type="video")
+    made, count = read_media(row, str(path), 96, 4)
+    column = opened(made)
+    short, long = sorted((seen.width, seen.height))
+    width, height = (96, 96 * long / short) if seen.width < seen.height else (96 * long / short, 96)
+    assert count == 4
+    assert column.width == pytest.approx(width, abs=1) and column.height == pytest.approx(4 * height, abs=4)
+    parts = np.split(np.asarray(column, float), 4)
+    one, _ = read_media(row, str(path), 96, 1)  # the middle of the whole is between the second and the third
+    to_the_middle = [np.abs(part - np.asarray(opened(one), float)).mean() for part in parts]
+    assert max(to_the_middle[1:3]) < min(to_the_middle[0], to_the_middle[3])
+    assert all(np.abs(a - b).mean() > 0.5 for a, b in itertools.pairwise(parts))
+
+
+def test_frames_of_other_sizes_are_fitted_and_too_many_are_refused():
+    larger = Image.new("RGB", (40, 30), "blue")
+    larger.paste("lime", (20, 0, 40, 30))
+    column = stack_frames([Image.new("RGB", (20, 10), "red"), larger])
+    assert column.size == (20, 20)
+    assert [column.getpixel(place) for place in ((18, 5), (2, 15), (18, 15))] == [(255, 0, 0), (0, 0, 255), (0, 255, 0)]
+    with pytest.raises(MediaError, match="--image-size or fewer --frames") as raised:
+        stack_frames([Image.new("RGB", (1, 1000))] * 66)
+    assert raised.value.kind == "too_large"
+    assert len(encode_jpeg(stack_frames([Image.new("RGB", (1, 1000))] * 65))) > 0
+
+
+def test_bytes_that_changed_since_ingest(tmp_path):
+    path = photo(tmp_path / "a.jpg", (90, 60))
+    row = item(path, size=(90, 60))
+    photo(path, (90, 60), quality=50)
+    with pytest.raises(MediaError, match="--stage ingest --overwrite") as raised:
+        read_media(row, str(path), 60, 8)
+    assert raised.value.kind == "changed"
+
+
+def test_what_is_missing_or_broken(tmp_path):
+    with pytest.raises(MediaError) as raised:
+        read_media(item(tmp_path / "none.jpg"), str(tmp_path / "none.jpg"), 60, 8)
+    assert raised.value.kind == "missing"
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(photo(tmp_path / "a.jpg", (900, 600)).read_bytes()[:2000])
+    with pytest.raises(MediaError) as raised:
+        read_media(item(path, size=(900, 600)), str(path), 60, 8)
+    assert raised.value.kind in ("truncated", "unreadable")
+
+
+def test_a_picture_that_ingest_accepted_is_not_too_large(tmp_path, monkeypatch):
+    path = photo(tmp_path / "a.jpg", (900, 600))
+    monkeypatch.setattr(rows, "Limits", lambda max_source_pixels=1000: Limits(max_source_pixels))
+    data, _ = read_media(item(path, size=(900, 600)), str(path), 60, 8)
+    assert opened(data).size == (90, 60)
+
+
+@pytest.mark.parametrize("feature_type", ["float16", "float32"])
+def test_features_stay_features_and_whole(tmp_path, feature_type):
+    array = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    np.save(tmp_path / "a.npy", array)
+    row = item(tmp_path / "a.npy", size=(0, 0), media_type="video")
+    data, count = read_media(row, row["uri"], 64, 8, feature_type)
+    stored = np.load(io.BytesIO(data), allow_pickle=False)
+    assert count == 20 and stored.dtype == feature_type and np.array_equal(stored, array.astype(feature_type))
+    np.save(tmp_path / "a.npy", array + 1)
+    with pytest.raises(MediaError) as raised:
+        read_media(row, row["uri"], 64, 8, feature_type)
+    assert raised.value.kind == "changed"
+
+
+def test_features_too_large_for_half_the_bits(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[7e4]]))
+    row = item(tmp_path / "a.npy", size=(0, 0))
+    with pytest.raises(MediaError, match="--feature-type float32") as raised:
+        read_media(row, row["uri"], 64, 8)
+    assert raised.value.kind == "too_large"
+    assert read_media(row, row["uri"], 64, 8, "float32")[1] == 1
