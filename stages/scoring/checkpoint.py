@@ -81,7 +81,7 @@ class Checkpoint(NamedTuple):
         from model.processing import LeccrProcessor
 
         try:
-            model = LeccrModel.from_pretrained(self.source)
+            model: Any = LeccrModel.from_pretrained(self.source)
             processor = LeccrProcessor.from_pretrained(self.source)
         except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -1,108 +1,134 @@
-"""A few queries of a split looked at one by one: what was found first, and what the slots of those items read.
+"""Explanations of single queries as an HTML page: what each query finds, and what the slots of those items attend to.
 
-N items · M texts · K slots · H heads · W words · T tokens of the description · E shared width
+N items · M texts · K slots · H heads · W words · T tokens of a description · P patches, or frames · E shared width
 """
 
+import base64
 import dataclasses
+import io
+import itertools
 import math
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jinja2
 import numpy as np
 import torch
 from PIL import Image
 
-from model.batch import Attention, Media, Texts
+from model.batch import Media, Texts
 from model.matching import global_similarity, local_similarity, score
 from model.modeling import LeccrModel
+from model.processing import LeccrProcessor, pieces, square
+from pipeline.corpus.table import atomic_writer
 from stages.data.batches import EvaluationData
 from stages.scoring.embed import Embedded
-from stages.scoring.explain_words import Word, words
 from stages.scoring.ranking import TIE
 from stages.scoring.report import LanguageRanks
 
-SHOWN = 5  # results a query
-PATCHES, FRAMES, FEATURES = "patches", "frames", "features"
+RESULTS = 5  # listed for each query
+THUMBNAIL = 360  # pixels of a picture's longer side
+UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces between words
+OVERLAY_RGB = (255, 80, 0)
+
+
+class Word(NamedTuple):
+    """A word of a description, and its tokens' places on the axis T of all views one after another."""
+
+    text: str
+    view: int
+    tokens: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """An item of the gallery, as one query finds it."""
+    """An item as a query ranks it. Without slots there are no similarities but the score."""
 
-    item: int  # its row in the split
+    row: int  # in the split
     item_id: str
     rank: int  # from 1
     score: float
-    parts: tuple[float, float] | None  # global similarity, and that of the best slot; None without slots
-    right: bool
-    frames: Sequence[Any]  # pictures, or vectors computed before
+    similarities: tuple[float, float] | None  # global, and of the best slot
+    is_right: bool
+    frames: Sequence[Any]  # pictures, or feature vectors
+
+    @property
+    def picture(self) -> str:
+        """Data URL of the middle frame; empty for features."""
+        return data_url(self.frames[len(self.frames) // 2])
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """What the slots of an item read: means over the heads of the last layer."""
+class Slot:
+    """What one slot attends to: means over the heads of the last layer."""
+
+    number: int  # from 1
+    similarity: float  # ⟨slot, query⟩
+    word_weights: list[float]  # what they lack to 1 went to marks of beginning and end
+    media_weights: list[float]  # of patches row by row, or of frames; what they lack to 1 went to the summary token
+    overlay: str  # data URL of the patches' weights; empty for frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What the slots of one item attend to, the slot that matches the query best first."""
 
     result: Result
-    fits_K: np.ndarray  # ⟨slot, query⟩
     words: list[Word]
-    words_KW: np.ndarray  # what is missing to 1 went to marks of beginning and end, or there is no description
-    kind: str  # PATCHES of one picture, FRAMES of a video, FEATURES of frames or regions
-    media_KP: np.ndarray  # patches row by row, or frames; what is missing to 1 went to the picture's summary
-    cropped: bool  # the model saw the square in the middle of the picture
-
-    @property
-    def order(self) -> list[int]:
-        """Slots, that which fits the query best first."""
-        return np.argsort(-self.fits_K, kind="stable").tolist()
+    pictures: list[str]  # data URLs of the frames as the model sees them; empty for features
+    slots: list[Slot]
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
+    """A query, its first results, and the readings of the right item and of a wrong first result."""
+
     language: str
     caption_id: str
     text: str
     rank: int  # of the right item
-    gallery: int
-    global_weight: float
-    results: list[Result]  # the first SHOWN
-    seen: list[Seen]  # of the right item, and of the first result where that is another
-    note: str  # why nothing is seen; "" where it is
+    gallery: int  # items
+    results: list[Result]
+    readings: list[Reading]
 
 
-def choose(found: Mapping[str, LanguageRanks], count: int) -> list[tuple[str, int]]:
-    """(language, row of its texts) of `count` queries, or of all where there are fewer; the same for the same ranks.
+def choose_queries(ranks: Mapping[str, LanguageRanks], count: int) -> list[tuple[str, int]]:
+    """Choose queries to explain, as (language, row of its texts), the same for the same ranks.
 
-    Languages in turn, and in turn a text whose item came first and one whose item did not; of either kind those lie
-    spread over its texts, the missed ones by rank.
+    Every language gets an equal share, half of it texts whose item ranks first, half texts whose item does not. Both
+    are spread evenly, the latter by rank.
     """
-    pools = {}
-    for language, ranks in found.items():
-        rank_M = ranks.ranked.text_to_media.numpy()
-        missed = np.flatnonzero(rank_M > 1)
-        pools[language] = np.flatnonzero(rank_M == 1), missed[np.argsort(rank_M[missed], kind="stable")]
-    taken = {language: [0, 0] for language in pools}
-    turns: list[tuple[str, int, int]] = []  # language, kind, how many of these came before
-    count = min(count, sum(len(pool) for both in pools.values() for pool in both))
-    for turn in range(count):
-        for place, (language, both) in enumerate(pools.items()):
-            kind = (turn + place) % 2
-            kind = kind if taken[language][kind] < len(both[kind]) else 1 - kind
-            if len(turns) < count and taken[language][kind] < len(both[kind]):
-                turns.append((language, kind, taken[language][kind]))
-                taken[language][kind] += 1
-    return [
-        (language, int(pools[language][kind][_spread(before, taken[language][kind], len(pools[language][kind]))]))
-        for language, kind, before in turns
-    ]
-
-
-def _spread(place: int, places: int, length: int) -> int:
-    """Of `places` that lie evenly over a length, the middle of one."""
-    return (2 * place + 1) * length // (2 * places)
+    sizes = {language: len(found.text_items) for language, found in ranks.items()}
+    shares: Counter[str] = Counter()
+    for language in itertools.cycle(ranks):
+        if shares.total() == min(count, sum(sizes.values())):
+            break
+        shares[language] += shares[language] < sizes[language]
+    queries = []
+    for place, (language, share) in enumerate(shares.items()):
+        rank_M = ranks[language].ranked.text_to_media.numpy()
+        first, missed = np.flatnonzero(rank_M == 1), np.flatnonzero(rank_M > 1)
+        missed = missed[np.argsort(rank_M[missed], kind="stable")]
+        num_missed = min(len(missed), max((share + place % 2) // 2, share - len(first)))
+        for rows, number in ((first, share - num_missed), (missed, num_missed)):
+            queries += [(language, int(rows[(2 * n + 1) * len(rows) // (2 * number)])) for n in range(number)]
+    return queries
 
 
 class Explainer:
-    """Explains queries of a split that has been embedded."""
+    """Explains queries of an embedded split.
+
+    Args:
+        model: `LeccrModel`, or a baseline, whose queries are explained without slots.
+        processor: The model's processor.
+        data: The split.
+        embedded: The split as vectors.
+        ranks: Its ranks by language.
+        global_weight: Share of the global similarity in the score.
+    """
 
     def __init__(
         self,
@@ -110,97 +136,178 @@ class Explainer:
         processor: Any,
         data: EvaluationData,
         embedded: Embedded,
-        found: Mapping[str, LanguageRanks],
+        ranks: Mapping[str, LanguageRanks],
         global_weight: float,
     ):
         self.model, self.processor, self.data = model, processor, data
-        self.embedded, self.found, self.global_weight = embedded, found, global_weight
+        self.embedded, self.ranks, self.global_weight = embedded, ranks, global_weight
+        self.has_slots = bool(embedded.slots_NKE.shape[1])
         self.rows = {number: row for row, number in enumerate(embedded.item_ids.tolist())}
-        self.note = ""
-        if not embedded.slots_NKE.shape[1]:
-            why = "num_slots=0" if isinstance(model, LeccrModel) else "a model of two towers"
-            self.note = f"results and scores alone: {why}, without slots nothing attends"
 
     def explain(self, language: str, row: int) -> Explanation:
-        """Query `row` of a language."""
+        """Explain query `row` of a language."""
         text_ME, items_M, media_NE, ids_N, slots_NKE = self.embedded.language(language)
-        text_1E, right = text_ME[row : row + 1].double(), int(items_M[row])
+        text_1E, right_id = text_ME[row : row + 1].double(), int(items_M[row])
         media_NE, slots_NKE = media_NE.double(), slots_NKE.double()
         score_N = score(media_NE, slots_NKE, text_1E, self.global_weight)[:, 0]
-        longest = float(media_NE.norm(dim=1).max() * text_1E.norm())
-        behind_N = score_N - 2 * TIE * longest * (ids_N == right)  # a tie counts against the right item
-        order = torch.argsort(behind_N, descending=True, stable=True).tolist()
-        rank = int(self.found[language].ranked.text_to_media[row])
-        parts = None
-        if slots_NKE.shape[1]:
-            parts = global_similarity(media_NE, text_1E)[:, 0], local_similarity(slots_NKE, text_1E)[:, 0]
+        tie = TIE * float(media_NE.norm(dim=1).max() * text_1E.norm())
+        order = torch.argsort(score_N - 2 * tie * (ids_N == right_id), descending=True, stable=True).tolist()
+        right_rank = int(self.ranks[language].ranked.text_to_media[row])
 
         def result(place: int) -> Result:
-            number = int(ids_N[place])
-            item = self.rows[number]
-            frames, _ = self.data.items([item])
+            item_id = int(ids_N[place])
+            item, is_right = self.rows[item_id], item_id == right_id
+            similarities = None
+            if self.has_slots:
+                parts = global_similarity(media_NE[[place]], text_1E), local_similarity(slots_NKE[[place]], text_1E)
+                similarities = float(parts[0]), float(parts[1])
             return Result(
-                item,
-                self.data.item_names[item],
-                rank if number == right else order.index(place) + 1,
-                float(score_N[place]),
-                parts and (float(parts[0][place]), float(parts[1][place])),
-                number == right,
-                list(frames[0]),
+                row=item,
+                item_id=self.data.item_names[item],
+                rank=right_rank if is_right else order.index(place) + 1,
+                score=float(score_N[place]),
+                similarities=similarities,
+                is_right=is_right,
+                frames=list(self.data.items([item])[0][0]),
             )
 
-        results = [result(place) for place in order[:SHOWN]]
-        wanted = next((it for it in results if it.right), None) or result(ids_N.tolist().index(right))
-        seen = [wanted] if results[0].right else [wanted, results[0]]
+        results = [result(place) for place in order[:RESULTS]]
+        right = next((it for it in results if it.is_right), None) or result(ids_N.tolist().index(right_id))
+        read = [right] if results[0].is_right else [right, results[0]]
         return Explanation(
-            language,
-            self.data.caption_ids[language][row],
-            self.data.texts[language][0][row],
-            rank,
-            len(ids_N),
-            self.global_weight,
-            results,
-            [] if self.note else [self._seen(it, text_1E) for it in seen],
-            self.note,
+            language=language,
+            caption_id=self.data.caption_ids[language][row],
+            text=self.data.texts[language][0][row],
+            rank=right_rank,
+            gallery=len(ids_N),
+            results=results,
+            readings=[self.read(it, text_1E) for it in read] if self.has_slots else [],
         )
 
-    def _seen(self, result: Result, text_1E: torch.Tensor) -> Seen:
-        _, described = self.data.items([result.item])
-        views = described[0]
+    def read(self, result: Result, text_1E: torch.Tensor) -> Reading:
+        """What the slots of an item attend to."""
+        views = self.data.items([result.row])[1][0]
         media, descriptions = self.processor.media([result.frames]), self.processor.descriptions([views])
-        attention = attended(self.model, media, descriptions)
-        read = words(self.processor, views, descriptions.tokens.shape[-1])
-        words_KT = attention.words_BHKT[0].mean(0).cpu().numpy()
-        words_KW = np.zeros((len(words_KT), len(read)))
-        for place, word in enumerate(read):
-            words_KW[:, place] = words_KT[:, list(word.tokens)].sum(1)
-        kind, media_KP = visual(result.frames, attention.media_BHKN[0].mean(0).cpu().numpy())
-        fits_K = (attention.slots_BKE[0].cpu().double() @ text_1E[0]).numpy()
-        cropped = self.processor.policy.resize == "crop"
-        return Seen(result, fits_K, read, words_KW, kind, media_KP, cropped)
-
-
-def attended(model: LeccrModel, media: Media, descriptions: Texts) -> Attention:
-    """Attention in float32, as the split was embedded; the model's mode is as before."""
-    device, was_training = model.log_scale.device, model.training
-    model.train(False)
-    try:
+        device = self.model.log_scale.device
+        self.model.train(False)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            parts = [tuple(part.to(device) for part in one) for one in (media, descriptions)]
-            return model.attention(Media(*parts[0]), Texts(*parts[1]))
-    finally:
-        model.train(was_training)
+            inputs = Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions))
+            attention = self.model.attention(*inputs)
+        words = split_words(self.processor, views, descriptions.tokens.shape[-1])
+        words_KT = attention.words_BHKT[0].mean(0).cpu().numpy()
+        media_KP = visible_weights(result.frames, attention.media_BHKN[0].mean(0).cpu().numpy())
+        similarity_K = (attention.slots_BKE[0].cpu().double() @ text_1E[0]).tolist()
+        is_patches = len(result.frames) == 1 and isinstance(result.frames[0], Image.Image)
+        slots = [
+            Slot(
+                number=k + 1,
+                similarity=similarity_K[k],
+                word_weights=[float(words_KT[k, list(word.tokens)].sum()) for word in words],
+                media_weights=media_KP[k].tolist(),
+                overlay=overlay_url(media_KP[k]) if is_patches else "",
+            )
+            for k in np.argsort(-np.array(similarity_K), kind="stable").tolist()
+        ]
+        cropped = is_patches and self.processor.policy.resize == "crop"
+        return Reading(result, words, [data_url(frame, cropped) for frame in result.frames], slots)
 
 
-def visual(frames: Sequence[Any], media_KN: np.ndarray) -> tuple[str, np.ndarray]:
-    """What the visual tokens are, and the weights of those that are drawn.
+def write_page(path: Path, explainer: Explainer, count: int) -> int:
+    """Write the page about `count` queries, or all where there are fewer.
 
-    A picture's tokens are its summary, what registers the tower has, and a square of patches row by row: the largest
-    that fits. A video, or features, has a token a frame.
+    Returns:
+        How many queries it explains.
     """
-    if not isinstance(frames[0], Image.Image):
-        return FEATURES, media_KN[:, : len(frames)]
-    if len(frames) > 1:
-        return FRAMES, media_KN[:, : len(frames)]
+    queries = choose_queries(explainer.ranks, count)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(Path(__file__).with_name("explain.html").read_text("utf-8"))
+    page = template.generate(
+        explanations=(explainer.explain(language, row) for language, row in queries),
+        has_slots=explainer.has_slots,
+        is_leccr=isinstance(explainer.model, LeccrModel),
+        global_weight=explainer.global_weight,
+    )
+    with atomic_writer(path) as stream:
+        for part in page:
+            stream.write(part.encode())
+    return len(queries)
+
+
+def visible_weights(frames: Sequence[Any], media_KN: np.ndarray) -> np.ndarray:
+    """The weights [K,P] of the visual tokens that can be shown.
+
+    A picture's tokens are its summary, registers if the tower has any, and a square of patches row by row: the largest
+    that fits. A video, or features, have one token for each frame.
+    """
+    if len(frames) > 1 or not isinstance(frames[0], Image.Image):
+        return media_KN[:, : len(frames)]
     side = math.isqrt(media_KN.shape[1] - 1)
-    return PATCHES, media_KN[:, media_KN.shape[1] - side * side :]
+    return media_KN[:, media_KN.shape[1] - side * side :]
+
+
+def split_words(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Word]:
+    """The words of a description whose views are read as `length` tokens each.
+
+    Where the tower reads sentence vectors, each sentence or phrase is a word of view 0. Marks of beginning and end
+    belong to no word.
+    """
+    if processor.policy.kind == "embedded":
+        return [Word(text, 0, (place,)) for place, text in enumerate(pieces(views))]
+    words = []
+    for view, text in enumerate(views):
+        surfaces = processor.surfaces(text)[:length] if text.strip() else []
+        for word, places in join_tokens(surfaces):
+            words.append(Word(word, view, tuple(view * length + place for place in places)))
+    return words
+
+
+def join_tokens(surfaces: Sequence[str | None]) -> list[tuple[str, list[int]]]:
+    """Join tokens to words, each with the places of its tokens.
+
+    A word ends at a space; in a script without spaces each token is a word.
+
+    >>> join_tokens([None, " a", " so", "fa", ".", None])
+    [('a', [1]), ('sofa.', [2, 3, 4])]
+    """
+    words: list[tuple[str, list[int]]] = []
+    for place, surface in enumerate(surfaces):
+        if surface is None:
+            continue
+        text = surface.strip()
+        previous = words[-1][0] if words else ""
+        begins = surface[:1].isspace() or _unspaced(text[:1]) or (_unspaced(previous[:1]) and text[:1].isalnum())
+        if words and (not surface or not begins or not previous):
+            word, places = words.pop()
+            words.append((word + text, [*places, place]))
+        else:
+            words.append((text, [place]))
+    return [(word, places) for word, places in words if word]
+
+
+def _unspaced(character: str) -> bool:
+    return bool(character) and unicodedata.name(character, "").startswith(UNSPACED)
+
+
+def data_url(frame: Any, cropped: bool = False) -> str:
+    """A frame as a small JPEG in a data URL, empty for a feature vector; `cropped`: only the square in its middle."""
+    if not isinstance(frame, Image.Image):
+        return ""
+    picture = frame.convert("RGB")
+    if cropped:
+        left, upper, right, lower = map(round, square(*picture.size))
+        picture = picture.crop((left, upper, right, lower))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def overlay_url(weights_P: np.ndarray) -> str:
+    """A square PNG of one pixel a patch in a data URL, the more opaque the larger the weight."""
+    side = math.isqrt(len(weights_P))
+    rgba = np.empty((side, side, 4), np.uint8)
+    rgba[..., :3] = OVERLAY_RGB
+    rgba[..., 3] = np.rint(200 * weights_P / (weights_P.max() or 1)).reshape(side, side)
+    stream = io.BytesIO()
+    Image.fromarray(rgba).save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

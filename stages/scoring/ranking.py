@@ -275,7 +275,8 @@ def _owners(text_items_M: Array, media_items_N: Array) -> Array:
     silent_N = np.bincount(place_M, minlength=len(sorted_N)) == 0
     if silent_N.any():
         raise ValueError(f"{_told(sorted_N[silent_N])} in the gallery without a text: leave it out")
-    return order_N[place_M]
+    owners_M: Array = order_N[place_M]
+    return owners_M
 
 
 def _told(items: Array) -> str:

@@ -1,5 +1,6 @@
-"""Which queries are explained, and that what is told of them is what the score and the model say."""
+"""Which queries are explained, that explanations say what the score and the model say, and that the page shows them."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,43 +9,57 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.processing import LeccrProcessor, Policy
+from stages import score
 from stages.data.batches import EvaluationData
 from stages.processes import accelerated
 from stages.scoring.embed import embed_split
-from stages.scoring.explain import FEATURES, FRAMES, PATCHES, SHOWN, Explainer, choose, visual
+from stages.scoring.explain import (
+    RESULTS,
+    Explainer,
+    choose_queries,
+    join_tokens,
+    split_words,
+    visible_weights,
+    write_page,
+)
 from stages.scoring.report import rank_languages
 from tests.model.towers import picture, processor, tiny_model
 from tests.stages.corpora import write_training_corpus
+from tests.stages.duals import words_tokenizer, write_dual
 
 
 def ranks_of(**languages):
     return {
-        name: SimpleNamespace(ranked=SimpleNamespace(text_to_media=torch.tensor(ranks)))
+        name: SimpleNamespace(text_items=ranks, ranked=SimpleNamespace(text_to_media=torch.tensor(ranks)))
         for name, ranks in languages.items()
     }
 
 
-def test_languages_take_turns_and_so_do_found_and_missed():
-    found = ranks_of(de=[1, 7, 1, 3, 90, 1], fr=[1, 1, 8, 2])
-    assert choose(found, 4) == [("de", 2), ("fr", 2), ("de", 1), ("fr", 1)]
-    assert choose(found, 2) == [("de", 2), ("fr", 2)]
-    assert choose(ranks_of(de=[9, 7, 8, 6]), 2) == [("de", 1), ("de", 0)]  # none found: spread by rank
+def test_languages_share_the_queries_and_half_of_them_are_misses():
+    ranks = ranks_of(de=[1, 7, 1, 3, 90, 1], fr=[1, 1, 8, 2])
+    assert choose_queries(ranks, 4) == [("de", 2), ("de", 1), ("fr", 1), ("fr", 2)]
+    assert choose_queries(ranks, 2) == [("de", 2), ("fr", 2)]
+    assert choose_queries(ranks_of(de=[9, 7, 8, 6]), 2) == [("de", 1), ("de", 0)]  # no hit: spread by rank
 
 
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=9), min_size=1, max_size=4), st.integers(0, 50))
-def test_each_query_is_chosen_once_and_none_is_left_while_more_are_wanted(languages, count):
-    found = ranks_of(**{f"l{number}": ranks for number, ranks in enumerate(languages)})
-    chosen = choose(found, count)
+def test_each_query_is_chosen_once_and_none_is_left_while_more_are_asked_for(languages, count):
+    ranks = ranks_of(**{f"l{number}": ranks for number, ranks in enumerate(languages)})
+    chosen = choose_queries(ranks, count)
     assert len(chosen) == len(set(chosen)) == min(count, sum(map(len, languages)))
-    assert all(row < len(found[language].ranked.text_to_media) for language, row in chosen)
-    by_language = [sum(name == language for language, _ in chosen) for name in found]
+    by_language = [sum(name == language for language, _ in chosen) for name in ranks]
     assert all(n >= min(max(by_language) - 1, len(ranks)) for n, ranks in zip(by_language, languages, strict=True))
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = write_training_corpus(tmp_path_factory.mktemp("explained"), 30, videos=25)  # items 21 to 24 of val
-    return EvaluationData([folder], "val")
+def corpus(tmp_path_factory):
+    return write_training_corpus(tmp_path_factory.mktemp("explained"), 30, videos=25)  # items 21 to 24 of val
+
+
+@pytest.fixture(scope="module")
+def data(corpus):
+    return EvaluationData([corpus], "val")
 
 
 def explainer_of(data, weight=0.4, **settings):
@@ -61,55 +76,123 @@ def test_results_are_in_the_order_of_the_ranks(data, same):
     if same:
         for vectors in (explainer.embedded.media_NE, explainer.embedded.slots_NKE):
             vectors[:] = vectors[:1].clone()
-        explainer.found = rank_languages(explainer.embedded, 0.4)
+        explainer.ranks = rank_languages(explainer.embedded, 0.4)
     for language in data.texts:
         for row in range(0, 18, 5):
-            found = explainer.explain(language, row)
-            assert [result.rank for result in found.results] == list(range(1, SHOWN + 1))
-            assert [result.right for result in found.results] == [rank == found.rank for rank in range(1, SHOWN + 1)]
-            scores = [result.score for result in found.results]
+            query = explainer.explain(language, row)
+            assert [result.rank for result in query.results] == list(range(1, RESULTS + 1))
+            assert [result.is_right for result in query.results] == [
+                rank == query.rank for rank in range(1, RESULTS + 1)
+            ]
+            scores = [result.score for result in query.results]
             assert same or scores == sorted(scores, reverse=True)
-            both = found.results[0].parts
-            assert found.results[0].score == pytest.approx(0.4 * both[0] + 0.6 * both[1])
-            assert found.text == data.texts[language][0][row] and found.caption_id == data.caption_ids[language][row]
-            seen = [it.result for it in found.seen]
-            assert seen[0].right and seen[0].rank == found.rank and len(seen) == (1 if found.rank == 1 else 2)
-            assert found.rank == 1 or seen[1] is found.results[0]
+            whole, slot = query.results[0].similarities
+            assert query.results[0].score == pytest.approx(0.4 * whole + 0.6 * slot)
+            assert query.text == data.texts[language][0][row] and query.caption_id == data.caption_ids[language][row]
+            read = [reading.result for reading in query.readings]
+            assert read[0].is_right and read[0].rank == query.rank and len(read) == (1 if query.rank == 1 else 2)
+            assert query.rank == 1 or read[1] is query.results[0]
 
 
-def test_what_the_slots_read_is_what_the_model_attends_to(data):
+def test_readings_are_what_the_model_attends_to(data):
     explainer = explainer_of(data)
     kinds = set()
     for row in range(18):
-        seen = explainer.explain("de", row).seen[0]
-        frames, views = explainer.data.items([seen.result.item])
-        of = explainer.processor
-        found = explainer.model.attention(of.media(frames), of.descriptions(views))
-        media_KN = found.media_BHKN[0].mean(0).detach().numpy()
-        kinds.add(seen.kind)
-        if seen.kind == FRAMES:
-            np.testing.assert_allclose(seen.media_KP, media_KN, atol=1e-6)
-        else:
-            np.testing.assert_allclose(seen.media_KP, media_KN[:, 1:], atol=1e-6)
-            assert seen.media_KP.shape == (3, 16)
-        words_KT = found.words_BHKT[0].mean(0).detach().numpy()
-        for place, word in enumerate(seen.words):
-            np.testing.assert_allclose(seen.words_KW[:, place], words_KT[:, list(word.tokens)].sum(1), atol=1e-6)
-        read = " ".join(word.text for word in seen.words if word.view == 0)
-        assert read and views[0][0].startswith(read)  # less what max_tokens cuts
-        assert seen.fits_K.max() == pytest.approx(seen.result.parts[1], abs=1e-5)
-        assert seen.order[0] == seen.fits_K.argmax() and sorted(seen.order) == [0, 1, 2]
-    assert kinds == {FRAMES, PATCHES}
-
-
-def test_without_slots_it_says_why(data):
-    found = explainer_of(data, num_slots=0).explain("de", 0)
-    assert found.seen == [] and "num_slots=0" in found.note and found.results[0].parts is None
+        reading = explainer.explain("de", row).readings[0]
+        frames, views = explainer.data.items([reading.result.row])
+        attention = explainer.model.attention(
+            explainer.processor.media(frames), explainer.processor.descriptions(views)
+        )
+        media_KN = attention.media_BHKN[0].mean(0).detach().numpy()
+        words_KT = attention.words_BHKT[0].mean(0).detach().numpy()
+        is_video = len(frames[0]) > 1
+        kinds.add(is_video)
+        assert sorted(slot.number for slot in reading.slots) == [1, 2, 3]
+        for slot in reading.slots:
+            of_slot = media_KN[slot.number - 1] if is_video else media_KN[slot.number - 1, 1:]
+            np.testing.assert_allclose(slot.media_weights, of_slot, atol=1e-6)
+            assert bool(slot.overlay) != is_video
+            for weight, word in zip(slot.word_weights, reading.words, strict=True):
+                assert weight == pytest.approx(words_KT[slot.number - 1, list(word.tokens)].sum(), abs=1e-6)
+        text = " ".join(word.text for word in reading.words if word.view == 0)
+        assert text and views[0][0].startswith(text)  # less what max_tokens cuts
+        similarities = [slot.similarity for slot in reading.slots]
+        assert similarities == sorted(similarities, reverse=True)
+        assert similarities[0] == pytest.approx(reading.result.similarities[1], abs=1e-5)
+    assert kinds == {True, False}
 
 
 def test_registers_and_the_summary_are_no_patches():
     weights_KN = np.arange(2 * 21, dtype=float).reshape(2, 21)
-    kind, media_KP = visual([picture(0)], weights_KN)
-    assert kind == PATCHES and np.array_equal(media_KP, weights_KN[:, 5:])
-    kind, media_KP = visual(list(np.zeros((6, 4), np.float32)), weights_KN[:, :6])
-    assert kind == FEATURES and media_KP.shape == (2, 6)
+    assert np.array_equal(visible_weights([picture(0)], weights_KN), weights_KN[:, 5:])
+    assert visible_weights(list(np.zeros((6, 4), np.float32)), weights_KN[:, :6]).shape == (2, 6)
+
+
+def scored(tmp_path, model, of, corpus, *more):
+    for part in (model, of):
+        part.save_pretrained(tmp_path / "model")
+    return page_of(tmp_path, tmp_path / "model", corpus, *more)
+
+
+def page_of(tmp_path, folder, corpus, *more):
+    given = ["--checkpoint", str(folder), "--data", str(corpus), "--output", str(tmp_path / "s.json")]
+    assert score.main([*given, *more]) == 0
+    return (tmp_path / "s-explain.html").read_text("utf-8")
+
+
+def test_the_page_shows_queries_results_words_and_patches(tmp_path, data, corpus):
+    of = processor()
+    page = scored(tmp_path, tiny_model(of.vocabulary), of, corpus, "--explain", "5")
+    assert page.count("<section>") == 5
+    heading = re.search(r'<h2 lang="(\w+)" dir="auto">(.*?)</h2>', page)
+    assert heading[2] in data.texts[heading[1]][0]
+    assert page.count('src="data:image/jpeg;base64,') >= 25 and 'src="data:image/png;base64,' in page
+    assert "<mark" in page and "--depth: 1.00" in page and "frame 2" in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page)  # stands by itself
+    page = scored(tmp_path, tiny_model(of.vocabulary, num_slots=0), of, corpus, "--explain", "1")
+    assert "num_slots=0" in page and page.count("<section>") == 1 and "<mark" not in page
+
+
+def test_a_baseline_is_explained_without_slots(tmp_path, corpus):
+    page = page_of(tmp_path, write_dual(tmp_path / "dual", "clip"), corpus, "--explain", "1000")
+    assert "two towers" in page and page.count("<section>") == 54
+
+
+def test_texts_are_escaped(tmp_path, data):
+    explainer = explainer_of(data)
+    explainer.data.texts["de"][0][:] = ["<b>rot</b>"] * len(explainer.data.texts["de"][0])
+    write_page(tmp_path / "page.html", explainer, 1)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "&lt;b&gt;rot&lt;/b&gt;" in page and "<b>rot" not in page
+
+
+def test_a_word_ends_at_a_space_or_where_its_script_has_none():
+    assert join_tokens([None, " a", " so", "fa", ".", None]) == [("a", [1]), ("sofa.", [2, 3, 4])]
+    assert join_tokens([" 猫", "が", "。", "cat"]) == [("猫", [0]), ("が。", [1, 2]), ("cat", [3])]
+    assert join_tokens([" ", "é", "", " b"]) == [("é", [0, 1, 2]), ("b", [3])]
+
+
+def test_views_lie_one_after_the_other():
+    of = processor()
+    views = ["a red cat", "", "ein Hund"]
+    descriptions = of.descriptions([views])
+    length = descriptions.tokens.shape[-1]
+    words = split_words(of, views, length)
+    assert [(word.text, word.view) for word in words][:3] == [("a", 0), ("red", 0), ("cat", 0)]
+    assert {word.view for word in words} == {0, 2}
+    mask = descriptions.mask.flatten()
+    assert all(mask[place] and place // length == word.view for word in words for place in word.tokens)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_transformers_tokenizer_says_where_its_words_are(kind):
+    of = LeccrProcessor(Policy("transformers", 32, pad_to=12 if kind == "siglip" else 0), words_tokenizer(kind))
+    words = split_words(of, ["red greenblue dark"], 12)
+    assert [word.text for word in words] == ["red", "greenblue", "dark"]
+    assert [place for word in words for place in word.tokens] == list(range(kind == "clip", 4 + (kind == "clip")))
+
+
+def test_of_sentence_vectors_each_token_is_a_sentence_or_phrase():
+    words = split_words(LeccrProcessor(Policy("embedded")), ["A cat, asleep. It is grey."], 5)
+    assert [word.text for word in words] == ["A cat, asleep.", "A cat", "asleep", "It is grey."]
+    assert [word.tokens for word in words] == [(0,), (1,), (2,), (3,)]
