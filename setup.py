@@ -48,6 +48,7 @@ PAGE = [
     "uvicorn>=0.35,<1",
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
+DASK = ["dask[distributed]>=2026.7,<2027"]
 VIDEO = ["av>=15,<19"]
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 TEST = [
@@ -121,6 +122,7 @@ setup(
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,
+        "dask": DASK,
         "search": SEARCH,
         "page": PAGE,
         "test": TEST,

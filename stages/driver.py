@@ -15,9 +15,8 @@ from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.engine.progress import Monitor
-from pipeline.engine.run_state import locked, state_folder
-from pipeline.engine.signals import ended_by_signals
-from pipeline.engine.stage import Stage
+from pipeline.engine.run_state import locked, run_token, stopped_by_signals
+from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from stages.dry_run import dry_run
 from stages.ingest import Ingest, plan
@@ -100,7 +99,7 @@ def _make(
         num_shards, num_items = _planned(corpus, stages[0])
         monitor = Monitor(corpus, stages, num_items, options.max_failures)
         fresh = _make_shards(corpus, stages, num_shards, options, beam_arguments, monitor)
-        monitor.judge(num_shards)
+        monitor.check_budget(num_shards)
         for stage in stages:
             tables.close(corpus, stage, num_shards)
         if fresh or not (corpus / "README.md").exists():
@@ -115,7 +114,7 @@ def _planned(corpus: Path, first: Stage) -> tuple[int, int]:
         return first.planned()
     assert isinstance(first, Ingest)
     num_shards = plan(corpus, first, say)
-    planned = corpora.read_json(state_folder(corpus) / shards.PLAN / "plan.json")
+    planned = corpora.read_json(corpora.state_folder(corpus) / shards.PLAN / "plan.json")
     if planned:
         return num_shards, planned["items"]
     sidecars = (shards.read_sidecar(corpus, first.name, index) for index in range(num_shards))
@@ -136,18 +135,29 @@ def _make_shards(
         return False
     work = _beam()
     beam_options = work.beam_options(beam_arguments, say)
-    cache = str(options.cache.absolute()) if options.cache else str(state_folder(corpus) / "cache")
+    cache = str(options.cache.absolute()) if options.cache else str(corpora.state_folder(corpus) / "cache")
     *earlier, last = stages
-    with ended_by_signals(corpus), contextlib.ExitStack() as stack:
+
+    def run(ready: list[Stage]) -> None:
+        for stage in ready:
+            if states[stage.name].open:
+                for table in stage.tables:
+                    (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+        retry = {name: state.retry for name, state in states.items()}
+        indices = sorted(frozenset().union(*(states[stage.name].open for stage in ready)))
+        with monitor.running(num_shards, {name: state.open for name, state in states.items()}):
+            work.run_stages(Run(run_token(corpus), str(corpus), num_shards, retry, cache), ready, indices, beam_options)
+
+    with stopped_by_signals(corpus), contextlib.ExitStack() as stack:
         if earlier and not states[last.name].open:
             # Whether there is anything to be done, and a server to be started, the broken items of before must tell.
-            work.make(corpus, earlier, states, num_shards, beam_options, cache, monitor)
+            run(earlier)
             settled = {stage.name: tables.NOTHING_TO_DO for stage in earlier}
             states = tables.begin(corpus, stages, num_shards) | settled
             if not states[last.name].open:
                 return True
         ready = stack.enter_context(choose.serving(last, options, corpus, say))
-        work.make(corpus, [*earlier, ready], states, num_shards, beam_options, cache, monitor)
+        run([*earlier, ready])
     return True
 
 
@@ -156,7 +166,7 @@ def _corpus_folder(output: Path) -> Path:
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output: got {output}, which is a file, wanted a folder")
     corpus = output.absolute()
-    known = state_folder(corpus).is_dir() or any(corpora.complete(corpus, table) for table in SCHEMAS)
+    known = corpora.state_folder(corpus).is_dir() or any(corpora.complete(corpus, table) for table in SCHEMAS)
     others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
     if set(others) - {"lost+found"}:
         raise UsageError(

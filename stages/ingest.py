@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
-from pipeline.engine.run_state import Progress, state_folder
+from pipeline.engine.run_state import Progress
 from pipeline.engine.stage import Failure, Outcome, Rows, Run, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
@@ -172,7 +172,7 @@ def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
 
     A corpus that is planned already stays as it was planned: what the input lists otherwise by now is told, not taken.
     """
-    planned = corpora.read_json(state_folder(corpus) / shards.PLAN / "plan.json")
+    planned = corpora.read_json(corpora.state_folder(corpus) / shards.PLAN / "plan.json")
     if planned is not None and stage.source in BENCHMARKS:
         return len(planned["shards"])  # the plan holds its texts: it need not be read and checked again
     if planned is None and all(corpora.complete(corpus, table) for table in stage.tables):
@@ -205,7 +205,7 @@ def _plan_anew(corpus: Path, stage: Ingest, sources: list[Source], say: Callable
         if source.summary != before:  # some sources can only count while they list
             say(f"input: {source.summary}")
     planned = {"items": digest.count, "listing": digest.value(), "shards": entries}
-    corpora.write_json(state_folder(corpus) / shards.PLAN / "plan.json", planned)
+    corpora.write_json(corpora.state_folder(corpus) / shards.PLAN / "plan.json", planned)
     return len(entries)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
-from pipeline.engine.run_state import Progress, state_folder
+from pipeline.engine.run_state import Progress
 from pipeline.engine.stage import Failure, Outcome, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
@@ -163,7 +163,7 @@ class Pack(Stage):
 
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
-        folder = state_folder(corpus) / self.name / "contents"
+        folder = corpora.state_folder(corpus) / self.name / "contents"
         return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents()])))
 
     def notes(self, corpus: Path) -> dict[str, Any]:

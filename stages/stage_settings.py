@@ -11,7 +11,6 @@ from pipeline.captioning.captioners import Look
 from pipeline.captioning.prompts import parse_views
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
-from pipeline.engine.run_state import state_folder
 from pipeline.errors import UsageError
 from pipeline.media.images import Limits
 from pipeline.options import read_options
@@ -35,7 +34,7 @@ Say = Callable[[str], None]
 
 def ingest_stage(options: argparse.Namespace, corpus: Path) -> Ingest:
     """Stage ingest by the options given; those not given are as the corpus was begun, else the defaults."""
-    stored = corpora.read_json(state_folder(corpus) / "ingest" / "settings.json")
+    stored = corpora.read_json(corpora.state_folder(corpus) / "ingest" / "settings.json")
     if stored is None and corpora.complete(corpus, "items"):
         stored = corpora.Table(corpus, "items").manifest["settings"]
     strict = options.stage == "ingest" or options.overwrite

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.captioning.chat_client import KEY_FILE
+from pipeline.corpus.table import state_folder
 from pipeline.engine.progress import duration
-from pipeline.engine.run_state import ask_to_stop, asked_to_stop, run_folder, state_folder
+from pipeline.engine.run_state import request_stop, run_folder, stop_request
 from pipeline.errors import EnvironmentTrouble, PipelineError
 
 READY_WITHIN_S = 1_800.0
@@ -120,7 +121,7 @@ class VllmServer:
             now = time.monotonic()
             if self._ending.is_set():
                 return
-            if error := asked_to_stop(self._corpus):
+            if error := stop_request(self._corpus):
                 raise error
             if self._process is None or self._process.poll() is not None:
                 raise EnvironmentTrouble(f"vLLM did not start:\n{self._last_lines()}\n(all of it: {self._log_path})")
@@ -145,7 +146,7 @@ class VllmServer:
                     continue
             restarts = 1 if well - ready > FORGIVEN_AFTER_S else restarts + 1
             if restarts > MAX_RESTARTS:
-                ask_to_stop(
+                request_stop(
                     self._corpus,
                     EnvironmentTrouble(
                         f"vLLM died {restarts} times:\n{self._last_lines()}\n(all of it: {self._log_path}): what was "

@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
-from pipeline.engine.run_state import state_folder
 from pipeline.engine.stage import Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
@@ -85,7 +84,7 @@ def _shown(value: Any) -> str:
 
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
     """The settings with which a stage's tables were begun, or None where it has none."""
-    settings = corpora.read_json(state_folder(corpus) / stage.name / "settings.json")
+    settings = corpora.read_json(corpora.state_folder(corpus) / stage.name / "settings.json")
     if settings is None and corpora.complete(corpus, stage.tables[0]):
         settings = corpora.Table(corpus, stage.tables[0]).manifest["settings"]
     return settings
@@ -97,9 +96,9 @@ def discard(corpus: Path, stage: str) -> bool:
     for table in made:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(corpus / table)
-    shutil.rmtree(state_folder(corpus) / stage, ignore_errors=True)
+    shutil.rmtree(corpora.state_folder(corpus) / stage, ignore_errors=True)
     if stage == ORDER[0]:
-        shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
+        shutil.rmtree(corpora.state_folder(corpus) / shards.PLAN, ignore_errors=True)
     return bool(made)
 
 
@@ -109,13 +108,13 @@ def reopen(corpus: Path, stage: Stage) -> None:
         shards.restore_sidecars(corpus, stage.name, stage.tables)
     for table in stage.tables:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
-    (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
+    (corpora.state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
 
 def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
     """Note the stages' settings, before their first shard, and tell where each stage stands."""
     for stage in stages:
-        folder = state_folder(corpus) / stage.name
+        folder = corpora.state_folder(corpus) / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
             corpora.write_json(folder / "settings.json", stage.settings())

@@ -95,7 +95,8 @@ def covered(table: Table) -> int:
 
 def doubled(items: Table) -> tuple[int, int]:
     """(items whose content another item has too, distinct contents among those); 8 bytes of memory an item. Items
-    without media have no content."""
+    without media have no content.
+    """
     heads = [np.empty(0, ">u8")]
     for index in range(items.num_shards):
         column = pc.utf8_slice_codeunits(items.shard(index)["sha256"], 0, 16)

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.engine.run_state import state_folder
 from pipeline.engine.stage import Grouped, Outcome, Rows, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
@@ -27,7 +26,7 @@ def write_plan(
     corpus: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, shard_rows: int
 ) -> list[dict[str, Any]]:
     """Write the plan: fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
-    folder = state_folder(corpus) / PLAN
+    folder = corpora.state_folder(corpus) / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     entries = []
@@ -48,7 +47,7 @@ def _parts(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str,
 
 
 def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
-    return state_folder(corpus) / stage / f"part-{index:05d}.json"
+    return corpora.state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
 def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
@@ -68,7 +67,7 @@ def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan; None where it is not made yet."""
     if parent == PLAN:
-        folder = state_folder(corpus) / PLAN
+        folder = corpora.state_folder(corpus) / PLAN
         if not (folder / "plan.json").exists():
             return None
         entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)

@@ -30,10 +30,16 @@ MADE_BY = {  # which stage makes a table
     "translations": "translate",
     "training": "pack",
 }
+STATE = ".state"
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
 MISSING = "is missing"
 REQUIRED = {"schema_version", "table", "stage", "settings", "fingerprint", "parents", "failures", "shards"}
+
+
+def state_folder(corpus: Path) -> Path:
+    """What runs keep about a corpus: plan, sidecars, lock, response cache."""
+    return corpus / STATE
 
 
 def shard_name(index: int, count: int) -> str:

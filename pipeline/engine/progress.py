@@ -1,20 +1,22 @@
-"""What the user sees of a run, and the failure budget: one thread of the driver that reads the workers' counters.
+"""What the user sees of a run, and the failure budget.
 
-On a terminal one line is drawn over and over; elsewhere a plain line comes every half minute.
+`ProgressLine` is the one progress display of every program. `Monitor` is a thread of the driver that reads the workers'
+counters, draws them, and enforces the failure budget.
 """
 
 import collections
 import contextlib
 import dataclasses
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipeline.corpus import shards
-from pipeline.engine.run_state import ask_to_stop, progress
+from pipeline.engine.run_state import progress, request_stop
 from pipeline.engine.stage import Stage
 from pipeline.errors import BudgetSpent, UsageError
 
@@ -24,43 +26,56 @@ DEFAULT_FRACTION, DEFAULT_FLOOR = 0.01, 10
 
 @dataclasses.dataclass(frozen=True)
 class FailureBudget:
-    """How many records of a stage may fail before the run is stopped as hopeless."""
+    """How many records of a stage may fail before the run is stopped as hopeless.
 
-    text: str = ""  # as the user gave it; "" is the default
+    Attributes:
+        text: A count ("20") or a fraction ("0.01", "1%"), as the user gave it; empty for the default.
+    """
+
+    text: str = ""
 
     def __post_init__(self) -> None:
+        """Refuse text that is neither."""
         self.allowed(100)
 
-    def allowed(self, records: int) -> int:
-        """Failures allowed among `records`: a count, a fraction of them, or the default of 1 % but at least 10."""
-        if not self.text:
-            return max(DEFAULT_FLOOR, int(records * DEFAULT_FRACTION))
-        try:
-            if self.text.endswith("%"):
-                fraction = float(self.text[:-1]) / 100
-            elif "." in self.text or "e" in self.text.lower():
-                fraction = float(self.text)
-            else:
-                count = int(self.text)
-                if count < 0:
-                    raise ValueError
-                return count
-            if not 0 <= fraction <= 1:
-                raise ValueError
-        except ValueError:
-            raise UsageError(
-                f"--max-failures: got {self.text!r}, wanted a count (20) or a fraction of the records (0.01 or 1%)"
-            ) from None
-        return int(records * fraction)
-
-    def shown(self) -> str:
+    def __str__(self) -> str:
+        """The budget as a user would type it."""
         return self.text or f"1 %, at least {DEFAULT_FLOOR}"
 
-    def judge(
-        self, stage: str, records: int, failed: int, kinds: Mapping[str, int], examples: Mapping[str, str]
-    ) -> None:
-        """Raise BudgetSpent, with the commonest reasons, where more failed than may."""
-        allowed = self.allowed(records)
+    def allowed(self, records: int) -> int:
+        """Failures allowed among `records`: a count, a fraction of them, or the default of 1 % but at least 10.
+
+        Raises:
+            UsageError: The text is neither a count nor a fraction.
+        """
+        text = self.text
+        try:
+            if not text:
+                return max(DEFAULT_FLOOR, int(records * DEFAULT_FRACTION))
+            if text.isdecimal():
+                return int(text)
+            fraction = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            if 0 <= fraction <= 1:
+                return int(records * fraction)
+            raise ValueError
+        except ValueError:
+            raise UsageError(
+                f"--max-failures: got {text!r}, expected a count (20) or a fraction of the records (0.01 or 1%)"
+            ) from None
+
+    def check(self, stage: str, records: int, kinds: Mapping[str, int], examples: Mapping[str, str]) -> None:
+        """Check a stage's failures.
+
+        Args:
+            stage: Its name.
+            records: How many records it makes, with those that failed.
+            kinds: Failures by kind.
+            examples: A message for each kind.
+
+        Raises:
+            BudgetSpent: More records failed than allowed, or, with the default budget, all of them.
+        """
+        failed, allowed = sum(kinds.values()), self.allowed(records)
         hopeless = failed >= records > 0 and not self.text
         if failed <= allowed and not hopeless:
             return
@@ -68,31 +83,102 @@ class FailureBudget:
             f"{count:,} × {kind} (for example {examples.get(kind, 'no example')})"
             for kind, count in sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
         )
-        why = "every one of them" if hopeless else f"more than --max-failures ({self.shown()}) allows, {allowed:,}"
+        why = "every one of them" if hopeless else f"more than --max-failures ({self}) allows, {allowed:,}"
         raise BudgetSpent(
-            f"stage {stage}: {failed:,} of {records:,} records failed, {why}: {reasons}: mend what is wrong or raise "
-            "--max-failures, then run the same command again; what was finished is kept"
+            f"stage {stage}: {failed:,} of {records:,} records failed, {why}: {reasons}. Fix the cause or raise "
+            "--max-failures, then run the same command again; finished shards are kept"
         )
 
 
+class ProgressLine:
+    """How far a piece of work is: a line redrawn on a terminal, a plain line every half minute elsewhere.
+
+    with ProgressLine(total=40_000, unit="items", name="index") as line:
+        for batch in batches:
+            line.update(line.done + len(batch))
+    """
+
+    def __init__(self, total: int, unit: str, name: str = "", done: int = 0):
+        self.total, self.done = total, done
+        self._unit, self._name = unit, name
+        self._rate = Rate()
+        self._terminal = sys.stderr.isatty()
+        self._started = self._drawn = time.monotonic()
+
+    def update(self, done: int, *notes: str) -> None:
+        """Record that `done` of the total are done, and draw the line if it is time to.
+
+        Args:
+            done: How many are done, counted from the beginning.
+            *notes: Further parts of the line, before the remaining time.
+        """
+        self.done = done
+        now = time.monotonic()
+        rate = self._rate.update(now, done)
+        if now - self._drawn >= (REDRAW_S if self._terminal else PLAIN_S):
+            self._drawn = now
+            self._draw(rate, notes)
+        self._last = rate, notes
+
+    def _draw(self, rate: float, notes: Sequence[str]) -> None:
+        remaining = duration((self.total - self.done) / rate) if rate else "unknown"
+        counts = f"{self._name} {self.done:,}/{self.total:,} {self._unit}".strip()
+        text = " · ".join([counts, f"{rate:,.1f} {self._unit}/s", *notes, f"ETA {remaining}"])
+        if self._terminal:
+            width = shutil.get_terminal_size((120, 24)).columns - 1
+            sys.stderr.write(f"\r{text[:width]}\x1b[K")
+            sys.stderr.flush()
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Clear the terminal's line; elsewhere, print the last state of work that took longer than one interval."""
+        if self._terminal:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+        elif time.monotonic() - self._started >= PLAIN_S:
+            self._draw(*self._last)
+
+
+class Rate:
+    """Units per second over the last minute."""
+
+    def __init__(self) -> None:
+        self._history: collections.deque[tuple[float, float]] = collections.deque()
+
+    def update(self, now: float, done: float) -> float:
+        """Record that `done` units were done at `now`, in seconds; returns the rate."""
+        self._history.append((now, done))
+        while now - self._history[0][0] > RATE_OVER_S:
+            self._history.popleft()
+        then, done_then = self._history[0]
+        return (done - done_then) / max(now - then, 1e-9)
+
+
 class Monitor:
-    """Watches one run: draws its progress, stops it when the budget is spent. `num_items` is the planned number."""
+    """Watches one run: draws its progress, and stops it when the failure budget is spent."""
 
     def __init__(self, corpus: Path, stages: Sequence[Stage], num_items: int, budget: FailureBudget):
         self._corpus, self._stages, self._num_items, self._budget = corpus, stages, num_items, budget
-        self._terminal = sys.stderr.isatty()
-        self._history: collections.deque[tuple[float, int, int]] = collections.deque()
-        self._base: dict[str, int] = {}
 
     @contextlib.contextmanager
-    def running(self, states: Mapping[str, Any], num_shards: int) -> Iterator[None]:
-        """For as long as Beam runs. `states` tells by stage which shards are still to be made."""
+    def running(self, num_shards: int, open_shards: Mapping[str, frozenset[int]]) -> Iterator[None]:
+        """Watch for as long as Beam runs.
+
+        Args:
+            num_shards: Shards of every stage.
+            open_shards: By stage, the shards that are still to be made.
+        """
+        base = {}
         for stage in self._stages:
-            open_ = states[stage.name].open
-            made = (shards.read_sidecar(self._corpus, stage.name, i) for i in range(num_shards) if i not in open_)
-            self._base[stage.name] = sum(sidecar["items"] for sidecar in made if sidecar)
+            made = (i for i in range(num_shards) if i not in open_shards[stage.name])
+            sidecars = (shards.read_sidecar(self._corpus, stage.name, index) for index in made)
+            base[stage.name] = sum(sidecar["items"] for sidecar in sidecars if sidecar)
         ended = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(ended,), name="monitor", daemon=True)
+        thread = threading.Thread(target=self._watch, args=(base, ended), name="monitor", daemon=True)
         thread.start()
         try:
             yield
@@ -100,75 +186,48 @@ class Monitor:
             ended.set()
             thread.join()
 
-    def _watch(self, ended: threading.Event) -> None:
-        started = shown = time.monotonic()
-        while not ended.wait(REDRAW_S):
-            now = time.monotonic()
-            state = progress(self._corpus)
-            self._enforce(state)
-            if self._terminal:
-                sys.stderr.write(f"\r{self._line(state, now)}\x1b[K")
-                sys.stderr.flush()
-            elif now - shown >= PLAIN_S:
-                shown = now
-                print(self._line(state, now), file=sys.stderr, flush=True)
-        if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-        elif time.monotonic() - started >= PLAIN_S:
-            print(self._line(progress(self._corpus), time.monotonic()), file=sys.stderr, flush=True)
+    def _watch(self, base: Mapping[str, int], ended: threading.Event) -> None:
+        *earlier, last = [stage.name for stage in self._stages]
+        tokens = Rate()
+        with ProgressLine(self._num_items, "items", last, base[last]) as line:
+            while not ended.wait(REDRAW_S):
+                state = progress(self._corpus)
+                self._enforce(state)
+                done = {
+                    name: min(base[name] + state.get(name, {}).get("counts", {}).get("items", 0), self._num_items)
+                    for name in base
+                }
+                notes = [f"{name} {done[name]:,}" for name in earlier if done[name] < self._num_items]
+                completion_tokens = state.get(last, {}).get("counts", {}).get("completion_tokens", 0)
+                if completion_tokens:
+                    notes.append(f"{tokens.update(time.monotonic(), completion_tokens):,.0f} tokens/s")
+                notes.append(f"{sum(sum(stage['kinds'].values()) for stage in state.values()):,} failed")
+                line.update(done[last], *notes)
 
     def _enforce(self, state: Mapping[str, Any]) -> None:
         for stage in self._stages:
-            seen = state.get(stage.name)
-            if not seen:
+            counters = state.get(stage.name)
+            if not counters:
                 continue
             records = round(self._num_items * stage.records_per_item)
             try:
-                self._budget.judge(stage.name, records, sum(seen["kinds"].values()), seen["kinds"], seen["examples"])
+                self._budget.check(stage.name, records, counters["kinds"], counters["examples"])
             except BudgetSpent as error:
-                ask_to_stop(self._corpus, error)
+                request_stop(self._corpus, error)
 
-    def _line(self, state: Mapping[str, Any], now: float) -> str:
-        parts = []
-        for stage in self._stages:
-            counts = state.get(stage.name, {}).get("counts", {})
-            done = min(self._base[stage.name] + counts.get("items", 0), self._num_items)
-            if stage is not self._stages[-1]:
-                if done < self._num_items:
-                    parts.append(f"{stage.name} {done:,}/{self._num_items:,}")
-                continue
-            parts.append(f"{stage.name} {done:,}/{self._num_items:,} items")
-            parts += self._rates(now, done, counts.get("completion_tokens", 0))
-        failed = sum(sum(stage["kinds"].values()) for stage in state.values())
-        parts.insert(-1, f"{failed:,} failed")
-        return " · ".join(parts)
-
-    def _rates(self, now: float, done: int, tokens: int) -> list[str]:
-        self._history.append((now, done, tokens))
-        while now - self._history[0][0] > RATE_OVER_S:
-            self._history.popleft()
-        then, done_then, tokens_then = self._history[0]
-        seconds = max(now - then, 1e-9)
-        rate = (done - done_then) / seconds
-        rates = [f"{rate:,.1f} items/s"]
-        if tokens:
-            rates.append(f"{(tokens - tokens_then) / seconds:,.0f} tokens/s")
-        return [*rates, f"ETA {duration((self._num_items - done) / rate) if rate else 'unknown'}"]
-
-    def judge(self, num_shards: int) -> None:
-        """The budget once more when all is made: a short run can end between two looks at the counters."""
+    def check_budget(self, num_shards: int) -> None:
+        """Check the budget once more when all is made: a short run can end between two looks at the counters."""
         for stage in self._stages:
             kinds: collections.Counter[str] = collections.Counter()
             examples: dict[str, str] = {}
-            made = 0
+            rows = 0
             for index in range(num_shards):
                 sidecar = shards.sidecar(self._corpus, stage.name, index)
-                made += sidecar["tables"][stage.tables[0]]["rows"]
+                rows += sidecar["tables"][stage.tables[0]]["rows"]
                 for failure in sidecar["failures"]:
                     kinds[failure["error"]] += 1
                     examples.setdefault(failure["error"], f"{failure['id']}: {failure['message']}")
-            failed = sum(kinds.values())
-            self._budget.judge(stage.name, made + failed, failed, kinds, examples)
+            self._budget.check(stage.name, rows + kinds.total(), kinds, examples)
 
 
 def duration(seconds: float) -> str:

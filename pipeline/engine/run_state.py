@@ -1,7 +1,7 @@
-"""What the processes of one run share through `CORPUS/.state`: the lock, the word to stop, the workers' progress.
+"""What the processes of one run share through `CORPUS/.state/run`: lock, token, stop request, progress.
 
 Files, because Beam's workers may be threads, processes or other machines on the same file system, and a killed run
-must leave nothing that confuses the next.
+must leave nothing behind that confuses the next.
 """
 
 import contextlib
@@ -10,137 +10,192 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
+import sys
+import threading
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import read_json, write_json
-from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
+from pipeline.corpus.table import read_json, state_folder, write_json
+from pipeline.errors import EnvironmentTrouble, Interrupted, PipelineError, UsageError
 
-STATE = ".state"
+if TYPE_CHECKING:
+    from pipeline.engine.stage import Failure
+
 STOP = "stop.json"
-LAST_WORD = "last-word.json"  # becomes the word to stop by a rename, which needs no room on a full disk
+DISK_FULL = "disk-full.json"  # becomes the stop request by a rename, which needs no room on a full disk
+TOKEN = "token.json"  # noqa: S105
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-
-
-def state_folder(corpus: Path) -> Path:
-    return corpus / STATE
 
 
 def run_folder(corpus: Path) -> Path:
     """Files of the run in progress; emptied when a run starts and when it ends."""
-    return corpus / STATE / "run"
+    return state_folder(corpus) / "run"
 
 
-def disk_trouble(error: OSError, corpus: Path) -> EnvironmentTrouble:
+def run_token(corpus: Path) -> str:
+    """Identifies the run in progress; empty if there is none."""
+    return read_json(run_folder(corpus) / TOKEN) or ""
+
+
+def as_disk_error(error: OSError, corpus: Path) -> EnvironmentTrouble:
     """The message for a disk that is full, read-only or broken."""
     where = error.filename or corpus
     return EnvironmentTrouble(
-        f"cannot write {where}: {os.strerror(error.errno or 0)}: what was finished is kept; "
-        "make room or give another --output, then run the same command again"
+        f"cannot write {where}: {os.strerror(error.errno or 0)}. Finished shards are kept. "
+        "Make room or give another --output, then run the same command again"
     )
 
 
 @contextlib.contextmanager
 def locked(corpus: Path) -> Iterator[None]:
-    """Hold the corpus for this run. A second run is refused with the first one's host and pid.
+    """Hold the corpus for this run.
 
     The lock is an flock: the system releases it however the process ends.
+
+    Raises:
+        UsageError: Another run holds the corpus. The message names its host and pid.
+        EnvironmentTrouble: The corpus cannot be written.
     """
     if corpus.exists() and not corpus.is_dir():
-        raise UsageError(f"--output: got {corpus}, which is a file, wanted a folder")
+        raise UsageError(f"--output: {corpus} is a file, expected a folder")
+    folder = run_folder(corpus)
     try:
         state_folder(corpus).mkdir(parents=True, exist_ok=True)
         handle = os.open(state_folder(corpus) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _take(handle, corpus)
-            shutil.rmtree(run_folder(corpus), ignore_errors=True)
-            run_folder(corpus).mkdir()
-            full = disk_trouble(OSError(errno.ENOSPC, "", str(corpus)), corpus)
-            write_json(run_folder(corpus) / LAST_WORD, {"error": type(full).__name__, "message": str(full)})
+            _take_lock(handle, corpus)
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            write_json(folder / TOKEN, uuid.uuid4().hex)
+            write_json(folder / DISK_FULL, _as_json(as_disk_error(OSError(errno.ENOSPC, "", str(corpus)), corpus)))
             _remove_temporaries(corpus)
             try:
                 yield
             finally:
-                shutil.rmtree(run_folder(corpus), ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(handle)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        raise disk_trouble(error, corpus) from error
+        raise as_disk_error(error, corpus) from error
 
 
-def _take(handle: int, corpus: Path) -> None:
+def _take_lock(handle: int, corpus: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = json.loads(os.read(handle, 4096) or b"{}")
         raise UsageError(
             f"{corpus} is in use by another run (host {holder.get('host', 'unknown')}, "
-            f"pid {holder.get('pid', 'unknown')}): wait for it, end it, or give another --output"
+            f"pid {holder.get('pid', 'unknown')}). Wait for it, end it, or give another --output"
         ) from error
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
 
 
 def _remove_temporaries(corpus: Path) -> None:
-    """Half-written files that a killed run left; only the holder of the lock may do this."""
+    """Remove half-written files of a killed run. Only the holder of the lock may do this."""
     for folder in (corpus, *(corpus / table for table in SCHEMAS), *state_folder(corpus).rglob("")):
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
 
 
-def ask_to_stop(corpus: Path, error: PipelineError) -> None:
-    """Tell every process of the run to stop, and why. The first word counts."""
+def request_stop(corpus: Path, error: PipelineError) -> None:
+    """Ask every process of the run to stop, and record why. Later requests are ignored."""
     path = run_folder(corpus) / STOP
     if path.exists():
         return
     try:
-        write_json(path, {"error": type(error).__name__, "message": str(error)})
+        write_json(path, _as_json(error))
     except OSError:
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(LAST_WORD).replace(path)
+            path.with_name(DISK_FULL).replace(path)
 
 
-def asked_to_stop(corpus: Path) -> PipelineError | None:
-    word = read_json(run_folder(corpus) / STOP)
-    return getattr(errors, word["error"])(word["message"]) if word else None
+def stop_request(corpus: Path) -> PipelineError | None:
+    """The error for which the run was asked to stop, or None."""
+    request = read_json(run_folder(corpus) / STOP)
+    return getattr(errors, request["error"])(request["message"]) if request else None
+
+
+def _as_json(error: PipelineError) -> dict[str, str]:
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+@contextlib.contextmanager
+def stopped_by_signals(corpus: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in order: whole shards stay, the server is ended. A second one ends it at once.
+
+    For as long as Beam and the servers run. Outside of the block both signals end the process as they always do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if received:
+            print("error: interrupted twice, ended at once", file=sys.stderr, flush=True)
+            os._exit(128 + number)
+        received.append(number)
+        name = signal.Signals(number).name
+        message = f"ended by {name}. Finished shards are kept; run the same command again to resume"
+        request_stop(corpus, Interrupted(message))
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress:
-    """Counters of one worker process and stage, shown to the driver through a file that is replaced whole."""
+    """Counters of one worker process and stage. The driver reads them from a file that is replaced whole.
+
+    Attributes:
+        counts: What was done: `items`, `shards`, and what the stage counts besides.
+        kinds: Failures by kind.
+        examples: One message per kind.
+    """
 
     def __init__(self, corpus: Path, stage: str):
-        name = f"progress-{stage}-{socket.gethostname()}-{os.getpid()}.json"
-        self._path = run_folder(corpus) / name
-        self.counts: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()  # failures by kind
-        self.examples: dict[str, str] = {}  # one message a kind
+        self._path = run_folder(corpus) / f"progress-{stage}-{socket.gethostname()}-{os.getpid()}.json"
         self._stage = stage
-        self._shown: Any = None
+        self._written: dict[str, Any] | None = None
+        self.counts: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
 
-    def failed(self, kind: str, message: str) -> None:
-        self.kinds[kind] += 1
-        self.examples.setdefault(kind, message)
+    def add_failures(self, failures: Sequence["Failure"]) -> None:
+        """Count the failures of an outcome."""
+        for failure in failures:
+            self.kinds[failure.kind] += 1
+            self.examples.setdefault(failure.kind, f"{failure.id}: {failure.message}")
 
-    def show(self) -> None:
+    def write(self) -> None:
+        """Write the counters, if they have changed and the run has not ended."""
         state = {
             "stage": self._stage,
             "counts": dict(self.counts),
             "kinds": dict(self.kinds),
             "examples": dict(self.examples),
         }
-        if state == self._shown or not self._path.parent.is_dir():
+        if state == self._written or not self._path.parent.is_dir():
             return
         temporary = self._path.with_suffix(".tmp")
         temporary.write_text(json.dumps(state), encoding="utf-8")
         temporary.replace(self._path)
-        self._shown = state
+        self._written = state
 
 
 def progress(corpus: Path) -> dict[str, dict[str, Any]]:

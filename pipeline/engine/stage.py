@@ -1,31 +1,46 @@
-"""What a stage of the pipeline is: plain data that tells its settings, and a worker made of it in each process.
+"""What a stage of the pipeline is: settings as plain data, and a worker made of it in each process.
 
-parents → rows of one shard, grouped by item → Worker → an Outcome an item → the stage's tables
+parents → rows of one shard, grouped by item → Worker → an Outcome per item → the stage's tables
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from pipeline.engine.run_state import Progress
 from pipeline.hashing import fingerprint
 
-Rows = list[dict[str, Any]]
-Grouped = dict[str, dict[str, Rows]]  # item_id → table → rows
+Row = dict[str, Any]
+Rows = list[Row]
+Grouped = dict[str, dict[str, Rows]]
+"""item_id → table → rows"""
+Say = Callable[[str], None]
+"""Prints one line for the user."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a worker must know of the run. `cache` is the folder of the response cache."""
+    """What a worker must know of the run.
+
+    Attributes:
+        token: Identifies the run, see `run_state.run_token`.
+        corpus: Absolute path of the corpus.
+        num_shards: Shards of every table of the run.
+        retry: By stage, the shards that an earlier run finished with failures.
+        cache: Absolute path of the response cache's folder.
+    """
 
     token: str
     corpus: str
     num_shards: int
-    retry: dict[str, frozenset[int]]  # shards finished with failures, by stage
-    cache: str  # absolute
+    retry: dict[str, frozenset[int]]
+    cache: str
 
     @property
     def folder(self) -> Path:
+        """The corpus folder."""
         return Path(self.corpus)
 
 
@@ -41,6 +56,7 @@ class Failure:
     language: str = ""
 
     def line(self, stage: str, shard: int) -> dict[str, Any]:
+        """The failure as a line of `failures.jsonl`."""
         line = {"id": self.id, "stage": stage, "error": self.kind, "message": self.message, "attempts": self.attempts}
         part = {name: value for name, value in (("view", self.view), ("language", self.language)) if value}
         return {**line, "shard": shard, **part}
@@ -56,14 +72,23 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class ShardTask:
-    """One shard to be made: its parents' rows, their checksum, and what an earlier run made."""
+    """One shard to be made.
+
+    Attributes:
+        index: The shard's number.
+        rows: Rows of the stage's first parent, one per item.
+        joined: Rows of its other parents.
+        parent_sha256: Checksum of the parents' shards.
+        kept: Rows that an earlier run made.
+        retrying: Whether an earlier run finished this shard, with failures.
+    """
 
     index: int
-    rows: Rows  # of the stage's first parent: an item each
-    joined: Grouped  # the rows of its other parents
-    parent_sha256: str  # of what it is made from
+    rows: Rows
+    joined: Grouped
+    parent_sha256: str
     kept: Grouped
-    retrying: bool  # an earlier run finished this shard, with failures
+    retrying: bool
 
 
 class Worker(Protocol):
@@ -71,37 +96,46 @@ class Worker(Protocol):
 
     ahead: int
 
-    async def item(
-        self, row: dict[str, Any], joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool
-    ) -> Outcome:
-        """Make the rows of one item. `joined` are its rows in the further parents, `kept` those that an earlier run
-        made, still to be checked for use; both by table."""
+    async def item(self, row: Row, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+        """Make the rows of one item.
 
-    async def close(self) -> None: ...
+        Args:
+            row: The item's row of the first parent.
+            joined: Its rows in the other parents, by table.
+            kept: Rows that an earlier run made, by table. The worker checks whether they still hold.
+            retrying: Whether failures of an earlier run are to be tried again.
+        """
+
+    async def close(self) -> None:
+        """End threads and connections."""
 
 
 @runtime_checkable
 class ShardWorker(Protocol):
-    """A stage at work in one process, on whole shards: for work that wants large batches, the same ones in every
-    run. `ahead` bounds the shards in work at once. Counts its items as done by itself."""
+    """A stage at work in one process, shard by shard, for work that wants large batches, the same ones in every run.
+
+    `ahead` bounds the shards in work at once. The worker counts its items as done by itself.
+    """
 
     ahead: int
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """An outcome for each of the task's rows, in their order."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End threads and connections."""
 
 
 class Stage(Protocol):
     """A step of the pipeline, sent to the workers as it is. Subclasses are frozen dataclasses."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The stage's name on the command line and on disk."""
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The tables that it makes; the first one is its mark of completeness."""
+        """The tables that it makes. The first one's manifest marks the stage as complete."""
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -111,31 +145,47 @@ class Stage(Protocol):
     def records_per_item(self) -> float:
         """Records that one item gives, as the failure budget estimates them while the stage runs."""
 
-    def settings(self) -> dict[str, Any]: ...
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the content of its tables, as JSON. Compared when a run is resumed."""
 
     @property
     def fingerprint(self) -> str:
+        """Hash of what decides a shard's content, apart from its parents."""
         return fingerprint(self.settings())
+
+    def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
+        """Fix which item goes into which shard; returns the number of shards and of items.
+
+        Only asked of the first stage of a run.
+        """
+        raise NotImplementedError(f"{self.name} cannot be the first stage of a run")
+
+    def ready(self, corpus: Path, say: Say) -> contextlib.AbstractContextManager[Self]:
+        """The stage with what it needs for its work, such as a server, for the time of the block."""
+        return contextlib.nullcontext(self)
+
+    async def open(self, run: Run, progress: Progress) -> Worker | ShardWorker:
+        """Start to work in this process."""
 
     def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
         """What shard `index` is made from: the corpus that holds the parents, the parents, their shard's index."""
         return corpus, self.parents, index
 
     def made_from(self, corpus: Path) -> dict[str, Path]:
-        """The folders of the tables that it is made from, by the names under which its manifest tells their hashes."""
+        """Folders of the tables that it is made from, by the names under which its manifest records their hashes."""
         return {parent: corpus / parent for parent in self.parents if parent != "plan"}
 
     def keeps(self, settings: dict[str, Any]) -> bool:
-        """Whether rows made with these other settings hold what can be used again when the stage is made anew."""
+        """Whether rows made with these other settings hold something to use again when the stage is made anew."""
         return False
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Packages whose versions decide what it makes, beside those that every stage uses."""
+        """Packages whose versions decide what it makes, in addition to those that every stage uses."""
         return ()
 
     def notes(self, corpus: Path) -> dict[str, Any]:
-        """What the manifest of its first table tells besides; asked once all its shards are made."""
+        """Further entries of the manifest of its first table. Asked once all its shards are made."""
         return {}
 
     @property
@@ -146,5 +196,3 @@ class Stage(Protocol):
     def asking(self, server: Any) -> Self:
         """The same stage, asking this server."""
         return self
-
-    async def open(self, run: Run, progress: Progress) -> Worker | ShardWorker: ...

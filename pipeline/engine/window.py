@@ -1,146 +1,174 @@
-"""A sliding window of work: one event loop thread a worker process, items of several shards in flight at once.
+"""A sliding window of work: one event loop per worker process, items of several shards in flight at once.
+
+    shard → each stage in turn: load its parents' rows → an outcome for every item → commit
 
 A barrier (send a batch, wait for all of it) leaves a continuous-batching server idle while the slowest answer of the
-batch comes. Here the next item starts as soon as one ends, across the borders of shards; each shard is committed when
-its own last item is done.
+batch arrives. Here the next item starts as soon as one ends, across the borders of shards, and each shard is committed
+when its own last item is done.
 """
 
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from pipeline.corpus import shards
-from pipeline.engine.run_state import Progress, ask_to_stop, asked_to_stop, disk_trouble
-from pipeline.engine.stage import Outcome, Run, ShardTask, ShardWorker, Stage, Worker
+from pipeline.engine.run_state import Progress, as_disk_error, request_stop, run_token, stop_request
+from pipeline.engine.stage import Outcome, Row, Run, ShardTask, ShardWorker, Stage, Worker
 from pipeline.errors import PipelineError
 
 POLL_S = 0.2
 Work = asyncio.Task[list[Outcome]]
 
 
-class Engine:
-    """Runs one stage's shards on an event loop of its own thread."""
+@dataclasses.dataclass
+class _OpenStage:
+    """A stage at work in this process.
 
-    def __init__(self, run: Run, stage: Stage):
-        self._run, self._stage = run, stage
-        self._progress = Progress(run.folder, stage.name)
+    `feeding` lets one shard after the other start its items, in the order in which they came; `room` bounds the items
+    (or whole shards) in work.
+    """
+
+    stage: Stage
+    worker: Worker | ShardWorker
+    progress: Progress
+    room: asyncio.Semaphore
+    feeding: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+
+
+class Engine:
+    """Takes the shards of one run through all its stages, on an event loop in a thread of its own."""
+
+    def __init__(self, run: Run, stages: Sequence[Stage]):
+        self._run, self._stages = run, stages
+        self._open: list[_OpenStage] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._worker: Worker | ShardWorker
-        self._stopped = self._opened = False
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"window-{stage.name}", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="window", daemon=True)
         self._thread.start()
         try:
-            asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+            asyncio.run_coroutine_threadsafe(self._open_stages(), self._loop).result()
         except BaseException:
-            self._end_loop()
+            self.close()
             raise
 
-    async def _open(self) -> None:
-        self._feeding = asyncio.Lock()  # shards are fed one after the other, in the order in which they came
-        try:
-            self._worker = await self._stage.open(self._run, self._progress)
-        except (PipelineError, OSError) as error:
-            self._stop(error)
-            return
-        self._opened = True
-        self._room = asyncio.Semaphore(self._worker.ahead)
-        self._watch = self._loop.create_task(self._watch_over())
+    def submit(self, index: int) -> tuple[threading.Event, concurrent.futures.Future[None]]:
+        """Start a shard.
 
-    def submit(self, index: int) -> tuple[threading.Event, concurrent.futures.Future[dict[str, Any] | None]]:
-        """Start a shard. The event is set once all its items are under way (the moment to submit the next shard);
-        the future gives the sidecar of a shard that was made, or None where none was: current already, or stopped."""
+        Returns:
+            An event that is set once all items of its last stage have started, which is the moment to submit the next
+            shard; and a future that ends when the shard is committed, or dropped because the run has to stop.
+        """
         fed = threading.Event()
-        return fed, asyncio.run_coroutine_threadsafe(self._guarded(index, fed), self._loop)
+        return fed, asyncio.run_coroutine_threadsafe(self._run_shard(index, fed), self._loop)
 
-    async def _guarded(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
-        task = asyncio.ensure_future(self._shard(index, fed))
+    async def _run_shard(self, index: int, fed: threading.Event) -> None:
+        task = asyncio.ensure_future(self._make_tables(index, fed))
         self._tasks.add(task)
         try:
-            return await task
+            await task
         except asyncio.CancelledError:
-            return None
+            pass
         except (PipelineError, OSError) as error:
             self._stop(error)
-            return None
         except ExceptionGroup as errors:
             self._stop(_first(errors))
-            return None
         finally:
             self._tasks.discard(task)
             fed.set()
 
-    async def _shard(self, index: int, fed: threading.Event) -> dict[str, Any] | None:
-        run, stage = self._run, self._stage
-        async with asyncio.TaskGroup() as group:  # an item's error ends the feeding of its shard, too
-            async with self._feeding:
-                if self._stopped:
-                    return None
-                if index not in run.retry.get(stage.name, ()) and shards.is_current(run.folder, stage, index):
-                    return None
+    async def _make_tables(self, index: int, fed: threading.Event) -> None:
+        for at_work in self._open:
+            is_last = at_work is self._open[-1]
+            await self._make_shard(at_work, index, fed if is_last else threading.Event())
+
+    async def _make_shard(self, at_work: _OpenStage, index: int, fed: threading.Event) -> None:
+        """Make one shard of one stage, unless it is current."""
+        run, stage = self._run, at_work.stage
+        async with asyncio.TaskGroup() as group:  # an item's error also ends the feeding of its shard
+            async with at_work.feeding:
+                is_retry = index in run.retry.get(stage.name, ())
+                if self._stopped or not (is_retry or not shards.is_current(run.folder, stage, index)):
+                    return
                 task = await asyncio.to_thread(shards.load, run.folder, stage, index)
-                if isinstance(self._worker, ShardWorker):
-                    works = [await self._start(group, self._whole(self._worker, task))]
+                if isinstance(at_work.worker, ShardWorker):
+                    works = [await self._start(group, at_work, self._make_all(at_work, at_work.worker, task))]
                 else:
-                    works = [await self._start(group, self._item(self._worker, row, task)) for row in task.rows]
+                    works = [
+                        await self._start(group, at_work, self._make_item(at_work, at_work.worker, row, task))
+                        for row in task.rows
+                    ]
             fed.set()
         outcomes = [outcome for work in works for outcome in work.result()]
-        made = await asyncio.to_thread(shards.commit, run.folder, stage, index, run.num_shards, task, outcomes)
-        self._progress.counts["shards"] += 1
-        return made
+        await asyncio.to_thread(shards.commit, run.folder, stage, index, run.num_shards, task, outcomes)
+        at_work.progress.counts["shards"] += 1
 
-    async def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, list[Outcome]]) -> Work:
+    async def _start(
+        self, group: asyncio.TaskGroup, at_work: _OpenStage, work: Coroutine[Any, Any, list[Outcome]]
+    ) -> Work:
         """Start a piece of work as soon as there is room for it."""
         try:
-            await self._room.acquire()
+            await at_work.room.acquire()
         except BaseException:
             work.close()
             raise
         started = group.create_task(work)
-        started.add_done_callback(self._leave)
+        started.add_done_callback(lambda _: at_work.room.release())
         return started
 
-    async def _whole(self, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
+    async def _make_all(self, at_work: _OpenStage, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
         outcomes = await worker.shard(task)
-        self._note_failures(outcomes)
-        return outcomes
-
-    async def _item(self, worker: Worker, row: dict[str, Any], task: ShardTask) -> list[Outcome]:
-        item_id = row["item_id"]
-        joined, kept = task.joined.get(item_id, {}), task.kept.get(item_id, {})
-        outcomes = [await worker.item(row, joined, kept, task.retrying)]
-        self._progress.counts["items"] += 1
-        self._note_failures(outcomes)
-        return outcomes
-
-    def _note_failures(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            for failure in outcome.failures:
-                self._progress.failed(failure.kind, f"{failure.id}: {failure.message}")
+            at_work.progress.add_failures(outcome.failures)
+        return outcomes
 
-    def _leave(self, _work: Work) -> None:
-        self._room.release()
+    async def _make_item(self, at_work: _OpenStage, worker: Worker, row: Row, task: ShardTask) -> list[Outcome]:
+        item_id = row["item_id"]
+        outcome = await worker.item(row, task.joined.get(item_id, {}), task.kept.get(item_id, {}), task.retrying)
+        at_work.progress.counts["items"] += 1
+        at_work.progress.add_failures(outcome.failures)
+        return [outcome]
 
-    async def _watch_over(self) -> None:
-        """Show progress, and obey the word to stop whoever gave it."""
+    async def _open_stages(self) -> None:
+        self._watch = self._loop.create_task(self._watch_run())
+        try:
+            for stage in self._stages:
+                progress = Progress(self._run.folder, stage.name)
+                worker = await stage.open(self._run, progress)
+                self._open.append(_OpenStage(stage, worker, progress, asyncio.Semaphore(worker.ahead)))
+        except (PipelineError, OSError) as error:
+            self._stop(error)
+
+    async def _watch_run(self) -> None:
+        """Write the progress for the driver, obey its stop request, and end with its run."""
         while True:
+            if run_token(self._run.folder) != self._run.token:
+                self._cancel()
+                # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
+                threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
+                return
             try:
-                self._progress.show()
-                if asked_to_stop(self._run.folder):
+                self._write_progress()
+                if stop_request(self._run.folder):
                     self._cancel()
             except OSError as error:
                 self._stop(error)
             await asyncio.sleep(POLL_S)
 
+    def _write_progress(self) -> None:
+        for at_work in self._open:
+            at_work.progress.write()
+
     def _stop(self, error: Exception) -> None:
-        """End the run for this error; one of the program itself is raised as it is."""
-        trouble = disk_trouble(error, self._run.folder) if isinstance(error, OSError) else error
-        if not isinstance(trouble, PipelineError):
-            raise trouble
-        ask_to_stop(self._run.folder, trouble)
+        """End the run for this error. An error of the program itself is raised again."""
+        reason = as_disk_error(error, self._run.folder) if isinstance(error, OSError) else error
+        if not isinstance(reason, PipelineError):
+            raise reason
+        request_stop(self._run.folder, reason)
         self._cancel()
 
     def _cancel(self) -> None:
@@ -149,48 +177,44 @@ class Engine:
             task.cancel()
 
     def close(self) -> None:
-        """End the worker and the loop; shards still open are dropped, to be made by the next run."""
+        """End the workers and the loop. Shards that are not committed are dropped, to be made by the next run."""
         try:
             asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         finally:
-            self._end_loop()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     async def _close(self) -> None:
         self._cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._opened:
-            self._watch.cancel()
-            with contextlib.suppress(OSError):
-                self._progress.show()
-            await self._worker.close()
+        self._watch.cancel()
+        with contextlib.suppress(OSError):
+            self._write_progress()
+        for at_work in self._open:
+            await at_work.worker.close()
         await self._loop.shutdown_default_executor()  # a shard being written is written to its end
 
 
 def _first(error: Exception) -> Exception:
-    """A worker may have groups of its own, so groups nest."""
+    """The first error of a group. Groups nest, because a worker may have groups of its own."""
     return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
-_engines: dict[tuple[str, str], Engine] = {}
+_engines: dict[str, Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def engine(run: Run, stage: Stage) -> Engine:
-    """The one engine of this process for this run and stage: Beam may run several worker threads in one process."""
+def engine(run: Run, stages: Sequence[Stage]) -> Engine:
+    """The one engine of this process for this run: Beam may run several bundles at once in the threads of a process."""
     with _engines_lock:
-        key = (run.token, stage.name)
-        if key not in _engines:
-            _engines[key] = Engine(run, stage)
-        return _engines[key]
+        if run.token not in _engines:
+            _engines[run.token] = Engine(run, stages)
+        return _engines[run.token]
 
 
-def close_engines(token: str) -> None:
-    """End the engines that a run left in this process. Other worker processes end theirs by ending."""
+def close_engine(token: str) -> None:
+    """End the engine of a run in this process, if there is one."""
     with _engines_lock:
-        for key in [key for key in _engines if key[0] == token]:
-            _engines.pop(key).close()
+        if token in _engines:
+            _engines.pop(token).close()

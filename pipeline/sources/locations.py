@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from pipeline.engine.run_state import STATE
+from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 

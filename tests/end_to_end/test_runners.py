@@ -1,6 +1,7 @@
 """The same corpus whatever runs the graph: FnApiRunner in all its modes, and the portable job service."""
 
 import contextlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -102,3 +103,15 @@ def test_portable_job_service(made, reference, environment):
             wait_for(workers)
             options += ["--environment_config", f"127.0.0.1:{workers}"]
         assert made(environment, *options) == reference
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed: leccr[dask]")
+def test_dask_with_two_workers(made, reference):
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(program("distributed.cli.dask_scheduler", "--port", port, "--no-dashboard"))
+        wait_for(port)
+        for _ in range(2):
+            stack.enter_context(program("distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"))
+        assert made("dask", "--runner", "DaskRunner", "--dask_client_address", address) == reference

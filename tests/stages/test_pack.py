@@ -3,22 +3,18 @@
 import dataclasses
 import io
 import shutil
-import uuid
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+import beam_runner
 from pipeline.corpus import commit as tables
 from pipeline.corpus.schema import TRAINING
 from pipeline.corpus.table import Table, read_json
-from pipeline.engine import beam as work
-from pipeline.engine.progress import FailureBudget, Monitor
-from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.packing.filters import Filters
 from stages import pack as packing
-from stages.ingest import Ingest, plan
 from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import caption, description, item, pack, small_corpus, write_corpus, write_table
@@ -239,14 +235,6 @@ def test_thresholds_for_a_language_that_is_not_there(stage):
 # On Beam, real photos
 
 
-def made(corpus, stage, num_shards, num_items, *beam):
-    states = tables.begin(corpus, [stage], num_shards)
-    monitor = Monitor(corpus, [stage], num_items, FailureBudget())
-    options = work.beam_options(beam, print)
-    work.make(corpus, [stage], states, num_shards, options, str(corpus / ".state" / uuid.uuid4().hex), monitor)
-    tables.close(corpus, stage, num_shards)
-
-
 def test_real_photos_with_any_number_of_workers(tmp_path, data):
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -254,16 +242,14 @@ def test_real_photos_with_any_number_of_workers(tmp_path, data):
         shutil.copy(path, folder)
     shutil.copy(data / "coco_cc_by" / "captions.jsonl", folder)
     shutil.copy(data / "clips" / "walk.mkv", folder)
-    corpus, ingest = tmp_path / "corpus", Ingest((str(folder),), shard_size=5)
-    with locked(corpus):
-        made(corpus, ingest, plan(corpus, ingest, print), 13)
+    corpus = tmp_path / "corpus"
+    arguments = ["--output", str(corpus), "--stage"]
+    assert beam_runner.run([*arguments, "ingest", "--input", str(folder), "--shard-size", "5"]) == 0
     write_table(corpus, "descriptions", [[], [], [description("walk.mkv", "short", "Somebody walks.")]])
-    stage = Pack((str(corpus),), output=str(corpus), image_size=96, frames=3)
+    arguments += ["pack", "--image-size", "96", "--frames", "3"]
     found = []
     for beam in ((), ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")):
-        stage.check(print)
-        with locked(corpus):
-            made(corpus, stage, *stage.planned(), *beam)
+        assert beam_runner.run([*arguments, *beam]) == 0
         found.append(files(corpus))
         tables.discard(corpus, "pack")
     assert found[0] == found[1]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipeline.engine.run_state import STATE
+from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.sources.locations import MEDIA_SUFFIXES
 

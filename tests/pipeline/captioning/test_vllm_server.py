@@ -15,7 +15,8 @@ import pytest
 from pipeline.captioning import vllm_server as module
 from pipeline.captioning.chat_client import KEY_FILE, api_key
 from pipeline.captioning.vllm_server import VllmServer
-from pipeline.engine.run_state import ask_to_stop, asked_to_stop, run_folder, state_folder
+from pipeline.corpus.table import state_folder
+from pipeline.engine.run_state import request_stop, run_folder, stop_request
 from pipeline.errors import EnvironmentTrouble, Interrupted
 from tests.conftest import ROOT
 from tests.pipeline.captioning.test_guard import alive, wait_for
@@ -180,7 +181,7 @@ def test_one_that_dies_is_started_again_on_its_port(fake):
         assert fake.starts()[1]["key"] == first["key"]
         assert wait_for(lambda: "vLLM: ready after" in fake.said[-1])
     assert any(line.startswith("vLLM: died, starting it again (1 of 2)") for line in fake.said)
-    assert asked_to_stop(fake.corpus) is None
+    assert stop_request(fake.corpus) is None
 
 
 def test_nothing_is_left_of_a_server_whose_guard_was_killed_too(fake):
@@ -203,9 +204,9 @@ def test_one_that_dies_too_often_ends_the_run(fake):
     fake.mode(fail_from=2)
     with fake.server():
         os.kill(fake.starts()[0]["pids"][0], signal.SIGKILL)
-        assert wait_for(lambda: asked_to_stop(fake.corpus))
+        assert wait_for(lambda: stop_request(fake.corpus))
         assert len(fake.starts()) == 3
-    error = asked_to_stop(fake.corpus)
+    error = stop_request(fake.corpus)
     assert isinstance(error, EnvironmentTrouble) and error.status == 4
     assert (
         "vLLM died 3 times" in str(error) and "out of memory" in str(error) and "the same command again" in str(error)
@@ -214,7 +215,7 @@ def test_one_that_dies_too_often_ends_the_run(fake):
 
 def test_the_word_to_stop_ends_the_waiting(fake):
     fake.mode(steps=500)
-    ask_to_stop(fake.corpus, Interrupted("Ctrl-C"))
+    request_stop(fake.corpus, Interrupted("Ctrl-C"))
     began = time.monotonic()
     with pytest.raises(Interrupted):
         fake.server().__enter__()

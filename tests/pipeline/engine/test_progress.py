@@ -23,14 +23,14 @@ def test_allowed(text, records, allowed):
 
 @pytest.mark.parametrize("text", ["-1", "many", "1.5", "120%", "-3%", "nan"])
 def test_nonsense_is_refused(text):
-    with pytest.raises(UsageError, match="wanted a count"):
+    with pytest.raises(UsageError, match="expected a count"):
         FailureBudget(text)
 
 
-def test_the_commonest_reasons_are_told():
+def test_the_commonest_reasons_are_named():
     kinds = {"timeout": 3, "unreadable": 30, "http_400": 2, "empty": 1}
     with pytest.raises(BudgetSpent) as caught:
-        FailureBudget("5").judge("captions", 100, 36, kinds, {"unreadable": "a.jpg: no picture"})
+        FailureBudget("5").check("captions", 100, kinds, {"unreadable": "a.jpg: no picture"})
     message = str(caught.value)
     assert "36 of 100 records failed" in message
     assert message.index("30 × unreadable (for example a.jpg: no picture)") < message.index("3 × timeout")
@@ -38,13 +38,13 @@ def test_the_commonest_reasons_are_told():
 
 
 def test_within_the_budget_nothing_is_raised():
-    FailureBudget("5").judge("captions", 100, 5, {"timeout": 5}, {})
+    FailureBudget("5").check("captions", 100, {"timeout": 5}, {})
 
 
 def test_by_default_a_run_in_which_everything_fails_is_hopeless():
     with pytest.raises(BudgetSpent, match="every one of them"):
-        FailureBudget().judge("ingest", 3, 3, {"unreadable": 3}, {})
-    FailureBudget("100%").judge("ingest", 3, 3, {"unreadable": 3}, {})
+        FailureBudget().check("ingest", 3, {"unreadable": 3}, {})
+    FailureBudget("100%").check("ingest", 3, {"unreadable": 3}, {})
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (12_000, "3 h 20 min")])

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from pipeline.engine import run_state as runstate
+from pipeline.engine.stage import Failure
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, UsageError
 from tests.conftest import ROOT
 
@@ -32,23 +33,23 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (runstate.run_folder(tmp_path) / runstate.STOP).write_text('{"error": "BudgetSpent", "message": "old"}')
     with runstate.locked(tmp_path):
         assert not half.exists()
-        assert runstate.asked_to_stop(tmp_path) is None
+        assert runstate.stop_request(tmp_path) is None
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "corpus").write_text("")
-    with pytest.raises(UsageError, match="which is a file, wanted a folder"), runstate.locked(tmp_path / "corpus"):
+    with pytest.raises(UsageError, match="is a file"), runstate.locked(tmp_path / "corpus"):
         pass
 
 
-def test_the_first_word_to_stop_counts(tmp_path):
+def test_the_first_stop_request_counts(tmp_path):
     with runstate.locked(tmp_path):
-        assert runstate.asked_to_stop(tmp_path) is None
-        runstate.ask_to_stop(tmp_path, BudgetSpent("too many"))
-        runstate.ask_to_stop(tmp_path, EnvironmentTrouble("later"))
-        word = runstate.asked_to_stop(tmp_path)
-        assert isinstance(word, BudgetSpent)
-        assert str(word) == "too many"
+        assert runstate.stop_request(tmp_path) is None
+        runstate.request_stop(tmp_path, BudgetSpent("too many"))
+        runstate.request_stop(tmp_path, EnvironmentTrouble("later"))
+        request = runstate.stop_request(tmp_path)
+        assert isinstance(request, BudgetSpent)
+        assert str(request) == "too many"
 
 
 def test_a_full_disk_can_still_be_told(tmp_path, monkeypatch):
@@ -57,10 +58,10 @@ def test_a_full_disk_can_still_be_told(tmp_path, monkeypatch):
 
     with runstate.locked(tmp_path):
         monkeypatch.setattr(runstate, "write_json", full)
-        runstate.ask_to_stop(tmp_path, EnvironmentTrouble("disk"))
-        word = runstate.asked_to_stop(tmp_path)
-        assert isinstance(word, EnvironmentTrouble)
-        assert "No space left on device" in str(word)
+        runstate.request_stop(tmp_path, EnvironmentTrouble("disk"))
+        request = runstate.stop_request(tmp_path)
+        assert isinstance(request, EnvironmentTrouble)
+        assert "No space left on device" in str(request)
 
 
 def test_progress_sums_over_workers(tmp_path, monkeypatch):
@@ -69,10 +70,10 @@ def test_progress_sums_over_workers(tmp_path, monkeypatch):
             monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
             worker = runstate.Progress(tmp_path, "captions")
             worker.counts["items"] += 3
-            worker.failed("timeout", f"from {pid}")
-            worker.show()
+            worker.add_failures([Failure("a.jpg", "timeout", f"from {pid}")])
+            worker.write()
         monkeypatch.undo()
         total = runstate.progress(tmp_path)["captions"]
         assert total["counts"] == {"items": 6}
         assert total["kinds"] == {"timeout": 2}
-        assert total["examples"] == {"timeout": "from 1"}
+        assert total["examples"] == {"timeout": "a.jpg: from 1"}

@@ -18,7 +18,7 @@ import pytest
 from pipeline.corpus import shards
 from pipeline.corpus.table import read_shard, write_json
 from pipeline.engine import window
-from pipeline.engine.run_state import ask_to_stop, asked_to_stop, progress, run_folder
+from pipeline.engine.run_state import progress, request_stop, run_folder, stop_request
 from pipeline.engine.stage import Failure, Outcome, Run, Stage
 from pipeline.engine.window import Engine
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, Interrupted
@@ -94,6 +94,7 @@ def quiet_loop(caplog):
 def plan(tmp_path):
     def make(num_shards, size, names=lambda shard, number: f"{shard}-{number}"):
         run_folder(tmp_path).mkdir(parents=True)
+        write_json(run_folder(tmp_path) / "token.json", "token")
         rows = [{"item_id": names(shard, number)} for shard in range(num_shards) for number in range(size)]
         entries = shards.write_plan(tmp_path, rows, PLAN, size)
         write_json(tmp_path / ".state" / "plan" / "plan.json", {"shards": entries})
@@ -108,7 +109,7 @@ def started():
     engines = []
 
     def start(run, stage):
-        engines.append(Engine(run, stage))
+        engines.append(Engine(run, [stage]))
         return engines[-1]
 
     yield start
@@ -124,19 +125,30 @@ async def for_ever(_name):
     await asyncio.Event().wait()
 
 
-def texts(run, index, made):
+def texts(run, index):
+    sidecar = shards.read_sidecar(run.folder, "fake", index)
     path = run.folder / "captions" / f"part-{index:05d}-of-{run.num_shards:05d}.arrow"
-    return read_shard(path, made["tables"]["captions"]).column("text").to_pylist()
+    return read_shard(path, sidecar["tables"]["captions"]).column("text").to_pylist()
 
 
-def results(engine, count, timeout=10):
-    """Submit shards as Beam does, each once the one before is fed; what their futures give."""
+def make(engine, count, timeout=10):
+    """Submit shards as Beam does, each once the one before is fed, and wait for them."""
     futures = []
     for index in range(count):
-        fed, done = engine.submit(index)
+        fed, finished = engine.submit(index)
         assert fed.wait(timeout)
-        futures.append(done)
-    return [future.result(timeout) for future in futures]
+        futures.append(finished)
+    wait(futures, timeout)
+
+
+def wait(futures, timeout=10):
+    for future in futures:
+        future.result(timeout)
+
+
+def made(run):
+    """Numbers of the shards that were committed."""
+    return [index for index in range(run.num_shards) if shards.read_sidecar(run.folder, "fake", index)]
 
 
 def test_one_slow_item_holds_back_its_own_shard_only(plan, started):
@@ -151,14 +163,14 @@ def test_one_slow_item_holds_back_its_own_shard_only(plan, started):
     engine = started(run, stage)
     futures = []
     for index in range(4):
-        fed, done = engine.submit(index)
+        fed, finished = engine.submit(index)
         assert fed.wait(5)
-        futures.append(done)
-    made = [future.result(5) for future in futures[1:]]
+        futures.append(finished)
+    wait(futures[1:])
     assert not futures[0].done()
     release.set()
-    made.insert(0, futures[0].result(5))
-    assert [texts(run, index, made[index]) for index in range(4)] == [
+    wait(futures[:1])
+    assert [texts(run, index) for index in range(4)] == [
         [f"{shard}-{number}" for number in range(5)] for shard in range(4)
     ]
     assert stage.most == 3
@@ -172,12 +184,37 @@ def test_items_start_in_order_within_the_bound_and_come_out_in_order_of_the_plan
 
     run, stage = plan(5, 20), FakeStage(work, ahead=7)
     engine = started(run, stage)
-    futures = [engine.submit(index)[1] for index in range(5)]  # all at once: as from several threads of Beam
-    made = [future.result(10) for future in futures]
+    wait([engine.submit(index)[1] for index in range(5)])  # all at once, as from several threads of Beam
     assert stage.started == [f"{shard}-{number}" for shard in range(5) for number in range(20)]
     assert stage.most == 7
     for index in range(5):
-        assert texts(run, index, made[index]) == [f"{index}-{number}" for number in range(20)]
+        assert texts(run, index) == [f"{index}-{number}" for number in range(20)]
+
+
+def test_a_shard_passes_through_all_stages_and_an_earlier_stage_works_ahead(plan):
+    release, seen = threading.Event(), []
+
+    async def slow(name):
+        seen.append(name)
+        await asyncio.to_thread(release.wait, 10)
+
+    run, first = plan(3, 2), FakeStage(at_once)
+    second = FakeStage(slow, ahead=2)
+    second.name, second.parents, second.tables = "later", ("plan",), ("descriptions",)
+    engine = Engine(run, [first, second])
+    try:
+        submitted = [engine.submit(index) for index in range(3)]
+        deadline = time.monotonic() + 10
+        while made(run) != [0, 1, 2] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert made(run) == [0, 1, 2]
+        assert seen == ["0-0", "0-1"]
+        release.set()
+        wait([finished for _, finished in submitted])
+        assert sorted(seen) == [f"{shard}-{number}" for shard in range(3) for number in range(2)]
+    finally:
+        release.set()
+        engine.close()
 
 
 def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
@@ -189,26 +226,25 @@ def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
         FakeShardStage(work, ahead=2),
     )
     engine = started(run, stage)
-    made = [future.result(10) for future in [engine.submit(index)[1] for index in range(5)]]
+    wait([engine.submit(index)[1] for index in range(5)])
     assert stage.shards == [
         [row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)
     ]
     assert stage.most == 2
-    assert [texts(run, index, made[index]) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
-    assert [sidecar["failures"][0]["id"] for sidecar in made if sidecar["failures"]] == ["1-1x"]
+    assert [texts(run, index) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
+    failures = [shards.read_sidecar(run.folder, "fake", index)["failures"] for index in range(5)]
+    assert [lines[0]["id"] for lines in failures if lines] == ["1-1x"]
 
 
 def test_a_shard_that_is_current_is_not_made_again_and_one_with_failures_is_when_asked_for(plan, started):
     run = plan(2, 3, lambda shard, number: f"{shard}-{number}" + "x" * (shard == number == 1))
-    made = results(started(run, FakeStage(at_once)), 2)
-    assert [len(sidecar["failures"]) for sidecar in made] == [0, 1]
-    assert progress(run.folder)["fake"]["kinds"] in ({}, {"unreadable": 1})  # shown five times a second
+    make(started(run, FakeStage(at_once)), 2)
     again = FakeStage(at_once)
-    assert results(started(run, again), 2) == [None, None]
+    make(started(run, again), 2)
     assert again.started == []
     retry = FakeStage(at_once)
-    first, second = results(started(dataclasses.replace(run, retry={"fake": frozenset({1})}), retry), 2)
-    assert first is None and second["items"] == 3
+    make(started(dataclasses.replace(run, retry={"fake": frozenset({1})}), retry), 2)
+    assert retry.started == ["1-0", "1-1x", "1-2"]
     assert retry.kept["1-0"][0]["captions"][0]["text"] == "1-0"
     assert retry.kept["1-1x"] == ({}, True)
 
@@ -220,24 +256,25 @@ def test_an_error_of_the_program_is_raised_as_it_is_and_other_shards_are_made(pl
             raise ZeroDivisionError("a bug")
 
     run, stage = plan(3, 6), FakeStage(work, ahead=2)
-    futures = [(engine := started(run, stage)).submit(0)[1], engine.submit(1)[1], engine.submit(2)[1]]
-    assert futures[0].result(5)["items"] == 6
+    engine = started(run, stage)
+    futures = [engine.submit(index)[1] for index in range(3)]
     with pytest.raises(ZeroDivisionError, match="a bug"):
         futures[1].result(5)
-    assert futures[2].result(5)["items"] == 6
-    assert not asked_to_stop(run.folder)
+    wait([futures[0], futures[2]])
+    assert made(run) == [0, 2]
+    assert not stop_request(run.folder)
     assert stage.most == 2
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (EnvironmentTrouble("the key is refused"), (EnvironmentTrouble, "the key is refused")),
         (BudgetSpent("too many"), (BudgetSpent, "too many")),
         (OSError(errno.ENOSPC, "", "/some/file"), (EnvironmentTrouble, "cannot write /some/file: No space left")),
     ],
 )
-def test_an_error_that_ends_the_run_ends_it_before_the_rest_of_its_shard_is_fed(plan, started, error, told):
+def test_an_error_that_ends_the_run_ends_it_before_the_rest_of_its_shard_is_fed(plan, started, error, expected):
     async def work(name):
         if name == "0-3":
             raise error
@@ -246,14 +283,15 @@ def test_an_error_that_ends_the_run_ends_it_before_the_rest_of_its_shard_is_fed(
     run, stage = plan(2, 500), FakeStage(work, ahead=3)
     engine = started(run, stage)
     began = time.monotonic()
-    futures = [engine.submit(index)[1] for index in range(2)]
-    assert [future.result(5) for future in futures] == [None, None]
+    wait([engine.submit(index)[1] for index in range(2)])
+    assert made(run) == []
     assert time.monotonic() - began < 1
     assert len(stage.started) <= 6
-    word = asked_to_stop(run.folder)
-    assert type(word) is told[0] and told[1] in str(word)
+    request = stop_request(run.folder)
+    assert type(request) is expected[0] and expected[1] in str(request)
     fed, late = engine.submit(1)
-    assert late.result(5) is None and fed.is_set()
+    late.result(5)
+    assert fed.is_set() and made(run) == []
 
 
 def test_a_disk_that_is_full_when_a_shard_is_written_ends_the_run(plan, started, monkeypatch):
@@ -262,28 +300,30 @@ def test_a_disk_that_is_full_when_a_shard_is_written_ends_the_run(plan, started,
 
     monkeypatch.setattr(shards, "commit", full)
     run = plan(1, 2)
-    assert results(started(run, FakeStage(at_once)), 1) == [None]
-    assert "make room" in str(asked_to_stop(run.folder))
+    make(started(run, FakeStage(at_once)), 1)
+    assert made(run) == []
+    assert "Make room" in str(stop_request(run.folder))
 
 
 def test_a_parent_that_is_missing_ends_the_run(plan, started):
     run = plan(1, 2)
     (run.folder / ".state" / "plan" / "part-00000.arrow").write_bytes(b"broken")
-    assert results(started(run, FakeStage(at_once)), 1) == [None]
-    assert "part-00000.arrow" in str(asked_to_stop(run.folder))
+    make(started(run, FakeStage(at_once)), 1)
+    assert made(run) == []
+    assert "part-00000.arrow" in str(stop_request(run.folder))
 
 
-def test_the_word_to_stop_is_obeyed_within_a_second(plan, started):
+def test_a_stop_request_is_obeyed_within_a_second(plan, started):
     run, stage = plan(3, 4), FakeStage(for_ever, ahead=6)
     engine = started(run, stage)
     futures = [engine.submit(index)[1] for index in range(3)]
     time.sleep(0.3)
     assert (stage.under_way, [future.done() for future in futures]) == (6, [False] * 3)
     began = time.monotonic()
-    ask_to_stop(run.folder, Interrupted("Ctrl-C"))
-    assert [future.result(5) for future in futures] == [None] * 3
+    request_stop(run.folder, Interrupted("Ctrl-C"))
+    wait(futures)
     assert time.monotonic() - began < 1
-    assert stage.under_way == 0
+    assert stage.under_way == 0 and made(run) == []
 
 
 def test_close_during_work_ends_every_future_and_waits_for_a_shard_being_written(plan, monkeypatch):
@@ -300,12 +340,12 @@ def test_close_during_work_ends_every_future_and_waits_for_a_shard_being_written
 
     monkeypatch.setattr(shards, "commit", slow_commit)
     run, stage = plan(3, 2), FakeStage(work, ahead=3)
-    engine = Engine(run, stage)
+    engine = Engine(run, [stage])
     futures = [engine.submit(index)[1] for index in range(3)]
     assert writing.wait(5)
     engine.close()
     assert written.is_set()
-    assert [future.result(1) for future in futures] == [None] * 3
+    wait(futures, 1)
     assert (stage.under_way, stage.left_at_close, stage.closed) == (0, 0, 1)
     assert not engine._thread.is_alive()
 
@@ -313,16 +353,17 @@ def test_close_during_work_ends_every_future_and_waits_for_a_shard_being_written
 def test_threads_of_one_process_share_one_engine_which_ends_with_its_run(plan):
     run, stage = plan(8, 5), FakeStage(at_once)
 
-    def make(index):
-        engine = window.engine(run, stage)
-        return engine, engine.submit(index)[1].result(10)["items"]
+    def work(index):
+        engine = window.engine(run, [stage])
+        engine.submit(index)[1].result(10)
+        return engine
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        engines, counts = zip(*pool.map(make, range(8)), strict=True)
-    assert len(set(engines)) == 1 and counts == (5,) * 8
-    window.close_engines("another run's token")
+        engines = list(pool.map(work, range(8)))
+    assert len(set(engines)) == 1 and made(run) == list(range(8))
+    window.close_engine("another run's token")
     assert (stage.opened, stage.closed) == (1, 0)
-    window.close_engines(run.token)
+    window.close_engine(run.token)
     assert (stage.opened, stage.closed) == (1, 1)
     assert progress(run.folder)["fake"]["counts"] == {"items": 40, "shards": 8}
 
@@ -330,14 +371,31 @@ def test_threads_of_one_process_share_one_engine_which_ends_with_its_run(plan):
 @pytest.mark.parametrize("error", [EnvironmentTrouble("no server"), PermissionError(errno.EACCES, "", "key")])
 def test_a_stage_that_cannot_open_ends_the_run(plan, started, error):
     run, stage = plan(2, 2), FakeStage(at_once, opening=error)
-    assert results(started(run, stage), 2) == [None, None]
-    assert isinstance(asked_to_stop(run.folder), EnvironmentTrouble)
+    make(started(run, stage), 2)
+    assert isinstance(stop_request(run.folder), EnvironmentTrouble)
     assert stage.started == []
 
 
 def test_a_stage_that_breaks_when_opened_leaves_no_thread(plan):
     run = plan(1, 1)
     with pytest.raises(ZeroDivisionError):
-        window.engine(run, FakeStage(at_once, opening=ZeroDivisionError()))
-    assert not [thread for thread in threading.enumerate() if thread.name == "window-fake"]
-    window.close_engines(run.token)
+        window.engine(run, [FakeStage(at_once, opening=ZeroDivisionError())])
+    assert not [thread for thread in threading.enumerate() if thread.name == "window"]
+    window.close_engine(run.token)
+
+
+@pytest.mark.parametrize("end", ["ended", "another run"])
+def test_an_engine_of_a_worker_process_closes_itself_when_its_run_is_over(plan, end):
+    run, stage = plan(1, 2), FakeStage(for_ever)
+    finished = window.engine(run, [stage]).submit(0)[1]
+    time.sleep(0.1)
+    if end == "ended":
+        (run_folder(run.folder) / "token.json").unlink()
+    else:
+        write_json(run_folder(run.folder) / "token.json", "another")
+    finished.result(5)
+    deadline = time.monotonic() + 5
+    while not stage.closed and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert stage.closed == 1 and stage.left_at_close == 0
+    assert not [thread for thread in threading.enumerate() if thread.name == "window"]

@@ -1,7 +1,6 @@
 """Corpora as the earlier stages leave them, written row by row, and the stage run over them as the program does."""
 
 import itertools
-import uuid
 
 import pyarrow as pa
 
@@ -10,7 +9,7 @@ from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS, SCORES
 from pipeline.corpus.table import Table
 from pipeline.engine import window
-from pipeline.engine.run_state import asked_to_stop, locked
+from pipeline.engine.run_state import locked, run_token, stop_request
 from pipeline.engine.stage import Run
 from pipeline.hashing import file_hash
 
@@ -114,16 +113,16 @@ def pack(stage, output, limit=None):
         tables.check_settings(output, stage)
         num_shards, _ = stage.planned()
         state = tables.begin(output, [stage], num_shards)["pack"]
-        run = Run(uuid.uuid4().hex, str(output), num_shards, {"pack": state.retry}, str(output / "cache"))
+        run = Run(run_token(output), str(output), num_shards, {"pack": state.retry}, str(output / "cache"))
         try:
             submitted = [
-                window.engine(run, stage).submit(index)[1] for index in itertools.islice(sorted(state.open), limit)
+                window.engine(run, [stage]).submit(index)[1] for index in itertools.islice(sorted(state.open), limit)
             ]
             for future in submitted:
                 future.result()
         finally:
-            window.close_engines(run.token)
-        if error := asked_to_stop(output):
+            window.close_engine(run.token)
+        if error := stop_request(output):
             raise error
         if limit is not None:
             return None
