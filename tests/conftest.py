@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
+
+# Several workers share few cores, where a pool of threads in each makes all wait. Read when numpy and torch are loaded.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 settings.register_profile("project", deadline=None)  # machines are noisy, and fsync waits for the disk
 settings.load_profile("project")
@@ -65,6 +67,9 @@ def clean_environment(**more):
 
 def make_photos(folder, count, size=(48, 40)):
     """`count` different small JPEGs, smooth like photos; returns their paths, in the order of their names."""
+    import numpy as np
+    from PIL import Image
+
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number in range(count):
@@ -77,6 +82,8 @@ def make_photos(folder, count, size=(48, 40)):
 
 
 def jpeg_bytes(size=(64, 48), seed=0):
+    from PIL import Image
+
     stream = io.BytesIO()
     generator = random.Random(seed)
     Image.new("RGB", size, tuple(generator.randrange(256) for _ in range(3))).save(stream, "JPEG")
