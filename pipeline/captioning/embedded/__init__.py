@@ -1,0 +1,1 @@
+"""The embedded describer, which needs no server and no model hub."""
