@@ -1,5 +1,6 @@
 """What several tests share: the folder of real data, photographs made on the spot, the program run as a user does."""
 
+import contextlib
 import io
 import os
 import random
@@ -44,6 +45,16 @@ def program():
         )
 
     return run
+
+
+def run_stage(*arguments):
+    """Run beam_runner.py in this process, which costs no start of an interpreter: CompletedProcess."""
+    import beam_runner
+
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        status = beam_runner.run([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), errors.getvalue())
 
 
 @pytest.fixture(params=["cpu", "cuda"])

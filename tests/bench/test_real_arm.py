@@ -9,6 +9,7 @@ from bench.real_arm import described_right, drawn, pairs, right, told_by, transl
 from bench.study import LANGUAGES, Plan
 from bench.study_report import write_real
 from pipeline.sources.scenes.source import write_corpus
+from tests.conftest import run_stage
 
 SMALL = Plan(items=12, held_out=4)
 
@@ -48,8 +49,8 @@ def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_p
         assert all(0.2 < x["words"] < 0.95 and x["exact"] < 0.8 for x in found.values())
 
 
-def test_the_input_is_a_folder_that_the_first_stage_reads(truth, tmp_path, program):
-    done = program("--stage", "ingest", "--input", truth / "media", "--output", tmp_path / "corpus")
+def test_the_input_is_a_folder_that_the_first_stage_reads(truth, tmp_path):
+    done = run_stage("--stage", "ingest", "--input", truth / "media", "--output", tmp_path / "corpus")
     assert done.returncode == 0, done.stderr
     items = {row["item_id"]: row["split"] for row in real_arm.rows(tmp_path / "corpus", "items")}
     wanted = {row["item_id"]: row["split"] for row in real_arm.rows(truth, "items")}

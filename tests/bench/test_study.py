@@ -107,6 +107,7 @@ def test_the_page_says_what_helped(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.torture
 def test_a_real_run(tmp_path):
     plan = Plan(seeds=1, items=24, held_out=8, steps=2, batch=8, arms=("corrected",), noises=(0.3,), errors=(0.1,))
     study.study(plan, tmp_path / "runs.jsonl", tmp_path / "scratch", 1)

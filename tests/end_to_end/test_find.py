@@ -1,13 +1,13 @@
 """From photographs to answers, as a user goes there without training: captions, shards, index, queries."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment
+from stages import index, search
+from stages.retrieval.index_reader import VectorIndex
+from tests.conftest import run_stage
 
 pytest.importorskip("skimage", reason="the sample photos come with scikit-image")
 # what each query must find first, in six languages
@@ -26,21 +26,16 @@ QUERIES = {
 }
 
 
-def stage(name, *arguments):
-    command = [sys.executable, str(ROOT / "stages" / f"{name}.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=clean_environment(), check=False)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_six_languages_find_what_the_sample_photos_show(tmp_path, program):
+def test_six_languages_find_what_the_sample_photos_show(tmp_path, capsys):
     corpus, made, asked = tmp_path / "corpus", tmp_path / "index", tmp_path / "queries.txt"
     for name in ("captions", "pack"):
-        done = program("--stage", name, "--output", corpus)
+        done = run_stage("--stage", name, "--output", corpus)
         assert done.returncode == 0, done.stderr
-    told = stage("index", "--checkpoint", "embedded", "--data", corpus, "--output", made).stderr
-    assert "9 items, 9 encoded now" in told
+    assert index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(made)]) == 0
+    assert len(VectorIndex.open(made).present()) == 9
     asked.write_text("\n".join(query for queries in QUERIES.values() for query in queries), encoding="utf-8")
-    lines = stage("search", "--index", made, "--queries", asked, "-k", 1, "--json").stdout.splitlines()
-    first = {told["query"]: Path(told["hits"][0]["item_id"]).name for told in map(json.loads, lines)}
+    capsys.readouterr()
+    assert search.main(["--index", str(made), "--queries", str(asked), "-k", "1", "--json"]) == 0
+    results = map(json.loads, capsys.readouterr().out.splitlines())
+    first = {result["query"]: Path(result["hits"][0]["item_id"]).name for result in results}
     assert first == {query: name for name, queries in QUERIES.items() for query in queries}

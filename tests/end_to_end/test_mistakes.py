@@ -128,7 +128,10 @@ def started(*given):
         (signal.SIGTERM, False, ()),
         (signal.SIGINT, True, ()),  # Ctrl-C on a terminal goes to the whole group of processes
         (signal.SIGINT, True, ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)),
-        (signal.SIGTERM, False, ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)),
+        pytest.param(
+            *(signal.SIGTERM, False, ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)),
+            marks=pytest.mark.torture,
+        ),
     ],
     ids=["SIGTERM", "Ctrl-C", "Ctrl-C processes", "SIGTERM processes"],
 )

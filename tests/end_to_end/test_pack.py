@@ -10,7 +10,7 @@ import datasets
 import pytest
 
 from pipeline.corpus.table import Table
-from tests.conftest import clean_environment, command, make_photos
+from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.end_to_end.test_resume import table_bytes
 from tests.loopback import Loopback
 from tests.test_beam_runner import ended
@@ -19,7 +19,7 @@ ITEMS = 40
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, program):
+def corpus(tmp_path_factory):
     """Photos in folders of two splits, captioned, described and translated."""
     folder = tmp_path_factory.mktemp("pack")
     photos = make_photos(folder / "photos" / "train", ITEMS, size=(480, 400))
@@ -34,7 +34,7 @@ def corpus(tmp_path_factory, program):
             ("--stage", "captions", *given, "--mllm-url", server.url, "--views", "short"),
             ("--stage", "translate", "--output", folder / "corpus", "--languages", "pt"),
         ):
-            done = program(*stage)
+            done = run_stage(*stage)
             assert done.returncode == 0, done.stderr
     return folder / "corpus"
 
@@ -107,24 +107,25 @@ def test_a_photo_of_the_test_split_in_training_under_another_name_is_refused_wit
     assert not (corpus / "training").exists()
 
 
-def test_several_corpora_killed_at_any_moment(corpus, copy, tmp_path, program):
+@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.torture)])
+def test_several_corpora_killed_at_any_moment(corpus, copy, tmp_path, kills):
     """The copy has the same pictures: it adds nothing but its name, and no item twice."""
     renamed = copy.rename(tmp_path / "second")
     given = ("--stage", "pack", "--corpus", corpus, "--corpus", renamed, "--image-size", 64)
-    assert program(*given, "--output", tmp_path / "whole").returncode == 0
-    for number in range(6):
+    assert run_stage(*given, "--output", tmp_path / "whole").returncode == 0
+    for number in range(kills):
         process = subprocess.Popen(command(*given, "--output", tmp_path / "killed"), env=clean_environment())
         time.sleep(1.2 + 0.15 * number)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert program(*given, "--output", tmp_path / "killed").returncode == 0
+    assert run_stage(*given, "--output", tmp_path / "killed").returncode == 0
     assert table_bytes(tmp_path / "killed") == table_bytes(tmp_path / "whole")
     sources = Table(tmp_path / "whole", "training").manifest["sources"]
     assert [source["name"] for source in sources] == ["corpus", "second"]
     assert sources[0]["translators"]["pt"]["license"] == "mit" and sources[0]["captioner"] == "loopback"
     rows = packed(tmp_path / "whole")
     assert len(rows) == ITEMS and all(item_id.startswith("corpus/") for item_id in rows)
-    assert program("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
+    assert run_stage("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages import score
 from stages.training import checkpoints
 from stages.training.metrics_log import read_metrics
 from tests.conftest import ROOT, clean_environment
@@ -167,9 +168,8 @@ def test_a_run_leaves_what_it_promises(whole):
 
 
 def test_the_best_weights_load_elsewhere_and_score_as_they_did(whole, corpus, tmp_path):
-    score = ("--checkpoint", whole, "--data", corpus, "--languages", "de,fr", "--output", tmp_path / "scores.json")
-    done = program(ROOT / "stages" / "score.py", *score)
-    assert done.returncode == 0, done.stderr
+    given = ("--checkpoint", whole, "--data", corpus, "--languages", "de,fr", "--output", tmp_path / "scores.json")
+    assert score.main([str(argument) for argument in given]) == 0
     best = json.loads((whole / "record.json").read_text())["best"]
     scores = json.loads((tmp_path / "scores.json").read_text())
     for language, both in best["recalls"].items():

@@ -10,13 +10,13 @@ import time
 import pytest
 
 from pipeline.corpus.table import Table
-from tests.conftest import clean_environment, command, make_photos
+from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.end_to_end.test_resume import table_bytes
 from tests.loopback import Loopback, answer_text
 from tests.pipeline.translation.test_llm import prompt
 from tests.test_beam_runner import ended
 
-ITEMS, CAPTIONS, WINDOW, KILLS = 60, 2, 8, 8
+ITEMS, CAPTIONS, WINDOW = 60, 2, 8
 NAMES = {"de": "German", "cs": "Czech"}
 ODD = {
     "emoji": "A dog 🐕 on the beach 🏖️ smiles 😀.",
@@ -54,15 +54,16 @@ def arguments(photos, corpus, url, *more):
     return (*given, *asked, "--quality-encoder", "none", *more)
 
 
-def test_kills_lose_nothing_and_pay_for_almost_nothing_twice(photos, tmp_path, program):
+@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.torture)])
+def test_kills_lose_nothing_and_pay_for_almost_nothing_twice(photos, tmp_path, kills):
     texts = ITEMS + 1  # the second caption of all photos is the same: it is translated once
     generator = random.Random(3)
     with Loopback(latency_s=0.05, sigma=0.5) as server:
-        whole = program(*arguments(photos, tmp_path / "whole", server.url))
+        whole = run_stage(*arguments(photos, tmp_path / "whole", server.url))
         assert whole.returncode == 0, whole.stderr
         assert server.stats()["answered"] == texts * len(NAMES)
     with Loopback(latency_s=0.05, sigma=0.5) as server:
-        for goal in sorted(generator.sample(range(1, texts * len(NAMES)), KILLS)):
+        for goal in sorted(generator.sample(range(1, texts * len(NAMES)), kills)):
             process = subprocess.Popen(
                 command(*arguments(photos, tmp_path / "killed", server.url)), env=clean_environment()
             )
@@ -70,24 +71,24 @@ def test_kills_lose_nothing_and_pay_for_almost_nothing_twice(photos, tmp_path, p
                 time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert program(*arguments(photos, tmp_path / "killed", server.url)).returncode == 0
+        assert run_stage(*arguments(photos, tmp_path / "killed", server.url)).returncode == 0
         stats = server.stats()
-        again = program(*arguments(photos, tmp_path / "killed", server.url))
+        again = run_stage(*arguments(photos, tmp_path / "killed", server.url))
         assert "nothing to do" in again.stdout and server.stats()["requests"] == stats["requests"]
     assert table_bytes(tmp_path / "killed") == table_bytes(tmp_path / "whole")
-    assert 0 < sum(asked - 1 for asked, _ in stats["seen"].values()) <= KILLS * WINDOW
+    assert 0 < sum(asked - 1 for asked, _ in stats["seen"].values()) <= kills * WINDOW
     rows = list(Table(tmp_path / "whole", "translations").rows())
     assert len(rows) == ITEMS * CAPTIONS * len(NAMES)
     for row in rows:  # an answer tells what was asked: none went to another text
         assert row["text"] == answer_text([], prompt(row["source_text"], NAMES[row["target_language"]]))
         assert row["caption_id"].startswith(f"{row['item_id']}#en#") and row["source_table"] == "captions"
-    assert program("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
+    assert run_stage("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
 
 
-def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path, program):
+def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path):
     with Loopback(fault_rate=1.0, faults=["500"]) as server:
         given = arguments(photos, tmp_path / "corpus", server.url, "--attempts", 1, "--max-failures", 10_000)
-        assert program(*given).returncode == 0
+        assert run_stage(*given).returncode == 0
         failures = Table(tmp_path / "corpus", "translations").failures()
         assert len(failures) == ITEMS * CAPTIONS * len(NAMES)
         assert {(line["error"], line["stage"], line["language"]) for line in failures} == {
@@ -95,27 +96,27 @@ def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path, program):
             ("http_500", "translate", "cs"),
         }
         server.script(fault_rate=0.3, faults=["empty"])
-        assert program(*given).returncode == 0
+        assert run_stage(*given).returncode == 0
         left = Table(tmp_path / "corpus", "translations").failures()
         assert 0 < len(left) < len(failures) and {line["error"] for line in left} == {"empty"}
         server.script(fault_rate=0.0)
         before = server.stats()["answered"]
         shutil.rmtree(tmp_path / "corpus" / ".state" / "cache")  # rows that are there need no cache
-        assert program(*given).returncode == 0
+        assert run_stage(*given).returncode == 0
         asked = server.stats()["answered"] - before
     assert Table(tmp_path / "corpus", "translations").failures() == []
     assert 0 < asked <= len(left)
-    assert program("--stage", "verify", "--output", tmp_path / "corpus").returncode == 0
+    assert run_stage("--stage", "verify", "--output", tmp_path / "corpus").returncode == 0
 
 
-def test_a_server_that_goes_away_ends_the_run_with_one_line_and_what_it_gave_is_kept(photos, tmp_path, program):
+def test_a_server_that_goes_away_ends_the_run_with_one_line_and_what_it_gave_is_kept(photos, tmp_path):
     with Loopback(latency_s=0.02, die_after=50) as server:
-        result = program(*arguments(photos, tmp_path / "corpus", server.url, "--patience", 1))
+        result = run_stage(*arguments(photos, tmp_path / "corpus", server.url, "--patience", 1))
     assert result.returncode == 4, result.stderr
     lines = [line for line in result.stderr.splitlines() if line]
     assert len(lines) == 1 and "no server has answered for 1 s" in lines[0], result.stderr
     with Loopback() as server:
-        assert program(*arguments(photos, tmp_path / "corpus", server.url)).returncode == 0
+        assert run_stage(*arguments(photos, tmp_path / "corpus", server.url)).returncode == 0
         assert server.stats()["answered"] <= (ITEMS + 1) * len(NAMES) - 50 + WINDOW
     assert Table(tmp_path / "corpus", "translations").num_rows == ITEMS * CAPTIONS * len(NAMES)
 
@@ -126,13 +127,14 @@ def test_a_hopeless_run_is_stopped_by_the_budget(photos, tmp_path, capfd):
     assert result.status == 3 and "http_500" in result.error()
 
 
-def test_workers_in_processes_make_the_same_bytes(photos, tmp_path, program):
+@pytest.mark.torture
+def test_workers_in_processes_make_the_same_bytes(photos, tmp_path):
     with Loopback(latency_s=0.01) as server:
         for name, more in {
             "one": (),
             "three": ("--direct_running_mode", "multi_processing", "--direct_num_workers", 3),
         }.items():
-            done = program(*arguments(photos, tmp_path / name, server.url, *more))
+            done = run_stage(*arguments(photos, tmp_path / name, server.url, *more))
             assert done.returncode == 0, done.stderr
     assert table_bytes(tmp_path / "one") == table_bytes(tmp_path / "three")
 

@@ -9,6 +9,7 @@ from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 from pipeline.sources import open_source
 from pipeline.sources.benchmarks import multi30k
+from tests.conftest import run_stage
 from tests.pipeline.sources.helpers import jpeg, write
 
 SIZES = {"train": 3, "val": 2, "test_2016_flickr": 2, "test_2017_mscoco": 2, "test_2018_flickr": 1}
@@ -159,13 +160,13 @@ def test_another_encoding_is_told(folder):
         opened(folder)
 
 
-def test_the_real_text(data, tmp_path, program):
+def test_the_real_text(data, tmp_path):
     """Its own counts, no picture, as a user would take it for its texts."""
     given = ("--stage", "ingest", "--source", "multi30k", "--input", data / "multi30k", "--output", tmp_path / "corpus")
-    refused = program(*given)
+    refused = run_stage(*given)
     assert refused.returncode == 2 and "none of 31,014 in 31,014 ids" in refused.stderr
     assert not (tmp_path / "corpus" / "items").exists()
-    made = program(*given, "--allow-missing-media")
+    made = run_stage(*given, "--allow-missing-media")
     assert made.returncode == 0, made.stderr
     assert "32,085 items (train 29,000, val 1,014, test 1,000, test_2018_flickr 1,071)" in made.stdout
     items, captions = (Table(tmp_path / "corpus", name) for name in ("items", "captions"))
