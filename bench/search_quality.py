@@ -19,8 +19,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.common import DATA, machine, stage
-from pipeline.translation.embedded import EmbeddedEngine
-from pipeline.translation.engines import Translated
+from pipeline.translation.fast_translate import EmbeddedEngine
+from pipeline.translation.translator import Translated
 from stages import index
 from stages.retrieval.engine import Finder, open_finder
 from stages.retrieval.index_reader import VectorIndex

@@ -78,7 +78,7 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
     from pipeline.engine.run_state import Progress
     from pipeline.engine.stage import Run
-    from pipeline.translation.texts import Texts
+    from pipeline.translation.service import Texts
     from stages import driver as program
     from stages.options import parse
     from stages.stage_settings import translate_stage

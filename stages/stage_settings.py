@@ -18,10 +18,10 @@ from pipeline.packing.filters import read_filters
 from pipeline.quality.similarity import resolve_encoders
 from pipeline.translation.choose import TranslatorOptions, parse_models
 from pipeline.translation.choose import choose as choose_translators
-from pipeline.translation.engines import Translator
 from pipeline.translation.given import GivenTranslator
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.tags import check_language
+from pipeline.translation.translator import Translator
 from stages.captions import Captions
 from stages.ingest import Ingest
 from stages.options import INGEST_DEFAULTS

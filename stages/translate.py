@@ -1,6 +1,6 @@
 """`--stage translate`: translate English texts into every target language, measure each pair, write `translations`.
 
-captions or descriptions of a shard → distinct texts → translated (pipeline.translation.texts) → scores and flags of
+captions or descriptions of a shard → distinct texts → translated (pipeline.translation.service) → scores and flags of
 each pair → translations
 """
 
@@ -20,10 +20,10 @@ from pipeline.engine.stage import Failure, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.hashing import canonical_json
 from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
-from pipeline.translation.engines import Result, Translated, Translator, Untranslated
 from pipeline.translation.given import GivenTranslator, given_texts, translated_id
 from pipeline.translation.llm import LlmTranslator
-from pipeline.translation.texts import Advance, Texts
+from pipeline.translation.service import Advance, Texts
+from pipeline.translation.translator import Result, Translated, Translator, Untranslated
 
 HUMAN = "human"  # the origin of captions that are translated
 Key = tuple[str, str]  # caption_id, target language

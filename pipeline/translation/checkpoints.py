@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.translation.engines import need, one_line
+from pipeline.translation.translator import need, one_line
 
 CONVERTED = "model.bin"  # what makes a folder one of CTranslate2's
 CHECKPOINT = "checkpoint.json"  # in a converted folder, the configuration of what was converted

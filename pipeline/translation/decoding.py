@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from pipeline.translation.engines import Result, Translated, Untranslated, plain
 from pipeline.translation.sentences import halves, join
+from pipeline.translation.translator import Result, Translated, Untranslated, plain
 
 # A source of more tokens is cut in two: models trained on sentences get worse beyond, and many have 512 positions.
 MAX_SOURCE_TOKENS = 256

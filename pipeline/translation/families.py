@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.translation.engines import need, one_line
 from pipeline.translation.tags import m2m_tag, madlad_tag, nllb_tag, opus_tag
+from pipeline.translation.translator import need, one_line
 
 END = "</s>"
 

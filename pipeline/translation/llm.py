@@ -22,8 +22,8 @@ from pipeline.captioning.prompts import View
 from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
-from pipeline.translation.engines import Made, Result, Translated, Untranslated
 from pipeline.translation.sentences import split
+from pipeline.translation.translator import Made, Result, Translated, Untranslated
 
 PROMPT = (
     "Translate the description of a picture below from {source} into {target}. Answer with the translation alone: no "

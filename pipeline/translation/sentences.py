@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from pipeline.translation.engines import need
+from pipeline.translation.translator import need
 
 # About 200 tokens of most vocabularies, in any script: models get worse beyond that, and those of 512 positions fail.
 MAX_BYTES = 800

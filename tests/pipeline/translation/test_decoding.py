@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline.translation.decoding import MAX_SOURCE_TOKENS, loops, token_limit, translate
-from pipeline.translation.engines import Translated, Untranslated, plain
+from pipeline.translation.translator import Translated, Untranslated, plain
 
 
 class Written:

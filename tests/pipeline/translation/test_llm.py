@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.engine.run_state import locked
 from pipeline.engine.stage import Run
-from pipeline.translation.engines import Translated, Untranslated
 from pipeline.translation.llm import MAX_CHARACTERS, PROMPT, LlmSpeaker, LlmTranslator, stripped
+from pipeline.translation.translator import Translated, Untranslated
 from tests.loopback import Loopback, answer_text
 from tests.pipeline.captioning.scripted import QUICK, Scripted, said
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pipeline.engine.run_state import Progress
 from pipeline.engine.stage import Run
 from pipeline.errors import EnvironmentTrouble
-from pipeline.translation import texts as module
-from pipeline.translation.engines import Translated, Untranslated
+from pipeline.translation import service as module
 from pipeline.translation.sentences import split
-from pipeline.translation.texts import Texts, joined
+from pipeline.translation.service import Texts, joined
+from pipeline.translation.translator import Translated, Untranslated
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from pipeline.errors import UsageError
-from pipeline.translation.engines import Result, Translated, Untranslated, need, one_line, plain
 from pipeline.translation.tags import language_of
+from pipeline.translation.translator import Result, Translated, Untranslated, need, one_line, plain
 
 PAIRS = ("en-pt", "pt-en")
 

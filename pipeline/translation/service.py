@@ -14,9 +14,9 @@ from pipeline.captioning.response_cache import ResponseCache
 from pipeline.engine.run_state import Progress
 from pipeline.engine.stage import Run
 from pipeline.hashing import canonical_json, short_hash
-from pipeline.translation.engines import Result, Translated, Translator, Untranslated
 from pipeline.translation.sentences import join
 from pipeline.translation.speakers import Speaker, open_speaker
+from pipeline.translation.translator import Result, Translated, Translator, Untranslated
 
 Advance = Callable[[float], None]  # takes the share that is done
 
