@@ -53,7 +53,7 @@ class Arena:
     """Captions, corpora and the two forms of the model, made once; contenders' runs over them."""
 
     def __init__(self, folder: Path, options: argparse.Namespace):
-        from pipeline.translation.conversion import converted
+        from pipeline.translation.checkpoints import convert_model
 
         self.folder, self.beam_size = folder, options.beam_size
         self.texts, told = captions(max(options.sizes), options.captions)
@@ -65,7 +65,7 @@ class Arena:
         if options.size == "base":
             small, self.checkpoint = self.checkpoint, folder / "wide"
             told += f", widened to OPUS-MT's shape, {widen(small, self.checkpoint)}"
-        self.converted = converted(self.checkpoint, folder / "converted", "int8")
+        self.converted = convert_model(self.checkpoint, folder / "converted", "int8")
         print(f"model: {told}; 8-bit weights for CTranslate2; beam {self.beam_size}", flush=True)
         self.startup: dict[str, list[Measured]] = {encoder: [] for encoder in ENCODERS}
 

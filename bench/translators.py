@@ -42,12 +42,12 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
     """CTranslate2's translate_batch on tokens made beforehand, sorted by length: nothing else."""
     import ctranslate2
 
-    from pipeline.translation.checkpoints import positions
-    from pipeline.translation.decoding import token_limit
-    from pipeline.translation.families import Tokens
+    from pipeline.translation.checkpoints import max_positions
+    from pipeline.translation.ctranslate import token_limit
+    from pipeline.translation.families import ModelTokenizer
 
-    most = positions(model)
-    rows = sorted(Tokens(model).encode(texts, "en", TARGET), key=len, reverse=True)
+    most = max_positions(model)
+    rows = sorted(ModelTokenizer(model).encode(texts, "en", TARGET), key=len, reverse=True)
     calls, tokens = options.way.split("/")
 
     def limit_of(row: list[str]) -> int:
@@ -78,7 +78,7 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
     from pipeline.engine.run_state import Progress
     from pipeline.engine.stage import Run
-    from pipeline.translation.service import Texts
+    from pipeline.translation.service import TranslationService
     from stages import driver as program
     from stages.options import parse
     from stages.stage_settings import translate_stage
@@ -86,7 +86,9 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
     async def translate(corpus: Path) -> dict[str, float]:
         asked, _ = parse(["--stage=translate", f"--output={corpus}", *arguments(model, options.beam_size, "none")])
         engine = translate_stage(asked, corpus, program.say).translators[TARGET]
-        translators = Texts(Run("bench", str(corpus), 1, {}, str(corpus / "cache")), Progress(corpus, "translate"))
+        translators = TranslationService(
+            Run("bench", str(corpus), 1, {}, str(corpus / "cache")), Progress(corpus, "translate")
+        )
 
         async def over(part: Sequence[str]) -> None:
             results = await translators.translate(engine, part, "en", TARGET, lambda share: None)

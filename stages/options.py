@@ -17,6 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.media.features import FEATURE_TYPES
 from pipeline.options import add_options
 from pipeline.sources import KINDS
+from pipeline.translation.choose import TranslatorOptions
 from pipeline.translation.tags import check_language
 
 STAGES = ("ingest", "captions", "translate", "pack", "verify")
@@ -27,6 +28,7 @@ GOES_WITH: dict[str, tuple[str, ...]] = {
     "--frames": ("captions", "pack"),
     "chat servers": ("captions", "translate"),
     "stage translate": ("translate",),
+    "translators": ("translate",),
     "stage pack": ("pack",),
 }
 # Options of stage ingest: where a corpus is there already, those not given are taken as it was begun with.
@@ -138,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     _add_captions(result)
     add_options(result, ServerOptions, "chat servers: of --stage captions, and of --stage translate --translator llm")
     _add_translate(result)
+    add_options(result, TranslatorOptions, "translators: of --stage translate")
     _add_pack(result)
     return result
 
@@ -181,42 +184,6 @@ def _add_translate(result: argparse.ArgumentParser) -> None:
     add("--languages", default="", metavar="TAGS", help="BCP 47 tags to translate into, for example de,fr,cs")
     add("--text", default="captions", metavar="TABLES", help="captions, descriptions, or both (default: captions)")
     add("--source-language", default="en", metavar="TAG", help="language of the texts to translate (default: en)")
-    add(
-        "--translator",
-        choices=("auto", "embedded", "ctranslate2", "transformers", "llm", "given"),
-        default="auto",
-        help="auto: ctranslate2 where --mt-model is given, else the embedded translator, which knows pt alone; "
-        "llm asks the server of --mllm-url or --mllm; given takes those that came with the captions (default: auto)",
-    )
-    add(
-        "--mt-model",
-        action="append",
-        metavar="[TAG=]PATH",
-        help="Marian/OPUS-MT, NLLB, M2M100 or MADLAD: a CTranslate2 folder, a Transformers folder, or a name on the "
-        "Hub; TAG=PATH for one language; repeat it for several",
-    )
-    add("--mt-license", default="", metavar="TEXT", help="licence of the translation model (default: its folder's)")
-    add("--mt-device", choices=("auto", "cpu", "cuda"), default="auto", help="where it runs (default: auto)")
-    add(
-        "--beam-size",
-        type=_number(int, 1, "hypotheses"),
-        default=4,
-        metavar="N",
-        help="hypotheses kept while decoding; 1 is greedy (default: 4)",
-    )
-    add(
-        "--mt-batch-tokens",
-        type=_number(int, 0, "tokens"),
-        default=0,
-        metavar="N",
-        help="source tokens translated at once, padding counted (default: 0, as is fast on the device)",
-    )
-    add(
-        "--round-trip",
-        action="store_true",
-        help="translate back and compare: scores.round_trip; twice the work; embedded, llm, or with --back-model",
-    )
-    add("--back-model", action="append", metavar="[TAG=]PATH", help="model that translates back, as --mt-model")
     add(
         "--quality-encoder",
         default="auto",

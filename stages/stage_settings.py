@@ -1,9 +1,8 @@
 """Stages as the options ask for them: settings resolved, defaults taken from the corpus where it was begun already."""
 
 import argparse
-import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.captioning import choose
@@ -16,12 +15,8 @@ from pipeline.media.images import Limits
 from pipeline.options import read_options
 from pipeline.packing.filters import read_filters
 from pipeline.quality.similarity import resolve_encoders
-from pipeline.translation.choose import TranslatorOptions, parse_models
-from pipeline.translation.choose import choose as choose_translators
-from pipeline.translation.given import GivenTranslator
-from pipeline.translation.llm import LlmTranslator
+from pipeline.translation.choose import TranslatorOptions, choose_translators
 from pipeline.translation.tags import check_language
-from pipeline.translation.translator import Translator
 from stages.captions import Captions
 from stages.ingest import Ingest
 from stages.options import INGEST_DEFAULTS
@@ -80,7 +75,11 @@ def translate_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Tran
     if same := [target for target in targets if target.split("-")[0] == source.split("-")[0]]:
         raise UsageError(f"--languages: got {same[0]}, which is the language translated from: leave it out")
     text = _texts(options, corpus)
-    translators, back = _translators(options, source, targets, say)
+    if options.translator == "given" and text != ("captions",):
+        raise UsageError("--translator given takes the translations that came with the captions: leave --text out")
+    translator_options = read_options(TranslatorOptions, options)
+    servers = read_options(choose.ServerOptions, options)
+    translators, back = choose_translators(translator_options, servers, source, targets, say)
     encoders = resolve_encoders(options.quality_encoder, source, targets)
     for target in (target for target in targets if not encoders[target] and options.quality_encoder != "none"):
         say(f"note: no sentence encoder here knows {target}: its pairs get no score of meaning (--quality-encoder)")
@@ -135,52 +134,6 @@ def no_text(options: argparse.Namespace, corpus: Path) -> UsageError:
         f"{options.output} has no {options.text} in {options.source_language} (--source-language), nothing to "
         f"translate: {other}, or give --input with captions to --stage ingest"
     )
-
-
-def _translators(
-    options: argparse.Namespace, source: str, targets: list[str], say: Say
-) -> tuple[Mapping[str, Translator], Mapping[str, Translator]]:
-    """By target language: who translates, and who translates back (nobody without --round-trip)."""
-    if options.back_model and not options.round_trip:
-        raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
-    if options.translator == "llm":
-        if options.mt_model or options.back_model:
-            raise UsageError("--translator llm asks a chat server: leave --mt-model and --back-model out")
-        server = choose.choose_model(read_options(choose.ServerOptions, options), "translator", say)
-        assert server is not None
-        llm = LlmTranslator(server, options.mt_license)
-        return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
-    if options.translator == "given":
-        if options.mt_model or options.round_trip or _listed(options.text) != ["captions"]:
-            raise UsageError(
-                "--translator given takes the translations that came with the captions, and asks no model: leave "
-                "--mt-model, --round-trip and --text out"
-            )
-        say("translator: given, the captions of origin mt that the input had")
-        return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
-    ours = TranslatorOptions(
-        translator=options.translator,
-        mt_model=tuple(options.mt_model or ()),
-        mt_license=options.mt_license,
-        mt_device=options.mt_device,
-        beam_size=options.beam_size,
-        mt_batch_tokens=options.mt_batch_tokens,
-        round_trip=options.round_trip,
-        back_model=tuple(options.back_model or ()),
-    )
-    translators = choose_translators(ours, source, targets, say)
-    back: dict[str, Translator] = {}
-    if options.round_trip:
-        forth, again = (parse_models(given, targets) for given in (ours.mt_model, ours.back_model))
-        for target in targets:
-            if target in forth and target not in again and not translators[target].many_languages:
-                raise UsageError(
-                    f"--round-trip: {forth[target]} knows {source} to {target} and not the way back: give --back-model"
-                )
-            model = again.get(target, forth.get(target))
-            of_back = dataclasses.replace(ours, mt_model=(model,) if model else ())
-            back |= {target: choose_translators(of_back, target, [source], say)[source]}
-    return translators, back
 
 
 def pack_stage(options: argparse.Namespace, corpus: Path) -> Pack:

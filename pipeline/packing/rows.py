@@ -13,7 +13,7 @@ from pipeline.hashing import stream_hash
 from pipeline.media.features import is_features, read_features, to_bytes
 from pipeline.media.images import Limits, encode_jpeg, frames, jpegs, open_media
 from pipeline.packing.filters import Filters
-from pipeline.translation.given import GIVEN_ORIGIN, translated_id
+from pipeline.translation.translator import GIVEN_ORIGIN, translated_id
 
 MLLM = "mllm"  # the origin of a caption that is a description, written by someone else's model
 REFUSAL = "refusal"  # the flag of a description in which the model declined, see captioning.cleaning

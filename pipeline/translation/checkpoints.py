@@ -1,78 +1,108 @@
-"""Model folders: found here or fetched from the hub, told apart, their licences and languages read."""
+"""Folders of translation models: found or downloaded, described by their own files, converted for CTranslate2 once."""
 
+import contextlib
 import json
+import os
 import re
+import shutil
+import uuid
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.translation.translator import need, one_line
+from pipeline.hashing import folder_hash, short_hash
+from pipeline.optional import import_optional
 
-CONVERTED = "model.bin"  # what makes a folder one of CTranslate2's
-CHECKPOINT = "checkpoint.json"  # in a converted folder, the configuration of what was converted
+CONVERTED = "model.bin"  # marks a folder as a CTranslate2 model
+_CHECKPOINT_CONFIG = "checkpoint.json"  # in a converted folder: the configuration of the checkpoint
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FETCHED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
+_DOWNLOADED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# The model_type of the checkpoints that are converted, and the sentencepiece files that they must come with.
+_CONVERTIBLE = {
+    "marian": ("source.spm", "target.spm"),
+    "m2m_100": ("sentencepiece.bpe.model",),  # NLLB as well
+    "t5": ("spiece.model",),  # MADLAD
+}
+_COPIED = (*(name for names in _CONVERTIBLE.values() for name in names), "README.md", "tokenizer_config.json")
+# Incremented when the result of a conversion changes: older results are then converted again.
+_FORMAT = 1
 
 
-def find(name: str) -> Path:
-    """The folder of --mt-model NAME: a folder here, else a model of the hub, downloaded."""
+def require(module: str) -> Any:
+    """Import a module of a package that translation models need."""
+    return import_optional(module, "mt", "the translator")
+
+
+def one_line(error: Exception) -> str:
+    """The start of an error's message, on one line."""
+    return " ".join(str(error).split())[:200]
+
+
+def find_model(name: str) -> Path:
+    """The folder that `--mt-model NAME` names, downloaded from the model hub if there is no such folder.
+
+    Raises:
+        UsageError: There is no such model, or its folder lacks files.
+        EnvironmentTrouble: The hub cannot be reached.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / CONVERTED).is_file() and not (folder / "config.json").is_file():
             raise UsageError(
-                f"--mt-model: {folder} is no model: wanted a CTranslate2 folder (model.bin, its vocabulary and "
+                f"--mt-model: {folder} is not a model. Give a CTranslate2 folder (model.bin, its vocabulary and "
                 "sentencepiece files) or a Transformers checkpoint (config.json, weights, tokenizer)"
             )
         if not any((folder / weights).is_file() for weights in (CONVERTED, *_WEIGHTS)):
-            raise UsageError(f"--mt-model: {folder} has no weights: wanted model.bin or model.safetensors there")
+            raise UsageError(f"--mt-model: {folder} has no weights: neither model.bin nor model.safetensors is there")
         return folder
     if folder.exists() or not _HUB_NAME.fullmatch(name):
         raise UsageError(
-            f"--mt-model: {name} is no folder: wanted the folder of a model, or a name on the model hub such as "
+            f"--mt-model: {name} is not a folder. Give the folder of a model, or a name on the model hub such as "
             "Helsinki-NLP/opus-mt-en-de"
         )
-    return _fetched(name)
+    return _download(name)
 
 
-def _fetched(name: str) -> Path:
-    hub = need("huggingface_hub")
+def _download(name: str) -> Path:
+    hub = require("huggingface_hub")
     try:
-        folder = Path(hub.snapshot_download(name, allow_patterns=list(_FETCHED)))
-        if not any(folder.glob("*.safetensors")):  # older models come in PyTorch's own format alone
-            folder = Path(hub.snapshot_download(name, allow_patterns=[*_FETCHED, "pytorch_model*.bin"]))
+        folder = Path(hub.snapshot_download(name, allow_patterns=list(_DOWNLOADED)))
+        if not any(folder.glob("*.safetensors")):  # older models only have PyTorch's own format
+            folder = Path(hub.snapshot_download(name, allow_patterns=[*_DOWNLOADED, "pytorch_model*.bin"]))
         return folder
     except ValueError as error:  # the hub's own errors are OSErrors
-        raise UsageError(f"--mt-model: {name} is no name on the model hub: {one_line(error)}") from error
+        raise UsageError(f"--mt-model: {name} is not a name on the model hub: {one_line(error)}") from error
     except OSError as error:
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
-            raise UsageError(f"--mt-model: {name} is neither a folder here nor a public model of the hub") from error
+            raise UsageError(f"--mt-model: {name} is neither a folder nor a public model of the hub") from error
         raise EnvironmentTrouble(
-            f"--mt-model: {name} is no folder here, and the model hub cannot be reached ({one_line(error)}): "
+            f"--mt-model: {name} is not a folder, and the model hub cannot be reached ({one_line(error)}): "
             "give the path of a model's folder"
         ) from error
 
 
-def configuration(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """A JSON file of the folder; {} where it is missing. Raises UsageError where it is no JSON object."""
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Read a JSON file of the folder; {} where it is missing. Raises UsageError where it is not a JSON object."""
     path = folder / name
     if not path.is_file():
         return {}
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"--mt-model: {path} is no JSON ({error}): fetch the model again") from error
-    if not isinstance(loaded, dict):
-        raise UsageError(f"--mt-model: {path} holds no JSON object: fetch the model again")
-    return loaded
+        raise UsageError(f"--mt-model: {path} is not valid JSON ({error}): download the model again") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"--mt-model: {path} is not a JSON object: download the model again")
+    return config
 
 
-def positions(folder: Path) -> int | None:
-    """Tokens that the model's position embeddings hold, as its checkpoint tells; None where it does not."""
-    found = configuration(folder, CHECKPOINT if (folder / CONVERTED).is_file() else "config.json")
-    number = found.get("max_position_embeddings")
+def max_positions(folder: Path) -> int | None:
+    """How many tokens the position embeddings of a converted model hold; None where its files do not say."""
+    number = read_config(folder, _CHECKPOINT_CONFIG).get("max_position_embeddings")
     return number if isinstance(number, int) else None
 
 
@@ -81,25 +111,150 @@ def license_of(folder: Path) -> str:
     path = folder / "README.md"
     if not path.is_file():
         return ""
-    matter = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    front_matter = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        loaded = yaml.safe_load(matter.group(1)) if matter else None
+        metadata = yaml.safe_load(front_matter.group(1)) if front_matter else None
     except yaml.YAMLError:
         return ""
-    found = loaded.get("license") if isinstance(loaded, dict) else None
-    names = found if isinstance(found, list) else [found]
-    return " ".join(str(name) for name in names if name)
+    license_names = metadata.get("license") if isinstance(metadata, dict) else None
+    if not isinstance(license_names, list):
+        license_names = [license_names]
+    return " ".join(str(name) for name in license_names if name)
 
 
 def noncommercial(license_name: str) -> bool:
-    """Whether a licence forbids commercial use, as far as its name tells, such as `CC BY-NC 4.0` or `cc_by_nc4`."""
+    """Whether a licence forbids commercial use, judged by its name, such as `CC BY-NC 4.0` or `cc_by_nc4`."""
     return bool(re.search(r"(?<![a-z])nc(?![a-z])|non[\W_]*commercial", license_name, re.IGNORECASE))
 
 
-def pair_of(folder: Path, name: str) -> tuple[str, str]:
-    """The source and target language that a model of one pair is for, as far as folder and name tell: "" where not."""
-    found = configuration(folder, "tokenizer_config.json")
-    named = re.search(r"opus-mt-(?:tc-\w+-)?([a-z]{2,3})-([a-z]{2,3})(?![a-z])", name.lower())
-    by_name = named.groups() if named else ("", "")
-    source, target = (str(found.get(f"{side}_lang") or "") for side in ("source", "target"))
-    return (source or by_name[0], target or by_name[1])
+def language_pair(folder: Path, name: str) -> tuple[str, str]:
+    """The source and target language of a model of one pair, by its files, else its name; "" where unknown."""
+    config = read_config(folder, "tokenizer_config.json")
+    match = re.search(r"opus-mt-(?:tc-\w+-)?([a-z]{2,3})-([a-z]{2,3})(?![a-z])", name.lower())
+    source, target = match.groups() if match else ("", "")
+    return str(config.get("source_lang") or source), str(config.get("target_lang") or target)
+
+
+def convert_model(checkpoint: Path, cache: Path, quantization: str) -> Path:
+    """Convert a Transformers checkpoint for CTranslate2, once: the result is kept below `cache`.
+
+    Several processes may do so at once: each converts into a folder of its own, and the first result stays.
+
+    Args:
+        checkpoint: Folder with a Marian, M2M100, NLLB or MADLAD (T5) model.
+        cache: Folder of converted models.
+        quantization: CTranslate2's name of the weights' type, such as `int8`.
+
+    Returns:
+        The folder of the converted model.
+
+    Raises:
+        UsageError: CTranslate2 cannot serve this checkpoint, or it cannot be read.
+        EnvironmentTrouble: The result cannot be written.
+    """
+    _check_convertible(checkpoint)
+    final = cache / f"{short_hash(f'{_FORMAT} {folder_hash(checkpoint)} {quantization}')}-{quantization}"
+    if final.is_dir():
+        return final
+    temporary = cache / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _convert(checkpoint, temporary, quantization)
+        for name in filter(lambda name: (checkpoint / name).is_file(), _COPIED):
+            shutil.copyfile(checkpoint / name, temporary / name)
+        shutil.copyfile(checkpoint / "config.json", temporary / _CHECKPOINT_CONFIG)
+        for path in temporary.iterdir():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        temporary.rename(final)
+    except OSError as error:
+        if not final.is_dir():  # else another process was first
+            raise EnvironmentTrouble(
+                f"the converted model cannot be written to {cache}: {error.strerror or error}: free space there, or "
+                "name another cache folder in $XDG_CACHE_HOME"
+            ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _check_convertible(checkpoint: Path) -> None:
+    config = read_config(checkpoint)
+    kind = config.get("model_type")
+    if kind not in _CONVERTIBLE:
+        raise _not_served(checkpoint, f"it is a model of type {kind!r}, not one of {', '.join(_CONVERTIBLE)}")
+    if missing := [name for name in _CONVERTIBLE[kind] if not (checkpoint / name).is_file()]:
+        raise _not_served(checkpoint, f"it has no {' and no '.join(missing)}")
+    if kind == "marian" and not config.get("share_encoder_decoder_embeddings", True):
+        raise _not_served(checkpoint, "its source and target have separate vocabularies, and the converter keeps one")
+
+
+def _not_served(checkpoint: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"--mt-model: CTranslate2 cannot serve {checkpoint}: {reason}. Give another model, or --translator llm"
+    )
+
+
+def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
+    require("torch")
+    require("transformers")
+    converter_class = require("ctranslate2.converters").TransformersConverter
+
+    class Converter(converter_class):  # type: ignore[misc, valid-type]
+        def load_model(self, model_class: Any, *args: Any, **kwargs: Any) -> Any:
+            model = super().load_model(model_class, *args, **kwargs)
+            _check_padding(checkpoint, model)
+            return model
+
+        def load_tokenizer(self, tokenizer_class: Any, *args: Any, **kwargs: Any) -> Any:
+            tokenizer = super().load_tokenizer(tokenizer_class, *args, **kwargs)
+            # Transformers 5 leaves M2M100's language tokens out of the vocabulary that the converter reads.
+            vocabulary = tokenizer.get_vocab()
+            ids = getattr(tokenizer, "lang_token_to_id", {})
+            missing = [token for token in sorted(ids, key=ids.__getitem__) if token not in vocabulary]
+            tokenizer.add_tokens(missing, special_tokens=True)
+            return tokenizer
+
+    unreadable = (OSError, require("safetensors").SafetensorError)
+    with _silent_transformers():
+        try:
+            Converter(str(checkpoint)).convert(str(folder), quantization=quantization)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError, *unreadable) as error:
+            if isinstance(error, OSError) and error.errno:  # of the disk; Transformers' own have no number
+                raise
+            raise UsageError(
+                f"--mt-model: {checkpoint} cannot be converted for CTranslate2 ({one_line(error)}): "
+                "download the model again, or give another one"
+            ) from error
+
+
+def _check_padding(checkpoint: Path, model: Any) -> None:
+    """CTranslate2 starts Marian's decoder from a zero vector; fine-tuning in Transformers may have changed it."""
+    if model.config.model_type != "marian":
+        return
+    pad = model.config.pad_token_id
+    if pad != model.config.vocab_size - 1:
+        raise _not_served(checkpoint, "<pad> is not its last token, as in published Marian models")
+    if model.get_input_embeddings().weight[pad].abs().max().item() > 0:
+        raise _not_served(
+            checkpoint,
+            "the embedding of <pad>, with which decoding starts, is not zero as in published Marian models "
+            "(fine-tuning in Transformers changes it)",
+        )
+
+
+@contextlib.contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """Suppress Transformers' progress bars, log lines and warnings."""
+    logging = require("transformers").utils.logging
+    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bars:
+            logging.enable_progress_bar()

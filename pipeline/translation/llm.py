@@ -1,6 +1,6 @@
-"""A chat model as translator: the captions' client and server, with a prompt that asks for a translation.
+"""A chat model as translator: asked with a prompt, like the captioner, through the same client and server.
 
-What such models add to an answer is taken off and noted in the row:
+What such models add to a translation is removed and noted in the row:
 
     preamble_removed   an opening such as "Here is the translation:", or a closing remark
     quotes_removed     quotation marks around the whole, which the source does not have
@@ -10,7 +10,7 @@ What such models add to an answer is taken off and noted in the row:
 import asyncio
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import langcodes
@@ -23,14 +23,14 @@ from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
 from pipeline.translation.sentences import split
-from pipeline.translation.translator import Made, Result, Translated, Untranslated
+from pipeline.translation.translator import OnResults, Result, Translated, Untranslated
 
 PROMPT = (
     "Translate the description of a picture below from {source} into {target}. Answer with the translation alone: no "
     "notes, no quotation marks, nothing of the original.\n\n{text}"
 )
 MAX_CHARACTERS = 1_000  # of a request: whole texts read better than sentences, but answers to long ones get lost
-TOKENS_PER_CHARACTER, MORE_TOKENS = 1.0, 32  # of the answer, to characters of the request
+TOKENS_PER_CHARACTER, MORE_TOKENS = 1.0, 32  # limit of the answer by characters of the request
 _NOTES = re.compile(r"\n\s*[(\[*]*(?:notes?|explanation|literally|alternatively)\b.*$", re.IGNORECASE | re.DOTALL)
 MIN_ECHO = 12  # characters
 _SIGNS = "-–—=:→>"
@@ -46,22 +46,29 @@ class LlmTranslator:
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self.server.name
 
     @property
     def revision(self) -> str:
+        """The model's revision."""
         return self.server.revision
 
     @property
     def decoding(self) -> dict[str, Any]:
+        """Recorded in every row."""
         limit = {"max_tokens_per_character": TOKENS_PER_CHARACTER, "max_tokens_more": MORE_TOKENS}
         return {"prompt_id": short_hash(PROMPT), "temperature": 0.0, **limit}
 
+    def open(self, run: Run) -> "LlmBackend":
+        """See Translator."""
+        return LlmBackend(self, run)
 
-class LlmSpeaker:
+
+class LlmBackend:
     """Asks for many segments at once; the client's window bounds the requests in flight."""
 
-    alone = False
+    exclusive = False
 
     def __init__(self, translator: LlmTranslator, run: Run):
         server = translator.server
@@ -71,7 +78,7 @@ class LlmSpeaker:
         )
 
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
-        """The text whole, or sentences together up to MAX_CHARACTERS."""
+        """The whole text, or groups of sentences of up to MAX_CHARACTERS."""
         parts: list[tuple[str, str]] = []
         for sentence, gap in split(text, language):
             if parts and len(parts[-1][0]) + len(parts[-1][1]) + len(sentence) <= MAX_CHARACTERS:
@@ -80,42 +87,53 @@ class LlmSpeaker:
                 parts.append((sentence, gap))
         return parts
 
-    async def translate(self, segments: Sequence[str], source: str, target: str, made: Made) -> None:
-        rest = iter(segments)
+    async def translate(self, segments: Sequence[str], source: str, target: str, on_results: OnResults) -> None:
+        """Ask for every segment; see Backend."""
+        remaining = iter(segments)
 
-        async def ask_on() -> None:
-            for segment in rest:
-                made({segment: await self._ask(segment, source, target)})
+        async def ask_next() -> None:
+            for segment in remaining:
+                on_results({segment: await self._ask(segment, source, target)})
 
         async with asyncio.TaskGroup() as group:  # twice what fills the window, for those that wait for a retry
             for _ in range(min(2 * self._window, len(segments))):
-                group.create_task(ask_on())
+                group.create_task(ask_next())
 
     async def _ask(self, segment: str, source: str, target: str) -> Result:
-        prompt = PROMPT.format(source=_name(source), target=_name(target), text=segment)
+        prompt = PROMPT.format(source=_english_name(source), target=_english_name(target), text=segment)
         view = View("translation", prompt, MORE_TOKENS + round(TOKENS_PER_CHARACTER * len(segment)))
         try:
             answer = await self._client.ask(view, prompt, Media(b""))
         except RequestFailed as error:
             return Untranslated(error.kind, str(error), error.attempts)
-        text, notes = stripped(answer.text, segment, target)
+        text, notes = strip_additions(answer.text, segment, target)
         return Translated(text, answer.finish_reason != "length", notes)
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._client.close()
 
 
-def _name(language: str) -> str:
+def _english_name(language: str) -> str:
     return langcodes.Language.get(language).display_name("en")
 
 
-def stripped(answer: str, source: str, target: str) -> tuple[str, tuple[str, ...]]:
-    """The translation into `target` in a model's answer, and notes of what was taken off."""
-    text, source = _lines(answer), _lines(source)
-    steps = {
+def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[str, ...]]:
+    """Remove from a model's answer what is not the translation.
+
+    Args:
+        answer: The model's answer.
+        source: The text that was to be translated.
+        target: The language to translate into.
+
+    Returns:
+        The translation, and notes of what was removed.
+    """
+    text, source = _normalize_lines(answer), _normalize_lines(source)
+    steps: dict[str, Callable[[str], str]] = {
         "preamble_removed": lambda text: _without_preamble(text, source, target),
         "echo_removed": lambda text: _without_echo(text, source),
-        "quotes_removed": lambda text: text if _unquoted(source) != source else _unquoted(text),
+        "quotes_removed": lambda text: text if _without_quotes(source) != source else _without_quotes(text),
     }
     notes = []
     for note, step in steps.items():
@@ -125,27 +143,27 @@ def stripped(answer: str, source: str, target: str) -> tuple[str, tuple[str, ...
     return " ".join(text.split()), tuple(notes)
 
 
-def _lines(text: str) -> str:
-    """The text with single spaces and line breaks: the patterns below take long on long runs of them."""
+def _normalize_lines(text: str) -> str:
+    """The text with single spaces and line breaks: the patterns below are slow on long runs of them."""
     return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
 def _without_preamble(text: str, source: str, target: str) -> str:
-    """The text less remarks, where neither the source has such words nor the translation may."""
+    """The text without remarks that neither the source contains nor the translation may."""
     if "\n" not in source:
         text = _NOTES.sub("", text) or text
     if target.split("-")[0] != "en" and without_remarks(source) == source:
         text = without_remarks(text)
-    opening = re.compile(rf"(?:translation|{re.escape(_name(target))}(?: translation)?) ?: ?", re.IGNORECASE)
-    found = opening.match(text)
-    return text[found.end() :] or text if found and not opening.search(source) else text
+    label = re.compile(rf"(?:translation|{re.escape(_english_name(target))}(?: translation)?) ?: ?", re.IGNORECASE)
+    match = label.match(text)
+    return text[match.end() :] or text if match and not label.search(source) else text
 
 
 def _without_echo(text: str, source: str) -> str:
-    """The text less the source before or after it; an answer that is nothing else stays, to be flagged as copied.
+    """The text without the source before or after it. An answer that is only the source stays: it is flagged as copied.
 
-    Between the two a line break or a sign with a space before it is wanted, and some length of the source: `T` and
-    `T-Shirt` are no echo.
+    Between the two there must be a line break, or a sign with a space before it, and the source must not be short: `T`
+    and `T-Shirt` are not an echo.
     """
     if len(source) < MIN_ECHO or text == source:
         return text
@@ -162,6 +180,6 @@ def _without_echo(text: str, source: str) -> str:
     return text
 
 
-def _unquoted(text: str) -> str:
+def _without_quotes(text: str) -> str:
     quoted = len(text) > 2 and _QUOTES.get(text[0]) == text[-1] and text[-1] not in text[1:-1]
     return text[1:-1] if quoted else text

@@ -1,26 +1,35 @@
-"""Long texts go to a translator sentence by sentence: cut here, and put together again."""
+"""Long texts are translated sentence by sentence: cut here, and joined again."""
 
 import re
 from collections.abc import Sequence
-
-from pipeline.translation.translator import need
 
 # About 200 tokens of most vocabularies, in any script: models get worse beyond that, and those of 512 positions fail.
 MAX_BYTES = 800
 # Written without spaces between sentences.
 UNSPACED = ("zh", "ja", "yue")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]+")
 # Where to cut, best first: after these, with the whitespace that follows.
 _BREAKS = (r"[;:.!?…]\s+|[。！？；：]\s*", r"[,،]\s+|[、，]\s*", r"\s+")
 
 
-def split(text: str, language: str) -> list[tuple[str, str]]:
-    """(sentence, whitespace after it), which joined give `text` back. Only the first may begin with whitespace.
+def clean(text: str) -> str:
+    """The text without what tokenizers fail on: lone surrogates are dropped, control characters become spaces."""
+    return _CONTROLS.sub(" ", _SURROGATE.sub("", text)).strip()
 
-    A sentence of more than MAX_BYTES (UTF-8) is cut further: at a comma, else at a space, else anywhere.
+
+def split(text: str, language: str) -> list[tuple[str, str]]:
+    """Cut a text into sentences of at most MAX_BYTES (UTF-8).
+
+    A longer sentence is cut at a comma, else at a space, else anywhere.
+
+    Returns:
+        (sentence, whitespace after it); joined they give `text`. Only the first may begin with whitespace.
     """
+    import sentencex  # takes a while
+
     # The segmenter takes no lone surrogates; a stand-in of the same length keeps the positions.
-    segments = need("sentencex").segment(language.split("-")[0], _SURROGATE.sub("�", text))
+    segments = sentencex.segment(language.split("-")[0], _SURROGATE.sub("�", text))
     parts: list[tuple[str, str]] = []
     start = 0
     for segment in segments:
@@ -38,10 +47,14 @@ def split(text: str, language: str) -> list[tuple[str, str]]:
 
 
 def join(parts: Sequence[tuple[str, str]], target: str) -> str:
-    """The translated text of (translated sentence, whitespace after its source).
+    """Join translated sentences the way the target language separates them.
 
-    Sentences are set apart as the target language does: by nothing in Chinese and Japanese, else at least by a space;
-    a line break stays one in any language.
+    Chinese and Japanese put nothing between sentences, other languages at least a space; a line break stays one in
+    any language.
+
+    Args:
+        parts: (translated sentence, whitespace after its source).
+        target: BCP 47 tag.
     """
     unspaced = target.split("-")[0] in UNSPACED
     joined = ""
@@ -55,23 +68,22 @@ def join(parts: Sequence[tuple[str, str]], target: str) -> str:
 
 
 def halves(text: str) -> tuple[str, str] | None:
-    """The text cut near its middle, at the best place there is; None for a single character."""
+    """Cut the text near its middle, at the best place there is; None for a single character."""
     if len(text) < 2:
         return None
-    middle = len(text) // 2
+    middle, quarter = len(text) // 2, len(text) // 4
     for breaks in _BREAKS:
-        places = [m.end() for m in re.finditer(breaks, text) if len(text) // 4 <= m.end() <= len(text) - len(text) // 4]
+        ends = [match.end() for match in re.finditer(breaks, text)]
+        places = [end for end in ends if quarter <= end <= len(text) - quarter]
         if places:
-            place = min(places, key=lambda place: abs(place - middle))
-            return text[:place], text[place:]
+            middle = min(places, key=lambda place: abs(place - middle))
+            break
     return text[:middle], text[middle:]
 
 
 def _cut(text: str) -> list[str]:
-    """Pieces of at most MAX_BYTES, whitespace at their ends not counted."""
+    """Pieces of at most MAX_BYTES, not counting whitespace at their ends."""
     if len(text.strip().encode("utf-8", "surrogatepass")) <= MAX_BYTES:
         return [text]
     cut = halves(text)
-    if cut is None:
-        return [text]
-    return [piece for half in cut for piece in _cut(half)]
+    return [piece for half in cut for piece in _cut(half)] if cut else [text]

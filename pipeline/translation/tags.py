@@ -1,22 +1,25 @@
-"""Language tags: BCP 47 checked at the edge, and each model family's own spelling of them.
+"""BCP 47 language tags: checked at the command line, and translated into each model family's own spelling.
 
-A family's spelling is not looked up in a table of ours but among the tags that the model itself has.
+There is no table of spellings: candidates are generated and looked up among the tags that the model itself has.
 """
 
+import contextlib
 import difflib
+import re
 from collections.abc import Iterable
 
 import langcodes
+from langcodes.tag_parser import LanguageTagError
 
 from pipeline.errors import UsageError
 
-# What BCP 47 calls by a macrolanguage's tag, models of many languages call by its commonest member's.
+# Where BCP 47 uses the tag of a macrolanguage, multilingual models use that of its most common member.
 _MEMBERS = {
     "ar": "arb", "az": "azj", "et": "ekk", "fa": "pes", "ku": "kmr", "lv": "lvs", "mg": "plt", "mn": "khk",
     "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt", "qu": "quy", "sq": "als",
     "sw": "swh", "uz": "uzn", "yi": "ydd", "zh": "cmn", "fil": "tgl", "gn": "gug", "kr": "knc",
 }  # fmt: skip
-# What else models call a language by, most of it out of date.
+# Other codes that models use, most of them deprecated.
 _FORMER = {"he": "iw", "id": "in", "jv": "jw", "fil": "tl", "nb": "no", "nso": "ns"}
 _NO_LANGUAGE = ("und", "mul", "mis", "zxx")
 # The languages whose names are compared with a misspelt one.
@@ -28,43 +31,46 @@ _COMMON = (
 
 
 def check_language(tag: str, option: str) -> str:
-    """The canonical BCP 47 tag: `deu` is `de`, `zh_tw` is `zh-TW`. `option` is named in the UsageError otherwise."""
+    """The canonical BCP 47 tag: `deu` is `de`, `zh_tw` is `zh-TW`.
+
+    Raises:
+        UsageError: `tag` is not a language tag. The message names `option` and suggests a similar tag.
+    """
     try:
         language = langcodes.Language.get(tag)
         known = language.language and len(language.language) < 4 and language.language not in _NO_LANGUAGE
         if known and language.is_valid() and not language.extlangs:
             return langcodes.standardize_tag(language, macro=True)
-    except langcodes.LanguageTagError:
+    except LanguageTagError:
         pass
-    near = _nearest(tag.strip()) if tag.isprintable() else None
-    hint = f"did you mean {named(near)}?" if near else "wanted a BCP 47 tag such as de, zh or pt-BR"
-    raise UsageError(f"{option}: got {tag!r}, which is no language tag: {hint}")
+    similar = _similar_tag(tag.strip()) if tag.isprintable() else None
+    hint = f"did you mean {name_language(similar)}?" if similar else "give a BCP 47 tag such as de, zh or pt-BR"
+    raise UsageError(f"{option}: {tag!r} is not a language tag: {hint}")
 
 
-def named(tag: str) -> str:
+def name_language(tag: str) -> str:
     """A tag with its language's English name, for messages: `dee (Dewoin)`, `pt-BR (Portuguese, Brazil)`."""
-    return f"{tag} ({_name(tag).replace(' (', ', ').replace(')', '')})"
+    return f"{tag} ({_display_name(tag).replace(' (', ', ').replace(')', '')})"
 
 
 def language_of(tag: str) -> str:
-    """The language of a tag alone, by its shortest code: `deu` and `de-AT` are `de`. What is no tag stays as it is."""
+    """The language of a tag by its shortest code: `deu` and `de-AT` are `de`. Text that is not a tag stays as it is."""
     try:
         return langcodes.Language.get(langcodes.standardize_tag(tag, macro=True)).language or tag
-    except langcodes.LanguageTagError:
+    except LanguageTagError:
         return tag
 
 
 def nllb_tag(tag: str, known: Iterable[str]) -> str | None:
     """The model's tag of the form `deu_Latn`, or None where it has none for the language."""
-    have = set(known)
-    script = langcodes.Language.get(tag).maximize().script
+    model_tags = set(known)
+    language = langcodes.Language.get(tag)
     codes = _codes(tag)
-    exact = [f"{code}_{script}" for code in codes if f"{code}_{script}" in have]
-    # Where the tag asks for no script, one in which the model writes the language at all.
-    other = (
-        [] if langcodes.Language.get(tag).script else sorted(t for t in have for c in codes if t.startswith(f"{c}_"))
-    )
-    return next(iter(exact + other), None)
+    exact = _first((f"{code}_{language.maximize().script}" for code in codes), model_tags)
+    if exact or language.script:
+        return exact
+    # The tag asks for no script: any in which the model writes the language.
+    return min((each for each in model_tags if each.split("_")[0] in codes), default=None)
 
 
 def m2m_tag(tag: str, known: Iterable[str]) -> str | None:
@@ -82,57 +88,49 @@ def opus_tag(tag: str, known: Iterable[str]) -> str | None:
     return _first((f">>{code}<<" for code in _with_script(tag)), known)
 
 
-def mbart_tag(tag: str, known: Iterable[str]) -> str | None:
-    """The model's tag of the form `de_DE`, or None."""
-    have, territory = sorted(known), langcodes.Language.get(tag).maximize().territory
-    of_language = [each for code in _codes(tag) for each in have if each.startswith(f"{code}_")]
-    return next(iter([each for each in of_language if each.endswith(f"_{territory}")] + of_language), None)
-
-
 def _codes(tag: str) -> list[str]:
-    """Codes of the language alone, likeliest first: `de` gives de, deu; `fa` gives pes, fa, fas."""
+    """Codes of the tag's language, most likely first: `de` gives de, deu; `fa` gives pes, fa, fas."""
     code = langcodes.Language.get(tag).language or tag
-    found = [code]
-    for each in (_MEMBERS.get(code, code), _FORMER.get(code, code)):
-        found.append(each)
-    for each in (code, *found[1:]):
+    # The member first: a model that has both uses the macrolanguage's code for another member.
+    codes = [_MEMBERS.get(code, code), code, _FORMER.get(code, code)]
+    for short in (code, codes[0], codes[2]):
         for variant in ("T", "B"):
-            try:
-                found.append(langcodes.Language.get(each, normalize=False).to_alpha3(variant))
-            except LookupError:
-                continue
-    # The member first: a model that has both means by the macrolanguage's code another member.
-    return list(dict.fromkeys([found[1], *found]))
+            with contextlib.suppress(LookupError):
+                codes.append(langcodes.Language.get(short, normalize=False).to_alpha3(variant))
+    return list(dict.fromkeys(codes))
 
 
 def _with_script(tag: str) -> list[str]:
     """Codes with the tag's region or script, then those without: `zh_TW`, `zh_Hant`, `zh`, each in several ways."""
     language = langcodes.Language.get(tag)
-    parts = [part for part in (language.territory, language.script, language.maximize().script) if part]
     codes = _codes(tag)
-    spelt = [each for part in parts for each in (part, part.lower())]
-    return [f"{code}{sign}{part}" for part in spelt for code in codes for sign in "_-"] + codes
+    suffixes = [
+        spelling
+        for part in (language.territory, language.script, language.maximize().script)
+        if part
+        for spelling in (part, part.lower())
+    ]
+    return [f"{code}{sign}{suffix}" for suffix in suffixes for code in codes for sign in "_-"] + codes
 
 
 def _first(candidates: Iterable[str], known: Iterable[str]) -> str | None:
-    have = set(known)
-    return next((candidate for candidate in candidates if candidate in have), None)
+    model_tags = set(known)
+    return next((candidate for candidate in candidates if candidate in model_tags), None)
 
 
-def _nearest(tag: str) -> str | None:
+def _similar_tag(tag: str) -> str | None:
+    """The tag that was probably meant, by a territory (`jp`), a language's name or a misspelt name."""
     if len(tag) == 2 and tag.isascii() and tag.isalpha():
         spoken = langcodes.Language.get(f"und-{tag}").maximize().language  # en where nothing is known
         return spoken if spoken != "en" or tag.lower() in ("us", "gb", "au", "nz") else None
-    try:
+    with contextlib.suppress(LookupError, ValueError):
         return langcodes.find(tag).to_tag() if len(tag) > 2 else None
-    except (LookupError, ValueError):
-        pass
-    names = {_name(code).casefold(): code for code in _COMMON.split()}
-    near = difflib.get_close_matches(tag.casefold(), names, 1) or difflib.get_close_matches(
-        tag.split("-")[0].split("_")[0].casefold(), names, 1
-    )
-    return names[near[0]] if near else None
+    names = {_display_name(code).casefold(): code for code in _COMMON.split()}
+    for text in (tag, re.split("[-_]", tag)[0]):
+        for name in difflib.get_close_matches(text.casefold(), names, 1):
+            return names[name]
+    return None
 
 
-def _name(tag: str) -> str:
+def _display_name(tag: str) -> str:
     return langcodes.Language.get(tag).display_name()

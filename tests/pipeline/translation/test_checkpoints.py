@@ -1,39 +1,44 @@
-"""Model folders told apart, and what they say of themselves."""
+"""Model folders: what their files say, and their conversion."""
 
+import concurrent.futures
 import json
+import multiprocessing
+import shutil
 
 import pytest
+from transformers import MarianMTModel
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.translation import checkpoints
+from pipeline.translation.checkpoints import convert_model
 
 
 @pytest.mark.parametrize(
-    ("readme", "found"),
+    ("readme", "license_name"),
     [
         ("---\nlanguage:\n- en\nlicense: cc-by-4.0\n---\n# Model", "cc-by-4.0"),
         ("---\nlicense:\n- mit\n- other\n---\n", "mit other"),
         ("---\nlicense: [\n---\n", ""),
         ("---\nlanguage: en\n---\n", ""),
         ("# Model\nlicense: mit\n", ""),
-        ("", ""),
     ],
 )
-def test_the_licence_stands_in_the_front_matter(tmp_path, readme, found):
+def test_the_licence_is_in_the_front_matter(tmp_path, readme, license_name):
     assert checkpoints.license_of(tmp_path) == ""
     (tmp_path / "README.md").write_text(readme)
-    assert checkpoints.license_of(tmp_path) == found
+    assert checkpoints.license_of(tmp_path) == license_name
 
 
 @pytest.mark.parametrize(
-    ("name", "is_so"),
-    [("cc-by-nc-4.0", True), ("CC BY-NC-SA 4.0", True), ("non-commercial", True), ("Noncommercial use", True),
-     ("cc_by_nc_4.0", True), ("cc-by-nc4", True), ("NC", True), ("Creative Commons, non_commercial", True),
-     ("non\u2011commercial", True), ("Licence of ACME Inc.", False), ("cc-by-4.0-ncx", False),
-     ("cc-by-4.0", False), ("apache-2.0", False), ("", False), ("sync-1.0", False)],
-)  # fmt: skip
-def test_noncommercial_licences_are_known(name, is_so):
-    assert checkpoints.noncommercial(name) is is_so
+    ("names", "expected"),
+    [
+        (("cc-by-nc-4.0", "CC BY-NC-SA 4.0", "cc_by_nc_4.0", "cc-by-nc4", "NC"), True),
+        (("non-commercial", "Noncommercial use", "non_commercial", "non\u2011commercial"), True),
+        (("Licence of ACME Inc.", "cc-by-4.0-ncx", "cc-by-4.0", "apache-2.0", "", "sync-1.0"), False),
+    ],
+)
+def test_noncommercial_licences_are_recognized(names, expected):
+    assert {checkpoints.noncommercial(name) for name in names} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -47,22 +52,91 @@ def test_noncommercial_licences_are_known(name, is_so):
         ("mine", {}, ("", "")),
     ],
 )
-def test_the_pair_as_far_as_it_is_told(tmp_path, name, config, pair):
+def test_language_pairs(tmp_path, name, config, pair):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert checkpoints.pair_of(tmp_path, name) == pair
+    assert checkpoints.language_pair(tmp_path, name) == pair
 
 
-def test_configurations_that_are_none(tmp_path):
-    assert checkpoints.configuration(tmp_path) == {}
-    for text in ("{", "[]"):
-        (tmp_path / "config.json").write_text(text)
-        with pytest.raises(
-            UsageError, match=r"config\.json (is no JSON|holds no JSON object).*: fetch the model again"
-        ):
-            checkpoints.configuration(tmp_path)
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_broken_configuration_is_named(tmp_path, text):
+    assert checkpoints.read_config(tmp_path) == {}
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UsageError, match=r"config\.json is not .*JSON.*: download the model again"):
+        checkpoints.read_config(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "no such folder", "a/b/c", "nothing-here"])
 def test_names_that_no_hub_has_are_refused_without_asking_it(name):
-    with pytest.raises(UsageError, match=r"is no folder: wanted the folder of a model, or a name on the model hub"):
-        checkpoints.find(name)
+    with pytest.raises(UsageError, match="is not a folder"):
+        checkpoints.find_model(name)
+
+
+def copy_model(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+def test_a_checkpoint_is_converted_once(marian, tmp_path, monkeypatch):
+    converted = convert_model(marian, tmp_path, "int8")
+    assert {"model.bin", "shared_vocabulary.json", "source.spm", "target.spm", "checkpoint.json"} <= {
+        path.name for path in converted.iterdir()
+    }
+    assert convert_model(marian, tmp_path, "float32") != converted
+    monkeypatch.setattr(checkpoints, "_convert", None)
+    assert convert_model(marian, tmp_path, "int8") == converted
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_another_model_in_the_same_folder_is_converted_again(marian, tmp_path):
+    folder = copy_model(marian, tmp_path)
+    converted = convert_model(folder, tmp_path, "int8")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dropout": 0.3}))
+    assert convert_model(folder, tmp_path, "int8") != converted
+
+
+def test_two_processes_at_once_leave_one_whole_model(marian, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        folders = set(pool.map(convert_model, [marian] * 2, [tmp_path] * 2, ["int8"] * 2))
+    assert list(tmp_path.iterdir()) == list(folders)
+    assert (folders.pop() / "model.bin").stat().st_size > 10_000
+
+
+def change_padding(folder):
+    model = MarianMTModel.from_pretrained(folder)
+    model.get_input_embeddings().weight.data[model.config.pad_token_id] += 0.1
+    model.save_pretrained(folder)
+
+
+def change_config(**values):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_padding, "<pad>.*--translator llm"),
+        (change_config(model_type="mbart"), "of type 'mbart'"),
+        (change_config(share_encoder_decoder_embeddings=False), "separate vocabularies"),
+        (lambda folder: (folder / "target.spm").unlink(), "has no target.spm"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 100), "cannot be converted"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "cannot be converted"),
+        (lambda folder: (folder / "vocab.json").write_text("{"), "cannot be converted"),
+    ],
+)
+def test_checkpoints_that_cannot_be_converted(marian, tmp_path, change, message):
+    folder = copy_model(marian, tmp_path)
+    change(folder)
+    with pytest.raises(UsageError, match=f"--mt-model: .*{message}"):
+        convert_model(folder, tmp_path / "cache", "int8")
+    assert not any((tmp_path / "cache").glob("*"))
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem_of_the_environment(marian, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentTrouble, match=r"cannot be written to .*file.*XDG_CACHE_HOME"):
+        convert_model(marian, tmp_path / "file" / "cache", "int8")

@@ -1,4 +1,4 @@
-"""Tokens of converted models: which vocabulary they come from, which text they give."""
+"""Tokenizers of converted models: their vocabulary, and text to tokens and back."""
 
 import json
 
@@ -6,23 +6,23 @@ import pytest
 import sentencepiece
 
 from pipeline.errors import UsageError
-from pipeline.translation.conversion import converted
-from pipeline.translation.families import M2M100, MADLAD, MARIAN, NLLB, Tokens, family_of, vocabularies
+from pipeline.translation.checkpoints import convert_model
+from pipeline.translation.families import M2M100, MADLAD, MARIAN, NLLB, ModelTokenizer, family_of, read_vocabulary
 
 
 @pytest.fixture
 def tokens(marian, cache):
-    return Tokens(converted(marian, cache, "int8"))
+    return ModelTokenizer(convert_model(marian, cache, "int8"))
 
 
-def test_text_comes_back_from_its_own_side(tokens, marian):
+def test_target_tokens_decode_to_text(tokens, marian):
     spm = sentencepiece.SentencePieceProcessor(str(marian / "target.spm"))
     text = "Eine Frau rennt am Fenster."
     assert tokens.decode([[*spm.encode(text, out_type=str), "</s>"], [], ["</s>"]]) == [text, "", ""]
     assert tokens.decode([]) == []
 
 
-def test_a_token_of_the_source_side_alone_is_text_too(tokens, marian):
+def test_tokens_that_only_the_source_side_has_decode_to_text(tokens, marian):
     source, target = (
         sentencepiece.SentencePieceProcessor(str(marian / f"{side}.spm")) for side in ("source", "target")
     )
@@ -32,7 +32,7 @@ def test_a_token_of_the_source_side_alone_is_text_too(tokens, marian):
     assert tokens.decode([[foreign, *ends]]) == [f"{foreign[1:]} rennt"]
 
 
-def test_sources_end_and_have_no_language_token_where_the_model_has_none(tokens):
+def test_models_of_one_pair_have_no_language_tokens(tokens):
     (row,) = tokens.encode(["A man."], "en", "de")
     assert row[-1] == "</s>" and "".join(row[:-1]).replace("▁", " ").strip() == "A man."
     assert tokens.tags == [] and tokens.prefix("de") == []
@@ -42,8 +42,8 @@ def test_sources_end_and_have_no_language_token_where_the_model_has_none(tokens)
     ("token", "family"),
     [("deu_Latn", NLLB), ("__de__", M2M100), ("<2zh_Hant>", MADLAD), (">>deu<<", MARIAN), ("a", MARIAN)],
 )
-def test_the_family_is_told_by_the_language_tokens(tmp_path, token, family):
-    with pytest.raises(UsageError, match=f"has no {family.spm[0]}, with which a model of the family {family.name}"):
+def test_the_language_tokens_decide_the_family(tmp_path, token, family):
+    with pytest.raises(UsageError, match=f"has no {family.spm[0]}, .* family {family.name}"):
         family_of(tmp_path, ["</s>", token])
     for name in family.spm:
         (tmp_path / name).touch()
@@ -51,10 +51,9 @@ def test_the_family_is_told_by_the_language_tokens(tmp_path, token, family):
 
 
 def test_vocabularies_of_older_and_newer_converters(tmp_path):
-    with pytest.raises(UsageError, match=r"no vocabulary \(shared_vocabulary.json, or source_vocabulary.json\)"):
-        vocabularies(tmp_path)
+    with pytest.raises(UsageError, match=r"no vocabulary \(shared_vocabulary.json"):
+        read_vocabulary(tmp_path)
     (tmp_path / "shared_vocabulary.txt").write_text("</s>\n<unk>\na\n")
-    assert vocabularies(tmp_path)[0][:3] == vocabularies(tmp_path)[1][:3] == ["</s>", "<unk>", "a"]
+    assert read_vocabulary(tmp_path)[:3] == ["</s>", "<unk>", "a"]
     (tmp_path / "source_vocabulary.json").write_text(json.dumps(["</s>", "b"]))
-    (tmp_path / "target_vocabulary.json").write_text(json.dumps(["</s>", "c"]))
-    assert vocabularies(tmp_path) == (["</s>", "b"], ["</s>", "c"])
+    assert read_vocabulary(tmp_path) == ["</s>", "b"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.translation.sentences import MAX_BYTES, halves, join, split
+from pipeline.translation.sentences import MAX_BYTES, clean, halves, join, split
 
 LANGUAGES = st.sampled_from(["en", "de", "zh", "ja", "ar", "th", "pt-BR", "tlh"])
 TEXTS = st.text(st.sampled_from("ab Z.!?,。、！\n\t\u202e😀ש\ud800'\"3"), max_size=200) | st.text(
@@ -29,7 +29,7 @@ def test_long_texts_are_cut_to_what_engines_take(word):
     assert max(sizes) <= MAX_BYTES and min(sizes) > MAX_BYTES // 5
 
 
-def test_sentences_are_what_a_reader_calls_so():
+def test_where_sentences_end():
     assert split("A dog runs. A man sits.\n\nDr. Smith sees 3.5 cats!", "en") == [
         ("A dog runs.", " "),
         ("A man sits.", "\n\n"),
@@ -52,7 +52,7 @@ def test_sentences_are_what_a_reader_calls_so():
         ([], "de", ""),
     ],
 )
-def test_translations_are_joined_as_the_target_does(parts, target, text):
+def test_translations_are_joined_the_way_the_target_language_does(parts, target, text):
     assert join(parts, target) == text
 
 
@@ -62,3 +62,7 @@ def test_halves_are_cut_at_the_best_place():
     assert halves("ab cd") == ("ab ", "cd")
     assert halves("abcd") == ("ab", "cd")
     assert halves("a") is None
+
+
+def test_clean_text_keeps_what_can_be_read():
+    assert clean("a\x00b\ud800c\u202ed😀\r\n") == "a bc\u202ed😀"

