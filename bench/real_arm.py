@@ -57,11 +57,11 @@ def program(*arguments: object) -> None:
 
 def pairs(language: str) -> list[tuple[str, str]]:
     """English captions of scenes that the study has not, with what a translator should make of them."""
-    from pipeline.sources.scenes.languages import SOURCE, caption
-    from pipeline.sources.scenes.rows import Settings, plan, said_of
+    from pipeline.sources.scenes.grammar import SOURCE, caption
+    from pipeline.sources.scenes.rows import Settings, item_messages, plan
 
     items = plan(Settings(items=PAIRS_ITEMS, val=0, test=0, seed=PAIRS_SEED))
-    said = [message for item in items for message in said_of(item, PAIRS_SEED)]
+    said = [message for item in items for message in item_messages(item, PAIRS_SEED)]
     return [(caption(message, SOURCE), caption(message, language)) for message in said]
 
 
@@ -73,10 +73,10 @@ def make_translator(folder: Path, language: str, minutes: float) -> None:
 
 def drawn(folder: Path, plan: Plan) -> None:
     """A corpus as the study's, without noise: its media are the input, its captions the references."""
-    from pipeline.sources.scenes.source import write_corpus
+    from pipeline.sources.scenes.corpus import write_corpus
+    from pipeline.sources.scenes.rows import Settings
 
-    write_corpus(
-        folder,
+    settings = Settings(
         items=plan.items,
         val=plan.held_out,
         test=plan.held_out,
@@ -85,6 +85,7 @@ def drawn(folder: Path, plan: Plan) -> None:
         translation_noise=0,
         description_errors=0,
     )
+    write_corpus(folder, settings)
     write_captions(folder)
 
 
@@ -162,7 +163,8 @@ def translated_right(corpus: Path, truth: Path) -> Told:
 
 def rightness(work: Path, plan: Plan) -> dict[str, Any]:
     """Of the real corpus, and of simulated ones at each level of the study."""
-    from pipeline.sources.scenes.source import write_corpus
+    from pipeline.sources.scenes.corpus import write_corpus
+    from pipeline.sources.scenes.rows import Settings
 
     found: dict[str, Any] = {
         "descriptions": {"real": described_right(work / "corpus", work / "drawn")},
@@ -170,10 +172,11 @@ def rightness(work: Path, plan: Plan) -> dict[str, Any]:
     }
     for noise, errors in [*((noise, ERRORS[0]) for noise in NOISES), (NOISES[0], ERRORS[1])]:
         folder = work / f"simulated-{noise}-{errors}"
-        write_corpus(
-            folder, items=plan.items, val=plan.held_out, test=plan.held_out, seed=SEED, languages=LANGUAGES,
+        settings = Settings(
+            items=plan.items, val=plan.held_out, test=plan.held_out, seed=SEED, languages=LANGUAGES,
             translation_noise=noise, description_errors=errors,
         )  # fmt: skip
+        write_corpus(folder, settings)
         found["descriptions"][f"errors {errors}"] = described_right(folder, work / "drawn")
         found["translations"][f"noise {noise}"] = translated_right(folder, work / "drawn")
     return found

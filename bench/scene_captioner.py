@@ -44,8 +44,8 @@ class Scenes:
 
     def __init__(self, count: int, seed: int):
         from pipeline.sources.scenes.content import generator
-        from pipeline.sources.scenes.describing import descriptions
         from pipeline.sources.scenes.drawing import frames
+        from pipeline.sources.scenes.noise import descriptions
         from pipeline.sources.scenes.rows import Settings, plan
 
         items = plan(Settings(items=count, val=0, test=0, size=PIXELS, seed=seed))

@@ -3,7 +3,7 @@
     python bench/service.py                     2,000 pictures, 50 clients
     python bench/service.py --items 200 --clients 8 --seconds 2 --rounds 1     to see that it runs
 
-The corpus is of scenes, indexed with `--checkpoint embedded`; queries are its captions in six languages, each client's
+The corpus is of scenes, indexed with `--checkpoint embedded`; queries are its captions in four languages, each client's
 own, and each is asked when the one before is answered. The service is a process of its own as users start it, asked
 over HTTP by clients in another. Of the engine there are two measures: `threads` call it at the same time, a query each,
 as a server that does not batch would; `batches` are 64 queries a call from one thread, the most that it gives. They
@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from bench.common import ROOT, machine, measured, spread
-from pipeline.sources.scenes.source import write_corpus
+from pipeline.sources.scenes.corpus import write_corpus
+from pipeline.sources.scenes.rows import Settings
 from stages.data.samples import Shards
 from stages.retrieval.engine import Finder, open_finder
 from stages.web.limits import Limits
@@ -122,7 +123,7 @@ def serving(index: Path) -> Iterator[str]:
 
 def compare(folder: Path, options: argparse.Namespace) -> None:
     corpus, index, asked = folder / "scenes", folder / "index", folder / "queries.json"
-    write_corpus(corpus, items=options.items, val=0, test=0)
+    write_corpus(corpus, Settings(items=options.items, val=0, test=0))
     measured([sys.executable, "stages/index.py", "--checkpoint", "embedded", "--data", corpus, "--output", index])
     queries, finder = captions(corpus), open_finder(index)
     asked.write_text(json.dumps(queries), encoding="utf-8")

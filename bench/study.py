@@ -143,11 +143,11 @@ def at_every_error(lines: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str
 
 
 def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
-    from pipeline.sources.scenes.source import write_corpus
+    from pipeline.sources.scenes.corpus import write_corpus
+    from pipeline.sources.scenes.rows import Settings
 
     corpus = folder / f"scenes-{run.level.noise}-{run.level.errors}-{run.seed}"
-    write_corpus(
-        corpus,
+    settings = Settings(
         items=plan.items,
         val=plan.held_out,
         test=plan.held_out,
@@ -156,6 +156,7 @@ def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
         translation_noise=run.level.noise,
         description_errors=run.level.errors,
     )
+    write_corpus(corpus, settings)
     return corpus
 
 

@@ -133,7 +133,7 @@ def test_commands_in_the_documents_parse(program, line):
 
 def test_every_documented_option_exists():
     parsers = [stage_options.parser(), *(importlib.import_module(f"stages.{name}").parser() for name in PROGRAMS)]
-    scenes = importlib.import_module("pipeline.sources.scenes.source")
+    scenes = importlib.import_module("pipeline.sources.scenes.__main__")
     known = {
         name for parser in (*parsers, scenes.parser()) for action in parser._actions for name in action.option_strings
     }

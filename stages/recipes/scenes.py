@@ -1,4 +1,4 @@
-"""Procedural pictures captioned in six languages: makes its own corpus; tiny encoders, minutes on two cores.
+"""Procedural pictures captioned in four languages: makes its own corpus; tiny encoders, minutes on two cores.
 
 Command:  accelerate launch --cpu --num_processes 2 stages/train.py --recipe scenes --output RUN
 Hardware: two cores
@@ -30,6 +30,7 @@ def recipe() -> dict[str, Any]:
 
 
 def make_corpus(folder: Path) -> None:
-    from pipeline.sources.scenes.source import write_corpus
+    from pipeline.sources.scenes.corpus import write_corpus
+    from pipeline.sources.scenes.rows import Settings
 
-    write_corpus(folder, items=ITEMS, seed=SEED)
+    write_corpus(folder, Settings(items=ITEMS, seed=SEED))

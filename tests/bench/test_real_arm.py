@@ -8,7 +8,8 @@ from bench import real_arm
 from bench.real_arm import described_right, drawn, pairs, right, told_by, translated_right
 from bench.study import LANGUAGES, Plan
 from bench.study_report import write_real
-from pipeline.sources.scenes.source import write_corpus
+from pipeline.sources.scenes.corpus import write_corpus
+from pipeline.sources.scenes.rows import Settings
 from tests.conftest import run_stage
 
 SMALL = Plan(items=12, held_out=4)
@@ -22,9 +23,10 @@ def truth(tmp_path_factory):
 
 
 def simulated(folder, noise=0.0, errors=0.0):
-    write_corpus(
-        folder, items=12, val=4, test=4, seed=0, languages=LANGUAGES, translation_noise=noise, description_errors=errors
+    settings = Settings(
+        items=12, val=4, test=4, seed=0, languages=LANGUAGES, translation_noise=noise, description_errors=errors
     )
+    write_corpus(folder, settings)
     return folder
 
 

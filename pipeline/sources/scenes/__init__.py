@@ -1,1 +1,1 @@
-"""Synthetic scenes: pictures and clips drawn by a program, with captions in six languages that small grammars write."""
+"""Synthetic scenes: pictures and clips that a program draws, with captions in four languages from small grammars."""

@@ -1,18 +1,26 @@
-"""A scene as a picture, or as the frames of a clip: a background, and each group's objects in their part of it."""
+"""A scene as a picture, or as a clip: a background, and each group's objects in their part of it.
+
+A clip is written as Motion JPEG in AVI by hand, so that no codec is needed.
+"""
 
 import functools
+import io
+import struct
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import Group, Scene
 from pipeline.sources.scenes.shapes import sprite
 
-FRAMES = 6  # of a clip
+FRAMES, FRAMES_PER_S = 6, 4  # of a clip
 VARIANTS = 8  # of a background
-# Side of an object as a share of the picture's, by size and by how many there are.
+KEYFRAME, HAS_INDEX = 0x10, 0x10  # flags of AVI
+# Side of an object as a share of the picture's side, by size and by how many there are.
 SIDES = {"small": {1: 0.22, 2: 0.2, 3: 0.18, 4: 0.16}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.27}}
-IN_CLIPS = {"small": 1.0, "large": 0.75}  # room to move
+IN_CLIPS = {"small": 1.0, "large": 0.75}  # smaller, to leave room to move
 PARTS = {  # of the picture, as shares: x from, y from, x to, y to
     "left": (0.0, 0.0, 0.5, 1.0),
     "right": (0.5, 0.0, 1.0, 1.0),
@@ -32,30 +40,49 @@ SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colo
 
 
 def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
-    """The frames of a clip, or the one picture of a scene that does not move: RGB, `size` pixels square. `rng` moves
-    things a little."""
+    """The frames of a clip, or the single picture of a scene in which nothing moves.
+
+    Args:
+        scene: what is drawn.
+        size: side of the square pictures in pixels.
+        rng: moves things a little.
+
+    Returns:
+        Images in RGB.
+    """
     ground = background(scene.background, size, int(rng.integers(VARIANTS)))
-    laid = [_laid_out(scene, number, size, rng) for number in range(len(scene.groups))]
-    made = []
+    layout = [_place_objects(scene, number, size, rng) for number in range(len(scene.groups))]
+    images = []
     for number in range(FRAMES if scene.motion else 1):
         image = ground.copy()
-        for at, (group, corners) in enumerate(zip(scene.groups, laid, strict=True)):
+        for at, (group, corners) in enumerate(zip(scene.groups, layout, strict=True)):
             side = _side(scene, group, size)
             shift = _shift(scene, corners, side, size, number) if scene.motion and at == scene.mover else (0, 0)
             drawn = sprite(group.kind, group.colour, side)
             for x, y in corners:
                 image.paste(drawn, (x + shift[0], y + shift[1]), drawn)
-        made.append(image)
-    return made
+        images.append(image)
+    return images
+
+
+def encode(images: Sequence[Image.Image]) -> bytes:
+    """The bytes of a scene's file: PNG for a single picture, AVI for the frames of a clip."""
+    if len(images) > 1:
+        return avi(images)
+    buffer = io.BytesIO()
+    images[0].save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _side(scene: Scene, group: Group, size: int) -> int:
     return max(4, round(SIDES[group.size][group.count] * (IN_CLIPS[group.size] if scene.motion else 1) * size))
 
 
-def _laid_out(scene: Scene, number: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """The upper left corners of a group's objects: in a column where their part is upright, else in a row; four as two
-    by two. What moves past something keeps close together."""
+def _place_objects(scene: Scene, number: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """The upper left corners of a group's objects: in a column where their part is upright, else in a row.
+
+    Four lie two by two. What moves past something keeps close together.
+    """
     group, place = scene.groups[number], scene.position(number)
     side = _side(scene, group, size)
     if place == "moving":  # across its direction
@@ -79,7 +106,7 @@ def _shift(scene: Scene, corners: list[tuple[int, int]], side: int, size: int, f
     """How far a moving group is from its place in this frame: it crosses the picture from edge to edge."""
     across = scene.motion in ("left", "right")
     values = [corner[0 if across else 1] for corner in corners]
-    low, high = -min(values), size - side - max(values)  # so far as it can go without leaving the picture
+    low, high = -min(values), size - side - max(values)  # as far as it can go without leaving the picture
     share = frame / (FRAMES - 1)
     if scene.motion in ("left", "up"):
         share = 1 - share
@@ -89,7 +116,7 @@ def _shift(scene: Scene, corners: list[tuple[int, int]], side: int, size: int, f
 
 @functools.lru_cache(256)
 def background(name: str, size: int, variant: int) -> Image.Image:
-    """One of VARIANTS backgrounds of a name, RGB; small differences of light and of what lies about."""
+    """Variant number `variant` of a background, in RGB; they differ a little in light and detail."""
     rng = np.random.default_rng([variant, sum(name.encode())])
     upper, lower, horizon, ground = SKIES[name]
     fine = size * 3
@@ -107,7 +134,7 @@ def background(name: str, size: int, variant: int) -> Image.Image:
 
 
 def _details(name: str, draw: ImageDraw.ImageDraw, fine: int, line: float, rng: np.random.Generator) -> None:
-    """What makes a background known: blades of grass, waves, stars, flakes, lane marks, dunes."""
+    """What a background is recognized by: blades of grass, waves, stars, flakes, lane marks, dunes."""
 
     def spots(count: int, top: float) -> list[tuple[float, float]]:
         return [(float(rng.uniform(0, fine)), float(rng.uniform(top, fine))) for _ in range(count)]
@@ -142,3 +169,34 @@ def _details(name: str, draw: ImageDraw.ImageDraw, fine: int, line: float, rng: 
         case "water":
             for x, y in spots(34, line):
                 draw.arc((x, y, x + 6 * unit, y + 3 * unit), 180, 360, (150, 205, 235), max(1, round(unit * 0.8)))
+
+
+def avi(frames: Sequence[Image.Image]) -> bytes:
+    """Frames (RGB, of one size) as the bytes of an AVI file."""
+    width, height = frames[0].size
+    pictures = [encode_jpeg(frame) for frame in frames]
+    largest = max(map(len, pictures))
+    microseconds, rate = 1_000_000 // FRAMES_PER_S, largest * FRAMES_PER_S
+    main = struct.pack("<14I", microseconds, rate, 0, HAS_INDEX, len(frames), 0, 1, largest, width, height, 0, 0, 0, 0)
+    stream = struct.pack(
+        "<4s4sIHHIIIIIIII4H",
+        *(b"vids", b"MJPG", 0, 0, 0, 0, 1, FRAMES_PER_S, 0, len(frames), largest, 0xFFFFFFFF, 0),
+        *(0, 0, width, height),
+    )
+    form = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", width * height * 3, 0, 0, 0, 0)
+    header = _list(b"hdrl", _chunk(b"avih", main) + _list(b"strl", _chunk(b"strh", stream) + _chunk(b"strf", form)))
+    chunks = [_chunk(b"00dc", picture) for picture in pictures]
+    index, at = [], 4
+    for chunk, picture in zip(chunks, pictures, strict=True):
+        index.append(struct.pack("<4sIII", b"00dc", KEYFRAME, at, len(picture)))
+        at += len(chunk)
+    body = header + _list(b"movi", b"".join(chunks)) + _chunk(b"idx1", b"".join(index))
+    return _chunk(b"RIFF", b"AVI " + body)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+
+def _list(name: bytes, data: bytes) -> bytes:
+    return _chunk(b"LIST", name + data)

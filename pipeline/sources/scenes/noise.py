@@ -1,6 +1,7 @@
-"""Pseudo-translation: an English caption's message in another language, with the faults of a weak translator.
+"""What weak models would write: translations and descriptions of scenes, with faults at a given rate.
 
-message → each fact wrong with probability noise/2 → words → each dropped or swapped with the next one → sentence
+translation: message → each fact wrong with probability noise/2 → words → each dropped or swapped with the next one
+description: facts of the scene → each wrong with probability errors → the text of a view
 """
 
 import dataclasses
@@ -8,60 +9,143 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.sources.scenes.content import generator
-from pipeline.sources.scenes.languages import WORDS, sentence
-from pipeline.sources.scenes.messages import Message, mistaken
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.sources.scenes.content import Group, Message, Scene, generator, mistaken
+from pipeline.sources.scenes.grammar import GRAMMARS, SOURCE, caption
+from pipeline.sources.scenes.grammar.english import ENGLISH, NOUNS, NUMBERS
 
-WRONG, DROPPED, SWAPPED = 0.5, 0.25, 0.25  # shares of the noise level: probabilities at level 1
-BLUR = 0.08  # standard deviation of what is put on the estimate of quality
-LEAST = 0.01  # a quality of 0 would say "not measured"
+WRONG, DROPPED, SWAPPED = 0.5, 0.25, 0.25  # probabilities at noise level 1
+BLUR = 0.08  # standard deviation of the noise on the estimate of quality
+LEAST = 0.01  # a quality of 0 would mean "not measured"
+CAPTIONER = "scenes:simulated"
+VIEWS = tuple(BUILT_IN)
+SURROUNDINGS = {
+    "meadow": "a green meadow",
+    "beach": "a beach by the sea",
+    "night": "the night sky",
+    "snow": "a snowy field",
+    "street": "a street",
+    "desert": "a sandy desert",
+    "water": "the open water",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """`quality`, in (0, 1]: 1 less the share of words changed, blurred; honest on average, wrong in the single case."""
+    """A text and its `quality` in (0, 1]: 1 less the share of words changed, blurred, so that it is right on average."""
 
     text: str
     quality: float
 
 
-def translation(said: Message, language: str, noise: float, seed: int, caption_id: str) -> Translation:
-    """The message in `language` at a noise level in [0, 1]; at 0 the grammar's own sentence. The same for the same
-    seed, caption and language."""
-    rng = generator(seed, caption_id, language)
-    clean = WORDS[language](said)
-    words = clean
+def translation(message: Message, language: str, noise: float, seed: int, caption_id: str) -> Translation:
+    """The message in `language` at a noise level from 0 (the grammar's own sentence) to 1.
+
+    The same for the same seed, caption and language.
+    """
+    rng, grammar = generator(seed, caption_id, language), GRAMMARS[language]
+    clean = words = grammar.words(message)
     if noise > 0:
-        words = _shaken(WORDS[language](mistaken(said, rng, WRONG * noise)), noise, rng)
+        words = _disturb(grammar.words(mistaken(message, rng, WRONG * noise)), noise, rng)
     quality = 1 - changed_share(clean, words) + BLUR * float(rng.standard_normal())
-    return Translation(sentence(words, language), min(1.0, max(LEAST, quality)))
+    return Translation(grammar.sentence(words), min(1.0, max(LEAST, quality)))
 
 
-def _shaken(words: Sequence[str], noise: float, rng: np.random.Generator) -> list[str]:
-    """Words dropped, neighbours swapped; at least one is left."""
-    kept = [word for word in words if rng.random() >= DROPPED * noise] or [words[0]]
+def _disturb(words: Sequence[str], noise: float, rng: np.random.Generator) -> list[str]:
+    """Words dropped and neighbours swapped; at least one word is left."""
+    words = [word for word in words if rng.random() >= DROPPED * noise] or [words[0]]
     at = 0
-    while at < len(kept) - 1:
+    while at < len(words) - 1:
         if rng.random() < SWAPPED * noise:
-            kept[at], kept[at + 1] = kept[at + 1], kept[at]
-            at += 1  # a word is not carried on and on
+            words[at], words[at + 1] = words[at + 1], words[at]
+            at += 1  # each word is swapped once at most
         at += 1
-    return kept
+    return words
 
 
 def changed_share(clean: Sequence[str], words: Sequence[str]) -> float:
     """Edit distance in words over the length of the longer one, in [0, 1]."""
-    longest, start, end = max(len(clean), len(words)), 0, 0
-    shorter = min(len(clean), len(words))
-    while start < shorter and clean[start] == words[start]:  # equal ends cost nothing, and are most of the words
-        start += 1
-    while end < shorter - start and clean[-1 - end] == words[-1 - end]:
-        end += 1
-    clean, words = clean[start : len(clean) - end], words[start : len(words) - end]
     previous = list(range(len(words) + 1))
-    for row, wanted in enumerate(clean, 1):
+    for row, expected in enumerate(clean, 1):
         current = [row]
-        for column, got in enumerate(words, 1):
-            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (wanted != got)))
+        for column, word in enumerate(words, 1):
+            current.append(min(previous[column] + 1, current[-1] + 1, previous[column - 1] + (expected != word)))
         previous = current
-    return previous[-1] / longest
+    return previous[-1] / max(len(clean), len(words))
+
+
+def descriptions(scene: Scene, errors: float, seed: int, item_id: str) -> dict[str, str]:
+    """The text of each view. Each fact of each view is wrong with probability `errors`, independently.
+
+    The facts are the groups' kinds, colours, sizes and numbers, the relation, place, background and direction.
+    """
+    facts = Message("", scene.groups, True, scene.background, scene.relation, scene.place, scene.motion)
+    texts = {}
+    for view in VIEWS:
+        stated = mistaken(facts, generator(seed, item_id, view), errors) if errors > 0 else facts
+        texts[view] = _WRITERS[view](stated, scene.mover)
+    return texts
+
+
+def _write_short(facts: Message, mover: int) -> str:
+    form = "moving_there" if facts.motion else "related_there" if facts.relation else "there"
+    groups = (facts.groups[mover],) if facts.motion else facts.groups
+    relation = "" if facts.motion else facts.relation
+    return caption(Message(form, groups, False, facts.background, relation, motion=facts.motion), SOURCE)
+
+
+def _write_detail(facts: Message, mover: int) -> str:
+    sentences = [
+        caption(Message("shown", facts.groups, True), SOURCE),
+        _location(facts),
+        f"In the background is {SURROUNDINGS[facts.background]}.",
+        _movement(facts, mover) if facts.motion else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _write_objects(facts: Message, mover: int) -> str:
+    names = [_counted(group) if group.count > 1 else f"one {_counted(group)}" for group in facts.groups]
+    return f"{', '.join([*names, SURROUNDINGS[facts.background]]).capitalize()}."
+
+
+def _write_attributes(facts: Message, mover: int) -> str:
+    return " ".join(f"{_subject(group)} {group.colour} and {group.size}." for group in facts.groups)
+
+
+def _write_actions(facts: Message, mover: int) -> str:
+    return _movement(facts, mover) if facts.motion else f"Nothing moves. {_location(facts)}"
+
+
+def _location(facts: Message) -> str:
+    first = facts.groups[0]
+    if facts.relation:
+        return f"{_subject(first)} {ENGLISH.relations[facts.relation][0]} the {_counted(facts.groups[1])}."
+    return f"{_subject(first)} {ENGLISH.places[facts.place]}." if facts.place else ""
+
+
+def _movement(facts: Message, mover: int) -> str:
+    sentences = [f"{_subject(facts.groups[mover])} moving {ENGLISH.motions[facts.motion]}."]
+    for group in [group for number, group in enumerate(facts.groups) if number != mover]:
+        sentences.append(f"The {_counted(group)} {'do' if group.count > 1 else 'does'} not move.")
+    return " ".join(sentences)
+
+
+def _subject(group: Group) -> str:
+    """`The two cars are`."""
+    return f"The {_counted(group)} {ENGLISH.verbs['be'][group.count > 1]}"
+
+
+def _counted(group: Group) -> str:
+    """`two cars`, `car`."""
+    singular, plural = NOUNS[group.kind]
+    return f"{NUMBERS[group.count]} {plural}" if group.count > 1 else singular
+
+
+_WRITERS = {
+    "short": _write_short,
+    "detail": _write_detail,
+    "objects": _write_objects,
+    "attributes": _write_attributes,
+    "actions": _write_actions,
+}

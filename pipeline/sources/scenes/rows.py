@@ -1,8 +1,8 @@
-"""The rows of one item: from its scene to what the stages ingest, captions, translate and pack would write of it."""
+"""The rows of one scene: what the stages ingest, captions, translate and pack would write of it."""
 
 import dataclasses
 import hashlib
-import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +11,59 @@ from PIL import Image
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.corpus.schema import SCORES
 from pipeline.engine.stage import Rows
+from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
 from pipeline.media.images import encode_jpeg
+from pipeline.options import option, option_fields
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions
-from pipeline.sources.scenes.clips import FRAMES_PER_S, avi
-from pipeline.sources.scenes.content import Sampler, Scene, generator
-from pipeline.sources.scenes.describing import CAPTIONER, descriptions
-from pipeline.sources.scenes.drawing import frames
-from pipeline.sources.scenes.languages import SOURCE, caption
-from pipeline.sources.scenes.messages import Message, messages
-from pipeline.sources.scenes.noise import translation
+from pipeline.sources.scenes.content import Message, Sampler, Scene, generator, messages
+from pipeline.sources.scenes.drawing import FRAMES_PER_S, encode, frames
+from pipeline.sources.scenes.grammar import SOURCE, TARGETS, caption, check_languages
+from pipeline.sources.scenes.noise import CAPTIONER, descriptions, translation
 
 TRANSLATOR, REVISION, LICENSE, NAME = "scenes:pseudo", "1", "CC0-1.0", "scenes"
-VERSION = 1  # of what is drawn and said: a corpus of another one is not taken for the same
-CAPTIONS = 3  # an item and language
+VERSION = 1  # of drawings and texts: a corpus of another version is not reused
+CAPTIONS = 3  # per item and language
 TRAIN = "train"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides every byte of a corpus of scenes."""
+    """Everything that decides the bytes of a corpus of scenes."""
 
-    items: int = 3000  # of the split train
-    val: int = 300
-    test: int = 300
-    size: int = 64  # side of the pictures in pixels
-    seed: int = 0
-    languages: tuple[str, ...] = ("de", "fr", "cs", "zh", "ja")
-    translation_noise: float = 0.2  # level, 0 to 1
-    description_errors: float = 0.1  # probability that a fact is wrong
-    videos: float = 0.0  # share of clips
+    items: int = option(3000, "items to train on", at_least=0)
+    val: int = option(300, "items of split val", at_least=0)
+    test: int = option(300, "items of split test", at_least=0)
+    size: int = option(64, "side of a picture in pixels", at_least=16, at_most=1024)
+    seed: int = option(0, "seed of everything that is drawn and written")
+    languages: tuple[str, ...] = option(TARGETS, "languages besides English", metavar="TAGS")
+    translation_noise: float = option(0.2, "level of noise in translations, 0 to 1", at_least=0, at_most=1)
+    description_errors: float = option(0.1, "probability that a described fact is wrong", at_least=0, at_most=1)
+    videos: float = option(0.0, "share of clips, 0 to 1", at_least=0, at_most=1)
 
-    def told(self) -> dict[str, Any]:
+    def checked(self) -> "Settings":
+        """The settings in their only spelling. Raises UsageError for one that is out of its range."""
+        values: dict[str, Any] = {"languages": check_languages(self.languages)}
+        for name, field in option_fields(Settings).items():
+            value, low, high = getattr(self, name), field.metadata["at_least"], field.metadata["at_most"]
+            if low is not None and not low <= value <= (math.inf if high is None else high):
+                expected = f"at least {low}" if high is None else f"{low} to {high:,}"
+                raise UsageError(f"--{name.replace('_', '-')}: got {value}, expected {expected}")
+            if field.type is float:
+                values[name] = float(value)
+        if not self.items + self.val + self.test:
+            raise UsageError("--items, --val, --test: got 0 for each, expected at least one item")
+        return dataclasses.replace(self, **values)
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as scenes.json and the manifests record them."""
         return {**dataclasses.asdict(self), "languages": list(self.languages), "version": VERSION}
 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One item before it is written: its id is its path below the folder of media."""
+    """One item before it is written. Its id is its path below the folder of media."""
 
     item_id: str
     split: str
@@ -57,7 +71,7 @@ class Item:
 
 
 def plan(settings: Settings) -> list[Item]:
-    """The items in their order. What is held out does not depend on how many training items there are."""
+    """The items in their order. Held-out items do not depend on the number of training items."""
     sampler = Sampler(generator(settings.seed, "scenes"), settings.videos)
     sizes = {"val": settings.val, "test": settings.test, TRAIN: settings.items}
     scenes = {split: sampler.scenes(count) for split, count in sizes.items()}
@@ -68,24 +82,20 @@ def plan(settings: Settings) -> list[Item]:
     ]
 
 
-def said_of(item: Item, seed: int) -> list[Message]:
+def item_messages(item: Item, seed: int) -> list[Message]:
+    """What the captions of an item say, CAPTIONS messages."""
     return messages(item.scene, generator(seed, item.item_id, "messages"), CAPTIONS)
 
 
-def medium(item: Item, settings: Settings) -> tuple[bytes, list[Image.Image]]:
-    """The bytes of the item's file, PNG or AVI, and its frames."""
-    shown = frames(item.scene, settings.size, generator(settings.seed, item.item_id, "drawing"))
-    if item.scene.motion:
-        return avi(shown), shown
-    buffer = io.BytesIO()
-    shown[0].save(buffer, "PNG")
-    return buffer.getvalue(), shown
+def draw(item: Item, settings: Settings) -> list[Image.Image]:
+    """The item's picture or frames."""
+    return frames(item.scene, settings.size, generator(settings.seed, item.item_id, "drawing"))
 
 
-def rows_of(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
-    """By table, the rows of an item; its file is written below the folder `media`."""
-    data, shown = medium(item, settings)
-    path = media / item.item_id
+def item_rows(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
+    """The rows of an item in each table. Its file is written below the folder `media`."""
+    images = draw(item, settings)
+    data, path = encode(images), media / item.item_id
     path.write_bytes(data)
     row = {
         "item_id": item.item_id,
@@ -94,36 +104,34 @@ def rows_of(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
         "sha256": hashlib.sha256(data).hexdigest(),
         "width": settings.size,
         "height": settings.size,
-        "num_frames": len(shown),
-        "duration_s": len(shown) / FRAMES_PER_S if item.scene.motion else None,
+        "num_frames": len(images),
+        "duration_s": len(images) / FRAMES_PER_S if item.scene.motion else None,
         "split": item.split,
         "source": NAME,
         "license": LICENSE,
     }
-    said = said_of(item, settings.seed)
-    made = {
-        "items": [row],
-        "captions": _captions(item, said, settings),
+    stated = item_messages(item, settings.seed)
+    tables: dict[str, Rows] = {
+        "captions": _captions(item, stated, settings),
         "descriptions": _descriptions(item, row, settings),
-        "translations": _translations(item, said, settings) if item.split == TRAIN else [],
+        "translations": _translations(item, stated, settings) if item.split == TRAIN else [],
     }
-    source = Source("", row, {name: rows for name, rows in made.items() if name != "items"})
-    kept = ("item_id", "split", "media_type", "uri", "sha256", "source", "license", "num_frames")
-    packed: dict[str, Any] = {name: row[name] for name in kept} | {"media": encode_jpeg(_column(shown))}
-    packed |= {"captions": join_captions([source], Filters()), "descriptions": join_descriptions([source])}
-    return {**made, "training": [packed]}
+    source = Source("", row, tables)
+    column = Image.new("RGB", (settings.size, settings.size * len(images)))
+    for number, image in enumerate(images):
+        column.paste(image, (0, number * settings.size))
+    copied = ("item_id", "split", "media_type", "uri", "sha256", "source", "license", "num_frames")
+    packed = {
+        **{name: row[name] for name in copied},
+        "media": encode_jpeg(column),
+        "captions": join_captions([source], Filters()),
+        "descriptions": join_descriptions([source]),
+    }
+    return {"items": [row], **tables, "training": [packed]}
 
 
-def _column(shown: list[Image.Image]) -> Image.Image:
-    side = shown[0].width
-    column = Image.new("RGB", (side, side * len(shown)))
-    for number, frame in enumerate(shown):
-        column.paste(frame, (0, number * side))
-    return column
-
-
-def _captions(item: Item, said: list[Message], settings: Settings) -> Rows:
-    """In English, and where the item is held out in every language: of the same messages, so that they correspond."""
+def _captions(item: Item, stated: list[Message], settings: Settings) -> Rows:
+    """In English; for held-out items in every language, of the same messages, so that they correspond."""
     languages = (SOURCE,) if item.split == TRAIN else (SOURCE, *settings.languages)
     return [
         {
@@ -135,13 +143,13 @@ def _captions(item: Item, said: list[Message], settings: Settings) -> Rows:
             "split": item.split,
         }
         for language in languages
-        for number, message in enumerate(said)
+        for number, message in enumerate(stated)
     ]
 
 
 def _descriptions(item: Item, row: dict[str, Any], settings: Settings) -> Rows:
     times = [number / FRAMES_PER_S for number in range(row["num_frames"])] if item.scene.motion else []
-    told = descriptions(item.scene, settings.description_errors, settings.seed, item.item_id)
+    views = descriptions(item.scene, settings.description_errors, settings.seed, item.item_id)
     return [
         {
             "item_id": item.item_id,
@@ -159,17 +167,17 @@ def _descriptions(item: Item, row: dict[str, Any], settings: Settings) -> Rows:
             "frame_times_s": times,
             "sha256": row["sha256"],
         }
-        for view, text in told.items()
+        for view, text in views.items()
     ]
 
 
-def _translations(item: Item, said: list[Message], settings: Settings) -> Rows:
-    made = []
-    for number, message in enumerate(said):
+def _translations(item: Item, stated: list[Message], settings: Settings) -> Rows:
+    rows = []
+    for number, message in enumerate(stated):
         caption_id, source_text = f"{item.item_id}#{SOURCE}#{number}", caption(message, SOURCE)
         for language in settings.languages:
-            done = translation(message, language, settings.translation_noise, settings.seed, caption_id)
-            made.append(
+            result = translation(message, language, settings.translation_noise, settings.seed, caption_id)
+            rows.append(
                 {
                     "caption_id": caption_id,
                     "item_id": item.item_id,
@@ -177,12 +185,12 @@ def _translations(item: Item, said: list[Message], settings: Settings) -> Rows:
                     "source_language": SOURCE,
                     "source_text": source_text,
                     "target_language": language,
-                    "text": done.text,
+                    "text": result.text,
                     "translator": TRANSLATOR,
                     "revision": REVISION,
                     "decoding": canonical_json({"noise": settings.translation_noise}),
-                    "scores": {**dict.fromkeys(SCORES), "quality": done.quality},
+                    "scores": {**dict.fromkeys(SCORES), "quality": result.quality},
                     "flags": [],
                 }
             )
-    return made
+    return rows

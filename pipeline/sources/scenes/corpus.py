@@ -1,0 +1,215 @@
+"""Synthetic scenes on disk: a whole corpus, or a folder of pictures with captions.
+
+A corpus has every table that the stages would make, manifests last, and is read and verified like any other. 3,600
+items of 64 pixels take seconds. The same settings give the same bytes.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.corpus import table as corpora
+from pipeline.corpus.commit import tools
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import MADE_BY
+from pipeline.engine.run_state import locked
+from pipeline.errors import UsageError
+from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
+from pipeline.packing import manifest
+from pipeline.packing.filters import Filters
+from pipeline.packing.manifest import JOINED, recorded_settings
+from pipeline.sources.scenes import rows
+from pipeline.sources.scenes.drawing import encode
+from pipeline.sources.scenes.grammar import SOURCE, caption
+from pipeline.sources.scenes.noise import CAPTIONER, VIEWS
+from pipeline.sources.scenes.rows import Settings
+
+SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"
+SHARD_ROWS = 1_000
+PARENTS = {"captions": (), "descriptions": ("items",), "translations": ("items", "captions"), "training": JOINED}
+CARD = """---
+pretty_name: Synthetic scenes
+license: cc0-1.0
+tags: [synthetic]
+---
+
+# Synthetic scenes
+
+This corpus is synthetic: a program drew the pictures, and small grammars wrote the captions. Nothing in it is a
+photograph, and no person described anything. It is a test bed in which the truth about every picture is known
+(`{truth}`). Figures measured on it say nothing about real pictures.
+
+- {items:,} items to train on, with English captions and pseudo-translations into {languages} at noise level \
+{translation_noise:g}: words are dropped, swapped and wrong, and the estimate of quality is blurred.
+- {val:,} and {test:,} held-out items (val, test), with captions in every language, written without noise.
+- Descriptions in English as a captioner might write them, each of their facts wrong with probability \
+{description_errors:g}.
+- Pictures of {size} pixels square; {videos:.0%} of the scenes are clips. Seed {seed}.
+
+The captions' origin is `human` in the tables, because they stand for what people would write.
+"""
+
+
+def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+    """Write a corpus of scenes: media, items, captions, descriptions, translations, training, README.md.
+
+    A complete corpus with these settings is left as it is; an interrupted one is begun again.
+
+    Args:
+        folder: where the corpus goes.
+        settings: what it holds.
+        say: is given a line for each table.
+
+    Raises:
+        UsageError: A setting is out of range, or the folder holds something else or a corpus with other settings.
+    """
+    settings, corpus = settings.checked(), Path(folder).absolute()
+    say = say or _ignore
+    _refuse_strangers(corpus)
+    with locked(corpus):
+        if _is_complete(corpus, settings):
+            say(f"{folder}: is complete already, made with the same settings")
+            return
+        for name in SCHEMAS:
+            (corpus / name / corpora.MANIFEST).unlink(missing_ok=True)
+        for name in (*SCHEMAS, MEDIA):
+            shutil.rmtree(corpus / name, ignore_errors=True)
+        corpora.write_json(corpus / SETTINGS, settings.recorded())
+        entries = _write_shards(corpus, rows.plan(settings), settings)
+        for name in SCHEMAS:
+            _write_manifest(corpus, name, settings, entries[name])
+        for table in (corpora.Table(corpus, name) for name in SCHEMAS):
+            say(f"{table.name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
+
+
+def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+    """Write pictures and clips for `--input FOLDER`, with captions.jsonl in English and the truth in scenes.jsonl.
+
+    They are those of the training items of a corpus with this seed and nothing held out. Raises UsageError where the
+    folder holds something.
+    """
+    settings = Settings(settings.items, 0, 0, settings.size, settings.seed, videos=settings.videos).checked()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--folder: {folder} exists and is not empty: give a new or empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [(item.item_id.rpartition("/")[2], item) for item in rows.plan(settings)]
+    for name, item in files:
+        (folder / name).write_bytes(encode(rows.draw(item, settings)))
+    with corpora.atomic_writer(folder / "scenes.jsonl") as stream:
+        for name, item in files:
+            stream.write(f"{canonical_json({'file': name, **item.scene.truth()})}\n".encode())
+    with corpora.atomic_writer(folder / "captions.jsonl") as stream:
+        for name, item in files:
+            texts = [caption(message, SOURCE) for message in rows.item_messages(item, settings.seed)]
+            stream.write(f"{json.dumps({'file': name, 'captions': texts}, ensure_ascii=False)}\n".encode())
+    (say or _ignore)(f"{folder}: {len(files):,} media with captions.jsonl and scenes.jsonl")
+
+
+def _ignore(_line: str) -> None:
+    pass
+
+
+def _refuse_strangers(corpus: Path) -> None:
+    if corpus.is_dir() and not (corpus / SETTINGS).exists():
+        others = sorted(path.name for path in corpus.iterdir() if path.name[0] != ".")
+        if others:
+            raise UsageError(
+                f"{corpus} holds other things ({', '.join(others[:3])}), expected a new or empty folder or a corpus of "
+                "scenes: give another --output"
+            )
+
+
+def _is_complete(corpus: Path, settings: Settings) -> bool:
+    """Whether the whole corpus is there with these settings. The settings of an unfinished one do not matter."""
+    stored = corpora.read_json(corpus / SETTINGS)
+    if stored is None or not all(corpora.complete(corpus, name) for name in SCHEMAS):
+        return False
+    differing = [
+        f"--{name.replace('_', '-')} is {theirs!r} there and {ours!r} now"
+        for name, theirs, ours in differences(stored, settings.recorded())
+    ]
+    if differing:
+        raise UsageError(
+            f"{corpus} was made with other settings: {'; '.join(differing)}: give the same, or another --output"
+        )
+    return True
+
+
+def _write_shards(corpus: Path, items: list[rows.Item], settings: Settings) -> dict[str, list[dict[str, Any]]]:
+    """Write media, shards and the truth. Returns the manifest entries of the shards by table."""
+    for split in {item.split for item in items}:
+        (corpus / MEDIA / split).mkdir(parents=True)
+    for name in SCHEMAS:
+        (corpus / name).mkdir()
+    starts = range(0, len(items), SHARD_ROWS)
+    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    for index, start in enumerate(starts):
+        written = [rows.item_rows(item, settings, corpus / MEDIA) for item in items[start : start + SHARD_ROWS]]
+        for name, schema in SCHEMAS.items():
+            table = pa.Table.from_pylist([row for tables in written for row in tables[name]], schema)
+            entry = corpora.write_shard(corpus / name / corpora.shard_name(index, len(starts)), table)
+            entries[name].append({**entry, "parent": _parent_hash(name, entries, index), "items": len(written)})
+    with corpora.atomic_writer(corpus / TRUTH) as stream:
+        for item in items:
+            line = {"item_id": item.item_id, "split": item.split, **item.scene.truth()}
+            stream.write(f"{canonical_json(line)}\n".encode())
+    return entries
+
+
+def _parent_hash(name: str, entries: dict[str, list[dict[str, Any]]], index: int) -> str:
+    """The checksum of what a shard was made from, as `pipeline.corpus.shards` computes it."""
+    hashes = [entries[parent][index]["sha256"] for parent in PARENTS.get(name, ())]
+    return str(hashes[0]) if len(hashes) == 1 else short_hash(canonical_json(hashes))
+
+
+def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[dict[str, Any]]) -> None:
+    extra: dict[str, Any] = {}
+    if name == "training":
+        shards = [corpus / name / corpora.shard_name(index, len(entries)) for index in range(len(entries))]
+        extra = {
+            "splits": manifest.split_sizes(shards),
+            "dropped": manifest.dropped_pairs([corpus], Filters()),
+            "merged": 0,
+            "without_text": 0,
+            "sources": [manifest.describe_source(corpus)],
+        }
+        values = settings.recorded() | {"truth": TRUTH, "languages": ", ".join(settings.languages)}
+        with corpora.atomic_writer(corpus / "README.md") as stream:
+            stream.write(CARD.format(**values).encode())
+    recorded = _table_settings(name, settings)
+    corpora.write_manifest(
+        corpus,
+        name,
+        stage=MADE_BY[name],
+        settings=recorded,
+        fingerprint=fingerprint(recorded),
+        tools=tools(),
+        parents={parent: corpus / parent for parent in PARENTS.get(name, ())},
+        shards=entries,
+        failures=[],
+        extra=extra,
+    )
+
+
+def _table_settings(name: str, settings: Settings) -> dict[str, Any]:
+    """What the readers of a table look for in its manifest, for example who described and who translated."""
+    if name == "training":
+        return recorded_settings()
+    if name == "descriptions":
+        views = {view: {"prompt": BUILT_IN[view].prompt} for view in VIEWS}
+        errors = settings.description_errors
+        return {"captioner": CAPTIONER, "revision": rows.REVISION, "views": views, "errors": errors}
+    if name == "translations":
+        translator = {"name": rows.TRANSLATOR, "revision": rows.REVISION, "license": rows.LICENSE}
+        translator["decoding"] = canonical_json({"noise": settings.translation_noise})
+        return {
+            "text": ["captions"],
+            "source_language": SOURCE,
+            "translators": {language: translator for language in sorted(settings.languages)},
+        }
+    return settings.recorded()
