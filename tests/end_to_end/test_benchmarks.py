@@ -7,10 +7,10 @@ import pytest
 
 from beam_runner import run
 from pipeline.corpus.table import Table
-from pipeline.sources.scenes.describing import descriptions
-from pipeline.sources.scenes.languages import caption
-from pipeline.sources.scenes.noise import translation
-from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
+from pipeline.sources.scenes.drawing import encode
+from pipeline.sources.scenes.grammar import caption
+from pipeline.sources.scenes.noise import descriptions, translation
+from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
 from stages import score, train
 from stages.training.settings import recipes
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
@@ -34,7 +34,7 @@ def release(folder, items, language):
             f"{item.item_id}#{mark}#{number} {say(item, number, message)}\n"
             for item in items
             if item.split == split
-            for number, message in enumerate(said_of(item, 3))
+            for number, message in enumerate(item_messages(item, 3))
         )
 
     def english(item, number, message):
@@ -83,7 +83,7 @@ def pictures(tmp_path_factory):
         folder = tmp_path_factory.mktemp(language)
         items = items_of_scenes()
         release(folder / "set", items, language)
-        write(folder / "set", {f"pictures/{item.item_id}.png": medium(item, SETTINGS)[0] for item in items})
+        write(folder / "set", {f"pictures/{item.item_id}.png": encode(draw(item, SETTINGS)) for item in items})
         return imported(folder / "set", folder / "corpus", language)
 
     return {language: made(language) for language in ("de", "zh")}
@@ -103,7 +103,7 @@ def features(tmp_path_factory):
 
 def test_what_was_published_is_what_is_packed(pictures):
     items, corpus = items_of_scenes(), pictures["de"]
-    said = {item.item_id: said_of(item, 3) for item in items}
+    said = {item.item_id: item_messages(item, 3) for item in items}
     given = {
         f"{item.item_id}#en#{number}": translation(message, "de", 0.3, 3, f"{item.item_id}#{number}").text
         for item in items

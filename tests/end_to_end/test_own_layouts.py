@@ -19,10 +19,11 @@ from model.processing import LeccrProcessor
 from pipeline.corpus.table import Table, read_json
 from pipeline.media.images import encode_jpeg
 from pipeline.quality.rules import RULES
-from pipeline.sources.scenes.languages import caption
-from pipeline.sources.scenes.messages import Message
+from pipeline.sources.scenes.content import FORMS, KINDS, Message
+from pipeline.sources.scenes.grammar import GRAMMARS
+from pipeline.sources.scenes.grammar import caption as grammar_caption
 from pipeline.sources.scenes.noise import translation
-from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
+from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
 from stages import score, train
 from stages.training.settings import recipes
 from tests.end_to_end.test_benchmarks import PICTURES, SMALL
@@ -33,11 +34,35 @@ from tests.pipeline.sources.helpers import write
 SETTINGS = Settings(items=10, val=3, test=4, size=16, seed=3)
 SCENES = plan(SETTINGS)  # train, then val, then test
 SPLITS = [item.split for item in SCENES]
-SAID = [said_of(item, 3) for item in SCENES]  # by item three messages
+SAID = [item_messages(item, 3) for item in SCENES]  # by item three messages
 FORBIDDEN = "§"
 TOKENS = {"cs": ">>ces<<", "de": ">>deu<<", "fr": ">>fra<<", "ja": ">>jpn<<", "zh": ">>cmn<<"}
 KEPT = 0.4  # of a toy model's translations at least, a language; it kept .63 (ja) to .92 (zh) of them
 I3D, RESNET = (3, 6), 5  # frames and values of an array; values of a row of a BigFile
+
+
+KINDS_IN = {
+    "fr": "maison arbre voiture balle étoile tasse bateau poisson fleur parapluie oiseau pomme champignon chapeau",
+    "ja": "家 木 車 ボール 星 カップ 船 魚 花 傘 鳥 りんご きのこ 帽子",
+}
+PATTERNS = {
+    "fr": "Sur cette {} photo, on peut voir un objet : {}.",
+    "ja": "この{}番目の写真には{}がきれいに写っています。",
+}
+NUMBERS_IN = {
+    "fr": "première deuxième troisième quatrième cinquième sixième septième huitième neuvième dixième",
+    "ja": "一 二 三 四 五 六 七 八 九 十",
+}
+
+
+def caption(message: Message, language: str) -> str:
+    """The grammar's sentence; in languages that have no grammar, one that names the form's number and the kinds."""
+    if language in GRAMMARS:
+        return grammar_caption(message, language)
+    kinds = dict(zip(KINDS, KINDS_IN[language].split(), strict=True))
+    number = NUMBERS_IN[language].split()[list(FORMS).index(message.form)]
+    conjunction = {"fr": " et ", "ja": "と"}[language]
+    return PATTERNS[language].format(number, conjunction.join(kinds[group.kind] for group in message.groups))
 
 
 @dataclass
@@ -67,7 +92,7 @@ def said(message: Message, language: str, split: str) -> str:
 
 
 def picture(at: int) -> bytes:
-    return encode_jpeg(medium(SCENES[at], SETTINGS)[1][0])
+    return encode_jpeg(draw(SCENES[at], SETTINGS)[0])
 
 
 def lines(texts) -> bytes:

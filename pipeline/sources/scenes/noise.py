@@ -32,7 +32,7 @@ SURROUNDINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """A text and its `quality` in (0, 1]: 1 less the share of words changed, blurred, so that it is right on average."""
+    """A text and its `quality` in (0, 1]: 1 less the share of words changed, blurred, so right only on average."""
 
     text: str
     quality: float

@@ -9,11 +9,11 @@ from pipeline.media.uri import open_media
 from pipeline.sources.benchmarks.checks import Options
 from pipeline.sources.benchmarks.leccr_release import open_leccr_release
 from pipeline.sources.items import Defaults
-from pipeline.sources.scenes.describing import descriptions
-from pipeline.sources.scenes.languages import caption
-from pipeline.sources.scenes.messages import Message
-from pipeline.sources.scenes.noise import translation
-from pipeline.sources.scenes.rows import Settings, medium, plan, said_of
+from pipeline.sources.scenes.content import Message
+from pipeline.sources.scenes.drawing import encode
+from pipeline.sources.scenes.grammar import caption
+from pipeline.sources.scenes.noise import descriptions, translation
+from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
 
@@ -52,9 +52,9 @@ def scenes() -> list[Scene]:
         Scene(
             item_id,
             item.split,
-            said_of(item, 5),
+            item_messages(item, 5),
             next(iter(descriptions(item.scene, 0, 5, item.item_id).values())),
-            medium(item, SETTINGS)[0],
+            encode(draw(item, SETTINGS)),
         )
         for item_id, item in zip(ids, plan(SETTINGS), strict=True)
     ]

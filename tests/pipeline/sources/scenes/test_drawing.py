@@ -1,11 +1,25 @@
 import dataclasses
+import io
 import itertools
+import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from pipeline.media import images
 from pipeline.sources.scenes.content import BACKGROUNDS, Group, Sampler, Scene
-from pipeline.sources.scenes.drawing import FRAMES, SKIES, VARIANTS, _laid_out, _side, background, frames
+from pipeline.sources.scenes.drawing import (
+    FRAMES,
+    FRAMES_PER_S,
+    SKIES,
+    VARIANTS,
+    _place_objects,
+    _side,
+    avi,
+    background,
+    frames,
+)
 from pipeline.sources.scenes.shapes import FILLS
 
 SIZE = 64
@@ -83,7 +97,7 @@ def test_objects_of_a_group_do_not_cover_one_another():
     rng = np.random.default_rng(0)
     for scene in Sampler(rng, 0.3).scenes(300):
         for number, group in enumerate(scene.groups):
-            corners, side = _laid_out(scene, number, SIZE, rng), _side(scene, group, SIZE)
+            corners, side = _place_objects(scene, number, SIZE, rng), _side(scene, group, SIZE)
             assert len(corners) == group.count
             for one, two in itertools.combinations(corners, 2):
                 assert max(abs(one[0] - two[0]), abs(one[1] - two[1])) >= 0.85 * side
@@ -131,7 +145,31 @@ def test_any_size(size):
 def test_four_stand_two_by_two():
     rng = np.random.default_rng(0)
     scene = Scene("snow", (Group("ball", "red", "large", 4),), place="left")
-    corners = _laid_out(scene, 0, SIZE, rng)
+    corners = _place_objects(scene, 0, SIZE, rng)
     assert all(abs(corners[at][0] - corners[at + 2][0]) < SIZE / 4 for at in (0, 1))
     assert all(corners[at + 2][1] - corners[at][1] > SIZE / 4 for at in (0, 1))
     assert all(corners[at + 1][0] > corners[at][0] for at in (0, 2))
+
+
+def test_a_clip_is_a_video_to_the_pipeline():
+    shown = [Image.new("RGB", (48, 32), (40 * at, 90, 200 - 30 * at)) for at in range(5)]
+    stream = io.BytesIO(avi(shown))
+    seen = images.probe(stream)
+    assert (seen.media_type, seen.width, seen.height, seen.num_frames) == ("video", 48, 32, 5)
+    assert seen.duration_s == 5 / FRAMES_PER_S
+    decoded = images.frames(stream, "video", max_pixels=10_000, count=9)
+    assert [frame.timestamp_s for frame in decoded] == [at / FRAMES_PER_S for at in range(5)]
+    for frame, wanted in zip(decoded, shown, strict=True):
+        assert np.abs(np.asarray(frame.image).astype(int) - np.asarray(wanted)).max() < 12
+
+
+def test_the_index_points_at_the_frames():
+    data = avi([Image.new("RGB", (16, 16), (at, 0, 0)) for at in range(4)])
+    start, index = data.index(b"movi"), data.index(b"idx1")
+    assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    entries = [struct.unpack("<4sIII", data[at : at + 16]) for at in range(index + 8, len(data), 16)]
+    assert len(entries) == 4
+    for name, _flags, offset, size in entries:
+        chunk = data[start + offset : start + offset + 8]
+        assert chunk == name + struct.pack("<I", size)
+        assert data[start + offset + 8 : start + offset + 10] == b"\xff\xd8"

@@ -6,9 +6,9 @@ from PIL import Image
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.hashing import canonical_json
-from pipeline.sources.scenes.rows import CAPTIONS, Settings, plan, rows_of
+from pipeline.sources.scenes.rows import CAPTIONS, Settings, item_rows, plan
 
-SETTINGS = Settings(items=60, val=15, test=15, languages=("de", "ja"), videos=0.3)
+SETTINGS = Settings(items=60, val=15, test=15, languages=("de", "zh"), videos=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def made(tmp_path_factory):
     media = tmp_path_factory.mktemp("media")
     for split in ("train", "val", "test"):
         (media / split).mkdir()
-    return [rows_of(item, SETTINGS, media) for item in plan(SETTINGS)]
+    return [item_rows(item, SETTINGS, media) for item in plan(SETTINGS)]
 
 
 def test_splits_share_neither_content_nor_bytes():
@@ -37,7 +37,7 @@ def test_what_is_held_out_does_not_depend_on_the_training_items():
 def test_training_has_english_and_translations_the_rest_every_language(made):
     for item in made:
         (row,), held_out = item["items"], item["items"][0]["split"] != "train"
-        assert {caption["language"] for caption in item["captions"]} == ({"en", "de", "ja"} if held_out else {"en"})
+        assert {caption["language"] for caption in item["captions"]} == ({"en", "de", "zh"} if held_out else {"en"})
         assert len(item["captions"]) == CAPTIONS * (3 if held_out else 1)
         assert len(item["translations"]) == (0 if held_out else CAPTIONS * 2)
         (packed,) = item["training"]

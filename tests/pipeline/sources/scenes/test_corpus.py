@@ -1,0 +1,224 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.corpus import commit
+from pipeline.corpus import table as corpora
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.errors import UsageError
+from pipeline.media.images import probe
+from pipeline.sources import open_source
+from pipeline.sources.scenes import corpus as scenes
+from pipeline.sources.scenes import rows
+from pipeline.sources.scenes.__main__ import main
+from pipeline.sources.scenes.corpus import write_corpus, write_folder
+from pipeline.sources.scenes.rows import Settings
+from stages.pack import Pack
+from stages.verify import verify
+from tests.conftest import ROOT
+
+SETTINGS = Settings(items=12, val=4, test=4, languages=("de",), videos=0.2)
+
+
+def write(folder, settings=SETTINGS):
+    lines = []
+    write_corpus(folder, settings, lines.append)
+    return lines
+
+
+def files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".state" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpora") / "scenes"
+    write(folder)
+    return folder
+
+
+def test_the_corpus_is_verified(corpus):
+    good, wrong = verify(corpus)
+    assert len(good) == len(SCHEMAS) and wrong == []
+    for row in corpora.Table(corpus, "items").rows():
+        with open(row["uri"], "rb") as stream:
+            info = probe(stream)
+        assert (info.media_type, info.width) == (row["media_type"], row["width"])
+
+
+def test_several_shards_are_verified(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "SHARD_ROWS", 7)
+    write(tmp_path / "scenes")
+    good, wrong = verify(tmp_path / "scenes")
+    assert "3 shards" in good[0] and wrong == []
+
+
+def test_manifests_are_those_that_pack_would_write(corpus):
+    manifest = corpora.Table(corpus, "training").manifest
+    pack = Pack((str(corpus),), output=str(corpus))
+    assert manifest["settings"] == pack.settings() and manifest["fingerprint"] == pack.fingerprint
+    assert manifest["splits"]["val"] == {"items": 4, "captions": 4 * 3 * 2, "descriptions": 4 * 5}
+    assert manifest["splits"]["train"]["captions"] == 12 * 3 * 2
+    assert manifest["dropped"] == {"de": {"pairs": 36, "kept": 36}}
+    assert manifest["sources"][0]["captioner"] == "scenes:simulated"
+    assert manifest["sources"][0]["translators"]["de"]["name"] == "scenes:pseudo"
+    parents = {name: set(corpora.Table(corpus, name).manifest["parents"]) for name in SCHEMAS}
+    assert parents == {
+        "items": set(),
+        "captions": set(),
+        "descriptions": {"items"},
+        "translations": {"items", "captions"},
+        "training": {"items", "captions", "descriptions", "translations"},
+    }
+    pack.look().check(lambda _line: None)
+    assert commit.begin(corpus, [pack], 1)["pack"] == commit.NOTHING_TO_DO
+
+
+def test_truth_and_card(corpus):
+    lines = [json.loads(line) for line in (corpus / "scenes.jsonl").read_text("utf-8").splitlines()]
+    ids = [row["item_id"] for row in corpora.Table(corpus, "items").rows()]
+    assert [line["item_id"] for line in lines] == ids
+    card = (corpus / "README.md").read_text("utf-8")
+    assert "synthetic" in card and "{" not in card and str(corpus) not in card
+
+
+def test_the_same_settings_give_the_same_bytes(corpus):
+    before = files(corpus)
+    shutil.rmtree(corpus)
+    write(corpus)
+    assert files(corpus) == before
+
+
+def test_a_complete_corpus_is_left_as_it_is(corpus, monkeypatch):
+    monkeypatch.setattr(rows, "plan", lambda _settings: pytest.fail("written again"))
+    assert "complete already" in write(corpus)[0]
+
+
+def test_settings_that_differ_are_named(corpus):
+    before = files(corpus)
+    with pytest.raises(UsageError, match=r"--items is 12 there and 13 now; --translation-noise is 0\.2 there and 0\.9"):
+        write(corpus, Settings(**{**vars(SETTINGS), "items": 13, "translation_noise": 0.9}))
+    assert files(corpus) == before
+
+
+@pytest.mark.parametrize("at", [0, 5, 19])
+def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypatch, corpus, at):
+    folder, written, item_rows = tmp_path / "scenes", [], rows.item_rows
+
+    def interrupted(item, settings, media):
+        written.append(item)
+        if len(written) > at:
+            raise KeyboardInterrupt
+        return item_rows(item, settings, media)
+
+    monkeypatch.setattr(rows, "item_rows", interrupted)
+    monkeypatch.setattr(scenes, "SHARD_ROWS", 6)
+    with pytest.raises(KeyboardInterrupt):
+        write(folder)
+    assert not any(corpora.complete(folder, name) for name in SCHEMAS)
+    monkeypatch.undo()
+    write(folder)
+    assert verify(folder)[1] == []
+    assert files(folder).keys() == files(corpus).keys()
+
+
+def test_a_corpus_interrupted_between_manifests_is_begun_again_with_any_settings(tmp_path, monkeypatch):
+    folder = tmp_path / "scenes"
+    write(folder)
+    before = files(folder)
+    (folder / "training" / corpora.MANIFEST).unlink()
+    (folder / "items" / "part-00000-of-00001.arrow").write_bytes(b"broken")
+    write(folder)
+    assert files(folder) == before
+    (folder / "training" / corpora.MANIFEST).unlink()
+    write(folder, Settings(items=5, val=1, test=1, languages=("cs",)))
+    assert verify(folder)[1] == [] and len(list((folder / "media" / "train").iterdir())) == 5
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match=r"thesis\.txt"):
+        write(tmp_path)
+    with pytest.raises(UsageError, match="not empty"):
+        write_folder(tmp_path, SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_is_an_input_with_captions(tmp_path):
+    settings = Settings(items=20, val=0, test=0, videos=0.3, seed=2)
+    write_folder(tmp_path / "f", settings)
+    source = open_source(str(tmp_path / "f"))
+    assert "20 media files, captions.jsonl with 20 rows" in source.summary
+    items = list(source.items())
+    assert all(len(item.captions) == 3 and item.captions[0].language == "en" for item in items)
+    truth = [json.loads(line) for line in (tmp_path / "f" / "scenes.jsonl").read_text("utf-8").splitlines()]
+    assert sorted(line["file"] for line in truth) == [item.item_id for item in items]
+    for line in truth:
+        assert line["file"].endswith(".avi") == any(thing["motion"] for thing in line["objects"])
+    write(tmp_path / "c", settings)
+    captions: dict[str, list[str]] = {}
+    for row in corpora.Table(tmp_path / "c", "captions").rows():
+        captions.setdefault(row["item_id"].removeprefix("train/"), []).append(row["text"])
+    assert captions == {item.item_id: [caption.text for caption in item.captions] for item in items}
+
+
+def test_the_program_writes_a_corpus(tmp_path, capsys):
+    numbers = {"items": 6, "val": 2, "test": 2, "size": 32, "seed": 3}
+    shares = {"translation-noise": 0.5, "description-errors": 0, "videos": 0.5}
+    arguments = [f"--{name}={value}" for name, value in (numbers | shares).items()]
+    given = ["--output", str(tmp_path / "c"), *arguments, "--languages", "cs, de"]
+    assert main(given) == 0
+    assert "training: 10 rows in 1 shards" in capsys.readouterr().out
+    assert corpora.Table(tmp_path / "c", "items").manifest["settings"] == {
+        **numbers,
+        "version": 1,
+        "languages": ["de", "cs"],
+        "translation_noise": 0.5,
+        "description_errors": 0.0,
+        "videos": 0.5,
+    }
+    assert main([*given, "--size", "33"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "--size is 32 there and 33 now" in captured.err and not captured.out
+
+
+def test_the_program_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "pipeline.sources.scenes", "--folder", str(tmp_path / "f"), "--items", "2"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "f" / "captions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"languages": ("de", "fr")}, "--languages.*'fr'.*de, cs, zh"),
+        ({"languages": ()}, "--languages"),
+        ({"size": 8}, "--size: got 8, expected 16 to 1,024"),
+        ({"items": -1}, "--items"),
+        ({"items": 0, "val": 0, "test": 0}, "at least one item"),
+        ({"translation_noise": 1.5}, "--translation-noise"),
+        ({"videos": float("nan")}, "--videos"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, settings, message):
+    with pytest.raises(UsageError, match=message):
+        write(tmp_path / "c", Settings(**settings))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--languages", "de,fr", "--output", "c"]])
+def test_usage_errors_are_one_line(capsys, arguments):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_equal_settings_have_one_spelling():
+    settings = Settings(videos=0, translation_noise=1, languages=("cs", "de", "cs")).checked()
+    assert (repr(settings.videos), repr(settings.translation_noise), settings.languages) == ("0.0", "1.0", ("de", "cs"))
