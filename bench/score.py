@@ -49,11 +49,11 @@ def vectors(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 def ours(options: argparse.Namespace) -> Callable[[], object]:
     import torch
 
-    from stages.scoring.ranking import ranks
+    from stages.scoring.ranking import ranked
 
     texts, own, media = vectors(options)
     ids = torch.arange(options.items)
-    return lambda: [side.tolist() for side in ranks(texts, own, media, ids)]
+    return lambda: [side.tolist() for side in ranked(texts, own, media, ids)[0][:2]]
 
 
 def product(options: argparse.Namespace) -> Callable[[], object]:

@@ -17,10 +17,10 @@ from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from stages.processes import Parser, accelerated, on_main, run_program
+from stages.scoring.checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from stages.data.batches import EvaluationData
-    from stages.scoring.checkpoint import Checkpoint
     from stages.scoring.embed import Embedded
     from stages.scoring.report import LanguageRanks
 
@@ -71,11 +71,10 @@ def main(argv: Sequence[str]) -> int:
     parsed = parser().parse_args(argv)
     options = read_options(ScoreOptions, parsed, checkpoint=parsed.checkpoint, data=tuple(parsed.data))
     options.check()
-    from stages.data.batches import EvaluationData
-    from stages.scoring.checkpoint import find_checkpoint
+    checkpoint = find_checkpoint(options.checkpoint)
+    from stages.data.batches import EvaluationData  # now that the command is known to be right
     from stages.scoring.embed import embed_split
 
-    checkpoint = find_checkpoint(options.checkpoint)
     accelerator = accelerated("no")
     views = checkpoint.slot_views if options.slot_views is None else options.slot_views
     data = EvaluationData(options.data, options.split, options.languages, views)
@@ -105,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 def report(
     options: ScoreOptions,
-    checkpoint: "Checkpoint",
+    checkpoint: Checkpoint,
     data: "EvaluationData",
     embedded: "Embedded",
     global_weight: float,

@@ -3,7 +3,7 @@
 M texts · N media · E shared width · K slots · A global weights · R × C a tile of the product · P pairs
 
 A rank counts from 1: the place of the best correct candidate, one more than the number of wrong candidates that score
-as high. Ties count against, so a model that says the same of everything ranks last, not first:
+as high. Ties count against, so a model that gives everything the same score ranks last, not first:
 
     scores of one text  0.9  0.7  0.7  0.1   the second is the right one: rank 3 (0.9 is above, 0.7 is level)
 
@@ -33,26 +33,19 @@ DOUBTFUL = 1 / 256  # share of a tile's cells above which the tile is computed a
 
 
 class Ranked(NamedTuple):
-    """Ranks in both directions, and the score of the best correct candidate that stands at that rank."""
+    """Ranks in both directions, and the score of the best correct candidate, which stands at that rank.
 
-    text_to_media: Tensor  # [M] int64, from 1
-    media_to_text: Tensor  # [N] int64, from 1
-    text_scores: Tensor  # [M] float64
-    media_scores: Tensor  # [N] float64
+    Attributes:
+        text_to_media: Ranks [M] of the texts' items, int64, from 1.
+        media_to_text: Ranks [N] of the items' best texts, int64, from 1.
+        text_scores: Scores [M], float64.
+        media_scores: Scores [N], float64.
+    """
 
-
-def ranks(
-    text_ME: Tensor,
-    text_items_M: Tensor,
-    media_NE: Tensor,
-    media_items_N: Tensor,
-    slots_NKE: Tensor | None = None,
-    global_weight: float = 1.0,
-    chunk: tuple[int, int] = (ROWS, COLUMNS),
-) -> tuple[Tensor, Tensor]:
-    """Ranks [M] of the texts' items and [N] of the items' best texts; see `ranked`."""
-    one = ranked(text_ME, text_items_M, media_NE, media_items_N, slots_NKE, (global_weight,), chunk)[0]
-    return one.text_to_media, one.media_to_text
+    text_to_media: Tensor
+    media_to_text: Tensor
+    text_scores: Tensor
+    media_scores: Tensor
 
 
 def ranked(
@@ -64,13 +57,23 @@ def ranked(
     global_weights: Sequence[float] = (1.0,),
     chunk: tuple[int, int] = (ROWS, COLUMNS),
 ) -> list[Ranked]:
-    """Ranks by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩, for each a of `global_weights`.
+    """Rank by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩ on the CPU, on as many threads as torch uses.
 
-    Without slots the score is ⟨text, media⟩ whatever a is. `text_items_M` says of which item each text is; an item may
-    have several texts, and none of them counts against another. `chunk`: rows and columns of a tile. Runs on the
-    processor, on as many threads as torch uses.
-    Raises ValueError for vectors that are not finite or of other sizes, an item twice in the gallery, a text whose item
-    is not in it, an item without a text.
+    Args:
+        text_ME: Texts.
+        text_items_M: The item of each text. An item may have several, and none of them counts against another.
+        media_NE: Media of the gallery.
+        media_items_N: Their items, distinct.
+        slots_NKE: Slots of the gallery; without any, the score is ⟨text, media⟩ whatever a is.
+        global_weights: Values of a.
+        chunk: Rows and columns of a tile.
+
+    Returns:
+        The ranks for each value of a.
+
+    Raises:
+        ValueError: Vectors are not finite or of other sizes, an item is in the gallery twice, a text's item is not in
+            it, or an item has no text.
     """
     _check_shapes(text_ME, text_items_M, media_NE, media_items_N, slots_NKE)
     own_M = _owners(text_items_M.cpu().numpy(), media_items_N.cpu().numpy())
@@ -111,7 +114,7 @@ class _Scorer:
     def __init__(self, vectors: list[Tensor], weights: list[float], own_M: Array):
         lengths = [float(it.norm(dim=-1).max()) for it in vectors]
         if not all(map(math.isfinite, lengths)):
-            raise ValueError("some vectors to be ranked are not finite: the model that made them has diverged")
+            raise ValueError("some vectors to be ranked are not finite: the model has diverged")
         self.vectors, self.weights, self.own_M = vectors, weights, own_M
         positives_AM = self.pairs(np.arange(len(own_M)), own_M)
         best_AN = np.full((len(weights), len(vectors[1])), -np.inf)
@@ -206,16 +209,16 @@ class _Scorer:
 
 
 class _Memory:
-    """What a strip's tiles use again: fresh pages for each would cost a fifth of the time."""
+    """Buffers that a strip's tiles share: fresh pages for each would cost a fifth of the time."""
 
     def __init__(self) -> None:
-        self.kept: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def get(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape)
-        if (name, dtype) not in self.kept or self.kept[name, dtype].numel() < size:
-            self.kept[name, dtype] = torch.empty(size, dtype=dtype)
-        return self.kept[name, dtype][:size].view(*shape)
+        if (name, dtype) not in self.buffers or self.buffers[name, dtype].numel() < size:
+            self.buffers[name, dtype] = torch.empty(size, dtype=dtype)
+        return self.buffers[name, dtype][:size].view(*shape)
 
 
 def _reaching(tile_RC: Array, thresholds: Sequence[Array], memory: _Memory) -> tuple[Array, Array]:
@@ -251,14 +254,14 @@ def _between(tile_RC: Array, low: Array, high: Array, lines: Array, side: int) -
 def _check_shapes(
     text_ME: Tensor, text_items_M: Tensor, media_NE: Tensor, media_items_N: Tensor, slots_NKE: Tensor | None
 ) -> None:
-    got = tuple(text_ME.shape), tuple(media_NE.shape), None if slots_NKE is None else tuple(slots_NKE.shape)
+    shapes = tuple(text_ME.shape), tuple(media_NE.shape), None if slots_NKE is None else tuple(slots_NKE.shape)
     fits = text_ME.ndim == media_NE.ndim == 2 and text_ME.shape[1] == media_NE.shape[1] and text_ME.numel() > 0
     if slots_NKE is not None:
         fits = fits and slots_NKE.ndim == 3 and slots_NKE.shape[::2] == media_NE.shape
     items = tuple(text_items_M.shape), tuple(media_items_N.shape)
     if not fits or not media_NE.numel() or items != (text_ME.shape[:1], media_NE.shape[:1]):
         raise ValueError(
-            f"got texts, media and slots of shapes {got} with {items} item ids, wanted (M, E), (N, E) and (N, K, E) "
+            f"texts, media and slots have shapes {shapes} with {items} item ids, expected (M, E), (N, E) and (N, K, E) "
             "with (M,) and (N,), none of them empty"
         )
 
@@ -268,18 +271,18 @@ def _owners(text_items_M: Array, media_items_N: Array) -> Array:
     order_N = np.argsort(media_items_N)
     sorted_N = media_items_N[order_N]
     if (doubled := sorted_N[1:] == sorted_N[:-1]).any():
-        raise ValueError(f"{_told(sorted_N[1:][doubled])} more than once in the gallery: keep one row an item")
+        raise ValueError(f"{_subject(sorted_N[1:][doubled])} more than once in the gallery: keep one row for each item")
     place_M = np.searchsorted(sorted_N, text_items_M).clip(max=len(sorted_N) - 1)
-    if (strange := sorted_N[place_M] != text_items_M).any():
-        raise ValueError(f"{_told(text_items_M[strange])} not in the gallery, but texts are of it: leave them out")
-    silent_N = np.bincount(place_M, minlength=len(sorted_N)) == 0
-    if silent_N.any():
-        raise ValueError(f"{_told(sorted_N[silent_N])} in the gallery without a text: leave it out")
+    if (unknown := sorted_N[place_M] != text_items_M).any():
+        raise ValueError(f"{_subject(text_items_M[unknown])} not in the gallery, but texts are of it: leave them out")
+    textless_N = np.bincount(place_M, minlength=len(sorted_N)) == 0
+    if textless_N.any():
+        raise ValueError(f"{_subject(sorted_N[textless_N])} in the gallery without a text: leave it out")
     owners_M: Array = order_N[place_M]
     return owners_M
 
 
-def _told(items: Array) -> str:
+def _subject(items: Array) -> str:
     """`item 5 is`, `3 items (5, 6, 7) are`."""
     distinct = np.unique(items).tolist()
     if len(distinct) == 1:

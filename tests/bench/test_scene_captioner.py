@@ -81,6 +81,7 @@ def test_the_eye_learns_facts(scenes, processor, monkeypatch):
     assert not torch.equal(model.model.vision_model.embeddings.patch_embedding.weight, weights)
 
 
+@pytest.mark.torture
 def test_it_learns_is_saved_and_is_examined(scenes, processor, monkeypatch, tmp_path):
     monkeypatch.setattr(scene_captioner, "BATCH", 8)
     torch.manual_seed(0)

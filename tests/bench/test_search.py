@@ -4,9 +4,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.torture
 def test_quick():
     done = subprocess.run(
         [sys.executable, str(ROOT / "bench" / "search.py"), "--quick", "--rows-each", "2"],

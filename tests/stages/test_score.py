@@ -306,7 +306,7 @@ def test_a_model_that_has_diverged_is_told(tmp_path, corpus):
     model.media_head.weight.data.fill_(torch.nan)
     model.save_pretrained(tmp_path)
     of.save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match="not finite: the model that made them has diverged"):
+    with pytest.raises(UsageError, match="not finite: the model has diverged"):
         score.main(["--checkpoint", str(tmp_path), "--data", str(corpus)])
 
 

@@ -7,13 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.scoring import ranking
-from stages.scoring.ranking import TIE, ranked, ranks
+from stages.scoring.ranking import COLUMNS, ROWS, TIE, ranked
 
 SMALL = (7, 5)  # a tile that divides nothing
 
 
 def unit(*shape, seed=0):
     return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def ranks(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0, chunk=(ROWS, COLUMNS)):
+    """Ranks of texts and of media for one weight."""
+    return ranked(text_ME, text_items, media_NE, media_items, slots_NKE, (weight,), chunk)[0][:2]
 
 
 def by_loops(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0):
@@ -210,7 +215,7 @@ IDS = torch.arange(3)
 
 
 @pytest.mark.parametrize(
-    "given_, told",
+    "given_, message",
     [
         ((unit(3, 4), torch.tensor([0, 1, 7]), unit(3, 4), IDS), "item 7 is not in the gallery"),
         ((unit(3, 4), torch.tensor([0, 1, 1]), unit(3, 4), IDS), "item 2 is in the gallery without a text"),
@@ -219,12 +224,12 @@ IDS = torch.arange(3)
         ((unit(3, 4) / 0, IDS, unit(3, 4), IDS), "not finite"),
         ((unit(3, 4), IDS, unit(3, 4).log(), IDS), "not finite"),
         ((unit(3, 4), IDS, unit(3, 4), IDS, unit(3, 2, 4) * torch.inf, 0.5), "not finite"),
-        ((unit(3, 4), IDS, unit(3, 5), IDS), r"wanted \(M, E\)"),
-        ((unit(3, 4), IDS, unit(3, 4), IDS, unit(2, 2, 4), 0.5), r"wanted \(M, E\)"),
-        ((unit(3, 4), IDS[:2], unit(3, 4), IDS), r"wanted \(M, E\)"),
+        ((unit(3, 4), IDS, unit(3, 5), IDS), r"expected \(M, E\)"),
+        ((unit(3, 4), IDS, unit(3, 4), IDS, unit(2, 2, 4), 0.5), r"expected \(M, E\)"),
+        ((unit(3, 4), IDS[:2], unit(3, 4), IDS), r"expected \(M, E\)"),
         ((unit(0, 4), IDS[:0], unit(0, 4), IDS[:0]), "none of them empty"),
     ],
 )
-def test_what_cannot_be_ranked_is_told(given_, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_cannot_be_ranked_is_refused(given_, message):
+    with pytest.raises(ValueError, match=message):
         ranks(*given_)
