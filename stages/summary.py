@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.counting import count_rows, values
+from pipeline.corpus.counting import counted, values
 from pipeline.corpus.table import FAILURES, Table
 from pipeline.engine.stage import Stage
 
@@ -60,7 +60,7 @@ def tell(
 def _noted(table: Table) -> Iterator[str]:
     """Flags of translations and pairs that packing dropped, by language."""
     if table.name == "translations":
-        counts = count_rows(table, _flags)
+        counts = counted(table, _flags)
         for language in sorted({language for language, _ in counts}):
             flags = {flag: count for (of, flag), count in counts.items() if of == language}
             yield f"flagged in {language}: " + ", ".join(f"{flag} {count:,}" for flag, count in ranked(flags))

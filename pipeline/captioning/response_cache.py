@@ -1,8 +1,8 @@
-"""Answers you have paid for, kept on disk: a resumed run asks again only for what was in flight.
+"""Answers already paid for, kept on disk: a resumed run asks again only for what was in flight.
 
 Keys are fingerprints of everything that decides an answer (content hash, model, revision, prompt, decoding).
-An answer is committed before its request counts as finished, so SIGKILL loses none. A power cut may lose the last
-moments but never the file (write-ahead log).
+An answer is committed before its request counts as finished, so a SIGKILL can lose none; a power cut may lose the
+last moments, never the file (write-ahead log).
 """
 
 import json
@@ -15,11 +15,7 @@ from pipeline.errors import EnvironmentTrouble
 
 
 class ResponseCache:
-    """A dictionary of JSON values on disk, shared by the processes of one machine. Each thread needs its own instance.
-
-    Raises:
-        EnvironmentTrouble: The file cannot be used, here or in any method.
-    """
+    """A dictionary of JSON values on disk, shared by the processes of one machine. One instance a thread."""
 
     def __init__(self, folder: Path):
         self._path = folder / "responses.sqlite"
@@ -36,12 +32,11 @@ class ResponseCache:
 
     def _trouble(self, error: Exception) -> EnvironmentTrouble:
         return EnvironmentTrouble(
-            f"the response cache {self._path} cannot be used: {error}. Free the disk, or delete the file "
+            f"the response cache {self._path} cannot be used: {error}: free the disk, or delete the file "
             "(its answers will be asked for again), then run the same command again"
         )
 
     def get(self, key: str) -> Any | None:
-        """The value of a key, or None."""
         try:
             row = self._connection.execute("SELECT value FROM responses WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
@@ -49,19 +44,17 @@ class ResponseCache:
         return json.loads(row[0]) if row else None
 
     def put(self, key: str, value: Any) -> None:
-        """Keep one answer."""
         self.put_all([(key, value)])
 
     def put_all(self, answers: Iterable[tuple[str, Any]]) -> None:
-        """Keep several answers, all or none."""
+        """Keep several answers, or none where that fails."""
         rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in answers]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            with self._connection:  # commits, or rolls back
+            with self._connection:  # which commits, or takes it back
                 self._connection.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise self._trouble(error) from error
 
     def close(self) -> None:
-        """Close the file."""
         self._connection.close()

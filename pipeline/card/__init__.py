@@ -1,1 +1,0 @@
-"""The dataset card of a corpus: the numbers, samples and pictures, and the template that shows them."""

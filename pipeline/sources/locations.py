@@ -1,4 +1,4 @@
-"""Where inputs lie: local paths and fsspec URLs, listed and opened alike."""
+"""Locations of inputs: local paths and fsspec URLs, listed and opened in the same way."""
 
 import os
 from collections import Counter
@@ -15,14 +15,14 @@ from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
-FEATURES_SUFFIX = ".npy"  # media only where nothing else is: beside pictures it may be anything
+FEATURES_SUFFIX = ".npy"  # media only where there are no others: next to pictures it may be anything
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
 
 
 @dataclass
 class Listing:
-    """The files under a folder, by what they are; paths relative to it with `/`, each list sorted."""
+    """The files under a folder by what they are: paths relative to it with `/`, each list sorted."""
 
     root: str
     media: list[str] = field(default_factory=list)
@@ -30,9 +30,10 @@ class Listing:
     side: list[str] = field(default_factory=list)
     shards: dict[str, list[str]] = field(default_factory=lambda: {suffix: [] for suffix in SHARD_SUFFIXES})
     others: Counter[str] = field(default_factory=Counter)  # by suffix
-    unnameable: int = 0  # names that are not UTF-8 and so fit no table
+    unnameable: int = 0  # names that are not UTF-8, which no table can store
 
     def add(self, path: str) -> None:
+        """Add a file."""
         name = path.rpartition("/")[2]
         dot = name.rfind(".")
         suffix = name[dot:].lower() if dot > 0 else ""
@@ -50,6 +51,7 @@ class Listing:
             self.others[suffix or "no suffix"] += 1
 
     def sort(self) -> "Listing":
+        """Sort the lists, once all files are added."""
         if not self.media and not any(self.shards.values()):
             self.media = self.features
         elif self.features:
@@ -59,7 +61,7 @@ class Listing:
         return self
 
     def found(self) -> str:
-        """What lies there, for a message: `12 .txt, 3 .json`."""
+        """What the folder holds, for a message: `12 .txt, 3 .json`."""
         counts = self.others + Counter({suffix: len(paths) for suffix, paths in self.shards.items()})
         counts.update(PurePosixPath(path).suffix for path in self.side)
         return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()) if count) or "no files"
@@ -74,11 +76,12 @@ def _is_utf8(text: str) -> bool:
 
 
 def is_url(location: str) -> bool:
+    """Whether a location is a URL, not a local path."""
     return "://" in location
 
 
 def absolute(location: str) -> str:
-    """An absolute local path or a URL with no `/` at its end; `file://` URLs become local paths."""
+    """An absolute local path, or a URL without `/` at its end; `file://` URLs become local paths."""
     if location.startswith("file://"):
         location = unquote(location.removeprefix("file://"))
     if is_url(location):
@@ -94,6 +97,7 @@ def short_name(location: str) -> str:
 
 
 def is_folder(location: str) -> bool:
+    """Whether there is a folder at a path or URL."""
     if not is_url(location):
         return Path(location).is_dir()
     filesystem, path = _filesystem(location)
@@ -101,6 +105,7 @@ def is_folder(location: str) -> bool:
 
 
 def exists(location: str) -> bool:
+    """Whether there is something at a path or URL."""
     if not is_url(location):
         return Path(location).exists()
     filesystem, path = _filesystem(location)
@@ -108,7 +113,7 @@ def exists(location: str) -> bool:
 
 
 def open_binary(location: str) -> BinaryIO:
-    """Opens a file for seeking reads. Raises UsageError where it cannot be read."""
+    """Open a file for reading at any place. Raises UsageError where it cannot be read."""
     try:
         if not is_url(location):
             return Path(location).open("rb")
@@ -127,7 +132,7 @@ def glob(pattern: str) -> list[str]:
 
 
 def list_folder(location: str) -> Listing:
-    """Every file under a folder but the hidden ones. Links are followed, and each real folder is entered once."""
+    """List every file under a folder except hidden ones. Links are followed, and each real folder is entered once."""
     root = absolute(location)
     return (_list_remote(root) if is_url(root) else _list_local(root)).sort()
 
@@ -148,7 +153,7 @@ def _list_local(root: str) -> Listing:
     ahead: list[str] = [""]
     links: list[str] = []
     while ahead or links:
-        if not ahead:  # after all real folders and in order, so that no order of the disk's decides a path
+        if not ahead:  # after all real folders and in order, so that the paths do not depend on the disk's order
             links.sort(reverse=True)
             ahead.append(links.pop())
         relative = ahead.pop()
@@ -161,14 +166,14 @@ def _list_local(root: str) -> Listing:
             with os.scandir(folder) as scanned:
                 entries = list(scanned)
                 if any(entry.name == STATE for entry in entries):
-                    continue  # a corpus of ours: its contact sheet is no input
+                    continue  # a corpus of this project: its contact sheet is not an input
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     path = relative + entry.name
                     if _is(entry.is_dir):
                         (links if entry.is_symlink() else ahead).append(path + "/")
-                    elif _is(entry.is_file):  # a pipe or a socket is none
+                    elif _is(entry.is_file):  # not a pipe or a socket
                         listing.add(path)
         except OSError as error:
             raise UsageError(f"--input: cannot list {folder}: {error.strerror}: make it readable") from error
@@ -186,5 +191,5 @@ def _filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(location)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"--input: got {location}, which fsspec cannot open: {error}") from error
+        raise UsageError(f"--input: fsspec cannot open {location}: {error}") from error
     return filesystem, path

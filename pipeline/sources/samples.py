@@ -1,4 +1,4 @@
-"""The real photographs that the scikit-image and scikit-learn wheels carry: what runs where no input is given.
+"""The photographs that the scikit-image and scikit-learn wheels carry: the input where none is given.
 
 Left out of those wheels: drawings, test patterns, microscopy, scans, textures, star fields, and the second picture of
 the stereo pair. Licences and origins are as those packages' own documentation states them.
@@ -34,38 +34,35 @@ WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 class SamplesSource:
-    """The photographs of the wheels that are installed, sorted by name. Raises UsageError where neither is."""
+    """The photographs of the wheels that are installed, sorted by name."""
 
     kind = "samples"
     name = "samples"
 
     def __init__(self, defaults: Defaults):
-        self.defaults = defaults
-        folders = {package: _folder(package) for package in WHEELS}
-        self.found = [
-            row for row in PHOTOGRAPHS if (folder := folders[row[0]]) and (folder / row[1] / row[2]).is_file()
-        ]
-        self.folders = folders
-        if not self.found:
+        """Find the photographs. Raises UsageError where neither wheel is installed."""
+        self._items: list[SourceItem] = []
+        wheels: dict[str, None] = {}
+        folders = {package: _package_folder(package) for package in WHEELS}
+        for package, folder, file, license_name, maker in PHOTOGRAPHS:
+            root, wheel = folders[package], WHEELS[package]
+            if root and (root / folder / file).is_file():
+                uri = str(root / folder / file)
+                self._items.append(SourceItem(file, uri, defaults.split, f"{wheel}: {maker}", license_name))
+                wheels[wheel] = None
+        if not self._items:
             raise UsageError(
-                "got no --input, and the sample photos are not here: they come with scikit-image and scikit-learn. "
-                'Run pip install -e ".[embedded]", or give --input FOLDER'
+                "there is no --input, and the sample photos are not here: they come with scikit-image and "
+                "scikit-learn. Run pip install 'leccr[embedded]', or give --input FOLDER"
             )
-
-    @property
-    def summary(self) -> str:
-        wheels = " and ".join(
-            wheel for package, wheel in WHEELS.items() if any(row[0] == package for row in self.found)
-        )
-        return f"samples: {len(self.found)} photographs carried by {wheels}"
+        self.summary = f"samples: {len(self._items)} photographs carried by {' and '.join(sorted(wheels))}"
 
     def items(self) -> Iterator[SourceItem]:
-        for package, folder, file, licence, maker in self.found:
-            uri = str(self.folders[package] / folder / file)  # type: ignore[operator]
-            yield SourceItem(file, uri, self.defaults.split, f"{WHEELS[package]}: {maker}", licence)
+        """The photographs; see Source."""
+        yield from self._items
 
 
-def _folder(package: str) -> Path | None:
+def _package_folder(package: str) -> Path | None:
     """Where a package is installed. It is not imported: that would take a second and load compiled code."""
     spec = importlib.util.find_spec(package)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None

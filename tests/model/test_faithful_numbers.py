@@ -20,8 +20,7 @@ import model.modeling
 from model.batch import Batch, Media, Texts
 from model.config import LeccrConfig
 from model.encoders.frames import FrameEncoder
-from model.objective import objective
-from model.settings import ObjectiveConfig
+from model.objective import ObjectiveConfig, objective
 from tests.conftest import ROOT
 
 FIXTURE = ROOT / "tests" / "golden" / "faithful_numbers.safetensors"

@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.checks import Checks, read_lines
-from pipeline.sources.items import SourceCaption, plain
+from pipeline.sources.items import SourceCaption, clean_text
 
 LANGUAGES = ("de", "fr", "cs", "zh", "ja")
 SUFFIX = ".caption.txt"
@@ -70,7 +70,7 @@ def lines_of(path: Path) -> Iterator[Line]:
                     "both to say the same: rename the file, or take it away"
                 )
             language, origin = _meaning(named)
-        yield Line(bare(found["item"]), language, origin, int(found["number"]), plain(text), generic, place)
+        yield Line(bare(found["item"]), language, origin, int(found["number"]), clean_text(text), generic, place)
 
 
 def _mark_of(name: str, where: str) -> re.Match[str] | None:

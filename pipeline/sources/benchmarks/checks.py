@@ -176,7 +176,8 @@ def unique(ids: Iterable[str], where: str) -> None:
 
 def _likely_encoding(data: bytes) -> str:
     """A guess, by iconv's names. In text by Latin letters few bytes above 127 stand side by side, in Chinese and
-    Japanese nearly all do."""
+    Japanese nearly all do.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:1000].count(0) > len(data[:1000]) // 4:
         return "UTF-16"
     part = data[:200_000]

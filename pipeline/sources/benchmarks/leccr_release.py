@@ -24,7 +24,7 @@ from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_lines, read_text, unique
 from pipeline.sources.benchmarks.files import folders_below
 from pipeline.sources.benchmarks.locating import ARRAY, Media, find_media, shown
-from pipeline.sources.items import SourceCaption, SourceItem, plain
+from pipeline.sources.items import SourceCaption, SourceItem, clean_text
 
 KIND = "leccr_release"
 LIST = re.compile(r"(?:(?P<language>de|fr|cs|zh|ja)_)?(?P<split>train|val|test)_id(?:_(?P<more>\w+))?\.txt")
@@ -178,7 +178,7 @@ def _descriptions(root: Path, names: Mapping[str, str], checks: Checks) -> dict[
             continue
         seen: set[str] = set()
         for name in texts:
-            item, text = names[name[:-4]], plain(read_text(folder / name))
+            item, text = names[name[:-4]], clean_text(read_text(folder / name))
             if item in seen:
                 raise UsageError(f"--input: {folder}: got two descriptions of {item}, wanted one: take one away")
             seen.add(item)

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_json, read_lines, unique
 from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.items import SPLIT_NAMES, SourceCaption, SourceItem, plain
+from pipeline.sources.items import SPLIT_NAMES, SourceCaption, SourceItem, clean_text
 
 KIND = "mscoco"
 COCO = {
@@ -116,7 +116,7 @@ def _read_captions(path: Path, checks: Checks, images: Images, language: str, sp
 
     def rows(data: Any) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
         listed = [(int(row["id"]), str(row["file_name"])) for row in data["images"]]
-        return listed, [(int(row["image_id"]), plain(row["caption"])) for row in data["annotations"]]
+        return listed, [(int(row["image_id"]), clean_text(row["caption"])) for row in data["annotations"]]
 
     listed, captions = _shaped(path, rows, "lists `images` (id, file_name) and `annotations` (image_id, caption)")
     unique((str(number) for number, _ in listed), f"{path}, images")
@@ -146,7 +146,7 @@ def _read_karpathy(path: Path, checks: Checks, images: Images) -> None:
                 int(row["cocoid"]),
                 str(row["filename"]),
                 str(row["split"]),
-                [text for sentence in row["sentences"] if (text := plain(sentence["raw"]))],
+                [text for sentence in row["sentences"] if (text := clean_text(sentence["raw"]))],
             )
             for row in data["images"]
         ]
@@ -213,7 +213,7 @@ def _chinese(path: Path) -> Iterator[tuple[int, int, str]]:
         name, mark, number = key.partition("#")
         if not mark or not number.isdecimal():
             raise UsageError(f"--input: {path} line {at:,}: got {key!r}, wanted IMAGE#NUMBER and a caption")
-        yield _number(name, path)[0], int(number), plain(text[0] if text else "")
+        yield _number(name, path)[0], int(number), clean_text(text[0] if text else "")
 
 
 def _number(name: str, path: Path | None) -> tuple[int, str]:

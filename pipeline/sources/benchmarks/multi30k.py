@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_lines, unique
 from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.items import SourceCaption, SourceItem, plain
+from pipeline.sources.items import SourceCaption, SourceItem, clean_text
 
 KIND = "multi30k"
 IMAGES = {
@@ -160,7 +160,7 @@ class _Reader:
         return lines
 
     def _add(self, texts: Texts, name: str, language: str, number: int, text: str) -> None:
-        text = plain(text)
+        text = clean_text(text)
         of_language = texts.setdefault(name, {}).setdefault(language, {})
         if not text:
             self.blank += 1

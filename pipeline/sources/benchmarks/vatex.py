@@ -22,7 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.media.images import VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_json, read_lines, unique
 from pipeline.sources.benchmarks.locating import files_like, find_media, shown
-from pipeline.sources.items import SourceCaption, SourceItem, plain
+from pipeline.sources.items import SourceCaption, SourceItem, clean_text
 
 KIND = "vatex"
 PARTS = {"training": 25_991, "validation": 3_000, "public_test": 6_000}  # videos
@@ -115,7 +115,7 @@ def _video(path: Path, number: int, row: Any) -> tuple[str, Video]:
             continue
         if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
             raise _bad(path, f"{key} of {video} that is no list of texts", "a list of texts")
-        texts[language] = [plain(text) for text in given]
+        texts[language] = [clean_text(text) for text in given]
     return video, texts
 
 

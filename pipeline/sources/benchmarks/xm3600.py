@@ -19,7 +19,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_lines, unique
 from pipeline.sources.benchmarks.files import Files
 from pipeline.sources.benchmarks.locating import shown
-from pipeline.sources.items import SourceCaption, SourceItem, plain
+from pipeline.sources.items import SourceCaption, SourceItem, clean_text
 from pipeline.translation.tags import check_language
 
 KIND = "xm3600"
@@ -100,9 +100,11 @@ def _rows(path: Path) -> Iterator[_Row]:
             row = json.loads(line)
         except (RecursionError, ValueError) as error:
             raise _refused(path, at, f"broken JSON ({error})") from error
-        if not isinstance(row, dict) or not isinstance(row.get(KEY), str) or not plain(row[KEY]):
+        if not isinstance(row, dict) or not isinstance(row.get(KEY), str) or not clean_text(row[KEY]):
             raise _refused(path, at, f"no {KEY}")
-        yield _Row(plain(row[KEY]), {name: _texts(path, at, name, cell) for name, cell in row.items() if _named(name)})
+        yield _Row(
+            clean_text(row[KEY]), {name: _texts(path, at, name, cell) for name, cell in row.items() if _named(name)}
+        )
 
 
 def _named(column: str) -> bool:
@@ -114,7 +116,7 @@ def _texts(path: Path, at: int, language: str, cell: Any) -> list[str]:
     texts = cell.get("caption") if isinstance(cell, dict) else None
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise _refused(path, at, f"{language!r} without a list of texts named caption")
-    return [plain(text) for text in texts]
+    return [clean_text(text) for text in texts]
 
 
 def _refused(path: Path, at: int, got: str) -> UsageError:

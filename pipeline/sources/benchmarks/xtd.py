@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.checks import BenchmarkSource, Checks, Options, read_lines, unique
 from pipeline.sources.benchmarks.files import Files
 from pipeline.sources.benchmarks.locating import files_like, shown
-from pipeline.sources.items import SourceCaption, SourceItem, plain
+from pipeline.sources.items import SourceCaption, SourceItem, clean_text
 
 KIND = "xtd"
 IMAGES = 1_000
@@ -100,7 +100,7 @@ def _captions(root: Path, names: Path, wanted: int, checks: Checks) -> dict[str,
     captions: dict[str, list[str]] = {}
     for language in LANGUAGES.values():
         here = paths.get(language, [])
-        lines = [plain(line) for line in _same(here)] if here else []
+        lines = [clean_text(line) for line in _same(here)] if here else []
         checks.count(f"captions in {language}", len(lines), IMAGES)
         if here and len(lines) != wanted:
             checks.wrong(

@@ -134,7 +134,7 @@ def test_a_selection_or_a_name_that_leads_out_is_refused(tmp_path):
     photos(0, 3).save_to_disk(tmp_path / "set")
     state = json.loads((tmp_path / "set" / "state.json").read_text())
     for change, message in (
-        ({"_data_files": [{"filename": "../other.arrow"}]}, r"names '\.\./other\.arrow', wanted a file"),
+        ({"_data_files": [{"filename": "../other.arrow"}]}, r"names '\.\./other\.arrow'"),
         ({"_indices_data_files": [{"filename": "i.arrow"}]}, r"flatten_indices\(\)"),
         ({"_data_files": [{"filename": "gone.arrow"}]}, r"gone\.arrow cannot be read"),
     ):
@@ -153,7 +153,7 @@ def test_what_is_no_dataset_is_refused(tmp_path):
         "bad.parquet": "cannot be read",
         "bad.arrow": "cannot be read",
         "empty.arrow": "cannot be read",
-        "plain.parquet": "has no column of images .got n: int64, text: string.: wanted an Image feature",
+        "plain.parquet": "has no column of images .* n: int64, text: string.*: there must be an Image feature",
         "none.parquet": "holds no rows",
     }.items():
         with pytest.raises(UsageError, match=message):
@@ -161,5 +161,5 @@ def test_what_is_no_dataset_is_refused(tmp_path):
     (tmp_path / "two").mkdir()
     for name, column in (("a", "image"), ("b", "img")):
         pq.write_table(pa.table({column: [jpeg(1)]}), tmp_path / "two" / f"{name}.parquet")
-    with pytest.raises(UsageError, match=r"b\.parquet has no column 'image', which .*a\.parquet has"):
+    with pytest.raises(UsageError, match=r"b\.parquet has no column 'image', unlike .*a\.parquet"):
         open_source(str(tmp_path / "two"))

@@ -41,5 +41,5 @@ def test_one_wheel_is_enough_and_is_not_imported(tmp_path, monkeypatch):
 
 def test_without_the_wheels_the_command_to_install_them_is_said(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'Run pip install -e "\.\[embedded\]", or give --input'):
+    with pytest.raises(UsageError, match=r"pip install 'leccr\[embedded\]'"):
         open_source(None)

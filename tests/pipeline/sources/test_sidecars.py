@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-import posixpath
 import tempfile
 from pathlib import Path
 
@@ -11,10 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
+from pipeline.sources.items import clean_text
+from pipeline.sources.matching import RowMatches
 from pipeline.sources.sidecars import SideFile
 from tests.pipeline.sources.helpers import jpeg, listed, texts, write
 
-PLAIN = {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(2), "sub/c.jpg": jpeg(3)}
+MEDIA = {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(2), "sub/c.jpg": jpeg(3)}
 
 
 def lines(*rows):
@@ -31,7 +32,7 @@ def test_json_lines_with_every_spelling(tmp_path):
         {"file_name": "./sub/b.jpg", "text": "three", "source": "the attic"},
         {"file": "c.jpg", "caption": {"text": "quatre", "language": "fr"}, "captions": None},
     )
-    write(tmp_path, {**PLAIN, "captions.jsonl": "\ufeff" + rows.replace("\n", "\r\n\r\n")})
+    write(tmp_path, {**MEDIA, "captions.jsonl": "\ufeff" + rows.replace("\n", "\r\n\r\n")})
     items = listed(open_source(str(tmp_path), caption_language="it", license="mine"))
     assert items["a.jpg"].captions == (SourceCaption("one", "de"), SourceCaption("two", "de"))
     assert (items["a.jpg"].license, items["a.jpg"].split) == ("CC0", "val")
@@ -45,14 +46,14 @@ def test_csv_with_bom_quoted_lines_lists_and_repeated_files(tmp_path):
         '\ufefffile,captions,language\r\na.jpg,"two\nlines, and ""quotes""",\r\n\r\n'
         'sub/b.jpg,"[""x"", ""y""]",pt\r\na.jpg,[not a list,\r\nsub/c.jpg\r\n'
     )
-    write(tmp_path, {**PLAIN, "captions.csv": table})
+    write(tmp_path, {**MEDIA, "captions.csv": table})
     items = listed(open_source(str(tmp_path)))
     assert texts(items["a.jpg"]) == ['two\nlines, and "quotes"', "[not a list"]
     assert items["sub/b.jpg"].captions == (SourceCaption("x", "pt"), SourceCaption("y", "pt"))
     assert texts(items["sub/c.jpg"]) == []
 
 
-def test_metadata_as_image_folders_have_it_lies_in_the_split(tmp_path):
+def test_metadata_inside_a_split_is_about_its_own_folder(tmp_path):
     write(tmp_path, {"train/a.jpg": jpeg(1), "test/a.jpg": jpeg(2)})
     write(tmp_path / "train", {"metadata.csv": "file_name,text\na.jpg,of train\n"})
     write(tmp_path / "test", {"metadata.jsonl": lines({"file_name": "a.jpg", "text": "of test"})})
@@ -62,37 +63,28 @@ def test_metadata_as_image_folders_have_it_lies_in_the_split(tmp_path):
 def test_halves_of_surrogate_pairs_fit_into_a_table(tmp_path):
     row = r'{"file": "a.jpg", "captions": ["cut \ud83d", "whole \ud83d\ude00"], '
     row += r'"language": "d\ud83d", "license": "\ude00"}'
-    write(tmp_path, {**PLAIN, "captions.jsonl": row})
+    write(tmp_path, {**MEDIA, "captions.jsonl": row})
     item = listed(open_source(str(tmp_path)))["a.jpg"]
     assert texts(item) == ["cut \ufffd", "whole \U0001f600"]
     assert (item.license, item.captions[0].language) == ("\ufffd", "d\ufffd")
 
 
 def test_several_side_files_add_up_each_caption_once(tmp_path):
-    write(tmp_path, {**PLAIN, "captions.jsonl": lines({"file": "a.jpg", "captions": ["one", "two"]})})
+    write(tmp_path, {**MEDIA, "captions.jsonl": lines({"file": "a.jpg", "captions": ["one", "two"]})})
     write(tmp_path, {"captions.csv": "file,caption\na.jpg,two\na.jpg,three\n"})
     assert captions_of(tmp_path)["a.jpg"] == ["two", "three", "one"]  # by the side files' names
 
 
-def test_names_that_are_not_unique_are_counted_and_not_used(tmp_path):
+def test_rows_that_match_nothing_are_counted(tmp_path):
     write(tmp_path, {"x/a.jpg": jpeg(1), "y/a.jpg": jpeg(2), "b.jpg": jpeg(3)})
     rows = [{"file": "a.jpg", "text": "which?"}, {"file": "b.jpg", "text": "b"}, {"file": "gone.jpg", "text": "no"}]
     write(tmp_path, {"captions.jsonl": lines(*rows)})
-    source = open_source(str(tmp_path))
     assert captions_of(tmp_path) == {"b.jpg": ["b"], "x/a.jpg": [], "y/a.jpg": []}
-    told = "captions.jsonl with 3 rows (1 of no file here, 1 with a name that is not unique: not used)"
-    assert source.summary == f"folder {tmp_path}: 3 media files, {told}"
+    unused = "captions.jsonl with 3 rows (1 of no file here, 1 with a name that is not unique: not used)"
+    assert open_source(str(tmp_path)).summary == f"folder {tmp_path}: 3 media files, {unused}"
 
 
-def test_a_name_is_no_ground_where_the_picture_has_a_row_of_its_own(tmp_path):
-    """old/a.jpg was deleted; its caption must not go to new/a.jpg."""
-    write(tmp_path, {"new/a.jpg": jpeg(1)})
-    rows = [{"file": "old/a.jpg", "text": "of the old"}, {"file": "new/a.jpg", "text": "of the new"}]
-    write(tmp_path, {"captions.jsonl": lines(*rows)})
-    assert captions_of(tmp_path) == {"new/a.jpg": ["of the new"]}
-
-
-def test_a_file_above_is_used_only_for_what_lies_here(tmp_path):
+def test_a_side_file_above_is_used_only_for_media_below(tmp_path):
     write(tmp_path, {"mine/1.jpg": jpeg(1), "mine/2.jpg": jpeg(2), "yours/1.jpg": jpeg(3)})
     write(tmp_path, {"captions.jsonl": lines({"file": "yours/1.jpg", "text": "yours"})})
     source = open_source(str(tmp_path / "mine"))
@@ -114,78 +106,34 @@ def test_a_file_above_is_used_only_for_what_lies_here(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "captions.jsonl",
-            lines(*[{"file": "a.jpg"}] * 6) + '{"file": "a.jpg",\n',
-            r"captions\.jsonl line 7: .*not JSON",
-        ),
-        ("captions.jsonl", '{"file":' + "[" * 100_000, r"line 1: .*not JSON"),
-        ("captions.jsonl", '\n["a.jpg"]\n', r"line 2: got list, wanted an object"),
-        ("captions.jsonl", lines({"path": "a.jpg", "n": 1}), r"line 1: got path, n, wanted .* file, file_name"),
-        ("captions.jsonl", lines({"file": "a.jpg", "captions": ["x", 7]}), r"line 1: got 7 \(int\) as a caption"),
-        ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2: got bytes that are not UTF-8"),
-        ("captions.csv", "file,caption\na.jpg,one, two\n", r"line 2: got 3 cells, wanted the header's 2"),
-        ("captions.csv", 'file,caption\na.jpg,"x\ny"\na.jpg,"open\n', r"line 4: .*no CSV"),
-        ("captions.csv", "name;caption\na.jpg;x\n", r"line 2: got name;caption, wanted"),
-        ("captions.jsonl", lines({"file": "other.jpg", "text": "x"}), r"captions\.jsonl has 1 rows, of which none"),
-        ("metadata.csv", "file_name,text\n", r"metadata\.csv has 0 rows, of which none"),
+        ("captions.jsonl", lines(*[{"file": "a.jpg"}] * 6) + '{"file": "a.jpg",\n', r"captions\.jsonl line 7: .*JSON"),
+        ("captions.jsonl", '{"file":' + "[" * 100_000, r"line 1: .*JSON"),
+        ("captions.jsonl", '\n["a.jpg"]\n', r"line 2: .*list, not an object"),
+        ("captions.jsonl", lines({"path": "a.jpg", "n": 1}), r"line 1: .*file, file_name, .*path, n"),
+        ("captions.jsonl", lines({"file": "a.jpg", "captions": ["x", 7]}), r"line 1: .*7 \(int\)"),
+        ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2: .*not UTF-8"),
+        ("captions.csv", "file,caption\na.jpg,one, two\n", r"line 2: 3 cells where the header has 2"),
+        ("captions.csv", 'file,caption\na.jpg,"x\ny"\na.jpg,"open\n', r"line 4: .*CSV"),
+        ("captions.csv", "name;caption\na.jpg;x\n", r"line 2: .*name;caption"),
+        ("captions.jsonl", lines({"file": "other.jpg", "text": "x"}), r"captions\.jsonl has 1 rows, none"),
+        ("metadata.csv", "file_name,text\n", r"metadata\.csv has 0 rows, none"),
     ],
 )
 def test_a_bad_side_file_is_refused_with_its_line(tmp_path, name, text, message):
-    write(tmp_path, {**PLAIN, name: text})
+    write(tmp_path, {**MEDIA, name: text})
     with pytest.raises(UsageError, match=message):
         open_source(str(tmp_path))
-
-
-paths = st.lists(st.sampled_from("ab"), max_size=2).flatmap(
-    lambda folders: st.sampled_from(["1.jpg", "2.jpg", "3.jpg"]).map(lambda name: "/".join([*folders, name]))
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(media=st.sets(paths, min_size=1), files=st.lists(paths, max_size=8), table=st.booleans())
-def test_rows_go_where_the_rule_says_and_none_is_lost(media, files, table):
-    """Against the rule spelled out in full: by path; else by a name that one medium and one row path have."""
-    ordered = sorted(media)
-    expected: dict[str, list[str]] = {path: [] for path in ordered}
-    for number, file in enumerate(files):
-        same = [path for path in ordered if posixpath.basename(path) == posixpath.basename(file)]
-        rivals = {f for f in files if f not in media and posixpath.basename(f) == posixpath.basename(file)}
-        if file in media:
-            expected[file].append(f"caption {number}")
-        elif len(same) == 1 and same[0] not in files and len(rivals) == 1:
-            expected[same[0]].append(f"caption {number}")
-    rows = [{"file": file, "caption": f"caption {number}"} for number, file in enumerate(files)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ("captions.csv" if table else "captions.jsonl")
-        if table:
-            buffer = io.StringIO()
-            writer = csv.DictWriter(buffer, ["file", "caption"])
-            writer.writeheader()
-            writer.writerows(rows)
-            path.write_text(buffer.getvalue(), newline="")
-        else:
-            path.write_text(lines(*rows))
-        side = SideFile(str(path), path.name)
-        side.match(ordered, "en")
-        with side.open() as stream:
-            got = {
-                medium: [row["caption"] for row in side.rows_of(position, stream)]
-                for position, medium in enumerate(ordered)
-            }
-    assert got == expected
-    assert side.rows == len(files) == len(side.positions) + side.unmatched + side.ambiguous
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")), min_size=1, max_size=5))
 def test_csv_cells_come_back_whatever_is_in_them(cells):
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([["file", "caption"], *[["a.jpg", cell] for cell in cells]])
+    csv.writer(buffer).writerows([["file", "source"], *[["a.jpg", cell] for cell in cells]])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captions.csv"
         path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-        side = SideFile(str(path), path.name)
-        side.match(["a.jpg"], "en")
+        side = SideFile(str(path), path.name, RowMatches(["a.jpg"]), "en")
+        side.read()
         with side.open() as stream:
-            assert [row["caption"] for row in side.rows_of(0, stream)] == cells
+            assert [fields.source for fields in side.fields(0, stream)] == [clean_text(cell) for cell in cells]

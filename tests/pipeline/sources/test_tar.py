@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from pipeline.sources.tar import expand
+from pipeline.sources.tar import expand_braces
 from tests.pipeline.sources.helpers import content, jpeg, listed, pack, texts, write
 
 
@@ -86,8 +86,8 @@ def test_several_tars_put_their_path_before_the_key(tmp_path):
 
 
 def test_braces():
-    assert list(expand("s-{08..11}{a,b}.tar")) == [f"s-{n:02}{x}.tar" for n in range(8, 12) for x in "ab"]
-    assert next(expand("{0..99999999999999}.tar")) == "0.tar"
+    assert list(expand_braces("s-{08..11}{a,b}.tar")) == [f"s-{n:02}{x}.tar" for n in range(8, 12) for x in "ab"]
+    assert next(expand_braces("{0..99999999999999}.tar")) == "0.tar"
 
 
 def test_a_tar_behind_a_url():
@@ -107,7 +107,7 @@ def test_compressed_tars_are_refused(tmp_path, suffix):
     plain = pack(tmp_path / "a", [("a.jpg", jpeg(1))])
     path = tmp_path / f"b{suffix}"
     path.write_bytes(gzip.compress(plain.read_bytes()))
-    with pytest.raises(UsageError, match="is compressed, wanted a plain tar: decompress it once with gunzip"):
+    with pytest.raises(UsageError, match="is compressed: decompress it once with gunzip"):
         open_source(str(path))
 
 
@@ -134,11 +134,11 @@ def test_a_cut_tar_gives_what_lies_before_the_cut_then_says_so(tmp_path):
     ("members", "message"),
     [
         ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice, the second at byte 1,024"),
-        ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not JSON"),
-        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], r"a\.json is not JSON"),
-        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json: got 3 \(int\) as a caption"),
+        ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not valid JSON"),
+        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], r"a\.json is not valid JSON"),
+        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json: .*3 \(int\)"),
         ([("a.jpg", b"1"), ("a.txt", b"\xff")], r"a\.txt is not text in UTF-8"),
-        ([("a.jpg", b"1"), ("a.txt", b" " * (1 << 21))], r"a\.txt has 2,097,152 bytes, wanted 1,048,576 at most"),
+        ([("a.jpg", b"1"), ("a.txt", b" " * (1 << 21))], r"a\.txt has 2,097,152 bytes"),
         ([("a.txt", b"1")], r"holds no sample with an image or video"),
     ],
 )

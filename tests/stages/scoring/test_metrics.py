@@ -117,6 +117,14 @@ def test_a_resample_draws_items_with_all_their_texts_in_all_languages():
     assert many == pytest.approx(few)
 
 
+def test_ends_in_the_shape_of_the_recalls():
+    recalls = np.linspace(0, 100, 1001)[:, None] * np.array([0.1, 0.2, 0.3, 0.4, 0.5, 1])
+    ends = intervals(recalls)
+    assert ends["text_to_media"]["r1"] == pytest.approx([0.25, 9.75])
+    assert ends["media_to_text"]["r10"] == pytest.approx([2.5, 97.5])
+    assert ends["sum_r"] == pytest.approx([6.25, 243.75])
+
+
 def test_the_truth_is_inside_as_often_as_promised():
     """Items drawn from a population where each is found with its own probability; 95 % of 150 intervals, give or take
     three standard deviations (1.8 %)."""

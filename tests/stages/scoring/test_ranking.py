@@ -173,6 +173,12 @@ def test_a_model_that_says_the_same_of_everything_is_last(spread, chunk):
     assert (back == 1200 - 3 + 1).all()  # three texts each, which do not count against one another
 
 
+def test_a_perfect_model_is_first_everywhere():
+    media_NE = unit(300, 16)
+    there, back = ranks(media_NE.repeat(2, 1), torch.arange(300).repeat(2), media_NE, torch.arange(300))
+    assert (there == 1).all() and (back == 1).all()
+
+
 def test_ranks_depend_on_directions_alone_and_not_on_threads():
     text_ME, media_NE, of = unit(900, 12, seed=3), unit(300, 12), torch.arange(900) % 300
     wanted = as_lists(ranks(text_ME, of, media_NE, torch.arange(300)))
@@ -212,12 +218,15 @@ IDS = torch.arange(3)
     "given_, message",
     [
         ((unit(3, 4), torch.tensor([0, 1, 7]), unit(3, 4), IDS), "item 7 is not in the gallery"),
+        ((unit(3, 4), torch.tensor([0, 1, 1]), unit(3, 4), IDS), "item 2 is in the gallery without a text"),
         ((unit(1, 4), torch.tensor([0]), unit(3, 4), IDS), r"2 items \(1, 2\) are in the gallery without a text"),
         ((unit(3, 4), IDS, unit(3, 4), torch.tensor([0, 1, 1])), "item 1 is more than once"),
         ((unit(3, 4) / 0, IDS, unit(3, 4), IDS), "not finite"),
+        ((unit(3, 4), IDS, unit(3, 4).log(), IDS), "not finite"),
         ((unit(3, 4), IDS, unit(3, 4), IDS, unit(3, 2, 4) * torch.inf, 0.5), "not finite"),
         ((unit(3, 4), IDS, unit(3, 5), IDS), r"expected \(M, E\)"),
         ((unit(3, 4), IDS, unit(3, 4), IDS, unit(2, 2, 4), 0.5), r"expected \(M, E\)"),
+        ((unit(3, 4), IDS[:2], unit(3, 4), IDS), r"expected \(M, E\)"),
         ((unit(0, 4), IDS[:0], unit(0, 4), IDS[:0]), "none of them empty"),
     ],
 )

@@ -1,1 +1,0 @@
-"""Short scripts that use the project from Python."""
