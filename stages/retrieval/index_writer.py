@@ -1,301 +1,221 @@
-"""A vector index on disk, the side that changes it: add and remove items, then publish all of it at once.
+"""A vector index on disk, the side that makes it anew.
 
-    with writer(folder, origin={"encoder": …, "corpora": {…}}, width=256, dtype="float16", kind="auto") as index:
-        index.add(records, media_NRE, text_ME, text_owner_M)
-        index.commit()
+    with index_writer(folder, origin={"space": …}, width=256, dtype="float16", kind="auto") as writer:
+        writer.add(block)                    # items that are not in writer.known_contents(), part by part
+        writer.publish(contents)             # all items with these contents
 
-N items · R rows of each · M rows of texts · E width
-
-What is added becomes a new segment; what is removed is written down and skipped. Where that has become too much, a
-segment is copied into the new one without what was removed. Nothing is overwritten: the manifest, renamed into place at
-the end, says which files count, and the others are deleted, by this writer or, if it is killed, by the next.
+What is added is written to `INDEX/.parts`, so that a killed run goes on from there. `publish` builds a new generation
+out of the items of the old one and of the parts, renames it into place, and deletes what no longer counts.
 """
 
 import contextlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.corpus.table import MANIFEST, atomic_writer, flush
+from pipeline.corpus.table import MANIFEST, flush, read_shard, write_json, write_shard
 from pipeline.engine.run_state import locked
-from pipeline.errors import UsageError
-from pipeline.hashing import differences
-from stages.retrieval.index_reader import Generation
-from stages.retrieval.keys import Key, Keys
-from stages.retrieval.rows import KINDS, QUANTISERS
-from stages.retrieval.segments import (
-    GROUPS,
-    RECORD,
-    SCHEMA_VERSION,
-    Segment,
-    Spool,
-    check,
-    read_manifest,
-    told,
-    write_manifest,
-)
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.hashing import canonical_json, file_hash, short_hash
+from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FILE, VERSION, Index, ItemRecord
+from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 
-WRITING = ".writing"
-OURS = re.compile(r"segment-\d{8}|removed-\d{8}\.npy|manifest\.json")
-GROWS = "corpora"  # the one part of an index's origin that may change when items are added to it
-MAX_SEGMENTS, MAX_REMOVED = 8, 1 / 3
+PARTS_FOLDER, BUILDING = ".parts", ".building"
+# of versions before, too
+OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manifest\.json|\.parts|\.building")
 MAX_LENGTH = 1e4  # of a vector; far beyond what an encoder gives, and within float16
 COPIED_ITEMS = 4_096  # at once
 
 
-@contextlib.contextmanager
-def writer(
-    folder: Path,
-    *,
-    origin: Mapping[str, Any],
-    width: int,
-    dtype: str = "float32",
-    kind: str = "auto",
-    overwrite: bool = False,
-) -> Iterator["IndexWriter"]:
-    """Change the index in `folder`, or begin one; with `overwrite`, what it holds is replaced. Nothing shows, and
-    nothing stays, without `commit`.
+class Block(NamedTuple):
+    """Some items with their vectors.
 
-    `origin`: how the vectors come to be, as JSON: encoder, its fingerprint, corpora, settings. Of an index that is
-    there, all but `corpora` must be the same. `kind`: `flat`, `ivf`, `hnsw`, or `auto`, which goes by size.
-
-    Raises UsageError where another writer is at work, with its host and pid; where the folder holds something else;
-    and where the index that is there was made otherwise, naming what differs.
+    Attributes:
+        items: Rows of ITEMS.
+        rows: By part, float32 rows [R,E] in the order of the items.
     """
-    if dtype not in QUANTISERS or kind not in (*KINDS, "auto"):
-        raise UsageError(f"got dtype {dtype!r} and kind {kind!r}, wanted of {[*QUANTISERS]} and {[*KINDS, 'auto']}")
-    if width < 1:
-        raise UsageError(f"got vectors of width {width}, wanted 1 or more")
-    _check_folder(folder)
+
+    items: pa.Table
+    rows: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, records: list[ItemRecord], media_NRE: np.ndarray, text_ME: np.ndarray) -> "Block":
+        """A block of new items.
+
+        Args:
+            records: What is kept of the items.
+            media_NRE: Rows that queries are compared with.
+            text_ME: A row for each of `texts` in the records, in their order.
+
+        Raises:
+            UsageError: A vector is not finite.
+        """
+        table = pa.Table.from_pylist(records, RECORD)
+        counts = {"media": [media_NRE.shape[1]] * len(records), "text": [len(record["texts"]) for record in records]}
+        rows = {"media": media_NRE.reshape(-1, media_NRE.shape[2]), "text": text_ME}
+        for part in PARTS:
+            table = table.append_column(ITEMS.field(f"{part}_rows"), pa.array(counts[part], pa.int32()))
+            lengths = np.linalg.norm(rows[part], axis=1)
+            if not (lengths <= MAX_LENGTH).all():  # so that NaN is wrong as well
+                row = int(np.flatnonzero(~(lengths <= MAX_LENGTH))[0])
+                record = records[int(np.repeat(np.arange(len(records)), counts[part])[row])]
+                raise UsageError(
+                    f"item {record['item_id']} of {record['corpus']} has a vector of length {lengths[row]:g}, and "
+                    "lengths of about 1 are expected. Check whether the model's training diverged"
+                )
+        return cls(table, rows)
+
+    def filtered(self, keep: pa.Array) -> "Block":
+        """The items of which `keep` says so."""
+        keep_N = keep.to_numpy(zero_copy_only=False)
+        rows = {part: self.rows[part][np.repeat(keep_N, self.items[f"{part}_rows"].to_numpy())] for part in PARTS}
+        return Block(self.items.filter(keep), rows)
+
+
+@contextlib.contextmanager
+def index_writer(
+    folder: Path, *, origin: dict[str, Any], width: int, dtype: str, kind: str, overwrite: bool = False
+) -> Iterator["IndexWriter"]:
+    """Change the index in a folder, or begin one. Nothing shows without `publish`.
+
+    Args:
+        folder: The index folder.
+        origin: How the vectors come to be, as JSON.
+        width: E of the vectors.
+        dtype: How values are stored, of `vectors.DTYPES`.
+        kind: Of `vectors.KINDS`, or `auto`.
+        overwrite: Take nothing over from the index that is there, nor from a killed run.
+
+    Raises:
+        UsageError: Another writer is at work (with its host and pid), the folder holds something else, or its index is
+            damaged or of another version.
+    """
+    if folder.is_dir():
+        foreign = sorted(path.name for path in folder.iterdir() if not (path.name[0] == "." or _is_own(path)))
+        if foreign:
+            raise UsageError(f"{folder} holds {foreign[0]} and is not an index. Give another --output")
     with locked(folder):
-        published = read_manifest(folder)
-        _sweep(folder, published)
-        made = {"origin": dict(origin), "width": width, "dtype": dtype, "kind": kind}
-        if published and not overwrite:
-            _check_same(folder, published, made)
-        index = IndexWriter(folder, made, published, keep=not overwrite)
-        try:
-            yield index
-        finally:
-            index.close()
-            shutil.rmtree(folder / WRITING, ignore_errors=True)
+        old = Index.open(folder) if (folder / MANIFEST).exists() and not overwrite else None
+        shutil.rmtree(folder / BUILDING, ignore_errors=True)
+        if overwrite:
+            shutil.rmtree(folder / PARTS_FOLDER, ignore_errors=True)
+        settings = {"origin": origin, "width": width, "dtype": dtype, "requested_kind": kind}
+        yield IndexWriter(folder, settings, old)
 
 
 class IndexWriter:
-    """Items to add and to remove; made by `writer`."""
+    """Makes the next generation of an index; made by `index_writer`."""
 
-    def __init__(self, folder: Path, made: dict[str, Any], published: dict[str, Any] | None, keep: bool):
-        self._folder, self._made = folder, made
-        self._generation = published["generation"] if published else 0
-        self._old: Generation | None = None
-        self._begin(published if keep else None)
+    def __init__(self, folder: Path, settings: dict[str, Any], old: Index | None):
+        self.folder, self.settings, self.old = folder, settings, old
+        # parts of a killed run count where the same space made them
+        self._parts = folder / PARTS_FOLDER / short_hash(canonical_json(settings["origin"].get("space")))
+        self._parts.mkdir(parents=True, exist_ok=True)
 
-    def _begin(self, published: dict[str, Any] | None) -> None:
-        self._old = Generation(self._folder, published, self._old) if published else None
-        self._first = len(self._old.present_N) if self._old else 0  # number of the first item that is added
-        self._keys = Keys(self._old.items, self._old.present_N) if self._old else None
-        self._added: dict[Key, int] = {}  # and `_removed`: numbers, since the last commit
-        self._removed: set[int] = set()
-        (self._folder / WRITING).mkdir(exist_ok=True)
-        self._name = f"segment-{self._generation + 1:08d}"
-        self._spool = Spool(self._folder / WRITING / self._name, self._made["width"])
+    def known_contents(self) -> pa.ChunkedArray:
+        """The contents of all items that need not be added again."""
+        tables = [self._read_part(path) for path in self._part_paths()] + ([self.old.items] if self.old else [])
+        return pa.chunked_array([chunk for table in tables for chunk in table["content"].chunks], pa.string())
 
-    def _number(self, key: Key) -> int | None:
-        number = self._keys.get(key) if self._keys else None
-        return self._added.get(key) if number is None or number in self._removed else number
+    def add(self, block: Block) -> None:
+        """Keep the vectors of new items on disk until `publish`."""
+        table = block.items
+        for part in PARTS:
+            vectors = pa.array(np.ascontiguousarray(block.rows[part], "<f4").ravel())
+            ends = np.cumsum(table[f"{part}_rows"].to_numpy(), dtype=np.int64) * self.settings["width"]
+            table = table.append_column(part, pa.LargeListArray.from_arrays(np.append(0, ends), vectors))
+        write_shard(self._parts / f"part-{len(self._part_paths()):05d}.arrow", table)
 
-    def __contains__(self, key: Key) -> bool:
-        """Whether an item, (corpus, item_id), will be there."""
-        return self._number(key) is not None
-
-    def add(
-        self,
-        records: Sequence[Mapping[str, Any]],
-        media_NRE: np.ndarray,
-        text_ME: np.ndarray,
-        text_owner_M: np.ndarray,
-    ) -> None:
-        """Add items. `records`: item_id, corpus, uri, sha256, content, split, media_type, texts (of view and text);
-        `text_owner_M`: the place in `records` that each row of texts belongs to. All of them are added, or none.
-
-        Raises UsageError for an item that is there or comes twice, and for vectors that are not finite.
-        """
-        media_NRE, text_ME = (np.asarray(part, np.float32) for part in (media_NRE, text_ME))
-        owner_M, width = np.asarray(text_owner_M, np.int64), self._made["width"]
-        if media_NRE.ndim != 3 or media_NRE.shape[::2] != (len(records), width):
-            raise UsageError(f"got media vectors {media_NRE.shape}, wanted [{len(records)} items, rows, {width}]")
-        if text_ME.shape != (len(owner_M), width):
-            raise UsageError(f"got text vectors {text_ME.shape}, wanted [{len(owner_M)}, {width}]")
-        if len(owner_M) and not 0 <= owner_M.min() <= owner_M.max() < len(records):
-            raise UsageError(f"got texts of item {owner_M.min()} to {owner_M.max()}, wanted 0 to {len(records) - 1}")
-        table = _table(records)
-        keys = [(record["corpus"], record["item_id"]) for record in records]
-        self._check_new(keys)
-        media_RE = media_NRE.reshape(-1, width)
-        _check_values(media_RE, np.repeat(np.arange(len(records)), media_NRE.shape[1]), keys)
-        _check_values(text_ME, owner_M, keys)
-        table = table.append_column("media_rows", pa.array(np.full(len(records), media_NRE.shape[1], np.int32)))
-        texts_N = np.bincount(owner_M, minlength=len(records)).astype(np.int32)
-        table = table.append_column("text_rows", pa.array(texts_N))
-        by_item_M = np.argsort(owner_M, kind="stable")
-        first = self._first + self._spool.items
-        self._spool.add(table, {"media": media_RE, "text": text_ME[by_item_M]})
-        self._added.update(zip(keys, range(first, first + len(keys)), strict=True))
-
-    def _check_new(self, keys: Sequence[Key]) -> None:
-        seen: set[Key] = set()
-        for key in keys:
-            if key in self or key in seen:
-                where = "comes twice" if key in seen else "is in the index"
-                raise UsageError(f"item {key[1]} of {key[0]} {where}, wanted a new one: remove it first")
-            seen.add(key)
-
-    def remove(self, keys: Iterable[Key]) -> None:
-        """Remove items by (corpus, item_id), all of them or none. Raises UsageError for one that is not there."""
-        keys = list(keys)
-        unknown = [key for key in keys if key not in self]
-        if unknown or len(set(keys)) < len(keys):
-            corpus, item = unknown[0] if unknown else next(key for key in keys if keys.count(key) > 1)
-            what = "is not in the index" if unknown else "is named twice"
-            raise UsageError(f"item {item} of {corpus} {what}: nothing was removed; name items that are there, once")
-        for key in keys:
-            number = self._number(key)
-            assert number is not None
-            self._removed.add(number)
-            if self._added.get(key) == number:
-                del self._added[key]
-
-    def commit(self) -> None:
-        """Publish what was added and removed since the last commit; then more may follow."""
-        self._generation += 1
-        old = self._old.segments if self._old else []
-        present_N = np.ones(self._first + self._spool.items, bool)
-        if self._old:
-            present_N[: self._first] = self._old.present_N
-        present_N[list(self._removed)] = False
-        starts = self._old.starts if self._old else np.zeros(1, np.int64)
-        parts = [present_N[start:end] for start, end in zip(starts, [*starts[1:], len(present_N)], strict=True)]
-        copied = _to_copy([int(part_N.sum()) for part_N in parts], [len(part_N) for part_N in parts])
-        entries, kept = [], []
-        for index, segment in enumerate(old):
-            if index in copied:
-                _copy(segment, parts[index], self._spool)
-            else:
-                entries.append(segment.entry)
-                kept.append(parts[index])
-        if parts[-1].any() or self._spool.items > len(parts[-1]):
-            entries.append({**self._spool.finish(self._made["kind"], self._made["dtype"]), "name": self._name})
-            (self._folder / WRITING / self._name).replace(self._folder / self._name)
-            kept.append(np.concatenate([parts[-1], np.ones(entries[-1]["items"] - len(parts[-1]), bool)]))
-        gone = np.flatnonzero(~np.concatenate([*kept, np.empty(0, bool)]))
+    def publish(self, contents: pa.Array | pa.ChunkedArray) -> Index:
+        """Make and publish the generation that holds the items with these contents; returns it, open."""
+        numbers = [int(path.name[-8:]) for path in self.folder.glob("generation-*")]
+        name = f"generation-{max(numbers, default=0) + 1:08d}"
+        home, counts = self.folder / BUILDING, {}
+        home.mkdir()
+        with contextlib.ExitStack() as stack:
+            sink = stack.enter_context(pa.OSFile(str(home / ITEMS_FILE), "wb"))
+            stream = stack.enter_context(pa.ipc.new_stream(sink, ITEMS))
+            spools = {part: stack.enter_context((home / f"{part}.f32").open("wb")) for part in PARTS}
+            for block in self._blocks():
+                kept = block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
+                stream.write_table(kept.items.select(ITEMS.names).cast(ITEMS))
+                for part, spool in spools.items():
+                    spool.write(np.ascontiguousarray(kept.rows[part], "<f4").data)
+        flush(home / ITEMS_FILE)
+        items = read_shard(home / ITEMS_FILE)
+        counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
+        rows = {part: _mapped(home / f"{part}.f32", self.settings["width"]) for part in PARTS}
+        kind, dtype, width = (self.settings[name] for name in ("requested_kind", "dtype", "width"))
+        ranges = self.old.vectors.ranges() if self.old else None
+        vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width, ranges=ranges)
+        save_vectors(vectors, home / VECTORS_FILE)
+        del rows
+        for part in PARTS:
+            (home / f"{part}.f32").unlink()
         manifest = {
-            **self._made,
-            "vector_index_version": SCHEMA_VERSION,
-            "generation": self._generation,
-            "items": sum(int(part_N.sum()) for part_N in kept),
-            "segments": entries,
-            "removed": self._write_removed(gone) if len(gone) else None,
+            **self.settings,
+            "vector_index_version": VERSION,
+            "generation": name,
+            "items": items.num_rows,
+            "kind": vectors.kind,
+            "effort": vectors.effort,
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in sorted(home.iterdir())
+            },
         }
-        flush(self._folder)
-        Generation(self._folder, manifest, self._old)  # what cannot be opened must not replace what can
-        write_manifest(self._folder, manifest)
-        self.close()
-        _sweep(self._folder, manifest)
-        self._begin(read_manifest(self._folder))
+        flush(home)
+        home.replace(self.folder / name)
+        flush(self.folder)
+        write_json(self.folder / MANIFEST, {**manifest, "checksum": short_hash(canonical_json(manifest))})
+        _sweep(self.folder, keep=(MANIFEST, name))
+        return Index.open(self.folder)
 
-    def _write_removed(self, gone: np.ndarray) -> dict[str, Any]:
-        path = self._folder / f"removed-{self._generation:08d}.npy"
-        with atomic_writer(path) as stream:
-            np.save(stream, gone, allow_pickle=False)
-        return {"name": path.name, **told(path)}
+    def _blocks(self) -> Iterator[Block]:
+        """Every item that is at hand, once: those of the old generation, then those of the parts."""
+        if self.old:
+            for start in range(0, len(self.old), COPIED_ITEMS):
+                places = slice(start, start + COPIED_ITEMS)
+                rows = {part: self.old.vectors.rows(places, part=part) for part in PARTS}
+                yield Block(self.old.items.slice(start, COPIED_ITEMS), rows)
+        known = self.old.items["content"] if self.old else pa.chunked_array([], pa.string())
+        for path in self._part_paths():
+            table = self._read_part(path)
+            rows = {part: _flat(table[part]).reshape(-1, self.settings["width"]) for part in PARTS}
+            # a run that was killed after it published left parts whose items are in the old generation, too
+            yield Block(table, rows).filtered(pc.invert(pc.is_in(table["content"], value_set=known)).combine_chunks())
 
-    def close(self) -> None:
-        self._spool.close()
+    def _part_paths(self) -> list[Path]:
+        return sorted(self._parts.glob("part-*.arrow"))
 
-
-def _to_copy(present: Sequence[int], items: Sequence[int]) -> set[int]:
-    """Which segments are to be copied into the new one, the last of `present` (items that are there) and `items`.
-
-    Those of which too much was removed; and where there are too many, the small ones, each not larger than what they
-    come to together: so an item is copied a number of times that grows with the logarithm of the index.
-    """
-    last = len(items) - 1
-    copied = {index for index in range(last) if items[index] - present[index] > MAX_REMOVED * items[index]}
-    if last + 1 - len(copied) > MAX_SEGMENTS:
-        size = present[last] + sum(present[index] for index in copied)
-        for index in sorted(set(range(last)) - copied, key=lambda index: (present[index], index)):
-            if present[index] > size and last + 1 - len(copied) <= MAX_SEGMENTS // 2:
-                break
-            copied.add(index)
-            size += present[index]
-    return copied
+    def _read_part(self, path: Path) -> pa.Table:
+        try:
+            return read_shard(path)
+        except EnvironmentTrouble as error:
+            raise UsageError(f"{path} is damaged ({error}). Delete it and run the same command again") from error
 
 
-def _copy(segment: Segment, present_N: np.ndarray, spool: Spool) -> None:
-    """Add a segment's items that are there to the spool. int8 is quantised again, from the values that it stood for."""
-    for name, entry in segment.entry["files"].items():  # damage must not be copied under a checksum of its own
-        check(segment.folder / name, entry, hashes=True)
-    counts = {group: segment.counts(group) for group in GROUPS}
-    for start in range(0, len(segment), COPIED_ITEMS):
-        part_N = present_N[start : start + COPIED_ITEMS]
-        vectors = {}
-        for group, counts_N in counts.items():
-            first = int(counts_N[:start].sum())
-            part = counts_N[start : start + COPIED_ITEMS]
-            vectors[group] = segment.groups[group].block(first, int(part.sum()))[np.repeat(part_N, part)]
-        spool.add(segment.items.slice(start, COPIED_ITEMS).filter(pa.array(part_N)), vectors)
+def _flat(lists: pa.ChunkedArray) -> np.ndarray:
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in lists.chunks] or [np.empty(0, np.float32)])
 
 
-def _table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
-    for record in records:
-        if record.keys() != set(RECORD.names):
-            raise UsageError(f"got a record of {sorted(record)}, wanted {sorted(RECORD.names)}")
-    return pa.Table.from_pylist([dict(record) for record in records], RECORD)
+def _mapped(path: Path, width: int) -> np.ndarray:
+    if not path.stat().st_size:  # an empty file cannot be mapped
+        return np.empty((0, width), np.float32)
+    return np.memmap(path, "<f4", "r").reshape(-1, width)
 
 
-def _check_values(vectors: np.ndarray, owners: np.ndarray, keys: Sequence[Key]) -> None:
-    lengths = np.linalg.norm(vectors, axis=1)
-    wrong = np.flatnonzero(~(lengths <= MAX_LENGTH))  # so that NaN is wrong as well
-    if len(wrong):
-        corpus, item = keys[owners[wrong[0]]]
-        raise UsageError(
-            f"item {item} of {corpus} has a vector of length {lengths[wrong[0]]:g}, wanted finite ones of about 1: "
-            "is the model's training gone wrong?"
-        )
-
-
-def _check_folder(folder: Path) -> None:
-    """Raises UsageError where a folder holds what is not an index's: a writer deletes what it does not know."""
-    if not folder.is_dir():
-        return  # `locked` makes it, or says that it is a file
-    strange = sorted(path.name for path in folder.iterdir() if path.name[0] != "." and not OURS.fullmatch(path.name))
-    if strange:
-        raise UsageError(f"{folder} holds {strange[0]}, wanted an index or an empty folder: give another --output")
-
-
-def _check_same(folder: Path, published: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    before, now = ({**side, "origin": {**side["origin"], GROWS: None}} for side in (published, made))
-    told = differences({name: before[name] for name in made}, now)
-    if told:
-        name, got, wanted = told[0]
-        raise UsageError(
-            f"{folder} was made with another {name.removeprefix('origin.')}: has {got!r}, got {wanted!r}: "
-            "add with what it was made with, or make it anew with --overwrite"
-        )
-
-
-def _sweep(folder: Path, manifest: Mapping[str, Any] | None) -> None:
-    """Delete what no manifest speaks of. Who has it open reads on: the system keeps it until then."""
-    shutil.rmtree(folder / WRITING, ignore_errors=True)
-    known = {MANIFEST}
-    if manifest:
-        known |= {segment["name"] for segment in manifest["segments"]}
-        known |= {manifest["removed"]["name"]} if manifest["removed"] else set()
+def _sweep(folder: Path, keep: tuple[str, str]) -> None:
+    """Delete what no longer counts. Whoever has it open can still read it: the system keeps it until then."""
     for path in folder.iterdir():
-        if OURS.fullmatch(path.name) and path.name not in known:
+        if _is_own(path) and path.name not in keep:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_own(path: Path) -> bool:
+    return OWN_FILES.fullmatch(path.name) is not None

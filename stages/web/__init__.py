@@ -1,0 +1,1 @@
+"""The search server: the page for people and the API for programs."""

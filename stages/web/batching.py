@@ -4,31 +4,28 @@ import asyncio
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, UsageError
+from stages.retrieval.engine import Filters, Finder, Hit
 from stages.web.limits import Limits, Problem
 
-if TYPE_CHECKING:
-    from stages.retrieval.engine import Finder, Hit
-
-REFRESH_S = 1.0  # between two looks whether the index was published anew
+T = TypeVar("T")
+REFRESH_S = 1.0  # between two checks whether the index was published anew
 
 
-class How(NamedTuple):
-    """What queries must have in common to go in one call."""
+class Terms(NamedTuple):
+    """What queries must have in common to go in one call; see `Finder.find`."""
 
     k: int
     hybrid: float | None
-    corpus: str | None
-    split: str | None
-    media_type: str | None
+    filters: Filters
 
 
 @dataclass(eq=False)
@@ -36,38 +33,48 @@ class Job:
     """One request's queries, and where their answer goes."""
 
     queries: Sequence[str | Image.Image]
-    how: How
-    answer: asyncio.Future = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    terms: Terms
+    answer: "asyncio.Future[list[list[Hit]]]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Batcher:
-    """Answers queries for as long as its `async with` lasts. While one batch is being answered the next one gathers."""
+    """Answers queries for as long as its `async with` lasts. While one batch is being answered the next one gathers.
 
-    def __init__(self, finder: "Finder", limits: Limits):
+    Attributes:
+        trouble: Why nothing can be answered until the server is started again; empty if it can.
+        waiting: Queries not yet answered.
+    """
+
+    def __init__(self, finder: Finder, limits: Limits):
         self.finder, self.limits = finder, limits
-        self.trouble = ""  # why nothing can be answered until the service is started again
-        self.waiting = 0  # queries not yet answered
+        self.trouble, self.waiting = "", 0
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
-        self._looked = -REFRESH_S
+        self._checked_at = -REFRESH_S
 
     async def __aenter__(self) -> "Batcher":
         self._thread = ThreadPoolExecutor(1, "search")
         self._task = asyncio.create_task(self._run())
         return self
 
-    async def __aexit__(self, *_: Any) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown()
 
-    async def find(self, queries: Sequence[str | Image.Image], how: How) -> "list[list[Hit]]":
-        """Raises Problem 503 where too many wait already, 422 where the engine cannot answer."""
-        if stopped := self._stopped():
-            raise stopped
+    async def find(self, queries: Sequence[str | Image.Image], terms: Terms) -> list[list[Hit]]:
+        """The hits of one request's queries.
+
+        Raises:
+            Problem: 503 where too many wait already, 422 where the engine cannot answer.
+        """
+        if self.trouble:
+            raise self._stopped()
         if self.waiting + len(queries) > self.limits.waiting:
-            wanted = f"at most {self.limits.waiting:,}"
-            raise Problem(503, "more queries than can wait", wanted, "try again in 1 s", {"Retry-After": "1"})
-        job = Job(queries, how)
+            allowed = f"at most {self.limits.waiting:,}"
+            raise Problem(503, "more queries than can wait", allowed, "try again in 1 s", {"Retry-After": "1"})
+        job = Job(queries, terms)
         self.waiting += len(queries)
         self._jobs.put_nowait(job)
         try:
@@ -77,65 +84,63 @@ class Batcher:
 
     async def _run(self) -> None:
         while True:
-            jobs = await self._gathered()
+            # One job at least, and those that came while the last batch was being answered. To wait for more would
+            # cost a lone query its time, and gain nothing: at 50 clients batches are as large without.
+            jobs = [await self._jobs.get()]
+            while sum(len(job.queries) for job in jobs) < self.limits.batch and not self._jobs.empty():
+                jobs.append(self._jobs.get_nowait())
             await self._refresh()
-            groups: dict[How, list[Job]] = {}
+            groups: dict[Terms, list[Job]] = {}
             for job in jobs:
-                groups.setdefault(job.how, []).append(job)
-            for how, group in groups.items():
-                await self._answer(how, group)
+                groups.setdefault(job.terms, []).append(job)
+            for terms, group in groups.items():
+                await self._answer(terms, group)
 
-    async def _gathered(self) -> list[Job]:
-        """One job at least, and those that came while the last batch was being answered. To wait for more would cost
-        a lone query its time, and gain nothing: at 50 clients batches are as large, and answers as many, without."""
-        jobs = [await self._jobs.get()]
-        while sum(len(job.queries) for job in jobs) < self.limits.batch and not self._jobs.empty():
-            jobs.append(self._jobs.get_nowait())
-        return jobs
-
-    async def _answer(self, how: How, jobs: list[Job]) -> None:
+    async def _answer(self, terms: Terms, jobs: list[Job]) -> None:
         queries = [query for job in jobs for query in job.queries]
-        outcome: Any = self._stopped()
-        if outcome is None:
-            outcome = await self._in_thread(lambda: self.finder.find(queries, **how._asdict()))
-        if isinstance(outcome, UsageError) and len(jobs) > 1:  # one of them is at fault: the others go on without it
+        outcome: list[list[Hit]] | BaseException = self._stopped()
+        if not self.trouble:
+            outcome = await self._in_thread(lambda: self.finder.find(queries, **terms._asdict()))
+        if isinstance(outcome, UsageError) and len(jobs) > 1:  # one of them is at fault: the others do not fail with it
             for job in jobs:
-                await self._answer(how, [job])
+                await self._answer(terms, [job])
             return
-        found = None if isinstance(outcome, BaseException) else iter(outcome)
+        hits = iter([] if isinstance(outcome, BaseException) else outcome)
         for job in jobs:
             if job.answer.done():  # its client has gone
                 continue
-            if found is None:
+            if isinstance(outcome, BaseException):
                 job.answer.set_exception(_problem(outcome))
             else:
-                job.answer.set_result(list(itertools.islice(found, len(job.queries))))
+                job.answer.set_result(list(itertools.islice(hits, len(job.queries))))
 
-    async def _in_thread(self, work: Any) -> Any:
+    async def _in_thread(self, work: Callable[[], T]) -> T | BaseException:
         """What it returns, or the exception that it raises: a fault of the engine must not end the queue."""
         loop = asyncio.get_running_loop()
-        outcomes = await asyncio.gather(loop.run_in_executor(self._thread, work), return_exceptions=True)
-        return outcomes[0]
+        (outcome,) = await asyncio.gather(loop.run_in_executor(self._thread, work), return_exceptions=True)
+        return outcome
 
     async def _refresh(self) -> None:
-        """Now and then, what was published since. An index that cannot be read at the moment is left for the next
-        time; one of another model ends the answers: to go on would give wrong ones."""
-        if time.monotonic() - self._looked < REFRESH_S:
+        """Now and then, take over what was published since.
+
+        An index that cannot be read at the moment is left for the next time. One of another model ends the answers:
+        to continue would give wrong ones.
+        """
+        if time.monotonic() - self._checked_at < REFRESH_S:
             return
         outcome = await self._in_thread(self.finder.refresh)
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         if isinstance(outcome, BaseException):
-            print(f"error: the index was not looked at again: {outcome}", file=sys.stderr, flush=True)
+            print(f"error: the index was not refreshed: {outcome}", file=sys.stderr, flush=True)
         if isinstance(outcome, UsageError):
             self.trouble = public(str(outcome))
 
-    def _stopped(self) -> Problem | None:
-        wanted = "the index that the service was started with"
-        return Problem(503, self.trouble, wanted, "start the service again") if self.trouble else None
+    def _stopped(self) -> Problem:
+        return Problem(503, self.trouble, "the index that the server was started with", "start the server again")
 
 
 def _problem(error: BaseException) -> BaseException:
-    """What of the engine's errors a client is told: nothing of a fault in the program."""
+    """What of the engine's errors a client may read: nothing of a fault in the program."""
     if isinstance(error, UsageError):
         return Problem(422, public(str(error)), "a query that this index can answer", "change the query")
     if isinstance(error, EnvironmentTrouble):

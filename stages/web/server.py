@@ -1,80 +1,95 @@
-"""What the search page and the search service share: the socket they listen on, and a guard before their app."""
+"""The search server: one application with the page for people and the API for programs."""
 
-import argparse
+import asyncio
+import contextlib
 import ipaddress
 import json
-import signal
-import socket
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
-from pipeline.errors import EnvironmentTrouble, UsageError
+from stages.retrieval.engine import Finder
+from stages.web import api, pages
+from stages.web.batching import Batcher
+from stages.web.limits import Buckets, Limits, Problem
 
-MOST_CONNECTIONS = 1_000  # at once; uvicorn answers 503 to more
-GRACE_S = 5  # that open requests have once the program is asked to end
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+}
 
 
-def add_options(made: argparse.ArgumentParser, port: int) -> None:
-    """Those of both programs."""
-    add = made.add_argument
-    add("--index", required=True, type=Path, help="folder that index.py made")
-    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    add("--port", type=int, default=port, help=f"port to listen on, 0 for one that is free ({port})")
-    add("--checkpoint", help="where the index's model is by now (where it was)")
-    add("--data", action="append", type=Path, default=[], help="where a corpus of the index is by now (where it was)")
+@dataclass(frozen=True)
+class Service:
+    """What the routes share."""
+
+    finder: Finder
+    limits: Limits
+    batcher: Batcher
+    buckets: Buckets
+    pictures: asyncio.Semaphore  # that are decoded at once
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address; port 0 takes a free one. Raises UsageError for what is no address of this
-    machine, and EnvironmentTrouble for a port that is taken."""
-    if not 0 <= port <= 65535:
-        raise UsageError(f"--port: got {port}, wanted 0 to 65535, 0 for one that is free")
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    except (socket.gaierror, UnicodeError) as error:
-        raise UsageError(f"--host: got {host!r}, wanted a name or an address of this machine") from error
-    # named TCP, or asyncio leaves TCP_NODELAY off for its connections, and each answer waits 40 ms for an ACK
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen()  # or another program could bind to it too, and fail once its model is loaded
-    except OSError as error:
-        bound.close()
-        raise EnvironmentTrouble(
-            f"{host}:{port} cannot be listened on: {error.strerror}: give another --port"
-        ) from error
-    return bound
+def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> FastAPI:
+    """The application.
 
-
-def address(bound: socket.socket, host: str) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{bound.getsockname()[1]}"
-
-
-def server_of(app: Any) -> uvicorn.Server:
-    """`proxy_headers` is off: a client could name itself as it likes, and so pass its limit of requests."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+    Args:
+        finder: The engine.
+        limits: What clients may ask.
+        host: Where it will listen. On loopback it answers only requests for this machine's names.
+    """
+    service = Service(
+        finder,
+        limits,
+        Batcher(finder, limits),
+        Buckets(limits.rate, limits.burst),
+        asyncio.Semaphore(limits.pictures),
     )
 
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.batcher:
+            yield
 
-def end_on_sigterm() -> None:
-    """SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed. Otherwise it is not told."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    app = FastAPI(title="Search", description=api.description(limits), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard, names=own_names(host))
+    app.add_exception_handler(Problem, _refused)
+    app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(Exception, _broken)
+    app.include_router(api.routes(service))
+    app.include_router(pages.routes(service))
+    api.describe_body(app)
+    return app
+
+
+def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    if "text/html" in request.headers.get("accept", ""):
+        return pages.problem_page(problem)
+    return JSONResponse(problem.body(), problem.status, dict(problem.headers))
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    got = f"{request.method} {request.url.path[:100]}"
+    routes = "GET /, POST /search, GET /health, GET /docs or GET /openapi.json"
+    return _refused(request, Problem(error.status_code, got, routes, "see /docs", error.headers or {}))
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    """Answer without the traceback, which goes to the operator's standard error."""
+    return _refused(request, Problem(500, "a fault of the server", "an answer", "tell who runs it"))
 
 
 def own_names(host: str) -> tuple[str, ...] | None:
@@ -87,48 +102,47 @@ def own_names(host: str) -> tuple[str, ...] | None:
 
 
 class Guard:
-    """ASGI middleware that refuses requests by name and by path, and adds headers to every answer.
+    """ASGI middleware that refuses requests made by pages of other sites, and adds headers to every answer.
 
     A page of another site can have its own name resolved to 127.0.0.1 and read what a server there answers (DNS
-    rebinding): the request then names that site, not this machine. `names`: see `own_names`; `allowed`: of a path,
-    whether there is anything.
+    rebinding): the request then names that site as its host, not this machine. It can also send a form here: the
+    request then names that site as its origin.
+
+    Args:
+        app: The application.
+        names: See `own_names`.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        names: tuple[str, ...] | None,
-        allowed: Callable[[str], bool],
-        headers: Mapping[str, str],
-    ):
-        self.app, self.names, self.allowed = app, names, allowed
-        self.headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    def __init__(self, app: Any, names: tuple[str, ...] | None):
+        self.app, self.names = app, names
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+        if scope["type"] != "http":  # there is no websocket
             return
 
-        async def with_headers(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *self.headers]}
+                names = {name.lower() for name, _ in message["headers"]}
+                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+                more = [(name, value) for name, value in added if name not in names]
+                message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        if scope["type"] != "http":  # neither program has a websocket
-            return
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+        problem = None
         if self.names is not None and name.lower() not in self.names:
-            await refuse(with_headers, 400, f"a request for {name[:100]!r}", f"one for {' or '.join(self.names)}")
-        elif not self.allowed(scope["path"]):
-            await refuse(with_headers, 404, "a path that is not here", "one of this program's own")
-        else:
-            await self.app(scope, receive, with_headers)
-
-
-async def refuse(send: Any, status: int, got: str, wanted: str) -> None:
-    """Answer a request over ASGI's `send`, without any app."""
-    body = json.dumps({"error": {"got": got, "wanted": wanted, "do": "open the address that the program printed"}})
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body.encode())).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+            problem = Problem(400, f"a request for {name[:100]!r}", " or ".join(self.names), "open the printed address")
+        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            problem = Problem(403, f"a request of {origin[:100]!r}", "one of its own page", "open the printed address")
+        if problem is None:
+            await self.app(scope, receive, send_with_headers)
+            return
+        body = json.dumps(problem.body()).encode()
+        start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send_with_headers({"type": "http.response.start", "status": problem.status, "headers": start})
+        await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.retrieval.engine import MOST_CHARACTERS, Hit
+from stages.retrieval.engine import MAX_CHARACTERS, Filters, Hit
 
 ITEMS = {  # colour, words for it, and what was written about it
     "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),
@@ -21,6 +21,7 @@ ITEMS = {  # colour, words for it, and what was written about it
     ),
     "plain.jpg": ((250, 250, 250), "white weiß", ""),
 }
+NO_FILTERS = Filters()
 
 
 class FakeFinder:
@@ -46,7 +47,7 @@ class FakeFinder:
             raise self.trouble
         return False
 
-    def find(self, queries, k=10, *, hybrid=None, corpus=None, split=None, media_type=None):
+    def find(self, queries, k=10, *, hybrid=None, filters=NO_FILTERS):
         with self._lock:
             self.calls.append(len(queries))
             for query in queries:
@@ -54,21 +55,27 @@ class FakeFinder:
                     raise ZeroDivisionError("at /nowhere/secret.py")
                 if query == "refuse":
                     raise UsageError("/nowhere/index cannot answer 'refuse'")
-                if isinstance(query, str) and (not query.strip() or len(query) > MOST_CHARACTERS):
-                    raise UsageError(f"got a query of {len(query):,} characters, wanted 1 to {MOST_CHARACTERS:,}")
+                if isinstance(query, str) and (not query.strip() or len(query) > MAX_CHARACTERS):
+                    raise UsageError(f"got a query of {len(query):,} characters, wanted 1 to {MAX_CHARACTERS:,}")
             time.sleep(self.call_s + self.query_s * len(queries))
-            return [self._hits(query, k, split, media_type) for query in queries]
+            return [self._hits(query, k, filters) for query in queries]
 
-    def picture(self, key, side):
-        if key[0] not in self.corpora:
-            raise KeyError(key)
-        return Image.new("RGB", (side, side), self.items[key[1]][0])
+    def record(self, corpus, item_id):
+        view, text = "short", self.items[item_id][2]
+        return {"texts": [{"view": view, "text": text}] if text else []}
 
-    def _hits(self, query, k, split, media_type):
+    def picture(self, corpus, item_id, side):
+        if corpus not in self.corpora or item_id not in self.items:
+            raise KeyError(corpus, item_id)
+        return Image.new("RGB", (side, side), self.items[item_id][0])
+
+    def _hits(self, query, k, filters):
         if query == "nothing":
             return []
         scored = sorted((-self._score(query, item), item) for item in self.items)
-        found = [(score, item) for score, item in scored if media_type != "video" and split != "train"][:k]
+        found = [(score, item) for score, item in scored if filters.media_type != "video" and filters.split != "train"][
+            :k
+        ]
         return [
             Hit(
                 rank, -score, item, next(iter(self.corpora)), f"/nowhere/{item}", "test", "image",

@@ -1,13 +1,14 @@
-"""Small vector indexes for tests: records, vectors, and NumPy's own answers beside them."""
+"""Small vector indexes for tests: records, vectors, and NumPy's own answers to compare with."""
 
 import faiss
 import numpy as np
+import pyarrow as pa
 
-from stages.retrieval.index_writer import writer
+from stages.retrieval.index_writer import Block, index_writer
 
 faiss.omp_set_num_threads(1)  # what is small gains nothing by more, and on a busy machine threads wait for each other
 
-ORIGIN = {"encoder": "tiny", "fingerprint": "aaaa", "corpora": {"photos": "1111"}}
+ORIGIN = {"space": {"kind": "model", "name": "tiny", "fingerprint": "aaaa"}, "corpora": [], "split": None, "views": []}
 
 
 def unit(*shape, seed=0):
@@ -22,28 +23,37 @@ def clustered(rows, width=32, seed=0, centres=40):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def record(number, corpus="photos", split="test"):
+def record(number, corpus="photos", split="test", texts=1):
     return {
         "item_id": f"{number}.jpg",
         "corpus": corpus,
         "uri": f"/photos/{number}.jpg",
         "sha256": f"{number:064x}",
-        "content": f"{number:016x}",
+        "content": f"{corpus} {number}",
         "split": split,
         "media_type": "image",
-        "texts": [{"view": "short", "text": f"Picture {number}."}],
+        "texts": [{"view": f"view{text}", "text": f"Picture {number}."} for text in range(texts)],
     }
 
 
-def make(folder, media_NRE, text_ME=None, owner_M=(), *, first=0, remove=(), **given):
-    """Add items `first` … to an index, and publish it."""
-    text_ME = np.empty((0, media_NRE.shape[2])) if text_ME is None else text_ME
-    given = {"origin": ORIGIN, "dtype": "float32", "kind": "auto", **given}
-    with writer(folder, width=media_NRE.shape[2], **given) as index:
-        index.remove(remove)
-        index.add([record(first + number) for number in range(len(media_NRE))], media_NRE, text_ME, np.array(owner_M))
-        index.commit()
-    return folder
+def contents(numbers):
+    return pa.array([record(number)["content"] for number in numbers], pa.string())
+
+
+def block(numbers, media_NRE, text_ME=None):
+    """Items of these numbers with one text each, or with none where `text_ME` is not given."""
+    texts = 0 if text_ME is None else 1
+    text_ME = np.empty((0, media_NRE.shape[2]), np.float32) if text_ME is None else text_ME
+    return Block.of([record(number, texts=texts) for number in numbers], media_NRE, text_ME)
+
+
+def make_index(folder, keep, *blocks, width=4, **settings):
+    """Bring the index to the items `keep`, some of which are in new `blocks`; returns it, open."""
+    settings = {"origin": ORIGIN, "dtype": "float32", "kind": "auto", **settings}
+    with index_writer(folder, width=width, **settings) as writer:
+        for each in blocks:
+            writer.add(each)
+        return writer.publish(contents(keep))
 
 
 def by_numpy(queries_QE, media_NRE, k):

@@ -6,7 +6,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from stages.web.server import address, listen, server_of
+from stages.serve import address, listen, server_of
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def found(home, capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_a_line_a_result(home, capsys):
+def test_each_result_has_a_line(home, capsys):
     lines = found(home, capsys, "rot", "-k", 2).splitlines()
     assert lines[0] == "rot" and len(lines) == 5
     rank, score, where, path = lines[1].split()
@@ -57,17 +57,17 @@ def test_filters_and_hybrid(home, capsys):
     assert {hit["split"] for hit in row["hits"]} == {"val"}
 
 
-def test_a_picture_of_what_was_found(home, tmp_path, capsys):
+def test_the_results_are_drawn(home, tmp_path, capsys):
     found(home, capsys, "rot", "猫", "-k", 3, "--picture", tmp_path / "found.png")
     pixels = np.asarray(Image.open(tmp_path / "found.png").convert("RGB"))
-    assert 200 < pixels.shape[0] < 600 and 400 < pixels.shape[1] < 700
+    assert 400 < pixels.shape[0] < 600 and 400 < pixels.shape[1] < 700
     tile = pixels[50:200, 20:160].reshape(-1, 3)  # the first result, where a picture of three colours or more is
     assert len(np.unique(tile // 16, axis=0)) > 3
     with pytest.raises(UsageError, match="--picture"):
         search.main(["--index", str(home / "index"), "rot", "--picture", str(tmp_path / "none" / "found.png")])
 
 
-def test_who_reads_no_further_ends_the_program_in_peace(home, tmp_path):
+def test_a_closed_pipe_ends_the_program_quietly(home, tmp_path):
     (tmp_path / "many.txt").write_text("rot\n" * 3_000, encoding="utf-8")
     command = [sys.executable, "-m", "stages.search", "--index", home / "index", "--queries", tmp_path / "many.txt"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
@@ -77,10 +77,10 @@ def test_who_reads_no_further_ends_the_program_in_peace(home, tmp_path):
         assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in told
 
 
-def test_what_is_in_no_corpus_any_more_is_drawn_grey():
+def test_an_item_that_is_gone_is_drawn_grey():
     class Gone:
-        def picture(self, key, side):
-            raise KeyError(key)
+        def picture(self, corpus, item_id, side):
+            raise KeyError(item_id)
 
     hit = Hit(1, 0.5, "a.jpg", "photos", "", "train", "image", "", "", "")
     assert thumbnail(Gone(), hit).getpixel((0, 0)) == ImageColor.getrgb(GREY)
@@ -91,15 +91,15 @@ def test_mistakes(home, tmp_path):
     (tmp_path / "no.png").write_bytes(b"text")
     (tmp_path / "empty.txt").write_text("\n \n")
     for arguments, told in (
-        ([], "got no query"),
-        ([""], "empty query"),
+        ([], "no query"),
+        ([""], "is empty"),
         (["a" * 10_000], "10,000 characters"),
         (["rot", "-k", "0"], "-k: got 0"),
-        (["rot \udcff"], "no text in UTF-8"),
-        (["--queries", str(tmp_path / "empty.txt")], "got no query, wanted one a line"),
+        (["rot \udcff"], "not valid Unicode"),
+        (["--queries", str(tmp_path / "empty.txt")], "no query"),
         (["--queries", str(tmp_path / "latin.txt")], "byte 1 is not UTF-8"),
         (["--queries", str(tmp_path / "none.txt")], "cannot be read: No such file"),
-        (["--image", str(tmp_path / "no.png")], "wanted a picture"),
+        (["--image", str(tmp_path / "no.png")], "not a picture"),
         (["rot", "--split", "moon"], "the index has train, val"),
     ):
         with pytest.raises(UsageError, match=told):
@@ -108,8 +108,8 @@ def test_mistakes(home, tmp_path):
         search.main(["--index", str(tmp_path / "index"), "rot"])
 
 
-def test_an_emptied_index_is_told(tmp_path):
+def test_an_empty_index_is_refused(tmp_path):
     _, _, made = write_indexed(tmp_path, 1, splits={"train": 1.0})
     index.main(["--output", str(made), "--remove", "photos/item-00000.jpg"])
-    with pytest.raises(UsageError, match="holds no items"):
+    with pytest.raises(UsageError, match="is empty"):
         search.main(["--index", str(made), "rot"])

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import UsageError
-from stages.retrieval.corpus_browser import Browser, card
+from stages.retrieval.corpus_browser import Browser, read_card
 from tests.stages.browsable import write_browsable
 from tests.stages.corpora import write_training_corpus
 from tests.stages.fake_finder import ITEMS
@@ -21,36 +21,33 @@ def test_pages_cover_every_item_once_in_order_whatever_their_size(corpus):
     assert browser.page(len(ITEMS), 3) == []
 
 
-def test_an_item_has_its_own_texts_and_scores_by_row_and_by_name(corpus):
+def test_an_item_has_its_own_texts_and_scores(corpus):
     browser = Browser(corpus)
-    for row, item_id in enumerate(ITEMS):
-        shown = browser.item(row)
-        assert shown == browser.named(item_id)
-        assert shown.told["item_id"] == item_id and "uri" not in shown.told
-        assert [one["text"] for one in shown.captions] == [f"caption {item_id}"]
-        assert shown.descriptions[0]["text"].startswith(f"objects of {item_id}")
-        assert shown.translations[0]["scores"]["quality"] == 0.75 and shown.translations[0]["flags"] == ["copied"]
-    with pytest.raises(IndexError):
-        browser.item(len(ITEMS))
+    for item_id in ITEMS:
+        item = browser.item(item_id)
+        assert item.facts["item_id"] == item_id and "uri" not in item.facts
+        assert [caption["text"] for caption in item.captions] == [f"caption {item_id}"]
+        assert item.descriptions[0]["text"].startswith(f"objects of {item_id}")
+        assert item.translations[0]["scores"]["quality"] == 0.75 and item.translations[0]["flags"] == ["copied"]
     with pytest.raises(KeyError):
-        browser.named("another")
+        browser.item("another")
 
 
 def test_a_packed_corpus_has_translations_with_what_they_are_of(tmp_path):
     browser = Browser(write_training_corpus(tmp_path, items=10))
-    shown = browser.item(0)
-    assert [caption["language"] for caption in shown.captions] == ["en", "en"]
-    assert {one["target_language"] for one in shown.translations} == {"de", "fr"}
-    by_language = {one["target_language"]: one for one in shown.translations}
-    assert by_language["de"]["source_text"] in [caption["text"] for caption in shown.captions]
-    assert 0 < by_language["de"]["scores"]["quality"] < 1 and "media" not in shown.told
-    assert shown.descriptions and shown == browser.named(shown.told["item_id"])
+    item = browser.item(browser.page(0, 1)[0]["item_id"])
+    assert [caption["language"] for caption in item.captions] == ["en", "en"]
+    assert {row["target_language"] for row in item.translations} == {"de", "fr"}
+    by_language = {row["target_language"]: row for row in item.translations}
+    assert by_language["de"]["source_text"] in [caption["text"] for caption in item.captions]
+    assert 0 < by_language["de"]["scores"]["quality"] < 1 and "media" not in item.facts
+    assert item.descriptions
 
 
 def test_a_card_is_shown_without_what_would_be_fetched(corpus, tmp_path):
-    text = card(corpus)
+    text = read_card(corpus)
     assert "# The squares" in text and "license: mit" not in text and "example.com" not in text
-    assert card(tmp_path) == ""
+    assert read_card(tmp_path) == ""
 
 
 def test_a_folder_that_is_no_corpus_is_refused(tmp_path):

@@ -1,329 +1,251 @@
-"""Adding and removing against a model of it in NumPy; what is refused; writers that are killed or meet."""
+"""Generations of an index: what is taken over, what is refused, writers that are killed or meet, readers meanwhile."""
 
-import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from stages.retrieval.index_reader import VectorIndex
-from stages.retrieval.index_writer import MAX_SEGMENTS, _to_copy, writer
+from stages.retrieval.index_reader import Index, read_manifest
+from stages.retrieval.index_writer import Block, index_writer
 from tests.conftest import ROOT
-from tests.stages.indexes import ORIGIN, make, record, unit
-
-E = 4
-GRID = [-1.0, -0.5, 0.0, 0.5, 1.0]  # few values, so that there are ties
-NONE = np.empty((0, E)), np.empty(0, int)
+from tests.stages.indexes import ORIGIN, block, contents, make_index, record, unit
 
 
-def entries(folder):
+def names(folder):
     return sorted(path.name for path in folder.iterdir() if path.name != ".state")
 
 
-def keys(numbers):
-    return [("photos", f"{number}.jpg") for number in numbers]
+def stored(index):
+    """By number of the item, its media and text rows."""
+    return {
+        int(row["item_id"][:-4]): tuple(index.vectors.rows(slice(n, n + 1), part=part) for part in ("media", "text"))
+        for n, row in enumerate(index.records(range(len(index))))
+    }
 
 
-def found(index, k=100, **given):
-    """Ids of all items that a search finds, each once."""
-    ids = [item["item_id"] for item in index.items([n for n in index.search(unit(1, E), k, **given)[1][0] if n >= 0])]
-    assert len(ids) == len(set(ids))
-    return set(ids)
-
-
-batches = st.lists(  # of adding, removing (places among those that are there) and committing
-    st.one_of(
-        st.tuples(st.just("add"), st.integers(0, 6), st.integers(0, 3), st.integers(0, 5), st.integers(0, 2**31)),
-        st.tuples(st.just("remove"), st.sets(st.integers(0, 30), max_size=8)),
-        st.just(("commit",)),
-    ),
-    max_size=14,
-)
-
-
-@settings(max_examples=40)
-@given(steps=batches, kind=st.sampled_from(["auto", "ivf", "hnsw"]), k=st.integers(1, 12))
-def test_it_is_what_a_dictionary_would_be(steps, kind, k):
-    """Items with random rows, added and removed in any order: search, scores and records are as in a plain model."""
-    model, number = {}, 0
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+@settings(max_examples=30)
+@given(st.lists(st.sets(st.integers(0, 12), max_size=8), min_size=1, max_size=5))
+def test_each_generation_holds_the_items_asked_for_with_their_vectors(generations):
+    media, texts = unit(13, 2, 4), unit(13, 4, seed=1)
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "i"
-        index = stack.enter_context(writer(folder, origin=ORIGIN, width=E, kind=kind))
-        for step in (*steps, ("commit",)):
-            if step[0] == "add":
-                _, count, rows, texts, seed = step
-                generator = np.random.default_rng(seed)
-                media, text = generator.choice(GRID, (count, rows, E)), generator.choice(GRID, (texts * (count > 0), E))
-                owner = generator.integers(0, max(1, count), len(text))
-                index.add([record(number + place) for place in range(count)], media, text, owner)
-                for place in range(count):
-                    model[number + place] = {"media": media[place], "text": text[owner == place]}
-                number += count
-            elif step[0] == "remove":
-                gone = [sorted(model)[place] for place in step[1] if place < len(model)]
-                index.remove(keys(gone))
-                for item in gone:
-                    del model[item]
-            else:
-                index.commit()
-                with VectorIndex.open(folder) as reader:
-                    agree(reader, model, k, exact=kind == "auto")
-        stack.close()
-        assert (index_count := len(entries(folder))) <= MAX_SEGMENTS + 2, index_count
-
-
-def agree(reader, model, k, exact):
-    """`exact`: the best are found; else only all of them, where all are asked for."""
-    assert len(reader) == len(model)
-    reader.verify()
-    queries = np.random.default_rng(0).choice(GRID, (3, E))
-    for group in ("media", "text"):
-        there = {item: rows[group] for item, rows in model.items() if len(rows[group])}
-        scores, numbers = reader.search(queries, k, group=group)
-        for query in range(3):
-            wanted = {item: np.float32((rows @ queries[query]).max()) for item, rows in there.items()}
-            ids = [int(row["item_id"][:-4]) for row in reader.items(numbers[query][numbers[query] >= 0])]
-            assert len(ids) == min(k, len(there)) == len(set(ids))
-            assert scores[query, : len(ids)].tolist() == [wanted[item] for item in ids]
-            if exact or k >= len(there):
-                assert scores[query, : len(ids)].tolist() == sorted(wanted.values(), reverse=True)[:k]
-            assert all(
-                (-one, a) < (-other, b)
-                for one, other, a, b in zip(
-                    scores[query], scores[query, 1:], numbers[query], numbers[query, 1 : len(ids)], strict=False
-                )
-            )
-            again = reader.scores(queries, numbers[query, : len(ids)], group=group)[query]
-            assert again.tolist() == scores[query, : len(ids)].tolist()
-        for number in numbers[0][numbers[0] >= 0]:
-            item = int(reader.items([number])[0]["item_id"][:-4])
-            np.testing.assert_array_equal(reader.vectors(number, group=group), there[item])
-
-
-def test_one_at_a_time_and_few_segments_stay(tmp_path):
-    """An index that grows by single items copies the small ones together, never the large one."""
-    make(tmp_path / "i", unit(500, 1, E))
-    for number in range(30):
-        make(tmp_path / "i", unit(1, 1, E, seed=number), first=500 + number)
-        assert len(entries(tmp_path / "i")) <= MAX_SEGMENTS + 1
-    assert "segment-00000001" in entries(tmp_path / "i")
-    with VectorIndex.open(tmp_path / "i") as index:
-        assert len(index) == 530 and len(found(index, 600)) == 530
-
-
-@pytest.mark.parametrize(
-    ("present", "items", "copied"),
-    [
-        ([100, 10], [100, 10], set()),
-        ([60, 10], [100, 10], {0}),  # two fifths were removed
-        ([70, 10], [100, 10], set()),
-        ([0, 10], [100, 10], {0}),
-        ([1000, *[1] * 7, 1], [1000, *[1] * 7, 1], {1, 2, 3, 4, 5, 6, 7}),
-        ([1000, 900, *[1] * 6, 1], [1000, 900, *[1] * 6, 1], {2, 3, 4, 5, 6, 7}),
-        ([9, 8, 7, 6, 5, 4, 3, 2, 1], [9, 8, 7, 6, 5, 4, 3, 2, 1], {7, 6, 5, 4, 3, 2, 1, 0}),
-        ([512, 256, 128, 64, 32, 16, 8, 4, 2], [512, 256, 128, 64, 32, 16, 8, 4, 2], {7, 6, 5, 4, 3}),
-    ],
-)
-def test_what_is_copied(present, items, copied):
-    assert _to_copy(present, items) == copied
-
-
-def test_removing_much_makes_room(tmp_path):
-    folder = make(tmp_path / "i", unit(90, 1, E))
-    make(folder, unit(0, 1, E), remove=keys(range(20)))
-    assert entries(folder) == ["manifest.json", "removed-00000002.npy", "segment-00000001"]
-    make(folder, unit(0, 1, E), remove=keys(range(20, 40)))
-    assert entries(folder) == ["manifest.json", "segment-00000003"]
-    with VectorIndex.open(folder) as index:
-        assert index.span == 50 and found(index) == {f"{number}.jpg" for number in range(40, 90)}
-    make(folder, unit(0, 1, E), remove=keys(range(40, 90)))
-    assert entries(folder) == ["manifest.json"]
-
-
-def test_damage_is_not_copied_under_a_checksum_of_its_own(tmp_path):
-    folder = make(tmp_path / "i", unit(90, 1, E))
-    path = folder / "segment-00000001" / "media.faiss"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 255]) + whole[-4:])
-    with pytest.raises(UsageError, match="checksum differs"):
-        make(folder, unit(0, 1, E), remove=keys(range(40)))
+        for wanted in generations:
+            with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
+                known = set(writer.known_contents().to_pylist())
+                new = [number for number in sorted(wanted) if record(number)["content"] not in known]
+                for part in (new[:3], new[3:]):
+                    if part:
+                        writer.add(block(part, media[part], texts[part]))
+                index = writer.publish(contents(sorted(wanted)))
+            assert stored(index).keys() == wanted
+            for number, (media_rows, text_rows) in stored(Index.open(folder)).items():
+                np.testing.assert_array_equal(media_rows, media[number])
+                np.testing.assert_array_equal(text_rows, texts[number : number + 1])
+            assert len(names(folder)) == 2  # the manifest and one generation
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_copying_keeps_small_values(tmp_path, dtype):
-    folder = make(tmp_path / "i", vectors := unit(90, 2, E), dtype=dtype)
-    make(folder, unit(0, 2, E), remove=keys(range(45)), dtype=dtype)
-    with VectorIndex.open(folder) as index:
-        order = [int(row["item_id"][:-4]) for row in index.items(np.arange(45))]
-        stored = np.stack([index.vectors(number) for number in range(45)])
-        np.testing.assert_allclose(stored, vectors[order], atol={"float16": 1e-3, "int8": 1.6e-2}[dtype])
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_vectors_taken_over_keep_their_stored_values(tmp_path, dtype, kind):
+    first = stored(make_index(tmp_path / "i", range(90), block(range(90), unit(90, 2, 4)), dtype=dtype, kind=kind))
+    for keep in (80, 70, 60):
+        again = stored(make_index(tmp_path / "i", range(keep), dtype=dtype, kind=kind))
+    for number in range(60):
+        np.testing.assert_allclose(again[number][0], first[number][0], atol=1e-6)
 
 
-def test_an_item_is_replaced_in_one_commit(tmp_path):
-    folder = make(tmp_path / "i", unit(5, 1, E))
-    make(folder, -unit(5, 1, E)[3:4], first=3, remove=keys([3]))
-    with VectorIndex.open(folder) as index:
-        scores, numbers = index.search(-unit(5, 1, E)[3], 1)
-        assert scores[0, 0] == pytest.approx(1) and index.items(numbers[0]) == [record(3)] and len(index) == 5
+def test_items_are_found_and_read_by_name(tmp_path):
+    index = make_index(tmp_path / "i", range(5), block(range(5), unit(5, 1, 4), unit(5, 4)))
+    number = index.number("photos", "3.jpg")
+    assert index.records([number]) == [record(3)] and len(index) == 5
+    assert index.number("others", "3.jpg") is None and index.number("photos", "9.jpg") is None
 
 
-def test_without_commit_nothing_shows_and_nothing_stays(tmp_path):
-    folder = make(tmp_path / "i", unit(5, 1, E))
-    before = entries(folder)
-    with pytest.raises(KeyError), writer(folder, origin=ORIGIN, width=E) as index:
-        index.remove(keys([1]))
-        index.add([record(7)], unit(1, 1, E), *NONE)
-        raise KeyError
-    assert entries(folder) == before and len(VectorIndex.open(folder)) == 5
+def test_nothing_shows_without_publish_and_overwriting_replaces_all(tmp_path):
+    folder = tmp_path / "i"
+    make_index(folder, range(5), block(range(5), unit(5, 1, 4)))
+    with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
+        writer.add(block([7], unit(1, 1, 4)))
+    assert len(Index.open(folder)) == 5
+    index = make_index(folder, range(50, 53), block(range(50, 53), unit(3, 1, 7)), width=7, overwrite=True, kind="ivf")
+    assert (len(index), index.vectors.kind) == (3, "ivf") and len(names(folder)) == 2
 
 
-def test_what_cannot_be_added_or_removed(tmp_path):
-    folder = make(tmp_path / "i", unit(5, 1, E))
-    wrong = unit(2, 1, E)
-    wrong[1, 0, 2] = np.nan
-    long = unit(2, 1, E)
-    long[0] *= 1e5
-    cases = [
-        ([record(4)], unit(1, 1, E), *NONE, r"4\.jpg of photos is in the index"),
-        ([record(7), record(7)], unit(2, 1, E), *NONE, r"7\.jpg of photos comes twice"),
-        ([record(7), record(8)], wrong, *NONE, r"8\.jpg of photos has a vector of length nan"),
-        ([record(7), record(8)], long, *NONE, r"7\.jpg of photos has a vector of length 100000"),
-        ([record(7)], unit(1, 1, E), wrong[1], [0], r"7\.jpg of photos has a vector of length nan"),
-        ([record(7)], unit(1, 1, E + 1), *NONE, r"wanted \[1 items, rows, 4\]"),
-        ([record(7)], unit(2, 1, E), *NONE, r"wanted \[1 items, rows, 4\]"),
-        ([record(7)], unit(1, 1, E), unit(2, E), [0], r"got text vectors \(2, 4\), wanted \[1, 4\]"),
-        ([record(7)], unit(1, 1, E), unit(2, E), [0, 1], "got texts of item 0 to 1, wanted 0 to 0"),
-        ([{**record(7), "colour": "red"}], unit(1, 1, E), *NONE, "got a record of .*colour"),
-    ]
-    with writer(folder, origin=ORIGIN, width=E) as index:
-        for *given_, told in cases:
-            with pytest.raises(UsageError, match=told):
-                index.add(*given_)
-        for gone, told in (
-            (keys([2, 9]), r"9\.jpg of photos is not in"),
-            (keys([2, 2]), r"2\.jpg of photos is named twice"),
-        ):
-            with pytest.raises(UsageError, match=told):
-                index.remove(gone)
-        assert ("photos", "2.jpg") in index and ("photos", "7.jpg") not in index
-        index.add([record(4, corpus="others")], unit(1, 1, E), *NONE)  # the same name in another corpus
-        index.commit()
-    with VectorIndex.open(folder) as index:
-        assert len(index) == 6 and index.search(unit(1, E), 9)[1].max() == 5
+def test_parts_of_a_killed_run_count_for_the_same_space(tmp_path):
+    settings = {"width": 4, "dtype": "float32", "kind": "auto"}
+    with index_writer(tmp_path / "i", origin=ORIGIN, **settings) as writer:
+        writer.add(block([1, 2], unit(2, 1, 4)))
+    other = {**ORIGIN, "space": {"kind": "model", "name": "other", "fingerprint": "bbbb"}}
+    with index_writer(tmp_path / "i", origin=other, **settings) as writer:
+        assert len(writer.known_contents()) == 0
+    with index_writer(tmp_path / "i", origin=ORIGIN, **settings) as writer:
+        assert writer.known_contents().to_pylist() == contents([1, 2]).to_pylist()
+        writer.add(block([3], unit(1, 1, 4)))
+        assert stored(writer.publish(contents([2, 3]))).keys() == {2, 3}
+    with index_writer(tmp_path / "i", origin=ORIGIN, **settings, overwrite=True) as writer:
+        assert len(writer.known_contents()) == 0
 
 
-def test_another_make_is_refused(tmp_path):
-    folder = make(tmp_path / "i", unit(5, 1, E))
-    for changed, told in [
-        ({"origin": {**ORIGIN, "fingerprint": "bbbb"}}, "another fingerprint: has 'aaaa', got 'bbbb'"),
-        ({"dtype": "int8"}, "another dtype"),
-        ({"kind": "hnsw"}, "another kind"),
-        ({"width": 5}, "another width"),
-        ({"dtype": "bfloat16"}, "got dtype 'bfloat16'"),
-    ]:
-        with pytest.raises(UsageError, match=told), writer(folder, **{"origin": ORIGIN, "width": E, **changed}):
-            pass
-    more = {**ORIGIN, "corpora": {"photos": "1111", "clips": "2222"}}
-    with writer(folder, origin=more, width=E) as index:
-        index.commit()
-    assert VectorIndex.open(folder, expect=more).origin == more
-
-
-def test_overwriting_replaces_all_of_it(tmp_path):
-    folder = make(tmp_path / "i", unit(5, 1, E))
-    make(folder, unit(3, 1, 7), first=50, overwrite=True, dtype="int8", kind="ivf")
-    with VectorIndex.open(folder) as index:
-        assert (len(index), index.width, index.dtype) == (3, 7, "int8")
-    assert entries(folder) == ["manifest.json", "segment-00000002"]
+@pytest.mark.parametrize("value", [np.nan, 1e5])
+def test_vectors_of_a_diverged_model_are_refused(value):
+    media = unit(2, 1, 4)
+    media[1, 0, 2] = value
+    with pytest.raises(UsageError, match=r"8\.jpg of photos has a vector of length"):
+        Block.of([record(7, texts=0), record(8, texts=0)], media, np.empty((0, 4), np.float32))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").touch()
-    with pytest.raises(UsageError, match=r"holds photo\.jpg"), writer(tmp_path, origin={}, width=E, overwrite=True):
-        pass
-    with pytest.raises(UsageError, match="is a file"), writer(tmp_path / "photo.jpg", origin={}, width=E):
-        pass
+    with pytest.raises(UsageError, match=r"holds photo\.jpg"):
+        make_index(tmp_path, [])
+    with pytest.raises(UsageError, match="is a file"):
+        make_index(tmp_path / "photo.jpg", [])
+    with pytest.raises(UsageError, match="is not there"):
+        Index.open(tmp_path / "none")
 
 
 def test_a_second_writer_is_refused_with_the_firsts_pid(tmp_path):
+    settings = {"origin": ORIGIN, "width": 4, "dtype": "float32", "kind": "auto"}
     with (
-        writer(tmp_path / "i", origin=ORIGIN, width=E),
-        pytest.raises(UsageError, match=f"in use by another run .*pid {os.getpid()}"),
-        writer(tmp_path / "i", origin=ORIGIN, width=E),
+        index_writer(tmp_path / "i", **settings),
+        pytest.raises(UsageError, match=f"pid {os.getpid()}"),
+        index_writer(tmp_path / "i", **settings),
     ):
         pass
 
 
+def test_files_of_another_index_are_refused(tmp_path):
+    """A FAISS file of the same size, but other vectors; items that are cut short; a manifest that was edited."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    make_index(one, range(5), block(range(5), unit(5, 1, 4)))
+    make_index(other, range(5), block(range(5), unit(5, 1, 4, seed=1)))
+    home = one / "generation-00000001"
+    for name, data, problem in (
+        ("vectors.faiss", (other / "generation-00000001" / "vectors.faiss").read_bytes(), "checksum"),
+        ("items.arrow", (home / "items.arrow").read_bytes()[:-8], "bytes"),
+        ("../manifest.json", (one / "manifest.json").read_bytes().replace(b'"items": 5', b'"items": 6'), "checksum"),
+        ("../manifest.json", b"{", "cannot be read"),
+        ("../manifest.json", b"{}", "not the manifest"),
+    ):
+        whole = (home / name).read_bytes()
+        (home / name).write_bytes(data)
+        with pytest.raises(UsageError, match=problem):
+            Index.open(one)
+        (home / name).write_bytes(whole)
+    (home / "vectors.faiss").unlink()
+    with pytest.raises(UsageError, match="is missing"):
+        Index.open(one)
+
+
+def test_an_index_of_the_version_before_says_how_to_make_it_anew(tmp_path):
+    origin = {
+        "space": {"name": "/models/my run"},
+        "corpora": [{"path": "/data/a"}, {"path": "/data/b"}],
+        "split": "val",
+        "views": ["short"],
+    }
+    old = {"vector_index_version": 1, "origin": origin, "dtype": "int8", "segments": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    (tmp_path / "segment-00000001").mkdir()
+    command = (
+        "python stages/index.py --checkpoint '/models/my run' --data /data/a --data /data/b --split val "
+        f"--views short --dtype int8 --output {tmp_path} --overwrite"
+    )
+    with pytest.raises(UsageError) as caught:
+        read_manifest(tmp_path)
+    assert command in str(caught.value)
+    make_index(tmp_path, range(3), block(range(3), unit(3, 1, 4)), overwrite=True)
+    assert names(tmp_path) == ["generation-00000001", "manifest.json"]
+
+
 KILLED = """
 import os, pathlib, signal, sys
-from stages.retrieval import {module}
-from tests.stages.indexes import make, unit
-def killed(*_, **__):
+from stages.retrieval import index_writer
+from tests.stages.indexes import block, make_index, unit
+def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-{module}.{name} = killed
-make(pathlib.Path(sys.argv[1]), unit(7, 2, 4, seed=1), first=100, remove=[("photos", "1.jpg")])
+index_writer.{name} = kill
+make_index(pathlib.Path(sys.argv[1]), range(2, 14), block(range(9, 14), unit(5, 1, 4, seed=1)))
 """
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("segments", "told"),  # vectors are written, but not all of them
-        ("index_writer", "told"),  # the segment has its name
-        ("index_writer", "write_manifest"),
-        ("index_writer.IndexWriter", "close"),  # published, but old files are there yet
-    ],
-)
-def test_a_writer_that_was_killed_leaves_the_old_index(tmp_path, module, name):
-    folder = make(tmp_path / "i", unit(9, 1, E))
-    make(folder, unit(0, 1, E), remove=keys([0]))
-    code = KILLED.format(module=module, name=name).replace("import index_writer.IndexWriter", "import index_writer")
-    done = subprocess.run(
-        [sys.executable, "-c", code, folder], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
-    )
+@pytest.mark.parametrize("name", ["build_vectors", "file_hash", "write_json", "_sweep"])
+def test_a_killed_writer_leaves_the_old_index_or_the_new_one(tmp_path, name):
+    folder = tmp_path / "i"
+    make_index(folder, range(9), block(range(9), unit(9, 1, 4)))
+    code = KILLED.format(name=name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    published = name == "close"
-    with VectorIndex.open(folder) as index:
-        index.verify()
-        assert len(found(index)) == len(index) == (14 if published else 8)
-    assert set(entries(folder)) > {"manifest.json", "segment-00000001", "removed-00000002.npy"}
-    if published:
-        make(folder, unit(0, 2, E))
-        assert entries(folder) == ["manifest.json", "removed-00000004.npy", "segment-00000001", "segment-00000003"]
-    else:
-        make(folder, unit(7, 2, E), first=100, remove=keys([1]))
-        assert entries(folder) == ["manifest.json", "removed-00000003.npy", "segment-00000001", "segment-00000003"]
-    assert len(VectorIndex.open(folder)) == 14
+    there = stored(Index.open(folder)).keys()
+    assert there == set(range(9)) or (name == "_sweep" and there == set(range(2, 14)))
+    with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
+        assert set(writer.known_contents().to_pylist()) >= set(contents(range(2, 14)).to_pylist())  # nothing is lost
+        assert stored(writer.publish(contents(range(2, 14)))).keys() == set(range(2, 14))
+    assert len(names(folder)) == 2
 
 
+def test_readers_meanwhile_have_the_old_items_or_the_new_ones(tmp_path):
+    folder, states, problems = tmp_path / "i", set(), []
+    index = make_index(folder, range(5), block(range(5), unit(5, 1, 4)))
+    ended = threading.Event()
+
+    def read():
+        while not ended.is_set():
+            try:
+                states.add(frozenset(stored(Index.open(folder))))
+            except UsageError as error:
+                problems.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for first in range(5, 65, 5):
+        new = range(first, first + 5)
+        make_index(folder, new, block(new, unit(5, 1, 4, seed=first)))
+    ended.set()
+    reader.join()
+    assert not problems and states <= {frozenset(range(first, first + 5)) for first in range(0, 65, 5)}
+    assert stored(index).keys() == set(range(5)) and not index.is_current()  # what is open answers as before
+
+
+@pytest.mark.torture
 def test_writers_that_come_at_once_follow_each_other_or_are_refused(tmp_path):
-    """Four processes add to one index: each tries until the others are done, and nothing is lost."""
     code = """
 import pathlib, sys, time
 from pipeline.errors import UsageError
-from tests.stages.indexes import make, unit
+from stages.retrieval.index_writer import index_writer
+from tests.stages.indexes import ORIGIN, block, contents, unit
+import pyarrow as pa
+number = int(sys.argv[2])
 while True:
     try:
-        make(pathlib.Path(sys.argv[1]), unit(5, 1, 4, seed=int(sys.argv[2])), first=int(sys.argv[2]))
+        with index_writer(pathlib.Path(sys.argv[1]), origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
+            writer.add(block([number], unit(1, 1, 4, seed=number)))
+            writer.publish(writer.known_contents())
         break
     except UsageError as error:
         assert "in use by another run" in str(error), error
         time.sleep(0.01)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    writers = [
-        subprocess.Popen([sys.executable, "-c", code, tmp_path / "i", str(5 * number)], cwd=ROOT, env=environment)
-        for number in range(4)
-    ]
+    command = [sys.executable, "-c", code, tmp_path / "i"]
+    writers = [subprocess.Popen([*command, str(number)], cwd=ROOT, env=environment) for number in range(4)]
     assert [process.wait(60) for process in writers] == [0] * 4
-    with VectorIndex.open(tmp_path / "i") as index:
-        index.verify()
-        assert found(index) == {f"{number}.jpg" for number in range(20)}
+    assert stored(Index.open(tmp_path / "i")).keys() == set(range(4))
+
+
+def test_an_empty_index_can_be_made_and_opened(tmp_path):
+    index = make_index(tmp_path / "i", [])
+    assert len(index) == 0 and index.vectors.search(unit(2, 4), 3)[1].shape == (2, 0)
+    assert isinstance(index.items, pa.Table)

@@ -1,0 +1,237 @@
+"""The search page for people: HTML made on the server, without scripts. Every text of a corpus or a user is escaped.
+
+Nothing is fetched from elsewhere. Pictures are sent as pixels that were encoded again, found by corpus and item id: no
+part of a request becomes a path.
+"""
+
+import asyncio
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse
+from markdown_it import MarkdownIt
+from PIL import Image
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from pipeline.card.markdown import public
+from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError, UsageError
+from pipeline.media.images import encode_jpeg
+from pipeline.media.images import frames as sampled_frames
+from stages.retrieval.corpus_browser import Browser, read_card
+from stages.retrieval.engine import Filters, Hit
+from stages.web.batching import Terms
+from stages.web.language import language_note
+from stages.web.limits import Problem, check_text, client_of, decode_picture, read_body
+
+if TYPE_CHECKING:
+    from stages.web.server import Service
+
+TEMPLATES = Path(__file__).with_name("templates")
+PAGE_ITEMS = 24  # of a page of a corpus
+MAX_RESULTS = 50
+SIDE = 480  # pixels of a picture's longer side
+FIGURES = {  # of a card
+    "contact-sheet": "Pictures and their descriptions",
+    "quality": "Quality of the translations",
+}
+FIGURE_PIXELS = 4_000_000
+CACHED = {"Cache-Control": "private, max-age=300"}
+_environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(template: str, status: int = 200, **values: Any) -> Response:
+    """A page from a template."""
+    return HTMLResponse(_environment.get_template(template).render({"corpora": (), **values}), status)
+
+
+def problem_page(problem: Problem) -> Response:
+    """A refused request, as a page."""
+    response = render("problem.html", problem.status, problem=problem)
+    response.headers.update(problem.headers)
+    return response
+
+
+@dataclass(frozen=True)
+class SearchForm:
+    """The fields of the search form; `k` is brought into its range."""
+
+    q: str = ""
+    k: int = 12
+    corpus: str = ""
+    split: str = ""
+    kind: str = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "SearchForm":
+        """Read what the browser sent."""
+        texts = {name: str(fields.get(name, "")) for name in ("q", "corpus", "split", "kind")}
+        k = str(fields.get("k", ""))
+        return cls(**texts, k=min(max(int(k), 1), MAX_RESULTS) if re.fullmatch(r"\d{1,6}", k) else cls.k)
+
+    @property
+    def terms(self) -> Terms:
+        """What to ask the engine."""
+        return Terms(self.k, None, Filters(self.corpus or None, self.split or None, self.kind or None))
+
+
+def routes(service: "Service") -> APIRouter:
+    """The routes of the page."""
+    router, finder = APIRouter(include_in_schema=False), service.finder
+
+    def page(template: str, **values: Any) -> Response:
+        return render(template, corpora=list(finder.corpora), **values)
+
+    def results(form: SearchForm, hits: list[Hit], message: str, note: str = "", picture: str = "") -> Response:
+        details = []
+        for hit in hits:
+            try:
+                details.append((hit, finder.record(hit.corpus, hit.item_id)["texts"]))
+            except KeyError:  # removed from the index in this moment
+                details.append((hit, []))
+        facts = {"items": len(finder), "splits": finder.splits, "languages": finder.languages}
+        limits = {"characters": service.limits.characters, "max_results": MAX_RESULTS}
+        values = {"form": form, "results": details, "message": message, "note": note, "picture": picture}
+        return page("search.html", **values, **facts, **limits)
+
+    async def answer(form: SearchForm, query: str | Image.Image, note: str = "", picture: str = "") -> Response:
+        try:
+            (hits,) = await service.batcher.find([query], form.terms)
+        except Problem as problem:
+            if problem.status != 422:
+                raise
+            return results(form, [], f"That could not be searched: {problem.got}.", note, picture)
+        message = f"{len(hits)} results, best first. Select a result for details." if hits else (
+            "Nothing was found. Remove a filter, or use other words."
+        )  # fmt: skip
+        return results(form, hits, message, note, picture)
+
+    async def by_words(form: SearchForm) -> Response:
+        try:
+            check_text(form.q, "the query", service.limits)
+        except Problem as problem:
+            return results(form, [], f"That could not be searched: {problem.got}. Give {problem.wanted}.")
+        return await answer(form, form.q, note=await asyncio.to_thread(language_note, form.q, finder.tags))
+
+    @router.get("/")
+    async def search_page(request: Request) -> Response:
+        form = SearchForm.of(request.query_params)
+        if "q" not in request.query_params:
+            return results(form, [], f"{len(finder):,} items to search.")
+        if not form.q.strip():
+            return results(form, [], "Nothing to search for yet: write a few words, or choose a picture.")
+        service.buckets.take(client_of(request))
+        return await by_words(form)
+
+    @router.post("/")
+    async def search_with_picture(request: Request) -> Response:
+        service.buckets.take(client_of(request))
+        fields = await _read_form(request, await read_body(request, "multipart/form-data", service.limits))
+        form, upload = SearchForm.of(fields), fields.get("picture")
+        data = await upload.read() if isinstance(upload, UploadFile) else b""
+        await fields.close()
+        if not data:
+            return results(form, [], "There is no picture yet: choose a file, then search with it.")
+        try:
+            async with service.pictures:
+                picture = await asyncio.to_thread(decode_picture, data, service.limits)
+        except Problem as problem:
+            return results(form, [], f"That file cannot be searched with: {problem.got}. Choose a JPEG or PNG picture.")
+        shown = picture.convert("RGB")
+        shown.thumbnail((SIDE, SIDE))
+        url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(shown)).decode()}"
+        return await answer(form, picture, picture=url)
+
+    @router.get("/item/{corpus}")
+    def item_page(corpus: str, item: str) -> Response:
+        try:
+            shown = _browser(service, corpus).item(item)
+        except KeyError as error:
+            raise _not_found("item", item) from error
+        return page("item.html", corpus=corpus, item=shown)
+
+    @router.get("/corpus/{corpus}")
+    def corpus_page(corpus: str, page_number: str = "1") -> Response:
+        browser = _browser(service, corpus)
+        last = max(1, -(-len(browser) // PAGE_ITEMS))
+        number = min(max(int(page_number), 1), last) if re.fullmatch(r"\d{1,12}", page_number) else 1
+        rows = browser.page((number - 1) * PAGE_ITEMS, PAGE_ITEMS)
+        return page("corpus.html", corpus=corpus, rows=rows, number=number, last=last, total=len(browser))
+
+    @router.get("/corpus/{corpus}/card")
+    def card_page(corpus: str) -> Response:
+        folder = _folder(service, corpus)
+        text = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(read_card(folder))
+        figures = {name: label for name, label in FIGURES.items() if (folder / f"{name}.png").is_file()}
+        return page("card.html", corpus=corpus, text=text, figures=figures)
+
+    @router.get("/corpus/{corpus}/figure/{name}")
+    def figure(corpus: str, name: str) -> Response:
+        folder = _folder(service, corpus)
+        if name not in FIGURES:
+            raise _not_found("figure", name)
+        try:
+            with (folder / f"{name}.png").open("rb") as stream:
+                picture = sampled_frames(stream, "image", max_pixels=FIGURE_PIXELS, count=1)[0].image
+        except (OSError, MediaError) as error:
+            raise _not_found("figure", name) from error
+        return _jpeg(picture)
+
+    @router.get("/media/{corpus}")
+    def media(corpus: str, item: str) -> Response:
+        try:
+            return _jpeg(finder.picture(corpus, item, SIDE))
+        except KeyError as error:
+            raise _not_found("item", item) from error
+        except (MediaError, PipelineError):  # its texts are still of use
+            return _jpeg(Image.new("RGB", (SIDE, SIDE), "#c9ccd0"))
+
+    @router.get("/style.css")
+    def style() -> Response:
+        return Response((TEMPLATES / "style.css").read_bytes(), media_type="text/css", headers=CACHED)
+
+    return router
+
+
+async def _read_form(request: Request, body: bytes) -> FormData:
+    async def stream() -> Any:
+        yield body
+
+    try:
+        return await MultiPartParser(request.headers, stream(), max_files=1, max_fields=10).parse()
+    except (MultiPartException, KeyError) as error:
+        raise Problem(400, "a form that cannot be read", "the search page's own", "open the search page") from error
+
+
+def _folder(service: "Service", corpus: str) -> Path:
+    if corpus not in service.finder.corpora:
+        raise _not_found("corpus", corpus)
+    return service.finder.corpora[corpus]
+
+
+def _browser(service: "Service", corpus: str) -> Browser:
+    folder = _folder(service, corpus)
+    try:
+        return Browser(folder)
+    except (UsageError, EnvironmentTrouble) as error:
+        raise Problem(503, public(str(error)), "a corpus that can be read", "try again later") from error
+
+
+def _not_found(kind: str, name: str) -> Problem:
+    return Problem(404, f"no {kind} {name[:100]!r}", f"an {kind} of this index", "start from the search page")
+
+
+def _jpeg(picture: Image.Image) -> Response:
+    return Response(encode_jpeg(picture, 85), media_type="image/jpeg", headers=CACHED)

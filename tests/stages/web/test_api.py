@@ -1,0 +1,253 @@
+"""The API over real loopback HTTP, with an engine of coloured squares."""
+
+import base64
+import concurrent.futures
+import io
+import json
+import socket
+import time
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.errors import EnvironmentTrouble, UsageError
+from stages.web.api import SearchRequest
+from stages.web.limits import Buckets, Limits, Problem
+from stages.web.server import create_app
+from tests.stages.fake_finder import FakeFinder
+from tests.stages.servers import call, running
+
+FREE = Limits(rate=1e6, burst=1_000_000)  # nobody is refused for asking too often
+
+
+def request(url, method, path, body=None, headers=None):
+    """(status, JSON or text of the answer, its headers)."""
+    status, data, response = call(url, method, path, body, headers)
+    answer = json.loads(data) if response.get_content_type() == "application/json" else data.decode()
+    return status, answer, response
+
+
+def search(url, **fields):
+    return request(url, "POST", "/search", json.dumps(fields), {"Content-Type": "application/json"})
+
+
+def first(url, **fields):
+    status, answer, _ = search(url, **fields)
+    assert status == 200, answer
+    return [hits[0]["item_id"] for hits in answer["results"]]
+
+
+def png(colour, size=(16, 16)):
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, "PNG")
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def url():
+    with running(create_app(FakeFinder(), limits=FREE)) as url:
+        yield url
+
+
+def test_a_text_several_texts_and_a_picture_find_their_items(url):
+    assert first(url, query="ein rotes Quadrat, also rot") == ["red.jpg"]
+    assert first(url, queries=["vert", "蓝", "أحمر"]) == ["green.jpg", "blue.jpg", "red.jpg"]
+    assert first(url, picture=png((30, 170, 50))) == ["green.jpg"]
+
+
+def test_an_answer_holds_ranks_and_no_path(url):
+    status, answer, _ = search(url, query="rot", k=3, split="test", media_type="image", corpus="squares", hybrid=0.5)
+    assert status == 200 and [hit["rank"] for hit in answer["results"][0]] == [1, 2, 3]
+    assert answer["results"][0][0] == {
+        "rank": 1, "score": 1.0, "corpus": "squares", "item_id": "red.jpg", "split": "test", "media_type": "image",
+        "view": "short", "text": "A red square.", "matched": "picture",
+    }  # fmt: skip
+    assert "/nowhere" not in json.dumps(answer)
+    assert search(url, query="nothing")[1] == {"results": [[]]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ({}, "no query"),
+        ({"query": "rot", "picture": png("red")}, "query and picture"),
+        ({"query": "   "}, "without a letter"),
+        ({"query": "\u200b\x00\n"}, "without a letter"),
+        ({"query": "x" * 10_000}, "10,000 characters"),
+        ({"queries": ["rot", "x" * 2_001]}, "2,001 characters in query 1"),
+        ({"queries": []}, "0 queries"),
+        ({"queries": ["rot"] * 65}, "65 queries"),
+        ({"query": "rot", "k": 0}, "k = 0"),
+        ({"query": "rot", "k": 101}, "k = 101"),
+        ({"query": "rot", "k": "10"}, "k = '10'"),
+        ({"query": "rot", "hybrid": 1.5}, "hybrid = 1.5"),
+        ({"query": "rot", "hybrid": float("nan")}, "hybrid"),
+        ({"query": "rot", "corpus": "../etc"}, "corpus = '../etc'"),
+        ({"query": "rot", "split": "val"}, "split = 'val'"),
+        ({"query": "rot", "media_type": "audio"}, "media_type = 'audio'"),
+        ({"query": "rot", "kay": 3}, "kay = 3"),
+        ({"picture": "no base64!"}, "not base64"),
+        ({"picture": base64.b64encode(b"%!PS-Adobe").decode()}, "no usable picture"),
+        ({"picture": png("red", (5_001, 5_000))}, "5,001 x 5,000 pixels"),
+        ({"query": "refuse"}, "…/index cannot answer"),
+    ],
+)
+def test_a_search_that_cannot_be_answered_is_refused_with_reasons(url, asked, got):
+    status, answer, _ = search(url, **asked)
+    assert status == 422 and set(answer["error"]) == {"got", "wanted", "do"}
+    assert got in answer["error"]["got"] and all(answer["error"].values())
+    assert "/nowhere" not in json.dumps(answer)
+
+
+def test_bodies_that_are_not_json(url):
+    assert request(url, "POST", "/search", "{", {"Content-Type": "application/json"})[0] == 422
+    assert request(url, "POST", "/search", "[" * 100_000, {"Content-Type": "application/json"})[0] == 422
+    assert request(url, "POST", "/search", b'{"query": "\\ud800"}', {"Content-Type": "application/json"})[0] == 422
+    assert request(url, "POST", "/search", '{"query": "rot"}', {"Content-Type": "text/plain"})[0] == 415
+    status, answer, _ = request(url, "GET", "/search")
+    assert status == 405 and "GET /search" in answer["error"]["got"]
+    assert request(url, "GET", "/../../etc/passwd")[0] == 404
+
+
+def test_a_large_body_is_refused_whether_or_not_it_declares_its_size():
+    with running(create_app(FakeFinder(), limits=replace(FREE, body_bytes=1_000))) as url:
+        assert search(url, query="x" * 2_000)[0] == 413
+        chunks = (b'{"query": "' + b"x" * 500 for _ in range(10))
+        status, answer, _ = request(url, "POST", "/search", chunks, {"Content-Type": "application/json"})
+        assert status == 413 and "1,000 bytes" in answer["error"]["wanted"]
+
+
+def test_a_slow_body_is_not_waited_for():
+    with running(create_app(FakeFinder(), limits=replace(FREE, body_seconds=0.2))) as url:
+        parts = urlsplit(url)
+        with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+            head = f"POST /search HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            client.sendall(f"{head}Content-Length: 20\r\n\r\n{{".encode())
+            assert b"408" in client.recv(100)
+
+
+def test_a_fault_of_the_engine_is_reported_without_its_traceback_and_ends_nothing(capfd):
+    with running(create_app(FakeFinder(), limits=FREE)) as url:
+        status, answer, _ = search(url, query="bug")
+        assert status == 500 and set(answer["error"]) == {"got", "wanted", "do"}
+        assert "secret" not in json.dumps(answer) and "ZeroDivision" not in json.dumps(answer)
+        assert first(url, query="rot") == ["red.jpg"]
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_refused_query_does_not_fail_its_neighbours():
+    finder = FakeFinder(call_s=0.1)
+    with running(create_app(finder, limits=FREE)) as url, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        search(url, query="rot")
+        answers = list(pool.map(lambda text: search(url, query=text)[0], ["rot", "refuse", *["blau"] * 6]))
+        assert answers == [200, 422, *[200] * 6]
+        assert max(finder.calls) > 1
+
+
+def test_concurrent_queries_are_answered_in_few_calls():
+    finder = FakeFinder(call_s=0.05)
+    words = {"rot": "red.jpg", "grün": "green.jpg", "blau": "blue.jpg"}
+    with running(create_app(finder, limits=FREE)) as url, concurrent.futures.ThreadPoolExecutor(30) as pool:
+        asked = list(words) * 10
+        found = list(pool.map(lambda word: first(url, query=word, k=3 if word == "rot" else 5), asked))
+        assert found == [[words[word]] for word in asked]  # each client its own answer
+        assert sum(finder.calls) == 30 and len(finder.calls) <= 15
+
+
+def test_a_client_that_asks_too_often_waits():
+    with running(create_app(FakeFinder(), limits=replace(FREE, rate=0.5, burst=64))) as url:
+        assert search(url, queries=["rot"] * 64)[0] == 200
+        status, answer, headers = search(url, queries=["rot"] * 10)
+        assert status == 429 and 1 <= int(headers["Retry-After"]) <= 20 and "64 at once" in answer["error"]["wanted"]
+
+
+def test_buckets_fill_again_and_each_client_has_one():
+    now = [0.0]
+    buckets = Buckets(rate=2, burst=4, clock=lambda: now[0])
+    buckets.take("a", 4)
+    buckets.take("b", 4)
+    with pytest.raises(Problem) as caught:
+        buckets.take("a", 3)
+    assert caught.value.headers["Retry-After"] == "2"  # three tokens at two a second
+    now[0] = 1.5
+    buckets.take("a", 3)
+    with pytest.raises(Problem):
+        buckets.take("a", 1)
+
+
+def test_more_queries_than_can_wait_are_refused_at_once():
+    finder = FakeFinder(call_s=1.0)
+    limits = replace(FREE, queries=2, waiting=2)
+    with running(create_app(finder, limits=limits)) as url, concurrent.futures.ThreadPoolExecutor(6) as pool:
+        answers = sorted(pool.map(lambda _: search(url, query="rot")[::2], range(6)), key=lambda answer: answer[0])
+        assert [status for status, _ in answers] == [200, 200, 503, 503, 503, 503]
+        assert answers[-1][1]["Retry-After"] == "1"
+
+
+def test_the_index_is_refreshed_and_another_models_ends_the_answers(capfd):
+    finder = FakeFinder()
+    with running(create_app(finder, limits=FREE)) as url:
+        for _ in range(5):
+            search(url, query="rot")
+        assert finder.refreshes == 1  # at most once a second
+        finder.trouble = EnvironmentTrouble("being written")
+        time.sleep(1.1)
+        assert first(url, query="rot") == ["red.jpg"] and finder.refreshes == 2  # the old answers
+        finder.trouble = UsageError("the index /nowhere/index was made again with another model")
+        time.sleep(1.1)
+        status, answer, _ = search(url, query="rot")
+        assert status == 503 and "…/index was made again" in answer["error"]["got"]
+        finder.trouble = None
+        assert search(url, query="rot")[0] == 503 and request(url, "GET", "/health")[0] == 503
+    assert "being written" in capfd.readouterr().err
+
+
+def test_health_and_docs(url):
+    status, answer, _ = request(url, "GET", "/health")
+    assert status == 200 and answer == {
+        "status": "ok", "items": 5, "corpora": ["squares"], "splits": ["test", "train"],
+        "languages": "German, English and French", "waiting": 0,
+    }  # fmt: skip
+    _, answer, _ = request(url, "GET", "/openapi.json")
+    body = answer["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"]["$ref"].rpartition("/")[2] in answer["components"]["schemas"]
+    assert {"429", "503"} <= set(answer["paths"]["/search"]["post"]["responses"])
+    for example in body["examples"].values():
+        SearchRequest.model_validate(example["value"])
+    status, text, headers = request(url, "GET", "/docs")
+    assert status == 200 and "eine Katze" in text and "://" not in text.replace("http://HOST", "")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_another_sites_name_for_this_machine_is_refused(url):
+    assert request(url, "GET", "/health", headers={"Host": "photos.example:80"})[0] == 400
+    with running(create_app(FakeFinder(), limits=FREE, host="0.0.0.0")) as open_url:
+        assert call(open_url, "GET", "/health", headers={"Host": "photos.example"})[0] == 200
+
+
+ODD = st.one_of(
+    st.text(max_size=3_000),
+    st.text(st.sampled_from("אבג مرحبا‎‏‮😀👩‍👩‍👧\x00\x07\x1b\ufeff\u200b\U000e0001\r\n<>&'\"${}"), max_size=200),
+    st.sampled_from(["a" * 2_000, "😀" * 2_000, "\u202e" * 5_000, "x" * 10_000, "\ud800"]),
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=ODD)
+def test_no_text_is_a_fault(url, text):
+    status, answer, _ = search(url, query=text)
+    assert (status == 200 and answer["results"]) or (status == 422 and answer["error"]["got"])
+    if len(text) <= 2_000 and any(letter.isalnum() for letter in text):
+        assert status == 200
+
+
+def test_limits_that_contradict_each_other_are_refused():
+    with pytest.raises(UsageError, match="never pass"):
+        Limits(queries=64, burst=10)
+    with pytest.raises(UsageError, match="rate"):
+        Limits.of_rate(0)
+    assert Limits.of_rate(0.1).burst == 64 and Limits.of_rate(1_000).burst == 4_000

@@ -1,0 +1,233 @@
+"""The search page, with an engine of coloured squares: what the server sends, and what a real browser makes of it."""
+
+import html
+import io
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.web.limits import Limits
+from stages.web.server import create_app, own_names
+from tests.stages.browsable import write_browsable
+from tests.stages.fake_finder import ITEMS, FakeFinder
+from tests.stages.servers import call, running
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+BOUNDARY = "picture-boundary"
+MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    corpus = write_browsable(tmp_path_factory.mktemp("corpora") / "squares")
+    limits = Limits(rate=1e6, burst=1_000_000, body_bytes=1_000_000)
+    with running(create_app(FakeFinder({"squares": corpus}), limits=limits)) as url:
+        yield url
+
+
+def get(url, path, status=200, **fields):
+    """A page as text."""
+    query = f"?{urlencode(fields)}" if fields else ""
+    answered, data, headers = call(url, "GET", path + query, headers={"Accept": "text/html"})
+    assert answered == status, data
+    assert "default-src 'none'" in headers["Content-Security-Policy"] and "/nowhere" not in data.decode()
+    return data.decode()
+
+
+def tiles(page):
+    """The texts under the pictures."""
+    return [
+        " ".join(html.unescape(re.sub("<[^>]*>", "", tile)).split())
+        for tile in re.findall(r'<span class="under".*?</label>', page, re.DOTALL)
+    ]
+
+
+def message(page):
+    return html.unescape(re.search(r'id="status"[^>]*>(.*?)</p>', page, re.DOTALL)[1])
+
+
+def png(colour, size=(40, 30)):
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def upload(url, data, status=200, headers=None, **fields):
+    parts = [f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in fields.items()]
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="picture"; filename="../x.png"\r\n\r\n'
+    body = "".join(parts).encode() + head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
+    answered, page, _ = call(url, "POST", "/", body, {**MULTIPART, "Accept": "text/html", **(headers or {})})
+    assert answered == status, page
+    return page.decode()
+
+
+def test_words_find_items_with_their_details(url):
+    page = get(url, "/", q="ein Quadrat das grün ist")
+    assert message(page).startswith("5 results") and tiles(page)[0] == "1 · 1.000 A green square."
+    assert "German" in page and "Details of result 1" in page and "picture" in page
+    assert f"/media/squares?item={quote('green.jpg')}" in page
+    assert message(get(url, "/")) == "5 items to search."
+
+
+def test_filters_and_the_number_of_results_count_and_stay(url):
+    page = get(url, "/", q="rot", k=2, corpus="squares", split="test", kind="image")
+    assert len(tiles(page)) == 2 and "<option selected>squares" in page and 'value="2"' in page
+    assert message(get(url, "/", q="rot", split="train")).startswith("Nothing was found")
+    for k, count in (("0", 1), ("1000", 5), ("x", 5), ("9" * 5000, 5)):
+        assert len(tiles(get(url, "/", q="rot", k=k))) == count
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("   ", "Nothing to search for"),
+        ("nothing", "Nothing was found"),
+        ("refuse", "could not"),
+        ("x" * 2001, "characters"),
+    ],
+)
+def test_a_search_without_results_says_why(url, query, text):
+    page = get(url, "/", q=query)
+    assert text in message(page) and tiles(page) == []
+
+
+def test_a_picture_finds_its_like(url):
+    page = upload(url, png((50, 70, 210)), k=3)
+    assert len(tiles(page)) == 3 and tiles(page)[0].endswith("A blue square.") and "data:image/jpeg;base64" in page
+    assert "cannot be searched" in message(upload(url, b"%!PS-Adobe-3.0 no picture"))
+    assert "no picture yet" in message(upload(url, b""))
+    assert "larger body" in message(upload(url, b"x" * 2_000_000, 413))
+    assert call(url, "POST", "/", b"no form", MULTIPART)[0] == 400
+    assert call(url, "POST", "/", b"{}", {"Content-Type": "application/json"})[0] == 415
+
+
+def test_other_sites_can_neither_read_nor_send_forms(url):
+    assert call(url, "GET", "/", headers={"Host": "photos.example"})[0] == 400
+    for origin in ("http://photos.example", "null", url.replace("http", "https") + "1"):
+        assert call(url, "POST", "/search", "{}", {"Origin": origin, "Content-Type": "application/json"})[0] == 403
+    assert "blue" in upload(url, png((50, 70, 210)), headers={"Origin": url})
+    assert "localhost" in own_names("127.0.0.1") and own_names("::1") and own_names("localhost")
+    assert own_names("0.0.0.0") is None and own_names("192.0.2.1") is None and own_names("search.example") is None
+
+
+def test_pictures_are_pixels_of_the_index_and_nothing_else(url):
+    status, data, headers = call(url, "GET", "/media/squares?item=red.jpg")
+    assert status == 200 and headers["Content-Type"] == "image/jpeg"
+    colour = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).mean((0, 1))
+    assert np.abs(colour - ITEMS["red.jpg"][0]).max() < 5
+    assert Image.open(io.BytesIO(call(url, "GET", "/corpus/squares/figure/quality")[1])).size == (30, 20)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/media/squares?item=/etc/passwd", "/media/squares?item=../README.md", "/media/..?item=red.jpg",
+        "/media/%2e%2e%2fsquares?item=red.jpg", "/media//etc/passwd", "/corpus/../../etc/passwd", "/corpus/%2e%2e",
+        "/corpus/squares/figure/README.md", "/corpus/squares/figure/..%2fquality",
+        "/corpus/squares/figure/contact-sheet",
+        "/item/squares?item=..%2fsquares", "/style.css/../search.html", "/templates/search.html", "/etc/passwd",
+    ],
+)  # fmt: skip
+def test_no_path_reaches_the_disk(url, path):
+    status, data, _ = call(url, "GET", path)
+    assert status == 404 and b"root:" not in data
+
+
+def test_a_corpus_is_browsed_page_by_page(url, monkeypatch):
+    monkeypatch.setattr("stages.web.pages.PAGE_ITEMS", 2)
+    pages = [get(url, "/corpus/squares", page_number=number) for number in ("1", "2", "3")]
+    assert [len(re.findall('class="tile"', page)) for page in pages] == [2, 2, 1]
+    assert "Page 2 of 3, 5 items" in pages[1] and 'rel="next"' not in pages[2] and 'rel="prev"' not in pages[0]
+    for number, same in (("0", 0), ("99", 2), ("x", 0), ("9" * 100, 0)):
+        assert get(url, "/corpus/squares", page_number=number) == pages[same]
+    item = get(url, "/item/squares", item="red.jpg")
+    for text in ("objects of red.jpg", "caption red.jpg", "Bildunterschrift", "quality 0.75 · meaning 0.50", "copied"):
+        assert text in item
+    for path in ("/corpus/none", "/item/squares?item=none", "/item/none?item=red.jpg"):
+        get(url, path, 404)
+
+
+def test_a_card_has_no_markup_of_its_own_and_fetches_nothing(url, tmp_path):
+    card = get(url, "/corpus/squares/card")
+    assert "<h1>The squares</h1>" in card and "license: mit" not in card and "example.com" not in card
+    assert "/corpus/squares/figure/quality" in card
+    (tmp_path / "README.md").write_text("# X\n<script>hit</script> [go](javascript:hit) ![x](http://a.example/x.png)")
+    with running(create_app(FakeFinder({"evil": tmp_path}), limits=Limits())) as evil:
+        card = get(evil, "/corpus/evil/card")
+    assert "<script" not in card and 'href="javascript' not in card and "a.example" not in card
+
+
+ODD = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=2_500),
+    st.text(st.sampled_from("אבג مرحبا\u200e\u200f\u202e😀👩\u200d👧\x00\x07\x1b\ufeff\u200b<>&'\"${}"), max_size=100),
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=ODD)
+def test_no_text_is_a_fault_or_markup(url, text):
+    page = get(url, "/", q=text)
+    assert "<script" not in page and "<img src=x" not in page and message(page)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser: {CHROMIUM} is not there (apt-get install chromium)")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.mark.parametrize("size", [{"width": 1200, "height": 1000}, {"width": 390, "height": 800}])
+def test_in_a_browser_the_keyboard_is_enough_and_nothing_is_fetched_from_elsewhere(browser, url, size):
+    page = browser.new_page(viewport=size)
+    page.set_default_timeout(60_000)
+    asked, broken = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.on("response", lambda answer: answer.status >= 400 and broken.append(f"{answer.status} {answer.url}"))
+    page.on("console", lambda line: line.type == "error" and broken.append(line.text))
+    page.goto(url)
+    page.keyboard.type("<img src=x onerror=window.hit=5> grau")  # the search box has the focus
+    page.keyboard.press("Enter")
+    page.get_by_text("5 results").wait_for()
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "result-1":
+            break
+    page.keyboard.press("Space")
+    details = page.locator("#details-1")
+    assert details.is_visible() and "<script>window.hit=1</script>.jpg" in details.inner_text()
+    assert "${7*7} {{7*7}}" in details.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#details-2").is_visible() and not details.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.get_by_role("link", name="squares").first.click()
+    page.get_by_text("5 items").wait_for()
+    page.get_by_role("link", name="red.jpg").click()
+    page.get_by_text("Bildunterschrift").wait_for()
+    page.get_by_role("link", name="Search").first.click()
+    page.get_by_text("Filters, and search with a picture").click()
+    page.get_by_label("Picture").set_input_files(
+        {"name": "x.png", "mimeType": "image/png", "buffer": png((50, 70, 210))}
+    )
+    page.get_by_role("button", name="Search with the picture").click()
+    page.get_by_text("5 results").wait_for()
+    assert "A blue square." in page.locator("#results label").first.inner_text()
+    page.wait_for_function("document.querySelector('#results img').naturalWidth > 0")
+    assert page.evaluate("window.hit") is None and not broken
+    assert {urlsplit(address).hostname for address in asked if not address.startswith("data:")} == {"127.0.0.1"}
+    if folder := os.environ.get("PAGE_PICTURES"):
+        page.screenshot(path=f"{folder}/page-{size['width']}.png", full_page=True)
+    page.close()
