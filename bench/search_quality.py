@@ -23,7 +23,7 @@ from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated
 from stages import index
 from stages.retrieval.engine import Finder, open_finder
-from stages.retrieval.index_reader import VectorIndex
+from stages.retrieval.index_reader import Index
 
 CUTS = (1, 5, 10)
 
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def queries(photos: Path, made: Path) -> list[tuple[str, str]]:
     """(caption, item id of the photograph that it is of)."""
-    by_name = {Path(item_id).name: item_id for item_id in VectorIndex.open(made).column("item_id").to_pylist()}
+    by_name = {Path(item_id).name: item_id for item_id in Index.open(made).items["item_id"].to_pylist()}
     rows = map(json.loads, (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines())
     return [(text, by_name[Path(row["file"]).name]) for row in rows for text in row["captions"]]
 

@@ -1,4 +1,4 @@
-"""Search as a service beside its bare engine, in one run: 50 clients of the one, 50 threads that call the other.
+"""Search as a service against its bare engine, in one run: 50 clients of the one, 50 threads that call the other.
 
     python bench/service.py                     2,000 pictures, 50 clients
     python bench/service.py --items 200 --clients 8 --seconds 2 --rounds 1     to see that it runs

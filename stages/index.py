@@ -9,6 +9,7 @@ until the new one is published at once. `embedded` needs no training and no GPU.
 `python` to encode on several processes.
 """
 
+import argparse
 import contextlib
 import functools
 import sys
@@ -46,11 +47,7 @@ class IndexOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
-    parser = Parser("index.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--output", required=True, type=Path, help="folder of the index")
-    add_options(parser, IndexOptions)
-    parser.add_argument("--remove", nargs="+", metavar="CORPUS/ITEM", help="remove these items and do nothing else")
-    parsed = parser.parse_args(argv)
+    parsed = parser().parse_args(argv)
     if parsed.remove:
         remove(parsed.output, parsed.remove)
     else:
@@ -202,6 +199,15 @@ def remove(output: Path, names: Sequence[str]) -> None:
 
 def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    program = Parser("index.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    program.add_argument("--output", required=True, type=Path, help="folder of the index")
+    add_options(program, IndexOptions)
+    program.add_argument("--remove", nargs="+", metavar="CORPUS/ITEM", help="remove these items and do nothing else")
+    return program
 
 
 if __name__ == "__main__":

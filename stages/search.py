@@ -25,7 +25,7 @@ BATCH = 64  # queries at once
 
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     from stages.retrieval.engine import Filters, check_queries, open_finder
 
     queries = list(_queries(options.query, options.image, options.queries))
@@ -93,9 +93,10 @@ def _lines(query: str, hits: "Sequence[Hit]") -> str:
     return "\n".join(lines if hits else [query, "      nothing found"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    program = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = program.add_argument
     add("query", nargs="*", help="words in any language that the model knows; several are answered in turn")
     add("--index", required=True, type=Path, help="folder that index.py made")
     add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print a line of JSON for each query")
     add("--checkpoint", help="where the index's model is now, if it was moved")
     add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")
-    return parser
+    return program
 
 
 if __name__ == "__main__":

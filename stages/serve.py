@@ -29,7 +29,7 @@ GRACE_S = 5  # that open requests have once the program is asked to end
 
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     # SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with contextlib.closing(listen(options.host, options.port)) as bound:
@@ -102,16 +102,17 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("serve.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    program = Parser("serve.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = program.add_argument
     add("--index", required=True, type=Path, help="folder that index.py made")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only this machine)")
     add("--port", type=int, default=7861, help="port to listen on, 0 for a free one (default: 7861)")
     add("--rate", type=float, default=50.0, help="queries a second that one client may ask (default: 50)")
     add("--checkpoint", help="where the index's model is now, if it was moved")
     add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")
-    return parser
+    return program
 
 
 if __name__ == "__main__":

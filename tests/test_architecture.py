@@ -16,7 +16,7 @@ from stages import options as stage_options
 from tests.conftest import ROOT, clean_environment
 
 SHADOWING = {"datasets", "evaluate", "select", "queue", "types", "code", "io"}
-HEAVY = {"torch", "transformers", "apache_beam", "faiss", "datasets", "accelerate", "matplotlib", "gradio", "fastapi"}
+HEAVY = {"torch", "transformers", "apache_beam", "faiss", "datasets", "accelerate", "matplotlib", "fastapi"}
 LIBRARIES = [path for folder in ("pipeline", "model") for path in (ROOT / folder).rglob("*.py")]
 LIBRARIES += (ROOT / "stages").glob("*/*.py")
 PRODUCT = [*LIBRARIES, *(ROOT / "stages").glob("*.py"), ROOT / "beam_runner.py", ROOT / "leccr.py"]

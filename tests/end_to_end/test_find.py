@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages import index, search
-from stages.retrieval.index_reader import VectorIndex
+from stages.retrieval.index_reader import Index
 from tests.conftest import run_stage
 
 pytest.importorskip("skimage", reason="the sample photos come with scikit-image")
@@ -32,7 +32,7 @@ def test_six_languages_find_what_the_sample_photos_show(tmp_path, capsys):
         done = run_stage("--stage", name, "--output", corpus)
         assert done.returncode == 0, done.stderr
     assert index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(made)]) == 0
-    assert len(VectorIndex.open(made).present()) == 9
+    assert len(Index.open(made)) == 9
     asked.write_text("\n".join(query for queries in QUERIES.values() for query in queries), encoding="utf-8")
     capsys.readouterr()
     assert search.main(["--index", str(made), "--queries", str(asked), "-k", "1", "--json"]) == 0
