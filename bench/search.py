@@ -209,7 +209,7 @@ def print_rates(rates: dict[str, list[float]], batch: int) -> None:
     for other in ("FAISS", "NumPy"):
         ratios = [one / two for one, two in zip(rates["ours"], rates[other], strict=True)]
         goal = " (goal: 0.8 or more)" if other == "FAISS" and batch > 1 else ""
-        print(f"  ours / {other}: {statistics.median(ratios):,.2f}{wanted}")
+        print(f"  ours / {other}: {statistics.median(ratios):,.2f}{goal}")
 
 
 def main() -> None:
