@@ -1,0 +1,1 @@
+"""Media: opening, checking, decoding and encoding of images, videos and precomputed features."""

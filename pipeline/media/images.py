@@ -1,8 +1,8 @@
-"""Media proved whole and turned into small upright RGB pictures: `probe`, `frames`, `encode_jpeg`.
+"""Images and videos: checked by `probe`, turned into small upright RGB pictures by `frames`, encoded by `jpegs`.
 
-Features that were computed before (`pipeline.media.features`) are proved too, and have no pictures.
-What a file is, its bytes decide, never its name. Called from thread pools: no state is shared, and none of Pillow's
-global settings is read or changed. `open_media` and `reference` come from `pipeline.media.uri`.
+Precomputed features (`pipeline.media.features`) are checked too, and have no pictures. The bytes of a file decide what
+it is, never its name. Functions are called from thread pools: they share no state, and neither read nor change any of
+Pillow's global settings.
 """
 
 import dataclasses
@@ -31,23 +31,9 @@ from PIL import (
 from pipeline.errors import MediaError
 from pipeline.media import video
 from pipeline.media.features import MAGIC, MAX_BYTES, is_features, read_features
-from pipeline.media.jpeg import without_metadata
-from pipeline.media.uri import open_media, reference, typed_failures
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "Frame",
-    "Jpeg",
-    "Limits",
-    "Probe",
-    "encode_jpeg",
-    "frames",
-    "jpegs",
-    "open_media",
-    "probe",
-    "reference",
-]
+from pipeline.media.uri import open_media as open_media
+from pipeline.media.uri import reference as reference
+from pipeline.media.uri import typed_failures
 
 _ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _WHERE_BUILT_IN = {".webp": "webp", ".avif": "avif", ".jp2": "jpg_2000", ".j2k": "jpg_2000"}
@@ -55,8 +41,8 @@ IMAGE_SUFFIXES = frozenset(_ALWAYS) | {suffix for suffix, part in _WHERE_BUILT_I
 _MPEG = (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mpg", ".mpeg", ".mts", ".m2ts")
 VIDEO_SUFFIXES = frozenset((*_MPEG, ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".ogv"))
 
-# Pillow's own `Image.open` is passed by: its check for bombs is a global setting and a warning, and it tries formats
-# that start programs (EPS) or claim anything.
+# Not Pillow's own `Image.open`: its check for decompression bombs is a global setting and a warning, and it tries
+# formats that start programs (EPS) or accept anything.
 _FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
     "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
@@ -68,7 +54,7 @@ _FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
     "BMP": (rb"BM....\0\0\0\0", BmpImagePlugin.BmpImageFile),
     "PPM": (rb"P[1-6]\s", PpmImagePlugin.PpmImageFile),
 }
-_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # the pages of a TIFF are no animation
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # the pages of a TIFF are not an animation
 _HEIF = rb"....ftyp(?:hei|hev|mif1|msf1)"
 _VIDEO = (
     rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|RIFF....(?:AVI |WAVE)|\0\0\x01[\xba\xb3]|FLV\x01|OggS"
@@ -85,14 +71,16 @@ _TURNS = {
 }  # by EXIF orientation
 _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
-# Broken EXIF data are warned about once for each of their spellings, and are no failure.
+_START_OF_SCAN = 0xDA
+_METADATA = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # all but JFIF, and Adobe's note on how colours are coded
+
+# Broken EXIF data are not a failure, and Pillow would warn about each kind of them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is refused as too large before a pixel is decoded: pixels of a picture or frame, bytes of a picture or of
-    features."""
+    """What is refused before a pixel is decoded: pixels of a picture or frame, bytes of a picture or of features."""
 
     max_source_pixels: int = 100_000_000
     max_source_bytes: int = MAX_BYTES
@@ -100,13 +88,16 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What a medium is. Width and height are pixels as seen, after EXIF orientation or a video's rotation; 0 for
-    features, which are an image where they have one row."""
+    """What a medium is.
+
+    Width and height are pixels after EXIF orientation or a video's rotation; 0 for features, which are an image if they
+    have one row.
+    """
 
     media_type: str  # "image" or "video"
     width: int
     height: int
-    num_frames: int  # 1 for stills; of a video whose container does not tell, duration × rate; of features, rows
+    num_frames: int  # 1 for stills; duration × rate of a video whose container has no count; rows of features
     duration_s: float | None  # None for images and features
 
 
@@ -119,10 +110,20 @@ class Frame:
 
 
 def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
-    """What the stream holds, told from its bytes and proved: a picture is decoded whole, of a video one frame.
+    """Identify a medium by its bytes and prove it readable: a picture is decoded whole, a video by one frame.
 
-    Of an animation the first frame is decoded, the one that is used. Raises MediaError `unreadable`, `truncated`,
-    `too_large` or `no_frames`, and EnvironmentTrouble for a video where PyAV is not installed.
+    Of an animation only the first frame is decoded, the one that is used.
+
+    Args:
+        stream: Seekable bytes.
+        limits: What is too large.
+
+    Returns:
+        Kind and size.
+
+    Raises:
+        MediaError: `unreadable`, `truncated`, `too_large` or `no_frames`.
+        EnvironmentTrouble: The stream is a video and PyAV is not installed.
     """
     with typed_failures("the file"):
         if is_features(stream):
@@ -141,22 +142,26 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
         return Probe("image", width, height, getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1, None)
 
 
-def frames(
-    stream: BinaryIO,
-    probe_or_media_type: Probe | str,
-    *,
-    max_pixels: int,
-    count: int,
-    limits: Limits = Limits(),
-) -> list[Frame]:
-    """Pictures of the stream, upright RGB, shrunk where width × height exceeds `max_pixels`, never enlarged.
+def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Frame]:
+    """Decode upright RGB pictures, shrunk if width × height exceeds `max_pixels`, never enlarged.
 
-    An image gives one; a video `count` at the middles of equal slices of its time, in order, or every frame once
-    where it has fewer. Where its tail is broken, what can be decoded is given. Raises as `probe` does.
+    Args:
+        stream: Seekable bytes.
+        media_type: "image" or "video".
+        max_pixels: Largest width × height of a picture.
+        count: Frames of a video, taken at the middles of equal slices of its time.
+        limits: What is too large.
+
+    Returns:
+        One picture of an image; `count` of a video in order, or every frame once if it has fewer. Of a video with a
+        broken tail, the frames that can be decoded.
+
+    Raises:
+        MediaError: As `probe`.
+        EnvironmentTrouble: As `probe`.
     """
     if max_pixels < 1 or count < 1:
-        raise ValueError(f"got max_pixels={max_pixels} and count={count}, wanted both above 0")
-    media_type = probe_or_media_type if isinstance(probe_or_media_type, str) else probe_or_media_type.media_type
+        raise ValueError(f"got max_pixels={max_pixels} and count={count}, expected both above 0")
     with typed_failures("the file"):
         if media_type == "image":
             return [Frame(_picture(_open_image(stream, limits), max_pixels), None)]
@@ -167,26 +172,28 @@ def frames(
 
 @dataclasses.dataclass(frozen=True)
 class Jpeg:
-    """One picture as it is sent, without metadata; its time in seconds from a video's start, None for images."""
+    """An encoded picture without metadata; its time in seconds from a video's first frame, None for images."""
 
     data: bytes
     timestamp_s: float | None
 
 
 def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Jpeg]:
-    """What `frames` gives, encoded. A JPEG that is upright and small enough goes as it is, less its metadata:
-    to decode and encode it again would cost more than all the rest of a request, and some of its quality.
+    """The pictures of `frames`, encoded.
+
+    A JPEG that is upright and small enough is not encoded again, which would cost more than the rest of a request and
+    some of its quality: it only loses its metadata.
     """
     if media_type == "image":
         with typed_failures("the file"):
             image = _open_image(stream, limits)
-            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
-            if plain and image.size == video.fitting(image.size, max_pixels) and _turn(image) is None:
+            usable = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
+            if usable and image.size == video.fitting(image.size, max_pixels) and _turn(image) is None:
                 stream.seek(0)
                 if bare := without_metadata(stream.read()):
                     return [Jpeg(bare, None)]
-    shown = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
-    return [Jpeg(encode_jpeg(frame.image), frame.timestamp_s) for frame in shown]
+    pictures = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
+    return [Jpeg(encode_jpeg(picture.image), picture.timestamp_s) for picture in pictures]
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
@@ -196,13 +203,32 @@ def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
     return buffer.getvalue()
 
 
+def without_metadata(data: bytes) -> bytes | None:
+    """The JPEG without EXIF (places and thumbnails), profiles, XMP and comments; the coded pixels are the same.
+
+    None if the segments before the first scan do not follow the standard: such a file has to be decoded.
+    """
+    parts, at = [data[:2]], 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == _START_OF_SCAN:
+            return b"".join((*parts, data[at:]))
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if end < at + 4:
+            return None
+        if marker not in _METADATA:
+            parts.append(data[at:end])
+        at = end
+    return None
+
+
 def _head(stream: BinaryIO) -> bytes:
     stream.seek(0)
     head = stream.read(512)
     if not head:
         raise MediaError("unreadable", "the file is empty (0 bytes)")
     if head.startswith(MAGIC):
-        raise MediaError("unreadable", "the file holds features computed before (.npy), which have no pixels to show")
+        raise MediaError("unreadable", "the file holds precomputed features (.npy), which have no pixels")
     return head
 
 
@@ -218,7 +244,7 @@ def _media_type(stream: BinaryIO) -> str:
         raise MediaError("unreadable", "the file is a HEIF picture, which is not supported: convert it to JPEG")
     if re.match(_VIDEO, head, re.DOTALL):
         return "video"
-    raise MediaError("unreadable", f"the file is no picture or video of a known format; it starts with {head[:8]!r}")
+    raise MediaError("unreadable", f"the file is not a picture or video of a known format; it starts with {head[:8]!r}")
 
 
 def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
@@ -226,25 +252,24 @@ def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
     head = _head(stream)
     name = _image_format(head)
     if name is None:
-        raise MediaError("unreadable", f"the file is no picture of a known format; it starts with {head[:8]!r}")
+        raise MediaError("unreadable", f"the file is not a picture of a known format; it starts with {head[:8]!r}")
     size = stream.seek(0, io.SEEK_END)
     if size > limits.max_source_bytes:
         raise MediaError("too_large", f"the picture has {size:,} bytes, the limit is {limits.max_source_bytes:,}")
     if _declared_end(name, head) > size:
-        raise MediaError(
-            "truncated", f"the picture is truncated: it has {size:,} of {_declared_end(name, head):,} bytes"
-        )
+        declared = f"{_declared_end(name, head):,}"
+        raise MediaError("truncated", f"the picture is truncated: it has {size:,} of {declared} bytes")
     stream.seek(0)
     image = _FORMATS[name][1](stream)
     width, height = image.size
     if width * height > limits.max_source_pixels:
-        wanted = f"the limit is {limits.max_source_pixels:,} pixels"
-        raise MediaError("too_large", f"the picture has {width:,} x {height:,} pixels, {wanted}")
+        limit = f"the limit is {limits.max_source_pixels:,} pixels"
+        raise MediaError("too_large", f"the picture has {width:,} x {height:,} pixels, {limit}")
     return image
 
 
 def _declared_end(name: str, head: bytes) -> int:
-    """Bytes that the header says are there, for formats whose decoders call a cut file merely broken."""
+    """Bytes according to the header, for formats whose decoders report a truncated file only as broken."""
     if name == "WEBP":
         return 8 + int.from_bytes(head[4:8], "little")
     if name == "TIFF" and 42 in head[2:4]:  # not BigTIFF
@@ -253,7 +278,7 @@ def _declared_end(name: str, head: bytes) -> int:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright; of broken EXIF data, nothing."""
+    """What makes a loaded image upright; nothing if its EXIF data are broken."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's parser raises several types, and the picture itself is whole
@@ -261,25 +286,25 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
-    """Decodes, flattens and shrinks."""
-    wanted = video.fitting(image.size, max_pixels)
-    image.draft("RGB", wanted)  # a JPEG of many times the size is decoded at 1/2, 1/4 or 1/8
+    """Decode, flatten and shrink."""
+    size = video.fitting(image.size, max_pixels)
+    image.draft("RGB", size)  # a JPEG of many times the size is decoded at 1/2, 1/4 or 1/8
     image.load()
-    if image.format != "JPEG":  # turned as it was loaded, if a TIFF
-        wanted = video.fitting(image.size, max_pixels)
+    if image.format != "JPEG":  # a TIFF is turned as it is loaded
+        size = video.fitting(image.size, max_pixels)
     flat = _eight_bits(image)
     mode = "RGBA" if flat.has_transparency_data else "RGB"
     if flat.mode != mode:  # to the same mode, Pillow would copy
         flat = flat.convert(mode)
-    if flat.size != wanted:
-        flat = flat.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if flat.size != size:
+        flat = flat.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     if flat.mode == "RGBA":
         white = Image.new("RGB", flat.size, "white")
         white.paste(flat, mask=flat.getchannel("A"))
         flat = white
     turn = _turn(image)
     upright = flat if turn is None else flat.transpose(turn)
-    upright.info = {}  # neither comment nor profile goes on into a JPEG
+    upright.info = {}  # so that no comment or profile gets into a JPEG
     return upright
 
 

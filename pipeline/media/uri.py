@@ -1,4 +1,4 @@
-"""Opening media from where they lie.
+"""Opening media by their URIs.
 
 A URI is a path, any fsspec URL, or a reference into a container, `CONTAINER#key=value&…` (see `reference`):
 
@@ -31,14 +31,19 @@ from pipeline.media.features import MAX_BYTES, header_bytes
 RANGES = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
 NO_MEDIA = (
-    "the item was ingested without its media (--allow-missing-media), for its texts alone: to use it here, put them "
-    "where --input is, and run --stage ingest --overwrite"
+    "the item was ingested without its media (--allow-missing-media). To use it here, put them into --input and run "
+    "--stage ingest --overwrite"
 )
 
 
 def reference(container: str, **where: Any) -> str:
-    """URI of what lies in a container: `offset`, `size` (bytes) and `member`, or `column` and `row`, or `dim` and
-    `rows` (their numbers, or ranges as they are written)."""
+    """URI of a part of a container.
+
+    Args:
+        container: Path or URL.
+        **where: `offset`, `size` (bytes) and `member`; or `column` and `row`; or `dim` and `rows` (their numbers, or
+            ranges as they are written).
+    """
     if not isinstance(where.get("rows", ""), str):
         where["rows"] = _ranges(where["rows"])
     safe = {"rows": ","}
@@ -50,10 +55,11 @@ def reference(container: str, **where: Any) -> str:
 
 
 def open_media(uri: str) -> BinaryIO:
-    """A seekable binary stream on a path, fsspec URL or reference; the caller closes it.
+    """Open a path, fsspec URL or reference as a seekable binary stream; the caller closes it.
 
-    Raises MediaError `missing` for what is not there, `truncated` for a byte range past the container's end,
-    `unreadable` for anything else, and EnvironmentTrouble where a URL's protocol needs a package.
+    Raises:
+        MediaError: `missing`; `truncated` for a range past the container's end; `too_large`; else `unreadable`.
+        EnvironmentTrouble: The URL's protocol needs a package that is not installed.
     """
     if not uri:
         raise MediaError("missing", NO_MEDIA)
@@ -74,6 +80,7 @@ def open_media(uri: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def typed_failures(what: str) -> Iterator[None]:
+    """Turn whatever a decoder or file system raises about `what` into a MediaError or EnvironmentTrouble."""
     try:
         yield
     except (MediaError, PipelineError):
@@ -84,7 +91,7 @@ def typed_failures(what: str) -> Iterator[None]:
         raise EnvironmentTrouble(f"{what}: {error}") from error
     except MemoryError as error:
         raise MediaError("too_large", f"{what}: does not fit into memory") from error
-    except Exception as error:  # a broken file leads decoders and file systems into exceptions of every type
+    except Exception as error:  # broken files make decoders and file systems raise exceptions of every type
         message = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         cut = isinstance(error, EOFError) or "truncated" in message.lower()
         raise MediaError("truncated" if cut else "unreadable", f"{what}: {message}") from error
@@ -105,7 +112,7 @@ def _parsed(uri: str) -> tuple[str, dict[str, str]] | None:
 def _open_plain(uri: str) -> BinaryIO:
     if not _is_url(uri):
         return Path(uri).open("rb")
-    stream = fsspec.open(uri, "rb").open()
+    stream: BinaryIO = fsspec.open(uri, "rb").open()
     if isinstance(stream, io.BytesIO):  # memory:// hands the same object, with one position, to everyone
         return io.BytesIO(stream.getvalue())
     if stream.seekable():
@@ -116,7 +123,7 @@ def _open_plain(uri: str) -> BinaryIO:
 
 def _inside(path: str) -> str:
     if re.match(r"[/\\]|[A-Za-z][A-Za-z0-9+.-]*:", path) or ".." in re.split(r"[/\\]", path):
-        raise MediaError("unreadable", f"{path!r} leads out of its container's folder: refused")
+        raise MediaError("unreadable", f"{path!r} leads out of its container's folder")
     return path
 
 
@@ -125,14 +132,14 @@ def _open_range(container: str, offset: int, size: int, member: str) -> BinaryIO
     with _open_plain(container) as stream:
         end = stream.seek(0, io.SEEK_END)
         if offset < 0 or size < 0 or offset + size > end:
-            got = f"wanted bytes {offset} to {offset + size} of {container}, which has {end}"
-            raise MediaError("truncated", f"{got}: is it whole, and the one that was listed?")
+            message = f"{container} has {end:,} bytes, but the member is at {offset:,} to {offset + size:,}"
+            raise MediaError("truncated", f"{message}: is the file complete, and is it the one that was ingested?")
         stream.seek(offset)
         return io.BytesIO(stream.read(size))
 
 
 def rows_shape(uri: str) -> tuple[int, int] | None:
-    """(rows, values of each) that a reference to rows of a matrix names; None for any other URI. Nothing is opened."""
+    """(rows, values of each) of a reference to rows of a matrix, None for any other URI. Nothing is opened."""
     with typed_failures(uri):
         parsed = _parsed(uri)
         if parsed is None or "rows" not in parsed[1] or "row" in parsed[1]:
@@ -156,40 +163,39 @@ def _matrix(where: dict[str, str]) -> tuple[int, list[tuple[int, int]]]:
     """(values of a row, first and last row of each range) of a reference."""
     dim, rows = int(where["dim"]), where["rows"]
     if dim < 1 or not RANGES.fullmatch(rows):
-        raise MediaError(
-            "unreadable", f"got dim={dim} and rows={rows[:80]!r}, wanted for example dim=4096&rows=0-29,35"
-        )
+        example = "expected for example dim=4096&rows=0-29,35"
+        raise MediaError("unreadable", f"got dim={dim} and rows={rows[:80]!r}, {example}")
     ends = (part.partition("-") for part in rows.split(","))
     ranges = [(int(first), int(last or first)) for first, _, last in ends]
-    if backwards := next((span for span in ranges if span[0] > span[1]), None):
-        raise MediaError("unreadable", f"got rows {backwards[0]}-{backwards[1]}, wanted the smaller number first")
+    if any(first > last for first, last in ranges):
+        raise MediaError("unreadable", f"got rows={rows[:80]!r}, expected the smaller number of a range first")
     return dim, ranges
 
 
 def _open_rows(container: str, dim: int, ranges: list[tuple[int, int]]) -> BinaryIO:
-    """Only these rows are read: the matrix of a whole data set may be larger than memory."""
+    """Read only these rows: the matrix of a whole data set may be larger than memory."""
     width, count = dim * FLOAT_BYTES, sum(last + 1 - first for first, last in ranges)
     if count * width > MAX_BYTES:
         raise MediaError("too_large", f"{count:,} rows of {width:,} bytes are more than {MAX_BYTES:,} bytes")
-    made = io.BytesIO()
-    made.write(header_bytes(count, dim))
+    array = io.BytesIO()
+    array.write(header_bytes(count, dim))
     with _open_plain(container) as stream:
-        there = stream.seek(0, io.SEEK_END) // width
+        num_rows = stream.seek(0, io.SEEK_END) // width
         for first, last in ranges:
             stream.seek(first * width)
-            data = stream.read((last + 1 - first) * width) if last < there else b""
-            if last >= there or len(data) < (last + 1 - first) * width:
-                got = f"wanted rows {first} to {last} of {container}, which has {there:,} of {dim:,} float32 values"
-                raise MediaError("truncated", f"{got}: is it whole, and is that its width?")
-            made.write(data)
-    made.seek(0)
-    return made
+            data = stream.read((last + 1 - first) * width) if last < num_rows else b""
+            if last >= num_rows or len(data) < (last + 1 - first) * width:
+                message = f"{container} has {num_rows:,} rows of {dim:,} float32 values, but the item's are "
+                raise MediaError("truncated", f"{message}{first} to {last}: is the file complete, and {dim} its width?")
+            array.write(data)
+    array.seek(0)
+    return array
 
 
 def _open_cell(container: str, column: str, row: int) -> BinaryIO:
     array, index = _column(container, column, row)
     cell = array.slice(index, 1)
-    cell.validate(full=True)  # offsets of a broken Arrow file must not be followed
+    cell.validate(full=True)  # or offsets of a broken Arrow file would be followed
     value = cell[0].as_py()
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, bytes):
@@ -199,19 +205,19 @@ def _open_cell(container: str, column: str, row: int) -> BinaryIO:
         return _open_plain(f"{folder}{slash}{_inside(path)}")
     if data is None:
         raise MediaError("missing", f"{container}: row {row} of {column} is null")
-    raise MediaError("unreadable", f"{container}: {column} is {array.type}, wanted binary or struct<bytes, path>")
+    raise MediaError("unreadable", f"{container}: {column} is {array.type}, expected binary or struct<bytes, path>")
 
 
 def _column(container: str, column: str, row: int) -> tuple[pa.ChunkedArray, int]:
-    """The column, or of a parquet file the row group's part of it, and the row's place therein."""
+    """The column (of a Parquet file: its part in the row group) and the row's index in it."""
     stat = None if _is_url(container) else Path(container).stat()
     key = (container, stat and (stat.st_mtime_ns, stat.st_size))
     table = _TABLES.get(key, lambda: _open_table(container))
     if not 0 <= row < table.num_rows:
-        raise MediaError("missing", f"{container}: wanted row {row}, it has {table.num_rows}")
+        raise MediaError("missing", f"{container} has {table.num_rows} rows, and no row {row}")
     names = table.schema.names if isinstance(table, pa.Table) else table.schema.to_arrow_schema().names
     if column not in names:
-        raise MediaError("missing", f"{container}: has no column {column!r}, it has {', '.join(names)}")
+        raise MediaError("missing", f"{container} has no column {column!r}, only {', '.join(names)}")
     if isinstance(table, pa.Table):
         return table.column(column), row
     group = 0
@@ -236,12 +242,12 @@ def _open_table(container: str) -> pq.FileMetaData | pa.Table:
 
 
 class _Recent:
-    """The most recently used values, each loaded once however many threads ask for it at a time."""
+    """The most recently used values, each loaded once however many threads ask for it at once."""
 
     def __init__(self, size: int):
         self._size = size
         self._lock = threading.Lock()
-        self._entries: collections.OrderedDict[Hashable, tuple[threading.Lock, list]] = collections.OrderedDict()
+        self._entries: collections.OrderedDict[Hashable, tuple[threading.Lock, list[Any]]] = collections.OrderedDict()
 
     def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
         with self._lock:

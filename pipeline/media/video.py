@@ -1,4 +1,4 @@
-"""Videos through PyAV: what they measure, and frames at given times. Each call has a container of its own."""
+"""Videos through PyAV: their size, and frames at given times. Each call opens a container of its own."""
 
 import contextlib
 import itertools
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# Without a list FFmpeg would also open playlists, which name other files and URLs.
+# Without this list FFmpeg would also open playlists, which name other files and URLs.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf,wav,flac,mp3"
-_BACK_S = (0, 2, 10)  # how far before a time a keyframe is looked for, where the container's own seek misses
-_NO_SEEK = ("mpeg", "mpegvideo")  # where times after a seek are FFmpeg's guesses, off by frames
+_BACK_S = (0, 2, 10)  # how far before a time to look for a keyframe if the container's own seek misses
+_NO_SEEK = ("mpeg", "mpegvideo")  # times after a seek are FFmpeg's guesses, wrong by some frames
 
 
 class _SeekMissed(Exception):
@@ -25,9 +25,14 @@ class _SeekMissed(Exception):
 
 
 def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, float | None]:
-    """(width, height, number of frames, seconds) of a video, in upright pixels, with one frame decoded.
+    """Measure a video and decode one frame of it.
 
-    The number is the container's, else duration × rate. Raises MediaError `too_large`, `no_frames` or `truncated`.
+    Returns:
+        (width, height, number of frames, seconds), in upright pixels. The number is the container's, else duration ×
+        rate.
+
+    Raises:
+        MediaError: `too_large`, `no_frames` or `truncated`.
     """
     with _opened(stream, max_source_pixels) as (container, video):
         _, frame = _first(container, video)
@@ -43,14 +48,15 @@ def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, fl
 
 
 def sample(stream: BinaryIO, count: int, max_pixels: int, max_source_pixels: int) -> list[tuple[float, Image.Image]]:
-    """(seconds from the first frame, upright RGB picture) at the middles of `count` equal slices of the time.
+    """Take the frames at the middles of `count` equal slices of the time, or every frame if there are no more.
 
-    Every frame once where there are no more than `count`. Pictures are shrunk to at most `max_pixels`.
+    Returns:
+        (seconds from the first frame, upright RGB picture of at most `max_pixels`) of each.
     """
 
     def picture(frame: "VideoFrame") -> Image.Image:
         width, height = fitting((frame.width, frame.height), max_pixels)
-        image = frame.to_image(width=width, height=height, interpolation="AREA")
+        image: Image.Image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
         turn = _turn(frame)
         return image if turn is None else image.transpose(turn)
 
@@ -59,10 +65,10 @@ def sample(stream: BinaryIO, count: int, max_pixels: int, max_source_pixels: int
         unit = _unit(video)
         span = (_duration_s(container, video) or 0) / unit
         pictures = _at(container, video, _middles(start, span, count), picture) if span else {}
-        if len(pictures) < count:  # few frames, or a header that is wrong about its duration
+        if len(pictures) < count:  # few frames, or a header with a wrong duration
             times = _packet_times(container, video)
-            wanted = times if len(times) <= count else _middles(start, _span(times), count)
-            pictures = max(pictures, _at(container, video, wanted, picture), key=len)
+            targets = times if len(times) <= count else _middles(start, _span(times), count)
+            pictures = max(pictures, _at(container, video, targets, picture), key=len)
     if not pictures:
         raise MediaError("no_frames", "no frame of the video can be decoded")
     return [((time - start) * unit, pictures[time]) for time in sorted(pictures)]
@@ -85,7 +91,7 @@ def _opened(stream: BinaryIO, max_source_pixels: int) -> Iterator[tuple["InputCo
     try:
         import av
     except ImportError as error:
-        raise EnvironmentTrouble("videos need PyAV, which is not installed here: pip install av") from error
+        raise EnvironmentTrouble("videos need PyAV: pip install 'leccr[video]'") from error
     stream.seek(4)
     is_mp4 = stream.read(4) == b"ftyp"
     stream.seek(0)
@@ -104,20 +110,20 @@ def _opened(stream: BinaryIO, max_source_pixels: int) -> Iterator[tuple["InputCo
             raise MediaError("no_frames", f"the file has no video stream, only {kinds}")
         video = videos[0]
         if (video.width or 0) * (video.height or 0) > max_source_pixels:
-            wanted = f"the limit is {max_source_pixels:,} pixels"
-            raise MediaError("too_large", f"the video has {video.width:,} x {video.height:,} pixels, {wanted}")
-        video.codec_context.thread_count = 1  # the caller's pool has the threads
+            limit = f"the limit is {max_source_pixels:,} pixels"
+            raise MediaError("too_large", f"the video has {video.width:,} x {video.height:,} pixels, {limit}")
+        video.codec_context.thread_count = 1  # the caller runs a pool of threads
         yield container, video
 
 
 def _turn(frame: "VideoFrame") -> Image.Transpose | None:
-    """The quarter turns, counterclockwise, that the container's matrix asks for."""
+    """The rotation that the container's matrix asks for."""
     turns = Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270
     return (None, *turns)[round(frame.rotation / 90) % 4]
 
 
 def _unit(video: "VideoStream") -> float:
-    """Seconds that one step of the stream's clock lasts."""
+    """Seconds per tick of the stream's clock."""
     return float(video.time_base or 1)
 
 
@@ -130,11 +136,11 @@ def _duration_s(container: "InputContainer", video: "VideoStream") -> float | No
 
 
 def _middles(start: int, span: float, count: int) -> list[int]:
-    return [start + int(span * (i + 0.5) / count + 1e-6) for i in range(count)]  # 1e-6: what floats lose
+    return [start + int(span * (i + 0.5) / count + 1e-6) for i in range(count)]  # 1e-6 against rounding
 
 
 def _span(times: list[int]) -> float:
-    """Duration of frames at sorted `times`, the last one lasting as long as the mean of the others."""
+    """Duration of frames at sorted `times`; the last one counts as long as the mean of the others."""
     return (times[-1] - times[0]) * len(times) / (len(times) - 1) if len(times) > 1 else 1
 
 
@@ -166,7 +172,7 @@ def _packet_times(container: "InputContainer", video: "VideoStream") -> list[int
 
 
 def _decoded(container: "InputContainer", video: "VideoStream") -> Iterator[tuple[int, "VideoFrame"]]:
-    """(time, frame) from the next keyframe on, in order; what is broken is passed over."""
+    """(time, frame) from the next keyframe on, in order; broken frames are skipped."""
     import av
 
     for packet in itertools.dropwhile(lambda packet: packet and not packet.is_keyframe, _packets(container, video)):
@@ -181,7 +187,7 @@ def _decoded(container: "InputContainer", video: "VideoStream") -> Iterator[tupl
 
 
 def _keyframe(container: "InputContainer", video: "VideoStream", target: int) -> tuple[int, int]:
-    """(the keyframe's time, where to seek for it) of the last keyframe found at or before `target`."""
+    """(time, where to seek) of the last keyframe at or before `target`."""
     for back in _BACK_S:
         place = target - round(back / _unit(video))
         container.seek(place, stream=video, backward=True)
@@ -200,8 +206,11 @@ def _at(
     targets: list[int],
     picture: Callable[["VideoFrame"], Image.Image],
 ) -> dict[int, Image.Image]:
-    """The pictures shown at the targets (sorted times), by their own times: each found from the keyframe before it,
-    and each keyframe's stretch decoded once. Containers that cannot seek are decoded from the start."""
+    """The pictures shown at the targets (sorted times), by their own times.
+
+    Each is decoded from the keyframe before it, and the stretch after each keyframe only once. Containers that cannot
+    seek are decoded from the start.
+    """
     import av
 
     try:
@@ -212,16 +221,16 @@ def _at(
             keyframe, place = _keyframe(container, video, target)
             plan.setdefault(keyframe, (place, []))[1].append(target)
         pictures: dict[int, Image.Image] = {}
-        for place, wanted in plan.values():
+        for place, in_stretch in plan.values():
             container.seek(place, stream=video, backward=True)
-            pictures |= _shown(_decoded(container, video), wanted, picture, seeked=True)
+            pictures |= _pick(_decoded(container, video), in_stretch, picture, seeked=True)
         return pictures
     except (_SeekMissed, av.FFmpegError):
         _rewind(container, video)
-        return _shown(_decoded(container, video), targets, picture, seeked=False)
+        return _pick(_decoded(container, video), targets, picture, seeked=False)
 
 
-def _shown(
+def _pick(
     decoded: Iterator[tuple[int, "VideoFrame"]],
     targets: list[int],
     picture: Callable[["VideoFrame"], Image.Image],
@@ -229,17 +238,20 @@ def _shown(
 ) -> dict[int, Image.Image]:
     """Of the decoded frames, the last one at or before each target."""
     pictures: dict[int, Image.Image] = {}
-    left, shown = list(targets), None
+    left, last = list(targets), None
+
+    def take() -> None:
+        if last and last[0] not in pictures:
+            pictures[last[0]] = picture(last[1])
+
     for time, frame in decoded:
-        if shown is None and seeked and time > left[0]:
+        if last is None and seeked and time > left[0]:
             raise _SeekMissed
         while left and time > left[0]:
-            if shown and shown[0] not in pictures:
-                pictures[shown[0]] = picture(shown[1])
+            take()
             left.pop(0)
         if not left:
             return pictures
-        shown = time, frame
-    if shown and shown[0] not in pictures:  # the end, broken or not, came before the last target
-        pictures[shown[0]] = picture(shown[1])
+        last = time, frame
+    take()  # the end, broken or not, came before the last target
     return pictures

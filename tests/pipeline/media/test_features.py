@@ -104,7 +104,7 @@ def test_too_much_is_told_before_it_is_read():
     assert refused(header_bytes(10**9, 10**9)) == "too_large"
     assert refused(WHOLE + b"x") == "unreadable"
     assert refused(MAGIC + b"\4\0" + WHOLE[8:]) == "unreadable"
-    assert refused(MAGIC + b"\2\0\xff\xff\xff\x7f" + WHOLE[8:]) == "unreadable"
+    assert refused(MAGIC + b"\2\0\xff\xff\xff\x7f" + WHOLE[8:]) == "truncated"
 
 
 def test_a_value_that_the_type_cannot_hold():
@@ -129,6 +129,6 @@ def test_told_by_the_bytes():
 @pytest.mark.parametrize("media_type", ["image", "video"])
 @pytest.mark.parametrize("read", [frames, jpegs])
 def test_there_is_no_picture_of_them(read, media_type):
-    with pytest.raises(MediaError, match=r"features computed before .*no pixels") as caught:
+    with pytest.raises(MediaError, match="precomputed features") as caught:
         read(io.BytesIO(WHOLE), media_type, max_pixels=100, count=3)
     assert caught.value.kind == "unreadable"

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.media.images import jpegs
-from pipeline.media.jpeg import without_metadata
+from pipeline.media.images import jpegs, without_metadata
 from tests.conftest import make_photos
 
 
