@@ -20,7 +20,7 @@ from typing import TypedDict, Unpack
 
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
-from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.hf import MARKERS, DatasetSource, dataset_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem
 from pipeline.sources.locations import MEDIA_SUFFIXES, Listing, absolute, exists, is_folder, list_folder

@@ -1,10 +1,13 @@
-"""Benchmarks as their owners distribute them: one module a set, opened by its name alone, never by a guess."""
+"""Benchmarks as their owners distribute them: one module per set, opened only by its name, never by a guess.
+
+Each module begins with the layout of the folder, and has `open_NAME(root, options)`, which fills an `Importer`.
+"""
 
 import importlib
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Source
 from pipeline.sources.locations import absolute, is_url
 
@@ -12,23 +15,16 @@ BENCHMARKS = ("multi30k", "mscoco", "vatex", "msrvtt_cn", "leccr_release", "xm36
 
 
 def open_benchmark(kind: str, input: str, options: Options) -> Source:
-    """The benchmark `kind` in the folder `input`. Raises UsageError where the folder is not that set, or not whole.
+    """The benchmark `kind` in the folder `input`. Its module is imported only when it is asked for.
 
-    A set's module is imported when it is asked for: nobody else pays for it.
+    Raises:
+        UsageError: The folder is not that set, or not all of it.
     """
     if is_url(absolute(input)):
-        raise UsageError(f"--source {kind}: got {input}, wanted a folder on this machine: copy the set here first")
+        raise UsageError(f"--source {kind}: {input} is not on this machine. Copy the set to a local folder first.")
     root = Path(absolute(input))
     if not root.is_dir():
-        raise UsageError(f"--source {kind}: got {input}, wanted the folder of the set: give that, unpacked")
-    module = f"pipeline.sources.benchmarks.{kind}"
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module:
-            raise
-        raise UsageError(
-            f"--source {kind}: got no reader of that set in this installation, wanted one: install it anew"
-        ) from error
-    source: Source = getattr(found, f"open_{kind}")(root, options)
+        raise UsageError(f"--source {kind}: {input} is not a folder. Give the folder of the set, unpacked.")
+    module = importlib.import_module(f"pipeline.sources.benchmarks.{kind}")
+    source: Source = getattr(module, f"open_{kind}")(root, options)
     return source

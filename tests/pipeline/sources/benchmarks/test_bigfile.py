@@ -1,11 +1,14 @@
+import ast
 import shutil
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.bigfile import BigFile, bare, is_bigfile, read_bigfile
+from pipeline.sources.benchmarks.bigfile import BigFile, bare, read_bigfile, read_names
 
 
 def write_bigfile(folder, ids, dim=3, videos=None, encoding="iso-8859-1"):
@@ -43,7 +46,7 @@ def test_the_frames_that_video2frames_names(tmp_path):
     folder = write_bigfile(tmp_path / "f", ids, dim=4, videos=videos)
     read = read_bigfile(folder, ["video0", "video1", "video2", "video3"])
     uris = {"video0": f"{folder}/feature.bin#dim=4&rows=0-29,32", "video1": f"{folder}/feature.bin#dim=4&rows=30"}
-    assert read == BigFile(uris, True, ["video9"]) and is_bigfile(folder)
+    assert read == BigFile(uris, True, ["video9"])
     assert rows_of(read) == {"video0": [*range(30), 32], "video1": [30]}
 
 
@@ -60,10 +63,10 @@ def test_ids_of_items_are_images(tmp_path):
 
 def test_who_cannot_be_told_is_refused(tmp_path):
     both = write_bigfile(tmp_path / "f", ["a_1", "a_2", "b"])
-    assert "ids that are items (a_1) beside ids that are frames of items (a_1)" in error_of(both, ["a", "a_1"])
-    assert "ids that are items (b) beside ids that are frames" in error_of(both, ["a", "b"])
+    assert "ids that are items (a_1) and ids that are frames of items (a_1)" in error_of(both, ["a", "a_1"])
+    assert "ids that are items (b) and ids that are frames" in error_of(both, ["a", "b"])
     twice = write_bigfile(tmp_path / "g", ["a", "a.jpg"])
-    assert "got rows for a under two names" in error_of(twice, ["a"])
+    assert "rows for a under two names" in error_of(twice, ["a"])
 
 
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-8"])
@@ -92,18 +95,93 @@ def test_what_does_not_agree_is_refused(tmp_path):
         (folder / name).write_bytes(content)
         return error_of(folder)
 
-    assert "feature.bin: got 35 bytes, wanted 36 for the 3 rows of 3 floats" in broken("feature.bin", bytes(35))
-    assert "feature.bin: got 36 bytes, wanted 24 for the 2 rows" in broken("shape.txt", b"2 3")
-    assert "id.txt: got 2 ids, wanted 3, one a row" in broken("id.txt", b"v_0 v_1")
-    assert "got the id 'v_0' for row 0 and row 2, wanted each id once" in broken("id.txt", b"v_0 v_1 v_0")
+    assert "feature.bin has 35 bytes; expected 36 bytes for the 3 rows of 3 floats" in broken("feature.bin", bytes(35))
+    assert "feature.bin has 36 bytes; expected 24 bytes for the 2 rows" in broken("shape.txt", b"2 3")
+    assert "id.txt has 2 ids; expected 3" in broken("id.txt", b"v_0 v_1")
+    assert "the id 'v_0' for row 0 and row 2" in broken("id.txt", b"v_0 v_1 v_0")
     for shape in (b"", b"3", b"3 3 1", b"3 -3", b"0 3", b"3 3.0", b"3 x", "٣ 3".encode()):
-        assert "shape.txt: got" in broken("shape.txt", shape)
+        assert "shape.txt has" in broken("shape.txt", shape)
     lost = broken("video2frames.txt", b"{'v': ['v_0', 'v_7', 'v_8']}")
-    assert "got 2 frames, such as 'v_7', that are not in id.txt" in lost
-    assert 'column 1: got "__import__' in broken("video2frames.txt", b"__import__('os')")
+    assert "2 frames, such as 'v_7', that are not in id.txt" in lost
+    assert 'column 1 has "__import__' in broken("video2frames.txt", b"__import__('os')")
     (tmp_path / "broken" / "id.txt").unlink()
     assert "cannot read" in error_of(tmp_path / "broken")
 
 
 def test_suffixes_of_ids():
     assert [bare(name) for name in ("a.jpg", "a.mp4", "a.jpg.jpg", "a", "a.b")] == ["a", "a", "a.jpg", "a", "a.b"]
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+NAMES = st.dictionaries(ANY_TEXT, st.lists(ANY_TEXT, max_size=4), max_size=4)
+
+
+def parse(folder, text):
+    path = folder / "video2frames.txt"
+    path.write_bytes(text.encode())
+    return read_names(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("names")
+
+
+@given(names=NAMES)
+@example(names={"it's": ['"', "\\", "\n", "a', 'b", ""], "": []})
+def test_what_repr_writes_reads_back(folder, names):
+    read = parse(folder, repr(names))
+    assert read == names and list(read) == list(names)
+
+
+@given(names=NAMES, data=st.data())
+def test_a_changed_dict_is_refused_or_means_what_python_means(folder, names, data):
+    """One letter is taken out, put in or replaced."""
+    text = repr(names)
+    at = data.draw(st.integers(0, len(text)))
+    change = data.draw(st.sampled_from(["", "'", '"', "\\", ",", " ", "[", "]", "}", "(", ":", "0", "u", "#", "\n"]))
+    text = text[:at] + change + text[at + data.draw(st.integers(0, 1)) :]
+    try:
+        read = parse(folder, text)
+    except UsageError:
+        return
+    assert read == ast.literal_eval(text.strip())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "__import__('os').system('true')",
+        "{'a': f('b')}",
+        "{'a': ['b' for b in 'c']}",
+        "{'a': [\n 'b',\n 3]}",
+        "{'a': {'b': []}}",
+        "{'a': ['b' + 'c']}",
+        "{'a': 'b'}",
+        "{'a': [b'c']}",
+        "{'a': [f'{c}']}",
+        "{'a': ['b']",
+        "{**x}",
+        "{'a': ['b']}\n; import os",
+        "{'a': ['b'],\n 'a': []}",
+        "{'a': ['\\U00110000']}",
+        "{" * 100_000,
+        "{'a': " + "[" * 100_000,
+        "{'" + "\\" * 100_001,
+        "{'a': [" + "'b', " * 50_000,
+    ],
+)
+def test_anything_else_than_names_is_refused_with_its_place(folder, text):
+    with pytest.raises(UsageError, match=r"video2frames.txt line \d+, column \d+ has"):
+        parse(folder, text)
+
+
+def test_names_of_python_2_and_in_other_encodings(folder):
+    path = folder / "video2frames.txt"
+    path.write_bytes(b"{u'video0': [u'video0_0', u'caf\\xe9'],}\n")
+    assert read_names(path) == {"video0": ["video0_0", "café"]}
+    path.write_bytes("\ufeff{'café': []}".encode())
+    assert read_names(path) == {"café": []}
+    path.write_bytes("{'café': []}".encode("iso-8859-1"))
+    assert read_names(path) == {"café": []}

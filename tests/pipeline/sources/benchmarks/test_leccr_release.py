@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.benchmarks.leccr_release import open_leccr_release
 from pipeline.sources.items import Defaults
 from pipeline.sources.scenes.content import Message
@@ -189,7 +189,7 @@ def test_mscoco_names_its_files_in_a_list_of_their_own(tmp_path, scenes):
         assert items[scene.item_id].split == scene.split
         assert told(items[scene.item_id], "mllm") == [("en", "mllm", 0, scene.described)]
     write(root, {"img_id/image_ids.txt": files["img_id/image_ids.txt"] + "z COCO_0.jpg\n"})
-    assert "got COCO_0.jpg for z, and for a#b before" in wrong(root)
+    assert "has COCO_0.jpg for z" in wrong(root)
 
 
 def test_descriptions_and_those_that_are_missing_or_vectors(tmp_path, scenes):
@@ -247,26 +247,26 @@ def test_text_is_kept_as_it_is_behind_the_first_blank(tmp_path, scenes):
 @pytest.mark.parametrize(
     ("change", "got"),
     [
-        ({"TextData/extra_enc2zh.caption.txt": "z#zh#0 x"}, "mark 'zh' in a file whose name says 'enc2zh'"),
-        ({"TextData/extra_fr.caption.txt": "z#de#0 x"}, "mark 'de' in a file whose name says 'fr'"),
+        ({"TextData/extra_enc2zh.caption.txt": "z#zh#0 x"}, "'zh' stands in a file named 'enc2zh'"),
+        ({"TextData/extra_fr.caption.txt": "z#de#0 x"}, "'de' stands in a file named 'fr'"),
         (
             {"TextData/extra_zh.caption.txt": "a#b#enc#0 x"},
-            "marked enc of a#b, which is trained on, in a file named by",
+            "is marked enc, in a file named after zh, and its item a#b is trained on",
         ),
-        ({"TextData/extra_zh_enc2zh.caption.txt": "z#zh#0 x"}, "got the marks zh and enc2zh in the file's name"),
+        ({"TextData/extra_zh_enc2zh.caption.txt": "z#zh#0 x"}, "has the marks zh and enc2zh in its name"),
         (
             {"TextData/extra.caption.txt": "a#b#enc2zh#77 x"},
-            "got a translation of caption 77 of a#b, which is not here",
+            "translates caption 77 of a#b, which is not here",
         ),
-        ({"TextData/extra.caption.txt": "a#b#enc#0 x"}, "got caption 0 of a#b in en a second time"),
-        ({"TextData/extra.caption.txt": "a#b#enc2ko#0 x"}, "line 1: got the mark 'enc2ko'"),
-        ({"TextData/extra.caption.txt": "\nnothing"}, "line 2: got 'nothing', wanted ITEM#enc#NUMBER TEXT"),
-        ({"TextData/extra.caption.txt": b"z#zh#9 \xb0\xa1\n"}, "extra.caption.txt line 1: got byte 0xb0"),
-        ({"FeatureData/val_id.txt": "z\nvideo7\nCOCO_val_9\n"}, "got z in test and in val too"),
+        ({"TextData/extra.caption.txt": "a#b#enc#0 x"}, "is caption 0 of a#b in en a second time"),
+        ({"TextData/extra.caption.txt": "a#b#enc2ko#0 x"}, "line 1: the mark 'enc2ko'"),
+        ({"TextData/extra.caption.txt": "\nnothing"}, "line 2: 'nothing' is not ITEM#enc#NUMBER TEXT"),
+        ({"TextData/extra.caption.txt": b"z#zh#9 \xb0\xa1\n"}, "extra.caption.txt line 1: byte 0xb0"),
+        ({"FeatureData/val_id.txt": "z\nvideo7\nCOCO_val_9\n"}, "has z in test, and another list has it in val"),
         ({"FeatureData/train_id.txt": "a#b\na#b\n"}, "the id 'a#b' comes twice, in line 1 and line 2"),
-        ({"img_id/val_id.txt": "video7\n"}, "two lists for the split val that differ"),
-        ({"FeatureData/test_id_2016.txt": "z\n"}, "two lists for the split test that differ"),
-        ({"elsewhere/z.jpg": b"?"}, "got two media for z"),
+        ({"img_id/val_id.txt": "video7\n"}, "two lists for the split val differ"),
+        ({"FeatureData/test_id_2016.txt": "z\n"}, "two lists for the split test differ"),
+        ({"elsewhere/z.jpg": b"?"}, "has two media for z"),
     ],
 )
 def test_what_nobody_can_tell_is_refused(tmp_path, scenes, change, got):
@@ -278,15 +278,15 @@ def test_what_nobody_can_tell_is_refused(tmp_path, scenes, change, got):
 def test_ids_without_lists_captions_or_media(tmp_path, scenes):
     root = write(tmp_path, with_pictures(scenes, layout(scenes)))
     write(root, {"TextData/extra.caption.txt": "alien#enc#0 x\nalien#enc#1 y\n"})
-    got = "captions of ids that are in no list (alien, …): got 2, wanted 0"
+    got = "captions of ids that are in no list (alien): found 2, expected 0"
     assert got in wrong(root) and got in opened(root, subset=True)[1]
     (root / "TextData/extra.caption.txt").unlink()
     (root / "pictures" / "z.png").unlink()
-    assert "media: got none of 1 in 7 ids (z)" in wrong(root)
+    assert "media: 1 of 7 items have none" in wrong(root)
     items, _ = opened(root, allow_missing_media=True)
     assert (items["z"].uri, items["z"].media_type) == ("", "image") and told(items["z"]) == expected(scenes[-1])
     write(root, {"FeatureData/train_id.txt": "a#b\n-Ptf_000122_000132\n1000092795\nmute\n"})
-    got = "items to train on without a caption (mute, …): got 1, wanted 0"
+    got = "items to train on without a caption (mute): found 1, expected 0"
     assert got in wrong(root, allow_missing_media=True)
     assert got in opened(root, allow_missing_media=True, subset=True)[1]
 
@@ -295,10 +295,10 @@ def test_sets_with_published_counts_have_to_have_them(tmp_path, scenes):
     root = write(tmp_path, with_pictures(scenes, layout(scenes, set="vatex")))
     told_wrong = wrong(root)
     for split, got, wanted in (("train", 3, "25,991"), ("val", 2, "1,500"), ("test", 2, "1,500")):
-        assert f"items of {split}: got {got}, wanted {wanted}" in told_wrong
+        assert f"items of {split}: found {got}, expected {wanted}" in told_wrong
     assert len(opened(root, subset=True)[0]) == 7
 
 
 def test_folders_that_are_no_release(tmp_path):
-    assert "wanted the folder that holds TextData/NAME.caption.txt" in wrong(tmp_path)
-    assert "wanted id lists such as train_id.txt" in wrong(write(tmp_path, {"TextData/a.caption.txt": "a#enc#0 b"}))
+    assert "has no TextData/NAME.caption.txt" in wrong(tmp_path)
+    assert "has no id lists such as train_id.txt" in wrong(write(tmp_path, {"TextData/a.caption.txt": "a#enc#0 b"}))

@@ -157,19 +157,19 @@ def test_what_is_wrong_is_told_and_may_be_allowed(coco):
     write(coco, {"annotations/captions_val2014.json": layout(VAL[:1])})
     with pytest.raises(UsageError) as told:
         opened(coco)
-    assert "images in captions_val2014.json: got 1, wanted 2" in str(told.value)
-    assert f"media: got none of 1 in 4 ids ({name(42)})" in str(told.value)
+    assert "images in captions_val2014.json: found 1, expected 2" in str(told.value)
+    assert f"media: 1 of 4 items have none under {coco} ({name(42)})" in str(told.value)
     source = opened(coco, subset=True, allow_missing_media=True)
     assert [item.media_type for item in source.items() if not item.uri] == ["image"]
     (coco / "annotations" / "captions_val2014.json").unlink()
-    with pytest.raises(UsageError, match=r"images in captions_val2014.json: got 0, wanted 2"):
+    with pytest.raises(UsageError, match=r"images in captions_val2014.json: found 0, expected 2"):
         opened(coco, allow_missing_media=True)
 
 
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"annotations/captions_val2014.json": "[]"}, "got another layout .*wanted lists `images`"),
+        ({"annotations/captions_val2014.json": "[]"}, "another layout .*lists `images`"),
         ({"annotations/captions_val2014.json": '{"images": [{"id": 74}]}'}, "KeyError: 'file_name'"),
         ({"annotations/captions_val2014.json": layout((74, 74))}, "images: the id '74' comes twice"),
         (
@@ -178,7 +178,7 @@ def test_what_is_wrong_is_told_and_may_be_allowed(coco):
                     {**json.loads(layout(VAL)), "images": json.loads(layout(VAL[:1]))["images"]}
                 )
             },
-            "got 2 captions of images that it does not list",
+            "has 2 captions of images that it does not list",
         ),
         ({"more/captions_val2014.json": layout(VAL)}, "has captions_val2014.json more than once"),
     ],
@@ -191,12 +191,12 @@ def test_broken_annotations(coco, files, told):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({mscoco.WRITTEN: f"{name(30)[:-4]} 没有号"}, "line 1: got 'COCO_train2014_000000000030', wanted IMAGE#NUMBER"),
-        ({mscoco.WRITTEN: "cat#0 猫"}, "got the image 'cat', wanted a name such as"),
+        ({mscoco.WRITTEN: f"{name(30)[:-4]} 没有号"}, "line 1 has the id 'COCO_train2014_000000000030'"),
+        ({mscoco.WRITTEN: "cat#0 猫"}, "has the image 'cat'"),
         ({mscoco.WRITTEN: f"{name(30)[:-4]}#0 一\n{name(30)[:-4]}#0 二"}, "comes twice, in line 1 and line 2"),
         ({mscoco.WRITTEN: "摩托车".encode("gb18030")}, "looks like GB18030"),
         ({"coco-cn_val.txt": name(30)[:-4]}, "the id .* comes twice"),
-        ({"coco-cn_val.txt": ""}, r"images in coco-cn_val.txt: got 0, wanted 1"),
+        ({"coco-cn_val.txt": ""}, r"images in coco-cn_val.txt: found 0, expected 1"),
     ],
 )
 def test_broken_coco_cn(coco, change, told):

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import msrvtt_cn
-from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.benchmarks.msrvtt_cn import open_msrvtt_cn
 from pipeline.sources.items import Defaults
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
@@ -93,7 +93,7 @@ def test_translations_go_by_the_english_caption_file(tmp_path):
     translated = {"cn/msrvtt10kcntrain_google_enc2zh.caption.txt": caption_file(TRAIN, "enc2zh")}
     root = layout(tmp_path, **translated)
     told = wrong(root)
-    assert "got a translation of caption 0 of video0" in told and "wanted the English .caption.txt" in told
+    assert "translates caption 0 of video0" in told and "Add the English .caption.txt" in told
     write(root, {"cn/msrvtt10kcntrain.caption.txt": caption_file(TRAIN, "enc")})
     items, _ = opened(root)
     english = numbered("video0", "en", mark="enc")
@@ -139,15 +139,15 @@ def test_the_lists_of_jsfusion(tmp_path, form):
 
 def test_lists_that_do_not_fit(tmp_path):
     root = layout(tmp_path, **{"val_list_jsfusion.txt": "video11"})
-    assert "got the one for test alone, wanted both" in wrong(root)
+    assert "there is only the one for test" in wrong(root)
     write(root, {"train_list_jsfusion.txt": "video11\nvideo0"})
-    assert "got video11 in both of JSFusion's lists" in wrong(root)
+    assert "has video11 in both of JSFusion's lists" in wrong(root)
     write(root, {"train_list_jsfusion.txt": "video0\nalien"})
-    assert "got alien in lists, wanted videos of the videodatainfo" in wrong(root)
+    assert "has alien in its lists" in wrong(root)
     write(root, {"train_list_jsfusion.txt": "video0"})
-    assert "videos of train: got 1, wanted 3" in wrong(root)
+    assert "videos of train: found 1, expected 3" in wrong(root)
     write(root, {"MSRVTT_JSFUSION_test.csv": "id\n1"})
-    assert "got columns id, wanted one called video_id" in wrong(root)
+    assert "columns id; expected one called video_id" in wrong(root)
 
 
 def test_frame_features(tmp_path):
@@ -165,18 +165,18 @@ def test_frame_features(tmp_path):
 def test_counts_and_media_that_are_missing(tmp_path):
     root = layout(tmp_path)
     (root / "cn" / "msrvtt10kcntest_zh.caption.txt").write_text(caption_file(["video11"], "zh"))
-    told = "videos of test with a Chinese caption: got 1, wanted 2"
+    told = "videos of test with a Chinese caption: found 1, expected 2"
     assert told in wrong(root) and told in opened(root, subset=True)[1]
     (root / "TrainValVideo" / "video0.mp4").unlink()
-    assert "media: got none of 1 in 5 ids (video0)" in wrong(root, subset=True)
+    assert "media: 1 of 5 items have none" in wrong(root, subset=True)
     items, _ = opened(root, subset=True, allow_missing_media=True)
     assert (items["video0"].uri, items["video0"].media_type) == ("", "video")
     fewer = {video: split for video, split in SPLITS.items() if video != "video1"}
     write(root, {"videodatainfo_2017.json": info(fewer)})
     told = wrong(root)
-    assert "videos of train: got 1, wanted 2" in told
+    assert "videos of train: found 1, expected 2" in told
     write(root, {"cn/more_zh.caption.txt": "video9#zh#0 x"})
-    assert "captions of ids that are in no list (video9, …): got 1, wanted 0" in wrong(root)
+    assert "captions of ids that are in no list (video9): found 1, expected 0" in wrong(root)
 
 
 def broken(change):
@@ -188,16 +188,16 @@ def broken(change):
 @pytest.mark.parametrize(
     ("content", "got"),
     [
-        ("[]", "got no list of videos"),
-        (broken(lambda it: it["videos"].append({"video_id": "a", "split": "spare"})), "got the video {'video_id': 'a'"),
-        (broken(lambda it: it["videos"].append({"split": "test"})), "got the video {'split'"),
-        (broken(lambda it: it["videos"].append(it["videos"][0])), "got video0, which videodatainfo_2017.json has too"),
+        ("[]", "another layout"),
+        (broken(lambda it: it["videos"].append({"video_id": "a", "split": "spare"})), "the split 'spare'"),
+        (broken(lambda it: it["videos"].append({"split": "test"})), "video_id"),
+        (broken(lambda it: it["videos"].append(it["videos"][0])), "has video0 a second time"),
         (
             broken(lambda it: it["sentences"].append({"video_id": "a", "caption": "b"})),
-            "got a sentence of a, which is in",
+            "is of a, which is in no list",
         ),
-        (broken(lambda it: it["sentences"].append({"video_id": "video0"})), "got the sentence {'video_id': 'video0'}"),
-        (broken(lambda it: it.update(sentences={})), "got sentences that are no list"),
+        (broken(lambda it: it["sentences"].append({"video_id": "video0"})), "caption"),
+        (broken(lambda it: it.update(sentences={})), "`sentences` is not a list"),
     ],
 )
 def test_files_that_are_not_the_sets(tmp_path, content, got):
@@ -205,5 +205,5 @@ def test_files_that_are_not_the_sets(tmp_path, content, got):
 
 
 def test_two_files_of_the_same_videos(tmp_path):
-    assert "each video once: keep one file" in wrong(layout(tmp_path, **{"MSRVTT_data.json": info()}))
-    assert "wanted a videodatainfo JSON file" in wrong(write(tmp_path / "other", {"a.txt": ""}))
+    assert "each video once" in wrong(layout(tmp_path, **{"MSRVTT_data.json": info()}))
+    assert "has no videodatainfo JSON file" in wrong(write(tmp_path / "other", {"a.txt": ""}))

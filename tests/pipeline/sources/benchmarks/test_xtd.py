@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.sources import open_source
 from pipeline.sources.benchmarks import open_benchmark, xtd
-from pipeline.sources.benchmarks.checks import Options
+from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Defaults
-from pipeline.translation.tags import check_language
 from tests.pipeline.sources.helpers import jpeg, write
 
 NAMES = tuple(f"COCO_{part}2014_{number:012}.jpg" for number, part in ((9, "train"), (42, "val"), (7, "train")))
+FILES = [{"ja": "jp"}.get(language, language) for language in xtd.LANGUAGES]
 FOLDERS = {"de": "MIC", "fr": "MIC", "jp": "STAIR"}
 
 
@@ -28,7 +28,7 @@ def caption_file(language):
 def folder(tmp_path, monkeypatch):
     """Three pictures, and one of nobody's."""
     monkeypatch.setattr(xtd, "IMAGES", 3)
-    files = {caption_file(language): captions(language) for language in xtd.LANGUAGES}
+    files = {caption_file(language): captions(language) for language in FILES}
     pictures = {f"images/{name}": jpeg(at) for at, name in enumerate(NAMES)}
     stray = {"images/COCO_val2014_000000000001.jpg": jpeg(9)}
     return write(tmp_path / "xtd", {"XTD10/test_image_names.txt": "\n".join(NAMES), **files, **pictures, **stray})
@@ -51,7 +51,7 @@ def test_pictures_in_the_order_of_the_list_with_a_caption_a_language(folder):
     assert {(item.split, item.source) for item in items} == {("test", "xtd")}
     assert items[2].uri.endswith(f"images/{NAMES[2]}")
     said = [(caption.language, caption.text, caption.origin, caption.number) for caption in items[2].captions]
-    assert said == [(tag, f"{name} caption 2", "human", 0) for name, tag in xtd.LANGUAGES.items()]
+    assert said == [(tag, f"{name} caption 2", "human", 0) for name, tag in zip(FILES, xtd.LANGUAGES, strict=True)]
     assert "3 items (test 3), 33 captions" in source.summary
     assert "belong to no id and are not used (COCO_val2014_000000000001.jpg)" in source.summary
 
@@ -59,11 +59,6 @@ def test_pictures_in_the_order_of_the_list_with_a_caption_a_language(folder):
 def test_the_summary_warns_of_cocos_training_images(folder):
     told = "2 of 3 images are of COCO train2014: do not score a model that was trained on them"
     assert told in opened(folder).summary
-
-
-def test_languages_and_published_count():
-    assert all(check_language(tag, "") == tag for tag in xtd.LANGUAGES.values())
-    assert (len(xtd.LANGUAGES), xtd.LANGUAGES["jp"], xtd.IMAGES) == (11, "ja", 1_000)
 
 
 def test_pictures_under_their_names_of_2017_and_names_without_suffix(folder):
@@ -77,28 +72,28 @@ def test_a_file_that_is_there_twice_says_the_same(folder):
     write(folder, {"MIC/test_image_names.txt": "\n".join(NAMES), "MIC/test_1kcaptions_en.txt": captions("en")})
     assert len(list(opened(folder).items())) == 3
     write(folder, {"MIC/test_1kcaptions_en.txt": captions("de")})
-    assert "test_1kcaptions_en.txt, which differ, wanted one" in refused(folder)
+    assert "test_1kcaptions_en.txt differ" in refused(folder)
 
 
 def test_the_list_in_two_orders_is_refused(folder):
     write(folder, {"STAIR/test_image_names.txt": "\n".join(reversed(NAMES))})
-    assert "which differ" in refused(folder, subset=True)
+    assert "differ" in refused(folder, subset=True)
 
 
 def test_another_number_of_lines_than_names_is_always_refused(folder):
     write(folder, {caption_file("ko"): captions("ko", 2)})
     told = refused(folder, subset=True, allow_missing_media=True)
-    assert "got 2 lines, wanted 3, as" in told and "line N of both" in told
+    assert "has 2 lines, but" in told
 
 
 def test_other_counts_than_published(folder, monkeypatch):
     monkeypatch.setattr(xtd, "IMAGES", 1_000)
     (folder / caption_file("tr")).unlink()
     told = refused(folder)
-    assert "pictures in test_image_names.txt: got 3, wanted 1,000" in told
-    assert "captions in tr: got 0, wanted 1,000" in told
+    assert "pictures in test_image_names.txt: found 3, expected 1,000" in told
+    assert "captions in tr: found 0, expected 1,000" in told
     source = opened(folder, subset=True)
-    assert "captions in tr: got 0, wanted 1,000 (--subset)" in source.summary
+    assert "captions in tr: found 0, expected 1,000 (--subset)" in source.summary
     assert all(caption.language != "tr" for item in source.items() for caption in item.captions)
 
 
@@ -107,19 +102,12 @@ def test_a_blank_line_is_no_caption_and_shifts_nothing(folder):
     source = opened(folder)
     italian = [[caption.text for caption in item.captions if caption.language == "it"] for item in source.items()]
     assert italian == [["it caption 0"], [], ["it caption 2"]]
-    assert "1 blank lines, which are no captions" in source.summary
+    assert "1 blank lines, which are not captions" in source.summary
 
 
 def test_files_of_other_languages_are_told_of(folder):
     write(folder, {"XTD10/test_1kcaptions_vi.txt": captions("vi")})
     assert "1 files of captions not read" in opened(folder).summary
-
-
-def test_names_without_pictures(folder):
-    (folder / "images" / NAMES[0]).unlink()
-    assert f"media: got none of 1 in 3 ids ({NAMES[0]})" in refused(folder)
-    item = next(opened(folder, allow_missing_media=True).items())
-    assert (item.uri, item.media_type, len(item.captions)) == ("", "image", 11)
 
 
 @pytest.mark.parametrize("again", [NAMES[0], NAMES[0].replace("train", "val")])
@@ -131,17 +119,12 @@ def test_a_picture_that_is_listed_twice(folder, again):
 @pytest.mark.parametrize("name", ["", "flickr_1.jpg", "../COCO_val2014_000000000042.jpg"])
 def test_a_name_that_is_none_of_cocos(folder, name):
     write(folder, {"XTD10/test_image_names.txt": "\n".join((NAMES[0], name, NAMES[2]))})
-    assert f"line 2: got {name!r}, wanted a name such as" in refused(folder, subset=True)
+    assert f"line 2 has the name {name!r}" in refused(folder, subset=True)
 
 
 def test_no_list_of_names(folder):
     (folder / "XTD10" / "test_image_names.txt").unlink()
-    assert "which has no test_image_names.txt" in refused(folder)
-
-
-def test_another_encoding(folder):
-    (folder / caption_file("de")).write_bytes("Zwei Männer\n".encode("latin-1") * 3)
-    assert "test_1kcaptions_de.txt line 1: got byte 0xe4" in refused(folder)
+    assert "has no test_image_names.txt" in refused(folder)
 
 
 # Line ends apart: a lone carriage return at a line's end reads as part of the end.

@@ -1,4 +1,4 @@
-"""What every benchmark's reader checks: encodings, line ends, counts, ids and media."""
+"""Reading the files of benchmarks: encodings, line ends, JSON, ids."""
 
 import gzip
 import json
@@ -8,21 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.sources import open_source
-from pipeline.sources.benchmarks import open_benchmark
-from pipeline.sources.benchmarks.checks import (
-    BenchmarkSource,
-    Checks,
-    Options,
-    read_json,
-    read_lines,
-    read_text,
-    unique,
-)
-from pipeline.sources.items import Defaults, SourceCaption, SourceItem
+from pipeline.sources.benchmarks.reading import read_json, read_lines, read_text, unique
 
-STRICT = Options(Defaults())
-LOOSE = Options(Defaults(), subset=True, allow_missing_media=True)
 CZECH = "Dva muži v žlutých přilbách stojí před domem.\nMalá holčička šplhá do dřevěného domečku.\n"
 GERMAN = "Zwei Männer stehen am Herd.\nEin Mädchen läuft über die Straße.\n"
 CHINESE = "一个男人骑着一辆红色的摩托车。\n两只猫躺在沙发上。\n"
@@ -45,7 +32,7 @@ JAPANESE = "赤いバイクに乗っている男性がいます。\nソファの
 def test_another_encoding_is_named_with_its_place(tmp_path, text, encoding, likely):
     path = tmp_path / "captions.txt"
     path.write_bytes(text.encode(encoding))
-    with pytest.raises(UsageError, match=rf"captions.txt line 1: got byte 0x.* looks like {likely}\)"):
+    with pytest.raises(UsageError, match=rf"captions.txt line 1: byte 0x.* looks like {likely}\)"):
         read_text(path)
 
 
@@ -53,7 +40,7 @@ def test_line_and_place_of_the_byte_are_those_of_the_file(tmp_path):
     path = tmp_path / "captions.txt"
     for mark in (b"", b"\xef\xbb\xbf"):
         path.write_bytes(mark + b"One.\n\xc3\xa4b\xe4d\n")
-        with pytest.raises(UsageError, match="line 2: got byte 0xe4 at place 4"):
+        with pytest.raises(UsageError, match="line 2: byte 0xe4 at place 4"):
             read_lines(path)
 
 
@@ -83,7 +70,7 @@ def test_a_broken_gz_and_a_missing_file_are_told(tmp_path):
 def test_broken_json_is_told_with_line_and_column(tmp_path):
     path = tmp_path / "captions.json"
     path.write_text('{"images": [\n  1,,\n]}')
-    with pytest.raises(UsageError, match="line 2, column 5: got broken JSON"):
+    with pytest.raises(UsageError, match="line 2, column 5 is broken JSON"):
         read_json(path)
     path.write_text("[" * 100_000)
     with pytest.raises(UsageError, match="cannot be read"):
@@ -96,47 +83,3 @@ def test_an_id_that_comes_twice_names_both_lines():
     unique(["a", "b"], "ids.txt")
     with pytest.raises(UsageError, match=r"ids.txt: the id 'a' comes twice, in line 1 and line 3"):
         unique(["a", "b", "a"], "ids.txt")
-
-
-def test_every_difference_is_told_at_once():
-    checks = Checks("multi30k", STRICT)
-    checks.count("captions in de, train", 28_999, 29_000)
-    checks.count("images", 3, 2, 3)
-    checks.missing_media([f"{n}.jpg" for n in range(5)], 10, "/data")
-    checks.unused_media(["x.jpg"])
-    checks.wrong("more")
-    with pytest.raises(UsageError) as told:
-        checks.finish()
-    first, *lines = str(told.value).split("\n")
-    assert first == "--source multi30k: the folder is not the set as published:"
-    assert lines[0].startswith("  captions in de, train: got 28,999, wanted 29,000:") and "--subset" in lines[0]
-    assert "none of 5 in 10 ids (0.jpg, 1.jpg, 2.jpg, …)" in lines[1] and "--allow-missing-media" in lines[1]
-    assert lines[2:] == ["  more"]
-
-
-def test_what_the_user_allows_is_noted():
-    checks = Checks("multi30k", LOOSE)
-    checks.count("images", 3, 2)
-    checks.missing_media(["a"], 2, "/data")
-    checks.missing_media([], 2, "/data")
-    checks.unused_media(["x.jpg"])
-    checks.note("more")
-    notes = checks.finish()
-    assert len(notes) == 4 and notes[0] == "images: got 3, wanted 2 (--subset)" and notes[3] == "more"
-
-
-def test_the_summary_counts_and_an_empty_set_is_refused():
-    captions = (SourceCaption("One."), SourceCaption("Eins.", "de"))
-    source = BenchmarkSource("mscoco", "/data/coco", [SourceItem("a", "", "val", captions=captions)], ["a note"])
-    assert source.summary == "mscoco /data/coco: 1 items (val 1), 2 captions (en 1, de 1); a note"
-    assert source.name == "coco" and list(source.items()) == list(source.items())
-    with pytest.raises(UsageError, match="no item of the set"):
-        BenchmarkSource("mscoco", "/data/coco", [])
-
-
-def test_options_of_benchmarks_are_refused_elsewhere(tmp_path):
-    for option in ("subset", "allow_missing_media"):
-        with pytest.raises(UsageError, match="wanted a benchmark"):
-            open_source(str(tmp_path), "folder", **{option: True})
-    with pytest.raises(UsageError, match="on this machine"):
-        open_benchmark("multi30k", "memory://set", STRICT)

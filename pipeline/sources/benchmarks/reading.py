@@ -1,0 +1,138 @@
+"""Reading the files of a benchmark: text in UTF-8, JSON of a known layout. Whatever cannot be read names its place."""
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.errors import UsageError
+from pipeline.sources.items import clean_text
+
+T = TypeVar("T")
+
+
+def refusal(path: Path | str, found: str, expected: str) -> UsageError:
+    """The error for a file that is not as published. `found` and `expected` complete "FILE has …; expected …"."""
+    return UsageError(f"--input: {path} has {found}; expected {expected}. Fetch the file again.")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes, unpacked where its name ends in `.gz`. Raises UsageError where it cannot be read."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UsageError(f"--input: {path} is a broken .gz file ({error}). Fetch it again.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"--input: cannot read {path}: {reason}. Check its name and permissions.") from error
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, with or without a byte order mark, also packed as `.gz`; its line ends as they are.
+
+    Raises UsageError for another encoding, naming the line, the byte and what the encoding seems to be.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # With a byte order mark, positions count from behind it.
+        at = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+        line = data.count(b"\n", 0, at) + 1
+        place = at - (data.rfind(b"\n", 0, at) + 1) + 1
+        likely = _likely_encoding(data)
+        raise UsageError(
+            f"--input: {path} line {line:,}: byte 0x{data[at]:02x} at place {place:,} is not UTF-8 (the file looks "
+            f"like {likely}). Convert it, for example with iconv -f {likely} -t UTF-8."
+        ) from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without their ends. Blank ones stay: line N of parallel files is the same item.
+
+    Only line feeds, with or without a carriage return, end a line: captions hold other characters that Python takes
+    for line ends.
+    """
+    lines = read_text(path).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises UsageError for one that is broken, naming line and column."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"--input: {path} line {error.lineno:,}, column {error.colno:,} is broken JSON ({error.msg}). Fetch the "
+            "file as it was published."
+        ) from error
+    except (RecursionError, ValueError) as error:  # endless nesting, a number of thousands of digits
+        raise UsageError(f"--input: {path} holds JSON that cannot be read ({error}). Fetch the file again.") from error
+
+
+def read_layout(path: Path, parse: Callable[[Any], T], expected: str) -> T:
+    """What a JSON file holds, as `parse` takes it apart. Raises UsageError where `parse` meets another layout."""
+    data = read_json(path)
+    try:
+        return parse(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise refusal(path, f"another layout ({type(error).__name__}: {error})", expected) from error
+
+
+def text_in(value: Any) -> str:
+    """A text in JSON, without white space at its ends. Raises TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is not a text")
+    return clean_text(value)
+
+
+def texts_in(value: Any) -> list[str]:
+    """A list of texts in JSON, stripped, blank ones too. Raises TypeError for anything else."""
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.80} is not a list of texts")
+    return [text_in(text) for text in value]
+
+
+def unique(ids: Iterable[str], where: str) -> None:
+    """Raises UsageError for an id that comes twice in the file `where`, one id per line, naming both lines."""
+    first: dict[str, int] = {}
+    for line, id in enumerate(ids, start=1):
+        if first.setdefault(id, line) != line:
+            raise UsageError(
+                f"--input: {where}: the id {id!r} comes twice, in line {first[id]:,} and line {line:,}. Take one of "
+                "them out."
+            )
+
+
+def _likely_encoding(data: bytes) -> str:
+    """A guess, by iconv's names."""
+    # Bytes above 127 rarely stand side by side in Latin scripts, and nearly always in Chinese and Japanese.
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:1000].count(0) > len(data[:1000]) // 4:
+        return "UTF-16"
+    part = data[:200_000]
+    part = part[: part.rfind(b"\n") + 1] or part  # cut between characters
+    high = [byte > 127 for byte in part]
+    pairs = sum(one and two for one, two in itertools.pairwise(high))
+    if 2 * pairs < sum(high):
+        return "WINDOWS-1250" if any(byte in b"\x9a\x9e\xec\xf8\xf9" for byte in part) else "WINDOWS-1252"
+    for name, iconv in (("euc_jp", "EUC-JP"), ("shift_jis", "SHIFT_JIS")):
+        text = _decoded(part, name)
+        kana = sum("\u3041" <= letter <= "\u30f6" for letter in text)
+        if 5 * kana > sum(not letter.isascii() for letter in text) > 0:
+            return iconv
+    if not _decoded(part, "gb2312") and _decoded(part, "big5"):
+        return "BIG5"
+    return "GB18030"
+
+
+def _decoded(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return ""
