@@ -1,5 +1,6 @@
 """One picture of what queries found: a row a query, its results from left to right. Sizes in inches."""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +9,21 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import font_manager, ft2font
 from PIL import Image
 
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
 from stages.retrieval.engine import Finder, Hit
-from stages.scoring.explain_fonts import Fonts
 
 TILE, ROW = 1.5, 2.15
 SIDE = 240  # pixels of a thumbnail
 MAX_QUERIES, MAX_RESULTS = 40, 10
 GREY = "#d0d3d6"
+FONTS = (  # those that are installed draw each letter that the ones before lack; DejaVu comes with matplotlib
+    *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
+    *("WenQuanYi Micro Hei", "IPAexGothic", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans", "Microsoft YaHei"),
+    *("Noto Sans", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai"),
+)
 
 
 def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequence[Hit]]]) -> None:
@@ -31,15 +37,16 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
     Raises:
         EnvironmentTrouble: The file cannot be written.
     """
-    fonts = Fonts(lambda line: print(line, file=sys.stderr, flush=True))
     results = results[:MAX_QUERIES]
+    if any(not printable(query, "") for query, _ in results):
+        print("note: no font has all letters of the queries. Install one, such as Noto Sans CJK", file=sys.stderr)
     columns = max(1, min(MAX_RESULTS, max(len(hits) for _, hits in results)))
     figure = plt.figure(figsize=(columns * (TILE + 0.1) + 0.1, len(results) * ROW))
     try:
         for row, part in enumerate(figure.subfigures(len(results), 1, squeeze=False)[:, 0]):
             query, hits = results[row]
-            text, families = fonts.shown(query, f"query {row + 1}")
-            part.text(0.01, 0.9, text, fontfamily=families, fontsize=11)
+            text = printable(query, f"query {row + 1}")
+            part.text(0.01, 0.9, text, fontfamily=_fonts()[0], fontsize=11)
             part.subplots_adjust(left=0.01, right=0.99, top=0.84, bottom=0.1, wspace=0.06)
             axes = part.subplots(1, columns, squeeze=False)[0]
             for axis in axes:
@@ -47,14 +54,31 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
             for axis, hit in zip(axes, hits, strict=False):
                 axis.imshow(thumbnail(finder, hit))
                 axis.set_anchor("NW")
-                name, families = fonts.shown(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
+                name = printable(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
                 label = f"{hit.score:.2f}  {name if len(name) < 18 else name[:16] + '…'}"
-                axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=families, fontsize=7)
+                axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts()[0], fontsize=7)
         figure.savefig(path, dpi=110, format="png")
     except OSError as error:
         raise EnvironmentTrouble(f"{path} cannot be written: {error.strerror}") from error
     finally:
         plt.close(figure)
+
+
+def printable(text: str, instead: str) -> str:
+    """The text on one line, or `instead` where no installed font has its letters; lost signs are left out."""
+    text = " ".join(text.split())
+    missing = set(text) - _fonts()[1] - {" "}
+    if any(character.isalpha() for character in missing):
+        return instead
+    return "".join(character for character in text if character not in missing)
+
+
+@functools.cache
+def _fonts() -> tuple[list[str], frozenset[str]]:
+    """The fonts of FONTS that are installed, and the characters that they have between them."""
+    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist}
+    names = [name for name in FONTS if name in paths]
+    return names, frozenset(chr(code) for name in names for code in ft2font.FT2Font(paths[name]).get_charmap())
 
 
 def thumbnail(finder: Finder, hit: Hit) -> Image.Image:

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 from pipeline.errors import UsageError
 from stages import index, search
 from stages.retrieval.engine import Hit
-from stages.retrieval.result_sheet import GREY, thumbnail
+from stages.retrieval.result_sheet import GREY, printable, thumbnail
 from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 
@@ -113,3 +113,8 @@ def test_an_empty_index_is_refused(tmp_path):
     index.main(["--output", str(made), "--remove", "photos/item-00000.jpg"])
     with pytest.raises(UsageError, match="is empty"):
         search.main(["--index", str(made), "rot"])
+
+
+def test_letters_without_a_font_give_way():
+    assert printable("größer\n als", "query 1") == "größer als"
+    assert printable("\U0001e900\U0001e901", "query 1") == "query 1"  # Adlam, which no font of the list has
