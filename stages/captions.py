@@ -13,7 +13,7 @@ import weakref
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.captioning.captioners import EmbeddedCaptioner, Look, MllmCaptioner, Speaker
+from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner, Sampling, Speaker
 from pipeline.captioning.chat_client import RequestFailed
 from pipeline.captioning.cleaning import clean
 from pipeline.captioning.prompts import Answer, View
@@ -34,7 +34,7 @@ class Captions(Stage):
 
     captioner: MllmCaptioner | EmbeddedCaptioner
     views: tuple[View, ...]
-    look: Look = dataclasses.field(default_factory=Look)
+    look: Sampling = dataclasses.field(default_factory=Sampling)
 
     name = "captions"
     tables = ("descriptions",)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.captioning import choose
-from pipeline.captioning.captioners import Look
+from pipeline.captioning.captioners import Sampling
 from pipeline.captioning.prompts import parse_views
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
@@ -64,7 +64,7 @@ def captions_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Capti
     views = parse_views(options.views)
     captioner = choose.choose_captioner(options.captioner, read_options(choose.ServerOptions, options), views, say)
     limits = Limits(max_source_pixels=ingest_stage(options, corpus).max_source_pixels)
-    return Captions(captioner, views, Look(options.max_pixels, options.frames, limits))
+    return Captions(captioner, views, Sampling(options.max_pixels, options.frames, limits))
 
 
 def translate_stage(options: argparse.Namespace, corpus: Path, say: Say) -> Translate:

@@ -1,6 +1,6 @@
-"""A scripted OpenAI-compatible chat server on loopback: the fake of the costly neighbour, over the real protocol.
+"""A scripted OpenAI-compatible chat server on loopback, over the real protocol.
 
-It answers with a digest of the pictures and of the prompt it was sent, so that a swapped answer shows. Latency and
+It answers with a digest of the pictures and the prompt of a request, so that a swapped answer is noticed. Latency and
 faults are functions of (seed, request, attempt): a run can be repeated, and a request asked again may succeed.
 
     python -m tests.loopback --port 8000 --settings '{"slots": 64, "latency_s": 0.5, "sigma": 0.6}'
@@ -29,9 +29,18 @@ from pathlib import Path
 
 from aiohttp import web
 
-REFUSALS = ("429", "503")  # said at once, by a server that takes no work on
-FAULTS = (*REFUSALS, "500", "reset_before", "reset_midway", "stall")
-FAULTS += ("not_json", "truncated_json", "empty", "no_choices")
+REFUSALS = ("429", "503")  # sent at once, without taking a slot
+FAULTS = (
+    *REFUSALS,
+    "500",
+    "reset_before",
+    "reset_midway",
+    "stall",
+    "not_json",
+    "truncated_json",
+    "empty",
+    "no_choices",
+)
 MAX_BODY_BYTES = 1 << 28
 JSON = "application/json"
 
@@ -47,18 +56,13 @@ class Settings:
     fault_rate: float = 0.0  # fraction of attempts
     faults: tuple[str, ...] = FAULTS  # mixed evenly
     retry_after_s: float = 0.05  # sent with a 429
-    stall_s: float = 3600.0  # a stalled request is answered after so long
-    hang_after: int = 0  # chat requests past the first N are never answered; 0 means never
+    stall_s: float = 3600.0  # until a stalled request is answered
     die_after: int = 0  # chat request N + 1 kills the process; 0 means never
     digest: bool = True  # False neither parses requests nor decodes images: one answer for all, for benchmarks
 
-    def __post_init__(self):
-        if unknown := set(self.faults) - set(FAULTS):
-            raise ValueError(f"faults: got {sorted(unknown)}, wanted some of {', '.join(FAULTS)}")
-
 
 def request_digest(images: list[bytes], prompt: str) -> str:
-    """What /stats counts a request under. `prompt` is its text parts joined by newlines."""
+    """The key of a request in /stats. `prompt` is its text parts joined by newlines."""
     return hashlib.sha256(b"".join(images) + prompt.encode()).hexdigest()
 
 
@@ -70,8 +74,8 @@ def answer_text(images: list[bytes], prompt: str) -> str:
 
 def fate(settings: Settings, digest: str, attempt: int) -> tuple[float, str]:
     """Latency in seconds and the fault ("" for none) of one attempt: a pure function of its arguments."""
-    drawn = hashlib.blake2b(f"{settings.seed}:{digest}:{attempt}".encode(), digest_size=16).digest()
-    first, second = ((word + 0.5) / 2**64 for word in struct.unpack("<QQ", drawn))
+    number = hashlib.blake2b(f"{settings.seed}:{digest}:{attempt}".encode(), digest_size=16).digest()
+    first, second = ((word + 0.5) / 2**64 for word in struct.unpack("<QQ", number))
     latency_s = settings.latency_s * math.exp(settings.sigma * statistics.NormalDist().inv_cdf(first))
     if second >= settings.fault_rate or not settings.faults:
         return latency_s, ""
@@ -79,7 +83,7 @@ def fate(settings: Settings, digest: str, attempt: int) -> tuple[float, str]:
 
 
 def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
-    """Model, images and prompt of a chat request; ValueError, KeyError or TypeError where it is none."""
+    """Model, images and prompt of a chat request; raises ValueError, KeyError or TypeError if it is not one."""
     chat = json.loads(body)
     images, texts = [], []
     for message in chat["messages"]:
@@ -90,7 +94,7 @@ def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
             else:
                 header, _, data = part["image_url"]["url"].partition(",")
                 if not (header.startswith("data:image/") and header.endswith(";base64")):
-                    raise ValueError("an image is no data URL")
+                    raise ValueError("an image is not a data URL")
                 images.append(base64.b64decode(data, validate=True))
     return chat["model"], images, "\n".join(texts)
 
@@ -121,13 +125,11 @@ class Server:
     """State and handlers of one server process."""
 
     def __init__(self, settings: Settings):
-        self.counts = dict.fromkeys(
-            ("requests", "answered", "abandoned", "refused", "max_concurrent", "max_serving"), 0
-        )
+        self.counts = dict.fromkeys(("requests", "answered", "refused", "max_concurrent"), 0)
         self.faults = dict.fromkeys(FAULTS, 0)
         self.seen: dict[str, list[int]] = {}  # digest: [asked, answered ok]
-        self.in_flight = self.serving = 0
-        self.serving_s = self.started_s = self.last_s = 0.0
+        self.in_flight = 0
+        self.started_s = self.last_s = 0.0
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
@@ -150,18 +152,14 @@ class Server:
         if route == ("GET", "/stats"):
             return web.json_response(self.stats())
         if route == ("POST", "/script"):
-            try:
-                self.use(dataclasses.replace(settings, **json.loads(await request.read())))
-            except (TypeError, ValueError) as fault:
-                return error(400, "BadRequestError", str(fault))
+            self.use(dataclasses.replace(settings, **json.loads(await request.read())))
             return web.Response()
         return web.json_response({"detail": "Not Found"}, status=404)
 
     def stats(self) -> dict:
         elapsed_s = self.last_s - self.started_s
         timed = {"elapsed_s": elapsed_s, "per_second": self.counts["answered"] / elapsed_s if elapsed_s > 0 else 0.0}
-        timed |= {"serving_s": self.serving_s, "cpu_s": time.process_time()}
-        return self.counts | timed | {"faults": self.faults, "seen": self.seen}
+        return self.counts | timed | {"cpu_s": time.process_time(), "faults": self.faults, "seen": self.seen}
 
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
         counts = self.counts
@@ -172,12 +170,7 @@ class Server:
         try:
             if 0 < self.settings.die_after < counts["requests"]:
                 os.kill(os.getpid(), signal.SIGKILL)
-            if 0 < self.settings.hang_after < counts["requests"]:
-                await asyncio.Event().wait()
             return await self.answer(request, counts["requests"])
-        except asyncio.CancelledError:  # the client went away: its slot is free again, as in vLLM
-            counts["abandoned"] += 1
-            raise
         finally:
             self.in_flight -= 1
 
@@ -188,7 +181,7 @@ class Server:
                 model, images, prompt = read_chat(await request.read())
             except (ValueError, KeyError, TypeError) as fault:
                 self.counts["refused"] += 1
-                return error(400, "BadRequestError", f"no chat request: {fault!r}")
+                return error(400, "BadRequestError", f"not a chat request: {fault!r}")
             if model != settings.model:
                 self.counts["refused"] += 1
                 return error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
@@ -202,14 +195,8 @@ class Server:
         tally[0] += 1
         latency_s, fault = fate(settings, digest, tally[0])
         if fault not in REFUSALS:
-            async with self.slots:
-                self.serving += 1
-                self.counts["max_serving"] = max(self.counts["max_serving"], self.serving)
-                try:
-                    await asyncio.sleep(latency_s)
-                finally:
-                    self.serving -= 1
-            self.serving_s += latency_s
+            async with self.slots:  # a client that leaves cancels this and frees its slot, as in vLLM
+                await asyncio.sleep(latency_s)
         if fault:
             self.faults[fault] += 1
             response = await self.faulty(fault, request, body)
@@ -251,12 +238,12 @@ class Server:
 
 
 async def serve(port: int, settings: Settings) -> None:
-    def with_room(*arguments):
+    def new_request(*arguments):
         return web.BaseRequest(*arguments, asyncio.get_running_loop(), client_max_size=MAX_BODY_BYTES)
 
     server = Server(settings)
-    served = web.Server(server.handle, request_factory=with_room, handler_cancellation=True, access_log=None)
-    runner = web.ServerRunner(served)
+    handler = web.Server(server.handle, request_factory=new_request, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(handler)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
     await site.start()

@@ -1,1 +1,1 @@
-"""Describing media in English from several views: prompts, clients, servers, the embedded describer."""
+"""Captions: an item is described in English from several views, by a multimodal LLM or the embedded describer."""

@@ -1,11 +1,11 @@
-"""A lean client of OpenAI-compatible chat servers: several servers, retries, and telling whose fault a failure is.
+"""A lean client of OpenAI-compatible chat servers: several servers, retries, and whose fault a failure is.
 
-One aiohttp session a worker process: a request with a photo costs about a fifth of the CPU of the `openai` package,
+One aiohttp session per worker process: a request with a photo costs about a fifth of the CPU of the `openai` package,
 which matters because the client shares its cores with image decoding.
 
-A failure that ends the connection is put to the server first: one that still answers a probe is healthy, and the
-record is charged with an attempt; one that does not is down, and its requests wait for it (or go to another server)
-free of charge until `patience_s` runs out, which ends the run, not the records.
+A failure that ends the connection makes the server suspect. If it still answers a probe, the record is charged with an
+attempt. If not, the server is down: its requests wait for it, or go to another one, free of charge until `patience_s`
+has passed, which ends the run and not the records.
 """
 
 import asyncio
@@ -30,25 +30,43 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 
 KEY_VARIABLE = "LECCR_MLLM_API_KEY"
 KEY_FILE = "mllm.key"
-TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+
+# What the status of a response means. One that is not listed is permanent: it fails the record.
+TRANSIENT = {408, 409, 425, 429, 500, *range(502, 600)}
+OVERLOAD = {429}  # transient, and not about this record: it costs time but no attempt while others are answered
+SUSPECT = {500, 502, 503}  # transient, and the server may be down: it is probed
+RUN_ENDING = {  # no record could succeed
+    **dict.fromkeys((401, 403), f"the server rejects the key: set {KEY_VARIABLE}"),
+    404: "give --mllm a model that this server serves",
+    **dict.fromkeys((*range(300, 400), 405), "give --mllm-url the address of the chat server itself"),
+}
+
 PROBE_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one taken up again then would be cut
 PROBE_EVERY_S = 1.0
+KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one reused after that would be cut
 HOME_ADVANTAGE = 8  # requests: how much busier a server may be and still get the other views of a picture it has seen
-MAX_CRASHES = 3  # servers that may die under one record before it is taken for the cause
+MAX_CRASHES = 3  # servers that may die while they work on one record before it is taken for the cause
 
 
 class RequestFailed(Exception):
-    """One request came to nothing. `permanent` failures are not worth asking again."""
+    """One request failed. `permanent` failures are not worth asking again."""
 
     def __init__(self, kind: str, message: str, attempts: int, permanent: bool):
         super().__init__(message)
         self.kind, self.attempts, self.permanent = kind, attempts, permanent
 
 
+class _Transient(Exception):
+    """A failure worth another attempt. `status` is 0 if there was no response, or one that is not an answer."""
+
+    def __init__(self, kind: str, message: str, *, suspect: bool = False, status: int = 0, wait_s: float | None = None):
+        super().__init__(message)
+        self.kind, self.suspect, self.status, self.wait_s = kind, suspect, status, wait_s
+
+
 @dataclasses.dataclass(frozen=True)
 class Retries:
-    """How long to try: `attempts` a record, `timeout_s` a request, `patience_s` for a server that is down."""
+    """How long to try: `attempts` per record, `timeout_s` per request, `patience_s` for a server that is down."""
 
     attempts: int = 8
     timeout_s: float = 300.0
@@ -56,17 +74,11 @@ class Retries:
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
 
-    def wait_s(self, attempt: int, asked_s: float | None) -> float:
-        """Jittered exponential backoff before attempt `attempt` + 1, never sooner than the server asked for."""
+    def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
+        """Jittered exponential backoff after attempt `attempt`, never shorter than the server asked for."""
         ceiling = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, 64))
-        jittered = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, keeps no secret
-        return max(jittered, asked_s * random.uniform(1.0, 1.25)) if asked_s is not None else jittered  # noqa: S311
-
-
-class _Transient(Exception):
-    def __init__(self, kind: str, message: str, wait_s: float | None = None, suspect: bool = False):
-        super().__init__(message)
-        self.kind, self.wait_s, self.suspect = kind, wait_s, suspect  # suspect: the server itself may be down
+        wait_s = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, not a secret
+        return wait_s if retry_after_s is None else max(wait_s, retry_after_s * random.uniform(1, 1.25))  # noqa: S311
 
 
 class Endpoint:
@@ -81,8 +93,30 @@ class Endpoint:
         self.revival: asyncio.Task[None] | None = None
 
 
+@dataclasses.dataclass
+class Media:
+    """One item's frames as JSON content parts (each ends in a comma), and the server that saw them first."""
+
+    parts: bytes
+    home: Endpoint | None = None
+
+
+def media_of(jpegs: Sequence[bytes]) -> Media:
+    """Content parts of frames in order, as data URLs: the server fetches nothing by itself."""
+    head, tail = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,', b'"}},'
+    return Media(b"".join(part for jpeg in jpegs for part in (head, base64.b64encode(jpeg), tail)))
+
+
 class ChatClient:
-    """Sends chat requests to the least loaded of the servers that are up. Belongs to one event loop."""
+    """Sends chat requests to the least loaded of the servers that are up. Belongs to one event loop.
+
+    Args:
+        urls: Addresses of the servers.
+        model: Name of the model to ask for.
+        window: Most requests in flight.
+        retries: How long to try.
+        api_key: Key for all servers; empty for none.
+    """
 
     def __init__(self, urls: Sequence[str], model: str, window: int, retries: Retries, api_key: str = ""):
         self._endpoints = [Endpoint(base_url(url)) for url in urls]
@@ -100,91 +134,97 @@ class ChatClient:
         )
 
     async def close(self) -> None:
+        """End the session and all probes."""
         tasks = [task for endpoint in self._endpoints for task in (endpoint.probe, endpoint.revival) if task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
 
-    async def ask(self, view: View, prompt: str, media: "Media") -> Answer:
-        """The answer to one view of one item.
+    async def ask(self, view: View, prompt: str, media: Media) -> Answer:
+        """Ask one view of one item, again after transient failures.
 
-        Raises RequestFailed for this record alone, EnvironmentTrouble where no record could succeed.
+        Args:
+            view: Limits of the answer.
+            prompt: The question.
+            media: The item's frames.
+
+        Returns:
+            The answer as the model gave it.
+
+        Raises:
+            RequestFailed: This record has failed.
+            EnvironmentTrouble: No record could succeed.
         """
         tail = b']}],"max_tokens":%d,"temperature":%s,"seed":0}' % (view.max_tokens, repr(view.temperature).encode())
         text = json.dumps({"type": "text", "text": prompt}).encode()
         body = b"".join((self._head, media.parts, text, tail))
-        faults = refusals = stalled = crashes = 0  # stalled: the refusals since another record was answered
+        faults = overloads = stalled = crashes = 0  # stalled: overloads since another record was last answered
         answered = self._answered
         endpoint: Endpoint | None = None
         while True:
-            # Requests that saw as many servers die as they may go one at a time: only the cause sees another death.
-            suspect = crashes == MAX_CRASHES - 1
-            async with self._suspects if suspect else contextlib.nullcontext(), self._room:
+            # Records that have seen as many crashes as they may go one at a time: only the cause sees another one.
+            turn = self._suspects if crashes == MAX_CRASHES - 1 else contextlib.nullcontext()
+            async with turn, self._room:
                 endpoint = await self._choose(media, endpoint)
-                endpoint.in_flight += 1
                 try:
-                    answer = await self._send(endpoint, body, faults + stalled + 1)
-                    self._answered += 1
-                    return answer
+                    return await self._send(endpoint, body, faults + stalled + 1)
                 except _Transient as error:
                     failure = error
-                finally:
-                    endpoint.in_flight -= 1
             if failure.suspect and not await self._is_up(endpoint, failure):
                 crashes += failure.kind != "refused"
                 if crashes >= MAX_CRASHES:
                     message = f"the server died {crashes} times while it worked on this: {failure}"
                     raise RequestFailed("server_died", message, faults + stalled + crashes, permanent=False)
                 continue
-            # A 429 tells of the load, not of this record: as long as others are answered it costs time, no attempt.
-            if failure.kind == "http_429":
-                refusals += 1
+            if failure.status in OVERLOAD:
+                overloads += 1
                 stalled = stalled + 1 if self._answered == answered else 0
             else:
                 faults += 1
             answered, attempts = self._answered, faults + stalled
             if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
                 raise EnvironmentTrouble(
-                    f"{failure}: it asks to be left alone for {failure.wait_s:.0f} s, --patience is "
-                    f"{self._retries.patience_s:g} s: what was finished is kept; run the same command again then"
+                    f"{failure}. The server asks for a pause of {failure.wait_s:.0f} s, longer than --patience "
+                    f"({self._retries.patience_s:g} s). Finished work is kept: run the same command again later"
                 )
             if attempts >= self._retries.attempts:
                 raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
-            await asyncio.sleep(self._retries.wait_s(faults + refusals, failure.wait_s))
+            await asyncio.sleep(self._retries.wait_s(faults + overloads, failure.wait_s))
 
     async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
+        endpoint.in_flight += 1
+        url = f"{endpoint.url}/chat/completions"
         try:
-            async with self._session.post(
-                f"{endpoint.url}/chat/completions", data=body, allow_redirects=False
-            ) as response:
+            async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _Transient("refused", f"cannot connect to {endpoint.url}: {error}", suspect=True) from error
         except TimeoutError as error:
-            message = f"no answer from {endpoint.url} in {self._retries.timeout_s:g} s"
+            message = f"no answer from {endpoint.url} within {self._retries.timeout_s:g} s"
             raise _Transient("timeout", message, suspect=True) from error
         except (aiohttp.ClientError, ConnectionError) as error:
-            message = f"{endpoint.url} broke off: {type(error).__name__} {error}"
+            message = f"{endpoint.url} cut the connection: {type(error).__name__} {error}"
             raise _Transient("connection", message, suspect=True) from error
-        if response.status == 200:
-            return _parse(raw)
-        message = f"{endpoint.url} answered {response.status}: {error_text(raw)}"
-        if response.status in (401, 403):
-            raise EnvironmentTrouble(f"{message}: the key is refused: set {KEY_VARIABLE} to one that this server takes")
-        if response.status == 404:
-            raise EnvironmentTrouble(f"{message}: give --mllm a model that this server serves")
-        if response.status == 405 or 300 <= response.status < 400:
-            raise EnvironmentTrouble(f"{message}: give --mllm-url the address of the chat server itself")
-        if response.status in TRANSIENT or response.status > 504:
+        finally:
+            endpoint.in_flight -= 1
+        status, kind = response.status, f"http_{response.status}"
+        if status == 200:
+            answer = parse_answer(raw)
+            self._answered += 1
+            return answer
+        message = f"{endpoint.url} answered {status}: {error_text(raw)}"
+        if status in RUN_ENDING:
+            raise EnvironmentTrouble(f"{message}: {RUN_ENDING[status]}")
+        if status in TRANSIENT:
             wait_s = retry_after_s(response.headers.get("Retry-After"))
-            raise _Transient(f"http_{response.status}", message, wait_s, suspect=response.status in (500, 502, 503))
-        raise RequestFailed(f"http_{response.status}", message, attempt, permanent=True)
+            raise _Transient(kind, message, suspect=status in SUSPECT, status=status, wait_s=wait_s)
+        raise RequestFailed(kind, message, attempt, permanent=True)
 
-    async def _choose(self, media: "Media", failed: Endpoint | None) -> Endpoint:
+    async def _choose(self, media: Media, failed: Endpoint | None) -> Endpoint:
         """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded.
 
-        The server that `failed` this request is asked again only where there is no other: one that answers errors at
+        The server that `failed` this request is asked again only if there is no other: one that answers errors at
         once has the least load of all.
         """
         while not any(endpoint.up for endpoint in self._endpoints):
@@ -192,29 +232,28 @@ class ChatClient:
                 async with asyncio.timeout(self._retries.patience_s):
                     await self._revived.wait()
             except TimeoutError:
-                told = "; ".join(endpoint.trouble for endpoint in self._endpoints)
+                troubles = "; ".join(endpoint.trouble for endpoint in self._endpoints)
                 raise EnvironmentTrouble(
-                    f"no server has answered for {self._retries.patience_s:g} s ({told}): what was finished is kept; "
+                    f"no server has answered for {self._retries.patience_s:g} s ({troubles}). Finished work is kept: "
                     "start the server, then run the same command again"
                 ) from None
         up = [endpoint for endpoint in self._endpoints if endpoint.up]
-        fit = [endpoint for endpoint in up if endpoint is not failed] or up
-        best = min(fit, key=lambda endpoint: endpoint.in_flight)
+        candidates = [endpoint for endpoint in up if endpoint is not failed] or up
+        best = min(candidates, key=lambda endpoint: endpoint.in_flight)
         home = media.home
-        if home is None or home not in fit or home.in_flight > best.in_flight + HOME_ADVANTAGE:
+        if home is None or home not in candidates or home.in_flight > best.in_flight + HOME_ADVANTAGE:
             media.home = home = best
         return home
 
     async def _is_up(self, endpoint: Endpoint, failure: Exception) -> bool:
-        """Whether the server answers a probe. Requests that ask at the same time share one; a server that does not
-        answer is probed on until it does."""
+        """Whether the server answers a probe; requests that ask at the same time share it."""
         if not endpoint.up:
             return False
         if endpoint.probe is None:
-            endpoint.probe = asyncio.create_task(self._examine(endpoint, str(failure)))
+            endpoint.probe = asyncio.create_task(self._probe(endpoint, str(failure)))
         return await asyncio.shield(endpoint.probe)
 
-    async def _examine(self, endpoint: Endpoint, trouble: str) -> bool:
+    async def _probe(self, endpoint: Endpoint, trouble: str) -> bool:
         up = await self._answers(endpoint)
         endpoint.probe = None
         if not up:
@@ -230,7 +269,7 @@ class ChatClient:
         self._revived.set()
 
     async def _answers(self, endpoint: Endpoint) -> bool:
-        """A server that lists its models and does not call itself ill is up, even one that refuses the key."""
+        """A server that lists its models and does not call itself ill is up, even one that rejects the key."""
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             for url in (f"{endpoint.url}/models", f"{endpoint.url.removesuffix('/v1')}/health"):
@@ -243,44 +282,31 @@ class ChatClient:
         return True
 
 
-@dataclasses.dataclass
-class Media:
-    """One item's frames as JSON content parts (each ends in a comma), and the server that saw them first."""
-
-    parts: bytes
-    home: Endpoint | None = None
-
-
-def media_of(jpegs: Sequence[bytes]) -> Media:
-    """Content parts of frames in order, as data URLs: the server fetches nothing by itself."""
-    head, tail = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,', b'"}},'
-    return Media(b"".join(part for jpeg in jpegs for part in (head, base64.b64encode(jpeg), tail)))
-
-
-def _parse(raw: bytes) -> Answer:
+def parse_answer(raw: bytes) -> Answer:
+    """The answer in the body of a response; one that is malformed or empty is asked for again."""
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
         text = choice["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        message = f"the answer is no chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
+        message = f"the answer is not a chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
         raise _Transient("unparsable", message) from error
     if not isinstance(text, str) or not text.strip():
         raise _Transient("empty", f"the answer has no text (finish_reason {choice.get('finish_reason')!r})")
     usage = body.get("usage")
-    prompt_tokens, completion_tokens = (_count(usage, f"{name}_tokens") for name in ("prompt", "completion"))
     well_formed = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
-    return Answer(well_formed, str(choice.get("finish_reason") or ""), prompt_tokens, completion_tokens)
+    tokens = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    return Answer(well_formed, str(choice.get("finish_reason") or ""), *tokens)
 
 
 def _count(usage: Any, name: str) -> int | None:
-    """A count of tokens, None where the server gives none that fits the table's column."""
+    """A count of tokens, None if the server gives none that fits the table's column."""
     value = usage.get(name) if isinstance(usage, dict) else None
     return value if type(value) is int and 0 <= value < 1 << 31 else None
 
 
 def error_text(raw: bytes) -> str:
-    """The message in an error's body, in the forms that servers use; at most 300 characters."""
+    """The message in the body of an error, in any of the forms that servers use; at most 300 characters."""
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
@@ -291,7 +317,7 @@ def error_text(raw: bytes) -> str:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as an HTTP date; None where there is none to honour."""
+    """Seconds of a Retry-After header, given as seconds or as an HTTP date; None if there is none to honour."""
     if not value:
         return None
     try:
@@ -309,35 +335,46 @@ def base_url(url: str) -> str:
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise UsageError(f"--mllm-url: got {url!r}, which is no URL: {error}") from error
+        raise UsageError(f"--mllm-url: {url!r} is not a URL: {error}") from error
     if "@" in parts.netloc:
-        raise UsageError(f"--mllm-url: got a URL with a password in it, wanted the key in {KEY_VARIABLE}")
+        raise UsageError(f"--mllm-url: the URL holds a password; give the key in {KEY_VARIABLE} instead")
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(f"--mllm-url: got {url!r}, wanted a URL such as http://127.0.0.1:8000/v1")
+        raise UsageError(f"--mllm-url: got {url!r}, expected a URL such as http://127.0.0.1:8000/v1")
     url = url.rstrip("/").removesuffix("/chat/completions")
     return url if url.count("/") > 2 else f"{url}/v1"
 
 
 def api_key(run_folder: Path) -> str:
-    """The key for the servers: of the server that this run started, else the user's from the environment."""
+    """The key for the servers: that of the server this run has started, else the user's."""
     own = run_folder / KEY_FILE
     return own.read_text() if own.exists() else environment_key()
 
 
 def environment_key() -> str:
-    """The user's key; no message shows it."""
+    """The user's key, which no message shows."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise UsageError(f"${KEY_VARIABLE} holds characters that no HTTP header takes: wanted printable ASCII")
+        raise UsageError(f"${KEY_VARIABLE} holds characters that an HTTP header cannot carry; use printable ASCII")
     return key
 
 
-async def served_model(urls: Sequence[str], wanted: str, key: str, say: Callable[[str], None]) -> str:
-    """The model that all the servers at hand serve: `wanted`, or the only one where none is named.
+async def served_model(urls: Sequence[str], name: str, key: str, say: Callable[[str], None]) -> str:
+    """The model that all available servers serve.
 
-    Raises EnvironmentTrouble where no server answers or the key is refused, UsageError where the model is not there.
+    Args:
+        urls: The servers.
+        name: The model asked for; empty for the only one served.
+        key: Key for the servers; empty for none.
+        say: Prints a line about each server that does not answer.
+
+    Returns:
+        The model's name.
+
+    Raises:
+        EnvironmentTrouble: No server answers, or one rejects the key.
+        UsageError: The servers do not all serve this model.
     """
-    served: dict[str, list[str]] = {}
+    models: dict[str, list[str]] = {}
     silent: dict[str, str] = {}
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
@@ -346,26 +383,23 @@ async def served_model(urls: Sequence[str], wanted: str, key: str, say: Callable
                 async with session.get(f"{url}/models") as response:
                     raw = await response.read()
                 if response.status in (401, 403):
-                    raise EnvironmentTrouble(
-                        f"{url} refuses the key (status {response.status}: {error_text(raw)}): "
-                        f"set {KEY_VARIABLE} to one that it takes"
-                    )
+                    message = f"{url} answered {response.status}: {error_text(raw)}"
+                    raise EnvironmentTrouble(f"{message}: {RUN_ENDING[response.status]}")
                 if response.status != 200:
                     raise ValueError(f"status {response.status}: {error_text(raw)}")
-                served[url] = [model["id"] for model in json.loads(raw)["data"]]
+                models[url] = [model["id"] for model in json.loads(raw)["data"]]
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
                 silent[url] = f"{url}: {error or type(error).__name__}"
-    if not served:
+    if not models:
         raise EnvironmentTrouble(
-            f"no server answers: {'; '.join(silent.values())}: "
-            "start it (or leave --mllm-url out, to have one started), then run the same command again"
+            f"no server answers: {'; '.join(silent.values())}. Start it, or leave out --mllm-url to have one started, "
+            "then run the same command again"
         )
     for trouble in silent.values():
-        say(f"note: one server does not answer and is left alone until it does: {trouble}")
-    common = sorted(set.intersection(*map(set, served.values())))
-    if wanted in common or (not wanted and len(common) == 1):
-        return wanted or common[0]
-    listed = "; ".join(f"{url} serves {', '.join(models)}" for url, models in served.items())
-    if not wanted:
-        raise UsageError(f"--mllm: got no model name, wanted one that every server serves: {listed}")
-    raise UsageError(f"--mllm: got {wanted!r}, wanted one that every server serves: {listed}")
+        say(f"note: a server does not answer, and is not asked until it does: {trouble}")
+    common = sorted(set.intersection(*map(set, models.values())))
+    if name in common or (not name and len(common) == 1):
+        return name or common[0]
+    listing = "; ".join(f"{url} serves {', '.join(served)}" for url, served in models.items())
+    given = repr(name) if name else "no model"
+    raise UsageError(f"--mllm: got {given}, expected a model that every server serves: {listing}")

@@ -1,13 +1,13 @@
-"""Cleaning of what a language model answered: pure functions from text to (text, flags).
+"""Cleaning of a language model's answers: pure functions from text to (text, flags).
 
-Nothing is hidden: whatever is trimmed or suspected leaves a flag in the row, and filters downstream decide.
+Everything that is trimmed or suspected leaves a flag in the row; filters of later stages decide.
 
     boilerplate   an opening such as "Here is a description:" was removed
     markdown      list marks, headings or emphasis were removed
-    refusal       the model declined or spoke of itself; the text is kept as it came
-    loop          the same words over and over; cut before the second round
+    refusal       the model declined or spoke of itself; the text is unchanged
+    loop          a phrase was repeated over and over; cut before its second round
     cut           the answer ended at the token limit; trimmed at the last full sentence
-    fragment      not one full sentence was left to trim to; kept as it came
+    fragment      there is no full sentence to trim to; the text is unchanged
 """
 
 import re
@@ -35,12 +35,20 @@ _EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|no|vs|e\.g|i\.e|etc|approx|[a-z])\.$", re.IGNORECASE)
 
-LOOP_WORDS = 12  # the longest phrase looked for
-LOOP_ROUNDS = 4  # this many rounds of one phrase on end are a loop
+LOOP_WORDS = 12  # longest phrase of a loop
+LOOP_ROUNDS = 4  # a phrase repeated this many times in a row is a loop
 
 
 def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
-    """The text as it is kept, on one line, and the flags of what was seen, sorted."""
+    """Clean one answer.
+
+    Args:
+        text: As the model gave it.
+        finish_reason: `length` if the answer ended at the token limit.
+
+    Returns:
+        The text on one line, and its flags, sorted.
+    """
     flags = set()
     text = text.strip().strip('"“”').strip()
     text, changed = _without_markdown(text)
@@ -53,35 +61,34 @@ def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
     text = " ".join(text.split())
     if _REFUSALS.search(text[:200]):
         flags.add("refusal")
-    before = text
-    text = _unlooped(text)
-    if text != before:
+    if (shorter := _without_loop(text)) != text:
         flags.add("loop")
+        text = shorter
     if finish_reason == "length":
         flags.add("cut")
     if flags & {"cut", "loop"}:
-        whole = _full_sentences(text)
-        if not whole:
+        sentences = _full_sentences(text)
+        if not sentences:
             flags.add("fragment")
-        text = whole or text
+        text = sentences or text
     return text, tuple(sorted(flags))
 
 
 def without_remarks(text: str) -> str:
-    """The text without an opening or closing phrase that a model adds; as it is where nothing would be left."""
+    """The text without the opening and closing phrases that models add; unchanged if nothing would be left."""
     return _CLOSINGS.sub("", _CHATTER.sub("", _OPENINGS.sub("", text))) or text
 
 
 def _without_markdown(text: str) -> tuple[str, bool]:
-    plain = _EMPHASIS.sub(r"\2", text)
-    lines = [line.strip() for line in _MARKS.sub("", plain).splitlines() if line.strip()]
-    if _MARKS.search(plain):
+    bare = _EMPHASIS.sub(r"\2", text)
+    lines = [line.strip() for line in _MARKS.sub("", bare).splitlines() if line.strip()]
+    if _MARKS.search(bare):
         lines = [line if line[-1] in ".!?:;,。" else f"{line}." for line in lines]
-    return " ".join(lines), bool(_MARKS.search(plain)) or plain != text
+    return " ".join(lines), bool(_MARKS.search(bare)) or bare != text
 
 
-def _unlooped(text: str) -> str:
-    """The text up to the end of the first round of a phrase that comes LOOP_ROUNDS times on end."""
+def _without_loop(text: str) -> str:
+    """The text up to the end of the first round of a phrase that comes LOOP_ROUNDS times in a row."""
     words = text.split(" ")
     for start, first in enumerate(words):
         for length in range(1, min(LOOP_WORDS, (len(words) - start) // LOOP_ROUNDS) + 1):
@@ -97,6 +104,6 @@ def _unlooped(text: str) -> str:
 
 
 def _full_sentences(text: str) -> str:
-    """The text up to the end of its last full sentence, or "" where there is none."""
+    """The text up to the end of its last full sentence, or "" if there is none."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text) if not _ABBREVIATION.search(text[: match.end()])]
     return text[: ends[-1]] if ends else ""

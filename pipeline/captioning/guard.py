@@ -1,9 +1,9 @@
 """Runs a command in a process group of its own and ends the whole group when the guard's standard input closes.
 
-    python -m pipeline.captioning.guard COMMAND …
+    python guard.py COMMAND …
 
-The one who starts a server holds the other end of that pipe. However it ends, SIGKILL included, the system closes
-the pipe, and no server is left holding a GPU.
+Whoever starts the guard holds the other end of that pipe. However that process ends, SIGKILL included, the system
+closes the pipe, so no server is left holding a GPU. It imports only the standard library, so that it runs by path.
 """
 
 import contextlib
@@ -18,9 +18,10 @@ GRACE_S = 20.0
 
 
 def main(command: list[str]) -> int:
+    """Run the command and return its exit status, as a shell reports it."""
     with contextlib.suppress(PermissionError):  # a session leader has its group already
         os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who holds the pipe
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the holder of the pipe
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's SIGTERM is sent from here
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)
     threading.Thread(target=_wait_for_pipe, args=(server,), daemon=True).start()
@@ -35,14 +36,14 @@ def _default_signals() -> None:
 
 
 def _wait_for_pipe(server: subprocess.Popen[bytes]) -> None:
-    while os.read(0, 1):  # not sys.stdin, whose lock a thread that waits would hold at the interpreter's end
+    while os.read(0, 1):  # a thread waiting in sys.stdin would hold its lock at exit
         pass
     _end_group(server)
     os._exit(0)
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group, time to end, then SIGKILL to the group, the guard included."""
+    """Send SIGTERM to the group, wait, then send SIGKILL to the group, the guard included."""
     os.killpg(0, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while time.monotonic() < deadline and (server.poll() is None or _others()):
@@ -52,7 +53,7 @@ def _end_group(server: subprocess.Popen[bytes]) -> None:
 
 
 def _others() -> bool:
-    """Whether processes other than the guard are left in its group."""
+    """Whether live processes other than the guard are left in its group."""
     mine, group = os.getpid(), os.getpgid(0)
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit() and int(name) != mine:

@@ -1,4 +1,4 @@
-"""Views: the several questions put to a captioner about one item, each with its prompt and decoding.
+"""Views: the questions put to a captioner about one item, each with its prompt and decoding.
 
 The built-in views cover what a caption of a retrieval set may mention. A YAML file defines others:
 
@@ -9,7 +9,7 @@ The built-in views cover what a caption of a retrieval set may mention. A YAML f
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -30,7 +30,7 @@ class View:
 
     @property
     def prompt_id(self) -> str:
-        """Hash of the prompt's text: rows made by another wording have another id."""
+        """Hash of the prompt's text, so that rows made with another wording have another id."""
         return short_hash(VIDEO_PREAMBLE + self.prompt)
 
     def ask(self, times_s: Sequence[float]) -> str:
@@ -43,10 +43,10 @@ class View:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a captioner said to one view, before cleaning. Token counts are None where none were counted."""
+    """A captioner's answer to one view, before cleaning. Token counts are None if they are unknown."""
 
     text: str
-    finish_reason: str  # "stop", "length", or what the server said
+    finish_reason: str  # "stop", "length", or any other value of the server
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     flags: tuple[str, ...] = ()
@@ -86,45 +86,50 @@ DEFAULT_VIEWS = ",".join(BUILT_IN)
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Views named by `--views`: built-in names separated by commas, and YAML files that define or redefine views."""
+    """Views named by `--views`: built-in names separated by commas, and YAML files that define or redefine views.
+
+    Raises:
+        UsageError: A name is unknown, or a file does not define valid views.
+    """
     known, chosen = dict(BUILT_IN), {}
     for name in filter(None, (part.strip() for part in text.split(","))):
         if name.endswith((".yaml", ".yml")):
-            defined = _read_yaml(Path(name))
+            defined = _read_views(Path(name))
             known.update(defined)
             chosen.update(defined)
         elif name in known:
             chosen[name] = known[name]
         else:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the views are {', '.join(known)}, or a .yaml file."
-            raise UsageError(f"--views: got {name!r}, which is no view: {hint}")
+            hint = _nearest(name, known) or f"the views are {', '.join(known)}, or a .yaml file"
+            raise UsageError(f"--views: there is no view {name!r}: {hint}")
     if not chosen:
-        raise UsageError("--views: got no view, wanted at least one, for example --views short,detail")
+        raise UsageError("--views: expected at least one view, for example --views short,detail")
     return tuple(chosen.values())
 
 
-def _read_yaml(path: Path) -> dict[str, View]:
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _read_views(path: Path) -> dict[str, View]:
     loaded = read_yaml(path, "--views", "views, such as `name: {prompt: …, max_tokens: …, temperature: …}`")
-    return {name: _view_of(path, name, fields) for name, fields in loaded.items()}
+    return {name: _view(path, name, fields) for name, fields in loaded.items()}
 
 
-def _view_of(path: Path, name: object, fields: object) -> View:
+def _view(path: Path, name: object, fields: object) -> View:
     known = {field.name for field in dataclasses.fields(View)} - {"name"}
     if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
-        raise UsageError(f"--views: {path}: got the view name {name!r}, wanted letters, digits, - and _")
+        raise UsageError(f"--views: {path}: the view name {name!r} must consist of letters, digits, - and _")
     if not isinstance(fields, dict) or not isinstance(fields.get("prompt"), str) or not fields["prompt"].strip():
-        raise UsageError(f"--views: {path}: view {name} has no prompt, wanted `prompt: text`")
-    for key in fields:
+        raise UsageError(f"--views: {path}: view {name} has no prompt: add `prompt: text`")
+    for key in map(str, fields):
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            raise UsageError(
-                f"--views: {path}: view {name} has the key {key!r}, wanted {', '.join(sorted(known))}"
-                + (f": did you mean {near[0]}?" if near else "")
-            )
+            hint = _nearest(key, known) or f"expected {', '.join(sorted(known))}"
+            raise UsageError(f"--views: {path}: view {name} has the unknown key {key!r}: {hint}")
     view = View(name, **fields)
     if type(view.max_tokens) is not int or view.max_tokens < 1:
-        raise UsageError(f"--views: {path}: view {name}: max_tokens is {view.max_tokens!r}, wanted a whole number > 0")
+        raise UsageError(f"--views: {path}: view {name}: max_tokens is {view.max_tokens!r}, not a whole number above 0")
     if type(view.temperature) not in (int, float) or not 0 <= view.temperature <= 2:
-        raise UsageError(f"--views: {path}: view {name}: temperature is {view.temperature!r}, wanted 0 to 2")
+        raise UsageError(f"--views: {path}: view {name}: temperature is {view.temperature!r}, not a number from 0 to 2")
     return view

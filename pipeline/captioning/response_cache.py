@@ -1,8 +1,8 @@
-"""Answers already paid for, kept on disk: a resumed run asks again only for what was in flight.
+"""Answers you have paid for, kept on disk: a resumed run asks again only for what was in flight.
 
 Keys are fingerprints of everything that decides an answer (content hash, model, revision, prompt, decoding).
-An answer is committed before its request counts as finished, so a SIGKILL can lose none; a power cut may lose the
-last moments, never the file (write-ahead log).
+An answer is committed before its request counts as finished, so SIGKILL loses none. A power cut may lose the last
+moments but never the file (write-ahead log).
 """
 
 import json
@@ -15,7 +15,11 @@ from pipeline.errors import EnvironmentTrouble
 
 
 class ResponseCache:
-    """A dictionary of JSON values on disk, shared by the processes of one machine. One instance a thread."""
+    """A dictionary of JSON values on disk, shared by the processes of one machine. Each thread needs its own instance.
+
+    Raises:
+        EnvironmentTrouble: The file cannot be used, here or in any method.
+    """
 
     def __init__(self, folder: Path):
         self._path = folder / "responses.sqlite"
@@ -32,11 +36,12 @@ class ResponseCache:
 
     def _trouble(self, error: Exception) -> EnvironmentTrouble:
         return EnvironmentTrouble(
-            f"the response cache {self._path} cannot be used: {error}: free the disk, or delete the file "
+            f"the response cache {self._path} cannot be used: {error}. Free the disk, or delete the file "
             "(its answers will be asked for again), then run the same command again"
         )
 
     def get(self, key: str) -> Any | None:
+        """The value of a key, or None."""
         try:
             row = self._connection.execute("SELECT value FROM responses WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
@@ -44,17 +49,19 @@ class ResponseCache:
         return json.loads(row[0]) if row else None
 
     def put(self, key: str, value: Any) -> None:
+        """Keep one answer."""
         self.put_all([(key, value)])
 
     def put_all(self, answers: Iterable[tuple[str, Any]]) -> None:
-        """Keep several answers, or none where that fails."""
+        """Keep several answers, all or none."""
         rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in answers]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            with self._connection:  # which commits, or takes it back
+            with self._connection:  # commits, or rolls back
                 self._connection.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             raise self._trouble(error) from error
 
     def close(self) -> None:
+        """Close the file."""
         self._connection.close()

@@ -1,7 +1,7 @@
 """The lifetime of a vLLM server: started, waited for, watched, restarted within a budget, ended with its children.
 
-vLLM is never imported: it runs in the environment of `--vllm-python` and is spoken to over HTTP on loopback, under a
-key of its own that lies in a file of the run only its owner can read.
+vLLM is never imported: it runs in the environment of `--vllm-python` and is asked over HTTP on loopback, with a key of
+its own in a file that only the owner of the run can read.
 """
 
 import contextlib
@@ -27,17 +27,27 @@ from pipeline.errors import EnvironmentTrouble, PipelineError
 
 READY_WITHIN_S = 1_800.0
 POLL_S = 0.5
-TELL_EVERY_S = 15.0
+REPORT_EVERY_S = 15.0
 MAX_RESTARTS = 5
-FORGIVEN_AFTER_S = 3_600.0  # a server that has been well for so long has its restarts back
-ILL_FOR_S = 60.0  # a server that answers no health check for so long is ended and started again
+RESTARTS_RESET_S = 3_600.0  # of good health, after which the count of restarts begins again
+UNHEALTHY_S = 60.0  # without an answer to a health check, after which a server is restarted
 LOG = "vllm.log"
 
 
 class VllmServer:
-    """`with VllmServer(model, corpus, …) as server:` gives a server that answers at `server.url`.
+    """A vLLM server that answers at `url` within a `with` block.
 
-    Dies it, it is started again on the same port, at most MAX_RESTARTS times on end; then the run is asked to stop.
+    If it dies, it is started again on the same port, at most MAX_RESTARTS times in a row. Then it stops the run.
+
+    Args:
+        model: Name or folder of the model.
+        corpus: The folder whose state holds the server's key and log.
+        python: Interpreter of the environment that has vLLM; None for this one.
+        args: Further options of the server.
+        say: Prints a line.
+
+    Raises:
+        EnvironmentTrouble: The server cannot be started.
     """
 
     def __init__(
@@ -60,11 +70,13 @@ class VllmServer:
 
     def __enter__(self) -> "VllmServer":
         if shutil.which(self._python) is None:
-            raise EnvironmentTrouble(f"--vllm-python: {self._python} is no program: give the interpreter that has vLLM")
-        key = run_folder(self._corpus) / KEY_FILE
-        key.touch(mode=0o600)
-        key.write_text(secrets.token_hex(16))
-        self._key = key.read_text()
+            raise EnvironmentTrouble(
+                f"--vllm-python: {self._python} is not a program: give the interpreter that has vLLM"
+            )
+        self._key = secrets.token_hex(16)
+        key_file = run_folder(self._corpus) / KEY_FILE
+        key_file.touch(mode=0o600)
+        key_file.write_text(self._key)
         self._log_path.unlink(missing_ok=True)
         try:
             self._start()
@@ -86,7 +98,7 @@ class VllmServer:
     def _start(self) -> None:
         command = [
             *(self._python, "-m", "vllm.entrypoints.openai.api_server"),
-            *self._arguments,  # first: of options given twice the last one counts
+            *self._arguments,  # first: the last of options given twice counts
             *("--model", self._model, "--served-model-name", self._model),
             *("--host", "127.0.0.1", "--port", str(self._port)),
         ]
@@ -104,19 +116,19 @@ class VllmServer:
             )
 
     def _end(self) -> None:
-        """Close the guard's pipe: it ends the server's whole process group, and then itself."""
+        """Close the guard's pipe, upon which it ends the server's whole process group and itself."""
         if self._process is None:
             return
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # a guard that was killed itself has ended nobody
+            os.killpg(self._process.pid, signal.SIGKILL)  # in case the guard itself was killed
         self._process = None
 
     def _wait_until_ready(self) -> None:
-        started = told = time.monotonic()
-        self._say(f"vLLM: starting {self._model}, log in {self._log_path}")
+        started = reported = time.monotonic()
+        self._say(f"vLLM: starting {self._model}; its log is {self._log_path}")
         while not self._healthy():
             now = time.monotonic()
             if self._ending.is_set():
@@ -124,35 +136,29 @@ class VllmServer:
             if error := stop_request(self._corpus):
                 raise error
             if self._process is None or self._process.poll() is not None:
-                raise EnvironmentTrouble(f"vLLM did not start:\n{self._last_lines()}\n(all of it: {self._log_path})")
+                raise EnvironmentTrouble(f"vLLM did not start:\n{self._last_lines()}\nThe whole log: {self._log_path}")
             if now - started > READY_WITHIN_S:
                 raise EnvironmentTrouble(f"vLLM was not ready after {duration(READY_WITHIN_S)}: see {self._log_path}")
-            if now - told >= TELL_EVERY_S:
-                told = now
+            if now - reported >= REPORT_EVERY_S:
+                reported = now
                 self._say(f"vLLM: {duration(now - started)}: {self._last_lines(1)}")
             time.sleep(POLL_S)
         self._say(f"vLLM: ready after {duration(time.monotonic() - started)}")
 
     def _watch(self) -> None:
-        """Start the server again when it has died, or has been ill for long, until the run ends."""
-        restarts, ready = 0, time.monotonic()
-        well = ready
+        """Start the server again whenever it has died or has been unhealthy for long, until the run ends."""
+        restarts = 0
+        ready = healthy = time.monotonic()
         while not self._ending.wait(POLL_S):
             if self._process and self._process.poll() is None:
-                if self._healthy():
-                    well = time.monotonic()
+                healthy = time.monotonic() if self._healthy() else healthy
+                if time.monotonic() - healthy < UNHEALTHY_S:
                     continue
-                if time.monotonic() - well < ILL_FOR_S:
-                    continue
-            restarts = 1 if well - ready > FORGIVEN_AFTER_S else restarts + 1
+            restarts = 1 if healthy - ready > RESTARTS_RESET_S else restarts + 1
             if restarts > MAX_RESTARTS:
-                request_stop(
-                    self._corpus,
-                    EnvironmentTrouble(
-                        f"vLLM died {restarts} times:\n{self._last_lines()}\n(all of it: {self._log_path}): what was "
-                        "finished is kept; mend the server, then run the same command again"
-                    ),
-                )
+                message = f"vLLM died {restarts} times:\n{self._last_lines()}\nThe whole log: {self._log_path}. "
+                message += "Finished work is kept: repair the server, then run the same command again"
+                request_stop(self._corpus, EnvironmentTrouble(message))
                 return
             self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._reason()}")
             self._end()
@@ -163,7 +169,7 @@ class VllmServer:
                 self._say(f"vLLM: {error}")
             except PipelineError:
                 return  # the run is being stopped
-            ready = well = time.monotonic()
+            ready = healthy = time.monotonic()
 
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
@@ -176,7 +182,7 @@ class VllmServer:
             connection.close()
 
     def _reason(self) -> str:
-        """The last line of the log that speaks of an error: what comes after it is the noise of ending."""
+        """The last line of the log about an error; what follows it is the noise of ending."""
         lines = self._last_lines(200).splitlines()
         return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
 
@@ -191,4 +197,4 @@ class VllmServer:
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])

@@ -108,7 +108,8 @@ class EmbeddedDescriber:
     def chances(self, frames: Sequence[Image.Image]) -> np.ndarray:
         """Probabilities [K] of the classes `names`, from the whole of each frame; their mean over frames."""
         grids_THWK = (self._logits(_resized(frame, _grid(frame))) for frame in frames)
-        return np.stack([_softmax(logits_HWK.mean(axis=(0, 1))) for logits_HWK in grids_THWK]).mean(axis=0)
+        chances_TK = np.stack([_softmax(logits_HWK.mean(axis=(0, 1))) for logits_HWK in grids_THWK])
+        return np.asarray(chances_TK.mean(axis=0))
 
     def _scene(self, frames: Sequence[Image.Image], medium: str) -> Scene:
         rows, columns = grid = _grid(frames[0])
@@ -187,5 +188,5 @@ def _resized(frame: Image.Image, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers: np.ndarray = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

@@ -19,7 +19,7 @@ ONCE = Retries(attempts=1, timeout_s=20.0, patience_s=20.0, first_wait_s=0.01, l
 CHAT = "/v1/chat/completions"
 
 
-def said(text="A cat.", **more):
+def reply(text="A cat.", **more):
     return {"text": json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], **more})}
 
 
@@ -30,7 +30,7 @@ class Scripted:
     """
 
     def __init__(self, *responses, latency_s=0.0, away_s=0.2, port=0):
-        self.responses, self.latency_s, self.away_s, self.port = responses or (said(),), latency_s, away_s, port
+        self.responses, self.latency_s, self.away_s, self.port = responses or (reply(),), latency_s, away_s, port
         self.chats, self.times, self.probes, self.health, self.deaths = [], [], 0, 200, 0
 
     async def __aenter__(self):
@@ -109,10 +109,10 @@ def ask_many(servers, count, retries=ONCE, window=16, views=1, meanwhile=None):
                 )
 
             other = asyncio.create_task(meanwhile()) if meanwhile else None
-            told = await asyncio.gather(*map(item, range(count)))
+            replies = await asyncio.gather(*map(item, range(count)))
             if other:
                 await other
-            return told
+            return replies
 
     return [[getattr(reply, "text", reply) for reply in replies] for replies in asyncio.run(every())]
 

@@ -2,19 +2,23 @@
 
 import asyncio
 import base64
+import concurrent.futures
+import contextlib
 import email.utils
 import json
-import threading
+import math
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.captioning import chat_client as module
-from pipeline.captioning.chat_client import Retries, media_of
+from pipeline.captioning.chat_client import Retries, base_url, error_text, media_of, retry_after_s
 from pipeline.captioning.prompts import View
-from pipeline.errors import EnvironmentTrouble
+from pipeline.errors import EnvironmentTrouble, UsageError
 from tests.loopback import Loopback
-from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, said
+from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, free_port, reply
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def test_a_permanent_refusal_fails_the_record_at_once_with_the_servers_words(sta
     ("status", "remedy"),
     [(401, module.KEY_VARIABLE), (403, module.KEY_VARIABLE), (404, "--mllm"), (405, "--mllm-url"), (307, "--mllm-url")],
 )
-def test_what_no_record_can_survive_ends_the_run_at_once(status, remedy):
+def test_a_status_that_no_record_can_survive_ends_the_run_at_once(status, remedy):
     error, server = ask_once({"status": status, "text": "no", "headers": {"Location": "/elsewhere"}})
     assert isinstance(error, EnvironmentTrouble)
     assert remedy in str(error) and str(status) in str(error)
@@ -66,7 +70,7 @@ def test_what_no_record_can_survive_ends_the_run_at_once(status, remedy):
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520])
 def test_a_transient_status_is_asked_again_and_fails_when_the_attempts_are_spent(status):
     failing = {"status": status, "text": "busy"}
-    answer, server = ask_once(failing, failing, said())
+    answer, server = ask_once(failing, failing, reply())
     assert (answer.text, len(server.times)) == ("A cat.", 3)
     error, server = ask_once(failing)
     assert (error.kind, error.permanent, error.attempts) == (f"http_{status}", False, 3)
@@ -98,10 +102,10 @@ def test_a_cut_connection_or_a_bad_answer_is_asked_again(loopback, fault, kind):
 def test_a_server_is_left_alone_for_as_long_as_it_asks():
     for header, at_least, at_most in (
         (email.utils.formatdate(time.time() + 2, usegmt=True), 0.9, 3.0),  # whole seconds
-        ("0.4", 0.4, 0.9),
+        ("0.2", 0.2, 0.7),
         ("soon", 0.0, 0.3),
     ):
-        _, server = ask_once({"status": 429, "headers": {"Retry-After": header}}, said())
+        _, server = ask_once({"status": 429, "headers": {"Retry-After": header}}, reply())
         assert at_least <= server.times[1] - server.times[0] < at_most
 
 
@@ -115,8 +119,150 @@ def test_a_server_that_asks_for_more_than_the_patience_ends_the_run(header):
 
 
 def test_a_client_serves_a_loop_in_any_thread():
-    told = []
-    thread = threading.Thread(target=lambda: told.append(ask_once(said())[0].text))
-    thread.start()
-    thread.join(10)
-    assert told == ["A cat."]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(ask_once, reply()).result(10)[0].text == "A cat."
+
+
+@pytest.mark.parametrize("usage", [None, "free", [1], {"prompt_tokens": "7"}, {"prompt_tokens": 1 << 40}])
+def test_odd_counts_of_tokens_are_none(usage):
+    answer, _ = ask_once(reply(usage=usage))
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("A cat.", None, None)
+
+
+def test_counts_and_finish_reason_are_kept_and_halves_of_characters_are_not():
+    answer, _ = ask_once(reply("a \ud83d cat", usage={"prompt_tokens": 7, "completion_tokens": 3}))
+    assert (answer.text, answer.finish_reason) == ("a ? cat", "stop")
+    assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda x: (
+            st.lists(x)
+            | st.dictionaries(
+                st.sampled_from(["choices", "message", "content", "usage", "finish_reason", "error", "detail", "x"]), x
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_any_json_is_an_answer_or_asked_for_again(value):
+    raw = json.dumps(value).encode()
+    with contextlib.suppress(module._Transient):
+        assert module.parse_answer(raw).text.strip()
+    assert len(error_text(raw)) <= 300
+
+
+def test_json_nested_without_end_is_asked_for_again():
+    with pytest.raises(module._Transient, match="RecursionError"):
+        module.parse_answer(b"[" * 200_000)
+    assert error_text(b"[" * 200_000).startswith("[[[")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (b'{"error": {"message": "too long", "type": "BadRequestError", "code": 400}}', "too long"),
+        (b'{"object": "error", "message": "old vLLM"}', "old vLLM"),
+        (b'{"error": "Unauthorized"}', "Unauthorized"),
+        (b'{"detail": "Not Found"}', "Not Found"),
+        (b'{"detail": [{"msg": "Field required"}]}', "[{'msg': 'Field required'}]"),
+        (b"upstream gone\n", "upstream gone"),
+        (b"<html>502 Bad Gateway</html>", "<html>502 Bad Gateway</html>"),
+        (b"\xff\xfe\x00broken", "��\x00broken"),
+        (b"", "(no text)"),
+        (b'["x"]', "['x']"),
+    ],
+)
+def test_the_words_of_an_error(raw, text):
+    assert error_text(raw) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3", 3.0),
+        ("0.5", 0.5),
+        ("-2", 0.0),
+        ("nan", None),
+        ("inf", math.inf),
+        ("", None),
+        (None, None),
+        ("soon", None),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after_s(value) == seconds
+
+
+@given(st.integers(1, 5000), st.none() | st.floats(0, 1000))
+def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s):
+    waits = [Retries().wait_s(attempt, asked_s) for _ in range(5)]
+    assert all((asked_s or 0) <= wait <= max(30.0, 1.25 * (asked_s or 0)) for wait in waits)
+    assert all(wait >= min(30.0, 0.5 * 2.0 ** min(attempt - 1, 64)) / 2 for wait in waits)
+
+
+@pytest.mark.parametrize(
+    ("given_url", "url"),
+    [
+        ("http://host:8000", "http://host:8000/v1"),
+        ("http://host:8000/", "http://host:8000/v1"),
+        ("http://host:8000/v1", "http://host:8000/v1"),
+        ("https://host/v1/", "https://host/v1"),
+        ("https://host/v1/chat/completions", "https://host/v1"),
+        ("https://host/proxy/openai/v1", "https://host/proxy/openai/v1"),
+        ("http://[::1]:8000", "http://[::1]:8000/v1"),
+    ],
+)
+def test_base_url(given_url, url):
+    assert base_url(given_url) == url
+
+
+@pytest.mark.parametrize("url", ["host:8000", "ftp://host", "http://", "http://[::1", "http://h/v1?key=1", ""])
+def test_invalid_urls_are_rejected(url):
+    with pytest.raises(UsageError, match="--mllm-url: "):
+        base_url(url)
+
+
+def test_a_password_in_a_url_is_refused_and_not_printed():
+    with pytest.raises(UsageError, match=module.KEY_VARIABLE) as raised:
+        base_url("http://me:geheim@host:8000")
+    assert "geheim" not in str(raised.value)
+
+
+def served(urls, name="", key=""):
+    notes = []
+    return asyncio.run(module.served_model(urls, name, key, notes.append)), notes
+
+
+def test_the_model_is_the_one_that_all_servers_at_hand_serve(loopback):
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert served([loopback.url]) == ("loopback", [])
+    model, [note] = served([nobody, f"{loopback.url}/v1"], "loopback")
+    assert model == "loopback" and nobody in note
+    with pytest.raises(UsageError, match=r"got 'other'.*serves loopback"):
+        served([loopback.url], "other")
+    with pytest.raises(EnvironmentTrouble, match=f"no server answers: {nobody}"):
+        served([nobody])
+
+
+def test_servers_of_different_models_and_refused_keys_are_reported_before_anything_starts(loopback):
+    with Loopback(model="tiny", api_key="right") as other:
+        assert served([other.url], key="right") == ("tiny", [])
+        with pytest.raises(EnvironmentTrouble, match=f"rejects the key.*{module.KEY_VARIABLE}"):
+            served([other.url], key="wrong")
+        other.script(api_key="")
+        with pytest.raises(UsageError, match=r"got no model.*serves loopback.*serves tiny"):
+            served([loopback.url, other.url])
+        with pytest.raises(UsageError, match="got 'tiny'"):
+            served([loopback.url, other.url], "tiny")
+
+
+def test_the_key_of_the_runs_own_server_counts_before_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv(module.KEY_VARIABLE, "users \n")
+    assert module.api_key(tmp_path) == "users"
+    (tmp_path / module.KEY_FILE).write_text("own")
+    assert module.api_key(tmp_path) == "own"

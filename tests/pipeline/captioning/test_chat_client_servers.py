@@ -9,7 +9,7 @@ from pipeline.captioning import chat_client as module
 from pipeline.captioning.chat_client import RequestFailed, Retries, media_of
 from pipeline.errors import EnvironmentTrouble
 from tests.loopback import Loopback, request_digest
-from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, said
+from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, reply
 
 
 def test_a_server_that_is_not_there_yet_is_waited_for_free_of_charge(monkeypatch):
@@ -42,7 +42,7 @@ def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(
     monkeypatch.setattr(module, "PROBE_EVERY_S", 0.05)
 
     async def one(health):
-        async with Scripted({"status": 503}, {"status": 503}, said()) as server, client_of(server) as client:
+        async with Scripted({"status": 503}, {"status": 503}, reply()) as server, client_of(server) as client:
             server.health = health
             asyncio.get_running_loop().call_later(0.5, setattr, server, "health", 200)
             try:
@@ -111,9 +111,9 @@ def test_a_record_that_kills_the_server_is_found_out_and_its_neighbours_are_not_
             asked = (client.ask(VIEW, prompt, media_of([b"x"])) for prompt in prompts)
             return await asyncio.gather(*asked, return_exceptions=True), server.deaths
 
-    told, deaths = asyncio.run(every())
-    killer = told.pop(6)
-    assert [getattr(answer, "text", answer) for answer in told] == ["A cat."] * 12
+    replies, deaths = asyncio.run(every())
+    killer = replies.pop(6)
+    assert [getattr(answer, "text", answer) for answer in replies] == ["A cat."] * 12
     assert (killer.kind, killer.permanent, killer.attempts) == ("server_died", False, 3)
     assert deaths == module.MAX_CRASHES
 
@@ -122,18 +122,18 @@ def test_a_server_that_takes_one_request_in_five_fails_no_record_while_it_answer
     async def every():
         busy = {"status": 429, "headers": {"Retry-After": "0.02"}}
         retries = dataclasses.replace(ONCE, attempts=6)  # the last record has no others beside it
-        async with Scripted(*[*[busy] * 4, said()] * 40) as server, client_of(server, retries=retries) as client:
+        async with Scripted(*[*[busy] * 4, reply()] * 40) as server, client_of(server, retries=retries) as client:
             asked = (client.ask(VIEW, "What?", media_of([b"x"])) for _ in range(40))
             return await asyncio.gather(*asked, return_exceptions=True), len(server.times)
 
-    told, requests = asyncio.run(every())
-    assert [getattr(answer, "text", answer) for answer in told] == ["A cat."] * 40
+    replies, requests = asyncio.run(every())
+    assert [getattr(answer, "text", answer) for answer in replies] == ["A cat."] * 40
     assert requests == 200
 
 
 def test_refusals_count_anew_whenever_another_record_is_answered():
     async def every():
-        busy, good = {"status": 429, "headers": {"Retry-After": "0.1"}}, said()
+        busy, good = {"status": 429, "headers": {"Retry-After": "0.1"}}, reply()
         script = [busy, good, busy, busy, good, busy, busy, good, busy, busy, good, good]
         retries = dataclasses.replace(ONCE, attempts=3)
         async with Scripted(*script) as server, client_of(server, retries=retries) as client:

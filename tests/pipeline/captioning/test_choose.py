@@ -143,12 +143,12 @@ def test_a_local_model_is_told_from_another_by_its_files(tmp_path):
 def test_a_server_is_started_only_for_a_captioner_that_has_none(tmp_path):
     fake = Fake(tmp_path / "fake")
     own = MllmCaptioner((), "tiny", vllm_python=str(fake.python))
-    with served(own, fake.corpus, fake.said.append) as captioner:
+    with served(own, fake.corpus, fake.lines.append) as captioner:
         assert healthy(captioner.urls[0])
         assert captioner.name == "tiny"
         assert captioner.retries.patience_s >= READY_WITHIN_S  # as long as a restart may take
     assert fake.left() == []
     for ready in (MllmCaptioner(("http://host/v1",), "tiny"), EmbeddedCaptioner("embedded:x", "1")):
-        with served(ready, fake.corpus, fake.said.append) as captioner:
+        with served(ready, fake.corpus, fake.lines.append) as captioner:
             assert captioner is ready
     assert len(fake.starts()) == 1

@@ -1,5 +1,6 @@
-"""Whatever happens to the one who started a server, nothing of it is left."""
+"""Nothing of a guarded server is left once its owner or the server itself has ended."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 GUARD = "import sys; from pipeline.captioning import guard; guard.GRACE_S = {grace}; sys.exit(guard.main(sys.argv[1:]))"
-# Tells the pids of itself and of two children; with "deaf" none of them heeds SIGTERM, with "die" it ends at once.
+# Writes the pids of itself and of two children; with "deaf" all ignore SIGTERM, with "die" it ends at once.
 SERVER = """
 import os, signal, sys, time
 if "deaf" in sys.argv:
@@ -35,11 +36,6 @@ if "leave" in sys.argv:
     os._exit(7)
 time.sleep(600)
 """
-OWNER = """
-import subprocess, sys
-guard = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], stdin=subprocess.PIPE)
-guard.wait()
-"""
 
 
 def alive(pid):
@@ -59,28 +55,24 @@ def wait_for(condition, timeout_s=10.0):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start a guarded server: start("deaf") → (the guard's or owner's process, pids of server and children)."""
-    begun, told = [], tmp_path / "pids"
+    """Start a guarded server: start("deaf") → (the guard's process, pids of server and children)."""
+    guards, notes = [], tmp_path / "pids"
 
-    def start(*mode, grace=5.0, owner=(), **more):
-        command = [GUARD.format(grace=grace), sys.executable, "-S", "-c", SERVER, str(told), *mode]
-        process = subprocess.Popen(
-            [sys.executable, "-c", *owner, *command], stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True, **more
+    def start(*mode, grace=5.0):
+        command = [GUARD.format(grace=grace), sys.executable, "-S", "-c", SERVER, str(notes), *mode]
+        guard = subprocess.Popen(
+            [sys.executable, "-c", *command], stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True
         )
-        begun.append(process)
-        assert wait_for(told.exists)
-        pids = [int(word) for word in told.read_text().split()]
-        begun.extend(pids)
-        return process, pids
+        guards.append(guard)
+        assert wait_for(notes.exists)
+        return guard, list(map(int, notes.read_text().split()))
 
     yield start
-    for process in begun:
-        if isinstance(process, subprocess.Popen):
-            process.stdin.close()
-            process.kill()
-            process.wait()
-        elif alive(process):
-            os.kill(process, signal.SIGKILL)
+    for guard in guards:
+        guard.stdin.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
 
 
 def test_the_group_ends_when_the_pipe_closes_and_the_server_may_tidy_up(start, tmp_path):
@@ -92,7 +84,7 @@ def test_the_group_ends_when_the_pipe_closes_and_the_server_may_tidy_up(start, t
     assert (tmp_path / "pids.ended").exists()
 
 
-def test_those_who_do_not_heed_sigterm_are_killed_after_the_grace(start):
+def test_processes_that_ignore_sigterm_are_killed_after_the_grace(start):
     guard, pids = start("deaf", grace=0.5)
     began = time.monotonic()
     guard.stdin.close()
@@ -101,37 +93,15 @@ def test_those_who_do_not_heed_sigterm_are_killed_after_the_grace(start):
     assert wait_for(lambda: not any(map(alive, pids)), 2)
 
 
-def test_children_end_after_a_server_that_dies_or_leaves_them(start):
-    guard, pids = start("die")
-    assert guard.wait(5) == 128 + signal.SIGKILL
+@pytest.mark.parametrize(("mode", "status"), [("die", 128 + signal.SIGKILL), ("leave", 7)])
+def test_children_end_with_the_server_and_its_status_is_returned(start, mode, status):
+    guard, pids = start(mode)
+    assert guard.wait(5) == status
     assert not any(map(alive, pids))
 
 
-def test_the_status_is_the_servers(start):
-    guard, pids = start("leave")
-    assert guard.wait(5) == 7
-    assert not any(map(alive, pids))
-
-
-def test_an_owner_that_is_killed_leaves_nothing(start):
-    owner, pids = start(owner=(OWNER,))
-    owner.kill()
-    owner.wait()
-    assert wait_for(lambda: not any(map(alive, pids)), 5)
-
-
-def test_ctrl_c_at_the_terminal_is_for_the_owner_alone(start):
-    owner, pids = start(owner=(f"import signal; signal.signal(signal.SIGINT, lambda *_: None)\n{OWNER}",))
-    os.killpg(owner.pid, signal.SIGINT)
-    guard = int(subprocess.run(["ps", "-o", "ppid=", str(pids[0])], capture_output=True, check=True).stdout)
-    os.kill(guard, signal.SIGINT)
-    time.sleep(0.3)
-    assert owner.poll() is None
-    assert all(map(alive, [guard, *pids]))
-
-
-def test_a_command_that_is_no_program_is_told(start):
+def test_a_missing_command_is_reported(start):
     command = [sys.executable, str(ROOT / "pipeline" / "captioning" / "guard.py"), "/no/such/program"]
-    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
-    assert told.returncode == 1
-    assert "/no/such/program" in told.stderr
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
+    assert ended.returncode == 1
+    assert "/no/such/program" in ended.stderr

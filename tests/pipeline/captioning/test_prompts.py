@@ -25,23 +25,24 @@ def test_a_file_defines_and_redefines_views(tmp_path):
         ("- a list", "holds no mapping: wanted views"),
         ("a: {promt: Say.}", "has no prompt"),
         ("a: {prompt: Say., max_token: 3}", "did you mean max_tokens"),
-        ("a: {prompt: Say., max_tokens: many}", "wanted a whole number"),
-        ("a: {prompt: Say., max_tokens: true}", "wanted a whole number"),
-        ("a: {prompt: Say., temperature: 9}", "wanted 0 to 2"),
-        ("a b/c: {prompt: Say.}", "wanted letters, digits"),
+        ("a: {prompt: Say., max_tokens: many}", "not a whole number"),
+        ("a: {prompt: Say., max_tokens: true}", "not a whole number"),
+        ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
+        ("a b/c: {prompt: Say.}", "letters, digits"),
         ("a: {prompt: 'Say", "is not YAML"),
     ],
 )
-def test_mistakes_in_a_file_are_told(tmp_path, content, message):
+def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(UsageError, match=message):
         parse_views(str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("shrt", "did you mean short"), ("", "got no view"), ("none.yaml", "cannot read none.yaml")]
+    ("text", "message"),
+    [("shrt", "did you mean short"), ("", "at least one view"), ("none.yaml", "cannot read")],
 )
-def test_mistakes_on_the_command_line_are_told(text, message):
+def test_mistakes_on_the_command_line_are_reported(text, message):
     with pytest.raises(UsageError, match=message):
         parse_views(text)
 

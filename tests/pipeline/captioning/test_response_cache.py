@@ -36,7 +36,7 @@ def test_an_answer_survives_without_close(tmp_path):
     assert ResponseCache(tmp_path).get("key") == {"answer": 2}
 
 
-def test_a_damaged_file_is_told_with_a_remedy(tmp_path):
+def test_a_damaged_file_is_reported_with_a_remedy(tmp_path):
     (tmp_path / "responses.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(EnvironmentTrouble, match="delete the file"):
         ResponseCache(tmp_path)

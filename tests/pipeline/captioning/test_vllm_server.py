@@ -64,10 +64,10 @@ with VllmServer("tiny", Path(sys.argv[1]), python=sys.argv[2], say=lambda line: 
 
 
 class Fake:
-    """The program, how it behaves (mode), what it noted (starts), and what was said to the user."""
+    """The program, how it behaves (mode), what it noted (starts), and lines printed for the user."""
 
     def __init__(self, folder):
-        self.folder, self.said = folder, []
+        self.folder, self.lines = folder, []
         self.corpus = folder / "corpus"
         run_folder(self.corpus).mkdir(parents=True)
         self.python = folder / "python"
@@ -83,7 +83,7 @@ class Fake:
         return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
     def server(self, *args):
-        return VllmServer("tiny", self.corpus, python=str(self.python), args=args, say=self.said.append)
+        return VllmServer("tiny", self.corpus, python=str(self.python), args=args, say=self.lines.append)
 
     def left(self):
         return [pid for start in self.starts() for pid in start["pids"] if alive(pid)]
@@ -91,11 +91,11 @@ class Fake:
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    for name, value in {"POLL_S": 0.05, "TELL_EVERY_S": 0.2, "MAX_RESTARTS": 2, "ILL_FOR_S": 0.5}.items():
+    for name, value in {"POLL_S": 0.05, "REPORT_EVERY_S": 0.2, "MAX_RESTARTS": 2, "UNHEALTHY_S": 0.5}.items():
         monkeypatch.setattr(module, name, value)
-    made = Fake(tmp_path)
-    yield made
-    left = made.left()
+    server = Fake(tmp_path)
+    yield server
+    left = server.left()
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert left == []
@@ -128,9 +128,9 @@ def test_it_is_waited_for_with_progress_and_ended_with_its_children(fake, monkey
         assert start["path"] is None
     assert fake.left() == []
     assert not healthy(server.url)
-    assert fake.said[0].startswith("vLLM: starting tiny, log in ")
-    assert any("loading step" in line for line in fake.said[1:-1])
-    assert fake.said[-1].startswith("vLLM: ready after ")
+    assert fake.lines[0].startswith("vLLM: starting tiny")
+    assert any("loading step" in line for line in fake.lines[1:-1])
+    assert fake.lines[-1].startswith("vLLM: ready after ")
 
 
 def test_the_key_lies_in_a_file_of_the_owner_and_nowhere_else(fake):
@@ -145,8 +145,8 @@ def test_the_key_lies_in_a_file_of_the_owner_and_nowhere_else(fake):
         for pid in (server._process.pid, *start["pids"]):
             with open(f"/proc/{pid}/cmdline", encoding="utf-8") as line:
                 assert key not in line.read()
-    told = (state_folder(fake.corpus) / module.LOG).read_text() + "\n".join(fake.said)
-    assert "--port" in told and key not in told
+    output = (state_folder(fake.corpus) / module.LOG).read_text() + "\n".join(fake.lines)
+    assert "--port" in output and key not in output
 
 
 def test_the_users_arguments_reach_it_but_not_its_address(fake):
@@ -155,7 +155,7 @@ def test_the_users_arguments_reach_it_but_not_its_address(fake):
         assert "--max-model-len 512" in " ".join(fake.starts()[0]["argv"])
 
 
-def test_one_that_cannot_start_is_told_at_once_with_the_end_of_its_log(fake):
+def test_a_failed_start_is_reported_at_once_with_the_end_of_the_log(fake):
     fake.mode(fail_from=1)
     began = time.monotonic()
     with pytest.raises(
@@ -166,9 +166,9 @@ def test_one_that_cannot_start_is_told_at_once_with_the_end_of_its_log(fake):
     assert "Fatal" not in (state_folder(fake.corpus) / module.LOG).read_text()
 
 
-def test_what_is_no_program_is_told(fake):
+def test_a_missing_interpreter_is_reported(fake):
     fake.python = fake.folder / "missing"
-    with pytest.raises(EnvironmentTrouble, match=r"--vllm-python: .*/missing is no program"):
+    with pytest.raises(EnvironmentTrouble, match=r"--vllm-python: .*/missing is not a program"):
         fake.server().__enter__()
 
 
@@ -179,8 +179,8 @@ def test_one_that_dies_is_started_again_on_its_port(fake):
         assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
         assert not any(map(alive, first["pids"]))
         assert fake.starts()[1]["key"] == first["key"]
-        assert wait_for(lambda: "vLLM: ready after" in fake.said[-1])
-    assert any(line.startswith("vLLM: died, starting it again (1 of 2)") for line in fake.said)
+        assert wait_for(lambda: "vLLM: ready after" in fake.lines[-1])
+    assert any(line.startswith("vLLM: died, starting it again (1 of 2)") for line in fake.lines)
     assert stop_request(fake.corpus) is None
 
 
@@ -213,7 +213,7 @@ def test_one_that_dies_too_often_ends_the_run(fake):
     )
 
 
-def test_the_word_to_stop_ends_the_waiting(fake):
+def test_a_stop_request_ends_the_wait(fake):
     fake.mode(steps=500)
     request_stop(fake.corpus, Interrupted("Ctrl-C"))
     began = time.monotonic()

@@ -13,7 +13,7 @@ from pipeline.engine.stage import Run
 from pipeline.translation.llm import MAX_CHARACTERS, PROMPT, LlmTranslator, strip_additions
 from pipeline.translation.translator import Translated, Untranslated
 from tests.loopback import Loopback, answer_text
-from tests.pipeline.captioning.scripted import QUICK, Scripted, said
+from tests.pipeline.captioning.scripted import QUICK, Scripted, reply
 
 SOURCE = "A dog runs on the beach."
 TARGET = "Ein Hund rennt am Strand."
@@ -118,7 +118,7 @@ def test_every_text_gets_its_own_answer_under_faults_and_within_the_window(backe
 
 def test_only_the_refused_text_fails(backend):
     async def run():
-        async with Scripted({"status": 400, "text": '{"message": "too long"}'}, said(TARGET)) as server:
+        async with Scripted({"status": 400, "text": '{"message": "too long"}'}, reply(TARGET)) as server:
             return await translate(backend(server.url, 1), ["first", "second"]), [body for _, body in server.chats]
 
     results, requests = asyncio.run(run())

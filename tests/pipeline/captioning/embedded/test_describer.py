@@ -112,13 +112,13 @@ def test_a_thing_is_found_where_it_is(describer):
 def test_same_pixels_same_text_across_threads_and_thread_counts(describer):
     import torch
 
-    pictures = [photo("skimage", f"data/{name}") for name in ("chelsea.png", "coffee.png", "astronaut.png")] * 3
-    alone = [still(describer, picture) for picture in pictures[:3]] * 3
-    with ThreadPoolExecutor(6) as pool:
+    pictures = [photo("skimage", f"data/{name}") for name in ("chelsea.png", "coffee.png")] * 2
+    alone = [still(describer, picture) for picture in pictures[:2]] * 2
+    with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda picture: still(describer, picture), pictures)) == alone
     torch.set_num_threads(2)
     try:
-        assert [still(describer, picture) for picture in pictures[:3]] == alone[:3]
+        assert [still(describer, picture) for picture in pictures[:2]] == alone[:2]
     finally:
         torch.set_num_threads(1)
     assert embedded.embedded_revision() == embedded.embedded_revision() != ""
