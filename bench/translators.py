@@ -41,13 +41,13 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
 def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """CTranslate2's translate_batch on tokens made beforehand, sorted by length: nothing else."""
     import ctranslate2
+    from pipeline.translation.decoding import token_limit
 
-    from pipeline.translation.checkpoints import max_positions
-    from pipeline.translation.ctranslate import token_limit
-    from pipeline.translation.families import ModelTokenizer
+    from pipeline.translation.checkpoints import positions
+    from pipeline.translation.families import Tokens
 
-    most = max_positions(model)
-    rows = sorted(ModelTokenizer(model).encode(texts, "en", TARGET), key=len, reverse=True)
+    most = positions(model)
+    rows = sorted(Tokens(model).encode(texts, "en", TARGET), key=len, reverse=True)
     calls, tokens = options.way.split("/")
 
     def limit_of(row: list[str]) -> int:
@@ -76,19 +76,21 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
 
 def translator(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
+    from pipeline.captioning.choose import ServerOptions
     from pipeline.engine.run_state import Progress
     from pipeline.engine.stage import Run
+    from pipeline.options import read_options
+    from pipeline.translation.choose import TranslatorOptions
     from pipeline.translation.service import TranslationService
-    from stages import driver as program
     from stages.options import parse
-    from stages.stage_settings import translate_stage
+    from stages.translate import TranslateOptions, open_translate
 
     async def translate(corpus: Path) -> dict[str, float]:
         asked, _ = parse(["--stage=translate", f"--output={corpus}", *arguments(model, options.beam_size, "none")])
-        engine = translate_stage(asked, corpus, program.say).translators[TARGET]
-        translators = TranslationService(
-            Run("bench", str(corpus), 1, {}, str(corpus / "cache")), Progress(corpus, "translate")
-        )
+        owners = (TranslateOptions, TranslatorOptions, ServerOptions)
+        engine = open_translate(*(read_options(owner, asked) for owner in owners), corpus, print).translators[TARGET]
+        run = Run("bench", str(corpus), 1, {}, str(corpus / "cache"))
+        translators = TranslationService(run, Progress(corpus, "translate"))
 
         async def over(part: Sequence[str]) -> None:
             results = await translators.translate(engine, part, "en", TARGET, lambda share: None)

@@ -1,4 +1,9 @@
-"""Errors a user meets, each with the exit status it ends in. Messages say what was got, what was wanted, what to do."""
+"""Errors that a user meets, each with its exit status.
+
+Messages say what was given, what was expected, and what to do.
+"""
+
+from typing import Self
 
 
 class PipelineError(Exception):
@@ -20,13 +25,13 @@ class BudgetSpent(PipelineError):
 
 
 class EnvironmentTrouble(PipelineError):
-    """What surrounds the run is wrong: no server, a key refused, a disk full, an output that cannot be written."""
+    """Something around the run is wrong: no server, a refused key, a full disk, an output that cannot be written."""
 
     status = 4
 
 
 class MediaError(Exception):
-    """One record's media cannot be used. It fails that record alone, never the run.
+    """One record's media cannot be used. Only that record fails, never the run.
 
     `kind` is one of `missing`, `unreadable`, `truncated`, `too_large`, `no_frames`, `changed`.
     """
@@ -35,7 +40,7 @@ class MediaError(Exception):
         super().__init__(message)
         self.kind = kind
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.kind, self.args[0])
 
 

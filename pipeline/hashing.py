@@ -1,4 +1,4 @@
-"""Content hashes, settings fingerprints: what makes two things the same thing."""
+"""Content hashes and settings fingerprints."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def file_hash(path: Path) -> str:
 
 
 def folder_hash(folder: Path) -> str:
-    """Tells one model from another by its files' names, sizes and bytes. 16 hex digits.
+    """Hash of a model folder by its files' names, sizes and bytes: 16 hex digits.
 
     Of files beyond WHOLE_BYTES, as many bytes are read, in pieces spread evenly: models tuned from one another have
     files of the same names and sizes, and differ nearly everywhere.
@@ -60,13 +60,13 @@ def fingerprint(settings: dict[str, Any]) -> str:
     return short_hash(canonical_json(settings))
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Settings that differ, as (name, stored, wanted), by name; within groups of settings as `group.name`."""
-    found: list[tuple[str, Any, Any]] = []
-    for name in sorted(stored.keys() | wanted.keys()):
-        old, new = stored.get(name), wanted.get(name)
+def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Settings that differ, as (name, stored, current), by name; within groups of settings as `group.name`."""
+    result: list[tuple[str, Any, Any]] = []
+    for name in sorted(stored.keys() | current.keys()):
+        old, new = stored.get(name), current.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += [(f"{name}.{inner}", *values) for inner, *values in differences(old, new)]
+            result += [(f"{name}.{inner}", *values) for inner, *values in differences(old, new)]
         elif old != new:
-            found.append((name, old, new))
-    return found
+            result.append((name, old, new))
+    return result

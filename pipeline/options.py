@@ -78,11 +78,16 @@ def parse_value(owner: type, name: str, text: str) -> Any:
     return _scalar(kind, text, rules)
 
 
-def add_options(parser: argparse.ArgumentParser, owner: type, title: str = "", description: str = "") -> None:
+def option_flags(owner: type) -> list[str]:
+    """The options of a dataclass as they are typed, for example `--max-pixels`."""
+    return [f"--{name.replace('_', '-')}" for name in option_fields(owner)]
+
+
+def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = "", description: str = "") -> None:
     """Add every option of a dataclass to a command line, `max_pixels` as `--max-pixels`.
 
     Args:
-        parser: The command line.
+        parser: The command line, or a group of its options.
         owner: The dataclass.
         title: Heading of the options in `--help`. Without one they stand among the others.
         description: Text below the heading.
@@ -102,7 +107,7 @@ def add_options(parser: argparse.ArgumentParser, owner: type, title: str = "", d
             action="append" if rules["repeat"] else "store",
             choices=rules["choices"],
             metavar=rules["metavar"] or (None if rules["choices"] else "N" if kind in (int, float) else "VALUE"),
-            help=rules["help"] + (f" (default: {shown})" if shown else ""),
+            help=rules["help"] + (f" (default: {shown})" if shown and "(default" not in rules["help"] else ""),
         )
 
 
@@ -135,7 +140,11 @@ def _kind(owner: type, name: str) -> Any:
 
 
 def _argument(owner: type, name: str) -> Callable[[str], Any]:
+    default = option_fields(owner)[name].default
+
     def parse(text: str) -> Any:
+        if text == default:  # argparse parses a default that is text; "" means "not given"
+            return text
         try:
             return parse_value(owner, name, text)
         except ValueError as error:

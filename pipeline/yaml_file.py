@@ -1,4 +1,4 @@
-"""YAML files that a user writes: read as a mapping, or told in one line what is wrong."""
+"""YAML files that a user writes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,17 @@ import yaml
 from pipeline.errors import UsageError
 
 
-def read_yaml(path: Path, option: str, wanted: str, loader: Any = yaml.SafeLoader) -> dict[Any, Any]:
-    """The mapping in `path`, which the option named. `loader` makes plain values only.
+def read_yaml(path: Path, option: str, example: str, loader: Any = yaml.SafeLoader) -> dict[Any, Any]:
+    """Read a mapping from a YAML file.
 
-    Raises UsageError where the file cannot be read, is no YAML, or holds no mapping: `wanted` shows one.
+    Args:
+        path: The file.
+        option: The option that named it.
+        example: A mapping as it is expected, for error messages.
+        loader: A YAML loader that makes plain values only.
+
+    Raises:
+        UsageError: The file cannot be read, is not YAML, or does not hold a mapping.
     """
     try:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - plain values only
@@ -20,7 +27,7 @@ def read_yaml(path: Path, option: str, wanted: str, loader: Any = yaml.SafeLoade
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{option}: {path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
     except RecursionError as error:
-        raise UsageError(f"{option}: {path} is nested too deeply: wanted {wanted}") from error
+        raise UsageError(f"{option}: {path} is nested too deeply, expected {example}") from error
     if not isinstance(loaded, dict) or not loaded:
-        raise UsageError(f"{option}: {path} holds no mapping: wanted {wanted}")
+        raise UsageError(f"{option}: {path} does not hold a mapping, expected {example}")
     return loaded

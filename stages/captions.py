@@ -1,40 +1,70 @@
 """`--stage captions`: describe every item from several views, write `descriptions`.
 
-    items → read and check the bytes → frames, shrunk → one question a view → cleaned → descriptions
+    items → read and check the bytes → frames, shrunk → one question per view → cleaned → descriptions
 
 An answer goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
 """
 
+import argparse
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import os
+import tempfile
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner, Sampling, Speaker
+from pipeline.captioning.captioners import Sampling, Speaker
 from pipeline.captioning.chat_client import RequestFailed
+from pipeline.captioning.choose import Captioner, CaptionerOptions, ServerOptions, choose_captioner, served
 from pipeline.captioning.cleaning import clean
-from pipeline.captioning.prompts import Answer, View
+from pipeline.captioning.prompts import Answer, View, parse_views
 from pipeline.captioning.response_cache import ResponseCache
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Rows, Run, Stage
+from pipeline.corpus.schema import DescriptionRow, ItemRow
+from pipeline.engine.run_state import Progress, locked
+from pipeline.engine.stage import Failure, Outcome, Rows, Run, Say, Stage
 from pipeline.errors import MediaError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
-from pipeline.media.images import open_media
+from pipeline.media.images import Limits, open_media, probe
+from pipeline.options import option, read_options
+from pipeline.sources import SourceItem, all_items
+from stages.driver import RunOptions, run_stages, say
+from stages.ingest import Ingest, IngestOptions, open_ingest
 
 DESCRIPTION_LANGUAGE = "en"
-Reply = Answer | Failure
+Reply = tuple[list[float], Answer | Failure]
+"""Times of the frames shown, in seconds (none for an image), and what came of the question."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameOptions:
+    """How much of a video is used, by --stage captions and --stage pack."""
+
+    frames: int = option(
+        8, "frames of a video, uniform in time: shown by captions, and stored by --stage pack", at_least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRunOptions:
+    """Whether to try the stage on a few items only."""
+
+    dry_run: int | None = option(
+        None, "describe N items and print picture, prompt and answer; write nothing", at_least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Captions(Stage):
-    """Settings of the stage: who describes, from which views, being shown how much of an item."""
+    """Settings of the stage: who describes, from which views, and how much of an item is shown."""
 
-    captioner: MllmCaptioner | EmbeddedCaptioner
+    captioner: Captioner
     views: tuple[View, ...]
-    look: Sampling = dataclasses.field(default_factory=Sampling)
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
 
     name = "captions"
     tables = ("descriptions",)
@@ -42,103 +72,119 @@ class Captions(Stage):
 
     @property
     def records_per_item(self) -> int:
+        """One per view."""
         return len(self.views)
 
     def settings(self) -> dict[str, Any]:
+        """Everything that decides a description, apart from the item."""
         return {
             "captioner": self.captioner.name,
             "revision": self.captioner.revision,
             "views": {view.name: dataclasses.asdict(view) for view in self.views},
-            "max_pixels": self.look.max_pixels,
-            "num_frames": self.look.num_frames,
+            "max_pixels": self.sampling.max_pixels,
+            "num_frames": self.sampling.num_frames,
         }
 
     def decoding(self, view: View, media_type: str) -> str:
-        """Everything beside model, prompt and content that decides an answer, as canonical JSON."""
-        decoding = {"max_pixels": self.look.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
-        return canonical_json({**decoding, "num_frames": self.look.num_frames} if media_type == "video" else decoding)
+        """Everything that decides an answer, apart from model, prompt and content, as canonical JSON."""
+        decoding = {"max_pixels": self.sampling.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
+        return canonical_json({**decoding, "num_frames": self.sampling.num_frames} if media_type == "video" else decoding)
 
-    @property
-    def server(self) -> MllmCaptioner | None:
-        return self.captioner if isinstance(self.captioner, MllmCaptioner) else None
-
-    def asking(self, server: MllmCaptioner) -> Self:
-        return dataclasses.replace(self, captioner=server)
+    @contextlib.contextmanager
+    def ready(self, corpus: Path, say: Say) -> Iterator[Self]:
+        """The stage with a server for its model, which is started if none is given."""
+        with served(self.captioner, corpus, say) as captioner:
+            yield dataclasses.replace(self, captioner=captioner)
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
+        """Connect to the model and to the response cache."""
         cache = ResponseCache(Path(run.cache))
         return CaptionsWorker(self, await self.captioner.open(run, len(self.views)), cache, progress)
+
+
+def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
+    """Run the stage, after stage ingest if needed; returns the exit status."""
+    run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
+    options, servers = read_options(CaptionerOptions, parsed), read_options(ServerOptions, parsed)
+    corpus = run.corpus
+    views = parse_views(options.views)
+    captioner = choose_captioner(options.captioner, servers, views, say)
+
+    def open_stages() -> list[Stage]:
+        ingest = open_ingest(ingest_options, corpus, strict=run.overwrite)
+        limits = Limits(max_source_pixels=ingest.max_source_pixels)
+        sampling = Sampling(options.max_pixels, read_options(FrameOptions, parsed).frames, limits)
+        return [ingest, Captions(captioner, views, sampling)]
+
+    if num_items := read_options(DryRunOptions, parsed).dry_run:
+        ingest, stage = open_stages()
+        assert isinstance(ingest, Ingest) and isinstance(stage, Captions)
+        return dry_run(ingest, stage, num_items, say)
+    return run_stages(run, beam_arguments, open_stages)
 
 
 class CaptionsWorker:
     """Describes items: frames in a pool of threads, questions on the event loop."""
 
     def __init__(self, stage: Captions, speaker: Speaker, cache: ResponseCache, progress: Progress):
+        self.ahead = speaker.ahead
         self._stage, self._speaker, self._cache, self._progress = stage, speaker, cache, progress
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self.ahead = speaker.ahead
 
-    async def item(
-        self, row: dict[str, Any], joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool
-    ) -> Outcome:
+    async def item(self, row: ItemRow, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+        """Describe one item from every view that no earlier run has described it from."""
         done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
         missing = [view for view in self._stage.views if view.name not in done]
         replies = await self._replies(row, missing, retrying) if missing else {}
-        made, failures = [], []
+        outcome = Outcome({"descriptions": []})
         for view in self._stage.views:
             if view.name in done:
-                made.append(done[view.name])
+                outcome.rows["descriptions"].append(done[view.name])
                 continue
             times_s, reply = replies[view.name]
             if isinstance(reply, Failure):
-                failures.append(reply)
+                outcome.failures.append(reply)
             else:
-                made.append(self._row(row, view, reply, times_s))
-        return Outcome({"descriptions": made}, failures)
+                outcome.rows["descriptions"].append(self._row(row, view, reply, times_s))
+        return outcome
 
-    async def _replies(
-        self, row: dict[str, Any], views: list[View], retrying: bool
-    ) -> dict[str, tuple[list[float], Reply]]:
-        """By view, (times of the frames shown, reply). Items of the same content take turns: one pays for all."""
-        replies: dict[str, tuple[list[float], Reply]] = {}
+    async def _replies(self, row: ItemRow, views: list[View], retrying: bool) -> dict[str, Reply]:
+        """Replies by view. Items of the same content take turns: only the first one is paid for."""
         async with self._turns.setdefault(row["sha256"], asyncio.Lock()):
-            for view in views:
-                if remembered := self._remembered(row, view, retrying):
-                    replies[view.name] = remembered
+            cached = {view.name: self._cached(row, view, retrying) for view in views}
+            replies = {name: reply for name, reply in cached.items() if reply}
             if unknown := [view for view in views if view.name not in replies]:
                 replies.update(await self._describe(row, unknown))
         return replies
 
-    async def _describe(self, row: dict[str, Any], views: list[View]) -> dict[str, tuple[list[float], Reply]]:
+    async def _describe(self, row: ItemRow, views: list[View]) -> dict[str, Reply]:
         try:
             times_s, prepared = await asyncio.get_running_loop().run_in_executor(self._pool, self._prepare, row, views)
         except MediaError as error:
             return {view.name: ([], Failure(row["item_id"], error.kind, str(error), view=view.name)) for view in views}
-        asked = (self._ask(row, prepared, view, times_s) for view in views)
-        return dict(zip((view.name for view in views), await asyncio.gather(*asked), strict=True))
+        questions = (self._ask(row, prepared, view, times_s) for view in views)
+        return dict(zip((view.name for view in views), await asyncio.gather(*questions), strict=True))
 
-    def _prepare(self, row: dict[str, Any], views: list[View]) -> tuple[list[float], Any]:
+    def _prepare(self, row: ItemRow, views: list[View]) -> tuple[list[float], Any]:
         with open_media(row["uri"]) as stream:
             if stream_hash(stream) != row["sha256"]:
                 raise MediaError(
                     "changed",
-                    f"{row['uri']} has other bytes than when it was ingested: "
-                    "--stage ingest --overwrite takes the input as it is now",
+                    f"{row['uri']} has changed since it was ingested. --stage ingest --overwrite takes the new input",
                 )
-            return self._speaker.prepare(stream, row["media_type"], self._stage.look, views)
+            return self._speaker.prepare(stream, row["media_type"], self._stage.sampling, views)
 
-    async def _ask(
-        self, row: dict[str, Any], prepared: Any, view: View, times_s: list[float]
-    ) -> tuple[list[float], Reply]:
-        reply: Reply
+    async def _ask(self, row: ItemRow, prepared: Any, view: View, times_s: list[float]) -> Reply:
+        reply: Answer | Failure
         try:
             reply = await self._speaker.ask(prepared, view, times_s)
         except RequestFailed as error:
             reply = Failure(row["item_id"], error.kind, str(error), error.attempts, view.name)
             if not error.permanent:
                 return times_s, reply
-        self._remember(row, view, times_s, reply)
+        kind = "answer" if isinstance(reply, Answer) else "failure"
+        self._cache.put(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})
         counts = self._progress.counts
         counts["requests"] += 1
         if isinstance(reply, Answer):
@@ -146,17 +192,8 @@ class CaptionsWorker:
             counts["completion_tokens"] += reply.completion_tokens or 0
         return times_s, reply
 
-    def _key(self, row: dict[str, Any], view: View) -> str:
-        captioner = self._stage.captioner
-        decoding = self._stage.decoding(view, row["media_type"])
-        return short_hash(canonical_json([row["sha256"], captioner.name, captioner.revision, view.prompt_id, decoding]))
-
-    def _remember(self, row: dict[str, Any], view: View, times_s: list[float], reply: Reply) -> None:
-        kind = "answer" if isinstance(reply, Answer) else "failure"
-        self._cache.put(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})
-
-    def _remembered(self, row: dict[str, Any], view: View, retrying: bool) -> tuple[list[float], Reply] | None:
-        """An answer paid for before; a permanent failure too, unless this run is there to try it again."""
+    def _cached(self, row: ItemRow, view: View, retrying: bool) -> Reply | None:
+        """An answer paid for before. A permanent failure too, unless this run is to try failures again."""
         stored = self._cache.get(self._key(row, view))
         if stored is None or (retrying and "failure" in stored):
             return None
@@ -164,10 +201,14 @@ class CaptionsWorker:
         if "failure" in stored:
             # The failure may have been met under another item with the same content.
             return stored["times_s"], Failure(**{**stored["failure"], "id": row["item_id"], "view": view.name})
-        answer = stored["answer"]
-        return stored["times_s"], Answer(**{**answer, "flags": tuple(answer["flags"])})
+        return stored["times_s"], Answer(**{**stored["answer"], "flags": tuple(stored["answer"]["flags"])})
 
-    def _row(self, row: dict[str, Any], view: View, answer: Answer, times_s: list[float]) -> dict[str, Any]:
+    def _key(self, row: ItemRow, view: View) -> str:
+        captioner = self._stage.captioner
+        decoding = self._stage.decoding(view, row["media_type"])
+        return short_hash(canonical_json([row["sha256"], captioner.name, captioner.revision, view.prompt_id, decoding]))
+
+    def _row(self, row: ItemRow, view: View, answer: Answer, times_s: list[float]) -> DescriptionRow:
         text, flags = clean(answer.text, answer.finish_reason)
         return {
             "item_id": row["item_id"],
@@ -187,6 +228,64 @@ class CaptionsWorker:
         }
 
     async def close(self) -> None:
+        """End the threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         await self._speaker.close()
         self._cache.close()
+
+
+def dry_run(ingest: Ingest, stage: Captions, num_items: int, say: Say) -> int:
+    """Describe a few items and print picture, prompt and answer; the corpus is not touched.
+
+    Returns:
+        The exit status: 1 if nothing could be described.
+    """
+    sources = ingest.sources()
+    for source in sources:
+        say(f"input: {source.summary}")
+    items = list(itertools.islice(all_items(sources), num_items))
+    with tempfile.TemporaryDirectory(prefix="dry-run-") as name:
+        folder = Path(name)
+        with locked(folder), stage.ready(folder, say) as ready:
+            num_described = asyncio.run(_describe_items(ready, items, folder, say))
+    say(f"dry run: {num_described} of {len(items)} items described; nothing was written")
+    return 0 if num_described else 1
+
+
+async def _describe_items(stage: Captions, items: list[SourceItem], folder: Path, say: Say) -> int:
+    speaker = await stage.captioner.open(Run("", str(folder), 0, {}, ""), len(stage.views))
+    try:
+        return sum([await _describe_item(speaker, stage, item, say) for item in items])
+    finally:
+        await speaker.close()
+
+
+async def _describe_item(speaker: Speaker, stage: Captions, item: SourceItem, say: Say) -> bool:
+    say(f"\n{item.item_id}  {item.uri}")
+    try:
+        with open_media(item.uri) as stream:
+            media = probe(stream, stage.sampling.limits)
+            stream.seek(0)
+            times_s, prepared = await asyncio.to_thread(
+                speaker.prepare, stream, media.media_type, stage.sampling, stage.views
+            )
+    except MediaError as error:
+        say(f"  failed: {error.kind}: {error}")
+        return False
+    frames = f", {len(times_s)} frames at {', '.join(f'{time:.1f} s' for time in times_s)}" if times_s else ""
+    say(f"  {media.media_type} {media.width}×{media.height}{frames}")
+    num_answers = 0
+    for view in stage.views:
+        say(f"  {view.name}: {view.ask(times_s)}")
+        try:
+            answer = await speaker.ask(prepared, view, times_s)
+        except RequestFailed as error:
+            say(f"    failed: {error.kind}: {error}")
+            continue
+        num_answers += 1
+        text, flags = clean(answer.text, answer.finish_reason)
+        all_flags = sorted({*flags, *answer.flags})
+        say(f"    → {text}" + (f"  [{', '.join(all_flags)}]" if all_flags else ""))
+        if text != answer.text:
+            say(f"      before cleaning: {answer.text!r}")
+    return num_answers > 0

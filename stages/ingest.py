@@ -3,13 +3,13 @@
 plan (fixed membership) → open, hash, prove decodable → items, captions
 """
 
+import argparse
 import asyncio
-import collections
 import concurrent.futures
 import dataclasses
-import hashlib
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,19 @@ import pyarrow as pa
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
+from pipeline.corpus.commit import stored_settings
+from pipeline.corpus.schema import CaptionRow, ItemRow
 from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Rows, Run, Stage
+from pipeline.engine.stage import Failure, Outcome, Row, Rows, Run, Say, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, open_media, probe
-from pipeline.sources import Source, SourceItem, all_items, open_sources
-from pipeline.sources.benchmarks import BENCHMARKS
+from pipeline.options import option, option_fields, read_options
+from pipeline.sources import KINDS, Source, SourceItem, all_items, open_sources
+from pipeline.translation.tags import check_language
+from stages.driver import RunOptions, run_stages
 
-QUICKLY_LISTED = {"folder", "paths", "samples"}  # others must be read through to be listed
-OF_BENCHMARKS = ("subset", "allow_missing_media")
+MEGAPIXEL = 1_000_000
 PLAN_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -46,9 +49,62 @@ PLAN_SCHEMA = pa.schema(
 )
 
 
+def _caption_language(text: str) -> str:
+    return check_language(text, "--caption-language")
+
+
+@dataclasses.dataclass(frozen=True)
+class IngestOptions:
+    """What to take in. None means "not given": what the corpus was begun with, else the default in the help."""
+
+    input: tuple[str, ...] = option(
+        (),
+        "a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of paths; "
+        "repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
+        repeat=True,
+        metavar="PATH|URL",
+    )
+    source: str | None = option(
+        None, "kind of --input (default: auto, which prints its guess and guesses no benchmark)", choices=KINDS
+    )
+    split: str | None = option(None, "split of items whose source names none (default: train)", metavar="SPLIT")
+    caption_language: str | None = option(
+        None, "BCP 47 tag of the input's captions (default: en)", parse=_caption_language, metavar="TAG"
+    )
+    license: str | None = option(
+        None, "licence of items whose source names none (default: none)", parse=str, metavar="LICENSE"
+    )
+    limit: int | None = option(None, "take the first N items (default: 0, all)", at_least=0)
+    shard_size: int | None = option(None, "items per shard (default: 1000)", at_least=1)
+    max_source_megapixels: float | None = option(
+        None, "larger pictures fail as too_large (default: 100 megapixels)", at_least=0.001
+    )
+    subset: bool | None = option(
+        None, "take a benchmark whose numbers of items and captions are not the published ones (default: an error)"
+    )
+    allow_missing_media: bool | None = option(
+        None, "keep a benchmark's items whose pictures or videos are missing, for their texts (default: an error)"
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """The options that were given, as settings of `Ingest`."""
+        values = {name: getattr(self, name) for name in option_fields(type(self))}
+        settings = {name: value for name, value in values.items() if value not in (None, ())}
+        if inputs := settings.pop("input", None):
+            settings["inputs"] = tuple(map(_absolute, inputs))
+        if megapixels := settings.pop("max_source_megapixels", None):
+            settings["max_source_pixels"] = int(megapixels * MEGAPIXEL)
+        return settings
+
+
+def _absolute(location: str) -> str:
+    """An input under one name wherever the command is typed. Symbolic links are not followed."""
+    return location if "://" in location else os.path.abspath(Path(location).expanduser())  # noqa: PTH100
+
+
 @dataclasses.dataclass(frozen=True)
 class Ingest(Stage):
-    """Settings of the stage. `limit` 0 means every item; `shard_size` is in items."""
+    """Settings of the stage, named as the options. `limit` 0 means every item; `shard_size` is in items."""
 
     inputs: tuple[str, ...] = ()
     source: str = "auto"
@@ -67,11 +123,12 @@ class Ingest(Stage):
     records_per_item = 1
 
     def settings(self) -> dict[str, Any]:
+        """The settings, without those of benchmarks where they are off: corpora from before them stay as they are."""
         settings = {**dataclasses.asdict(self), "inputs": list(self.inputs)}
-        # Of benchmarks alone: elsewhere they are not named, and corpora begun before there were any stay as they are.
-        return {name: value for name, value in settings.items() if name not in OF_BENCHMARKS or value}
+        return {name: on for name, on in settings.items() if name not in ("subset", "allow_missing_media") or on}
 
     def sources(self) -> list[Source]:
+        """The inputs, opened."""
         return open_sources(
             self.inputs,
             self.source,
@@ -82,8 +139,58 @@ class Ingest(Stage):
             allow_missing_media=self.allow_missing_media,
         )
 
+    def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
+        """Fix which item goes into which shard, once. A corpus that is planned stays as it was planned."""
+        path = corpora.state_folder(corpus) / shards.PLAN / "plan.json"
+        planned = corpora.read_json(path)
+        if planned is None and all(corpora.complete(corpus, table) for table in self.tables):
+            manifest = corpora.Table(corpus, "items").manifest  # a corpus that came without its .state
+            return len(manifest["shards"]), sum(entry["items"] for entry in manifest["shards"])
+        if planned is None:
+            planned = self._write_plan(corpus, say)
+            corpora.write_json(path, planned)
+        return len(planned["shards"]), planned["items"]
+
+    def _write_plan(self, corpus: Path, say: Say) -> dict[str, Any]:
+        sources = self.sources()
+        summaries = [source.summary for source in sources]
+        for summary in summaries:
+            say(f"input: {summary}")
+        rows = map(_plan_row, itertools.islice(all_items(sources), self.limit or None))
+        entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
+        if not entries:
+            raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
+        for source, before in zip(sources, summaries, strict=True):
+            if source.summary != before:  # some sources can only count while they list
+                say(f"input: {source.summary}")
+        return {"items": sum(entry["rows"] for entry in entries), "shards": entries}
+
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
+        """Start the threads that look at media."""
         return IngestWorker(Limits(max_source_pixels=self.max_source_pixels))
+
+
+def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:
+    """The stage as the options ask for it.
+
+    Args:
+        options: The options given.
+        corpus: The corpus folder. Options not given are as the corpus was begun, else the defaults.
+        strict: Whether options that are not given mean their defaults, if any is given.
+    """
+    given = options.settings()
+    stored = stored_settings(corpus, Ingest())
+    if stored is None or (strict and given):
+        return Ingest(**given)
+    names = {field.name for field in dataclasses.fields(Ingest)} & stored.keys()
+    known = {name: tuple(stored[name]) if name == "inputs" else stored[name] for name in names}
+    return Ingest(**{**known, **given})
+
+
+def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
+    """Run the stage; returns the exit status."""
+    options, run = read_options(IngestOptions, parsed), read_options(RunOptions, parsed)
+    return run_stages(run, beam_arguments, lambda: [open_ingest(options, run.corpus, strict=True)])
 
 
 class IngestWorker:
@@ -95,63 +202,46 @@ class IngestWorker:
         self._limits = limits
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "ingest")
 
-    async def item(
-        self, row: dict[str, Any], joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool
-    ) -> Outcome:
+    async def item(self, row: Row, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+        """Open, hash and probe one row of the plan."""
         if kept.get("items"):
             return Outcome(kept)
-        if not row["uri"]:
-            return Outcome({"items": [_item(row, media_type=row["media_type"])], "captions": list(_captions(row))})
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._look, row)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._make_rows, row)
 
-    def _look(self, row: dict[str, Any]) -> Outcome:
-        try:
-            with open_media(row["uri"]) as stream:
-                sha256 = stream_hash(stream)
-                seen = probe(stream, self._limits)
-        except MediaError as error:
-            return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
-        # an array of features does not say what it was read from
-        media_type = (not seen.width and row.get("media_type")) or seen.media_type
-        item = _item(row, sha256, media_type, seen.width, seen.height, seen.num_frames, seen.duration_s)
-        return Outcome({"items": [item], "captions": list(_captions(row))})
+    def _make_rows(self, row: Row) -> Outcome:
+        item: ItemRow = {
+            "item_id": row["item_id"],
+            "media_type": row.get("media_type") or "",
+            "uri": row["uri"],
+            "sha256": "",
+            "width": 0,
+            "height": 0,
+            "num_frames": 0,
+            "duration_s": None,
+            "split": row["split"],
+            "source": row["source"],
+            "license": row["license"],
+        }
+        if row["uri"]:  # empty for an item of a benchmark whose media are missing
+            try:
+                with open_media(row["uri"]) as stream:
+                    item["sha256"] = stream_hash(stream)
+                    media = probe(stream, self._limits)
+            except MediaError as error:
+                return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
+            # An array of features does not say what it was read from: the plan's type stays, if it has one.
+            item["media_type"] = (not media.width and item["media_type"]) or media.media_type
+            item["width"], item["height"] = media.width, media.height
+            item["num_frames"], item["duration_s"] = media.num_frames, media.duration_s
+        return Outcome({"items": [item], "captions": list(_caption_rows(row))})
 
     async def close(self) -> None:
+        """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _item(
-    row: dict[str, Any],
-    sha256: str = "",
-    media_type: str = "",
-    width: int = 0,
-    height: int = 0,
-    num_frames: int = 0,
-    duration_s: float | None = None,
-) -> dict[str, Any]:
-    """The row of `items`; without hash and sizes where its media are not there."""
-    return {
-        "item_id": row["item_id"],
-        "media_type": media_type,
-        "uri": row["uri"],
-        "sha256": sha256,
-        "width": width,
-        "height": height,
-        "num_frames": num_frames,
-        "duration_s": duration_s,
-        "split": row["split"],
-        "source": row["source"],
-        "license": row["license"],
-    }
-
-
-def _series(language: str, origin: str) -> str:
-    """What captions of an item are numbered within: a language, and descriptions by a model for themselves."""
-    return f"{language}-x-mllm" if origin == "mllm" else language
-
-
-def _captions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    numbers: dict[str, int] = {}  # of a plan that names none, as it was once written
+def _caption_rows(row: Row) -> Iterator[CaptionRow]:
+    numbers: dict[str, int] = {}  # for plans of the first version, which have none
     for caption in row["captions"]:
         series = _series(caption["language"], caption["origin"])
         number = caption.get("number")
@@ -167,84 +257,31 @@ def _captions(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def plan(corpus: Path, stage: Ingest, say: Callable[[str], None]) -> int:
-    """Fix which item goes into which shard, once; returns the number of shards.
+def _series(language: str, origin: str) -> str:
+    """What an item's captions are numbered within: a language; a model's descriptions are numbered separately."""
+    return f"{language}-x-mllm" if origin == "mllm" else language
 
-    A corpus that is planned already stays as it was planned: what the input lists otherwise by now is told, not taken.
+
+def _plan_row(item: SourceItem) -> Row:
+    return {**dataclasses.asdict(item), "captions": _numbered(item)}
+
+
+def _numbered(item: SourceItem) -> list[Row]:
+    """The item's captions, each with its number.
+
+    Raises:
+        UsageError: Two captions of one language have the same number.
     """
-    planned = corpora.read_json(corpora.state_folder(corpus) / shards.PLAN / "plan.json")
-    if planned is not None and stage.source in BENCHMARKS:
-        return len(planned["shards"])  # the plan holds its texts: it need not be read and checked again
-    if planned is None and all(corpora.complete(corpus, table) for table in stage.tables):
-        return corpora.Table(corpus, "items").num_shards  # a corpus that came without its .state
-    sources = stage.sources()
-    if planned is None:
-        return _plan_anew(corpus, stage, sources, say)
-    if all(source.kind in QUICKLY_LISTED for source in sources):
-        digest = _Digest()
-        collections.deque(digest.over(_limited(all_items(sources), stage.limit)), maxlen=0)
-        if digest.value() != planned["listing"]:
-            say(
-                f"note: the input lists {digest.count:,} items now, other than the {planned['items']:,} of the plan; "
-                "the corpus stays as planned: --stage ingest --overwrite takes the input as it is now"
-            )
-    return len(planned["shards"])
-
-
-def _plan_anew(corpus: Path, stage: Ingest, sources: list[Source], say: Callable[[str], None]) -> int:
-    told = [source.summary for source in sources]
-    for summary in told:
-        say(f"input: {summary}")
-    digest = _Digest()
-    listed = digest.over(_limited(all_items(sources), stage.limit))
-    rows = ({**dataclasses.asdict(item), "captions": _plain(item)} for item in listed)
-    entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, stage.shard_size)
-    if not entries:
-        raise UsageError(f"--input: got no media from {', '.join(stage.inputs) or 'the samples'}: give another input")
-    for source, before in zip(sources, told, strict=True):
-        if source.summary != before:  # some sources can only count while they list
-            say(f"input: {source.summary}")
-    planned = {"items": digest.count, "listing": digest.value(), "shards": entries}
-    corpora.write_json(corpora.state_folder(corpus) / shards.PLAN / "plan.json", planned)
-    return len(entries)
-
-
-def _plain(item: SourceItem) -> list[dict[str, Any]]:
-    """The captions, each with its number. Raises UsageError for two of one language with the same number."""
     numbers: dict[str, set[int]] = {}
-    plain = []
+    captions = []
     for caption in item.captions:
         taken = numbers.setdefault(_series(caption.language, caption.origin), set())
         number = len(taken) if caption.number is None else caption.number
         if number in taken:
             raise UsageError(
-                f"--input: {item.item_id}: got two captions in {caption.language} with the number {number}, wanted "
-                f"numbers of their own: the second one is {caption.text!r}"
+                f"--input: {item.item_id} has two captions in {caption.language} with the number {number}. The second "
+                f"one is {caption.text!r}. Give each caption a number of its own"
             )
         taken.add(number)
-        plain.append({**vars(caption), "number": number})
-    return plain
-
-
-def _limited(items: Iterator[SourceItem], limit: int) -> Iterator[SourceItem]:
-    for number, item in enumerate(items, 1):
-        yield item
-        if number == limit:
-            return
-
-
-class _Digest:
-    """Count and hash of a listing as it streams by: enough to tell that an input has changed."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._hash = hashlib.sha256()
-
-    def over(self, items: Iterator[SourceItem]) -> Iterator[SourceItem]:
-        for item in items:
-            self.count += 1
-            self._hash.update(f"{item.item_id}\0{item.uri}\0{item.split}\n".encode("utf-8", "surrogateescape"))
-            yield item
-
-    def value(self) -> str:
-        return self._hash.hexdigest()
+        captions.append({**vars(caption), "number": number})
+    return captions

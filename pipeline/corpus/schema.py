@@ -3,6 +3,8 @@
 A change of any column here raises SCHEMA_VERSION; `pipeline.corpus.table` refuses tables of another version.
 """
 
+from typing import TypedDict
+
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -23,6 +25,23 @@ ITEMS = pa.schema(
     ]
 )
 
+
+class ItemRow(TypedDict):
+    """A row of `items`."""
+
+    item_id: str
+    media_type: str
+    uri: str
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+    duration_s: float | None
+    split: str
+    source: str
+    license: str
+
+
 CAPTIONS = pa.schema(
     [
         pa.field("caption_id", pa.string(), nullable=False),
@@ -34,6 +53,18 @@ CAPTIONS = pa.schema(
     ]
 )
 
+
+class CaptionRow(TypedDict):
+    """A row of `captions`."""
+
+    caption_id: str
+    item_id: str
+    language: str
+    text: str
+    origin: str
+    split: str
+
+
 DESCRIPTIONS = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -41,26 +72,46 @@ DESCRIPTIONS = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),  # BCP 47
         pa.field("captioner", pa.string(), nullable=False),  # who wrote it: a model's name, or "embedded:…"
-        pa.field("revision", pa.string(), nullable=False),  # "" where the server does not tell
+        pa.field("revision", pa.string(), nullable=False),  # "" if the server does not say
         pa.field("prompt_id", pa.string(), nullable=False),  # hash of the prompt's text
         pa.field("decoding", pa.string(), nullable=False),  # JSON: token limit, temperature, frames, pixels
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int32()),  # null where no tokens were counted
         pa.field("completion_tokens", pa.int32()),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),  # what cleaning saw, see captioning.clean
+        pa.field("flags", pa.list_(pa.string()), nullable=False),  # see pipeline.captioning.cleaning
         pa.field("frame_times_s", pa.list_(pa.float64()), nullable=False),  # [] for images
         pa.field("sha256", pa.string(), nullable=False),  # of the item's bytes that were described
     ]
 )
 
-# What `pipeline.quality` measures of a pair, each in [0, 1] but the length ratio; null where it was not measured.
+
+class DescriptionRow(TypedDict):
+    """A row of `descriptions`."""
+
+    item_id: str
+    view: str
+    text: str
+    language: str
+    captioner: str
+    revision: str
+    prompt_id: str
+    decoding: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    flags: list[str]
+    frame_times_s: list[float]
+    sha256: str
+
+
+# What `pipeline.quality` measures of a pair, each in [0, 1] except the length ratio; null if it was not measured.
 SCORES = (
     "quality",  # the one number, see pipeline.quality.scores
     "language",  # confidence that the text is in the target language
     "script",  # share of its letters in a script of that language
     "length_ratio",  # characters of the text to those of the source, over what is usual for the pair: 1 is usual
-    "copied",  # share of the text that stands in the source
-    "repetition",  # share of its words that only repeat a phrase before them
+    "copied",  # share of the text that is copied from the source
+    "repetition",  # share of its words that only repeat the phrase before them
     "numbers",  # share of the numbers on either side that the other side has too
     "complete",  # 0 where the text breaks off
     "boilerplate",  # share of the text that is not translation but chatter
@@ -85,13 +136,31 @@ TRANSLATIONS = pa.schema(
     ]
 )
 
+
+class TranslationRow(TypedDict):
+    """A row of `translations`. `scores` has the names in SCORES."""
+
+    caption_id: str
+    item_id: str
+    source_table: str
+    source_language: str
+    source_text: str
+    target_language: str
+    text: str
+    translator: str
+    revision: str
+    decoding: str
+    scores: dict[str, float | None]
+    flags: list[str]
+
+
 TRAINING = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("media_type", pa.string(), nullable=False),
-        # JPEG, a video's frames one below the other; or .npy [frames or regions, values] of features computed before,
-        # see pipeline.media.features: the first bytes tell. Null for a reference.
+        # JPEG, with a video's frames stacked vertically; or .npy [frames or regions, values] of features computed
+        # before, see pipeline.media.features. The first bytes show which. Null for a reference.
         pa.field("media", pa.large_binary()),
         pa.field("num_frames", pa.int32(), nullable=False),  # in `media`, of features rows; 0 for a reference
         pa.field("uri", pa.string(), nullable=False),  # of the original
@@ -124,6 +193,40 @@ TRAINING = pa.schema(
         ),
     ]
 )
+
+
+class TrainingCaption(TypedDict):
+    """A caption of a row of `training`."""
+
+    caption_id: str
+    language: str
+    text: str
+    origin: str
+    quality: float
+
+
+class TrainingDescription(TypedDict):
+    """A description of a row of `training`."""
+
+    view: str
+    text: str
+
+
+class TrainingRow(TypedDict):
+    """A row of `training`."""
+
+    item_id: str
+    split: str
+    media_type: str
+    media: bytes | None
+    num_frames: int
+    uri: str
+    sha256: str
+    source: str
+    license: str
+    captions: list[TrainingCaption]
+    descriptions: list[TrainingDescription]
+
 
 SCHEMAS = {
     "items": ITEMS,

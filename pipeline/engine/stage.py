@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 from pipeline.engine.run_state import Progress
 from pipeline.hashing import fingerprint
 
-Row = dict[str, Any]
+Row = Any
+"""A row of any table: a TypedDict of pipeline.corpus.schema, or a row of the plan."""
 Rows = list[Row]
 Grouped = dict[str, dict[str, Rows]]
 """item_id → table → rows"""
@@ -158,7 +159,8 @@ class Stage(Protocol):
 
         Only asked of the first stage of a run.
         """
-        raise NotImplementedError(f"{self.name} cannot be the first stage of a run")
+        message = f"{self.name} cannot be the first stage of a run"
+        raise NotImplementedError(message)
 
     def ready(self, corpus: Path, say: Say) -> contextlib.AbstractContextManager[Self]:
         """The stage with what it needs for its work, such as a server, for the time of the block."""
@@ -187,12 +189,3 @@ class Stage(Protocol):
     def notes(self, corpus: Path) -> dict[str, Any]:
         """Further entries of the manifest of its first table. Asked once all its shards are made."""
         return {}
-
-    @property
-    def server(self) -> Any:
-        """The model on chat servers that it asks (an MllmCaptioner), or None."""
-        return None
-
-    def asking(self, server: Any) -> Self:
-        """The same stage, asking this server."""
-        return self

@@ -107,7 +107,7 @@ def test_a_child_of_another_parent(verify, corpus):
     rewrite(corpus, "items", 0, lambda rows: [{**row, "license": "CC0"} for row in rows])
     result = verify()
     assert result.status == 1
-    assert "descriptions was made from another items" in result.err
+    assert "descriptions was made from another version of items" in result.err
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_translations_of_texts_that_are_there(tmp_path, source, texts):
         (
             "../captions",
             [["a.png#en#0"], []],
-            "names ../captions as a source of texts: wanted captions or descriptions",
+            "names ../captions as a source of texts, expected captions or descriptions",
         ),
     ],
 )
@@ -184,8 +184,8 @@ def test_translations_where_the_source_has_other_columns(tmp_path):
     table.manifest["shards"][0] = write_shard(table.shard_path(0), pa.table({"other": ["x"]}))
     write_json(table.folder / "manifest.json", table.manifest)
     _, wrong = verified(corpus)
-    assert "captions/part-00000-of-00002.arrow has other columns" in wrong[0]
-    assert wrong[1:] == ["translations was made from another captions than lies here now: run --stage translate again"]
+    assert "captions/part-00000-of-00002.arrow has columns that differ" in wrong[0]
+    assert wrong[1:] == ["translations was made from another version of captions: run --stage translate again"]
 
 
 def test_what_is_packed_from_other_corpora_needs_none_of_them(tmp_path):

@@ -15,7 +15,7 @@ from pipeline.media.uri import open_media
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.sources.benchmarks import multi30k
 from pipeline.sources.items import SourceCaption, SourceItem
-from stages.ingest import IngestWorker, _captions, _plain
+from stages.ingest import IngestWorker, _caption_rows, _numbered
 from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.pipeline.packing.corpora import caption, item, pack, write_corpus
@@ -72,7 +72,7 @@ def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
         assert table.manifest["without_media"] == 1 and table.manifest["without_text"] == 1
         assert not table.failures()
     nothing = write_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
-    with pytest.raises(UsageError, match="got no item that has media"):
+    with pytest.raises(UsageError, match="no item has media"):
         Pack((str(nothing),)).check(print)
 
 
@@ -90,7 +90,7 @@ def test_numbers_of_captions():
         SourceCaption("Un.", "fr"),
         SourceCaption("Deux.", "fr"),
     )
-    plain = _plain(SourceItem("a", "", captions=given))
+    plain = _numbered(SourceItem("a", "", captions=given))
     assert [(row["language"], row["number"]) for row in plain] == [
         ("en", 2),
         ("de", 2),
@@ -98,16 +98,16 @@ def test_numbers_of_captions():
         ("fr", 0),
         ("fr", 1),
     ]
-    with pytest.raises(UsageError, match="a: got two captions in en with the number 2"):
-        _plain(SourceItem("a", "", captions=(*given, SourceCaption("Again.", "en", "human", 2))))
+    with pytest.raises(UsageError, match="a has two captions in en with the number 2"):
+        _numbered(SourceItem("a", "", captions=(*given, SourceCaption("Again.", "en", "human", 2))))
 
 
 def test_descriptions_by_a_model_are_numbered_for_themselves():
     """A caption and a description may both be number 0 of English."""
     texts = (SourceCaption("A dog.", "en", "human", 0), SourceCaption("A brown dog runs.", "en", "mllm", 0))
-    row = {"item_id": "a", "split": "train", "captions": _plain(SourceItem("a", "", captions=texts))}
-    assert [found["caption_id"] for found in _captions(row)] == ["a#en#0", "a#en-x-mllm#0"]
-    assert {found["language"] for found in _captions(row)} == {"en"}
+    row = {"item_id": "a", "split": "train", "captions": _numbered(SourceItem("a", "", captions=texts))}
+    assert [found["caption_id"] for found in _caption_rows(row)] == ["a#en#0", "a#en-x-mllm#0"]
+    assert {found["language"] for found in _caption_rows(row)} == {"en"}
 
 
 def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
@@ -122,7 +122,7 @@ def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
     }
     worker = IngestWorker(Limits())
     for said, found in (("video", "video"), ("", "image")):
-        (item,) = worker._look(row | {"captions": [], "media_type": said}).rows["items"]
+        (item,) = worker._make_rows(row | {"captions": [], "media_type": said}).rows["items"]
         assert item["media_type"] == found and item["num_frames"] == 1
     asyncio.run(worker.close())
 
@@ -180,7 +180,7 @@ def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capf
     assert "ingested without its media" in failures[0]["message"]
 
     assert run("--stage", "pack", "--output", corpus) == 0
-    assert "2 items left out that have no media" in capfd.readouterr().out
+    assert "2 items left out because they have no media" in capfd.readouterr().out
     (row,) = Table(corpus, "training").rows()
     assert [text["caption_id"] for text in row["captions"]] == ["a.jpg#en#0", "a.jpg#de#9", "a.jpg#en#0>de"]
     assert [said["view"] for said in row["descriptions"]] == ["short", "given-9"]
@@ -191,7 +191,7 @@ def test_given_wants_nothing_of_a_model(small, tmp_path, capfd):
     corpus = tmp_path / "corpus"
     whole = ("--source", "multi30k", "--input", small, "--subset", "--allow-missing-media", "--output", corpus)
     assert run("--stage", "translate", "--translator", "given", "--languages", "de", "--round-trip", *whole) == 2
-    assert "--translator given takes the translations that came with the captions" in capfd.readouterr().err
+    assert "--translator given asks no model" in capfd.readouterr().err
     assert run("--stage", "ingest", *whole[:4], "--output", corpus) == 2
     assert "--subset" in capfd.readouterr().err
     assert read_json(corpus / ".state" / "plan" / "plan.json") is None

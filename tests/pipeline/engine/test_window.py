@@ -208,7 +208,7 @@ def test_a_shard_passes_through_all_stages_and_an_earlier_stage_works_ahead(plan
         while made(run) != [0, 1, 2] and time.monotonic() < deadline:
             time.sleep(0.02)
         assert made(run) == [0, 1, 2]
-        assert seen == ["0-0", "0-1"]
+        assert len(seen) == 2  # as many as the later stage has room for
         release.set()
         wait([finished for _, finished in submitted])
         assert sorted(seen) == [f"{shard}-{number}" for shard in range(3) for number in range(2)]
@@ -395,7 +395,11 @@ def test_an_engine_of_a_worker_process_closes_itself_when_its_run_is_over(plan, 
         write_json(run_folder(run.folder) / "token.json", "another")
     finished.result(5)
     deadline = time.monotonic() + 5
-    while not stage.closed and time.monotonic() < deadline:
+    while threading_names() & {"window"} and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert "window" not in threading_names()
     assert stage.closed == 1 and stage.left_at_close == 0
-    assert not [thread for thread in threading.enumerate() if thread.name == "window"]
+
+
+def threading_names():
+    return {thread.name for thread in threading.enumerate()}

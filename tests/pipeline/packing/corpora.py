@@ -111,7 +111,7 @@ def pack(stage, output, limit=None):
     output.mkdir(exist_ok=True)
     with locked(output):
         tables.check_settings(output, stage)
-        num_shards, _ = stage.planned()
+        num_shards, _ = stage.plan(output, print)
         state = tables.begin(output, [stage], num_shards)["pack"]
         run = Run(run_token(output), str(output), num_shards, {"pack": state.retry}, str(output / "cache"))
         try:

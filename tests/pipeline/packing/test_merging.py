@@ -127,7 +127,7 @@ def test_the_other_corpus_has_changed(corpus, published):
 
 
 def test_a_corpus_that_changes_while_it_is_packed(corpus, published):
-    both = united(corpus, published, output=corpus).look()
+    both = united(corpus, published, output=corpus).with_snapshot()
     write_table(published, "translations", [[], [translation("a#en#1", "de", "Anders.")]])
     with pytest.raises(EnvironmentTrouble, match="published was changed while it was packed"):
         pack(both, corpus)
@@ -136,7 +136,7 @@ def test_a_corpus_that_changes_while_it_is_packed(corpus, published):
 
 def test_folders_of_one_name(tmp_path, corpus):
     shutil.copytree(corpus, tmp_path / "else" / "corpus")
-    with pytest.raises(UsageError, match="two folders named corpus"):
+    with pytest.raises(UsageError, match="two folders are named corpus"):
         united(corpus, tmp_path / "else" / "corpus", output=corpus).check(print)
 
 
