@@ -87,8 +87,14 @@ class Captions(Stage):
 
     def decoding(self, view: View, media_type: str) -> str:
         """Everything that decides an answer, apart from model, prompt and content, as canonical JSON."""
-        decoding = {"max_pixels": self.sampling.max_pixels, "max_tokens": view.max_tokens, "temperature": view.temperature}
-        return canonical_json({**decoding, "num_frames": self.sampling.num_frames} if media_type == "video" else decoding)
+        decoding = {
+            "max_pixels": self.sampling.max_pixels,
+            "max_tokens": view.max_tokens,
+            "temperature": view.temperature,
+        }
+        return canonical_json(
+            {**decoding, "num_frames": self.sampling.num_frames} if media_type == "video" else decoding
+        )
 
     @contextlib.contextmanager
     def ready(self, corpus: Path, say: Say) -> Iterator[Self]:
