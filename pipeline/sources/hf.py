@@ -222,17 +222,11 @@ def _open(location: str) -> Iterator[Any]:
         raise UsageError(f"--input: {location} cannot be read: {error}: fetch it again or leave it out") from error
 
 
-def _open_arrow(source: Any, columns: Sequence[str] | None = None) -> Any:
-    """A reader of an Arrow file in the stream or the file format; columns left out are not decompressed."""
+def _open_arrow(source: Any) -> Any:
+    """A reader of an Arrow file in the stream or the file format."""
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)
-    open_reader = pa.ipc.open_file if is_file else pa.ipc.open_stream
-    if columns is None:
-        return open_reader(source)
-    with open_reader(source) as reader:
-        names = reader.schema.names
-    source.seek(0)
-    return open_reader(source, options=pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns]))
+    return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
 
 
 def _read_schema(location: str) -> pa.Schema:
@@ -240,23 +234,24 @@ def _read_schema(location: str) -> pa.Schema:
         return pq.read_schema(source) if location.endswith(".parquet") else _open_arrow(source).schema
 
 
-def _read_batches(location: str, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
+def _read_batches(location: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of some columns. The images of an Arrow file that is not compressed stay on disk."""
     with _open(location) as source:
         if location.endswith(".parquet"):
             yield from pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=columns)
             return
-        reader = _open_arrow(source, columns)
+        reader = _open_arrow(source)
         if isinstance(reader, pa.RecordBatchFileReader):
-            yield from (reader.get_batch(at) for at in range(reader.num_record_batches))
+            yield from (reader.get_batch(at).select(columns) for at in range(reader.num_record_batches))
         else:
-            yield from reader
+            yield from (batch.select(columns) for batch in reader)
 
 
 def _count_rows(location: str) -> int:
     if location.endswith(".parquet"):
         with _open(location) as source:
             return int(pq.ParquetFile(source).metadata.num_rows)
-    return sum(batch.num_rows for batch in _read_batches(location, None))
+    return sum(batch.num_rows for batch in _read_batches(location, []))
 
 
 def _read_rows(location: str, columns: list[str]) -> Iterator[dict[str, Any]]:

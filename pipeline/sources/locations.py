@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -150,41 +149,27 @@ def _list_remote(root: str) -> Listing:
 def _list_local(root: str) -> Listing:
     listing = Listing(root)
     entered: set[tuple[int, int]] = set()
-    ahead: list[str] = [""]
-    links: list[str] = []
-    while ahead or links:
-        if not ahead:  # after all real folders and in order, so that the paths do not depend on the disk's order
-            links.sort(reverse=True)
-            ahead.append(links.pop())
-        relative = ahead.pop()
-        folder = f"{root}/{relative}"
-        try:
+    links = [""]  # followed after all real folders and in order, so that paths do not depend on the disk's order
+    while links:
+        top = f"{root}/{links.pop(0)}"
+        for folder, names, files in os.walk(top, onerror=_refuse_unlistable):
             status = Path(folder).stat()
-            if (status.st_dev, status.st_ino) in entered:
+            if (status.st_dev, status.st_ino) in entered or STATE in names:  # or it is a corpus of this project
+                names.clear()
                 continue
             entered.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as scanned:
-                entries = list(scanned)
-                if any(entry.name == STATE for entry in entries):
-                    continue  # a corpus of this project: its contact sheet is not an input
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    path = relative + entry.name
-                    if _is(entry.is_dir):
-                        (links if entry.is_symlink() else ahead).append(path + "/")
-                    elif _is(entry.is_file):  # not a pipe or a socket
-                        listing.add(path)
-        except OSError as error:
-            raise UsageError(f"--input: cannot list {folder}: {error.strerror}: make it readable") from error
+            relative = f"{folder}/".removeprefix(f"{root}/").lstrip("/")
+            names[:] = [name for name in names if not name.startswith(".")]
+            links += [f"{relative}{name}" for name in names if Path(folder, name).is_symlink()]
+            for name in files:
+                if not name.startswith(".") and Path(folder, name).is_file():
+                    listing.add(relative + name)
+        links.sort()
     return listing
 
 
-def _is(question: Callable[[], bool]) -> bool:
-    try:
-        return question()
-    except OSError:  # a link to itself
-        return False
+def _refuse_unlistable(error: OSError) -> None:
+    raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}: make it readable") from error
 
 
 def _filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:

