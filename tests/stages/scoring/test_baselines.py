@@ -1,6 +1,4 @@
-"""Baselines give the vectors that the model itself gives, whatever is encoded beside; what is no such model is told."""
-
-import json
+"""Baselines give the vectors of the model itself, whatever else is in the batch; other models are refused."""
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ def pictures(*seeds):
     ]
 
 
-def test_vectors_are_those_of_the_model_alone(dual):
+def test_vectors_are_those_of_the_model_itself(dual):
     """Each picture and each text by itself, through the model's own forward."""
     kind, folder, model, processor = dual
     reference = AutoModel.from_pretrained(folder).eval()
@@ -46,9 +44,9 @@ def test_vectors_are_those_of_the_model_alone(dual):
             else:
                 ids = processor.tokenizer([TEXTS[row]])["input_ids"][0]
                 ids = [*ids[:15], END] if len(ids) > 16 else ids
-            wanted = reference(input_ids=torch.tensor([ids]), pixel_values=pixels["pixel_values"][row : row + 1])
-            assert torch.allclose(media_BE[row], wanted.image_embeds[0], atol=1e-5)
-            assert torch.allclose(text_BE[row], wanted.text_embeds[0], atol=1e-5)
+            expected = reference(input_ids=torch.tensor([ids]), pixel_values=pixels["pixel_values"][row : row + 1])
+            assert torch.allclose(media_BE[row], expected.image_embeds[0], atol=1e-5)
+            assert torch.allclose(text_BE[row], expected.text_embeds[0], atol=1e-5)
     assert slots_BKE.shape == (4, 0, media_BE.shape[1])
     assert torch.allclose(text_BE.norm(dim=1), torch.ones(4)) and len(torch.unique(text_BE[:, 0])) == 4
 
@@ -58,23 +56,23 @@ def test_a_video_is_the_mean_of_its_frames(dual):
     frames = pictures(5, 6, 7)
     with torch.no_grad():
         mixed, _ = model.encode_media(processor.media([[frames[0]], frames, frames[1:]]), processor.descriptions([[]]))
-        alone, _ = model.encode_media(processor.media([[frame] for frame in frames]), processor.descriptions([[]]))
-    for row, wanted in enumerate((alone[:1], alone, alone[1:])):
-        mean = wanted.mean(0)
+        single, _ = model.encode_media(processor.media([[frame] for frame in frames]), processor.descriptions([[]]))
+    for row, frames_FE in enumerate((single[:1], single, single[1:])):
+        mean = frames_FE.mean(0)
         assert torch.allclose(mixed[row], mean / mean.norm(), atol=1e-5)
 
 
 def test_siglip_reads_64_tokens_in_lower_case(dual):
     kind, _, _, processor = dual
-    found = processor.texts(["RED blue", "red"])
+    texts = processor.texts(["RED blue", "red"])
     if kind == "siglip":
-        assert found.tokens.shape == (2, 64)
-        assert found.tokens[0].tolist() == processor.texts(["red BLUE"]).tokens[0].tolist()
+        assert texts.tokens.shape == (2, 64)
+        assert texts.tokens[0].tolist() == processor.texts(["red BLUE"]).tokens[0].tolist()
     else:
-        assert found.tokens.shape[1] < 16 and found.mask[1].sum() < found.mask[0].sum()
+        assert texts.tokens.shape[1] < 16 and texts.mask[1].sum() < texts.mask[0].sum()
 
 
-def test_what_is_no_baseline_is_told(tmp_path):
+def test_other_models_are_refused(tmp_path):
     BertModel(
         BertConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     ).save_pretrained(tmp_path / "bert")
@@ -87,25 +85,22 @@ def test_what_is_no_baseline_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_baseline_that_is_not_whole_is_told(tmp_path, kind):
+def test_a_damaged_baseline_is_refused(tmp_path, kind):
     folder = write_dual(tmp_path, kind)
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if "text" in name and "weight" in name)
-    save_file({key: value for key, value in weights.items() if key != name}, folder / "model.safetensors")
-    with pytest.raises(UsageError, match=r"1 weights are missing or of other sizes \(text_model"):
-        load_baseline(str(folder))
-    save_file({**weights, name: torch.zeros(3, 5)}, folder / "model.safetensors")
-    with pytest.raises(UsageError, match=r"1 weights are missing or of other sizes \(text_model"):
-        load_baseline(str(folder))
+    for damaged in (
+        {key: value for key, value in weights.items() if key != name},
+        {**weights, name: torch.zeros(3, 5)},
+    ):
+        save_file(damaged, folder / "model.safetensors")
+        with pytest.raises(UsageError, match=r"1 weights are missing or of other sizes \(text_model"):
+            load_baseline(str(folder))
     (folder / "model.safetensors").write_bytes(b"cut off")
-    with pytest.raises(UsageError, match="cannot be loaded"):
-        load_baseline(str(folder))
-    (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="cannot be loaded"):
         load_baseline(str(folder))
     for file in folder.glob("tokenizer*"):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UsageError, match=r"cannot be loaded|tokenizer has no vocabulary"):
+    with pytest.raises(UsageError, match=r"cannot be loaded|has no vocabulary"):
         load_baseline(str(folder))
-    assert json.loads((folder / "config.json").read_text())["model_type"] == kind

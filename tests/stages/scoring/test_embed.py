@@ -1,4 +1,4 @@
-"""A split embedded by one process and by several at once: the same vectors, each once, in the data's order."""
+"""A split embedded by one process and by several: the same vectors, each once, in the order of the data."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +35,7 @@ class Toy(torch.nn.Module):
         return self.dropout(texts.tokens[:, :1] * torch.tensor([1.0, 3.0]) * self.weight).bfloat16()
 
 
-class Reading:
+class NumberProcessor:
     """Pictures are numbers, texts are digits, descriptions are numbers."""
 
     def media(self, items):
@@ -92,7 +92,7 @@ def embedded(world, items, batch_size=4, slots=2):
     ranks = Ranks(world)
 
     def one(rank):
-        return embed_split(Toy(slots), Reading(), Split(items), ranks[rank], batch_size)
+        return embed_split(Toy(slots), NumberProcessor(), Split(items), ranks[rank], batch_size)
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(one, range(world)))
@@ -106,32 +106,34 @@ def equal(one: Embedded, other: Embedded):
 
 
 @pytest.mark.parametrize("world, items", [(1, 11), (2, 11), (3, 11), (3, 10), (4, 2)])
-def test_every_rank_has_all_vectors_once_in_the_datas_order(world, items):
-    for found in embedded(world, items):
+def test_every_rank_has_all_vectors_once_in_the_order_of_the_data(world, items):
+    for embedded_split in embedded(world, items):
         numbers = torch.arange(items, dtype=torch.float32)
-        assert found.item_ids.tolist() == Split(items).item_ids.tolist()
-        assert found.media_NE.tolist() == (numbers[:, None] * torch.tensor([1.0, 2.0])).tolist()
-        slots = found.media_NE + 100 * numbers[:, None]
-        assert torch.equal(found.slots_NKE, slots[:, None].expand(-1, 2, -1))
-        de, fr = found.texts["de"], found.texts["fr"]
+        assert embedded_split.item_ids.tolist() == Split(items).item_ids.tolist()
+        assert embedded_split.media_NE.tolist() == (numbers[:, None] * torch.tensor([1.0, 2.0])).tolist()
+        slots = embedded_split.media_NE + 100 * numbers[:, None]
+        assert torch.equal(embedded_split.slots_NKE, slots[:, None].expand(-1, 2, -1))
+        de, fr = embedded_split.texts["de"], embedded_split.texts["fr"]
         assert de[0][:, 0].tolist() == list(range(2 * items)) and de[0].dtype == torch.float32
-        assert de[1].tolist() == np.repeat(found.item_ids.numpy(), 2).tolist()
+        assert de[1].tolist() == np.repeat(embedded_split.item_ids.numpy(), 2).tolist()
         assert fr[0][:, 0].tolist() == list(range(items - 1, 0, -1))
-        assert not found.media_NE.requires_grad and not de[0].requires_grad
+        assert not embedded_split.media_NE.requires_grad and not de[0].requires_grad
 
 
 def test_batches_and_ranks_change_nothing():
     one = embedded(1, 11, batch_size=100)[0]
-    assert all(equal(one, found) for world in (1, 2, 3) for found in embedded(world, 11, batch_size=3))
+    assert all(
+        equal(one, embedded_split) for world in (1, 2, 3) for embedded_split in embedded(world, 11, batch_size=3)
+    )
 
 
-def test_batches_are_no_larger_than_said_and_the_mode_is_as_it_was():
+def test_batches_are_as_large_as_asked_for_and_the_mode_is_restored():
     model = Toy(slots=0)
-    found = embed_split(model, Reading(), Split(11), Ranks(1)[0], 4)
+    embedded_split = embed_split(model, NumberProcessor(), Split(11), Ranks(1)[0], 4)
     assert max(model.seen) == 4 and sum(model.seen) == 11 + 22 + 10
-    assert model.training and found.slots_NKE.shape == (11, 0, 2)
+    assert model.training and embedded_split.slots_NKE.shape == (11, 0, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        embed_split(model.eval(), Reading(), Split(3), Ranks(1)[0], 4)
+        embed_split(model.eval(), NumberProcessor(), Split(3), Ranks(1)[0], 4)
     assert not model.training
 
     def damaged(rows):
@@ -140,20 +142,22 @@ def test_batches_are_no_larger_than_said_and_the_mode_is_as_it_was():
     data = Split(3)
     data.items = damaged
     with pytest.raises(PipelineError, match="no such picture"):
-        embed_split(model.train(), Reading(), data, Ranks(1)[0], 4)
+        embed_split(model.train(), NumberProcessor(), data, Ranks(1)[0], 4)
     assert model.training
 
 
 def test_a_language_has_the_gallery_of_its_items():
-    found = embedded(1, 5)[0]
-    text_ME, text_items, media_NE, media_items, slots_NKE = found.language("fr")
+    embedded_split = embedded(1, 5)[0]
+    text_ME, text_items, media_NE, media_items, slots_NKE = embedded_split.language("fr")
     assert len(text_ME) == len(text_items) == len(media_NE) == len(media_items) == len(slots_NKE) == 4
-    assert media_items.tolist() == found.item_ids[1:].tolist() and torch.equal(media_NE, found.media_NE[1:])
-    assert torch.equal(slots_NKE, found.slots_NKE[1:])
-    assert len(found.language("de")[2]) == 5
+    assert media_items.tolist() == embedded_split.item_ids[1:].tolist() and torch.equal(
+        media_NE, embedded_split.media_NE[1:]
+    )
+    assert torch.equal(slots_NKE, embedded_split.slots_NKE[1:])
+    assert len(embedded_split.language("de")[2]) == 5
 
 
-def test_vectors_that_did_not_come_back_are_noticed():
+def test_lost_vectors_are_noticed():
     ids = torch.tensor([4, 5, 6])
     rows = torch.tensor([[5.0], [4], [6], [6]])
     assert embedding._in_order("items", ids, torch.tensor([5, 4, 6, 6]), rows).flatten().tolist() == [4, 5, 6]

@@ -35,25 +35,25 @@ def test_mean_rank_variance_by_the_formula():
 
 def test_an_items_rank_in_a_language_is_the_mean_of_its_texts():
     """Item 5: 2 in de; (1 + 4) / 2 in fr. Item −3: (3 + 6 + 6) / 3 in de; 8 in fr. Item 9 is not asked for."""
-    found = item_ranks(
+    result = item_ranks(
         {
             "de": (np.array([3, 2, 6, 6, 1]), np.array([-3, 5, -3, -3, 9])),
             "fr": (np.array([1, 8, 4]), np.array([5, -3, 5])),
         },
         np.array([5, -3]),
     )
-    assert found.tolist() == [[2, 2.5], [5, 8]]
+    assert result.tolist() == [[2, 2.5], [5, 8]]
 
 
 def test_chance_by_every_order_there_is():
     """Two items of one text, one of two: all 24 orders of the four texts, all 6 of the three items."""
     items = np.array([1, 2, 3, 3])
-    found = chance_recalls(items)
+    result = chance_recalls(items)
     texts = list(itertools.permutations(range(4)))
     firsts = [np.mean([items[order[0]] == item for order in texts]) for item in (1, 2, 3)]
-    assert found["media_to_text"]["r1"] == pytest.approx(100 * np.mean(firsts))
-    assert found["text_to_media"]["r1"] == pytest.approx(100 / 3)
-    assert found["media_to_text"]["r5"] == found["text_to_media"]["r5"] == 100
+    assert result["media_to_text"]["r1"] == pytest.approx(100 * np.mean(firsts))
+    assert result["text_to_media"]["r1"] == pytest.approx(100 / 3)
+    assert result["media_to_text"]["r5"] == result["text_to_media"]["r5"] == 100
 
 
 def test_chance_is_what_random_orders_have():
@@ -82,15 +82,15 @@ def ranks(seed, items, per_item=3):
 def test_hits_of_all_items_are_the_recalls():
     there, of, back, media, all_items = ranks(0, 50)
     hits, queries = count_hits(there, of, back, media, all_items)
-    found = 100 * hits.sum(0) / queries.sum(0)
-    wanted = recalls_both(there, back)
-    assert found.tolist() == pytest.approx([*wanted["text_to_media"].values(), *wanted["media_to_text"].values()])
+    result = 100 * hits.sum(0) / queries.sum(0)
+    expected = recalls_both(there, back)
+    assert result.tolist() == pytest.approx([*expected["text_to_media"].values(), *expected["media_to_text"].values()])
     row = all_items.tolist().index(of[0])
     assert hits[row, 1] == (there[of == of[0]] <= 5).sum() and queries[row].tolist() == [3, 3, 3, 1, 1, 1]
     assert hits[row, 5] == (back[media == of[0]] <= 10).sum()
 
 
-def test_items_that_a_language_has_not_are_no_misses():
+def test_items_without_a_text_in_a_language_are_no_misses():
     there, of, back, media, all_items = ranks(1, 20)
     wider = np.append(all_items, [2000, 2001])
     hits, queries = count_hits(there, of, back, media, wider)
@@ -132,8 +132,8 @@ def test_the_truth_is_inside_as_often_as_promised():
     inside = 0
     for trial in range(150):
         chances = rng.beta(2, 2, 120)  # mean 1/2
-        found = rng.random((120, 3)) < chances[:, None]
-        there, of = np.where(found, 1, 99).ravel(), np.repeat(np.arange(120), 3)
+        result = rng.random((120, 3)) < chances[:, None]
+        there, of = np.where(result, 1, 99).ravel(), np.repeat(np.arange(120), 3)
         hits = count_hits(there, of, np.ones(120), np.arange(120), np.arange(120))
         low, high = intervals(resample({"de": hits}, 300, seed=trial)["de"])["text_to_media"]["r1"]
         inside += low <= 50 <= high

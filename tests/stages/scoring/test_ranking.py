@@ -51,8 +51,8 @@ def by_loops(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=
     return there, back
 
 
-def as_lists(found):
-    return found[0].tolist(), found[1].tolist()
+def as_lists(both):
+    return both[0].tolist(), both[1].tolist()
 
 
 def test_by_hand():
@@ -107,10 +107,10 @@ def test_any_vectors_in_any_tiles_as_by_loops(data):
     media_items = torch.tensor(data.draw(st.permutations(range(100, 100 + items))))
     text_items = media_items[torch.tensor(of)]
     weight = data.draw(st.sampled_from([1.0, 0.8, 0.5, 0.0]))
-    given_ = text_ME, text_items, media_NE, media_items, slots_NKE, weight
-    wanted = by_loops(*given_)
+    arguments = text_ME, text_items, media_NE, media_items, slots_NKE, weight
+    expected = by_loops(*arguments)
     for chunk in ((1020, 1024), (1, 1), SMALL, (1000, 3)):
-        assert as_lists(ranks(*given_, chunk=chunk)) == wanted
+        assert as_lists(ranks(*arguments, chunk=chunk)) == expected
 
 
 @pytest.mark.parametrize("slots", [0, 3])
@@ -119,10 +119,10 @@ def test_tiles_whole_and_cut_count_the_same(slots):
     media_NE, of = unit(2300, 8), torch.arange(2600) % 2300
     text_ME = unit(2600, 8, seed=1) + media_NE[of]
     slots_NKE = unit(2300, slots, 8, seed=2)
-    given_ = text_ME, of, media_NE, torch.arange(2300), slots_NKE
-    whole = ranks(*given_, 0.6, chunk=(2600, 2300))
+    arguments = text_ME, of, media_NE, torch.arange(2300), slots_NKE
+    whole = ranks(*arguments, 0.6, chunk=(2600, 2300))
     for chunk in ((1020, 1024), (300, 2100), (517, 61)):
-        assert as_lists(ranks(*given_, 0.6, chunk=chunk)) == as_lists(whole)
+        assert as_lists(ranks(*arguments, 0.6, chunk=chunk)) == as_lists(whole)
     scores = text_ME.double() @ media_NE.double().T
     longest = text_ME.double().norm(dim=1).max()  # media and slots are of unit length
     if slots:
@@ -145,19 +145,21 @@ def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch, long,
     near_NE = long * (direction - direction * off)
     text_ME = torch.cat([direction, unit(299, 64, seed=2)])
     if by_slots:
-        given_ = text_ME, ids, unit(300, 64, seed=3), ids, near_NE.unsqueeze(1), 0.0
+        arguments = text_ME, ids, unit(300, 64, seed=3), ids, near_NE.unsqueeze(1), 0.0
     else:
-        given_ = text_ME, ids, near_NE, ids
-    wanted = by_loops(*given_)
-    assert 50 < wanted[0][0] < 250
+        arguments = text_ME, ids, near_NE, ids
+    expected = by_loops(*arguments)
+    assert 50 < expected[0][0] < 250
     called = []
     pairs = ranking._Scorer.pairs
-    monkeypatch.setattr(ranking._Scorer, "pairs", lambda *given_: called.append(len(given_[1])) or pairs(*given_))
+    monkeypatch.setattr(
+        ranking._Scorer, "pairs", lambda *arguments: called.append(len(arguments[1])) or pairs(*arguments)
+    )
     for doubtful, by_pairs in ((1, True), (0, False)):  # a cell at a time, and whole tiles
         monkeypatch.setattr(ranking, "DOUBTFUL", doubtful)
         for chunk in ((400, 400), (1, 200), (30, 77)):
             called.clear()
-            assert as_lists(ranks(*given_, chunk=chunk)) == wanted
+            assert as_lists(ranks(*arguments, chunk=chunk)) == expected
             assert any(called[1:]) == by_pairs
 
 
@@ -179,14 +181,14 @@ def test_a_perfect_model_is_first_everywhere():
     assert (there == 1).all() and (back == 1).all()
 
 
-def test_ranks_depend_on_directions_alone_and_not_on_threads():
+def test_ranks_depend_only_on_directions():
     text_ME, media_NE, of = unit(900, 12, seed=3), unit(300, 12), torch.arange(900) % 300
-    wanted = as_lists(ranks(text_ME, of, media_NE, torch.arange(300)))
-    assert as_lists(ranks(text_ME * 1e4, of, media_NE * 1e-3, torch.arange(300))) == wanted
+    expected = as_lists(ranks(text_ME, of, media_NE, torch.arange(300)))
+    assert as_lists(ranks(text_ME * 1e4, of, media_NE * 1e-3, torch.arange(300))) == expected
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), chunk=(50, 1024))) == wanted
+        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), chunk=(50, 1024))) == expected
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -215,7 +217,7 @@ IDS = torch.arange(3)
 
 
 @pytest.mark.parametrize(
-    "given_, message",
+    "arguments, message",
     [
         ((unit(3, 4), torch.tensor([0, 1, 7]), unit(3, 4), IDS), "item 7 is not in the gallery"),
         ((unit(3, 4), torch.tensor([0, 1, 1]), unit(3, 4), IDS), "item 2 is in the gallery without a text"),
@@ -230,6 +232,6 @@ IDS = torch.arange(3)
         ((unit(0, 4), IDS[:0], unit(0, 4), IDS[:0]), "none of them empty"),
     ],
 )
-def test_what_cannot_be_ranked_is_refused(given_, message):
+def test_what_cannot_be_ranked_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        ranks(*given_)
+        ranks(*arguments)
