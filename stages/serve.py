@@ -30,9 +30,9 @@ GRACE_S = 5  # that open requests have once the program is asked to end
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
     options = parser().parse_args(argv)
-    # SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with contextlib.closing(listen(options.host, options.port)) as bound:
+        # SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
             from stages.web.language import load_detector
             from stages.web.limits import Limits

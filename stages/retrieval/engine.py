@@ -331,8 +331,8 @@ def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | 
     for query in queries:
         if not isinstance(query, str):
             continue
-        if not query.strip():
-            raise UsageError("the query is empty. Give a few words, or a picture")
+        if not any(letter.isprintable() and not letter.isspace() for letter in query):
+            raise UsageError("the query has no letter. Give a few words, or a picture")
         if any("\ud800" <= letter <= "\udfff" for letter in query):
             raise UsageError(f"the query {query[:100]!r} is not valid Unicode. Write it in UTF-8")
         if len(query) > MAX_CHARACTERS:

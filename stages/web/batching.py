@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.retrieval.engine import Filters, Finder, Hit
+from stages.retrieval.engine import Filters, Finder, Hit, check_queries
 from stages.web.limits import Limits, Problem
 
 T = TypeVar("T")
@@ -71,6 +71,10 @@ class Batcher:
         """
         if self.trouble:
             raise self._stopped()
+        try:
+            check_queries(queries, terms.k, terms.hybrid)
+        except UsageError as error:
+            raise _problem(error) from error
         if self.waiting + len(queries) > self.limits.waiting:
             allowed = f"at most {self.limits.waiting:,}"
             raise Problem(503, "more queries than can wait", allowed, "try again in 1 s", {"Retry-After": "1"})

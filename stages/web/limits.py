@@ -1,12 +1,11 @@
 """What one client may ask of the search server, and the errors that say so."""
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from PIL import Image
@@ -14,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.images import Limits as MediaLimits
-from stages.retrieval.engine import MAX_CHARACTERS, open_picture
+from stages.retrieval.engine import open_picture
 
 MAX_CLIENTS = 10_000  # whose buckets are kept; the one unheard of longest goes first
 
@@ -24,7 +23,6 @@ class Limits:
     """Every limit of the server.
 
     Attributes:
-        characters: Of a text.
         queries: Of a request.
         results: Of a query.
         body_bytes: Of a request; base64 makes a picture a third larger.
@@ -36,12 +34,8 @@ class Limits:
         burst: Queries of one client at once, after a pause.
         waiting: Queries in the queue.
         batch: Queries of one call of the engine; one request's stay together.
-
-    Raises:
-        UsageError: A limit is not above 0, or they contradict each other.
     """
 
-    characters: int = MAX_CHARACTERS
     queries: int = 64
     results: int = 100
     body_bytes: int = 12 * 2**20
@@ -54,21 +48,12 @@ class Limits:
     waiting: int = 1_000
     batch: int = 64
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if not (math.isfinite(value := getattr(self, field.name)) and value > 0):
-                raise UsageError(f"limit {field.name}: got {value}, expected a number above 0")
-        if self.queries > min(self.burst, self.waiting):
-            raise UsageError(
-                f"limit queries: got {self.queries}, which is more than the burst ({self.burst}) or than may wait "
-                f"({self.waiting}), so that a full request could never pass"
-            )
-
     @classmethod
     def of_rate(cls, rate: float) -> "Limits":
         """The limits with `rate` queries a second of one client, and four seconds' worth of them at once."""
-        limits = cls(rate=rate)
-        return replace(limits, burst=max(limits.queries, int(4 * rate)))
+        if not 0 < rate < math.inf:
+            raise UsageError(f"--rate: got {rate}, expected a number above 0")
+        return cls(rate=rate, burst=max(cls.queries, int(4 * rate)))  # so that a full request can pass
 
 
 class Problem(Exception):
@@ -121,13 +106,8 @@ class Buckets:
 
 
 def client_of(request: Request) -> str:
-    """Whose bucket: the address, of IPv6 its network of 64 bits, which one user has."""
-    host = request.client.host if request.client else ""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+    """Whose bucket: the client's address."""
+    return request.client.host if request.client else ""
 
 
 async def read_body(request: Request, content_type: str, limits: Limits) -> bytes:
@@ -165,12 +145,3 @@ def decode_picture(data: bytes, limits: Limits) -> Image.Image:
     except MediaError as error:
         do = "send a JPEG, PNG, WebP, GIF, TIFF or BMP file"
         raise Problem(422, f"no usable picture: {error}", "a picture", do) from error
-
-
-def check_text(text: str, name: str, limits: Limits) -> None:
-    """Raise Problem 422 for a text that is too long, or has nothing to search for."""
-    if len(text) > limits.characters:
-        allowed = f"at most {limits.characters:,}"
-        raise Problem(422, f"{len(text):,} characters in {name}", allowed, "send a shorter text")
-    if not any(letter.isprintable() and not letter.isspace() for letter in text):
-        raise Problem(422, f"{name} without a letter", "a few words", "say what to look for")

@@ -25,10 +25,10 @@ from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError, Usage
 from pipeline.media.images import encode_jpeg
 from pipeline.media.images import frames as sampled_frames
 from stages.retrieval.corpus_browser import Browser, read_card
-from stages.retrieval.engine import Filters, Hit
+from stages.retrieval.engine import MAX_CHARACTERS, Filters, Hit
 from stages.web.batching import Terms
 from stages.web.language import language_note
-from stages.web.limits import Problem, check_text, client_of, decode_picture, read_body
+from stages.web.limits import Problem, client_of, decode_picture, read_body
 
 if TYPE_CHECKING:
     from stages.web.server import Service
@@ -102,7 +102,7 @@ def routes(service: "Service") -> APIRouter:
             except KeyError:  # removed from the index in this moment
                 details.append((hit, []))
         facts = {"items": len(finder), "splits": finder.splits, "languages": finder.languages}
-        limits = {"characters": service.limits.characters, "max_results": MAX_RESULTS}
+        limits = {"characters": MAX_CHARACTERS, "max_results": MAX_RESULTS}
         values = {"form": form, "results": details, "message": message, "note": note, "picture": picture}
         return page("search.html", **values, **facts, **limits)
 
@@ -116,14 +116,7 @@ def routes(service: "Service") -> APIRouter:
         message = f"{len(hits)} results, best first. Select a result for details." if hits else (
             "Nothing was found. Remove a filter, or use other words."
         )  # fmt: skip
-        return results(form, hits, message, note, picture)
-
-    async def by_words(form: SearchForm) -> Response:
-        try:
-            check_text(form.q, "the query", service.limits)
-        except Problem as problem:
-            return results(form, [], f"That could not be searched: {problem.got}. Give {problem.wanted}.")
-        return await answer(form, form.q, note=await asyncio.to_thread(language_note, form.q, finder.tags))
+        return await asyncio.to_thread(results, form, hits, message, note, picture)
 
     @router.get("/")
     async def search_page(request: Request) -> Response:
@@ -133,7 +126,8 @@ def routes(service: "Service") -> APIRouter:
         if not form.q.strip():
             return results(form, [], "Nothing to search for yet: write a few words, or choose a picture.")
         service.buckets.take(client_of(request))
-        return await by_words(form)
+        note = await asyncio.to_thread(language_note, form.q, finder.tags)
+        return await answer(form, form.q, note)
 
     @router.post("/")
     async def search_with_picture(request: Request) -> Response:

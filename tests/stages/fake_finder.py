@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.retrieval.engine import MAX_CHARACTERS, Filters, Hit
+from stages.retrieval.engine import Filters, Hit
 
 ITEMS = {  # colour, words for it, and what was written about it
     "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),
@@ -48,6 +48,9 @@ class FakeFinder:
         return False
 
     def find(self, queries, k=10, *, hybrid=None, filters=NO_FILTERS):
+        for name, values in (("corpus", self.corpora), ("split", self.splits)):
+            if getattr(filters, name) not in (None, *values):
+                raise UsageError(f"{name}: the index has {', '.join(values)}")
         with self._lock:
             self.calls.append(len(queries))
             for query in queries:
@@ -55,8 +58,6 @@ class FakeFinder:
                     raise ZeroDivisionError("at /nowhere/secret.py")
                 if query == "refuse":
                     raise UsageError("/nowhere/index cannot answer 'refuse'")
-                if isinstance(query, str) and (not query.strip() or len(query) > MAX_CHARACTERS):
-                    raise UsageError(f"got a query of {len(query):,} characters, wanted 1 to {MAX_CHARACTERS:,}")
             time.sleep(self.call_s + self.query_s * len(queries))
             return [self._hits(query, k, filters) for query in queries]
 

@@ -92,7 +92,7 @@ def test_mistakes(home, tmp_path):
     (tmp_path / "empty.txt").write_text("\n \n")
     for arguments, told in (
         ([], "no query"),
-        ([""], "is empty"),
+        ([""], "no letter"),
         (["a" * 10_000], "10,000 characters"),
         (["rot", "-k", "0"], "-k: got 0"),
         (["rot \udcff"], "not valid Unicode"),
