@@ -1,4 +1,4 @@
-"""Does the stage keep a server busy? Its throughput and CPU beside a bare client's and beside Beam's own RunInference.
+"""Does the stage keep a server busy? Its throughput and CPU next to a bare client's and Beam's own RunInference.
 
     python bench/captions.py                                   64 slots, log-normal latency of median 0.5 s, sigma 0.6
     python bench/captions.py --slots 512 --latency 0.2         a server that is twenty times as fast
@@ -39,19 +39,19 @@ BATCHES_MEASURED = 20  # of RunInference: its rate is steady by then, and 3,000 
 
 @dataclasses.dataclass(frozen=True)
 class Contended:
-    """One contender's run: requests a second while the server was at work, what it said of itself, its process."""
+    """One contender's run: requests per second at the server, its own report, its process."""
 
     rate: float
-    told: dict[str, Any]
+    report: dict[str, Any]
     process: Measured
 
     @property
     def whole_rate(self) -> float:
-        return self.told["requests"] / self.process.wall_s
+        return self.report["requests"] / self.process.wall_s
 
 
 def make_photos(folder: Path, count: int) -> str:
-    """`count` JPEGs of distinct bytes; tells what they are made from."""
+    """Write `count` JPEGs of distinct bytes; returns a line about their origin."""
     if PHOTOS.is_dir():
         originals, origin = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))], "COCO photos"
     else:
@@ -102,14 +102,14 @@ class Arena:
         with self.server() as (url, server):
             given = {"url": url, **common, "max-pixels": options.max_pixels, **more}
             process = measured([*program, *(f"--{name}={value}" for name, value in given.items())])
-            told = json.loads(process.output.strip().splitlines()[-1])
-            rate = told["requests"] / told["seconds"]
+            report = json.loads(process.output.strip().splitlines()[-1])
+            rate = report["requests"] / report["seconds"]
             if server:
                 stats = server.stats()
-                if stats["answered"] != told["requests"]:
-                    raise SystemExit(f"{contender}: the server answered {stats['answered']} of {told['requests']}")
-                rate, told["server_cpu_s"] = stats["per_second"], stats["cpu_s"]
-        return Contended(rate, told, process)
+                if stats["answered"] != report["requests"]:
+                    raise SystemExit(f"{contender}: the server answered {stats['answered']} of {report['requests']}")
+                rate, report["server_cpu_s"] = stats["per_second"], stats["cpu_s"]
+        return Contended(rate, report, process)
 
     def stage(self, ingested: str, requests: int) -> Contended:
         corpus = self.folder / "corpus"
@@ -122,7 +122,7 @@ class Arena:
 
 def throughput(name: str, runs: list[Contended]) -> None:
     rates, whole = [run.rate for run in runs], [run.whole_rate for run in runs]
-    seconds, cpu = [run.told["seconds"] for run in runs], [run.process.cpu_s for run in runs]
+    seconds, cpu = [run.report["seconds"] for run in runs], [run.process.cpu_s for run in runs]
     print(f"{name:<26}{spread(rates, 1):>25}{spread(whole, 1):>25}{spread(seconds, 1):>22}{spread(cpu, 1):>22}")
 
 
@@ -140,13 +140,13 @@ def peer(arena: Arena, size: int, ready: int = 0) -> Contended:
 def cpu_table(bare: list[Contended], stages: list[Contended], one: list[Contended], items: int) -> None:
     """CPU seconds per 1,000 images of five views: of the whole command, and of what grows with the images."""
 
-    def told(runs: list[Contended], name: str) -> float:
-        return statistics.median(run.told[name] for run in runs)
+    def median(runs: list[Contended], name: str) -> float:
+        return statistics.median(run.report[name] for run in runs)
 
     whole = statistics.median(run.process.cpu_s for run in stages)
     whole_of_one = statistics.median(run.process.cpu_s for run in one)
-    beam, beam_of_one = told(stages, "beam_cpu_s"), told(one, "beam_cpu_s")
-    asking, pillow = told(bare, "asking_cpu_s"), told(bare, "pillow_cpu_s")
+    beam, beam_of_one = median(stages, "beam_cpu_s"), median(one, "beam_cpu_s")
+    asking, pillow = median(bare, "asking_cpu_s"), median(bare, "pillow_cpu_s")
     thousand, least = 1_000 / items, asking + pillow
     print("\nCPU seconds per 1,000 images of five views (the server's own are not among them)")
     parts = (
@@ -162,11 +162,11 @@ def cpu_table(bare: list[Contended], stages: list[Contended], one: list[Contende
         print(f"  {name:<42}{seconds * thousand:7.1f}   ratio {seconds / least:.2f}")
     fixed = f"a command of one image {whole_of_one:.1f} s, of which Beam's part {beam_of_one:.1f}"
     print(f"  once a command, whatever its size: {fixed}; card and contact sheet of more images some more")
-    if "server_cpu_s" in bare[0].told:
-        all_s = least + told(bare, "server_cpu_s")
-        limit = (os.cpu_count() or 1) * bare[0].told["requests"] / all_s
+    if "server_cpu_s" in bare[0].report:
+        all_s = least + median(bare, "server_cpu_s")
+        limit = (os.cpu_count() or 1) * bare[0].report["requests"] / all_s
         print(f"  least and the loopback server's own together: these processors allow {limit:,.0f} requests/s at most")
-    print(f"describing / least, by what grows with the images: {(beam - beam_of_one) / least:.2f} (wanted: <= 1.5)")
+    print(f"describing / least, by what grows with the images: {(beam - beam_of_one) / least:.2f} (target: <= 1.5)")
 
 
 def options_of(argv: list[str] | None) -> argparse.Namespace:
@@ -186,7 +186,7 @@ def options_of(argv: list[str] | None) -> argparse.Namespace:
     if not options.skip_beam and importlib.util.find_spec("openai") is None:
         parser.error("RunInference needs the openai package: pip install openai, or give --skip-beam")
     if options.requests < len(BUILT_IN):
-        parser.error(f"--requests: got {options.requests}, wanted at least {len(BUILT_IN)}, the views of one image")
+        parser.error(f"--requests: got {options.requests}, expected at least {len(BUILT_IN)}, the views of one image")
     options.requests -= options.requests % len(BUILT_IN)
     options.window = options.window or options.slots + options.slots // 4
     return options
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
             bare.append(arena.run("bare", options.requests))
             stages.append(arena.stage("ingested", options.requests))
             one.append(arena.stage("one", len(BUILT_IN)))
-        print(f"requests: {options.requests:,} of {bare[0].told['body_kib']:.0f} KiB, {options.window} in flight\n")
+        print(f"requests: {options.requests:,} of {bare[0].report['body_kib']:.0f} KiB, {options.window} in flight\n")
         measures = f"{'at the server/s':>25}{'whole command/s':>25}{'seconds asking':>22}{'CPU s':>22}"
         print(f"{'median (least to greatest)':<26}{measures}")
         throughput("bare aiohttp client", bare)
@@ -236,17 +236,17 @@ def explain(options: argparse.Namespace) -> None:
 def verdict(bare: list[Contended], stages: list[Contended], peers: dict[int, Contended]) -> None:
     paired = list(zip(stages, bare, strict=True))
     at_server = [ours.rate / ceiling.rate for ours, ceiling in paired]
-    in_beam = [ours.told["requests"] / ours.told["seconds"] / ceiling.rate for ours, ceiling in paired]
+    in_beam = [ours.report["requests"] / ours.report["seconds"] / ceiling.rate for ours, ceiling in paired]
     whole = [ours.whole_rate / ceiling.rate for ours, ceiling in paired]
     print("\nthe stage / the bare client at the server, run by run")
-    print(f"  at the server             {spread(at_server, 3)} (wanted: >= 0.95)")
+    print(f"  at the server             {spread(at_server, 3)} (target: >= 0.95)")
     print(f"  over Beam's part          {spread(in_beam, 3)}")
     print(f"  over the whole command    {spread(whole, 3)}")
     ratio = "not measured"
     if peers:
         best = max(peers, key=lambda size: peers[size].rate)
         ratio = f"{statistics.median(run.rate for run in stages) / peers[best].rate:.1f}"
-        print(f"stage / RunInference at its best batch size, {best}: {ratio} (wanted: >= 2.3)")
+        print(f"stage / RunInference at its best batch size, {best}: {ratio} (target: >= 2.3)")
     print(machine())
     print(f"captions: {statistics.median(at_server):.2f} of ceiling, {ratio} x beam RunInference")
 

@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.captioning.prompts import BUILT_IN
-from pipeline.media.images import jpegs as jpegs_of
+from pipeline.media.images import jpegs as encoded_pictures
 
 VIEWS = tuple(BUILT_IN.values())
 JPEG_QUALITY = 90  # as the stage encodes
@@ -33,7 +33,7 @@ def cpu_s() -> float:
 
 
 def prepare(path: Path, max_pixels: int) -> bytes:
-    """One plain Pillow decode, resize (where the photo exceeds the budget) and encode: the least there is to do."""
+    """One Pillow decode, resize (if the photo exceeds the budget) and encode: the least that any client has to do."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     scale = math.sqrt(max_pixels / (image.width * image.height))
@@ -45,9 +45,9 @@ def prepare(path: Path, max_pixels: int) -> bytes:
 
 
 def sent(path: Path, max_pixels: int) -> bytes:
-    """The photo as the stage sends it: every contender sends the same bytes, which a server's caches tell apart."""
+    """The photo as the stage sends it, so that every contender sends the same bytes."""
     with path.open("rb") as stream:
-        return jpegs_of(stream, "image", max_pixels=max_pixels, count=1)[0].data
+        return encoded_pictures(stream, "image", max_pixels=max_pixels, count=1)[0].data
 
 
 def content(jpeg: bytes, prompt: str) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def messages(jpegs: Sequence[bytes], requests: int) -> list[tuple[list[dict[str,
 
 
 def bare(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
-    """The ceiling: aiohttp, ready-made bodies, a sliding window; an answer is read and parsed, nothing is kept."""
+    """The ceiling: aiohttp, ready-made bodies, a sliding window; answers are parsed and dropped."""
     import aiohttp
 
     began = cpu_s()
@@ -103,35 +103,34 @@ def bare(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float
 
 
 def stage(_: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
-    """`beam_runner.run`, on a corpus whose items are ingested; timed apart is Beam: from its graph to its end."""
+    """`beam_runner.run`, on a corpus whose items are ingested; Beam's part, from its graph to its end, is timed."""
     import beam_runner
-    from stages import driver as program
+    from pipeline.engine import beam as engine
 
-    seen: dict[str, float] = {}
-    beam_work = program._beam()
-    make = beam_work.make
+    times: dict[str, float] = {}
+    run_stages = engine.run_stages
 
     def timed(*arguments: Any) -> Any:
         before, began_s = cpu_s(), time.monotonic()
         try:
-            return make(*arguments)
+            return run_stages(*arguments)
         finally:
-            seen.update(seconds=time.monotonic() - began_s, beam_cpu_s=cpu_s() - before)
+            times.update(seconds=time.monotonic() - began_s, beam_cpu_s=cpu_s() - before)
 
-    beam_work.make = timed
+    engine.run_stages = timed
     arguments = ["--stage", "captions", "--output", options.corpus, "--mllm-url", options.url]
     arguments += ["--mllm", options.model, "--window", options.window, "--max-pixels", options.max_pixels]
     status = beam_runner.run([str(argument) for argument in arguments])
     if status:
         raise SystemExit(status)
-    return {"requests": options.requests, **seen}
+    return {"requests": options.requests, **times}
 
 
 def beam(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
     """Beam's RunInference with its handler for vLLM's chat, on the same runner, from the same photos.
 
     Each photo is decoded and encoded once, in the step before, for all of its views. With `ready`, that is done before
-    the clock starts: what the client alone can do. The handler is Beam's own, told of a server that is running.
+    the clock starts: what the client alone can do. The handler is Beam's own, pointed at a running server.
     """
     import apache_beam
     from apache_beam.ml.inference import vllm_inference
