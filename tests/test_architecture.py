@@ -87,7 +87,7 @@ def test_every_test_file_mirrors_a_module():
 def test_files_are_short():
     for path in PRODUCT:
         length = len(path.read_text("utf-8").splitlines())
-        assert length <= 400, f"{path} has {length} lines. Make it two"
+        assert length <= 500, f"{path} has {length} lines. Make it two"
 
 
 @pytest.mark.parametrize("program", ["beam_runner.py", "leccr.py", *(f"stages/{name}.py" for name in PROGRAMS)])
