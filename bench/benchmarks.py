@@ -3,7 +3,7 @@
     python bench/benchmarks.py SCORES.json …
 
 A row is a recipe, a method and a language; scored again, its figure is replaced. Weights that were selected on the test
-split, as the released code does, have a column of their own: their figure is no measure of what was not seen.
+split, as the released code does, have a column of their own: their figure says nothing about unseen data.
 """
 
 import argparse
@@ -34,8 +34,8 @@ Cells = dict[str, str]  # of a row, those of FIGURES that are known
 FIGURES = ("sum_r", "interval", "chosen", "chosen_on_test")
 
 
-def empty() -> dict[Key, Cells]:
-    """A row for every recipe there is a published figure for."""
+def empty_rows() -> dict[Key, Cells]:
+    """A row for every recipe that has a published figure."""
     keys = [
         (f"{name}_{language}", method, language) for name, language in PUBLISHED for method in ("faithful", "corrected")
     ]
@@ -43,27 +43,25 @@ def empty() -> dict[Key, Cells]:
     return {key: {"sum_r": UNKNOWN} for key in keys}
 
 
-def row(key: Key, cells: Cells) -> str:
+def format_row(key: Key, cells: Cells) -> str:
     recipe, _, language = key
     published = PUBLISHED.get((recipe.rsplit("_", 1)[0], language))
-    shown = (*key, *(cells.get(name, "") for name in FIGURES), f"{published:.1f}" if published else "")
-    return f"| {' | '.join(shown)} |"
+    columns = (*key, *(cells.get(name, "") for name in FIGURES), f"{published:.1f}" if published else "")
+    return f"| {' | '.join(columns)} |"
 
 
-def rows_of(scores: Any, name: str) -> dict[Key, Cells]:
-    """Of one JSON of `score`. Raises SystemExit for one that is none, of a split but test, or not of a run."""
+def read_rows(scores: Any, name: str) -> dict[Key, Cells]:
+    """The rows of one JSON of `score`. Raises SystemExit for anything but a run's scores on test."""
     try:
         checkpoint, split, languages = scores["checkpoint"], scores["split"], scores["languages"]
         selection, recipe, method = (checkpoint[part] for part in ("selection", "recipe", "method"))
     except (KeyError, TypeError) as error:
-        raise SystemExit(f"{name}: got no {error} in it, wanted what stages/score.py --output wrote") from error
+        raise SystemExit(f"{name} has no {error}. Give a file that stages/score.py --output wrote.") from error
     if split != "test":
-        raise SystemExit(f"{name}: got figures of split {split!r}, wanted test: score it with --split test")
+        raise SystemExit(f"{name} has figures of split {split!r}. Score it with --split test.")
     if not selection:
-        raise SystemExit(
-            f"{name}: got weights of no run, wanted those of one: how they were selected is part of the row"
-        )
-    found: dict[Key, Cells] = {}
+        raise SystemExit(f"{name} has weights that no run selected. Score a run: the selection is part of the row.")
+    rows_by_key: dict[Key, Cells] = {}
     for language, figures in languages.items():
         low, high = figures["intervals"]["sum_r"]
         sum_r, interval = f"{figures['sum_r']:.1f}", f"{low:.1f} to {high:.1f}"
@@ -72,23 +70,23 @@ def rows_of(scores: Any, name: str) -> dict[Key, Cells]:
             cells = {"chosen_on_test": f"{sum_r} ({interval}), {step}"}
         else:
             cells = {"sum_r": sum_r, "interval": interval, "chosen": f"{selection['split']}, {step}"}
-        found[recipe, method, language] = cells
-    return found
+        rows_by_key[recipe, method, language] = cells
+    return rows_by_key
 
 
-def filled(text: str, found: dict[Key, Cells]) -> str:
-    """The page with the rows in its table. Raises SystemExit where the marks of the table are not there."""
+def fill_page(text: str, rows_by_key: dict[Key, Cells]) -> str:
+    """The page with the rows in its table. Raises SystemExit where the marks of the table are missing."""
     before, begin, rest = text.partition(BEGIN)
     old, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{DOCS}: has no table between {BEGIN} and {END}: put the two lines back")
-    rows = empty()
+        raise SystemExit(f"{DOCS} has no table between {BEGIN} and {END}. Put the two lines back.")
+    rows = empty_rows()
     for line in old.strip().splitlines()[len(HEADER) :]:
         recipe, method, language, *figures = (cell.strip() for cell in line.split("|")[1:-1])
         rows[recipe, method, language] = dict(zip(FIGURES, figures, strict=False))
-    for key, cells in found.items():
+    for key, cells in rows_by_key.items():
         rows[key] = {"sum_r": UNKNOWN, **rows.get(key, {}), **cells}
-    table = "\n".join((*HEADER, *(row(key, cells) for key, cells in rows.items())))
+    table = "\n".join((*HEADER, *(format_row(key, cells) for key, cells in rows.items())))
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
@@ -97,12 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("scores", nargs="+", type=Path, help="JSON files of stages/score.py --output, of split test")
     parser.add_argument("--page", type=Path, default=DOCS, help="that holds the table (docs/results.md)")
     options = parser.parse_args(argv)
-    found: dict[Key, Cells] = {}
+    rows_by_key: dict[Key, Cells] = {}
     for path in options.scores:
-        for key, cells in rows_of(json.loads(path.read_text(encoding="utf-8")), str(path)).items():
-            found[key] = found.get(key, {}) | cells
-    options.page.write_text(filled(options.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    print(f"{options.page}: {len(found)} rows written")
+        for key, cells in read_rows(json.loads(path.read_text(encoding="utf-8")), str(path)).items():
+            rows_by_key[key] = rows_by_key.get(key, {}) | cells
+    options.page.write_text(fill_page(options.page.read_text(encoding="utf-8"), rows_by_key), encoding="utf-8")
+    print(f"{options.page}: {len(rows_by_key)} rows written")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench.benchmarks import BEGIN, END, PUBLISHED, UNKNOWN, empty, main
+from bench.benchmarks import BEGIN, END, PUBLISHED, UNKNOWN, empty_rows, main
 
 
 def scores(path, language="de", sum_r=470.25, **changed):
@@ -30,7 +30,7 @@ def test_a_row_is_filled_and_filled_again_and_the_others_stay(page, tmp_path):
     text = page.read_text()
     assert "| multi30k_de | corrected | de | 470.2 | 460.0 to 480.1 | val, step 1,200 |  | 480.9 |" in text
     assert text.startswith("before\n") and text.endswith("after\n")
-    assert text.count(UNKNOWN) == len(empty()) - 1 == 3 * len(PUBLISHED) - 1
+    assert text.count(UNKNOWN) == len(empty_rows()) - 1 == 3 * len(PUBLISHED) - 1
     main([scores(tmp_path / "c.json", language="fr"), "--page", str(page)])
     assert text.count("\n") + 1 == page.read_text().count("\n")  # a row that nobody foresaw
 
@@ -52,9 +52,9 @@ def test_weights_chosen_on_test_have_a_column_of_their_own(page, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"split": "val"}, "got figures of split 'val', wanted test"),
-        ({"languages": None, "checkpoint": {}}, "wanted what stages/score.py --output wrote"),
-        ({"checkpoint": {"selection": None, "recipe": "", "method": ""}}, "got weights of no run"),
+        ({"split": "val"}, "figures of split 'val'"),
+        ({"languages": None, "checkpoint": {}}, "that stages/score.py --output wrote"),
+        ({"checkpoint": {"selection": None, "recipe": "", "method": ""}}, "no run selected"),
     ],
 )
 def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, told):

@@ -1,7 +1,6 @@
 """Reading the files of a benchmark: text in UTF-8, JSON of a known layout. Whatever cannot be read names its place."""
 
 import gzip
-import itertools
 import json
 import zlib
 from collections.abc import Callable, Iterable
@@ -34,7 +33,7 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without a byte order mark, also packed as `.gz`; its line ends as they are.
 
-    Raises UsageError for another encoding, naming the line, the byte and what the encoding seems to be.
+    Raises UsageError for another encoding, naming the line and the byte.
     """
     data = read_bytes(path)
     try:
@@ -44,10 +43,9 @@ def read_text(path: Path) -> str:
         at = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
         line = data.count(b"\n", 0, at) + 1
         place = at - (data.rfind(b"\n", 0, at) + 1) + 1
-        likely = _likely_encoding(data)
         raise UsageError(
-            f"--input: {path} line {line:,}: byte 0x{data[at]:02x} at place {place:,} is not UTF-8 (the file looks "
-            f"like {likely}). Convert it, for example with iconv -f {likely} -t UTF-8."
+            f"--input: {path} line {line:,}: byte 0x{data[at]:02x} at place {place:,} is not UTF-8. Convert the file, "
+            "for example with iconv -f GB18030 -t UTF-8, or -f WINDOWS-1252 for Western languages."
         ) from error
 
 
@@ -108,31 +106,3 @@ def unique(ids: Iterable[str], where: str) -> None:
                 f"--input: {where}: the id {id!r} comes twice, in line {first[id]:,} and line {line:,}. Take one of "
                 "them out."
             )
-
-
-def _likely_encoding(data: bytes) -> str:
-    """A guess, by iconv's names."""
-    # Bytes above 127 rarely stand side by side in Latin scripts, and nearly always in Chinese and Japanese.
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:1000].count(0) > len(data[:1000]) // 4:
-        return "UTF-16"
-    part = data[:200_000]
-    part = part[: part.rfind(b"\n") + 1] or part  # cut between characters
-    high = [byte > 127 for byte in part]
-    pairs = sum(one and two for one, two in itertools.pairwise(high))
-    if 2 * pairs < sum(high):
-        return "WINDOWS-1250" if any(byte in b"\x9a\x9e\xec\xf8\xf9" for byte in part) else "WINDOWS-1252"
-    for name, iconv in (("euc_jp", "EUC-JP"), ("shift_jis", "SHIFT_JIS")):
-        text = _decoded(part, name)
-        kana = sum("\u3041" <= letter <= "\u30f6" for letter in text)
-        if 5 * kana > sum(not letter.isascii() for letter in text) > 0:
-            return iconv
-    if not _decoded(part, "gb2312") and _decoded(part, "big5"):
-        return "BIG5"
-    return "GB18030"
-
-
-def _decoded(data: bytes, encoding: str) -> str:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return ""

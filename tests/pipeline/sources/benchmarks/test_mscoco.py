@@ -194,7 +194,7 @@ def test_broken_annotations(coco, files, told):
         ({mscoco.WRITTEN: f"{name(30)[:-4]} 没有号"}, "line 1 has the id 'COCO_train2014_000000000030'"),
         ({mscoco.WRITTEN: "cat#0 猫"}, "has the image 'cat'"),
         ({mscoco.WRITTEN: f"{name(30)[:-4]}#0 一\n{name(30)[:-4]}#0 二"}, "comes twice, in line 1 and line 2"),
-        ({mscoco.WRITTEN: "摩托车".encode("gb18030")}, "looks like GB18030"),
+        ({mscoco.WRITTEN: "摩托车".encode("gb18030")}, "is not UTF-8"),
         ({"coco-cn_val.txt": name(30)[:-4]}, "the id .* comes twice"),
         ({"coco-cn_val.txt": ""}, r"images in coco-cn_val.txt: found 0, expected 1"),
     ],
