@@ -39,7 +39,7 @@ class BigFile:
     """The items that have rows here: `uris` are by item id, each one an array [rows, DIM] to `pipeline.media.uri`."""
 
     uris: dict[str, str]
-    video: bool  # several rows an item, one a frame; else one row, of an image
+    video: bool  # several rows per item, one per frame; else one row, of an image
     unused: list[str]  # videos, or images, that belong to no item
 
 
@@ -173,6 +173,6 @@ def _unquote(string: str) -> str:
     return str(ast.literal_eval(string)) if "\\" in string else string.removeprefix("u")[1:-1]
 
 
-def _not_names(path: Path, text: str, at: int, found: str) -> UsageError:
+def _not_names(path: Path, text: str, at: int, content: str) -> UsageError:
     line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
-    return refusal(f"{path} line {line:,}, column {column:,}", found, "a dict from strings to lists of strings")
+    return refusal(f"{path} line {line:,}, column {column:,}", content, "a dict from strings to lists of strings")

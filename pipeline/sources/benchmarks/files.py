@@ -109,17 +109,19 @@ class Files:
 
     def _add(self, media: Media, item: str, uri: str, media_type: str) -> None:
         if item in media.uris:
-            one, other = (os.path.relpath(path.split("#dim=")[0], self.root) for path in (media.uris[item], uri))
+            first, second = (os.path.relpath(path.split("#dim=")[0], self.root) for path in (media.uris[item], uri))
             raise UsageError(
-                f"--input: {self.root} has two media for {item} ({one} and {other}), and nobody can tell which is "
+                f"--input: {self.root} has two media for {item} ({first} and {second}), and nobody can tell which is "
                 "meant. Take one of them out of this folder."
             )
         media.uris[item], media.types[item] = uri, media_type
 
     def _only(self, name: str, paths: list[str]) -> str:
         if len(paths) > 1:
-            one, other = (os.path.relpath(path, self.root) for path in sorted(paths)[:2])
-            raise UsageError(f"--input: {self.root} has {name} more than once ({one}, {other}). Take one of them away.")
+            first, second = (os.path.relpath(path, self.root) for path in sorted(paths)[:2])
+            raise UsageError(
+                f"--input: {self.root} has {name} more than once ({first}, {second}). Take one of them away."
+            )
         return paths[0]
 
 

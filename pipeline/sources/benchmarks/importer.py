@@ -61,11 +61,11 @@ class Importer:
         license = self.options.defaults.license
         self.items.append(SourceItem(item_id, uri, split, self.kind, license, tuple(captions), media_type))
 
-    def count(self, what: str, found: int, *published: int) -> None:
+    def count(self, what: str, number: int, *published: int) -> None:
         """Compare a count. Where editions of the set differ, all their counts are `published`."""
-        if found in published:
+        if number in published:
             return
-        difference = f"{what}: found {found:,}, expected {' or '.join(f'{number:,}' for number in published)}"
+        difference = f"{what}: found {number:,}, expected {' or '.join(f'{count:,}' for count in published)}"
         if self.options.subset:
             self._notes.append(f"{difference} (--subset)")
         else:

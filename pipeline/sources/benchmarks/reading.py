@@ -13,9 +13,9 @@ from pipeline.sources.items import clean_text
 T = TypeVar("T")
 
 
-def refusal(path: Path | str, found: str, expected: str) -> UsageError:
-    """The error for a file that is not as published. `found` and `expected` complete "FILE has …; expected …"."""
-    return UsageError(f"--input: {path} has {found}; expected {expected}. Fetch the file again.")
+def refusal(path: Path | str, content: str, expected: str) -> UsageError:
+    """The error for a file that is not as published. `content` and `expected` complete "FILE has …; expected …"."""
+    return UsageError(f"--input: {path} has {content}; expected {expected}. Fetch the file again.")
 
 
 def read_bytes(path: Path) -> bytes:

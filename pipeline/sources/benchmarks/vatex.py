@@ -81,9 +81,9 @@ def _read_parts(files: Files) -> Parts:
             for row in data
         ]
 
-    found: Parts = {}
+    unordered: Parts = {}
     for path, match in files.matching(TEXTS):
-        part = found.setdefault(match[1], {})
+        part = unordered.setdefault(match[1], {})
         rows = read_layout(path, parse, 'a list of videos, {"videoID": …, "enCap": […], "chCap": […]}')
         unique([video for video, _ in rows], str(path))
         for video, texts in rows:
@@ -91,7 +91,7 @@ def _read_parts(files: Files) -> Parts:
             if repeated := captions.keys() & texts.keys():
                 raise refusal(path, f"captions in {min(repeated)} of {video} that another file has too", "them once")
             captions.update(texts)
-    parts = {part: found[part] for part in PARTS if part in found}
+    parts = {part: unordered[part] for part in PARTS if part in unordered}
     places: dict[str, str] = {}
     for name, videos in parts.items():
         for video in videos:

@@ -77,12 +77,12 @@ def _captions(files: Files, names: Path, pictures: int, importer: Importer) -> d
         )
     captions: dict[str, list[str]] = {}
     for language in LANGUAGES:
-        found = paths.get(language, [])
-        lines = [clean_text(line) for line in _same_lines(found)] if found else []
+        copies = paths.get(language, [])
+        lines = [clean_text(line) for line in _same_lines(copies)] if copies else []
         importer.count(f"captions in {language}", len(lines), IMAGES)
-        if found and len(lines) != pictures:
+        if copies and len(lines) != pictures:
             importer.problem(
-                f"{found[0]} has {len(lines):,} lines, but {names} has {pictures:,}. Line N of both is the same "
+                f"{copies[0]} has {len(lines):,} lines, but {names} has {pictures:,}. Line N of both is the same "
                 "picture: fetch both from one release."
             )
         captions[language] = lines

@@ -41,7 +41,7 @@ PLACES = ("left", "middle", "right")  # of a single group in the picture
 MOTIONS = ("left", "right", "up", "down")
 CHANGES = ("kind", "colour", "count", "background", "mirror", "trade")
 PAIRS, SIBLINGS = 0.75, 0.5  # share of scenes with two groups; share that differs from another scene in one fact
-FORMS = {  # of captions: the facts that each states besides the groups
+FORMS = {  # of captions: the facts that each states in addition to the groups
     "related": ("relation",),  # two red cars are to the left of a blue ball
     "related_there": ("background", "relation"),  # on a beach, two red cars are to the left of a blue ball
     "beside": ("relation",),  # two red cars are next to a blue ball
@@ -195,7 +195,7 @@ def changed(scene: Scene, rng: np.random.Generator) -> Scene:
     return dataclasses.replace(scene, groups=tuple(groups))
 
 
-def messages(scene: Scene, rng: np.random.Generator, count: int) -> list[Message]:
+def draw_messages(scene: Scene, rng: np.random.Generator, count: int) -> list[Message]:
     """`count` messages (at most 3) of different forms, each true of the scene."""
     first, *rest = forms_of(scene)
     # One of the two forms that state the relation is always there.

@@ -17,7 +17,7 @@ from pipeline.media.images import encode_jpeg
 from pipeline.options import option, option_fields
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions
-from pipeline.sources.scenes.content import Message, Sampler, Scene, generator, messages
+from pipeline.sources.scenes.content import Message, Sampler, Scene, draw_messages, generator
 from pipeline.sources.scenes.drawing import FRAMES_PER_S, encode, frames
 from pipeline.sources.scenes.grammar import SOURCE, TARGETS, caption, check_languages
 from pipeline.sources.scenes.noise import CAPTIONER, descriptions, translation
@@ -84,7 +84,7 @@ def plan(settings: Settings) -> list[Item]:
 
 def item_messages(item: Item, seed: int) -> list[Message]:
     """What the captions of an item say, CAPTIONS messages."""
-    return messages(item.scene, generator(seed, item.item_id, "messages"), CAPTIONS)
+    return draw_messages(item.scene, generator(seed, item.item_id, "messages"), CAPTIONS)
 
 
 def draw(item: Item, settings: Settings) -> list[Image.Image]:
@@ -110,11 +110,11 @@ def item_rows(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
         "source": NAME,
         "license": LICENSE,
     }
-    stated = item_messages(item, settings.seed)
+    messages = item_messages(item, settings.seed)
     tables: dict[str, Rows] = {
-        "captions": _captions(item, stated, settings),
+        "captions": _captions(item, messages, settings),
         "descriptions": _descriptions(item, row, settings),
-        "translations": _translations(item, stated, settings) if item.split == TRAIN else [],
+        "translations": _translations(item, messages, settings) if item.split == TRAIN else [],
     }
     source = Source("", row, tables)
     column = Image.new("RGB", (settings.size, settings.size * len(images)))
@@ -130,7 +130,7 @@ def item_rows(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
     return {"items": [row], **tables, "training": [packed]}
 
 
-def _captions(item: Item, stated: list[Message], settings: Settings) -> Rows:
+def _captions(item: Item, messages: list[Message], settings: Settings) -> Rows:
     """In English; for held-out items in every language, of the same messages, so that they correspond."""
     languages = (SOURCE,) if item.split == TRAIN else (SOURCE, *settings.languages)
     return [
@@ -143,7 +143,7 @@ def _captions(item: Item, stated: list[Message], settings: Settings) -> Rows:
             "split": item.split,
         }
         for language in languages
-        for number, message in enumerate(stated)
+        for number, message in enumerate(messages)
     ]
 
 
@@ -171,9 +171,9 @@ def _descriptions(item: Item, row: dict[str, Any], settings: Settings) -> Rows:
     ]
 
 
-def _translations(item: Item, stated: list[Message], settings: Settings) -> Rows:
+def _translations(item: Item, messages: list[Message], settings: Settings) -> Rows:
     rows = []
-    for number, message in enumerate(stated):
+    for number, message in enumerate(messages):
         caption_id, source_text = f"{item.item_id}#{SOURCE}#{number}", caption(message, SOURCE)
         for language in settings.languages:
             result = translation(message, language, settings.translation_noise, settings.seed, caption_id)

@@ -1,21 +1,22 @@
 import dataclasses
+import functools
 import re
 
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.importer import Options
-from pipeline.sources.benchmarks.leccr_release import open_leccr_release
-from pipeline.sources.items import Defaults
 from pipeline.sources.scenes.content import Message
 from pipeline.sources.scenes.drawing import encode
 from pipeline.sources.scenes.grammar import caption
 from pipeline.sources.scenes.noise import descriptions, translation
 from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
+from tests.pipeline.sources.benchmarks.helpers import items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
+
+opened = functools.partial(items_and_summary, "leccr_release", license="of the set")
+wrong = functools.partial(refusal, "leccr_release")
 
 SETTINGS = Settings(items=3, val=2, test=2, size=16, seed=5)
 LANGUAGE = "zh"
@@ -95,21 +96,6 @@ def layout(scenes, *, set="mini", lists="FeatureData", suffix="", test="test_id.
 
 def with_pictures(scenes, files):
     return files | {f"pictures/{scene.item_id}.png": scene.picture for scene in scenes}
-
-
-def options(**given) -> Options:
-    return Options(Defaults(license="of the set"), **given)
-
-
-def opened(root, **given):
-    source = open_leccr_release(root, options(**given))
-    return {item.item_id: item for item in source.items()}, source.summary
-
-
-def wrong(root, **given) -> str:
-    with pytest.raises(UsageError) as caught:
-        open_leccr_release(root, options(**given))
-    return str(caught.value)
 
 
 def told(item, origin=None):

@@ -1,13 +1,16 @@
 """COCO, COCO-CN and STAIR captions: small folders laid out as their owners do, with traps."""
 
+import functools
 import json
 
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources import open_source
 from pipeline.sources.benchmarks import mscoco
+from tests.pipeline.sources.benchmarks.helpers import numbered, open_set
 from tests.pipeline.sources.helpers import jpeg, write
+
+opened = functools.partial(open_set, "mscoco")
 
 TRAIN, VAL = (30, 42, 77), (74, 99)
 
@@ -79,16 +82,8 @@ def with_coco_cn(folder):
     )
 
 
-def opened(folder, **options):
-    return open_source(str(folder), "mscoco", **options)
-
-
 def items_of(source):
     return {item.item_id: item for item in source.items()}
-
-
-def numbered(item, language):
-    return {caption.number: caption.text for caption in item.captions if caption.language == language}
 
 
 def test_coco_as_it_is(coco):

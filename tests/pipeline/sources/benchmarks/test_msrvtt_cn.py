@@ -1,14 +1,15 @@
+import functools
 import json
 
 import pytest
 
-from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import msrvtt_cn
-from pipeline.sources.benchmarks.importer import Options
-from pipeline.sources.benchmarks.msrvtt_cn import open_msrvtt_cn
-from pipeline.sources.items import Defaults
+from tests.pipeline.sources.benchmarks.helpers import all_captions, items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
+
+opened = functools.partial(items_and_summary, "msrvtt_cn")
+wrong = functools.partial(refusal, "msrvtt_cn")
 
 SPLITS = {"video0": "train", "video1": "train", "video2": "validate", "video10": "test", "video11": "test"}
 OURS = {"train": "train", "validate": "val", "test": "test"}
@@ -55,25 +56,6 @@ def layout(root, **more):
     return write(root, files | more)
 
 
-def options(**given):
-    return Options(Defaults(), **given)
-
-
-def opened(root, **given):
-    source = open_msrvtt_cn(root, options(**given))
-    return {item.item_id: item for item in source.items()}, source.summary
-
-
-def wrong(root, **given):
-    with pytest.raises(UsageError) as caught:
-        open_msrvtt_cn(root, options(**given))
-    return str(caught.value)
-
-
-def captions(item):
-    return [(caption.language, caption.origin, caption.number, caption.text) for caption in item.captions]
-
-
 def numbered(video, language, origin="human", mark=None):
     return [(language, origin, number, text) for number, text in enumerate(said(video, mark or language))]
 
@@ -84,7 +66,7 @@ def test_the_videos_split_and_both_languages(tmp_path):
     assert {name: item.split for name, item in items.items()} == {name: OURS[split] for name, split in SPLITS.items()}
     for video in SPLITS:
         chinese = numbered(video, "zh") if video in HELD_OUT else []
-        assert captions(items[video]) == numbered(video, "en") + chinese
+        assert all_captions(items[video]) == numbered(video, "en") + chinese
         assert items[video].uri == f"{root}/TrainValVideo/{video}.mp4" and items[video].media_type == "video"
     assert "5 items (train 2, val 1, test 2)" in summary
 
@@ -97,14 +79,14 @@ def test_translations_go_by_the_english_caption_file(tmp_path):
     write(root, {"cn/msrvtt10kcntrain.caption.txt": caption_file(TRAIN, "enc")})
     items, _ = opened(root)
     english = numbered("video0", "en", mark="enc")
-    assert captions(items["video0"]) == english + numbered("video0", "zh", "mt", "enc2zh")
-    assert captions(items["video2"]) == numbered("video2", "en") + numbered("video2", "zh")
+    assert all_captions(items["video0"]) == english + numbered("video0", "zh", "mt", "enc2zh")
+    assert all_captions(items["video2"]) == numbered("video2", "en") + numbered("video2", "zh")
 
 
 def test_human_chinese_is_not_trained_on(tmp_path):
     root = layout(tmp_path, **{"cn/msrvtt10kcntrain_zh.caption.txt": caption_file(TRAIN, "zh")})
     items, summary = opened(root)
-    assert captions(items["video0"]) == numbered("video0", "en")
+    assert all_captions(items["video0"]) == numbered("video0", "en")
     assert "4 human captions in zh of items that are trained on: not used" in summary
 
 
@@ -115,8 +97,8 @@ def test_chinese_as_json(tmp_path, form):
     for path in (root / "cn").iterdir():
         path.unlink()
     items, _ = opened(root)
-    assert all(captions(items[video]) == numbered(video, "en") + numbered(video, "zh") for video in HELD_OUT)
-    assert captions(items["video1"]) == numbered("video1", "en")
+    assert all(all_captions(items[video]) == numbered(video, "en") + numbered(video, "zh") for video in HELD_OUT)
+    assert all_captions(items["video1"]) == numbered("video1", "en")
 
 
 @pytest.mark.parametrize("form", ["txt", "csv"])
@@ -132,8 +114,8 @@ def test_the_lists_of_jsfusion(tmp_path, form):
     root = layout(tmp_path, **lists)
     items, summary = opened(root)
     assert {name: item.split for name, item in items.items()} == dict.fromkeys(train, "train") | {"video11": "test"}
-    assert captions(items["video2"]) == numbered("video2", "en")  # held out no more: no Chinese
-    assert captions(items["video11"]) == numbered("video11", "en") + numbered("video11", "zh")
+    assert all_captions(items["video2"]) == numbered("video2", "en")  # held out no more: no Chinese
+    assert all_captions(items["video11"]) == numbered("video11", "en") + numbered("video11", "zh")
     assert "the split is that of JSFusion's lists, 1 videos are in neither" in summary
 
 

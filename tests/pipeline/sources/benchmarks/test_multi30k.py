@@ -1,5 +1,6 @@
 """Multi30K: small folders laid out as its repository, with traps, and the real text."""
 
+import functools
 import gzip
 import shutil
 
@@ -7,10 +8,12 @@ import pytest
 
 from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
-from pipeline.sources import open_source
 from pipeline.sources.benchmarks import multi30k
 from tests.conftest import run_stage
+from tests.pipeline.sources.benchmarks.helpers import numbered, open_set
 from tests.pipeline.sources.helpers import jpeg, write
+
+opened = functools.partial(open_set, "multi30k")
 
 SIZES = {"train": 3, "val": 2, "test_2016_flickr": 2, "test_2017_mscoco": 2, "test_2018_flickr": 1}
 LANGUAGES = ("en", "de", "fr", "cs")
@@ -50,14 +53,6 @@ def folder(tmp_path, monkeypatch):
             files[f"flickr30k-images/{name}"] = jpeg(number)
     files["flickr30k-images/other.jpg"] = jpeg(99)
     return write(tmp_path / "multi30k", files)
-
-
-def opened(folder, **options):
-    return open_source(str(folder), "multi30k", **options)
-
-
-def numbered(item, language):
-    return {caption.number: caption.text for caption in item.captions if caption.language == language}
 
 
 def test_both_tasks_with_their_pictures(folder):

@@ -1,15 +1,16 @@
+import functools
 import json
 
 import numpy as np
 import pytest
 
-from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import vatex
-from pipeline.sources.benchmarks.importer import Options
-from pipeline.sources.benchmarks.vatex import open_vatex
-from pipeline.sources.items import Defaults
+from tests.pipeline.sources.benchmarks.helpers import all_captions, items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
+
+opened = functools.partial(items_and_summary, "vatex")
+wrong = functools.partial(refusal, "vatex")
 
 TRAIN, VAL, TEST = (
     [f"{name}_{number}_000000_000010" for number in range(count)] for name, count in (("-t", 3), ("v", 4), ("p", 2))
@@ -42,25 +43,6 @@ def layout(root, *, media=True, **changed):
     return write(root, files)
 
 
-def options(**given):
-    return Options(Defaults(), **given)
-
-
-def opened(root, **given):
-    source = open_vatex(root, options(**given))
-    return {item.item_id: item for item in source.items()}, source.summary
-
-
-def wrong(root, **given):
-    with pytest.raises(UsageError) as caught:
-        open_vatex(root, options(**given))
-    return str(caught.value)
-
-
-def captions(item):
-    return [(caption.language, caption.origin, caption.number, caption.text) for caption in item.captions]
-
-
 def numbered(video, language, key):
     return [(language, "human", number, text) for number, text in enumerate(texts(video, key))]
 
@@ -72,9 +54,9 @@ def test_the_published_files(tmp_path):
         dict.fromkeys(TRAIN, "train") | dict.fromkeys(VAL, "val") | dict.fromkeys(TEST, "test")
     )
     for video in TRAIN + TEST:
-        assert captions(items[video]) == numbered(video, "en", "en")
+        assert all_captions(items[video]) == numbered(video, "en", "en")
     for video in VAL:
-        assert captions(items[video]) == numbered(video, "en", "en") + numbered(video, "zh", "ch")
+        assert all_captions(items[video]) == numbered(video, "en", "en") + numbered(video, "zh", "ch")
     assert {item.media_type for item in items.values()} == {"video"}
     assert all(item.uri == f"{root}/clips/{name}.mp4" for name, item in items.items())
     assert "30 human captions in zh of items that are trained on: not used" in summary
@@ -85,7 +67,7 @@ def test_a_test_set_in_two_files_of_a_language_each(tmp_path):
     root = layout(tmp_path, public_test=rows(TEST, ("en",)))
     write(root, {"vatex_public_test_chinese_v1.1.json": json.dumps(rows(TEST, ("ch",)))})
     items, _ = opened(root)
-    assert captions(items[TEST[0]]) == numbered(TEST[0], "en", "en") + numbered(TEST[0], "zh", "ch")
+    assert all_captions(items[TEST[0]]) == numbered(TEST[0], "en", "en") + numbered(TEST[0], "zh", "ch")
     write(root, {"vatex_public_test_more.json": json.dumps(rows(TEST, ("en",)))})
     assert "another file has too" in wrong(root)
 
@@ -107,7 +89,7 @@ def test_the_lists_halve_the_validation_videos(tmp_path, kind):
         | dict.fromkeys(VAL[:2], "test")
         | dict.fromkeys(TEST, "public_test")
     )
-    assert captions(items[VAL[0]])[10:] == numbered(VAL[0], "zh", "ch")
+    assert all_captions(items[VAL[0]])[10:] == numbered(VAL[0], "zh", "ch")
 
 
 def test_lists_that_do_not_fit(tmp_path):
@@ -177,5 +159,5 @@ def test_blank_captions_keep_the_numbers_of_the_others(tmp_path):
     blank = rows(VAL)
     blank[0]["enCap"][3] = "  "
     items, summary = opened(layout(tmp_path, validation=blank))
-    assert captions(items[VAL[0]])[:9] == [row for row in numbered(VAL[0], "en", "en") if row[2] != 3]
+    assert all_captions(items[VAL[0]])[:9] == [row for row in numbered(VAL[0], "en", "en") if row[2] != 3]
     assert "1 captions are blank" in summary

@@ -1,5 +1,6 @@
 """Crossmodal-3600: small folders laid out as its owners do, with traps."""
 
+import functools
 import gzip
 import json
 
@@ -7,13 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.sources import open_source
 from pipeline.sources.benchmarks import open_benchmark, xm3600
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Defaults
 from pipeline.translation.tags import check_language
+from tests.pipeline.sources.benchmarks.helpers import open_set, refusal
 from tests.pipeline.sources.helpers import jpeg, write
+
+opened = functools.partial(open_set, "xm3600")
+refused = functools.partial(refusal, "xm3600")
 
 KEYS = ("0a2fe4ab1c0d5c2f", "ff01e9c3b7d21a00", "06c5f87181c30e00")
 
@@ -41,16 +44,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(xm3600, "TOTAL", 3 * 36 * 2)
     files = {f"images/{key}.jpg": jpeg(at) for at, key in enumerate(KEYS)}
     return write(tmp_path / "xm", {"captions.jsonl": lines(map(row, KEYS)), **files, "images/stray.jpg": jpeg(9)})
-
-
-def opened(folder, **options):
-    return open_source(str(folder), "xm3600", **options)
-
-
-def refused(folder, **options):
-    with pytest.raises(UsageError) as told:
-        opened(folder, **options)
-    return str(told.value)
 
 
 def test_pictures_with_their_captions_in_every_language(folder):

@@ -1,15 +1,19 @@
 """XTD: small folders laid out as its repository, with traps."""
 
+import functools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UsageError
-from pipeline.sources import open_source
 from pipeline.sources.benchmarks import open_benchmark, xtd
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Defaults
+from tests.pipeline.sources.benchmarks.helpers import open_set, refusal
 from tests.pipeline.sources.helpers import jpeg, write
+
+opened = functools.partial(open_set, "xtd")
+refused = functools.partial(refusal, "xtd")
 
 NAMES = tuple(f"COCO_{part}2014_{number:012}.jpg" for number, part in ((9, "train"), (42, "val"), (7, "train")))
 FILES = [{"ja": "jp"}.get(language, language) for language in xtd.LANGUAGES]
@@ -32,16 +36,6 @@ def folder(tmp_path, monkeypatch):
     pictures = {f"images/{name}": jpeg(at) for at, name in enumerate(NAMES)}
     stray = {"images/COCO_val2014_000000000001.jpg": jpeg(9)}
     return write(tmp_path / "xtd", {"XTD10/test_image_names.txt": "\n".join(NAMES), **files, **pictures, **stray})
-
-
-def opened(folder, **options):
-    return open_source(str(folder), "xtd", **options)
-
-
-def refused(folder, **options):
-    with pytest.raises(UsageError) as told:
-        opened(folder, **options)
-    return str(told.value)
 
 
 def test_pictures_in_the_order_of_the_list_with_a_caption_a_language(folder):

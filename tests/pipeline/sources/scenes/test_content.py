@@ -14,10 +14,10 @@ from pipeline.sources.scenes.content import (
     Sampler,
     Scene,
     changed,
+    draw_messages,
     forms_of,
     generator,
     message,
-    messages,
     mistaken,
 )
 
@@ -126,7 +126,7 @@ def test_every_message_is_true_and_of_another_form():
     found = set()
     rng = np.random.default_rng(2)
     for scene in sampled(400, 0.4, 1):
-        said = messages(scene, rng, 3)
+        said = draw_messages(scene, rng, 3)
         assert len({one.form for one in said}) == 3
         assert all(is_true(one, scene) for one in said)
         found |= {one.form for one in said}
@@ -136,7 +136,7 @@ def test_every_message_is_true_and_of_another_form():
 def test_what_sets_a_scene_apart_is_always_said():
     rng = np.random.default_rng(2)
     for scene in sampled(300, 0.4, 1):
-        said = messages(scene, rng, 2)
+        said = draw_messages(scene, rng, 2)
         for fact in ("motion", "place", "relation"):
             if getattr(scene, fact) and not (scene.motion and fact == "relation"):
                 assert any(getattr(one, fact) not in ("", "beside") for one in said)
@@ -145,7 +145,7 @@ def test_what_sets_a_scene_apart_is_always_said():
 def test_both_groups_come_first_by_turns():
     rng = np.random.default_rng(0)
     scene = Scene("snow", PAIR, "left")
-    said = [one for _ in range(40) for one in messages(scene, rng, 3)]
+    said = [one for _ in range(40) for one in draw_messages(scene, rng, 3)]
     assert {one.groups for one in said} == {scene.groups, scene.groups[::-1]}
     assert {one.sized for one in said} == {True, False}
     turned = message(scene, "related", sized=False, turned=True)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from pipeline.sources.scenes.content import COLOURS, KINDS, Group, Message, Sampler, Scene, messages
+from pipeline.sources.scenes.content import COLOURS, KINDS, Group, Message, Sampler, Scene, draw_messages
 from pipeline.sources.scenes.grammar import GRAMMARS, TARGETS, caption
 from pipeline.sources.scenes.grammar.english import NOUNS
 from pipeline.sources.scenes.noise import VIEWS, _disturb, changed_share, descriptions, translation
@@ -15,7 +15,7 @@ MESSAGE = Message("related", (Group("car", "red", "small", 2), Group("ball", "bl
 
 def many(noise, language="de", seed=0):
     rng = np.random.default_rng(1)
-    said = [one for scene in Sampler(rng, 0.1).scenes(200) for one in messages(scene, rng, 3)]
+    said = [one for scene in Sampler(rng, 0.1).scenes(200) for one in draw_messages(scene, rng, 3)]
     return [(one, translation(one, language, noise, seed, f"{at}#en#0")) for at, one in enumerate(said)]
 
 
