@@ -11,9 +11,8 @@ from pipeline.sources.scenes.drawing import encode
 from pipeline.sources.scenes.grammar import caption
 from pipeline.sources.scenes.noise import descriptions, translation
 from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
-from tests.pipeline.sources.benchmarks.helpers import items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
-from tests.pipeline.sources.helpers import write
+from tests.pipeline.sources.helpers import items_and_summary, refusal, write
 
 opened = functools.partial(items_and_summary, "leccr_release", license="of the set")
 wrong = functools.partial(refusal, "leccr_release")

@@ -7,8 +7,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import mscoco
-from tests.pipeline.sources.benchmarks.helpers import numbered, open_set
-from tests.pipeline.sources.helpers import jpeg, write
+from tests.pipeline.sources.helpers import jpeg, numbered, open_set, write
 
 opened = functools.partial(open_set, "mscoco")
 

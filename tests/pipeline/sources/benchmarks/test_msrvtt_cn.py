@@ -4,9 +4,8 @@ import json
 import pytest
 
 from pipeline.sources.benchmarks import msrvtt_cn
-from tests.pipeline.sources.benchmarks.helpers import all_captions, items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
-from tests.pipeline.sources.helpers import write
+from tests.pipeline.sources.helpers import all_captions, items_and_summary, refusal, write
 
 opened = functools.partial(items_and_summary, "msrvtt_cn")
 wrong = functools.partial(refusal, "msrvtt_cn")

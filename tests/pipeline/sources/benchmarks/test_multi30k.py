@@ -10,8 +10,7 @@ from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import multi30k
 from tests.conftest import run_stage
-from tests.pipeline.sources.benchmarks.helpers import numbered, open_set
-from tests.pipeline.sources.helpers import jpeg, write
+from tests.pipeline.sources.helpers import jpeg, numbered, open_set, write
 
 opened = functools.partial(open_set, "multi30k")
 

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from pipeline.sources.benchmarks import vatex
-from tests.pipeline.sources.benchmarks.helpers import all_captions, items_and_summary, refusal
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
-from tests.pipeline.sources.helpers import write
+from tests.pipeline.sources.helpers import all_captions, items_and_summary, refusal, write
 
 opened = functools.partial(items_and_summary, "vatex")
 wrong = functools.partial(refusal, "vatex")

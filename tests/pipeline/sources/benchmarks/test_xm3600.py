@@ -12,8 +12,7 @@ from pipeline.sources.benchmarks import open_benchmark, xm3600
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Defaults
 from pipeline.translation.tags import check_language
-from tests.pipeline.sources.benchmarks.helpers import open_set, refusal
-from tests.pipeline.sources.helpers import jpeg, write
+from tests.pipeline.sources.helpers import jpeg, open_set, refusal, write
 
 opened = functools.partial(open_set, "xm3600")
 refused = functools.partial(refusal, "xm3600")

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pipeline.sources.benchmarks import open_benchmark, xtd
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.items import Defaults
-from tests.pipeline.sources.benchmarks.helpers import open_set, refusal
-from tests.pipeline.sources.helpers import jpeg, write
+from tests.pipeline.sources.helpers import jpeg, open_set, refusal, write
 
 opened = functools.partial(open_set, "xtd")
 refused = functools.partial(refusal, "xtd")
