@@ -29,22 +29,23 @@ def captions(count: int, named: Path | None) -> tuple[list[str], str]:
     """`count` distinct captions in a random order, and what they are. Raises SystemExit where `named` has too few."""
     generator = random.Random(0)
     if named is not None:
-        found = list(dict.fromkeys(filter(None, map(str.strip, named.read_text(encoding="utf-8").splitlines()))))
-        if len(found) < count:
+        lines = [line.strip() for line in named.read_text(encoding="utf-8").splitlines()]
+        texts = list(dict.fromkeys(filter(None, lines)))
+        if len(texts) < count:
             raise SystemExit(
-                f"--captions: {named} has {len(found):,} distinct lines, wanted {count:,}: give fewer --sizes"
+                f"--captions: {named} has {len(texts):,} distinct lines, not {count:,}: give smaller --sizes"
             )
-        return found[:count], f"the first of {named.name}"
+        return texts[:count], f"the first of {named.name}"
     if not MULTI30K.is_dir():
         return list(
             itertools.islice(dict.fromkeys(_by_grammar(generator, 4 * count)), count)
         ), "made by a small grammar"
-    found = list(dict.fromkeys(line for name in SOURCES for line in _lines(name) if line))
-    generator.shuffle(found)
-    real = len(found)
-    distinct = dict.fromkeys(found)
+    texts = list(dict.fromkeys(line for name in SOURCES for line in _lines(name) if line))
+    generator.shuffle(texts)
+    real = len(texts)
+    distinct = dict.fromkeys(texts)
     while len(distinct) < count:
-        first, second = (text.split() for text in generator.sample(found, 2))
+        first, second = (text.split() for text in generator.sample(texts, 2))
         distinct[" ".join(first[: len(first) // 2] + second[len(second) // 2 :])] = None
     taken = list(distinct)[:count]
     return taken, f"Multi30K's {real:,}" + (", further ones joined of their halves" if count > real else "")
@@ -76,10 +77,10 @@ def write_corpus(folder: Path, texts: Sequence[str]) -> None:
             "items": [_item(item_id) for item_id in ids],
             "captions": [row for pair in pairs for row in _rows(*pair)],
         }
-        for table, made in rows.items():
+        for table, table_rows in rows.items():
             (folder / table).mkdir(parents=True, exist_ok=True)
             path = folder / table / corpora.shard_name(index, len(parts))
-            entry = corpora.write_shard(path, pa.Table.from_pylist(made, SCHEMAS[table]))
+            entry = corpora.write_shard(path, pa.Table.from_pylist(table_rows, SCHEMAS[table]))
             entries[table].append({**entry, "parent": "", "items": len(ids)})
     ingest = Ingest()
     made_by = {"stage": "ingest", "settings": ingest.settings(), "fingerprint": ingest.fingerprint, "tools": {}}
@@ -88,9 +89,9 @@ def write_corpus(folder: Path, texts: Sequence[str]) -> None:
 
 
 def _item(item_id: str) -> dict[str, Any]:
-    seen = {"width": 640, "height": 480, "num_frames": 1, "duration_s": None, "sha256": 4 * short_hash(item_id)}
-    told = {"split": "train", "source": "bench", "license": ""}
-    return {"item_id": item_id, "media_type": "image", "uri": item_id, **seen, **told}
+    media = {"width": 640, "height": 480, "num_frames": 1, "duration_s": None, "sha256": 4 * short_hash(item_id)}
+    origin = {"split": "train", "source": "bench", "license": ""}
+    return {"item_id": item_id, "media_type": "image", "uri": item_id, **media, **origin}
 
 
 def _rows(item_id: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -100,7 +101,7 @@ def _rows(item_id: str, texts: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def train(folder: Path, minutes: float) -> str:
-    """A small Marian model, en to de, made on the spot; returns what it has seen."""
+    """A small Marian model, en to de, made on the spot; returns a description."""
     from transformers.utils import logging
 
     from tests.marian import make_marian, toy_pairs
@@ -108,19 +109,19 @@ def train(folder: Path, minutes: float) -> str:
     logging.disable_progress_bar()
     if MULTI30K.is_dir():
         pairs = list(zip(*(_lines(f"task1/raw/train.{language}") for language in ("en", "de")), strict=True))
-        pairs, seen, vocabulary = [pair for pair in pairs if all(pair)], "Multi30K", 6_000
+        pairs, origin, vocabulary = [pair for pair in pairs if all(pair)], "Multi30K", 6_000
     else:
-        pairs, seen, vocabulary = toy_pairs("de"), "a small grammar", 800
+        pairs, origin, vocabulary = toy_pairs("de"), "a small grammar", 800
     shape = {"vocabulary": vocabulary, "width": 256, "layers": 2, "rate": 1e-3}
     make_marian(folder, pairs, steps=1_000_000, minutes=minutes, **shape)
-    return f"trained here for {minutes:g} minutes on {seen}"
+    return f"trained here for {minutes:g} minutes on {origin}"
 
 
 def widen(folder: Path, wide: Path) -> str:
     """The Marian model in `folder` in the shape of OPUS-MT's: twice as wide, LAYERS deep, OPUS_VOCABULARY tokens.
 
-    It computes the same, so its translations are as long as those of a trained model, and each step costs what one of
-    OPUS-MT's does: every channel is there twice, layers added pass on what they get, tokens added are never chosen.
+    It computes the same, so its translations are as long as those of a trained model, and a step costs as much as one
+    of OPUS-MT's: every channel is there twice, added layers do nothing, added tokens are never chosen.
     Returns its size.
     """
     import torch
@@ -164,14 +165,14 @@ def widen(folder: Path, wide: Path) -> str:
         pad_token_id=pad + extra, decoder_start_token_id=pad + extra, bad_words_ids=[[pad + extra]]
     )
     small.generation_config.save_pretrained(wide)
-    kept = {name: weight.contiguous() for name, weight in weights.items() if not name.endswith(TIED)}
-    save_file(kept, wide / "model.safetensors", {"format": "pt"})
+    untied = {name: weight.contiguous() for name, weight in weights.items() if not name.endswith(TIED)}
+    save_file(untied, wide / "model.safetensors", {"format": "pt"})
     tokens = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     tokens.update({f"<unused-{number}>": pad + number for number in range(extra)}, **{"<pad>": pad + extra})
     (wide / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
     files = {"source_spm": "source.spm", "target_spm": "target.spm", "vocab": "vocab.json"}
     MarianTokenizer(**{name: str(wide / file) for name, file in files.items()}).save_pretrained(wide)
-    return f"{sum(weight.numel() for name, weight in kept.items() if 'positions' not in name) / 1e6:.0f} M parameters"
+    return f"{sum(weight.numel() for name, weight in untied.items() if 'positions' not in name) / 1e6:.0f} M parameters"
 
 
 def _pass_on(weights: dict[str, Any], layers: str, depth: int) -> None:

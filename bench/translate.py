@@ -27,7 +27,7 @@ from bench.texts import captions, train, widen, write_corpus
 from bench.translators import WAYS, arguments
 from pipeline.corpus import table as corpora
 
-REPEATED = 20_000  # captions at most that a contender translates in all its runs of one size, beyond the first
+REPEATED = 20_000  # most captions that a contender translates in all runs of one size, beyond the first
 ENCODERS = ("none", "auto")
 
 
@@ -56,17 +56,17 @@ class Arena:
         from pipeline.translation.checkpoints import convert_model
 
         self.folder, self.beam_size = folder, options.beam_size
-        self.texts, told = captions(max(options.sizes), options.captions)
-        print(f"captions: {told}; {statistics.mean(len(text.split()) for text in self.texts):.1f} words on average")
-        self.checkpoint, told = options.model, f"{options.model}"
+        self.texts, origin = captions(max(options.sizes), options.captions)
+        print(f"captions: {origin}; {statistics.mean(len(text.split()) for text in self.texts):.1f} words on average")
+        self.checkpoint, description = options.model, f"{options.model}"
         if self.checkpoint is None:
             self.checkpoint = folder / "trained"
-            told = train(self.checkpoint, options.minutes)
+            description = train(self.checkpoint, options.minutes)
         if options.size == "base":
             small, self.checkpoint = self.checkpoint, folder / "wide"
-            told += f", widened to OPUS-MT's shape, {widen(small, self.checkpoint)}"
+            description += f", widened to OPUS-MT's shape, {widen(small, self.checkpoint)}"
         self.converted = convert_model(self.checkpoint, folder / "converted", "int8")
-        print(f"model: {told}; 8-bit weights for CTranslate2; beam {self.beam_size}", flush=True)
+        print(f"model: {description}; 8-bit weights for CTranslate2; beam {self.beam_size}", flush=True)
         self.startup: dict[str, list[Measured]] = {encoder: [] for encoder in ENCODERS}
 
     def run(self, contender: str, size: int, model: Path, **more: Any) -> tuple[Run, dict[str, Any]]:
@@ -84,8 +84,8 @@ class Arena:
             *given,
         ]
         process = measured(command)
-        told = json.loads(process.output.strip().splitlines()[-1])
-        return Run(size, told["seconds"], told["cpu_s"], process), told
+        figures = json.loads(process.output.strip().splitlines()[-1])
+        return Run(size, figures["seconds"], figures["cpu_s"], process), figures
 
     def stage(self, size: int, encoder: str) -> Measured:
         """The stage over a new corpus of `size` captions; the last one made stays for `quality`."""
@@ -95,7 +95,7 @@ class Arena:
         process = stage("translate", corpus, *arguments(self.converted, self.beam_size, encoder))
         rows = corpora.Table(corpus, "translations").num_rows
         if rows != size:
-            raise SystemExit(f"the stage made {rows:,} rows, wanted {size:,}:\n{process.output[-2000:]}")
+            raise SystemExit(f"the stage wrote {rows:,} rows for {size:,} captions:\n{process.output[-2000:]}")
         return process
 
     def stage_less_startup(self, size: int, encoder: str) -> Run:
@@ -110,9 +110,9 @@ class Arena:
         for _ in range(repeats):
             for way in WAYS:
                 seconds[way].append(self.run("bare", size, self.converted, way=way)[1]["cpu_s"])
-        told = ", ".join(f"{way} {1_000 * statistics.median(values) / size:.2f}" for way, values in seconds.items())
+        costs = ", ".join(f"{way} {1_000 * statistics.median(values) / size:.2f}" for way, values in seconds.items())
         best = min(seconds, key=lambda way: statistics.median(seconds[way]))
-        print(f"bare CTranslate2, calls / tokens a batch, CPU ms a caption: {told}; taken: {best}", flush=True)
+        print(f"bare CTranslate2, calls / tokens a batch, CPU ms per caption: {costs}; chosen: {best}", flush=True)
         return best
 
 
@@ -127,7 +127,7 @@ def row(name: str, runs: Sequence[Run], bares: Sequence[Run]) -> None:
 def compare(arena: Arena, size: int, way: str, repeats: int, loops: bool) -> dict[str, list[Run]]:
     """All contenders at one size, in turn."""
     runs: dict[str, list[Run]] = {name: [] for name in ("bare", "translator", *ENCODERS)}
-    names = {"bare": "bare CTranslate2, sorted", "translator": "the stage's translator alone"}
+    names = {"bare": "bare CTranslate2, sorted", "translator": "only the stage's translator"}
     names |= {"none": "the stage, --quality-encoder none", "auto": "the stage", "loop": "plain loop of Transformers"}
     few = size < REPEATED
     for _ in range(max(1, min(repeats, REPEATED // size))):
@@ -136,57 +136,57 @@ def compare(arena: Arena, size: int, way: str, repeats: int, loops: bool) -> dic
         for encoder in ENCODERS if few else ENCODERS[1:]:
             runs[encoder].append(arena.stage_less_startup(size, encoder))
     if loops:
-        run, told = arena.run("loop", size, arena.checkpoint)
+        run, figures = arena.run("loop", size, arena.checkpoint)
         runs["loop"] = [run]
-        names["loop"] += f", {told['threads']} thread(s)"
+        names["loop"] += f", {figures['threads']} thread(s)"
     print(f"\n{size:,} captions")
-    for name, found in runs.items():
-        if found:
-            row(names[name], found, runs["bare"])
+    for name, measured_runs in runs.items():
+        if measured_runs:
+            row(names[name], measured_runs, runs["bare"])
     return runs
 
 
 def quality_parts(arena: Arena, size: int, of_stage: Sequence[Run]) -> None:
-    run, told = arena.run("quality", size, arena.folder / "corpus")
-    shares = ", ".join(f"{name} {1_000 * told[name] / size:.2f}" for name in ("lingua", "encoder", "rules"))
+    run, figures = arena.run("quality", size, arena.folder / "corpus")
+    shares = ", ".join(f"{name} {1_000 * figures[name] / size:.2f}" for name in ("lingua", "encoder", "rules"))
     share = run.cpu_ms / statistics.median(each.cpu_ms for each in of_stage)
-    told = f"{run.cpu_ms:.2f} CPU ms a caption ({shares}), {share:.0%} of the stage's"
-    print(f"  measuring quality: {told}; one thread: at most {run.rate:,.0f} captions/s", flush=True)
+    cost = f"{run.cpu_ms:.2f} CPU ms per caption ({shares}), {share:.0%} of the stage's"
+    print(f"  measuring quality: {cost}; one thread: at most {run.rate:,.0f} captions/s", flush=True)
 
 
 def verdict(arena: Arena, runs: dict[int, dict[str, list[Run]]]) -> None:
     print("\nstart-up, subtracted above: the whole command on a corpus of one caption")
-    for encoder, found in arena.startup.items():
-        seconds, cpu = (spread([getattr(run, name) for run in found], 1) for name in ("wall_s", "cpu_s"))
-        peak = max(run.peak_mib for run in found)
+    for encoder, processes in arena.startup.items():
+        seconds, cpu = (spread([getattr(process, name) for process in processes], 1) for name in ("wall_s", "cpu_s"))
+        peak = max(process.peak_mib for process in processes)
         print(f"  --quality-encoder {encoder:<6} {seconds} s, {cpu} CPU s, {peak:,.0f} MiB")
     sizes = sorted(runs)
     cpu_ms = {size: statistics.median(run.cpu_ms for run in runs[size]["auto"]) for size in sizes}
     peaks = {size: statistics.median(run.process.peak_mib for run in runs[size]["auto"]) for size in sizes}
     print(
         "the stage by size: "
-        + "; ".join(f"{n:,}: {cpu_ms[n]:.2f} CPU ms a caption, {peaks[n]:,.0f} MiB" for n in sizes)
+        + "; ".join(f"{n:,}: {cpu_ms[n]:.2f} CPU ms per caption, {peaks[n]:,.0f} MiB" for n in sizes)
     )
     rate = statistics.median(run.rate for run in runs[sizes[-1]]["auto"])
     cores = os.cpu_count() or 1
-    alone = 1_000 * cores / cpu_ms[sizes[-1]]
+    undisturbed = 1_000 * cores / cpu_ms[sizes[-1]]
     print(
         f"a million captions, planned, not run: {1e6 / rate / 3600:.1f} hours at the {rate:,.0f} captions/s measured; "
-        f"{1e6 / alone / 3600:.1f} hours at {alone:,.0f} where {cores} processors are the stage's own"
+        f"{1e6 / undisturbed / 3600:.1f} hours at {undisturbed:,.0f} where the stage has {cores} processors to itself"
     )
-    ratios(runs, "translator", "bare", "the stage's translator / bare CTranslate2", " (wanted: >= 0.9)")
+    ratios(runs, "translator", "bare", "the stage's translator / bare CTranslate2", " (goal: >= 0.9)")
     ratios(runs, "none", "bare", "the stage without an encoder / bare CTranslate2", "")
     ratios(runs, "auto", "bare", "the stage / bare CTranslate2", "")
     ratios(runs, "translator", "loop", "the stage's translator / the plain loop of Transformers", "")
     print(machine())
 
 
-def ratios(runs: dict[int, dict[str, list[Run]]], name: str, base: str, told: str, wanted: str) -> None:
+def ratios(runs: dict[int, dict[str, list[Run]]], name: str, base: str, label: str, goal: str) -> None:
     """Throughputs run by run, over all sizes: by the clock, and by CPU seconds."""
-    pairs = [pair for found in runs.values() for pair in zip(found[name], found.get(base, ()), strict=False)]
+    pairs = [pair for by_name in runs.values() for pair in zip(by_name[name], by_name.get(base, ()), strict=False)]
     if pairs:
         by_clock, by_cpu = zip(*((run.rate / of.rate, of.cpu_ms / run.cpu_ms) for run, of in pairs), strict=True)
-        print(f"{told}: {spread(by_clock)} by the clock, {spread(by_cpu)} by CPU{wanted}")
+        print(f"{label}: {spread(by_clock)} by the clock, {spread(by_cpu)} by CPU{goal}")
 
 
 def sizes_of(text: str) -> list[int]:
@@ -197,8 +197,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--sizes", type=sizes_of, default="1000,10000,100000", help="captions (default: 1000,10000,100000)")
-    add("--captions", type=Path, metavar="FILE", help="one a line (default: Multi30K's, or made by a grammar)")
-    add("--model", type=Path, metavar="FOLDER", help="a Marian checkpoint, en-de (default: one is trained)")
+    add("--captions", type=Path, metavar="FILE", help="one per line (default: Multi30K's, or made by a grammar)")
+    add("--model", type=Path, metavar="FOLDER", help="a Marian checkpoint, en-de (default: a model is trained)")
     add("--minutes", type=float, default=2.0, help="of that training (default: 2)")
     add("--size", choices=("small", "base"), default="small", help="base: widened to OPUS-MT's shape (default: small)")
     add("--beam-size", type=int, default=4, help="hypotheses (default: 4, as the stage's)")
@@ -211,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         way = arena.best_way(min(1_000, options.sizes[0]), 2)
         for encoder in ENCODERS * options.repeats:
             arena.startup[encoder].append(arena.stage(1, encoder))
-        head = ("captions/s", "CPU ms a caption", "MiB", "/ bare, clock", "/ bare, CPU")
+        head = ("captions/s", "CPU ms per caption", "MiB", "/ bare, clock", "/ bare, CPU")
         print(
             f"\n{'median (least to greatest)':<36}"
             + "".join(f"{a:>{b}}" for a, b in zip(head, (22, 24, 9, 24, 24), strict=True))

@@ -41,13 +41,13 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
 def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """CTranslate2's translate_batch on tokens made beforehand, sorted by length: nothing else."""
     import ctranslate2
-    from pipeline.translation.decoding import token_limit
 
-    from pipeline.translation.checkpoints import positions
-    from pipeline.translation.families import Tokens
+    from pipeline.translation.checkpoints import max_positions
+    from pipeline.translation.ctranslate import token_limit
+    from pipeline.translation.families import ModelTokenizer
 
-    most = positions(model)
-    rows = sorted(Tokens(model).encode(texts, "en", TARGET), key=len, reverse=True)
+    most = max_positions(model)
+    rows = sorted(ModelTokenizer(model).encode(texts, "en", TARGET), key=len, reverse=True)
     calls, tokens = options.way.split("/")
 
     def limit_of(row: list[str]) -> int:
@@ -63,12 +63,12 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
     }
 
     def translate() -> None:
-        asked = [
+        futures = [
             opened.translate_batch(group, max_decoding_length=limit, asynchronous=True, **settings)
             for limit, group in groups
         ]
-        for each in itertools.chain(*asked):
-            each.result()
+        for future in itertools.chain(*futures):
+            future.result()
 
     opened.translate_batch(rows[-8:], **settings)
     return timed(translate)
@@ -76,33 +76,28 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
 
 def translator(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
-    from pipeline.captioning.choose import ServerOptions
     from pipeline.engine.run_state import Progress
     from pipeline.engine.stage import Run
-    from pipeline.options import read_options
-    from pipeline.translation.choose import TranslatorOptions
+    from pipeline.translation.choose import TranslatorOptions, choose_local
     from pipeline.translation.service import TranslationService
-    from stages.options import parse
-    from stages.translate import TranslateOptions, open_translate
 
     async def translate(corpus: Path) -> dict[str, float]:
-        asked, _ = parse(["--stage=translate", f"--output={corpus}", *arguments(model, options.beam_size, "none")])
-        owners = (TranslateOptions, TranslatorOptions, ServerOptions)
-        engine = open_translate(*(read_options(owner, asked) for owner in owners), corpus, print).translators[TARGET]
+        choice = TranslatorOptions(mt_model=(str(model),), beam_size=options.beam_size)
+        chosen = choose_local(choice, "en", [TARGET], lambda line: None)[TARGET]
         run = Run("bench", str(corpus), 1, {}, str(corpus / "cache"))
-        translators = TranslationService(run, Progress(corpus, "translate"))
+        service = TranslationService(run, Progress(corpus, "translate"))
 
         async def over(part: Sequence[str]) -> None:
-            results = await translators.translate(engine, part, "en", TARGET, lambda share: None)
+            results = await service.translate(chosen, part, "en", TARGET, lambda share: None)
             if len(results) != len(part):
-                raise SystemExit(f"got {len(results)} results, wanted {len(part)}")
+                raise SystemExit(f"{len(results)} results for {len(part)} texts")
 
         await over(texts[:1])
         before, began = time.process_time(), time.monotonic()
         for at in range(1, len(texts), SHARD_TEXTS):
             await over(texts[at : at + SHARD_TEXTS])
         took = {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - before}
-        await translators.close()
+        await service.close()
         return took
 
     with tempfile.TemporaryDirectory(prefix="bench-translator-") as folder:
@@ -120,8 +115,8 @@ def loop(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
 
     def translate(start: int) -> None:
         batch = tokenizer(texts[start : start + LOOP_BATCH], return_tensors="pt", padding=True)
-        made = decoder.generate(**batch, num_beams=options.beam_size, max_new_tokens=200)
-        tokenizer.batch_decode(made, skip_special_tokens=True)
+        outputs = decoder.generate(**batch, num_beams=options.beam_size, max_new_tokens=200)
+        tokenizer.batch_decode(outputs, skip_special_tokens=True)
 
     seconds = {}
     for threads in (1, os.cpu_count() or 1):  # two threads wait for each other by spinning: a neighbour makes it slow
