@@ -164,18 +164,15 @@ def test_json_nested_without_end_is_asked_for_again():
     ("raw", "text"),
     [
         (b'{"error": {"message": "too long", "type": "BadRequestError", "code": 400}}', "too long"),
-        (b'{"object": "error", "message": "old vLLM"}', "old vLLM"),
         (b'{"error": "Unauthorized"}', "Unauthorized"),
         (b'{"detail": "Not Found"}', "Not Found"),
         (b'{"detail": [{"msg": "Field required"}]}', "[{'msg': 'Field required'}]"),
         (b"upstream gone\n", "upstream gone"),
-        (b"<html>502 Bad Gateway</html>", "<html>502 Bad Gateway</html>"),
         (b"\xff\xfe\x00broken", "��\x00broken"),
         (b"", "(no text)"),
-        (b'["x"]', "['x']"),
     ],
 )
-def test_the_words_of_an_error(raw, text):
+def test_the_message_of_an_error(raw, text):
     assert error_text(raw) == text
 
 

@@ -65,15 +65,15 @@ def test_the_window_is_filled_and_never_exceeded():
 
 def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():
     with Loopback(latency_s=0.03, sigma=0.5) as one, Loopback(latency_s=0.03, sigma=0.5) as two:
-        assert ask_many([one, two], 60, window=16, views=5) == expected(60, 5)
+        assert ask_many([one, two], 30, window=16, views=5) == expected(30, 5)
         counts, seen = zip(
             *((stats["requests"], set(stats["seen"])) for stats in (one.stats(), two.stats())), strict=True
         )
-    assert sum(counts) == 300 and min(counts) >= 100
+    assert sum(counts) == 150 and min(counts) >= 50
     split = 0
-    for number in range(60):
+    for number in range(30):
         split += len({request_digest([b"%d" % number], f"view {view}") in seen[0] for view in range(5)}) - 1
-    assert split <= 6  # those whose home was much busier
+    assert split <= 4  # those whose home was much busier
 
 
 def test_a_server_that_dies_fails_nothing_and_has_its_share_when_it_is_back(monkeypatch):
@@ -81,7 +81,7 @@ def test_a_server_that_dies_fails_nothing_and_has_its_share_when_it_is_back(monk
     with Loopback(latency_s=0.1) as one, Loopback(latency_s=0.1) as two, contextlib.ExitStack() as later:
 
         async def kill_and_start_again():
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.2)
             one.process.kill()
             await asyncio.to_thread(one.process.wait)
             await asyncio.sleep(0.2)
@@ -146,32 +146,6 @@ def test_refusals_count_anew_whenever_another_record_is_answered():
 
     answer, requests = asyncio.run(every())
     assert (answer.text, requests) == ("A cat.", 12)
-
-
-def test_requests_that_fail_together_share_one_probe_even_if_the_first_one_is_cancelled(monkeypatch):
-    async def every():
-        async with Scripted() as server, client_of(server, retries=ONCE) as client:
-            probing = asyncio.Event()
-
-            async def slow_death(_endpoint):
-                nonlocal probes
-                probes += 1
-                probing.set()
-                await asyncio.sleep(0.1)
-                return False
-
-            monkeypatch.setattr(client, "_answers", slow_death)
-            [endpoint] = client._endpoints
-            first, *others = (asyncio.create_task(client._is_up(endpoint, OSError("cut"))) for _ in range(4))
-            await probing.wait()
-            first.cancel()
-            return await asyncio.gather(first, *others, return_exceptions=True), endpoint.trouble
-
-    probes = 0
-    (first, *others), trouble = asyncio.run(every())
-    assert isinstance(first, asyncio.CancelledError)
-    assert (others, trouble) == ([False] * 3, "cut")
-    assert probes == 2  # one for the requests, and the first of those that wait for its revival
 
 
 def test_close_leaves_nothing_behind_while_servers_are_probed():

@@ -22,7 +22,7 @@ def test_a_file_defines_and_redefines_views(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("- a list", "holds no mapping: wanted views"),
+        ("- a list", "mapping"),
         ("a: {promt: Say.}", "has no prompt"),
         ("a: {prompt: Say., max_token: 3}", "did you mean max_tokens"),
         ("a: {prompt: Say., max_tokens: many}", "not a whole number"),

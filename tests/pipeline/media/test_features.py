@@ -1,4 +1,4 @@
-"""Arrays of features as NumPy itself writes them, and what must not be let in."""
+"""Arrays of features as NumPy itself writes them, and what must be refused."""
 
 import io
 
@@ -46,9 +46,9 @@ def test_numpy_reads_what_is_written(rows, width, dtype):
 
 
 def test_the_bytes_stay_whatever_numpy_does():
-    told = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }"
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }"
     assert to_bytes(np.array([[0, 1]], np.float64)) == (
-        b"\x93NUMPY\x01\x00\x76\x00" + told.ljust(117) + b"\n" + bytes([0, 0, 0, 0, 0, 0, 0x80, 0x3F])
+        b"\x93NUMPY\x01\x00\x76\x00" + header.ljust(117) + b"\n" + bytes([0, 0, 0, 0, 0, 0, 0x80, 0x3F])
     )
 
 
@@ -95,11 +95,11 @@ def test_a_damaged_header_is_a_typed_failure_or_another_array(at, value):
         (np.array([[1, 1e39]]), "unreadable"),
     ],
 )
-def test_what_is_no_array_of_finite_floats(array, kind):
+def test_only_finite_floats_are_read(array, kind):
     assert refused(saved(np.asarray(array))) == kind
 
 
-def test_too_much_is_told_before_it_is_read():
+def test_a_wrong_size_is_refused_before_the_values_are_read():
     assert refused(WHOLE, max_bytes=len(WHOLE) - 1) == "too_large"
     assert refused(header_bytes(10**9, 10**9)) == "too_large"
     assert refused(WHOLE + b"x") == "unreadable"
@@ -117,7 +117,7 @@ def test_a_value_that_the_type_cannot_hold():
         assert ("give --feature-type float32" in str(caught.value)) == (dtype == "float16")
 
 
-def test_told_by_the_bytes():
+def test_features_are_recognised_by_their_bytes():
     stream = io.BytesIO(WHOLE)
     assert is_features(stream) and is_features(stream) and not is_features(io.BytesIO(b"\x93NUMP"))
     assert probe(stream) == Probe("video", 0, 0, 3, None)
@@ -128,7 +128,7 @@ def test_told_by_the_bytes():
 
 @pytest.mark.parametrize("media_type", ["image", "video"])
 @pytest.mark.parametrize("read", [frames, jpegs])
-def test_there_is_no_picture_of_them(read, media_type):
+def test_features_have_no_pictures(read, media_type):
     with pytest.raises(MediaError, match="precomputed features") as caught:
         read(io.BytesIO(WHOLE), media_type, max_pixels=100, count=3)
     assert caught.value.kind == "unreadable"

@@ -2,8 +2,6 @@ import io
 import struct
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import MediaError
-from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, encode_jpeg, frames, open_media, probe
+from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, encode_jpeg, frames, probe
 from pipeline.media.video import fitting
 
-PHOTOS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco_cc_by" / "images"
 DEFAULTS = Limits()
 
 
@@ -49,8 +46,8 @@ def failure(data: bytes, limits: Limits = DEFAULTS) -> MediaError:
     return caught.value
 
 
-def near(got: tuple, wanted: tuple, by: int = 6) -> bool:
-    return all(abs(a - b) <= by for a, b in zip(got, wanted, strict=True))
+def near(pixel: tuple, expected: tuple, by: int = 6) -> bool:
+    return all(abs(a - b) <= by for a, b in zip(pixel, expected, strict=True))
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -96,7 +93,7 @@ def test_every_format_cut_in_the_middle_fails(name):
     assert failure(data[: len(data) // 2]).kind in ("truncated", "unreadable")
 
 
-def test_what_is_no_media():
+def test_other_files_are_refused():
     assert "empty" in str(failure(b""))
     assert failure(b"").kind == "unreadable"
     for data in (
@@ -163,7 +160,7 @@ def test_exif_orientation(name, orientation):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_broken_exif_data_are_no_failure():
+def test_broken_exif_data_are_ignored():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = saved(scene(), "JPEG", exif=exif)
@@ -295,21 +292,6 @@ def outcome(data: bytes) -> None:
 SOURCES = [saved(scene(), "JPEG"), saved(scene(), "JPEG", progressive=True)] + [
     saved(scene(), name) for name in WRITERS.values()
 ]
-if PHOTOS.is_dir():
-    SOURCES += [path.read_bytes() for path in sorted(PHOTOS.iterdir())[:2]]
-HEADS = [source[:12] for source in SOURCES] + [
-    b"\x1a\x45\xdf\xa3",
-    b"\0\0\0\x18ftypmp42",
-    b"RIFF\0\0\0\0AVI LIST",
-    b"OggS",
-]
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from([b"", *HEADS]), st.binary(max_size=2000))
-def test_random_bytes_give_a_result_or_a_media_error(head, tail):
-    outcome(head + tail)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -321,19 +303,3 @@ def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
         reach = data.draw(st.sampled_from([64, 700, len(broken)]))  # headers are where the trouble is
         broken[data.draw(st.integers(2, min(reach, len(broken)) - 1))] = data.draw(st.integers(0, 255))
     outcome(bytes(broken[: data.draw(st.integers(0, len(broken)))]) if data.draw(st.booleans()) else bytes(broken))
-
-
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the COCO photos are not beside this checkout")
-def test_real_photos_in_a_thread_pool():
-    def look(path: Path) -> None:
-        with open_media(str(path)) as stream:
-            found = probe(stream)
-            (frame,) = frames(stream, found.media_type, max_pixels=10_000, count=1)
-        with Image.open(path) as image:
-            assert (found.width, found.height) == image.size
-            plain = np.asarray(image.convert("RGB").resize(frame.image.size, Image.Resampling.BICUBIC), np.float32)
-        assert np.abs(np.asarray(frame.image, np.float32) - plain).mean() < 8
-
-    paths = sorted(PHOTOS.iterdir())
-    with ThreadPoolExecutor(4) as pool:
-        assert len(list(pool.map(look, paths))) == len(paths) > 100

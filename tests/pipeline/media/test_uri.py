@@ -59,13 +59,13 @@ def test_streams_of_one_memory_url_have_their_own_positions():
         assert second.read(5) == b"01234"
 
 
-def test_a_protocol_whose_package_is_absent_is_the_environments_trouble():
+def test_a_protocol_that_needs_a_package_says_so():
     fsspec.register_implementation("opening-absent", "no_such_package.Files", errtxt="pip install it", clobber=True)
     with pytest.raises(EnvironmentTrouble, match="pip install it"):
         open_media("opening-absent://a/b")
 
 
-def test_what_is_not_there_or_cannot_be_read(tmp_path):
+def test_missing_and_unreadable_files(tmp_path):
     assert kind_of(str(tmp_path / "none.jpg")) == "missing"
     assert kind_of(str(tmp_path / "none#1.jpg")) == "missing"
     assert kind_of(reference(str(tmp_path / "none.tar"), offset=0, size=1, member="a")) == "missing"
@@ -110,13 +110,13 @@ def test_rows_of_a_matrix(tmp_path, rows, written):
     path.parent.mkdir()
     path.write_bytes(matrix.tobytes())
     fsspec.filesystem("memory").pipe("/opening/feature.bin", path.read_bytes())
-    wanted = matrix[[0, 1, 4] if isinstance(rows, str) else list(rows)]
+    expected = matrix[[0, 1, 4] if isinstance(rows, str) else list(rows)]
     for container in (str(path), "memory://opening/feature.bin"):
         uri = reference(container, dim=3, rows=rows)
         assert uri == f"{container}#dim=3&rows={written}"
-        found = np.load(io.BytesIO(read(uri)), allow_pickle=False)
-        assert found.dtype == "<f4" and np.array_equal(found, wanted)
-        assert opening.rows_shape(uri) == wanted.shape
+        array = np.load(io.BytesIO(read(uri)), allow_pickle=False)
+        assert array.dtype == "<f4" and np.array_equal(array, expected)
+        assert opening.rows_shape(uri) == expected.shape
     assert opening.rows_shape(str(path)) is None
 
 
@@ -203,7 +203,7 @@ def test_paths_in_cells_stay_in_the_folder(tmp_path, suffix):
     assert [kind_of(uri) for uri in uris[1:]] == ["unreadable"] * 5 + ["missing"] * 2
 
 
-def test_cells_that_are_no_media(tmp_path):
+def test_cells_without_media(tmp_path):
     write(tmp_path / "x.arrow", pa.table({"number": [1], "none": pa.array([None], pa.binary())}))
     assert kind_of(reference(str(tmp_path / "x.arrow"), column="number", row=0)) == "unreadable"
     assert kind_of(reference(str(tmp_path / "x.arrow"), column="none", row=0)) == "missing"
@@ -244,13 +244,6 @@ def test_rows_in_order_read_each_row_group_once_however_many_threads_ask(tmp_pat
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(read, uris)) == CELLS * 20
     assert sorted(loads) == [0, 1, 2]
-
-
-def test_few_values_are_kept():
-    recent, loaded = opening._Recent(2), []
-    for key in "abacab":
-        assert recent.get(key, lambda key=key: loaded.append(key) or key) == key
-    assert loaded == ["a", "b", "c", "b"]  # b was the least recently used when c came
 
 
 def test_what_failed_to_load_is_tried_again():

@@ -3,7 +3,6 @@ import struct
 import subprocess
 import sys
 import wave
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import MediaError
-from pipeline.media.images import Limits, frames, open_media, probe, video
+from pipeline.media.images import Limits, frames, probe, video
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
 DEFAULTS = Limits()
 RATE, STEP = 25, 4  # frames a second; frame i has the brightness i * STEP
-CLIPS = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "clips"
 KINDS = {
     ".mp4": "libx264",
     ".mkv": "libx264",
@@ -244,28 +242,3 @@ def test_without_pyav_the_module_imports_and_a_video_names_what_is_missing(tmp_p
     root = Path(__file__).resolve().parents[3]
     command = [sys.executable, "-c", program, str(tmp_path / "x.mp4")]
     assert "leccr[video]" in subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-
-
-@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not beside this checkout")
-def test_real_clips():
-    facts = {
-        "book.mkv": (640, 480, 109, 3.63),
-        "bottle-detection.mp4": (640, 360, 1189, 39.85),
-        "car-detection.mp4": (768, 432, 377, 30.16),
-        "walk.mkv": (640, 480, 89, 2.97),
-    }
-
-    def look(name: str) -> None:
-        width, height, num_frames, duration_s = facts[name]
-        with open_media(str(CLIPS / name)) as stream:
-            found = probe(stream)
-            assert (found.width, found.height, found.num_frames) == (width, height, num_frames)
-            assert found.duration_s == pytest.approx(duration_s, abs=0.01)
-            times = [frame.timestamp_s for frame in frames(stream, found.media_type, max_pixels=10_000, count=4)]
-        middles = [duration_s * (i + 0.5) / 4 for i in range(4)]
-        assert all(
-            0 <= middle - time <= 1.5 * duration_s / num_frames for time, middle in zip(times, middles, strict=True)
-        )
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(look, facts))
