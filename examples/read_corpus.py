@@ -1,6 +1,6 @@
 """Read a corpus with datasets, polars and duckdb; the project itself is not needed.
 
-    python examples/read_corpus.py demo/corpus
+python examples/read_corpus.py demo/corpus
 """
 
 import sys
@@ -32,7 +32,7 @@ def with_duckdb(corpus: Path) -> list[tuple[str, str]]:
     connection.register("items", items)
     connection.register("descriptions", descriptions)
     return connection.sql(
-        "select item_id, min(text) as text from items join descriptions using (item_id) group by item_id order by item_id"
+        "select item_id, min(text) from items join descriptions using (item_id) group by item_id order by item_id"
     ).fetchall()
 
 

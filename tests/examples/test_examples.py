@@ -1,0 +1,52 @@
+"""The examples run on a few sample photos."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import skimage
+import sklearn
+
+from examples import read_corpus, search_photos, train_on_photos
+
+PHOTOS = {
+    skimage: ["data/chelsea.png", "data/coffee.png", "data/rocket.jpg"],
+    sklearn: ["datasets/images/flower.jpg"],
+}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for package, names in PHOTOS.items():
+        for name in names:
+            shutil.copy(Path(package.__file__).parent / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def output(photos, tmp_path_factory):
+    """Where search_photos.py has written its corpus and index."""
+    folder = tmp_path_factory.mktemp("output")
+    search_photos.build_index(photos, folder)
+    return folder
+
+
+def test_photos_are_found(output):
+    results = search_photos.search(output / "index", ["eine Katze", "コーヒーカップ"], k=1)
+    assert [hits[0].item_id for hits in results.values()] == ["chelsea.png", "coffee.png"]
+
+
+def test_a_corpus_is_read_without_the_project(output):
+    corpus = output / "corpus"
+    rows = read_corpus.with_datasets(corpus)
+    assert set(read_corpus.with_polars(corpus)["view"]) == set(rows["view"])
+    assert [item_id for item_id, _ in read_corpus.with_duckdb(corpus)] == sorted(set(rows["item_id"]))
+
+
+def test_a_model_is_trained(photos, tmp_path):
+    train_on_photos.prepare(photos, tmp_path / "corpus")
+    checkpoint = train_on_photos.train_model(tmp_path / "corpus", tmp_path / "run", "steps=2", "batch_size=4")
+    portuguese, english = train_on_photos.encode_queries(checkpoint, ["um gato", "a cat"])
+    assert len(portuguese) == len(english) == 256
+    assert sum(value * value for value in english) == pytest.approx(1, abs=1e-4)
