@@ -129,7 +129,8 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
 
     from model.batch import map_tensors
     from model.cached_step import cached_step
-    from model.objective import ObjectiveConfig, objective
+    from model.objective import objective
+    from model.settings import ObjectiveConfig
 
     model.to(device()).train()
     trained = [weights for weights in model.parameters() if weights.requires_grad]

@@ -1,6 +1,6 @@
-"""What goes into the model and what comes out of its encoders, as tensors with a mask.
+"""Model inputs and encoder outputs: tensors with a mask.
 
-B items · F frames · P tokens a frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
+B items · F frames · P tokens per frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
 """
 
 from collections.abc import Callable
@@ -10,18 +10,26 @@ from torch import Tensor
 
 
 class Media(NamedTuple):
-    """Images are videos of one frame. `frames` [B,F,3,H,W] uint8 pixels, or [B,F,·] floats that were computed before;
-    `mask` [B,F] bool, True where there is a frame."""
+    """Images and videos; an image is a video of one frame.
+
+    Attributes:
+        frames: [B,F,3,H,W] uint8 pixels, or [B,F,·] precomputed float features.
+        mask: [B,F] bool, True where there is a frame.
+    """
 
     frames: Tensor
     mask: Tensor
 
 
 class Texts(NamedTuple):
-    """`tokens` [B,T] int64 ids, or [B,T,·] float vectors; `mask` [B,T] bool.
+    """Captions, queries or descriptions. A row whose mask is all False is an absent text.
 
-    Descriptions have a view axis where they are ids: [B,V,T], and `mask` with them; as vectors (the states of a frozen
-    encoder) the views of an item lie one after the other on T. A row whose mask is all False is no text.
+    Descriptions as token ids have a view axis: tokens and mask are [B,V,T]. As vectors (the states of a frozen
+    encoder) the views of an item follow one another along T.
+
+    Attributes:
+        tokens: [B,T] int64 ids, or [B,T,·] float vectors.
+        mask: [B,T] bool, True where there is a token.
     """
 
     tokens: Tensor
@@ -29,46 +37,72 @@ class Texts(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B samples: an item, an English caption of it, that caption in another language, the item's descriptions."""
+    """B samples: an item, an English caption of it, that caption in another language, the item's descriptions.
+
+    Attributes:
+        media: The items v.
+        source: English captions s.
+        target: The captions t in the target language.
+        descriptions: The descriptions c.
+        item_ids: [B] int64, by content: samples of one item are positives of each other.
+        weights: [B] float32, weight of the pair (s, t) in the losses that use t; 0 where t is absent.
+    """
 
     media: Media
-    source: Texts  # s
-    target: Texts  # t
-    descriptions: Texts  # c
-    item_ids: Tensor  # [B] int64, of the content: samples of one item are no negatives of each other
-    weights: Tensor  # [B] float32, of the pair (s, t) in the losses that have t; 0: there is no t
+    source: Texts
+    target: Texts
+    descriptions: Texts
+    item_ids: Tensor
+    weights: Tensor
 
 
-def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with each of its tensors changed: moved, cut."""
-    media, source, target, descriptions, ids, weights = batch
+def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+    """Apply a function to every tensor of a batch, for example to move or slice it."""
     return Batch(
-        Media(*map(change, media)),
-        Texts(*map(change, source)),
-        Texts(*map(change, target)),
-        Texts(*map(change, descriptions)),
-        change(ids),
-        change(weights),
+        Media(*map(function, batch.media)),
+        Texts(*map(function, batch.source)),
+        Texts(*map(function, batch.target)),
+        Texts(*map(function, batch.descriptions)),
+        function(batch.item_ids),
+        function(batch.weights),
     )
 
 
 class Features(NamedTuple):
-    """All that the losses need of a sample, one row each, so that a batch can be encoded in parts."""
+    """What the losses need of each sample, one row per sample, so that a batch can be encoded in parts.
 
-    media_BE: Tensor  # ĥ_v, unit length
-    slots_BKE: Tensor  # W_l M̂; unit length if `normalize_slots`; K = 0 without slots
-    slot_mean_BD: Tensor  # mean_k norm(W_cp M_k); zeros without slots
-    token_mean_BD: Tensor  # mean_n norm(W_vp Z_n)
-    slot_cosines_BKK: Tensor  # of the slots M of one item
-    source_BE: Tensor  # h_s, unit length
-    target_BE: Tensor  # h_t, unit length
+    Attributes:
+        media_BE: ĥ_v, unit length.
+        slots_BKE: W_l M̂, unit length with `normalize_slots`; K = 0 without slots.
+        slot_mean_BD: mean over k of norm(W_cp M_k); zeros without slots.
+        token_mean_BD: mean over n of norm(W_vp Z_n).
+        slot_cosines_BKK: Cosines between the slots M of one item.
+        source_BE: h_s, unit length.
+        target_BE: h_t, unit length.
+    """
+
+    media_BE: Tensor
+    slots_BKE: Tensor
+    slot_mean_BD: Tensor
+    token_mean_BD: Tensor
+    slot_cosines_BKK: Tensor
+    source_BE: Tensor
+    target_BE: Tensor
 
 
 class Attention(NamedTuple):
-    """What the slots of an item read, by the heads of the last layer of each stack; of sum 1 over what there is."""
+    """What the slots of each item read, per head of the last layer of each stack; weights sum to 1 over what is there.
 
-    slots_BKE: Tensor  # W_l M̂, as `encode_media` gives them
-    words_BHKT: Tensor  # over the description's tokens, a view's after the other's; 0 throughout without description
-    words_mask_BT: Tensor  # bool, True where there is a token
-    media_BHKN: Tensor  # over the visual tokens
-    media_mask_BN: Tensor  # bool
+    Attributes:
+        slots_BKE: W_l M̂, as `LeccrModel.encode_media` returns them.
+        words_BHKT: Weights over description tokens, views one after another; all 0 for an item without descriptions.
+        words_mask_BT: bool, True where there is a token.
+        media_BHKN: Weights over visual tokens.
+        media_mask_BN: bool, True where there is a visual token.
+    """
+
+    slots_BKE: Tensor
+    words_BHKT: Tensor
+    words_mask_BT: Tensor
+    media_BHKN: Tensor
+    media_mask_BN: Tensor

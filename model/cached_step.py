@@ -1,8 +1,8 @@
-"""A step on a batch that does not fit: features first, their gradients from the loss, then each part once more.
+"""A training step on a batch that does not fit into memory, by cached gradients (Gao et al. 2021).
 
-Pass 1 encodes the micro-batches without graph; the loss over all of them gives the gradient of every feature; pass 2
-encodes them again, each as it was (its random state is replayed), and carries those gradients into the encoders. The
-gradients are those of the plain step, the memory that of one micro-batch, the time about 4/3.
+Pass 1 encodes the micro-batches without a graph. The loss over all of them gives the gradient of every feature. Pass 2
+encodes each micro-batch again with its random state replayed, and propagates those gradients into the encoders. The
+gradients equal those of a plain step, memory is that of one micro-batch, time is about 4/3.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, Features
-from model.objective import Losses, carrying
+from model.objective import Losses, gradient_carrier
 
 RandomState = tuple[Tensor, Tensor | None]
 
@@ -28,15 +28,25 @@ def cached_step(
     no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     prepare: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Losses:
-    """Losses of the whole batch, without graph; its gradients are added to the parameters' `grad`.
+    """Compute the losses of the whole batch and add its gradients to the parameters' `grad`.
 
-    `batches`: micro-batches of any sizes; `prepare` takes one to the device, so that the others' pixels stay where they
-    are. `loss_fn(features, item_ids, weights)`. `loss_parameters`: those that the loss uses and the model does not (the
-    scale); they take part in the last backward. All but the last forward and backward run inside `no_sync()`, so
-    DistributedDataParallel reduces once. One micro-batch is a plain step, encoded once.
+    All passes but the last forward and backward run inside `no_sync()`, so that DistributedDataParallel reduces once.
+    With a single micro-batch this is a plain step that encodes once.
+
+    Args:
+        model: Encodes a batch.
+        batches: Micro-batches, of any sizes.
+        loss_fn: Losses of (features, item ids, weights).
+        loss_parameters: Parameters that only the loss uses (the scale). They take part in the last backward pass.
+        backward: Backward pass of a loss.
+        no_sync: Context that suspends gradient reduction.
+        prepare: Moves a micro-batch to the device; the pixels of the others stay where they are.
+
+    Returns:
+        Losses without a graph.
     """
     if not batches:
-        raise ValueError("cached_step: got no micro-batch, wanted one or more")
+        raise ValueError("cached_step needs at least one micro-batch")
     if len(batches) == 1:
         batch = prepare(batches[0])
         losses = loss_fn(model(batch), batch.item_ids, batch.weights)
@@ -50,23 +60,24 @@ def cached_step(
             parts.append(model(batch))
             ids.append(batch.item_ids)
             weights.append(batch.weights)
-    # some versions of torch would use again what autocast cast here, without gradient
+    # Some versions of torch would otherwise reuse weights that autocast cast here without a gradient.
     torch.clear_autocast_cache()
 
     features = Features(*(torch.cat(field).requires_grad_() for field in zip(*parts, strict=True)))
-    loss_parameters = [parameter for parameter in loss_parameters if parameter.requires_grad]
+    scales = [parameter for parameter in loss_parameters if parameter.requires_grad]
     losses = loss_fn(features, torch.cat(ids), torch.cat(weights))
-    wanted = torch.autograd.grad(losses.total, [*features, *loss_parameters], allow_unused=True, materialize_grads=True)
-    gradients = zip(*(field.split([len(x) for x in ids]) for field in wanted[: len(features)]), strict=True)
+    gradients = torch.autograd.grad(losses.total, [*features, *scales], allow_unused=True, materialize_grads=True)
+    sizes = [len(part) for part in ids]
+    per_batch = zip(*(field.split(sizes) for field in gradients[: len(features)]), strict=True)
 
-    for number, (batch, state, gradient) in enumerate(zip(batches, states, gradients, strict=True), start=1):
+    for number, (batch, state, gradient) in enumerate(zip(batches, states, per_batch, strict=True), start=1):
         last = number == len(batches)
         with contextlib.nullcontext() if last else no_sync():
             batch = prepare(batch)
-            _replay(state)
-            surrogate = carrying(zip(model(batch), gradient, strict=True))
+            _restore_random_state(state)
+            surrogate = gradient_carrier(zip(model(batch), gradient, strict=True))
             if last:
-                surrogate = surrogate + carrying(zip(loss_parameters, wanted[len(features) :], strict=True))
+                surrogate = surrogate + gradient_carrier(zip(scales, gradients[len(features) :], strict=True))
             backward(surrogate)
     return losses._replace(total=losses.total.detach())
 
@@ -76,7 +87,7 @@ def _random_state(batch: Batch) -> RandomState:
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _replay(state: RandomState) -> None:
+def _restore_random_state(state: RandomState) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1])

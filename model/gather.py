@@ -1,6 +1,6 @@
-"""Rows of all the ranks, one below the other. The only file that calls a collective; without a process group, identity.
+"""Rows of all ranks, one below the other. The only file that calls a collective; identity without a process group.
 
-B samples a rank, the same number on each · W ranks
+B samples per rank, the same number on each · W ranks
 """
 
 from typing import Any
@@ -9,32 +9,39 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-SCHEMES = ("autograd", "slice")
-
-# before torch 2.13 they have other names, which warn since
+# Before torch 2.13 these have other names, which warn since.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def gather_rows(rows: Tensor, scheme: str = "autograd") -> Tensor:
-    """[B,…] of this rank → [W·B,…] of all of them, in the order of their ranks, with gradients.
+    """Gather rows with gradients.
 
-    "autograd": each rank gets the sum of what all ranks' losses want of its rows (reduce-scatter). With a loss over own
-    rows × all columns, the mean that DistributedDataParallel then takes is the gradient of the whole batch: exact on
-    any number of ranks. "slice", as released: only what the own loss wants. Raises ValueError for another scheme.
+    Args:
+        rows: [B,…] of this rank.
+        scheme: "autograd": each rank gets the sum of the gradients that all ranks' losses have for its rows
+            (reduce-scatter). With a loss over own rows × all columns, the mean that DistributedDataParallel then takes
+            is the gradient of the whole batch: exact on any number of ranks. "slice", as in the released code: only
+            the gradients of this rank's own loss.
+
+    Returns:
+        [W·B,…] of all ranks, in rank order.
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"gather scheme: got {scheme!r}, wanted {' or '.join(SCHEMES)}")
-    return _Gather.apply(rows, scheme) if is_distributed() else rows
+    if scheme not in ("autograd", "slice"):
+        raise ValueError(f"gather={scheme}: expected autograd or slice")
+    if not is_distributed():
+        return rows
+    gathered: Tensor = _Gather.apply(rows, scheme)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 def gather_constant(rows: Tensor) -> Tensor:
-    """[B,…] of this rank → [W·B,…] of all: ids, weights and other things without gradient."""
+    """Gather rows without gradients, such as ids and weights: [B,…] of this rank → [W·B,…] of all."""
     return _gathered(rows.detach()) if is_distributed() else rows.detach()
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a tensor of the same shape on every rank, without gradient."""
+    """The mean over ranks of a tensor that has the same shape on each, without gradients."""
     if not is_distributed():
         return value.detach()
     total = value.detach().clone()
@@ -43,6 +50,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
 
 
 def is_distributed() -> bool:
+    """Whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -54,16 +62,16 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        wanted = gradients[0].contiguous()
-        size = len(wanted) // dist.get_world_size()
+        of_all = gradients[0].contiguous()
+        size = len(of_all) // dist.get_world_size()
         if ctx.scheme == "slice":
-            return wanted[dist.get_rank() * size :][:size], None
-        own = wanted.new_empty((size, *wanted.shape[1:]))
-        _reduce_scatter(own, wanted)
+            return of_all[dist.get_rank() * size :][:size], None
+        own = of_all.new_empty((size, *of_all.shape[1:]))
+        _reduce_scatter(own, of_all)
         return own, None
 
 
 def _gathered(rows: Tensor) -> Tensor:
-    everyone = rows.new_empty((dist.get_world_size() * len(rows), *rows.shape[1:]))
-    _all_gather(everyone, rows.contiguous())
-    return everyone
+    of_all = rows.new_empty((dist.get_world_size() * len(rows), *rows.shape[1:]))
+    _all_gather(of_all, rows.contiguous())
+    return of_all

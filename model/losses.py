@@ -1,8 +1,8 @@
-"""The losses as pure functions of rows, columns and who matches whom. Which rows and columns is the caller's affair.
+"""The losses as pure functions of rows, columns and who matches whom. The caller chooses the rows and columns.
 
 R rows · C columns · B items · K slots
 
-Each gives one loss a row (in nats), so that the caller weighs the rows.
+Each returns one loss per row, in nats, so that the caller can weigh the rows.
 """
 
 import torch
@@ -10,31 +10,37 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 
-def contrastive(logits_RC: Tensor, match_RC: Tensor, seen_C: Tensor | None = None) -> Tensor:
-    """Cross-entropy with several positives: minus the mean over a row's positives of log softmax, [R].
-
-    `match_RC` bool, True where row and column belong together. A column that is not `seen_C` is no candidate. A row
-    left without a positive costs 0.
+def contrastive(logits_RC: Tensor, match_RC: Tensor, candidates_C: Tensor | None = None) -> Tensor:
+    """Cross-entropy with several positives: minus the mean of log softmax over a row's positives (equations 5, 6).
 
     >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
     >>> contrastive(logits, torch.eye(2, dtype=torch.bool))  # ln(1 + e⁻²) each
     tensor([0.1269, 0.1269])
+
+    Args:
+        logits_RC: Similarities divided by the temperature.
+        match_RC: bool, True where row and column belong together.
+        candidates_C: bool, False for columns to leave out. Default: all are candidates.
+
+    Returns:
+        [R]; 0 for a row without a positive.
     """
-    if seen_C is not None:
-        match_RC = match_RC & seen_C
-    targets_RC = match_RC.to(logits_RC.dtype)  # counted in it too: sums of booleans are slow
-    return -(targets_RC * _only_seen(logits_RC, seen_C).log_softmax(1)).sum(1) / targets_RC.sum(1).clamp(min=1)
+    if candidates_C is not None:
+        match_RC = match_RC & candidates_C
+    targets_RC = match_RC.to(logits_RC.dtype)  # also counted in this type: sums of booleans are slow
+    log_p_RC = _without(logits_RC, candidates_C).log_softmax(1)
+    return -(targets_RC * log_p_RC).sum(1) / targets_RC.sum(1).clamp(min=1)
 
 
-def distillation(teacher_RC: Tensor, student_RC: Tensor, seen_C: Tensor | None = None) -> Tensor:
-    """KL(teacher ‖ student) a row, [R], of the softmaxes of two logits (equation 8); the teacher gets no gradient."""
-    p_RC = _only_seen(teacher_RC.detach(), seen_C).log_softmax(1)
-    q_RC = _only_seen(student_RC, seen_C).log_softmax(1)
+def distillation(teacher_RC: Tensor, student_RC: Tensor, candidates_C: Tensor | None = None) -> Tensor:
+    """KL(teacher ‖ student) per row, [R], of the softmaxes of two logits (equation 8); the teacher gets no gradient."""
+    p_RC = _without(teacher_RC.detach(), candidates_C).log_softmax(1)
+    q_RC = _without(student_RC, candidates_C).log_softmax(1)
     return kl_div(q_RC, p_RC, reduction="none", log_target=True).sum(1)
 
 
 def min_max(scores_RC: Tensor) -> Tensor:
-    """The whole matrix moved and scaled to 0 … 1, as the released teacher is; a constant one becomes 0.
+    """The whole matrix shifted and scaled to 0 … 1, as the released teacher does; a constant matrix becomes 0.
 
     >>> min_max(torch.tensor([[1.0, 3.0], [2.0, 5.0]]))
     tensor([[0.0000, 0.5000],
@@ -45,13 +51,15 @@ def min_max(scores_RC: Tensor) -> Tensor:
 
 
 def diversity(cosines_BKK: Tensor, kind: str = "squared") -> Tensor:
-    """How alike an item's slots are, [B] (equation 3): the mean over pairs of different slots of cosine².
+    """How alike an item's slots are, [B] (equation 3); 0 for a single slot.
 
-    Least (0) where they are orthogonal. "signed", as released: the cosines themselves, least where the slots point away
-    from each other, and over all K² pairs. 0 for one slot. Raises ValueError for another kind.
+    Args:
+        cosines_BKK: Cosines between the slots of an item.
+        kind: "squared": mean cosine² over pairs of different slots, least (0) where they are orthogonal. "signed", as
+            in the released code: cosines over all K² pairs, least where slots point away from each other.
     """
     if kind not in ("squared", "signed"):
-        raise ValueError(f"diversity: got {kind!r}, wanted 'squared' or 'signed'")
+        raise ValueError(f"diversity={kind}: expected squared or signed")
     values_BKK = cosines_BKK.square() if kind == "squared" else cosines_BKK
     slots = cosines_BKK.shape[-1]
     others_KK = ~torch.eye(slots, dtype=torch.bool, device=cosines_BKK.device)
@@ -59,8 +67,9 @@ def diversity(cosines_BKK: Tensor, kind: str = "squared") -> Tensor:
     return (values_BKK * others_KK).sum((1, 2)) / max(pairs, 1)
 
 
-def _only_seen(logits_RC: Tensor, seen_C: Tensor | None) -> Tensor:
-    if seen_C is None:
+def _without(logits_RC: Tensor, candidates_C: Tensor | None) -> Tensor:
+    """Logits without the columns that are not candidates."""
+    if candidates_C is None:
         return logits_RC
-    # the least finite number, not −∞: a row with no candidate at all stays finite, and its gradient 0
-    return logits_RC.masked_fill(~seen_C, torch.finfo(logits_RC.dtype).min)
+    # The least finite number, not −∞: a row without any candidate stays finite, and its gradient 0.
+    return logits_RC.masked_fill(~candidates_C, torch.finfo(logits_RC.dtype).min)

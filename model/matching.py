@@ -1,4 +1,4 @@
-"""How well an item and a text match: by their summaries, and by the slot that fits the text best.
+"""How well an item and a text match: by their global vectors, and by the slot that fits the text best.
 
 R rows · C columns · K slots · E shared width
 """
@@ -15,18 +15,19 @@ def global_similarity(rows_RE: Tensor, columns_CE: Tensor) -> Tensor:
 def local_similarity(slots_RKE: Tensor, texts_CE: Tensor) -> Tensor:
     """l(v, x) = max over k of ⟨slot_k, h_x⟩ (equation 6): items are the rows, texts the columns [R,C].
 
-    Where slots tie, each gets its share of the gradient. Transposed, the texts are the rows.
+    Slots that tie share the gradient. Transpose the result to have texts as rows.
     """
     slots, width = slots_RKE.shape[1:]
-    return (slots_RKE.reshape(-1, width) @ texts_CE.mT).unflatten(0, (-1, slots)).amax(1)
+    similarity_SC = slots_RKE.reshape(-1, width) @ texts_CE.mT  # S = R·K
+    return similarity_SC.view(len(slots_RKE), slots, len(texts_CE)).amax(1)
 
 
 def score(media_RE: Tensor, slots_RKE: Tensor, texts_CE: Tensor, global_weight: float) -> Tensor:
-    """a·global + (1 − a)·local [R,C] (equation 10), items × texts; global alone where there are no slots."""
-    summary_RC = global_similarity(media_RE, texts_CE)
+    """a·global + (1 − a)·local [R,C] (equation 10), items × texts; only the global similarity without slots."""
+    similarity_RC = global_similarity(media_RE, texts_CE)
     if slots_RKE.shape[1] == 0:
-        return summary_RC
-    return global_weight * summary_RC + (1 - global_weight) * local_similarity(slots_RKE, texts_CE)
+        return similarity_RC
+    return global_weight * similarity_RC + (1 - global_weight) * local_similarity(slots_RKE, texts_CE)
 
 
 def slot_cosines(slots_BKD: Tensor) -> Tensor:

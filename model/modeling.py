@@ -1,4 +1,4 @@
-"""LECCR: descriptions → semantic slots → slots and visual tokens read each other → global and local matching.
+"""The LECCR model: descriptions → semantic slots → interaction of slots and visual tokens → matching.
 
 B samples · N visual tokens · V views · T text tokens · K slots · D width of visual tokens · C width of the text tower's
 states · E width of the shared space
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from model.batch import Attention, Batch, Features, Media, Texts
 from model.config import LeccrConfig
@@ -25,12 +25,16 @@ from model.matching import slot_cosines
 from model.slots import SemanticSlots
 
 WEIGHTS = "model.safetensors"
-LARGEST_SCALE = 100.0  # of the logits: a temperature of .01
-TOWERS = ("media_encoder", "text_encoder")
+LARGEST_SCALE = 100.0  # of the logits, a temperature of 0.01
 
 
 class LeccrModel(PreTrainedModel):
-    """Items and texts as vectors of one space. With `num_slots` 0 a plain two-tower model of the same encoders."""
+    """Embeds items and texts in one space. With `num_slots=0` it is a two-tower model of the same encoders.
+
+    >>> model, processor = LeccrModel.from_pretrained("RUN/best"), LeccrProcessor.from_pretrained("RUN/best")
+    >>> media_BE, slots_BKE = model.encode_media(processor.media([[photo]]), processor.descriptions([["A cat."]]))
+    >>> similarity_BM = media_BE @ model.encode_text(processor.texts(["eine Katze", "un chien"])).T
+    """
 
     config_class = LeccrConfig
     base_model_prefix = ""
@@ -58,12 +62,20 @@ class LeccrModel(PreTrainedModel):
             self.token_vision_head = nn.Linear(media_width, media_width)  # W_vp
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
         self._freeze_description_encoder()
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
     def create(cls, media: str | dict[str, Any], text: str | dict[str, Any], **settings: Any) -> Self:
-        """A model to be trained. A tower is a Transformers model by name or folder, with its weights, or a spec as
-        `model.encoders` builds it. `settings`: of LeccrConfig. Raises ValueError for what cannot be built."""
+        """Create a model to train.
+
+        Args:
+            media: Media encoder: a Transformers model with its weights, by name or folder, or a spec.
+            text: Text encoder, likewise.
+            **settings: Settings of `LeccrConfig`.
+
+        Raises:
+            ValueError: An encoder cannot be built, or a setting is out of its range.
+        """
         loaded: dict[str, nn.Module] = {}
         if isinstance(media, str):
             loaded["media_encoder"], media = load_media_encoder(media)
@@ -77,19 +89,27 @@ class LeccrModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, name: str, **hub: Any) -> Self:  # type: ignore[override]
-        """A saved model, to be used: a folder, or a name on the Hub (`hub`: revision, token …).
+        """Load a saved model for inference.
 
-        Raises ValueError where the weights are not those of its configuration, OSError where there are none.
+        Args:
+            name: A folder, or a name on the Hub.
+            **hub: Arguments for the Hub, such as `revision` and `token`.
+
+        Raises:
+            OSError: There are no weights.
+            ValueError: The weights do not fit the configuration.
         """
         config = LeccrConfig.from_pretrained(name, **hub)
         path = cached_file(name, WEIGHTS, **hub)
         model = cls(config)
         load_weights(model, str(path))
-        return model.eval()
+        return model.train(False)
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
-        """`config.json` and `model.safetensors`, by the names that the weights have here: Transformers would rename
-        those of its towers to older ones. What `push_to_hub` uploads."""
+        """Write `config.json` and `model.safetensors`, which is also what `push_to_hub` uploads.
+
+        Weights keep the names they have here; Transformers would rename those of its towers to older ones.
+        """
         home = Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
@@ -98,15 +118,19 @@ class LeccrModel(PreTrainedModel):
         save_file(weights, home / WEIGHTS, {"format": "pt"})
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Every part has its first weights from where it is made."""
+        """Do nothing: every part initialises its own weights."""
 
     def _freeze_description_encoder(self) -> None:
-        """The text tower as it is now, to describe items with from here on; none where it has no weights to freeze."""
-        wanted = self.config.num_slots and self.config.description_encoder == "frozen"
-        trained = wanted and any(True for _ in self.text_encoder.parameters())
-        self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if trained else None
+        """Copy the text tower as it is now, to read descriptions with; None if it has no weights to freeze."""
+        frozen = self.config.num_slots and self.config.description_encoder == "frozen" and self._text_encoder_trains
+        self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if frozen else None
+
+    @property
+    def _text_encoder_trains(self) -> bool:
+        return any(True for _ in self.text_encoder.parameters())
 
     def train(self, mode: bool = True) -> Self:
+        """Set training mode; a frozen description encoder stays in evaluation mode."""
         super().train(mode)
         if self.description_encoder is not None:
             self.description_encoder.eval()
@@ -114,13 +138,13 @@ class LeccrModel(PreTrainedModel):
 
     @property
     def logit_scale(self) -> Tensor:
-        """1/τ. Whoever trains it bounds it after each step by LARGEST_SCALE."""
+        """1/τ. The training loop clamps it to LARGEST_SCALE after each step."""
         return self.log_scale.exp()
 
     def new_parameters(self) -> set[str]:
-        """Names of the parameters that did not come with a pretrained tower."""
-        specs = {"media_encoder": self.config.media_encoder, "text_encoder": self.config.text_encoder}
-        pretrained = tuple(f"{name}." for name, spec in specs.items() if spec["kind"] == "transformers")
+        """Names of the trainable parameters that did not come with a pretrained encoder."""
+        specs = {"media_encoder.": self.config.media_encoder, "text_encoder.": self.config.text_encoder}
+        pretrained = tuple(prefix for prefix, spec in specs.items() if spec["kind"] == "transformers")
         return {
             name
             for name, parameter in self.named_parameters()
@@ -128,64 +152,68 @@ class LeccrModel(PreTrainedModel):
         }
 
     def forward(self, batch: Batch) -> Features:
-        """All that the losses need, sample by sample: a batch may be encoded in parts."""
-        source_BE, target_BE = self.encode_text(_joined(batch.source, batch.target)).chunk(2)
+        """Encode a batch, sample by sample, so that it can also be encoded in parts."""
+        source_BE, target_BE = self.encode_text(_concatenate(batch.source, batch.target)).chunk(2)
         tokens_BND, mask_BN, pool_BN = self.media_encoder(batch.media)
         slots_BKD = self._slots(batch.descriptions)
-        media_BE, slots_BKE = self._matched(tokens_BND, mask_BN, pool_BN, slots_BKD)
+        media_BE, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         if slots_BKD is None:
             none_BD, no_cosines_BKK = media_BE.new_zeros(len(media_BE), 1), media_BE.new_zeros(len(media_BE), 0, 0)
             return Features(media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE)
-        slot_mean_BD = self._mean(self.slot_caption_head(slots_BKD), None)
-        token_mean_BD = self._mean(self.token_vision_head(tokens_BND), mask_BN)
+        slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
+        token_mean_BD = self._unit_mean(self.token_vision_head(tokens_BND), mask_BN)
         with torch.autocast(slots_BKD.device.type, enabled=False):
             cosines_BKK = slot_cosines(_full(slots_BKD))
         return Features(media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE)
 
     def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
-        """ĥ_v [B,E], of unit length, and the slots W_l M̂ [B,K,E] that local matching compares texts with."""
+        """Encode items: ĥ_v [B,E] of unit length, and the slots W_l M̂ [B,K,E] for local matching."""
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
-        return self._matched(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
+        return self._project(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
 
     def attention(self, media: Media, descriptions: Texts) -> Attention:
-        """What each slot reads of its item: weights [B,H,K,T] over the tokens of the descriptions (V·T of ids with a
-        view axis) and [B,H,K,N] over the visual tokens, with the slots [B,K,E] that texts are compared with. Computed
-        beside `forward`, which does not keep them: for looking at a few items. Raises ValueError without slots."""
+        """Compute what each slot reads, to inspect a few items; `forward` does not keep these weights.
+
+        Raises:
+            ValueError: The model has no slots.
+        """
         if not self.config.num_slots:
-            raise ValueError("attention: got num_slots=0, wanted a model with slots: without them nothing attends")
+            raise ValueError("attention needs a model with slots, but num_slots=0")
         states = self._states(descriptions)
         states_BTC = states.tokens.to(self.media_head.weight.dtype)
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
         slots_BKD = self.slots(states_BTC, states.mask)
-        _, slots_BKE = self._matched(tokens_BND, mask_BN, pool_BN, slots_BKD)
+        _, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         words_BHKT = self.slots.attention(states_BTC, states.mask)
         media_BHKN = self.interaction.attention(tokens_BND, mask_BN, slots_BKD)
         return Attention(slots_BKE, words_BHKT, states.mask, media_BHKN, mask_BN)
 
     def encode_text(self, texts: Texts) -> Tensor:
-        """h [B,E], of unit length."""
+        """Encode captions or queries: h [B,E] of unit length."""
         _, pooled_BC = self.text_encoder(texts)
         return normalize(_full(self.text_head(pooled_BC)), dim=-1)
 
     def describe_states(self, descriptions: Texts) -> Texts:
-        """States [B,V·T,C] of descriptions, in place of which they can be given to the model again and again: they do
-        not change while it is trained. Raises ValueError where the description encoder is the text tower itself."""
+        """Compute the states [B,V·T,C] of descriptions, which the model takes in place of the descriptions.
+
+        They do not change during training, so they can be computed once and stored.
+
+        Raises:
+            ValueError: The description encoder is not frozen.
+        """
         if not self.describes_frozen:
-            raise ValueError(
-                "describe_states: got a description encoder that is trained, wanted a frozen one: its "
-                "states change; set description_encoder=frozen"
-            )
+            raise ValueError("the states of descriptions change during training unless description_encoder=frozen")
         return self._states(descriptions)
 
     @property
     def describes_frozen(self) -> bool:
-        """Whether the states of descriptions never change."""
-        return self.description_encoder is not None or not any(True for _ in self.text_encoder.parameters())
+        """Whether the states of descriptions stay the same during training."""
+        return self.description_encoder is not None or not self._text_encoder_trains
 
     def _states(self, descriptions: Texts) -> Texts:
         if descriptions.tokens.is_floating_point():
             if not self.describes_frozen:
-                raise ValueError("descriptions: got states, wanted token ids: this model trains what makes the states")
+                raise ValueError("descriptions are states, but this model trains their encoder and needs token ids")
             return descriptions
         batch, views, length = descriptions.tokens.shape
         flat = Texts(descriptions.tokens.flatten(0, 1), descriptions.mask.flatten(0, 1))
@@ -195,13 +223,14 @@ class LeccrModel(PreTrainedModel):
         return Texts(states.reshape(batch, views * length, -1), descriptions.mask.flatten(1))
 
     def _slots(self, descriptions: Texts) -> Tensor | None:
-        """M [B,K,D] (equation 2)."""
+        """M [B,K,D] (equation 2); None without slots."""
         if not self.config.num_slots:
             return None
         states = self._states(descriptions)
-        return self.slots(states.tokens.to(self.media_head.weight.dtype), states.mask)
+        slots_BKD: Tensor = self.slots(states.tokens.to(self.media_head.weight.dtype), states.mask)
+        return slots_BKD
 
-    def _matched(
+    def _project(
         self, tokens_BND: Tensor, mask_BN: Tensor, pool_BN: Tensor, slots_BKD: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """ĥ_v [B,E] and W_l M̂ [B,K,E] (equations 4 to 6)."""
@@ -215,8 +244,8 @@ class LeccrModel(PreTrainedModel):
         pooled_BD = (pool_BN[..., None].to(read_BND.dtype) * read_BND).sum(1)
         return normalize(_full(self.media_head(pooled_BD)), dim=-1), slots_BKE
 
-    def _mean(self, tokens_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
-        """Mean [B,D] of unit vectors (equation 7); as released, normalised over the tokens instead."""
+    def _unit_mean(self, tokens_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
+        """Mean [B,D] of unit vectors (equation 7); the released code normalises over the tokens instead."""
         tokens_BND = _full(tokens_BND)
         if mask_BN is not None:
             tokens_BND = tokens_BND * mask_BN[..., None]
@@ -226,31 +255,36 @@ class LeccrModel(PreTrainedModel):
 
 
 def load_weights(model: nn.Module, path: str) -> None:
-    """A safetensors file into a model that has exactly its tensors. Raises ValueError naming the first that differs."""
+    """Load a safetensors file into a model that has exactly its tensors.
+
+    Raises:
+        ValueError: A tensor is missing, unknown or of another shape. The message names the first.
+    """
     own = model.state_dict()
     with safe_open(path, "pt") as file:
-        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     for name in sorted(own.keys() | saved.keys()):
-        got, wanted = (list(part[name].shape) if name in part else "nothing" for part in (saved, own))
-        if got != wanted:
+        shape, expected = (list(part[name].shape) if name in part else "nothing" for part in (saved, own))
+        if shape != expected:
             raise ValueError(
-                f"{path}: got {got} for {name}, wanted {wanted}: these weights are of a model with other settings"
+                f"{path} has {shape} for {name}, the model expects {expected}: "
+                "these weights belong to a model with other settings"
             )
     model.load_state_dict(saved)
 
 
-def _joined(*parts: Texts) -> Texts:
-    """One batch of texts, the shorter ones padded: one pass of the tower instead of two."""
+def _concatenate(*parts: Texts) -> Texts:
+    """One batch of texts, the shorter ones padded, so that the tower runs once instead of twice."""
     length = max(part.tokens.shape[1] for part in parts)
     tokens, masks = [], []
     for part in parts:
         missing = length - part.tokens.shape[1]
-        features = (0, 0) if part.tokens.is_floating_point() else ()
-        tokens.append(pad(part.tokens, (*features, 0, missing)))
+        width = (0, 0) if part.tokens.is_floating_point() else ()
+        tokens.append(pad(part.tokens, (*width, 0, missing)))
         masks.append(pad(part.mask, (0, missing)))
     return Texts(torch.cat(tokens), torch.cat(masks))
 
 
 def _full(values: Tensor) -> Tensor:
-    """At least single precision: what is compared and what is normalised is never rounded to half."""
+    """At least float32: what is compared or normalised is never rounded to half precision."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

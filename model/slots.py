@@ -15,17 +15,23 @@ QUERY_STD = 0.02
 
 
 class CrossAttentionLayer(nn.Module):
-    """x ← LayerNorm(x + Drop(W2·Drop(GELU(W1·MHA(x, m, m))))), as released; no self-attention.
+    """x ← LayerNorm(x + Drop(W2·Drop(GELU(W1·MHA(x, m, m))))), as in the released code; no self-attention.
 
-    The heads' projections are moved to whichever side is short, as Σ_t a_t·(W m_t) = W·(Σ_t a_t·m_t): with 4 slots
-    that read 128 tokens of width 768 that takes a third of the time of projecting every token. There is no key bias:
-    it moves all scores of a query alike, which the softmax does not see.
+    The heads' projections are applied on whichever side is shorter, as Σ_t a_t·(W m_t) = W·(Σ_t a_t·m_t): with 4 slots
+    that read 128 tokens of width 768 this takes a third of the time of projecting every token. There is no key bias:
+    it shifts all scores of a query alike, which the softmax does not see.
+
+    Args:
+        width: D.
+        heads: H, a divisor of D.
+        dropout: Probability, in the feed-forward half.
+        attention_dropout: Probability, of attention weights.
     """
 
     def __init__(self, width: int, heads: int = 8, dropout: float = 0.1, attention_dropout: float = 0.0):
         super().__init__()
         if width % heads:
-            raise ValueError(f"num_heads: got {heads}, wanted a divisor of the width {width}")
+            raise ValueError(f"num_heads={heads}: expected a divisor of the width {width}")
         self.heads, self.attention_dropout = heads, attention_dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width, bias=False)
@@ -37,22 +43,32 @@ class CrossAttentionLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
-        """What each x reads in m, [B,Q,D]. `mask_BM` bool, True where there is an m: at least once a row."""
+        """What each x reads in m, [B,Q,D].
+
+        Args:
+            x_BQD: Queries.
+            m_BMD: Memory that they read.
+            mask_BM: bool, True where there is an m: at least once per row.
+        """
         attend = self._few_queries if x_BQD.shape[1] <= m_BMD.shape[1] else self._few_keys
-        return self.norm(x_BQD + self.feed_forward(attend(x_BQD, m_BMD, mask_BM)))
+        read_BQD: Tensor = self.norm(x_BQD + self.feed_forward(attend(x_BQD, m_BMD, mask_BM)))
+        return read_BQD
 
     def weights(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
-        """How each x reads m, [B,H,Q,M]: of sum 1 over M, 0 at what is masked. `forward` never holds them where m is
-        long; values weighted by them are what it reads."""
+        """Attention weights [B,H,Q,M] of each x over m; they sum to 1 over M and are 0 where masked.
+
+        `forward` never holds them where m is long.
+        """
         query_BQHd = self.query(x_BQD).unflatten(-1, (self.heads, -1))
         key_BMHd = self.key(m_BMD).unflatten(-1, (self.heads, -1))
         scores_BHQM = torch.einsum("bqhd,bmhd->bhqm", query_BQHd, key_BMHd) * query_BQHd.shape[-1] ** -0.5
         if mask_BM is not None:
             scores_BHQM = scores_BHQM.masked_fill(~mask_BM[:, None, None], -torch.inf)
-        return scores_BHQM.softmax(-1)
+        weights_BHQM: Tensor = scores_BHQM.softmax(-1)
+        return weights_BHQM
 
     def _few_queries(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
-        """⟨W_q x, W_k m⟩ as ⟨W_kᵀ W_q x, m⟩, and W_v only after the weighted sum of m."""
+        """⟨W_q x, W_k m⟩ as ⟨W_kᵀ W_q x, m⟩, and W_v after the weighted sum of m."""
         query_BQHd = self.query(x_BQD).unflatten(-1, (self.heads, -1))
         key_HdD = self.key.weight.unflatten(0, (self.heads, -1))
         value_HdD = self.value.weight.unflatten(0, (self.heads, -1))
@@ -65,7 +81,8 @@ class CrossAttentionLayer(nn.Module):
             scale=query_BQHd.shape[-1] ** -0.5,
         )
         values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_BGD.unflatten(1, (self.heads, -1)), value_HdD)
-        return self.out(values_BQHd.flatten(2) + self.value.bias)
+        read_BQD: Tensor = self.out(values_BQHd.flatten(2) + self.value.bias)
+        return read_BQD
 
     def _few_keys(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
         """⟨W_q x, W_k m⟩ as ⟨x, W_qᵀ W_k m⟩, and W_o before the weighted sum of values."""
@@ -81,7 +98,8 @@ class CrossAttentionLayer(nn.Module):
             scores_BQHM = scores_BQHM.masked_fill(~mask_BM[:, None, None], -torch.inf)
         value_BHMD = torch.einsum("bmhd,whd->bhmw", value_BMHd, out_DHd)
         weights_BQHM = dropout(scores_BQHM.softmax(-1), self.attention_dropout, self.training)
-        return weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
+        read_BQD: Tensor = weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
+        return read_BQD
 
 
 def cross_attention_stack(
@@ -92,28 +110,27 @@ def cross_attention_stack(
     attention_dropout: float = 0.0,
     stack_init: str = "independent",
 ) -> nn.ModuleList:
-    """`count` layers, one after the other; with `stack_init` "copies", as released, they start alike."""
+    """`count` layers in sequence; with `stack_init` "copies", as in the released code, all start as the first."""
     layers = [CrossAttentionLayer(width, heads, dropout, attention_dropout) for _ in range(count)]
     return nn.ModuleList(layers if stack_init == "independent" else [copy.deepcopy(layers[0]) for _ in layers])
 
 
 class SemanticSlots(nn.Module):
-    """`count` learned queries read an item's descriptions; where it has none, a learned null token stands in."""
+    """Learned queries that read an item's descriptions; a learned null token stands in for missing descriptions.
+
+    Args:
+        width: D, of the slots.
+        text_width: C, of the descriptions' states.
+        count: K, slots.
+        layers: L1, cross-attention layers.
+        slot_init: "normal": queries start at N(0, 0.02); "zero", as in the released code, makes them all alike.
+        **layer: Arguments of `cross_attention_stack`.
+    """
 
     def __init__(
-        self,
-        width: int,
-        text_width: int,
-        count: int = 4,
-        layers: int = 3,
-        slot_init: str = "normal",
-        **layer: Any,
+        self, width: int, text_width: int, count: int = 4, layers: int = 3, slot_init: str = "normal", **layer: Any
     ):
-        """`slot_init`: of the queries, "normal" (0, .02); "zero", as released, makes them all alike. `layer`: of
-        `cross_attention_stack`."""
         super().__init__()
-        if slot_init not in ("normal", "zero"):
-            raise ValueError(f"slot_init: got {slot_init!r}, wanted 'normal' or 'zero'")
         self.queries_KD = nn.Parameter(torch.zeros(count, width))
         if slot_init == "normal":
             nn.init.normal_(self.queries_KD, std=QUERY_STD)
@@ -122,21 +139,31 @@ class SemanticSlots(nn.Module):
         self.layers = cross_attention_stack(layers, width, **layer)
 
     def forward(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
-        """M [B,K,D]. `mask_BT` bool, True where there is a token; what lies elsewhere changes nothing if finite."""
+        """Compute the slots M [B,K,D].
+
+        Args:
+            states_BTC: States of the descriptions; finite values where masked change nothing.
+            mask_BT: bool, True where there is a token.
+        """
         memory_BMD, mask_BM = self._memory(states_BTC, mask_BT)
         return self._read(memory_BMD, mask_BM, len(self.layers))
 
     def attention(self, states_BTC: Tensor, mask_BT: Tensor) -> Tensor:
-        """How the heads of the last layer read the tokens, [B,H,K,T]: of sum 1 over T; 0 where there is no token,
-        throughout where an item has none: the null token has it all."""
+        """Attention weights [B,H,K,T] of the last layer; they sum to 1 over T and are 0 where there is no token.
+
+        For an item without descriptions all are 0: the null token has all the weight.
+        """
         memory_BMD, mask_BM = self._memory(states_BTC, mask_BT)
         slots_BKD = self._read(memory_BMD, mask_BM, len(self.layers) - 1)
         last: Any = self.layers[-1]
-        return last.weights(slots_BKD, memory_BMD, mask_BM)[..., :-1]
+        weights_BHKM: Tensor = last.weights(slots_BKD, memory_BMD, mask_BM)
+        return weights_BHKM[..., :-1]
 
     def _memory(self, states_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """What is read, [B,T+1,D] and its mask: the tokens, and one more, which a row sees exactly when it sees no
-        other: also where T is 0."""
+        """What the slots read, [B,T+1,D], and its mask.
+
+        The last token is the null token. A row sees it exactly when it sees no other, also where T is 0.
+        """
         tokens_BTD = self.project(states_BTC)
         null_B1D = self.null_D.to(tokens_BTD.dtype).expand(len(tokens_BTD), 1, -1)
         return torch.cat([tokens_BTD, null_B1D], dim=1), torch.cat([mask_BT, ~mask_BT.any(1, keepdim=True)], dim=1)

@@ -1,4 +1,4 @@
-"""A sentencepiece tokenizer learned from a corpus: small, of all its languages, bytes for what it never saw."""
+"""A small sentencepiece tokenizer learned from a corpus: all its languages, bytes for characters it has not seen."""
 
 import io
 from collections.abc import Iterable
@@ -8,29 +8,35 @@ SMALLEST = 300  # tokens: 256 bytes, the four above, some letters
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
-    """A sentencepiece model of at most `vocabulary` tokens (SMALLEST or more), the same for the same texts.
+    """Learn a tokenizer; the same texts give the same one.
 
-    Raises ValueError where there is no text, and where their characters do not fit.
+    Args:
+        texts: Texts to learn from.
+        vocabulary: Largest number of tokens, at least SMALLEST.
+
+    Returns:
+        A serialized sentencepiece model.
+
+    Raises:
+        ValueError: There is no text, or the characters do not fit into the vocabulary.
     """
     import sentencepiece
 
     lines = [line for text in texts if (line := " ".join(text.split()))]
     if not lines:
-        raise ValueError("tokenizer: got no text, wanted texts to learn it from")
-    characters = len(set("".join(lines)))
-    size = max(vocabulary, SMALLEST)
-    for coverage in (0.9995, 0.98):  # the rarer characters become bytes where they do not fit
+        raise ValueError("the tokenizer has no text to learn from")
+    for coverage in (0.9995, 0.98):  # rarer characters become bytes where not all fit
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(lines),
                 model_writer=model,
-                vocab_size=size,
+                vocab_size=max(vocabulary, SMALLEST),
                 hard_vocab_limit=False,
                 model_type="unigram",
                 byte_fallback=True,
                 character_coverage=coverage,
-                normalization_rule_name="nmt_nfkc_cf",  # lower case too
+                normalization_rule_name="nmt_nfkc_cf",  # lower-cases too
                 max_sentence_length=16_384,
                 num_threads=1,
                 pad_id=PAD,
@@ -42,7 +48,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
         except RuntimeError:
             continue
         return model.getvalue()
+    characters = len(set("".join(lines)))
     raise ValueError(
-        f"vocabulary: got {size:,} tokens for texts of {characters:,} characters, wanted more: "
-        f"{characters + SMALLEST:,} are enough"
+        f"vocabulary={max(vocabulary, SMALLEST)} is too small for texts with {characters:,} different characters: "
+        f"{characters + SMALLEST:,} is enough"
     )

@@ -18,10 +18,11 @@ from accelerate import Accelerator
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from stages.processes import Parser, accelerated, on_main, run_program
+from stages.recipes import load_recipes
 from stages.scoring.embed import embed_split
 from stages.training import building, curves
 from stages.training import run_folder as runs
-from stages.training.settings import Settings, described, recipe_module, recipes, resolve
+from stages.training.settings import Settings, describe_settings, find_recipe, resolve
 from stages.training.trainer import Plan, Trainer
 from stages.training.validation import label, validation_line
 
@@ -78,7 +79,7 @@ def held(run: Path) -> Iterator[None]:
 
 def corpora_of(options: argparse.Namespace, run: Path) -> list[Path]:
     """The corpora given, or the one that the recipe makes."""
-    make_corpus = getattr(recipe_module(options.recipe), "make_corpus", None)
+    make_corpus = find_recipe(options.recipe).make_corpus
     if options.data:
         return options.data
     if make_corpus is None:
@@ -137,11 +138,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def parser() -> argparse.ArgumentParser:
-    named = "\n".join(f"  {name:<10} {told}" for name, told in recipes().items())
+    named = "\n".join(f"  {name:<14} {recipe.summary}" for name, recipe in load_recipes().items())
     made = Parser(
         "train.py",
         description=__doc__.splitlines()[0],
-        epilog=f"recipes:\n{named}\n\nsettings, as key=value, with their defaults and [unit]:\n{described()}",
+        epilog=f"recipes:\n{named}\n\nsettings, as key=value, with their defaults:\n{describe_settings()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,12 +1,12 @@
-"""What sees and what reads: towers behind two small protocols, from a spec or by name.
+"""Media and text encoders behind two small protocols, built from a spec or loaded by name.
 
-A spec is what `config.json` keeps of a tower: {"kind": …} and what that kind is built from.
+A spec is what `config.json` stores of an encoder: {"kind": …} and what that kind is built from.
 
 | kind | media | text |
 | --- | --- | --- |
 | transformers | `class`, `config`, `image_mean`, `image_std` | `class`, `config`, `pooling` |
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
-| embedded | `width`, of EfficientNet-Lite0's frozen grid projected | sentence vectors, which the processor computes |
+| embedded | `width`, to which EfficientNet-Lite0's frozen grid is projected | sentence vectors, from the processor |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
 """
 
@@ -26,49 +26,54 @@ from model.encoders.tiny import TinyText, TinyVision
 
 @runtime_checkable
 class MediaEncoder(Protocol):
-    """Visual tokens [B,N,D], their mask [B,N] bool, and the weights [B,N] of global pooling, of sum 1."""
+    """Encodes items as visual tokens.
+
+    A call returns tokens [B,N,D], their mask [B,N] bool, and the weights [B,N] of global pooling, which sum to 1.
+    """
 
     width: int  # D
 
-    def __call__(self, media: Media) -> tuple[Tensor, Tensor, Tensor]: ...
+    def __call__(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode items."""
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """States [B,T,width] and a summary [B,pooled_width]; finite where there is no text."""
+    """Encodes texts. A call returns states [B,T,width] and summaries [B,pooled_width], finite for absent texts."""
 
     width: int
     pooled_width: int
 
-    def __call__(self, texts: Texts) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """Encode texts."""
 
 
 def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:
-    """A media encoder with random weights. Raises ValueError for a spec that nothing can be built from."""
-    kind, options = _opened(spec, "media_encoder", ("transformers", "tiny", "embedded", "features"))
+    """Build a media encoder with random weights; raises ValueError for an invalid spec."""
+    kind, options = _read_spec(spec, "media_encoder", ("transformers", "tiny", "embedded", "features"))
     if kind == "features":
-        return _made("media_encoder", FeatureEncoder, options)
+        return _build("media_encoder", FeatureEncoder, options)
     if kind == "embedded":
-        return FrameEncoder(_made("media_encoder", Grid, options), options["width"], GRID_MEAN, GRID_STD)
+        return FrameEncoder(_build("media_encoder", Grid, options), options["width"], GRID_MEAN, GRID_STD)
     if kind == "tiny":
-        tower = _made("media_encoder", TinyVision, options)
+        tower = _build("media_encoder", TinyVision, options)
         return FrameEncoder(tower, options["width"], IMAGENET_MEAN, IMAGENET_STD)
     return _vision(towers.build_tower(options.get("class"), options.get("config")), options)
 
 
 def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
-    """A text encoder with random weights. Raises ValueError for a spec that nothing can be built from."""
-    kind, options = _opened(spec, "text_encoder", ("transformers", "tiny", "embedded"))
+    """Build a text encoder with random weights; raises ValueError for an invalid spec."""
+    kind, options = _read_spec(spec, "text_encoder", ("transformers", "tiny", "embedded"))
     if kind == "embedded":
         return SentenceVectors()
     if kind == "tiny":
-        return _made("text_encoder", TinyText, options)
+        return _build("text_encoder", TinyText, options)
     tower = towers.build_tower(options.get("class"), options.get("config"))
     return towers.TextTower(tower, options.get("pooling", "auto"))
 
 
 def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
-    """The vision tower of a Transformers model with its weights, and its spec. Raises ValueError."""
+    """Load the vision tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing = towers.load_tower(name, "vision")
     spec = towers.spec_of(tower, **towers.pixel_statistics(name))
     encoder = _vision(tower, spec)
@@ -77,7 +82,7 @@ def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, Any]]:
-    """The text tower of a Transformers model with its weights, and its spec. Raises ValueError."""
+    """Load the text tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing = towers.load_tower(name, "text")
     spec = towers.spec_of(tower, pooling=pooling)
     encoder = towers.TextTower(tower, pooling)
@@ -90,17 +95,17 @@ def _vision(tower: Any, spec: Mapping[str, Any]) -> FrameEncoder:
     return FrameEncoder(towers.VisionTower(tower), towers.width(tower), mean, std)
 
 
-def _made(name: str, make: type, options: dict[str, Any]) -> Any:
+def _build(name: str, encoder: type, options: dict[str, Any]) -> Any:
     try:
-        inspect.signature(make).bind(**options)
+        inspect.signature(encoder).bind(**options)
     except TypeError as error:
-        raise ValueError(f"{name}: got {options}, wanted what it is built from: {error}") from error
-    return make(**options)
+        raise ValueError(f"{name}: {error} in {options}") from error
+    return encoder(**options)
 
 
-def _opened(spec: Mapping[str, Any] | None, name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+def _read_spec(spec: Mapping[str, Any] | None, name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     options = dict(spec or {})
     kind = options.pop("kind", None)
     if kind not in kinds:
-        raise ValueError(f"{name}: got kind {kind!r}, wanted {' or '.join(kinds)}")
+        raise ValueError(f"{name} has kind {kind!r}: expected {' or '.join(kinds)}")
     return kind, options

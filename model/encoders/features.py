@@ -1,4 +1,4 @@
-"""Frame or region features that were computed before, as visual tokens: projected, then read over time.
+"""Precomputed frame or region features as visual tokens: projected, then read over time.
 
 B items · F frames or regions · I width of the features · N tokens · D width
 """
@@ -11,9 +11,17 @@ from model.encoders.tiny import INIT_STD, Block
 
 
 class FeatureEncoder(nn.Module):
-    """`input_dim` features a frame are projected to `width`; a temporal transformer with learned positions reads them.
+    """Projects features and reads them with a temporal transformer that has learned positions.
 
-    Every frame is a visual token; the item's summary is their mean.
+    Every frame is a visual token; global pooling is their mean.
+
+    Args:
+        input_dim: I, features per frame.
+        width: D.
+        layers: Transformer layers.
+        heads: Attention heads, a divisor of D.
+        max_frames: Largest number of frames.
+        dropout: Probability.
     """
 
     def __init__(self, input_dim: int, width: int, layers: int, heads: int, max_frames: int, dropout: float = 0.1):
@@ -25,15 +33,15 @@ class FeatureEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
-        (frames, *wide), mask_BF = media.frames.shape[1:], media.mask
-        most = len(self.positions)
-        if frames > most:
-            raise ValueError(f"features: got {frames} frames, wanted at most max_frames={most}")
-        if wide != [self.input_dim]:
-            raise ValueError(f"features: got {wide} values a frame, wanted input_dim={self.input_dim}")
+        """Tokens [B,N,D], their mask and pooling weights [B,N]; raises ValueError for features of another shape."""
+        (frames, *values), mask_BF = media.frames.shape[1:], media.mask
+        if frames > len(self.positions):
+            raise ValueError(f"an item has {frames} frames of features, more than max_frames={len(self.positions)}")
+        if values != [self.input_dim]:
+            raise ValueError(f"features have shape {values} per frame: expected input_dim={self.input_dim}")
         frames_BFI = media.frames.to(self.positions.dtype).masked_fill(~mask_BF[..., None], 0)
         x_BFD = self.project(frames_BFI) + self.positions[:frames]
-        read_BF = mask_BF | ~mask_BF.any(1, keepdim=True)  # where there is no frame, something finite
+        visible_BF = mask_BF | ~mask_BF.any(1, keepdim=True)  # an item without frames gets finite values
         for block in self.blocks:
-            x_BFD = block(x_BFD, read_BF)
+            x_BFD = block(x_BFD, visible_BF)
         return self.norm(x_BFD) * mask_BF[..., None], mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)

@@ -1,6 +1,6 @@
-"""Small towers from random weights: a vision transformer and a text transformer, for tests and for synthetic pictures.
+"""Small encoders with random weights, a vision and a text transformer, for tests and synthetic pictures.
 
-M pictures · P tokens a picture · B texts · T text tokens · D width
+M pictures · P tokens per picture · B texts · T text tokens · D width
 """
 
 import torch
@@ -13,12 +13,12 @@ INIT_STD = 0.02
 
 
 class Block(nn.Module):
-    """Pre-norm transformer layer; feed-forward width 4·D."""
+    """Pre-norm transformer layer with feed-forward width 4·D."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         if width % heads:
-            raise ValueError(f"heads: got {heads}, wanted a divisor of the width {width}")
+            raise ValueError(f"heads={heads}: expected a divisor of the width {width}")
         self.heads, self.dropout = heads, dropout
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.inward, self.outward = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """`mask_BT` bool, True at what may be read: at least once a row."""
+        """Apply the layer; `mask_BT` is bool, True for visible tokens, at least one per row."""
         query, key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.inward(self.norm1(x_BTD)).chunk(3, -1)
         )
@@ -35,17 +35,18 @@ class Block(nn.Module):
             query, key, value, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0
         )
         x_BTD = x_BTD + self.drop(self.outward(read_BHTd.transpose(1, 2).flatten(2)))
-        return x_BTD + self.drop(self.feed_forward(self.norm2(x_BTD)))
+        x_BTD = x_BTD + self.drop(self.feed_forward(self.norm2(x_BTD)))
+        return x_BTD
 
 
 class TinyVision(nn.Module):
-    """Pictures [M,3,H,W] → tokens [M,P,D], CLS first; positions are learned for one size."""
+    """Pictures [M,3,H,W] → tokens [M,P,D], CLS first; positions are learned for one picture size."""
 
     def __init__(self, image_size: int, patch_size: int, width: int, layers: int, heads: int, dropout: float = 0.0):
         super().__init__()
         self.image_size = image_size
         if image_size % patch_size:
-            raise ValueError(f"image_size: got {image_size}, wanted a multiple of the patch of {patch_size} pixels")
+            raise ValueError(f"image_size={image_size}: expected a multiple of the patch size of {patch_size} pixels")
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
         self.summary = nn.Parameter(torch.randn(width) * INIT_STD)
         self.positions = nn.Parameter(torch.randn((image_size // patch_size) ** 2 + 1, width) * INIT_STD)
@@ -53,17 +54,19 @@ class TinyVision(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
+        """Encode normalised pixels; raises ValueError for another picture size."""
         if pixels_M3HW.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(f"pixels: got {list(pixels_M3HW.shape[2:])}, wanted image_size={self.image_size} a side")
+            raise ValueError(f"pictures have shape {list(pixels_M3HW.shape)}: expected image_size={self.image_size}")
         patches_MPD = self.patches(pixels_M3HW).flatten(2).transpose(1, 2)
         x_MPD = torch.cat([self.summary.expand(len(patches_MPD), 1, -1), patches_MPD], 1) + self.positions
         for block in self.blocks:
             x_MPD = block(x_MPD)
-        return self.norm(x_MPD)
+        tokens_MPD: Tensor = self.norm(x_MPD)
+        return tokens_MPD
 
 
 class TinyText(nn.Module):
-    """Token ids → states; the summary is the mean of a text's states, which learns sooner than one token."""
+    """Token ids → states; the summary is the mean of a text's states, which learns faster than a single token."""
 
     def __init__(self, vocab_size: int, max_tokens: int, width: int, layers: int, heads: int, dropout: float = 0.1):
         super().__init__()
@@ -76,13 +79,25 @@ class TinyText(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        length, most = texts.tokens.shape[1], len(self.positions)
-        if length > most:
-            raise ValueError(f"texts: got {length} tokens, wanted at most max_tokens={most}")
-        mask_BT = texts.mask.clone()
-        mask_BT[:, 0] |= ~texts.mask.any(1)  # where there is no text, something finite
+        """States [B,T,D] and summaries [B,D]; raises ValueError for texts of more than `max_tokens`."""
+        length = texts.tokens.shape[1]
+        if length > len(self.positions):
+            raise ValueError(f"texts have {length} tokens, more than max_tokens={len(self.positions)}")
+        mask_BT = visible_tokens(texts)
         x_BTD = self.drop(self.words(texts.tokens) + self.positions[:length])
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BT)
         states_BTD = self.norm(x_BTD)
-        return states_BTD, (states_BTD * mask_BT[..., None]).sum(1) / mask_BT.sum(1, keepdim=True)
+        return states_BTD, masked_mean(states_BTD, mask_BT)
+
+
+def visible_tokens(texts: Texts) -> Tensor:
+    """The mask [B,T] with the first token of absent texts visible, so that their states stay finite."""
+    mask_BT = texts.mask.clone()
+    mask_BT[:, 0] |= ~texts.mask.any(1)
+    return mask_BT
+
+
+def masked_mean(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean [B,D] of the states where the mask is True."""
+    return (states_BTD * mask_BT[..., None]).sum(1) / mask_BT.sum(1, keepdim=True)

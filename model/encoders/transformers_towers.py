@@ -1,6 +1,6 @@
 """Vision and text towers of Transformers, by name or folder with their weights, or from a spec with random ones.
 
-M pictures · P tokens a picture · B texts · T tokens · D width
+M pictures · P tokens per picture · B texts · T tokens · D width
 """
 
 import contextlib
@@ -16,8 +16,9 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
 from model.batch import Texts
+from model.encoders.tiny import masked_mean, visible_tokens
 
-# What AutoModel does not know, as towers by themselves, or knows as something else.
+# Towers that AutoModel does not know on their own, or maps to another class.
 CLASSES = {
     "siglip_text_model": "SiglipTextModel",
     "siglip2_text_model": "Siglip2TextModel",
@@ -26,36 +27,40 @@ CLASSES = {
     "chinese_clip_text_model": "ChineseCLIPTextModel",
     "altclip_vision_model": "AltCLIPVisionModel",
     "altclip_text_model": "AltCLIPTextModel",
-    "vit_mae": "ViTModel",  # as MAE it would see a random quarter of each picture
+    "vit_mae": "ViTModel",  # the MAE class sees a random quarter of each picture
 }
 CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
 SUMMARY_FIRST = (*CLIPS, "vit", "dinov2", "dinov3", "deit", "beit")  # token 0 is CLS
-SUMMARY_APART = ("siglip", "convnext")  # the pooled output, which has weights of its own
-UNMASKED = ("SiglipTextModel", "Siglip2TextModel")  # trained with padding as tokens; the summary is at the last place
-POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # whose summary is their own pooled output
+SUMMARY_POOLED = ("siglip", "convnext")  # the pooled output, which has its own weights
+UNMASKED = (
+    "SiglipTextModel",
+    "Siglip2TextModel",
+)  # trained with padding as tokens; the summary is the last
+POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # their summary is their own pooled output
 POOLINGS = ("auto", "cls", "mean", "pooler")
 
 
 class VisionTower(nn.Module):
-    """Pictures [M,3,H,W] → tokens [M,P,D], the summary first: CLS, or where there is none the pooled output or mean."""
+    """Pictures [M,3,H,W] → tokens [M,P,D], the summary first: CLS, or else the pooled output or the mean."""
 
     def __init__(self, tower: PreTrainedModel):
         super().__init__()
         family = tower.config.model_type
         self.cls_first = family.startswith(SUMMARY_FIRST)
-        self.pooled = family.startswith(SUMMARY_APART) and getattr(tower.config, "vision_use_head", True)
+        self.pooled = family.startswith(SUMMARY_POOLED) and getattr(tower.config, "vision_use_head", True)
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooled)
         self.normalizes = family.removesuffix("_vision_model") in CLIPS
         self.interpolates = "interpolate_pos_encoding" in _reads(tower)
         self.patch_size = int(tower.config.patch_size) if "spatial_shapes" in _reads(tower) else 0
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
+        """Encode normalised pixels."""
         if self.patch_size:
             out = self.tower(**patches(pixels_M3HW, self.patch_size))
         else:
             more = {"interpolate_pos_encoding": True} if self.interpolates else {}
             out = self.tower(pixel_values=pixels_M3HW, **more)
-        states_MPD = out.last_hidden_state
+        states_MPD: Tensor = out.last_hidden_state
         if states_MPD.dim() == 4:  # a grid of features: channels first
             states_MPD = states_MPD.flatten(2).transpose(1, 2)
         if self.normalizes:  # CLIP's last states come before its last norm
@@ -68,16 +73,21 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Token ids → states [B,T,D] and a summary: of BERT's kin the first token, of CLIP and SigLIP their own."""
+    """Token ids → states [B,T,D] and a summary [B,pooled_width].
+
+    Args:
+        tower: The Transformers model.
+        pooling: "cls", "mean" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else "cls".
+    """
 
     def __init__(self, tower: PreTrainedModel, pooling: str = "auto"):
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"pooling: got {pooling!r}, wanted {' or '.join(POOLINGS)}")
+            raise ValueError(f"pooling={pooling}: expected {' or '.join(POOLINGS)}")
         kind = type(tower).__name__
         self.pooling = ("pooler" if kind in POOLED else "cls") if pooling == "auto" else pooling
         if self.pooling == "pooler" and kind not in POOLED and getattr(tower, "pooler", None) is None:
-            raise ValueError(f"pooling: got 'pooler', which {kind} has none of, wanted auto or cls or mean")
+            raise ValueError(f"pooling=pooler: {kind} has no pooler, expected auto, cls or mean")
         self.unmasked = kind in UNMASKED
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooling == "pooler")
         self.width = width(tower)
@@ -85,19 +95,19 @@ class TextTower(nn.Module):
         self.pooled_width = int(own or self.width) if self.pooling == "pooler" else self.width
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        mask_BT = texts.mask.clone()
-        mask_BT[:, 0] |= ~texts.mask.any(1)  # where there is no text, something finite
+        """States and summaries."""
+        mask_BT = visible_tokens(texts)
         out = self.tower(input_ids=texts.tokens, attention_mask=None if self.unmasked else mask_BT.long())
         states_BTD = out.last_hidden_state
         if self.pooling == "pooler":
             return states_BTD, out.pooler_output
         if self.pooling == "cls":
             return states_BTD, states_BTD[:, 0]
-        return states_BTD, (states_BTD * mask_BT[..., None]).sum(1) / mask_BT.sum(1, keepdim=True)
+        return states_BTD, masked_mean(states_BTD, mask_BT)
 
 
 def patches(pixels_M3HW: Tensor, size: int) -> dict[str, Tensor]:
-    """What towers of any shape of picture (SigLIP 2 NaFlex) read: patches row by row, how many rows and columns."""
+    """Inputs of towers that take pictures of any shape (SigLIP 2 NaFlex): patches row by row, rows and columns."""
     grid_M3HsWs = pixels_M3HW.unfold(2, size, size).unfold(3, size, size)
     count, _, rows, columns = grid_M3HsWs.shape[:4]
     patches_MPL = grid_M3HsWs.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
@@ -107,9 +117,17 @@ def patches(pixels_M3HW: Tensor, size: int) -> dict[str, Tensor]:
 
 
 def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
-    """The tower of a model by name or folder, and which of its weights were not found. `part`: "vision" or "text".
+    """Load one tower of a Transformers model.
 
-    Raises ValueError where there is no such model, or it has no such tower.
+    Args:
+        name: Name or folder of the model.
+        part: "vision" or "text".
+
+    Returns:
+        The tower, and the names of the weights that were not found.
+
+    Raises:
+        ValueError: There is no such model, or it has no such tower.
     """
     try:
         with quiet():
@@ -121,48 +139,48 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"{name}: got no {part} tower ({reason}), wanted a Transformers model or its folder"
+            f"{name} is not a Transformers model, or not a folder of one, with a {part} tower: {reason}"
         ) from error
     prefix = f"{part}_model."
-    if hasattr(config, f"{part}_config"):  # of a model of two towers; alone, not all of them find their weights
+    if hasattr(config, f"{part}_config"):  # a model with two towers; some towers do not find their weights on their own
         tower = getattr(tower, f"{part}_model", tower)
     reads = [key for key in ("pixel_values", "input_ids", "decoder_input_ids") if key in _reads(tower)]
     if reads != ["pixel_values" if part == "vision" else "input_ids"]:
         raise ValueError(
-            f"{name}: got {type(tower).__name__}, which reads {' and '.join(reads) or 'neither pictures nor words'}, "
-            f"wanted a {part} tower"
+            f"{name} is a {type(tower).__name__}, which reads {' and '.join(reads) or 'neither pictures nor tokens'}: "
+            f"expected a {part} tower"
         )
     return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}
 
 
 def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
-    """Raises ValueError where a weight that the tower still has was not found: it would be a random one."""
+    """Raise ValueError if a weight of the tower was not found: it would stay random."""
     lost = sorted(missing & tower.state_dict().keys())
     if lost:
         raise ValueError(
-            f"{name}: got no weights for {lost[0]} and {len(lost) - 1} more of {type(tower).__name__}, wanted all: "
+            f"{name} has no weights for {lost[0]} and {len(lost) - 1} more parameters of {type(tower).__name__}: "
             f"save the whole tower, or choose another model"
         )
 
 
 def build_tower(kind: str | None, config: dict[str, Any] | None) -> PreTrainedModel:
-    """A tower of the class `kind` with random weights. Raises ValueError for what is no model of Transformers."""
-    found = getattr(transformers, str(kind), None)
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        raise ValueError(f"class: got {kind!r}, wanted a model of Transformers {transformers.__version__}")
+    """Build a tower of the Transformers class `kind` with random weights; raises ValueError for an unknown class."""
+    tower_class = getattr(transformers, str(kind), None)
+    if not (isinstance(tower_class, type) and issubclass(tower_class, PreTrainedModel)):
+        raise ValueError(f"class={kind}: expected a model class of Transformers {transformers.__version__}")
     if not isinstance(config, dict):
-        raise ValueError(f"config: got {config!r}, wanted that of a {kind} as a dict")
+        raise ValueError(f"config={config!r}: expected the configuration of a {kind} as a dict")
     with quiet():
-        return found(found.config_class.from_dict(config))  # type: ignore[union-attr]
+        return tower_class(tower_class.config_class.from_dict(config))  # type: ignore[union-attr]
 
 
 def spec_of(tower: PreTrainedModel, **more: Any) -> dict[str, Any]:
-    """What `build_tower` builds this tower from."""
+    """The spec that `build_tower` builds this tower from, without its weights."""
     return {"kind": "transformers", "class": type(tower).__name__, "config": tower.config.to_diff_dict(), **more}
 
 
 def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTrainedModel:
-    """The tower, less what its last states do not need: a weight that gets no gradient holds up every other process."""
+    """Remove the parts that the last states do not need: weights without a gradient would stall other processes."""
     for owner in (tower, getattr(tower, "vision_model", None), getattr(tower, "text_model", None)):
         if owner is None:
             continue
@@ -170,7 +188,7 @@ def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTra
         if not keep_pooler and isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
             owner.pooler = None
         if not keep_pooler and isinstance(getattr(owner, "head", None), nn.Module):
-            owner.head = nn.Identity()  # which is called all the same
+            owner.head = nn.Identity()  # it is still called
     for name, parameter in tower.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
@@ -178,25 +196,25 @@ def without_dead_parameters(tower: PreTrainedModel, keep_pooler: bool) -> PreTra
 
 
 def width(tower: PreTrainedModel) -> int:
-    """D, of the last states: where it grows from stage to stage, the last; AltCLIP projects its texts."""
+    """D, the width of the last states: that of the last stage where it grows; AltCLIP projects its texts."""
     config = tower.config
     stages = getattr(config, "hidden_sizes", None)
     return int(stages[-1] if stages else getattr(config, "project_dim", None) or config.hidden_size)
 
 
 def pixel_statistics(name: str) -> dict[str, Any]:
-    """`image_mean` and `image_std` as the model's own image processor has them; nothing where it says nothing."""
-    said = image_processing(name)
-    return {key: said[key] for key in ("image_mean", "image_std") if key in said}
+    """`image_mean` and `image_std` of the model's own image processor, where it has them."""
+    settings = image_processing(name)
+    return {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
 
 
 def image_processing(name: str) -> dict[str, Any]:
-    """What `preprocessor_config.json` says; {} where there is none."""
+    """The content of `preprocessor_config.json`; empty if there is none."""
     try:
-        found, _ = ImageProcessingMixin.get_image_processor_dict(name)
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
     except OSError:
         return {}
-    return dict(found)
+    return dict(settings)
 
 
 def _reads(tower: PreTrainedModel) -> set[str]:
@@ -205,7 +223,7 @@ def _reads(tower: PreTrainedModel) -> set[str]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars and the notes of Transformers about weights that are left out."""
+    """Silence Transformers' progress bars and its warnings about weights that are not used."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -20,7 +20,7 @@ from stages.data.features import check_media, feature_sizes
 from stages.data.samples import Shards
 from stages.data.states import ensure_states
 from stages.processes import on_main
-from stages.training.settings import Settings
+from stages.training.settings import MODEL_DEFAULTS, Settings
 
 HEAD_WIDTH = 16  # features that a head of a tiny tower reads
 FEATURE_HEAD_WIDTH = 64  # likewise, of a tower that reads features computed before
@@ -116,7 +116,7 @@ def create(settings: Settings, data: TrainingData, accelerator: Accelerator) -> 
         with accelerator.main_process_first():  # which downloads
             processor = LeccrProcessor.create(settings.media, settings.text, tokenizer, **policy)
             media, text = specs(settings, processor)
-            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.leccr_config())
+            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.model)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     return model, processor
@@ -149,9 +149,9 @@ def restore(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrProcesso
     try:
         processor = LeccrProcessor.from_pretrained(folder)
         config = LeccrConfig.from_pretrained(folder)
-        wanted = LeccrConfig(**settings.leccr_config())
+        wanted = LeccrConfig(**settings.model)
         media, text = specs(settings, processor)
-        for name in ("media_encoder", "text_encoder", *settings.model_keys()):
+        for name in ("media_encoder", "text_encoder", *MODEL_DEFAULTS):
             given = {"media_encoder": media, "text_encoder": text}.get(name, getattr(wanted, name))
             if given is not None and getattr(config, name) != given:
                 raise ValueError(f"has {name}={getattr(config, name)}, these settings say {given}")

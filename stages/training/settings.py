@@ -1,26 +1,22 @@
-"""Every setting of a run, with its unit: defaults, then the recipe, then `method=…`, then `key=value` overrides.
+"""Every setting of a run: defaults, then the recipe, then `method=…`, then `key=value` overrides.
 
-The model's settings (`model.config.LeccrConfig`) and the objective's (`model.objective.ObjectiveConfig`) are reached by
-the same keys. A setting is checked once, here; what depends on the data is checked where the data is opened.
+The model's settings (`model.settings.ModelSettings`) and those of the losses (`ObjectiveConfig`) have keys of the same
+form. A setting is checked once, here; what depends on the data is checked where the data is opened.
 """
 
 import dataclasses
 import difflib
-import importlib
-import inspect
-import pkgutil
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any
 
-from model.config import LeccrConfig
-from model.objective import ObjectiveConfig
+from model.settings import ModelSettings, ObjectiveConfig, check_settings
 from pipeline.errors import UsageError
+from pipeline.options import option, option_fields, parse_value, show_value
+from stages.recipes import Recipe, load_recipes
 
 METHODS = ("corrected", "faithful")
-# What the released code does and no default does. With pretrained towers, whose `shared` text tower is trained.
+# What the released code does and no default does. It trains the pretrained text tower that also reads descriptions.
 FAITHFUL: Mapping[str, Any] = MappingProxyType(
     {
         "slot_init": "zero",
@@ -38,271 +34,180 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         "max_words": 30,
     }
 )
-# of LeccrConfig: they follow from `media` and `text`, or are chosen on validation
-NOT_SETTINGS = {"media_encoder", "text_encoder", "model_type", "global_weight"}
-
-
-def option(default: Any, unit: str, told: str, *, least: float | None = None, most: float | None = None, **more: Any):
-    """A setting. `choices`: its only values; `free`: a run may go on with another value, its result is the same."""
-    metadata = {"unit": unit, "told": told, "least": least, "most": most, **more}
-    return dataclasses.field(default=default, metadata=metadata)
+GLOBAL_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+MODEL_DEFAULTS = {name: field.default for name, field in option_fields(ModelSettings).items()}
+OBJECTIVE_DEFAULTS = dataclasses.asdict(ObjectiveConfig())
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A run's settings, checked. Raises UsageError for a value out of its range."""
+    """The settings of a run. A field marked `free` does not change the result: a resumed run may have another value.
 
-    recipe: str = option("base", "name", "the recipe that these settings come from")
-    method: str = option("corrected", "name", "or faithful: as the released code, its faults included", choices=METHODS)
+    Raises:
+        UsageError: A value is out of its range.
+    """
 
-    data: tuple[str, ...] = option((), "folders", "corpora with a table training (--data)")
-    languages: tuple[str, ...] = option((), "BCP 47 tags", "to train and validate; none given: all that train has")
-    source_language: str = option("en", "BCP 47 tag", "of the captions that were translated")
-    human_targets: bool = option(True, "yes or no", "human texts in the other languages are trained on where there are")
-    train_on: str = option("train", "split", "that is trained on")
-    select_on: str = option("val", "split", "that chooses the best weights; anything but val is labelled loudly")
-    extra_views: tuple[str, ...] = option((), "views", "descriptions that are source captions too; all: every view")
-    slot_views: tuple[str, ...] = option(("all",), "views", "descriptions that the slots read; all: every view")
-    cache_states: bool = option(True, "yes or no", "keep what a frozen description encoder says with the corpus")
-    pair_weighting: bool = option(True, "yes or no", "weigh a pair by its translation's quality")
-    horizontal_flip: float = option(0.0, "probability", "that a training picture is mirrored", least=0, most=1)
+    recipe: str = option("base", "name of the recipe")
+    method: str = option("corrected", "faithful: as the released code, with its faults", choices=METHODS)
 
-    media: str = option("tiny", "name or folder", "vision tower: tiny, embedded, features, a name or a folder")
-    text: str = option("tiny", "name or folder", "text tower: tiny, embedded, a name on the Hub or a folder")
-    tiny_width: int = option(64, "features", "width of tiny towers", least=8)
-    tiny_layers: int = option(2, "layers", "of tiny towers", least=1)
-    tiny_patch: int = option(8, "pixels", "edge of a patch of the tiny vision tower", least=1)
-    tiny_vocabulary: int = option(1000, "tokens", "most that the tiny text tower's tokenizer learns", least=32)
-    embedded_width: int = option(256, "features", "that the embedded vision tower's grid is projected to", least=8)
-    feature_width: int = option(512, "features", "that features computed before are projected to", least=8)
-    feature_layers: int = option(1, "layers", "that read them over time", least=1)
-    feature_frames: int = option(0, "frames", "most of an item, uniform in time; 0: as the longest has", least=0)
-    image_size: int = option(0, "pixels", "edge that pictures are resized to; 0: what the tower wants", least=0)
-    max_tokens: int = option(0, "tokens", "longest text; 0: what the tower takes", least=0)
-    max_words: int = option(0, "words", "longest text before it is tokenised; 0: any", least=0)
-    truncate_training_texts: bool = option(True, "yes or no", "max_words holds in training too")
+    data: tuple[str, ...] = option((), "corpora with a training table (--data)")
+    languages: tuple[str, ...] = option((), "BCP 47 tags to train and validate; none: all that the split has")
+    source_language: str = option("en", "BCP 47 tag of the captions that were translated")
+    human_targets: bool = option(True, "train on human texts in target languages, where there are any")
+    train_on: str = option("train", "split to train on")
+    select_on: str = option("val", "split that selects the best weights; other than val gets a warning label")
+    extra_views: tuple[str, ...] = option((), "views that also serve as source captions; all: every view")
+    slot_views: tuple[str, ...] = option(("all",), "views that the slots read; all: every view")
+    cache_states: bool = option(True, "store the states of a frozen description encoder with the corpus")
+    pair_weighting: bool = option(True, "weigh a pair by the quality of its translation")
+    horizontal_flip: float = option(0.0, "probability that a training picture is mirrored", at_least=0, at_most=1)
 
-    batch_size: int = option(128, "samples over all processes", "effective batch: every one is compared", least=2)
-    micro_batch: int = option(0, "samples a process", "encoded at once, by cached gradients; 0: all", least=0)
-    epochs: int = option(10, "epochs", "length of the run, unless steps is given", least=1)
-    steps: int = option(0, "steps", "length of the run; 0: as many as epochs have", least=0)
-    lr: float = option(1e-5, "per step", "peak learning rate of pretrained layers", least=0)
-    new_layer_lr_multiplier: float = option(10.0, "times lr", "learning rate of layers that start at random", least=0)
-    weight_decay: float = option(0.01, "per lr", "AdamW's; none for biases, norms and the scale", least=0)
-    beta1: float = option(0.9, "per step", "AdamW's decay of the mean gradient", least=0, most=0.9999)
-    beta2: float = option(0.98, "per step", "AdamW's decay of the squared gradient", least=0, most=0.9999)
-    warmup: float = option(0.1, "share of the run", "in which the learning rate rises", least=0, most=1)
-    schedule: str = option("linear", "name", "how it falls to zero afterwards", choices=("linear", "cosine"))
-    clip: float = option(1.0, "norm", "largest gradient; 0: any", least=0)
-    ema: float = option(0.0, "per step", "decay of averaged weights, which are then what is scored; 0: off", least=0)
-    mixed_precision: str = option("auto", "name", "auto: bf16 where a GPU has it", choices=("auto", "no", "bf16"))
-    seed: int = option(0, "number", "of weights, order and dropout", least=0, most=2**31)
+    media: str = option("tiny", "media encoder: tiny, embedded, features, or a model's name or folder")
+    text: str = option("tiny", "text encoder: tiny, embedded, or a model's name or folder")
+    tiny_width: int = option(64, "width of tiny encoders", at_least=8)
+    tiny_layers: int = option(2, "layers of tiny encoders", at_least=1)
+    tiny_patch: int = option(8, "pixels per side of a patch of the tiny media encoder", at_least=1)
+    tiny_vocabulary: int = option(1000, "largest vocabulary of the tiny text encoder, in tokens", at_least=32)
+    embedded_width: int = option(256, "width that the embedded media encoder projects to", at_least=8)
+    feature_width: int = option(512, "width that precomputed features are projected to", at_least=8)
+    feature_layers: int = option(1, "layers that read features over time", at_least=1)
+    feature_frames: int = option(0, "largest number of frames of features per item; 0: all", at_least=0)
+    image_size: int = option(0, "pixels per side of a picture; 0: as the encoder was trained", at_least=0)
+    max_tokens: int = option(0, "largest number of tokens per text; 0: as the encoder allows", at_least=0)
+    max_words: int = option(0, "largest number of words per text; 0: no limit", at_least=0)
+    truncate_training_texts: bool = option(True, "max_words also applies in training")
 
-    validate_every: int = option(0, "steps", "between validations; 0: one epoch", least=0)
-    patience: int = option(0, "validations", "without a better one that end the run; 0: never", least=0)
+    batch_size: int = option(128, "samples per step over all processes, all compared with each other", at_least=2)
+    micro_batch: int = option(0, "samples encoded at once per process (cached gradients); 0: all", at_least=0)
+    epochs: int = option(10, "length of the run in epochs, unless steps is given", at_least=1)
+    steps: int = option(0, "length of the run in steps; 0: given by epochs", at_least=0)
+    lr: float = option(1e-5, "peak learning rate of pretrained layers", at_least=0)
+    new_layer_lr_multiplier: float = option(10.0, "times lr: learning rate of other layers", at_least=0)
+    weight_decay: float = option(0.01, "of AdamW; none for biases, norms and the scale", at_least=0)
+    beta1: float = option(0.9, "AdamW's decay of the mean gradient", at_least=0, at_most=0.9999)
+    beta2: float = option(0.98, "AdamW's decay of the squared gradient", at_least=0, at_most=0.9999)
+    warmup: float = option(0.1, "share of the run in which the learning rate rises", at_least=0, at_most=1)
+    schedule: str = option("linear", "how the learning rate falls to zero", choices=("linear", "cosine"))
+    clip: float = option(1.0, "largest gradient norm; 0: no limit", at_least=0)
+    ema: float = option(0.0, "decay per step of averaged weights, which are then scored; 0: off", at_least=0)
+    mixed_precision: str = option("auto", "auto: bf16 on GPUs that have it", choices=("auto", "no", "bf16"))
+    seed: int = option(0, "of weights, order and dropout", at_least=0, at_most=2**31)
+
+    validate_every: int = option(0, "steps between validations; 0: one epoch", at_least=0)
+    patience: int = option(0, "validations without improvement that end the run; 0: never", at_least=0)
     global_weights: tuple[float, ...] = option(
-        (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0), "shares", "of the global similarity in the score, tried at validation"
+        GLOBAL_WEIGHTS, "shares of the global similarity in the score to try in validation", at_least=0, at_most=1
     )
-    save_every: int = option(0, "steps", "between checkpoints; 0: one at each validation", least=0)
-    log_every: int = option(10, "steps", "between training lines of metrics.jsonl", least=1, free=True)
-    eval_batch_size: int = option(128, "samples a process", "encoded at once in validation", least=1, free=True)
-    workers: int = option(0, "processes", "that load data, for each training process", least=0, free=True)
-    tensorboard: bool = option(False, "yes or no", "write RUN/tensorboard", free=True)
-    wandb: str = option("", "project", "of Weights & Biases to log to; none given: off", free=True)
+    save_every: int = option(0, "steps between checkpoints; 0: at each validation", at_least=0)
+    log_every: int = option(10, "steps between lines of metrics.jsonl", at_least=1, free=True)
+    eval_batch_size: int = option(128, "samples encoded at once per process in validation", at_least=1, free=True)
+    workers: int = option(0, "processes that load data, per training process", at_least=0, free=True)
+    tensorboard: bool = option(False, "write RUN/tensorboard", free=True)
+    wandb: str = option("", "Weights & Biases project to log to; none: off", free=True)
 
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of LeccrConfig, where not its default
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of ModelSettings, where not the default
     objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of ObjectiveConfig, likewise
 
     def __post_init__(self) -> None:
-        for field in _own_fields():
-            value, rule = getattr(self, field.name), field.metadata
-            if rule.get("choices") and value not in rule["choices"]:
-                raise UsageError(f"{field.name}: got {value!r}, wanted {' or '.join(rule['choices'])}")
-            least, most = rule["least"], rule["most"]
-            if (least is not None and not value >= least) or (most is not None and not value <= most):
-                wanted = f"from {least} to {most}" if most is not None else f"{least} or more"
-                raise UsageError(f"{field.name}: got {value}, wanted {wanted} ({rule['unit']})")
-        if not self.ema < 1:
-            raise UsageError(f"ema: got {self.ema}, wanted less than 1 (decay a step; .999 averages a thousand steps)")
-        if not self.global_weights or not all(0 <= weight <= 1 for weight in self.global_weights):
-            raise UsageError(f"global_weights: got {self.global_weights}, wanted shares from 0 to 1")
         try:
-            LeccrConfig(**self.model)
+            check_settings(self)
+            check_settings(ModelSettings(**self.model))
             self.objective_config()
         except ValueError as error:
             raise UsageError(str(error)) from error
+        if not self.ema < 1:
+            raise UsageError(f"ema={self.ema}: expected less than 1 (0.999 averages over a thousand steps)")
+        if not self.global_weights:
+            raise UsageError("global_weights has no value: expected shares from 0 to 1, such as 0.8,1")
 
     def objective_config(self) -> ObjectiveConfig:
+        """Weights and variants of the losses."""
         return ObjectiveConfig(**self.objective)
 
-    def leccr_config(self) -> dict[str, Any]:
-        """What `LeccrModel.create` is given beside the two towers."""
-        return dict(self.model)
-
     def to_json(self) -> dict[str, Any]:
-        """Every setting by its key, flat, with the model's and the objective's, defaults too."""
-        own = {field.name: getattr(self, field.name) for field in _own_fields()}
+        """Every setting by its key, flat, with those of model and losses, defaults included."""
+        own = {name: getattr(self, name) for name in option_fields(Settings)}
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
-        return own | _model_defaults() | dict(self.model) | dataclasses.asdict(self.objective_config())
-
-    def model_keys(self) -> list[str]:
-        """Settings that are the model's."""
-        return list(_model_defaults())
+        return own | MODEL_DEFAULTS | dict(self.model) | dataclasses.asdict(self.objective_config())
 
     def free(self) -> set[str]:
-        """Settings that another value of changes nothing in the result."""
-        return {field.name for field in _own_fields() if field.metadata.get("free")}
+        """Names of the settings that do not change the result."""
+        return {name for name, field in option_fields(Settings).items() if field.metadata.get("free")}
 
 
-@cache
-def _own_fields() -> tuple[dataclasses.Field, ...]:
-    return tuple(field for field in dataclasses.fields(Settings) if field.metadata)
+OWNERS = {name: owner for owner in (ObjectiveConfig, ModelSettings, Settings) for name in option_fields(owner)}
 
 
 def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Settings:
-    """Defaults, then the recipe, then the preset `method` names, then `given` and the overrides (`key=value`).
+    """Resolve the settings of a run.
 
-    Raises UsageError for an unknown recipe or key, with the nearest spelling, and for a value of another type.
+    Args:
+        recipe: Name of the recipe.
+        overrides: `key=value` as typed on the command line.
+        **given: Settings with an option of their own on the command line.
+
+    Raises:
+        UsageError: The recipe or a key is unknown (the message names the nearest), or a value is not allowed.
     """
-    asked = dict(given) | dict(map(_parsed, overrides))
-    changes = recipe_module(recipe).recipe()
-    method = asked.get("method", changes.get("method", "corrected"))
-    preset = dict(FAITHFUL) | _objective_preset() if method == "faithful" else {}
-    values: dict[str, Any] = {"recipe": recipe, **changes, **preset, **asked}
+    typed = dict(given) | dict(map(_parse_override, overrides))
+    changes = find_recipe(recipe).settings
+    faithful = typed.get("method", changes.get("method")) == "faithful"
+    preset = dict(FAITHFUL) | _faithful_objective() if faithful else {}
+    values: dict[str, Any] = {"recipe": recipe, **changes, **preset, **typed}
     for name in values:
         _check_key(name)
-    inner = {"model": _model_defaults(), "objective": _objective_defaults()}
-    own = {name: value for name, value in values.items() if not any(name in part for part in inner.values())}
-    parts = {
-        part: {name: values[name] for name in defaults if name in values and values[name] != defaults[name]}
-        for part, defaults in inner.items()
-    }
-    return Settings(**own | parts)
+
+    def changed(defaults: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in defaults and value != defaults[name]}
+
+    own = {name: value for name, value in values.items() if OWNERS[name] is Settings}
+    return Settings(**own, model=changed(MODEL_DEFAULTS), objective=changed(OBJECTIVE_DEFAULTS))
 
 
-def recipes() -> dict[str, str]:
-    """Name and first line of every recipe."""
-    import stages.recipes as folder
-
-    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    return {name: (recipe_module(name).__doc__ or "").strip().splitlines()[0] for name in names}
-
-
-def recipe_module(name: str) -> ModuleType:
-    import stages.recipes as folder
-
-    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
-    if name not in names:
-        raise UsageError(f"--recipe: got {name!r}, wanted one of {', '.join(names)}{_nearest(name, names)}")
-    return importlib.import_module(f"stages.recipes.{name}")
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name; raises UsageError with the nearest name for an unknown one."""
+    recipes = load_recipes()
+    if name not in recipes:
+        raise UsageError(f"--recipe {name}: expected one of {', '.join(recipes)}{_nearest(name, recipes)}")
+    return recipes[name]
 
 
-def described() -> str:
-    """All keys with unit, default and meaning, for --help."""
+def describe_settings() -> str:
+    """All keys with default and meaning, for --help."""
     lines = []
-    for field in _own_fields():
-        if field.name not in ("recipe", "data"):
-            told = f"{field.metadata['told']} [{field.metadata['unit']}]"
-            lines.append(_described_line(field.name, _shown(field.default), told))
-    for defaults, owner in ((_model_defaults(), LeccrConfig), (_objective_defaults(), ObjectiveConfig)):
-        told_by = comments(owner)
-        lines += [
-            _described_line(name, _shown(default), told_by.get(name, "no unit")) for name, default in defaults.items()
-        ]
+    for owner in (Settings, ModelSettings, ObjectiveConfig):
+        for name, field in option_fields(owner).items():
+            if name not in ("recipe", "data"):
+                lines.append(f"  {name + '=' + show_value(field.default):<36} {field.metadata['help']}")
     return "\n".join(lines)
 
 
-def comments(owner: type) -> dict[str, str]:
-    """The comment that stands beside each field of a class: written once, shown as its help too."""
-    found = re.findall(r"^    (\w+): [^=\n]+ = [^#\n]+  # (.+)$", inspect.getsource(owner), re.MULTILINE)
-    return dict(found)
+def _faithful_objective() -> dict[str, Any]:
+    """The variants of the released code, without its weights, which are the recipe's."""
+    faithful = dataclasses.asdict(ObjectiveConfig.faithful())
+    return {name: value for name, value in faithful.items() if value != OBJECTIVE_DEFAULTS[name]}
 
 
-def _described_line(name: str, default: str, told: str) -> str:
-    return f"  {name + '=' + default:<36} {told}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-@cache
-def _model_defaults() -> dict[str, Any]:
-    names = [name for name in LeccrConfig.__annotations__ if name not in NOT_SETTINGS]
-    return {name: getattr(LeccrConfig, name) for name in names}
-
-
-@cache
-def _objective_defaults() -> dict[str, Any]:
-    return dataclasses.asdict(ObjectiveConfig())
-
-
-def _objective_preset() -> dict[str, Any]:
-    """What the released code does otherwise; its weights are the recipe's affair."""
-    return {
-        name: value
-        for name, value in dataclasses.asdict(ObjectiveConfig.faithful()).items()
-        if value != _objective_defaults()[name]
-    }
-
-
-@cache
-def _defaults() -> dict[str, Any]:
-    own = {field.name: field.default for field in _own_fields()}
-    return own | _model_defaults() | _objective_defaults()
-
-
-def _parsed(override: str) -> tuple[str, Any]:
+def _parse_override(override: str) -> tuple[str, Any]:
     name, sign, text = override.partition("=")
     if not sign:
-        raise UsageError(f"got {override!r}, wanted key=value, for example epochs=20")
+        raise UsageError(f"got {override!r}, expected key=value, for example epochs=20")
     if name in ("recipe", "data"):
-        raise UsageError(f"got {override!r}: give --{name} instead")
+        raise UsageError(f"got {override!r}: use --{name} instead")
     _check_key(name)
-    return name, typed(name, text)
-
-
-def typed(name: str, text: str) -> Any:
-    """`text` as a value of the setting's type. Raises UsageError for one that is none."""
-    default = _defaults()[name]
-    wanted = "yes or no"
-    if isinstance(default, bool):
-        value = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}.get(text.lower())
-        if value is not None:
-            return value
-    elif isinstance(default, tuple):
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        if not default or isinstance(default[0], str):
-            return tuple(parts)
-        wanted = "numbers with commas between them"
-        if None not in (numbers := [_number(part, float) for part in parts]):
-            return tuple(numbers)
-    elif isinstance(default, int | float):
-        kind = type(default)
-        wanted = "a whole number" if kind is int else "a number"
-        if (number := _number(text, kind)) is not None:
-            return number
-    else:
-        return text
-    raise UsageError(f"{name}: got {text!r}, wanted {wanted}")
-
-
-def _number(text: str, kind: type) -> Any:
-    """A finite number, or None."""
+    if not text and isinstance(getattr(OWNERS[name], name, None), str):
+        return name, ""
     try:
-        value = kind(text)
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None
+        return name, parse_value(OWNERS[name], name, text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
 def _check_key(name: str) -> None:
-    if name not in _defaults():
-        raise UsageError(f"got an unknown setting {name!r}{_nearest(name, _defaults())}; --help lists them all")
+    if name not in OWNERS:
+        raise UsageError(f"unknown setting {name!r}: --help lists all settings{_nearest(name, OWNERS)}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f": did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""

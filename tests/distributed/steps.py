@@ -14,7 +14,7 @@ from model.cached_step import cached_step
 from model.gather import gather_constant, gather_rows, mean_over_ranks
 from model.losses import contrastive
 from model.modeling import LeccrModel
-from model.objective import ObjectiveConfig
+from model.settings import ObjectiveConfig
 from tests.model.toy import WORDS, gradients, loss_of, make_batch, make_model, split
 
 COUNT = 16

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.objective import ObjectiveConfig
+from model.settings import ObjectiveConfig
 from tests.distributed import steps
 from tests.distributed.processes import alone, run
 from tests.model.toy import loss_of, make_batch, make_model

@@ -12,7 +12,7 @@ from pipeline.sources.scenes.grammar import caption
 from pipeline.sources.scenes.noise import descriptions, translation
 from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
 from stages import score, train
-from stages.training.settings import recipes
+from stages.recipes import load_recipes
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
 from tests.pipeline.sources.helpers import write
 
@@ -130,7 +130,7 @@ def test_what_was_published_is_what_is_packed(pictures):
         assert [view["text"] for view in row["descriptions"]] == described
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipes() if name not in ("base", "demo", "scenes")])
+@pytest.mark.parametrize("recipe", [name for name in load_recipes() if name not in ("base", "demo", "scenes")])
 @pytest.mark.parametrize("method", ["corrected", "faithful"])
 def test_a_recipe_runs_from_the_folder_to_a_score(recipe, method, pictures, features, tmp_path):
     if recipe.endswith("_best") and method == "faithful":

@@ -25,7 +25,7 @@ from pipeline.sources.scenes.grammar import caption as grammar_caption
 from pipeline.sources.scenes.noise import translation
 from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
 from stages import score, train
-from stages.training.settings import recipes
+from stages.recipes import load_recipes
 from tests.end_to_end.test_benchmarks import PICTURES, SMALL
 from tests.marian import make_marian
 from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
@@ -349,7 +349,7 @@ def test_translations_that_came_with_the_set_are_those_of_their_captions(made):
 
 def test_every_recipe_of_the_sets_is_here():
     assert RECIPES.keys() == {
-        name for name in recipes() if name.startswith(tuple(source for source, *_ in SETS.values()))
+        name for name in load_recipes() if name.startswith(tuple(source for source, *_ in SETS.values()))
     }
 
 

@@ -5,7 +5,7 @@ import torch
 
 from model.batch import Features, map_tensors
 from model.cached_step import cached_step
-from model.objective import ObjectiveConfig
+from model.settings import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 UNEVEN = [5, 1, 7, 3]
@@ -110,5 +110,5 @@ def test_what_the_loss_does_not_use_or_the_model_does_not_train():
 
 
 def test_no_micro_batch_is_refused():
-    with pytest.raises(ValueError, match="got no micro-batch, wanted one or more"):
+    with pytest.raises(ValueError, match="at least one micro-batch"):
         cached_step(make_model(), [], None, [])

@@ -19,8 +19,8 @@ def test_it_tells_scores_and_how_the_weights_were_chosen():
     front = yaml.safe_load(text.split("---")[1])
     assert front["language"] == ["de"] and front["library_name"] == "leccr" and front["license"] == "other"
     assert "| de | 10.0 | 20.5 | 30.2 | 10.0 | 20.5 | 30.2 | 121.5 |" in text
-    assert "Of the 300 items of split `val`, with the weights of step 1,200" in text and "10.7" in text
-    assert "chosen there: 0.8" in text and "somebody" not in text
+    assert "300 items of split `val`, with the weights of step 1,200" in text and "10.7" in text
+    assert "weight 0.8" in text and "somebody" not in text
     assert "my\\_corpus" in text and "abcdef012345" in text and "lr: 0.001" in text
 
 

@@ -4,21 +4,19 @@ from model.config import LeccrConfig
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value"),
     [
-        ("slot_init", "ones", "normal or zero"),
-        ("caption_vision_axis", "both", "features or tokens"),
-        ("description_encoder", "none", "frozen or shared"),
-        ("embed_dim", 0, "1 or more"),
-        ("num_slots", -1, "0 or more"),
-        ("slot_layers", 0, "1 or more"),
-        ("dropout", 1.5, "from 0 to 1"),
-        ("global_weight", -0.1, "from 0 to 1"),
-        ("init_temperature", 0.0, "from 0.01 to 1"),
+        ("slot_init", "ones"),
+        ("description_encoder", "none"),
+        ("num_slots", -1),
+        ("slot_layers", 0),
+        ("dropout", 1.5),
+        ("global_weight", -0.1),
+        ("init_temperature", 0.0),
     ],
 )
-def test_a_value_out_of_its_range_is_refused(name, value, wanted):
-    with pytest.raises(ValueError, match=f"{name}: got .*, wanted .*{wanted}"):
+def test_a_value_out_of_its_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
         LeccrConfig(**{name: value})
 
 

@@ -20,7 +20,8 @@ import model.modeling
 from model.batch import Batch, Media, Texts
 from model.config import LeccrConfig
 from model.encoders.frames import FrameEncoder
-from model.objective import ObjectiveConfig, objective
+from model.objective import objective
+from model.settings import ObjectiveConfig
 from tests.conftest import ROOT
 
 FIXTURE = ROOT / "tests" / "golden" / "faithful_numbers.safetensors"

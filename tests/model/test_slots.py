@@ -64,7 +64,7 @@ def test_layer_drops_twice_and_needs_heads_that_divide():
     x_BQD, m_BMD = random(2, 3, WIDTH).float(), random(2, 5, WIDTH).float()
     assert not torch.equal(layer(x_BQD, m_BMD), layer(x_BQD, m_BMD))
     assert [part.p for part in layer.feed_forward if isinstance(part, nn.Dropout)] == [0.5, 0.5]
-    with pytest.raises(ValueError, match="got 5, wanted a divisor of the width 16"):
+    with pytest.raises(ValueError, match="num_heads=5"):
         CrossAttentionLayer(WIDTH, heads=5)
 
 
@@ -127,8 +127,6 @@ def test_released_queries_start_alike_and_diversity_has_no_gradient_there():
         diversity(slot_cosines(zero(states_BTC, mask_BT)), kind).mean().backward()
         assert zero.queries_KD.grad.abs().max() < 1e-15
     assert normal.queries_KD.std().item() == pytest.approx(0.02, rel=0.3)
-    with pytest.raises(ValueError, match="got 'ones', wanted 'normal' or 'zero'"):
-        make_slots(slot_init="ones")
 
 
 def test_diversity_parts_queries_that_start_apart():

@@ -21,12 +21,12 @@ def test_the_same_texts_make_the_same_tokenizer():
 
 def test_rare_characters_become_bytes_and_too_many_are_refused():
     many = ["".join(chr(0x4E00 + i) for i in range(start, start + 30)) for start in range(0, 3000, 30)]
-    with pytest.raises(ValueError, match="got 300 tokens for texts of 3,000 characters, wanted more: 3,300 are enough"):
+    with pytest.raises(ValueError, match="3,300 is enough"):
         train_tokenizer(many, 300)
     model = _sentencepiece(train_tokenizer([*many[:2], *["aaa bbb"] * 2000], 300))
     assert model.vocab_size() <= 300 and model.decode(model.encode(many[0])) == many[0]
 
 
 def test_no_text_is_refused():
-    with pytest.raises(ValueError, match="got no text"):
+    with pytest.raises(ValueError, match="no text"):
         train_tokenizer(["", "  "], 400)

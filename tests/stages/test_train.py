@@ -9,7 +9,8 @@ import torch
 
 from pipeline.errors import UsageError
 from stages import train
-from stages.training.settings import recipes, resolve
+from stages.recipes import Recipe, load_recipes
+from stages.training.settings import resolve
 from stages.training.trainer import Plan, Position
 
 
@@ -43,8 +44,8 @@ def test_help_lists_recipes_and_settings(capsys):
         train.parse(["--help"])
     shown = capsys.readouterr().out
     assert caught.value.code == 0
-    assert all(f"\n  {name} " in shown for name in recipes())
-    assert "batch_size=128" in shown and "[samples over all processes]" in shown and "num_slots=4" in shown
+    assert all(f"\n  {name} " in shown for name in load_recipes())
+    assert "batch_size=128" in shown and "num_slots=4" in shown
 
 
 def test_a_recipe_without_data_makes_its_corpus_or_says_what_to_give(tmp_path, monkeypatch):
@@ -52,7 +53,7 @@ def test_a_recipe_without_data_makes_its_corpus_or_says_what_to_give(tmp_path, m
     with pytest.raises(UsageError, match="--recipe base makes no corpus of its own: give --data CORPUS"):
         train.corpora_of(options, tmp_path)
     made = []
-    monkeypatch.setattr(train.recipe_module("scenes"), "make_corpus", made.append)
+    monkeypatch.setitem(load_recipes(), "scenes", Recipe("", {}, made.append))
     assert train.corpora_of(argparse.Namespace(recipe="scenes", data=None), tmp_path) == [tmp_path / "corpus"]
     assert made == [tmp_path / "corpus"]
     given = argparse.Namespace(recipe="scenes", data=[Path("other")])

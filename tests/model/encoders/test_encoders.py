@@ -110,26 +110,26 @@ def test_pixels_are_normalised_as_the_model_was_trained(tmp_path):
     ("load", "make"), [(load_media_encoder, text_towers()["bert"]), (load_text_encoder, vision_towers()["vit"])]
 )
 def test_the_wrong_kind_of_tower_is_refused(tmp_path, load, make):
-    with pytest.raises(ValueError, match=r"wanted a (vision|text) tower"):
+    with pytest.raises(ValueError, match=r"expected a (vision|text) tower"):
         load(saved(make, tmp_path))
 
 
 def test_what_cannot_be_loaded_or_built_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="wanted a Transformers model or its folder"):
+    with pytest.raises(ValueError, match="is not a Transformers model"):
         load_media_encoder(str(tmp_path))
-    with pytest.raises(ValueError, match="got kind 'bert', wanted transformers or tiny or embedded"):
+    with pytest.raises(ValueError, match="kind 'bert'"):
         build_text_encoder({"kind": "bert"})
-    with pytest.raises(ValueError, match="got kind None"):
+    with pytest.raises(ValueError, match="kind None"):
         build_media_encoder(None)
-    with pytest.raises(ValueError, match="wanted a model of Transformers"):
+    with pytest.raises(ValueError, match="expected a model class"):
         build_media_encoder({"kind": "transformers", "class": "os", "config": {}})
-    with pytest.raises(ValueError, match="config: got None, wanted that of a BertModel"):
+    with pytest.raises(ValueError, match="config=None"):
         build_text_encoder({"kind": "transformers", "class": "BertModel"})
-    with pytest.raises(ValueError, match=r"media_encoder: got .*'widht'"):
+    with pytest.raises(ValueError, match=r"media_encoder: .*'widht'"):
         build_media_encoder({**MEDIA, "widht": 8})
     with pytest.raises(ValueError, match="missing a required argument: 'width'"):
         build_media_encoder({"kind": "embedded"})
-    with pytest.raises(ValueError, match="got 'last', wanted auto"):
+    with pytest.raises(ValueError, match="pooling=last"):
         load_text_encoder(saved(text_towers()["bert"], tmp_path / "bert"), "last")
 
 
@@ -179,14 +179,14 @@ def test_tiny_towers_learn_with_dropout_and_refuse_odd_sizes():
     encoder = build_text_encoder(text_spec(VOCABULARY, dropout=0.5)).train()
     texts = Texts(torch.randint(3, VOCABULARY, (2, 8)), torch.ones(2, 8, dtype=torch.bool))
     assert not torch.equal(encoder(texts)[1], encoder(texts)[1])
-    with pytest.raises(ValueError, match="image_size: got 30, wanted a multiple of the patch of 8"):
+    with pytest.raises(ValueError, match="image_size=30"):
         build_media_encoder({**MEDIA, "image_size": 30})
-    with pytest.raises(ValueError, match="heads: got 5, wanted a divisor"):
+    with pytest.raises(ValueError, match="heads=5"):
         build_media_encoder({**MEDIA, "heads": 5})
 
 
 def test_features_are_refused_where_there_are_more_than_places():
-    with pytest.raises(ValueError, match="got 9 frames, wanted at most max_frames=8"):
+    with pytest.raises(ValueError, match="more than max_frames=8"):
         build_media_encoder(FEATURES)(media_of([9], 20))
 
 

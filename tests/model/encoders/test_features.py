@@ -56,7 +56,7 @@ def test_dropout_is_for_training():
 
 def test_other_widths_and_pixels_are_refused():
     mask = torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"got \[7\] values a frame, wanted input_dim=20"):
+    with pytest.raises(ValueError, match="expected input_dim=20"):
         encoder()(Media(torch.zeros(1, 2, 7), mask))
-    with pytest.raises(ValueError, match=r"got \[3, 8, 8\] values a frame, wanted input_dim=20"):
+    with pytest.raises(ValueError, match="expected input_dim=20"):
         encoder()(Media(torch.zeros(1, 2, 3, 8, 8), mask))

@@ -62,8 +62,8 @@ def test_no_text_at_all_is_finite_and_so_are_its_gradients():
 
 def test_what_has_no_place_is_refused():
     encoder = build_text_encoder(text_spec(VOCABULARY, max_tokens=6))
-    with pytest.raises(ValueError, match="texts: got 8 tokens, wanted at most max_tokens=6"):
+    with pytest.raises(ValueError, match="more than max_tokens=6"):
         encoder(texts())
     frames = torch.zeros(1, 1, 3, 48, 48, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"pixels: got \[48, 48\], wanted image_size=32"):
+    with pytest.raises(ValueError, match="expected image_size=32"):
         build_media_encoder(MEDIA)(Media(frames, torch.ones(1, 1, dtype=torch.bool)))

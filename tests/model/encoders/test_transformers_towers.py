@@ -189,7 +189,7 @@ def without(folder, prefix):
 def test_weights_that_are_not_there_are_no_random_ones(tmp_path):
     saved(text_towers()["bert"], tmp_path)
     without(tmp_path, "encoder.layer.1.attention.self")
-    with pytest.raises(ValueError, match=r"no weights for encoder\.layer\.1\.attention.* and 5 more of BertModel"):
+    with pytest.raises(ValueError, match="and 5 more parameters of BertModel"):
         load_text_encoder(str(tmp_path))
 
 
@@ -206,7 +206,7 @@ def test_of_a_whole_model_only_the_tower_asked_for_must_be_there(tmp_path):
     without(tmp_path, "vision_model.embeddings.class")
     load_text_encoder(str(tmp_path))
     with pytest.raises(
-        ValueError, match=r"no weights for embeddings\.class_embedding and 0 more of AltCLIPVisionModel"
+        ValueError, match=r"no weights for embeddings\.class_embedding and 0 more parameters of AltCLIPVisionModel"
     ):
         load_media_encoder(str(tmp_path))
 
@@ -226,7 +226,7 @@ def test_loading_says_nothing(tmp_path, capfd, model):
 def test_a_damaged_model_is_one_message(tmp_path):
     saved(text_towers()["bert"], tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"{}")
-    with pytest.raises(ValueError, match=r"got no text tower .* wanted a Transformers model or its folder"):
+    with pytest.raises(ValueError, match="is not a Transformers model"):
         load_text_encoder(str(tmp_path))
 
 
@@ -234,7 +234,7 @@ def test_code_beside_the_weights_is_never_run(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}')
     (tmp_path / "own.py").write_text("raise SystemExit('run')")
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(ValueError, match="got no vision tower"):
+    with pytest.raises(ValueError, match="is not a Transformers model"):
         load_media_encoder(str(tmp_path))
 
 
@@ -252,13 +252,13 @@ def test_code_beside_the_weights_is_never_run(tmp_path, monkeypatch):
 )
 def test_what_is_no_text_tower_is_refused(tmp_path, make, reads):
     saved(make, tmp_path)
-    with pytest.raises(ValueError, match=f"which reads {reads}, wanted a text tower"):
+    with pytest.raises(ValueError, match=f"which reads {reads}: expected a text tower"):
         load_text_encoder(str(tmp_path))
 
 
 def test_a_pooler_that_a_tower_does_not_have_is_refused(tmp_path):
     saved(text_towers()["distilbert"], tmp_path)
-    with pytest.raises(ValueError, match="got 'pooler', which DistilBertModel has none of, wanted auto or cls or mean"):
+    with pytest.raises(ValueError, match="DistilBertModel has no pooler"):
         load_text_encoder(str(tmp_path), "pooler")
 
 

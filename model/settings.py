@@ -1,0 +1,119 @@
+"""What a user can set of a model and of its losses. Imports neither torch nor Transformers, so help texts come fast.
+
+`LeccrConfig` in `model.config` adds the encoders and saves the model's part as `config.json`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare a dataclass field with its meaning and allowed values, as metadata of the field.
+
+    Args:
+        default: The default.
+        help: What it means, with its unit.
+        at_least: Smallest allowed number.
+        at_most: Largest allowed number.
+        choices: The only allowed values.
+    """
+    rules = {"at_least": at_least, "at_most": at_most, "choices": choices}
+    return dataclasses.field(default=default, metadata={"help": help, "parse": None, "repeat": False, **rules})
+
+
+def check_settings(owner: Any) -> None:
+    """Check every field of a dataclass that has rules in its metadata.
+
+    Raises:
+        ValueError: A value is out of its range. The message names the field.
+    """
+    for field in dataclasses.fields(owner):
+        value, rules = getattr(owner, field.name), field.metadata
+        choices, low, high = rules.get("choices"), rules.get("at_least"), rules.get("at_most")
+        if choices and value not in choices:
+            raise ValueError(f"{field.name}={value}: expected {' or '.join(choices)}")
+        for number in value if isinstance(value, tuple) else (value,):
+            too_low = low is not None and number is not None and not number >= low
+            if too_low or (high is not None and not number <= high):
+                bounds = [f"at least {low:g}"] if low is not None else []
+                bounds += [f"at most {high:g}"] if high is not None else []
+                raise ValueError(f"{field.name}={number}: expected {' and '.join(bounds)}")
+
+
+@dataclasses.dataclass(kw_only=True, repr=False, eq=False)
+class ModelSettings:
+    """Sizes and switches of the network, without its encoders.
+
+    "As released" is what the authors' released code does; docs/method.md describes each of these switches.
+
+    `stack_init`: the layers of a stack start independently, or as copies of the first (released).
+    `caption_vision_axis`: caption–vision vectors are normalised over features, or over tokens (released).
+    `description_encoder`: descriptions are read by a frozen copy of the text tower, by the tower itself without
+    gradient ("shared", released), or by the tower with gradient ("trained").
+    """
+
+    embed_dim: int = setting(256, "E, width of the shared space", at_least=1)
+    num_slots: int = setting(4, "K, semantic slots per item; 0: a two-tower model without slots", at_least=0)
+    slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
+    interaction_layers: int = setting(2, "L2, cross-attention layers between slots and visual tokens", at_least=1)
+    num_heads: int = setting(8, "heads of every cross-attention layer", at_least=1)
+    dropout: float = setting(0.1, "probability, in feed-forward halves of those layers", at_least=0, at_most=1)
+    attention_dropout: float = setting(0.0, "probability, of their weights; 0.1 as released", at_least=0, at_most=1)
+    stack_init: str = setting("independent", "start of a stack's layers", choices=("independent", "copies"))
+    slot_init: str = setting("normal", "start of slot queries; zero as released", choices=("normal", "zero"))
+    normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
+    caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
+    description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
+    init_temperature: float = setting(0.07, "initial value of the learned τ", at_least=0.01, at_most=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """Weights and variants of the losses. Weights have no unit; temperatures divide a similarity.
+
+    Teacher and student share one temperature by default, so that the distillation loss is zero exactly where a
+    translation scores like its source. Both are fixed: a learned one could lower the loss without learning anything.
+
+    `teacher`: "softmax" teaches both directions; "min_max" only texts to items, without temperatures.
+    `teacher_orientation`: "mixed" adds a [text, item] matrix to an [item, text] one.
+    `local_columns`: "rank" compares within this process, with own captions as the only positives.
+    `gather`: with "slice" only local rows get gradients, and every process takes the full loss.
+    """
+
+    caption_vision_weight: float = setting(0.01, "w_cv", at_least=0)
+    distillation_weight: float = setting(0.5, "w_d; items and target texts keep 1 − w_d", at_least=0, at_most=1)
+    local_weight: float = setting(0.01, "w_c, of local matching", at_least=0)
+    diversity_weight: float = setting(0.01, "w_r", at_least=0)
+    teacher_weight: float = setting(0.8, "α, share of the global similarity in the teacher", at_least=0, at_most=1)
+    teacher_temperature: float = setting(0.1, "divides the teacher's similarities", at_least=1e-4)
+    student_temperature: float = setting(0.1, "divides the student's similarities", at_least=1e-4)
+    caption_vision_temperature: float = setting(1.0, "divides caption–vision similarities", at_least=1e-4)
+    caption_vision: str = setting("symmetric", "directions; slots: slots to media only", choices=("symmetric", "slots"))
+    diversity: str = setting("squared", "cosines of slots; signed as released", choices=("squared", "signed"))
+    teacher: str = setting("softmax", "soft targets; min_max as released", choices=("softmax", "min_max"))
+    teacher_orientation: str = setting("same", "of its matrices; mixed as released", choices=("same", "mixed"))
+    local_columns: str = setting("all", "what local matching compares with; rank as released", choices=("all", "rank"))
+    gather: str = setting("autograd", "gradients of gathered rows; slice as released", choices=("autograd", "slice"))
+
+    @classmethod
+    def faithful(cls) -> "ObjectiveConfig":
+        """The variants of the released code, with its faults; the weights stay at their defaults."""
+        return cls(
+            caption_vision="slots",
+            diversity="signed",
+            teacher="min_max",
+            teacher_orientation="mixed",
+            local_columns="rank",
+            gather="slice",
+        )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
