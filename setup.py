@@ -103,12 +103,14 @@ setup(
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
         "stages.web": ["templates/*"],
+        "pipeline.card": ["card.md.jinja"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",
         "apache-beam>=2.77,<2.78",
         "fsspec>=2025.9",
         "huggingface-hub>=1.0,<3",
+        "jinja2>=3.1,<4",
         "langcodes>=3.5,<4",
         "language-data>=1.4,<2",  # names of languages, for langcodes
         "numpy>=2.0,<2.5",

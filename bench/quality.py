@@ -108,7 +108,7 @@ def choose(judge: Judge, texts: dict[str, list[str]], language: str, seed: int) 
     print(f"\nen-{language}: {len(human):,} human pairs of train, {judge.encoders[language] or 'no encoder'}")
     print(f"  {'rule':<16}{'aim':>7}{'threshold':>11}{'catches':>9} of {'':<15}{'in use':>8}{'drops':>8}{'catches':>9}")
     for rule, (aim, fault) in AIMS.items():
-        score, side, _ = RULES[rule]
+        score, side, *_ = RULES[rule]
         good, bad = values(human, score), values(planted[fault], score)
         if not len(good) or not len(bad):
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.corpus.counting import counted, flattened, values
+from pipeline.corpus.counting import count_rows, flattened, values
 from pipeline.corpus.table import FAILURES, Table
 from pipeline.engine.stage import Row, Say, Stage
 
@@ -65,7 +65,7 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
 def _notes(table: Table) -> Iterator[str]:
     """Flags of translations, and pairs that packing dropped, by language."""
     if table.name == "translations":
-        counts = counted(table, lambda shard: flattened(shard, "target_language", "flags"))
+        counts = count_rows(table, flattened("target_language", "flags"))
         for language in sorted({language for language, _ in counts}):
             flags = {flag: count for (of, flag), count in counts.items() if of == language}
             yield f"flagged in {language}: {_ranked(flags)}"

@@ -1,249 +1,248 @@
-"""The card: CORPUS/README.md, a Hugging Face dataset card, with contact-sheet.png and quality.png beside it.
+"""The dataset card: CORPUS/README.md, with contact-sheet.png and quality.png next to it.
 
-    complete tables → counted shard by shard → front matter and sections → README.md
+    complete tables → numbers, one pass over each table → front matter and card.md.jinja → README.md
 
-A card is made to be published: nothing in it depends on the clock, and no path of this machine is named.
+A card is made to be published: nothing in it depends on the clock, and no path of this machine is in it.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from pipeline.card.contact_sheet import samples, write_contact_sheet
 from pipeline.card.front_matter import front_matter, main_items, main_table
-from pipeline.card.markdown import grid, plain, public, ranked, some
-from pipeline.card.quality_chart import write_chart
-from pipeline.card.texts import EMBEDDED_WARNING, captions_section, descriptions_section
-from pipeline.card.training import caption_counts, training_samples, training_section
-from pipeline.card.translations import Survey, surveyed, translations_section
-from pipeline.corpus.counting import doubled, numbers_by, spread, total, values
+from pipeline.card.markdown import (
+    Markdown,
+    count_table,
+    grid,
+    legend,
+    matrix,
+    nested,
+    pairs_grid,
+    plural,
+    public,
+    ranking,
+    show,
+)
+from pipeline.card.numbers import (
+    Numbers,
+    count_tables,
+    histograms,
+    split_sizes,
+    spreads,
+    sum_rows,
+    totals,
+    translation_columns,
+)
+from pipeline.card.pictures import MAX_TILES, write_contact_sheet, write_quality_chart
+from pipeline.card.samples import Sample, read_samples
+from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, atomic_writer, complete
 from pipeline.hashing import canonical_json
-from pipeline.packing.manifest import count_without_media
+from pipeline.packing.rows import REFUSAL
+from pipeline.quality.rules import RULES
+from pipeline.translation.checkpoints import noncommercial
 
-CARD, SHEET, QUALITY = "README.md", "contact-sheet.png", "quality.png"
-SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 5, 300, 3
-# Settings that are shown where the card tells of what they did, and hashes that tell a reader nothing.
-OWN_SECTION = {"views", "translators", "back", "encoders", "thresholds", "filters", "contents"}
-READING = """## How to read it
-
-Each table is a config, each file an Arrow IPC stream. In this folder:
-
-```python
-import os, datasets
-
-rows = datasets.load_dataset("arrow", data_files="{main}/*.arrow", split="train")
-same = datasets.load_dataset(os.getcwd(), "{main}", split="train")
-```
-
-```python
-import pathlib, pyarrow
-
-for path in sorted(pathlib.Path("{main}").glob("*.arrow")):
-    with pyarrow.memory_map(str(path)) as source:
-        rows = pyarrow.ipc.open_stream(source).read_all()
-```
-"""
-JOINING = """
-Files of the same number hold rows of the same items in every table{but}, so tables join file by file, by `item_id`.
-"""
-PACKED = """
-Table `training` is joined already: each row is one item with all its texts.
-"""
-SPLITS = """
-The split of an item is its column `split`; that `datasets` calls every table `train` means nothing.
-"""
-PUBLISHING = """
-## Before you publish it
-
-{media}
-Column `uri` says where the originals lay on the machine that made the corpus, and every table's `manifest.json` holds
-the paths of the inputs and corpora that it was made from: look through them first. Leave out `.state`, which only
-serves to go on with the work."""
-REFERENCES = "The pictures and videos are not in this folder."
-PIXELS = "The pictures are in `training.media`, made smaller: publish them only where their licences allow it."
-NO_MLLM = ", an image classifier and no multimodal LLM"
+CARD, SHEET, QUALITY, TEMPLATE = "README.md", "contact-sheet.png", "quality.png", "card.md.jinja"
+TEMPLATE_FUNCTIONS = [grid, count_table, ranking, matrix, nested, pairs_grid, legend, plural]
+TEMPLATE_FUNCTIONS += [spreads, totals, sum_rows, split_sizes, translation_columns]
+SAMPLES, FAILURE_EXAMPLES = 5, 3
+EMBEDDED, NOT_AN_MLLM = "embedded:", ", an image classifier and not a multimodal LLM"
+# Settings that the card shows where it describes their effect, and hashes that no reader needs.
+SHOWN_ELSEWHERE = {"views", "translators", "back", "encoders", "thresholds", "filters", "contents"}
+LENGTHS = "Smallest / median / largest; words are what spaces separate (Chinese, Japanese, Thai: see the characters)."
+DESCRIPTION_FLAGS = {
+    "boilerplate": "an opening or closing phrase of the model was removed",
+    "cut": "the answer reached the token limit and was trimmed at its last full sentence",
+    "fragment": "it ended before its first full sentence and was kept as it came",
+    "loop": "it repeated the same words and was cut before the second round",
+    "markdown": "list marks, headings or emphasis were removed",
+    "refusal": "the model declined or spoke of itself; kept as it came",
+    "unsure": "the classifier was unsure, and the text says so",
+}
+PAIR_FLAGS = {name: rule.meaning for name, rule in RULES.items()} | {
+    REFUSAL: "the description that was translated was declined by its model",
+    "preamble_removed": "a note, which drops nothing: an opening such as “Here is the translation:” was removed",
+    "quotes_removed": "a note, which drops nothing: quotation marks around the whole were removed",
+    "echo_removed": "a note, which drops nothing: the source, repeated in its translation, was removed",
+}
 
 
 def write_card(corpus: Path) -> None:
-    """Write README.md and its figures from the corpus's complete tables; the same corpus gives the same bytes.
+    """Write README.md and its pictures from the corpus's complete tables; the same corpus gives the same bytes.
 
-    Raises UsageError where neither `items` nor `training` is complete.
+    Raises:
+        UsageError: Neither `items` nor `training` is complete.
     """
-    packed = complete(corpus, "training") and not (corpus / "items").is_dir()
+    packed_only = complete(corpus, "training") and not (corpus / "items").is_dir()
     tables = {
-        name: Table(corpus, name) for name in SCHEMAS if complete(corpus, name) or (name == "items" and not packed)
+        name: Table(corpus, name) for name in SCHEMAS if complete(corpus, name) or (name == "items" and not packed_only)
     }
-    surveys = surveyed(tables["translations"]) if "translations" in tables else {}
-    name = corpus.absolute().name
-    text = f"---\n{front_matter(name, tables)}\n---\n\n{body(name, corpus, tables, surveys)}\n"
-    if "items" in tables:
-        write_contact_sheet(corpus, corpus / SHEET, name, (_summary(tables), _writer(tables)))
-    if surveys:
-        write_chart(corpus / QUALITY, surveys)
+    counts = count_tables(tables)
+    values = card_values(corpus.absolute().name, tables, counts)
+    if not packed_only:
+        subtitle = f"{values['summary']} · {values['described']}"
+        write_contact_sheet(corpus / SHEET, values["name"], subtitle, read_samples(tables, MAX_TILES))
+    if "translations" in tables and tables["translations"].num_rows:
+        write_quality_chart(corpus / QUALITY, histograms(counts["translations"]["qualities"]))
     with atomic_writer(corpus / CARD) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(render(values).encode("utf-8"))
 
 
-def body(name: str, corpus: Path, tables: dict[str, Table], surveys: Mapping[str, Survey]) -> str:
-    """The card's Markdown, section by section. `surveys` are of table `translations`, by language."""
-    blocks = [f"# {plain(name)}", *_opening(tables), "## Sample rows"]
-    if "items" in tables:
-        blocks += [_samples(corpus), *_items(tables)]
-    else:
-        blocks += [training_samples(tables["training"], SAMPLES, SAMPLE_CHARACTERS)]
-    blocks += captions_section(tables["captions"]) if "captions" in tables else []
-    blocks += descriptions_section(tables["descriptions"]) if "descriptions" in tables else []
-    blocks += translations_section(tables["translations"], surveys, QUALITY) if "translations" in tables else []
-    blocks += training_section(tables["training"], alone="items" not in tables) if "training" in tables else []
-    return "\n\n".join([*blocks, *_licenses(tables), *_failures(tables), *_provenance(tables), _reading(tables)])
+def render(values: Mapping[str, Any]) -> str:
+    """Fill in the template. Every value is escaped unless it is `Markdown`."""
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - the output is Markdown, which `show` escapes
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        finalize=show,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update({function.__name__: function for function in TEMPLATE_FUNCTIONS})
+    return re.sub(r"\n{3,}", "\n\n", environment.get_template(TEMPLATE).render(values)) + "\n"
 
 
-def _opening(tables: dict[str, Table]) -> list[str]:
+def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dict[str, Any]:
+    """What the template shows: the tables with their manifests, their numbers, and what needs more than a template.
+
+    Args:
+        name: Title of the card.
+        tables: The corpus's complete tables.
+        numbers: As `count_tables` gives them.
+    """
+    packed_only = "items" not in tables
+    settings = {table: tables[table].manifest["settings"] for table in tables}
+    packed = tables["training"].manifest if "training" in tables else {}
+    sources = packed.get("sources", [])
+    captioner = public(settings.get("descriptions", {}).get("captioner", ""))
+    is_embedded = captioner.startswith(EMBEDDED)
+    embedded = [source["name"] for source in sources if source["captioner"].startswith(EMBEDDED)]
+    packed_from = [source["name"] for source in sources] or settings.get("training", {}).get("corpora", [])
+    described = numbers.get("descriptions", {})
+    views = settings.get("descriptions", {}).get("views", {})
+    translation = settings.get("translations", {})
+    samples = enumerate(read_samples(tables, SAMPLES))
+    return {
+        "name": name,
+        "tables": tables,
+        "numbers": numbers,
+        "front_matter": Markdown(front_matter(name, tables, numbers)),
+        "summary": _summary(tables, numbers),
+        "described": f"described by {captioner}{NOT_AN_MLLM * is_embedded}" if captioner else "not described yet",
+        "embedded": is_embedded,
+        "embedded_sources": ", ".join(embedded),
+        "packed_only": packed_only,
+        "packed_from": ", ".join(public(str(corpus).rstrip("/")) for corpus in packed_from) or "another corpus",
+        "samples": [_sample_row(number, sample) for number, sample in samples],
+        "table_sizes": [[table.name, table.num_rows, table.num_shards] for table in tables.values()],
+        "lengths": Markdown(LENGTHS),
+        "description_flags": DESCRIPTION_FLAGS,
+        "captioners": Counts({(public(n), r): count for (n, r), count in described.get("captioners", {}).items()}),
+        "prompts": [[view, views[view]["prompt"]] for view in sorted(views)],
+        "source_tables": " and ".join(sorted(n for (n,) in numbers.get("translations", {}).get("source_tables", ()))),
+        "rules": PAIR_FLAGS,
+        "thresholds": translation.get("thresholds", {}),
+        "translators": _translators(translation, numbers.get("translations", {}).get("translators", {})),
+        # A corpus that was packed from its own tables has described itself above.
+        "sources": [] if packed.get("settings", {}).get("corpora") == ["."] and not packed_only else _sources(sources),
+        "licenses": numbers[main_items(tables).name]["licenses"],
+        "notices": _notices([translation.get("translators", {}), *(source["translators"] for source in sources)]),
+        "failures": _failures(tables.values()),
+        "provenance": _provenance(tables.values()),
+        "main_table": main_table(tables),
+        "training_apart": packed and "items" not in packed["parents"],
+    }
+
+
+def _summary(tables: Mapping[str, Table], numbers: Numbers) -> str:
+    """Such as `9 images · 45 descriptions (en) · 45 translations (pt)`."""
+    parts = [plural(count, kind) for (kind,), count in sorted(numbers[main_items(tables).name]["media"].items())]
+    texts = {name: numbers.get(name, {}).get("languages", {}) for name in ("captions", "descriptions", "translations")}
     if "items" not in tables:
-        return [f"{plain(_summary(tables))}. Packed for training from {_corpora(tables)}."]
-    writer = _writer(tables)
-    blocks = [f"{plain(_summary(tables))}. {plain(writer[0].upper() + writer[1:])}."]
-    blocks += [EMBEDDED_WARNING] if NO_MLLM in writer else []
-    return [*blocks, f"![Pictures of the corpus with what was written about them]({SHEET})"]
+        texts["captions"] = Counts()
+        for (_, language, _), count in numbers["training"]["captions"].items():
+            texts["captions"][language,] += count
+    for name, counts in texts.items():
+        if counts:
+            languages = ", ".join(sorted({key[0] for key in counts}))
+            parts.append(f"{plural(counts.total(), name.removesuffix('s'))} ({languages})")
+    return " · ".join(parts or ["no items"])
 
 
-def _corpora(tables: dict[str, Table]) -> str:
-    manifest = tables["training"].manifest
-    corpora = [source["name"] for source in manifest.get("sources", [])] or manifest["settings"].get("corpora", [])
-    return plain(", ".join(public(str(path).rstrip("/")) for path in corpora) or "another corpus")
+def _sample_row(number: int, sample: Sample) -> list[str]:
+    description = sample.descriptions[number % len(sample.descriptions)] if sample.descriptions else {}
+    texts = [description.get("view", ""), description.get("text", ""), sample.first_captions]
+    return [sample.item["item_id"], sample.item["media_type"], sample.size, *texts]
 
 
-def _summary(tables: dict[str, Table]) -> str:
-    media = sorted(values(main_items(tables), "media_type").items())
-    parts = [some(count, kind) for (kind,), count in media] or ["no items"]
-    if "captions" in tables and (languages := sorted(key for (key,) in values(tables["captions"], "language"))):
-        parts.append(f"{some(tables['captions'].num_rows, 'caption')} ({', '.join(languages)})")
-    if "descriptions" in tables:
-        views = len(values(tables["descriptions"], "view"))
-        parts.append(f"{some(tables['descriptions'].num_rows, 'description')} in {some(views, 'view')}")
-    if "translations" in tables and (
-        targets := sorted(key for (key,) in values(tables["translations"], "target_language"))
-    ):
-        parts.append(f"{some(tables['translations'].num_rows, 'translation')} ({', '.join(targets)})")
-    if "items" not in tables:
-        captions = caption_counts(tables["training"])
-        languages = sorted({language for _, language, _ in captions})
-        parts.append(f"{some(captions.total(), 'caption')} ({', '.join(languages)})" if captions else "no captions")
-    return " · ".join(parts)
+def _translators(settings: Mapping[str, Any], counts: Mapping[Any, int]) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    for (language, translator, revision, decoding), count in sorted(counts.items()):
+        license = settings["translators"].get(language, {}).get("license") or "not stated"
+        encoder = public(settings.get("encoders", {}).get(language) or "not measured")
+        back = public(settings.get("back", {}).get(language, {}).get("name", ""))
+        rows.append([language, public(translator), public(revision), license, decoding, encoder, back, count])
+    return rows
 
 
-def _writer(tables: dict[str, Table]) -> str:
-    if "descriptions" not in tables:
-        return "not described yet"
-    captioner = tables["descriptions"].manifest["settings"]["captioner"]
-    return f"described by {public(captioner)}{NO_MLLM if captioner.startswith('embedded:') else ''}"
-
-
-def _samples(corpus: Path) -> str:
+def _sources(sources: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    """Of every packed corpus: its items by licence, its captioner and its translators."""
     rows = []
-    for number, sample in enumerate(samples(corpus, SAMPLES)):
-        said = sample.descriptions[number % len(sample.descriptions)] if sample.descriptions else {}
-        caption = sample.captions[0]["text"] if sample.captions else ""
-        size = f"{sample.item['media_type']}, {_size(sample.item)}"
-        rows.append([sample.item["item_id"], size, said.get("view", ""), said.get("text", ""), caption])
-    return grid(["item", "media", "view", "description", "first caption"], rows, SAMPLE_CHARACTERS)
-
-
-def _size(item: dict[str, Any]) -> str:
-    if item["width"]:
-        return f"{item['width']} × {item['height']}"
-    return f"{item['num_frames']:,} × features" if item["uri"] else "not there"
-
-
-def _pixels(column: str) -> Callable[[pa.Table], Any]:
-    """Sizes in pixels, null for features and for what is not there, which have none."""
-    return lambda shard: pc.if_else(pc.equal(shard[column], 0), None, shard[column])
-
-
-def _items(tables: dict[str, Table]) -> list[str]:
-    items, rows = tables["items"], []
-    widths, heights = (numbers_by(items, ["media_type"], _pixels(column)) for column in ("width", "height"))
-    seconds = numbers_by(items, ["media_type"], lambda shard: pc.round(shard["duration_s"], 1))
-    for (media,), count in sorted(values(items, "media_type").items()):
-        times = seconds.get((media,), {})
-        lasting = [spread(times), f"{total(times) / 60:,.1f}"] if times else ["", ""]
-        sizes = (spread(found[media,]) if (media,) in found else "" for found in (widths, heights))
-        rows.append([media, count, *sizes, *lasting])
-    splits = ((*key, count) for key, count in sorted(values(items, "split", "media_type").items()))
-    copies, contents = doubled(items)
-    unseen = count_without_media(items.corpus)
-    shared = f"{some(copies, 'item')} share {some(contents, 'content')} (`sha256`): copies of one another."
-    return [
-        "## What it holds",
-        grid(["table", "rows", "shards"], ([name, table.num_rows, table.num_shards] for name, table in tables.items())),
-        "Sizes in pixels, durations in seconds: smallest / median / largest.",
-        grid(["media", "items", "width", "height", "duration", "minutes in all"], rows),
-        grid(["split", "media", "items"], splits),
-        grid(["source", "items"], ranked(values(items, "source"))),
-        shared if copies else "No two items have the same content (`sha256`).",
-        *([f"{some(unseen, 'item')} came without media, for the texts alone."] if unseen else []),
-    ]
-
-
-def _licenses(tables: dict[str, Table]) -> list[str]:
-    counts = values(main_items(tables), "license")
-    blank = f"The source states no licence for {some(counts['',], 'item')}: whether you may use it is yours to clear. "
-    return [
-        "## Licences",
-        grid(["licence", "items"], ((text or "not stated", count) for text, count in ranked(counts))),
-        f"{blank if counts['',] else ''}Licences are as the sources state them for the media, unchecked. Captions, "
-        "descriptions and translations may be under other terms: their authors', and those of the models that wrote "
-        "them.",
-    ]
-
-
-def _failures(tables: dict[str, Table]) -> list[str]:
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for table in tables.values():
-        for failure in table.failures():
-            found.setdefault((failure["stage"], failure["error"]), []).append(failure)
-    rows = []
-    for (stage, error), group in sorted(found.items()):
-        examples = [f"{failure['id']}: {public(failure['message'])}" for failure in group[:EXAMPLES]]
-        rows.append([stage, error, len(group), " — ".join(examples)])
-    told = grid(["stage", "reason", "records", "for example"], rows, 3 * SAMPLE_CHARACTERS)
-    return ["## Failures", told if rows else "No record failed."]
-
-
-def _provenance(tables: dict[str, Table]) -> list[str]:
-    blocks = ["## Provenance"]
-    for stage in dict.fromkeys(table.manifest["stage"] for table in tables.values()):
-        made = [table for table in tables.values() if table.manifest["stage"] == stage]
-        manifest = made[0].manifest
-        settings = ([name, _shown(value)] for name, value in manifest["settings"].items() if name not in OWN_SECTION)
-        tools = ", ".join(f"{tool} {version}" for tool, version in manifest["tools"].items())
-        blocks += [
-            f"Stage `{stage}` made {' and '.join(table.name for table in made)} with {plain(tools)}; settings "
-            f"fingerprint `{manifest['fingerprint']}`, schema version {manifest['schema_version']}.",
-            grid(["setting", "value"], settings),
+    for source in sources:
+        licenses = [f"{text or 'not stated'} ({count:,})" for text, count in source["licenses"].items()]
+        translators = [
+            f"{language}: {public(translator['name'])} {public(translator['revision'])}".rstrip()
+            + f" ({translator['license'] or 'licence not stated'})"
+            for language, translator in sorted(source["translators"].items())
         ]
-    return blocks
+        rows.append([source["name"], ", ".join(licenses), public(source["captioner"]), ", ".join(translators)])
+    return rows
 
 
-def _shown(value: Any) -> str:
+def _notices(translators_of: Iterable[Mapping[str, Mapping[str, Any]]]) -> list[dict[str, str]]:
+    """The translators whose licence forbids commercial use, from settings by target language of one or more corpora."""
+    languages: dict[tuple[str, str], set[str]] = {}
+    for translators in translators_of:
+        for language, translator in translators.items():
+            if noncommercial(translator.get("license", "")):
+                languages.setdefault((translator["name"], translator["license"]), set()).add(language)
+    return [
+        {"languages": ", ".join(sorted(targets)), "model": public(name), "license": license}
+        for (name, license), targets in sorted(languages.items())
+    ]
+
+
+def _failures(tables: Iterable[Table]) -> list[list[Any]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for failure in (failure for table in tables for failure in table.failures()):
+        groups.setdefault((failure["stage"], failure["error"]), []).append(failure)
+    rows: list[list[Any]] = []
+    for reason, failures in sorted(groups.items()):
+        examples = [f"{failure['id']}: {public(failure['message'])}" for failure in failures[:FAILURE_EXAMPLES]]
+        rows.append([*reason, len(failures), " — ".join(examples)])
+    return rows
+
+
+def _provenance(tables: Iterable[Table]) -> list[dict[str, Any]]:
+    """Of every stage: its tables, tools, fingerprint and settings."""
+    stages: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        manifest = table.manifest
+        settings = [
+            [name, _setting(value)] for name, value in manifest["settings"].items() if name not in SHOWN_ELSEWHERE
+        ]
+        tools = ", ".join(f"{tool} {version}" for tool, version in manifest["tools"].items())
+        stage = {"tables": [], "manifest": manifest, "tools": tools, "settings": settings}
+        stages.setdefault(manifest["stage"], stage)["tables"].append(table.name)
+    return list(stages.values())
+
+
+def _setting(value: Any) -> Any:
     if isinstance(value, dict):
         return public(canonical_json(value))
-    shown = (public(str(part).rstrip("/")) for part in (value if isinstance(value, list) else [value]))
-    return f"{value:,}" if isinstance(value, int) else ", ".join(shown) or "none"
-
-
-def _reading(tables: dict[str, Table]) -> str:
-    text, media = READING.replace("{main}", main_table(tables)), REFERENCES
-    packed = tables["training"].manifest if "training" in tables else None
-    if "items" in tables:
-        apart = packed and "items" not in packed["parents"]
-        text += JOINING.replace("{but}", " but `training`" if apart else "")
-    if packed:
-        text += PACKED
-        media = PIXELS if packed["settings"].get("media") == "pixels" else REFERENCES
-    return text + SPLITS + PUBLISHING.replace("{media}", media)
+    if isinstance(value, list):
+        return ", ".join(public(str(part).rstrip("/")) for part in value) or "none"
+    return public(str(value).rstrip("/")) or "none" if isinstance(value, str) else value

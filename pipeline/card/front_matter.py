@@ -1,86 +1,85 @@
-"""The YAML that opens a card: what the Hugging Face Hub reads of a corpus."""
+"""The YAML at the top of a card: what the Hugging Face Hub reads about a corpus."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from huggingface_hub import DatasetCardData
-
-from pipeline.card.training import caption_counts
-from pipeline.corpus.counting import values
 from pipeline.corpus.table import Table
-from pipeline.packing.manifest import split_sizes
 from pipeline.translation.checkpoints import noncommercial
 
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
-RETRIEVAL = {"image": "image-text-retrieval", "video": "video-text-retrieval"}
-# Licences of pictures and text that the Hugging Face Hub has an id for.
+RETRIEVAL_TASKS = {"image": "image-text-retrieval", "video": "video-text-retrieval"}
+# Licences of pictures and texts that have an id on the Hub.
 HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc-sa-2\.0|nd-4\.0)|cc0-1\.0|pddl|mit"
 
+Numbers = Mapping[str, Mapping[str, Any]]
 
-def front_matter(name: str, tables: dict[str, Table]) -> str:
-    """The card's YAML. An empty table gets no config: `datasets` cannot make a split of no rows."""
+
+def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers) -> str:
+    """The card's YAML. An empty table gets no config, as `datasets` cannot make a split of no rows."""
+    from huggingface_hub import DatasetCardData
+
+    main = main_items(tables)
     return DatasetCardData(
-        language=_languages(tables) or None,
-        license=_license(tables),
-        task_categories=[TASKS[media] for (media,) in sorted(values(main_items(tables), "media_type"))],
-        size_categories=[size_category(main_items(tables).num_rows)],
+        language=_languages(numbers) or None,
+        license=_license(tables, numbers),
+        task_categories=[TASKS[media] for (media,) in sorted(numbers[main.name]["media"])],
+        size_categories=[size_category(main.num_rows)],
         pretty_name=name,
-        tags=_tags(tables),
+        tags=_tags(tables, numbers),
         configs=[
-            {
-                "config_name": table,
-                "data_files": f"{table}/*.arrow",
-                **({"default": True} if table == main_table(tables) else {}),
-            }
+            {"config_name": table, "data_files": f"{table}/*.arrow"}
+            | ({"default": True} if table == main_table(tables) else {})
             for table in tables
             if tables[table].num_rows
         ],
     ).to_yaml()
 
 
-def main_items(tables: dict[str, Table]) -> Table:
-    """The table that has a row an item: `items`, or `training` where the corpus was packed from others."""
+def main_items(tables: Mapping[str, Table]) -> Table:
+    """The table that has a row for each item: `items`, or `training` where a corpus has only that."""
     return tables["items" if "items" in tables else "training"]
 
 
-def main_table(tables: dict[str, Table]) -> str:
-    """The table that a reader most likely wants: what was made last of what is not empty."""
+def main_table(tables: Mapping[str, Table]) -> str:
+    """The table that a reader most likely wants: the last that is not empty."""
     filled = [name for name in ("training", "translations", "descriptions") if name in tables and tables[name].num_rows]
     return next(iter(filled), main_items(tables).name)
 
 
-def _languages(tables: dict[str, Table]) -> list[str]:
+def _languages(numbers: Numbers) -> list[str]:
     """Primary subtags of all languages that texts are in."""
-    columns = {"captions": "language", "descriptions": "language", "translations": "target_language"}
-    found = {tag for table, column in columns.items() if table in tables for (tag,) in values(tables[table], column)}
-    if "training" in tables:
-        found |= {language for _, language, _ in caption_counts(tables["training"])}
-    return sorted({tag.split("-")[0].lower() for tag in found})
+    tags = {
+        key[0]
+        for table in ("captions", "descriptions", "translations")
+        for key in numbers.get(table, {}).get("languages", ())
+    }
+    tags |= {language for _, language, _ in numbers.get("training", {}).get("captions", ())}
+    return sorted({tag.split("-")[0].lower() for tag in tags})
 
 
-def _license(tables: dict[str, Table]) -> str:
-    """That of the items; `other` where a model that translated forbids what it allows."""
-    made_from = tables["training"].manifest.get("sources", []) if "training" in tables else []
-    translators = [source["translators"] for source in made_from]
+def _license(tables: Mapping[str, Table], numbers: Numbers) -> str:
+    """The licence of all items, or `other`, also where a translator's licence forbids what that of the items allows."""
+    sources = tables["training"].manifest.get("sources", []) if "training" in tables else []
+    translators = [source["translators"] for source in sources]
     if "translations" in tables:
         translators.append(tables["translations"].manifest["settings"].get("translators", {}))
-    texts = {text for (text,) in values(main_items(tables), "license")}
-    found = hub_license(sorted(texts.union(*(source["licenses"] for source in made_from))))
-    forbidden = any(noncommercial(made.get("license", "")) for of in translators for made in of.values())
-    return "other" if forbidden and not noncommercial(found) else found
+    stated = {text for (text,) in numbers[main_items(tables).name]["licenses"]}
+    license = hub_license(stated.union(*(source["licenses"] for source in sources)))
+    restricted = any(noncommercial(made.get("license", "")) for of in translators for made in of.values())
+    return "other" if restricted and not noncommercial(license) else license
 
 
-def _tags(tables: dict[str, Table]) -> list[str]:
+def _tags(tables: Mapping[str, Table], numbers: Numbers) -> list[str]:
     described, translated, media = "descriptions" in tables, "translations" in tables, list[str]()
-    if packed := tables.get("training"):
-        origins = {origin for _, _, origin in caption_counts(packed)}
-        described |= "mllm" in origins or any(
-            size["descriptions"] for size in split_sizes(packed.shard_paths()).values()
-        )
+    if "training" in tables:
+        packed = numbers["training"]
+        origins = {origin for _, _, origin in packed["captions"]}
+        described |= "mllm" in origins or any(descriptions for _, _, descriptions in packed["sizes"])
         translated |= "mt" in origins
-        media = [RETRIEVAL[kind] for (kind,) in sorted(values(packed, "media_type"))]
-    tags = ["caption-corpus", *(["synthetic"] if described or translated else [])]
-    return [*tags, *(["translation"] if translated else []), *media]
+        media = [RETRIEVAL_TASKS[kind] for (kind,) in sorted(packed["media"])]
+    tags = {"caption-corpus": True, "synthetic": described or translated, "translation": translated}
+    return [*(tag for tag, applies in tags.items() if applies), *media]
 
 
 def size_category(rows: int) -> str:
@@ -90,9 +89,10 @@ def size_category(rows: int) -> str:
     return f"{steps[power]}<n<{steps[power + 1]}" if power else "n<1K"
 
 
-def hub_license(texts: Sequence[str]) -> str:
-    """The Hub's id of the one licence that all items share, `other` where there are several or it is not known."""
-    text = texts[0].lower() if len(texts) == 1 else ""
+def hub_license(texts: Iterable[str]) -> str:
+    """The Hub's id of the one licence that all items share; `other` where there are several or the Hub has none."""
+    stated = sorted(texts)
+    text = stated[0].lower() if len(stated) == 1 else ""
     if deed := re.search(r"creativecommons\.org/licenses/([a-z-]+)/(\d\.\d)", text):
         text = f"cc-{deed[1]}-{deed[2]}"
     text = {"cc0": "cc0-1.0"}.get(text, "-".join(text.split()))

@@ -65,11 +65,10 @@ class Filters:
         for language in pc.unique(pairs["target_language"]).to_pylist():
             in_language = np.asarray(pc.equal(pairs["target_language"], language), bool)
             for rule, threshold in self.for_language(language).items():
-                score, side, _ = RULES[rule]
                 # A null score is NaN here and is beyond no threshold.
-                values = pc.struct_field(pairs["scores"], score).to_numpy()
+                values = pc.struct_field(pairs["scores"], RULES[rule].score).to_numpy()
                 limit = np.nan if threshold is None else threshold
-                beyond = values < limit if side == "min" else values > limit
+                beyond = values < limit if RULES[rule].side == "min" else values > limit
                 masks[rule] = np.where(in_language, beyond, masks[rule])
         return masks
 
@@ -112,7 +111,7 @@ def _threshold(place: str, rule: str, text: Any) -> float | None:
         raise UsageError(f"{OPTION}: {place}: {rule!r} is not a rule: {hint}")
     if text == OFF:
         return None
-    low, high = BOUNDS.get(RULES[rule][0], (0.0, 1.0))
+    low, high = BOUNDS.get(RULES[rule].score, (0.0, 1.0))
     try:
         value = float(text)
     except (TypeError, ValueError):

@@ -1,6 +1,7 @@
 """What the manifest of a packed table records: settings, split sizes, dropped pairs, origins of texts and media.
 
-Figures are counted from the tables when all shards are complete, so the numbers are right however often the run was interrupted.
+Figures are counted from the tables when all shards are complete, so they are right however often the run was
+interrupted.
 """
 
 import collections

@@ -4,24 +4,46 @@ A rule that fires only leaves its name in the row; `pack` and training drop what
 """
 
 from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 from pipeline.quality.languages import base
 
-# Rule: (score, the threshold is its "min" or "max", default; None: off). A score beyond the threshold fires the rule.
-RULES: dict[str, tuple[str, str, float | None]] = {
-    "empty": ("length_ratio", "min", 0.001),
-    "wrong_language": ("language", "min", 0.40),
-    "wrong_script": ("script", "min", 0.50),
-    "too_short": ("length_ratio", "min", 0.50),
-    "too_long": ("length_ratio", "max", 2.00),
-    "copied": ("copied", "max", 0.70),
-    "repeated": ("repetition", "max", 0.08),
-    "numbers": ("numbers", "min", 0.70),
-    "cut_off": ("complete", "min", 0.95),
-    "boilerplate": ("boilerplate", "max", 0.10),
-    "meaning": ("meaning", "min", 0.25),
-    "round_trip": ("round_trip", "min", 0.10),
-    "low_quality": ("quality", "min", None),
+
+class Rule(NamedTuple):
+    """One rule: it fires on a score below its `min` or above its `max` threshold."""
+
+    score: str
+    side: Literal["min", "max"]
+    threshold: float | None  # the general default; None: off
+    meaning: str
+
+
+RULES = {
+    "empty": Rule("length_ratio", "min", 0.001, "there is no text"),
+    "wrong_language": Rule(
+        "language", "min", 0.40, "`language`, the confidence in the target language, is below its threshold"
+    ),
+    "wrong_script": Rule(
+        "script", "min", 0.50, "`script`, the share of letters in a script of the language, is below its threshold"
+    ),
+    "too_short": Rule("length_ratio", "min", 0.50, "`length_ratio` (1 is usual) is below its threshold"),
+    "too_long": Rule("length_ratio", "max", 2.00, "`length_ratio` (1 is usual) is above its threshold"),
+    "copied": Rule("copied", "max", 0.70, "`copied`, the share that stands in the source, is above its threshold"),
+    "repeated": Rule(
+        "repetition", "max", 0.08, "`repetition`, the share of words in repeated phrases, is above its threshold"
+    ),
+    "numbers": Rule(
+        "numbers", "min", 0.70, "`numbers`, the share of numbers that both sides have, is below its threshold"
+    ),
+    "cut_off": Rule("complete", "min", 0.95, "`complete` is below its threshold: the text breaks off"),
+    "boilerplate": Rule("boilerplate", "max", 0.10, "`boilerplate`, the share that is chatter, is above its threshold"),
+    "meaning": Rule(
+        "meaning", "min", 0.25, "`meaning`, the similarity of the sentence vectors, is below its threshold"
+    ),
+    "round_trip": Rule(
+        "round_trip", "min", 0.10, "`round_trip`, chrF of the source and the back-translation, is below its threshold"
+    ),
+    "low_quality": Rule("quality", "min", None, "`quality` is below its threshold"),
 }
 
 # Chosen on human pairs from English, Multi30K's train (`bench/quality.py --choose`). Other languages and encoders have
@@ -43,7 +65,7 @@ BY_ENCODER: dict[tuple[str, str], dict[str, float]] = {
 
 def thresholds(language: str, encoder: str | None) -> dict[str, float | None]:
     """The default threshold of each rule for a target language and the encoder that measured its `meaning`."""
-    chosen: dict[str, float | None] = {rule: default for rule, (_, _, default) in RULES.items()}
+    chosen: dict[str, float | None] = {name: rule.threshold for name, rule in RULES.items()}
     chosen |= BY_LANGUAGE.get(base(language), {})
     if encoder:
         chosen |= BY_ENCODER.get((encoder, base(language)), BY_ENCODER.get((encoder, ""), {}))
@@ -52,11 +74,11 @@ def thresholds(language: str, encoder: str | None) -> dict[str, float | None]:
 
 def fired(scores: Mapping[str, float | None], thresholds: Mapping[str, float | None]) -> list[str]:
     """Names of the rules that fire, sorted. A score that is absent or null fires none, nor does a null threshold."""
-    found = []
-    for rule, (score, side, _) in RULES.items():
-        value, threshold = scores.get(score), thresholds.get(rule)
-        if value is None or threshold is None:
+    names = []
+    for name, rule in RULES.items():
+        score, threshold = scores.get(rule.score), thresholds.get(name)
+        if score is None or threshold is None:
             continue
-        if value < threshold if side == "min" else value > threshold:
-            found.append(rule)
-    return sorted(found)
+        if score < threshold if rule.side == "min" else score > threshold:
+            names.append(name)
+    return sorted(names)

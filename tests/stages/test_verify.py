@@ -12,9 +12,7 @@ from pipeline.hashing import file_hash
 from stages.verify import verify as verified
 from tests.conftest import make_photos
 from tests.loopback import Loopback
-from tests.pipeline.card.test_contact_sheet import caption, description, item, write_corpus
-from tests.pipeline.card.test_training import training, write_training
-from tests.pipeline.card.test_translations import translation, write_translations
+from tests.pipeline.card.corpora import caption, description, item, training, translation, write_corpus, write_table
 from tests.test_beam_runner import ended
 
 
@@ -134,7 +132,7 @@ def translated(folder, texts, **changed):
         descriptions=[[description("a.png", "A cat sits.")], [description("b.png", "A dog runs.")]],
     )
     rows = [[translation(text, **changed) for text in shard] for shard in texts]
-    return write_translations(corpus, rows)
+    return write_table(corpus, "translations", rows)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +187,7 @@ def test_translations_where_the_source_has_other_columns(tmp_path):
 
 
 def test_what_is_packed_from_other_corpora_needs_none_of_them(tmp_path):
-    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})]])
+    corpus = write_table(tmp_path / "packed", "training", [[training("x.png", {"en": "text"})]])
     path = corpus / "training" / "manifest.json"
     write_json(path, read_json(path) | {"parents": {"first/items": "0" * 64, "second/captions": "0" * 64}})
     assert verified(corpus) == (["training: 1 rows in 1 shards, no failures"], [])
@@ -199,13 +197,13 @@ def test_what_is_packed_from_other_corpora_needs_none_of_them(tmp_path):
 
 
 def test_an_item_packed_twice(tmp_path):
-    corpus = write_training(tmp_path / "packed", [[training("x.png", {"en": "text"})] * 2])
+    corpus = write_table(tmp_path / "packed", "training", [[training("x.png", {"en": "text"})] * 2])
     assert "rows with the same item_id" in verified(corpus)[1][0]
 
 
 def test_training_rows_of_strange_items_where_it_was_packed_from_items_beside_it(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", items=[[item("a.png")]])
-    write_training(corpus, [[training("b.png", {"en": "text"})]])
+    write_table(corpus, "training", [[training("b.png", {"en": "text"})]])
     path = corpus / "training" / "manifest.json"
     write_json(path, read_json(path) | {"parents": {"items": file_hash(corpus / "items" / "manifest.json")}})
     assert "1 rows of items that items shard 0" in verified(corpus)[1][0]

@@ -5,13 +5,11 @@ from huggingface_hub import DatasetCard
 
 from pipeline.card.card import CARD, write_card
 from pipeline.card.front_matter import hub_license, size_category
-from tests.pipeline.card.test_contact_sheet import item, write_corpus
-from tests.pipeline.card.test_training import source, training, write_training
-from tests.pipeline.card.test_translations import translation, write_translations
+from tests.pipeline.card.corpora import item, source, training, translation, write_corpus, write_table
 
 
 @pytest.mark.parametrize(
-    "licences, wanted",
+    "licences, expected",
     [
         (["CC BY 2.0"], "cc-by-2.0"),
         (["CC0"], "cc0-1.0"),
@@ -23,8 +21,8 @@ from tests.pipeline.card.test_translations import translation, write_translation
         ([], "other"),
     ],
 )
-def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, wanted):
-    assert hub_license(licences) == wanted
+def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, expected):
+    assert hub_license(licences) == expected
 
 
 @pytest.mark.parametrize(
@@ -35,13 +33,13 @@ def test_size_categories_are_the_hubs(rows, category):
     assert size_category(rows) == category
 
 
-def shown(corpus):
+def data_of(corpus):
     write_card(corpus)
     return DatasetCard.load(corpus / CARD).data
 
 
 @pytest.mark.parametrize(
-    "items, model, wanted",
+    "items, model, expected",
     [
         ("CC BY 4.0", "mit", "cc-by-4.0"),
         ("CC BY 4.0", "", "cc-by-4.0"),
@@ -50,21 +48,26 @@ def shown(corpus):
         ("", "cc-by-nc-4.0", "other"),
     ],
 )
-def test_a_model_that_forbids_what_the_items_allow(tmp_path, items, model, wanted):
+def test_a_model_that_forbids_what_the_items_allow(tmp_path, items, model, expected):
     translators = {"de": {"name": "m", "revision": "", "license": model}}
     corpus = write_corpus(tmp_path / "own", items=[[item("a.png", license=items)]])
-    assert shown(write_translations(corpus, [[translation("a.png#en#0")]], translators=translators)).license == wanted
+    assert (
+        data_of(write_table(corpus, "translations", [[translation("a.png#en#0")]], translators=translators)).license
+        == expected
+    )
     sources = [source("own", {items: 1}, translators=translators)]
     row = training("a.png", {"de": "x"}, license=items)
-    assert shown(write_training(tmp_path / "packed", [[row]], {"sources": sources})).license == wanted
+    assert (
+        data_of(write_table(tmp_path / "packed", "training", [[row]], extra={"sources": sources})).license == expected
+    )
 
 
 def test_the_licence_of_packed_corpora_is_that_of_all(tmp_path):
     row = training("a.png", {"en": "x"}, license="CC BY 4.0")
     one, other = source("one", {"CC BY 4.0": 1}), source("other", {"CC0": 3})
-    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one]})).license == "cc-by-4.0"
-    assert shown(write_training(tmp_path / "p", [[row]], {"sources": [one, other]})).license == "other"
-    assert shown(write_training(tmp_path / "q", [[row]])).license == "cc-by-4.0"
+    assert data_of(write_table(tmp_path / "p", "training", [[row]], extra={"sources": [one]})).license == "cc-by-4.0"
+    assert data_of(write_table(tmp_path / "p", "training", [[row]], extra={"sources": [one, other]})).license == "other"
+    assert data_of(write_table(tmp_path / "q", "training", [[row]])).license == "cc-by-4.0"
 
 
 @pytest.mark.parametrize(
@@ -77,5 +80,5 @@ def test_the_licence_of_packed_corpora_is_that_of_all(tmp_path):
 )
 def test_what_was_packed_is_tagged_as_made_by_models(tmp_path, texts, descriptions, tags):
     row = training("a.png", texts, descriptions=descriptions)
-    wanted = ["caption-corpus", *tags, "image-text-retrieval"]
-    assert shown(write_training(tmp_path / "packed", [[row]])).tags == wanted
+    expected = ["caption-corpus", *tags, "image-text-retrieval"]
+    assert data_of(write_table(tmp_path / "packed", "training", [[row]])).tags == expected

@@ -7,31 +7,29 @@ import pyarrow.compute as pc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus.counting import counted, doubled, flattened, num_words, spread
+from pipeline.corpus.counting import Copies, count_rows, flattened, median, num_words, scan
 from pipeline.corpus.table import Table
-from tests.pipeline.card.test_contact_sheet import item, write_corpus
+from tests.pipeline.card.corpora import item, write_corpus
 
 
 @given(st.dictionaries(st.integers(0, 5_000), st.integers(1, 9), min_size=1))
 def test_the_median_from_counts_is_that_of_the_values(counts):
-    assert spread(counts) == _naive([value for value, count in counts.items() for _ in range(count)])
+    assert median(counts) == statistics.median_low(value for value, count in counts.items() for _ in range(count))
 
 
 def test_copies_are_counted_over_shards(tmp_path):
     hashes = ["aa", "bb", "aa", "cc", "dd", "dd", "aa"]
     rows = [item(f"{i}.png", sha256=head.ljust(64, "0")) for i, head in enumerate(hashes)]
-    assert doubled(Table(write_corpus(tmp_path, items=[rows[:2], [], rows[2:]]), "items")) == (5, 2)
+    copies = Copies()
+    scan(Table(write_corpus(tmp_path, items=[rows[:2], [], rows[2:]]), "items"), [copies])
+    assert copies.totals() == (5, 2)
 
 
 def test_a_column_of_many_values_is_told_apart_up_to_a_limit(tmp_path):
     rows = [item(f"{i}.png", source=f"by {i % 6}") for i in range(12)]
     table = Table(write_corpus(tmp_path, items=[rows[:4], rows[4:]]), "items")
-    counts = counted(table, lambda shard: shard.select(["source"]), limit=4)
+    counts = count_rows(table, lambda shard: shard.select(["source"]), limit=4)
     assert counts == {("by 0",): 2, ("by 1",): 2, ("by 2",): 2, ("by 3",): 2, ("(others)",): 4}
-
-
-def _naive(numbers: list) -> str:
-    return f"{min(numbers):,} / {statistics.median_low(numbers):,} / {max(numbers):,}"
 
 
 @given(st.lists(st.text(st.sampled_from("ab é\t\n\r\u00a0中"), max_size=12), max_size=20), st.data())
@@ -46,7 +44,7 @@ def test_words_are_those_of_the_regex(texts, data):
 def test_lists_are_flattened_with_the_key_of_their_row():
     rows = pa.table({"view": ["a", "b", "c"], "flags": [["x", "y"], [], ["x"]]})
     whole = pa.concat_tables([rows, rows.slice(2)])
-    assert flattened(whole, "view", "flags").to_pydict() == {
+    assert flattened("view", "flags")(whole).to_pydict() == {
         "view": ["a", "a", "c", "c"],
         "flags": ["x", "y", "x", "x"],
     }

@@ -10,14 +10,14 @@ from pipeline.quality.rules import RULES, fired, thresholds
 
 
 def test_every_rule_reads_a_score_from_one_side():
-    for score, side, threshold in RULES.values():
+    for score, side, threshold, _ in RULES.values():
         assert score in SCORES and side in ("min", "max")
         assert threshold is None or threshold >= 0
 
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - {"empty", "low_quality"}))
 def test_a_rule_fires_beyond_its_threshold_and_not_at_it(rule):
-    score, side, _ = RULES[rule]
+    score, side, *_ = RULES[rule]
     limits = {rule: 0.5}
     worse, better = (0.49, 0.51) if side == "min" else (0.51, 0.49)
     assert fired({score: worse}, limits) == [rule]
@@ -47,7 +47,7 @@ def test_quality_is_judged_where_a_threshold_was_chosen_alone():
 
 def test_the_table_of_rules_in_the_documents_is_these_rules():
     page = (Path(__file__).parents[3] / "docs" / "quality.md").read_text("utf-8")
-    for rule, (score, side, threshold) in RULES.items():
+    for rule, (score, side, threshold, _) in RULES.items():
         row = re.search(rf"^\| `{score}` \|.*`{rule}`.*$", page, re.MULTILINE)
         assert row, rule
         if rule == "empty":

@@ -1,0 +1,222 @@
+"""The numbers of a dataset card, counted in one pass over each table."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.corpus.counting import (
+    MAX_DISTINCT,
+    Accumulator,
+    Copies,
+    Counts,
+    Tally,
+    columns,
+    flattened,
+    group_numbers,
+    median,
+    num_words,
+    scan,
+    total,
+)
+from pipeline.corpus.table import Table
+from pipeline.packing.rows import REFUSAL
+from pipeline.quality.rules import RULES
+
+EXAMPLES = 5  # best and worst pairs of a language
+DIGITS = 4  # decimals of a stored score
+BINS = 20  # of the histograms of quality
+
+Numbers = Mapping[str, Mapping[str, Any]]  # by table and name, see `count_tables`
+
+
+class Examples:
+    """The best and the worst distinct pairs of each target language, from `translations` shards."""
+
+    def __init__(self) -> None:
+        self.best: dict[str, list[dict[str, Any]]] = {}
+        self.worst: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, shard: pa.Table) -> None:
+        """Take in the pairs of a shard that have a quality."""
+        pairs = shard.select(["target_language", "source_text", "text"])
+        pairs = pairs.append_column("quality", pc.struct_field(shard["scores"], "quality"))
+        pairs = pairs.append_column("flags", pc.binary_join(shard["flags"], ", "))
+        pairs = _distinct(pairs.filter(pc.is_finite(pairs["quality"])))
+        for language in pc.unique(pairs["target_language"]).to_pylist():
+            own = pairs.filter(pc.equal(pairs["target_language"], language))
+            for examples, order in ((self.best, "descending"), (self.worst, "ascending")):
+                known = pa.Table.from_pylist(examples.get(language, []), own.schema)
+                candidates = _distinct(pa.concat_tables([known, _first(own, order)]))
+                examples[language] = _first(candidates, order).to_pylist()
+
+
+def _first(pairs: pa.Table, order: str) -> pa.Table:
+    keys = [("quality", order), ("source_text", "ascending"), ("text", "ascending")]
+    return pairs.take(pc.select_k_unstable(pairs, EXAMPLES, sort_keys=keys))
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    return rows.group_by(rows.column_names, use_threads=False).aggregate([])
+
+
+def count_tables(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
+    """Count what a card shows of each table.
+
+    Returns:
+        By table, then by name: Counts, with keys as in `_accumulators`, and the accumulators that are no tallies.
+    """
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, table in tables.items():
+        accumulators = _accumulators(name)
+        scan(table, accumulators.values())
+        numbers[name] = {key: of.counts if isinstance(of, Tally) else of for key, of in accumulators.items()}
+    return numbers
+
+
+def _accumulators(table: str) -> dict[str, Accumulator]:
+    if table == "items":
+        return {
+            "media": _by("media_type"),
+            "splits": _by("split", "media_type"),
+            "sources": _by("source"),
+            "licenses": _by("license"),
+            "widths": _numbers(["media_type"], lambda items: _without_zeros(items["width"])),
+            "heights": _numbers(["media_type"], lambda items: _without_zeros(items["height"])),
+            "durations": _numbers(["media_type"], lambda items: pc.round(items["duration_s"], 1)),
+            "without_media": Tally(lambda items: pa.table({"missing": pc.equal(items["sha256"], "")})),
+            "copies": Copies(),
+        }
+    if table == "captions":
+        return {"languages": _by("language", "origin"), **_texts("language", "origin")}
+    if table == "descriptions":
+        return {
+            "languages": _by("language"),
+            "views": _by("view"),
+            "prompt_tokens": Tally(columns("view", "prompt_tokens")),
+            "completion_tokens": Tally(columns("view", "completion_tokens")),
+            "finish_reasons": _by("view", "finish_reason"),
+            "flags": Tally(flattened("view", "flags")),
+            "captioners": _by("captioner", "revision"),
+            "prompts": _by("view", "prompt_id", "decoding"),
+            **_texts("view"),
+        }
+    if table == "translations":
+        return {
+            "languages": _by("target_language", "source_language"),
+            "source_tables": _by("source_table"),
+            "qualities": Tally(_kept_and_quality),
+            "flags": Tally(flattened("target_language", "flags")),
+            "translators": _by("target_language", "translator", "revision", "decoding"),
+            "examples": Examples(),
+            **_texts("target_language"),
+        }
+    return {
+        "media": _by("media_type"),
+        "licenses": _by("license"),
+        "sizes": Tally(_sizes),
+        "captions": Tally(_caption_kinds),
+    }
+
+
+def _by(*names: str) -> Tally:
+    return Tally(columns(*names), MAX_DISTINCT)
+
+
+def _numbers(keys: list[str], number: Callable[[pa.Table], Any]) -> Tally:
+    return Tally(lambda shard: shard.select(keys).append_column("number", number(shard)))
+
+
+def _without_zeros(sizes: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Sizes in pixels; features and items without media have 0, which becomes null."""
+    return pc.if_else(pc.equal(sizes, 0), None, sizes)
+
+
+def _texts(*keys: str) -> dict[str, Accumulator]:
+    return {
+        "words": _numbers(list(keys), lambda shard: num_words(shard["text"])),
+        "characters": _numbers(list(keys), lambda shard: pc.utf8_length(shard["text"])),
+        "covered": Tally(lambda shard: pa.table({"items": [pc.count_distinct(shard["item_id"]).as_py()]})),
+    }
+
+
+def _kept_and_quality(shard: pa.Table) -> pa.Table:
+    """(target language, whether no rule flagged the pair, quality or null)."""
+    flags = shard["flags"].combine_chunks()
+    by_rule = pc.is_in(pc.list_flatten(flags), pa.array([*RULES, REFUSAL]))
+    kept = np.ones(shard.num_rows, bool)
+    kept[np.asarray(pc.list_parent_indices(flags).filter(by_rule))] = False
+    quality = pc.round(pc.cast(pc.struct_field(shard["scores"], "quality"), pa.float64()), DIGITS)
+    return pa.table({"language": shard["target_language"], "kept": kept, "quality": quality})
+
+
+def _sizes(shard: pa.Table) -> pa.Table:
+    """(split, captions, descriptions) of each item."""
+    lengths = {name: pc.list_value_length(shard[name]) for name in ("captions", "descriptions")}
+    return pa.table({"split": shard["split"], **lengths})
+
+
+def _caption_kinds(shard: pa.Table) -> pa.Table:
+    """(split, language, origin) of each caption."""
+    rows = flattened("split", "captions")(shard)
+    fields = {name: pc.struct_field(rows["captions"], name) for name in ("language", "origin")}
+    return pa.table({"split": rows["split"], **fields})
+
+
+def spreads(counts: Counts) -> dict[tuple[Any, ...], str]:
+    """Of counts of (key…, number), by key: smallest / median / largest."""
+    return {
+        key: f"{min(numbers):,} / {median(numbers):,} / {max(numbers):,}"
+        for key, numbers in group_numbers(counts).items()
+    }
+
+
+def totals(counts: Counts) -> dict[tuple[Any, ...], Any]:
+    """Of counts of (key…, number), by key: the sum."""
+    return {key: total(numbers) for key, numbers in group_numbers(counts).items()}
+
+
+def sum_rows(counts: Counts) -> int:
+    """The sum of counts of (number,)."""
+    return sum(number * count for (number,), count in counts.items())
+
+
+def split_sizes(sizes: Counts) -> dict[str, dict[str, int]]:
+    """By split, from counts of (split, captions, descriptions): items, captions and descriptions."""
+    splits: dict[str, Counter[str]] = {}
+    for (split, captions, descriptions), items in sorted(sizes.items()):
+        of_item = {"items": items, "captions": captions * items, "descriptions": descriptions * items}
+        splits.setdefault(split, Counter()).update(of_item)
+    return {split: dict(counts) for split, counts in splits.items()}
+
+
+def histograms(qualities: Counts) -> dict[str, np.ndarray]:
+    """By language, from counts of (language, kept, quality): dropped and kept pairs in BINS bins over [0, 1], [2, B].
+
+    The last bin holds 1, too; pairs without a quality are in none.
+    """
+    bars: dict[str, np.ndarray] = {}
+    for (language, kept, quality), count in sorted(qualities.items(), key=str):
+        if quality is not None:
+            place = min(BINS - 1, int(quality * BINS + 1e-9))
+            bars.setdefault(language, np.zeros((2, BINS), np.int64))[int(kept), place] += count
+    return bars
+
+
+def translation_columns(qualities: Counts) -> tuple[Counts, list[dict[tuple[str], str]]]:
+    """Pairs by language, and for each: kept, dropped, mean and median quality, as the card shows them."""
+    pairs, kept, measured = Counts(), Counts(), Counts()
+    for (language, is_kept, quality), count in qualities.items():
+        pairs[language,] += count
+        kept[language,] += count * is_kept
+        measured[language, quality] += count
+    qualities_of = group_numbers(measured)
+    return pairs, [
+        {key: f"{kept[key]:,} ({kept[key] / n:.1%})" for key, n in pairs.items()},
+        {key: f"{n - kept[key]:,} ({1 - kept[key] / n:.1%})" for key, n in pairs.items()},
+        {key: f"{total(of) / sum(of.values()):.3f}" for key, of in qualities_of.items()},
+        {key: f"{median(of):.3f}" for key, of in qualities_of.items()},
+    ]

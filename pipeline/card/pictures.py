@@ -1,0 +1,176 @@
+"""The two pictures of a card: the contact sheet, and the histograms of the translations' quality.
+
+Drawn with Pillow's own font, so that the bytes depend on the corpus only. Sizes are in pixels.
+"""
+
+import io
+import textwrap
+import unicodedata
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from pipeline.card.samples import Sample
+from pipeline.corpus.table import atomic_writer
+from pipeline.errors import MediaError, PipelineError
+from pipeline.hashing import stream_hash
+from pipeline.media.images import frames, open_media
+
+INK, FAINT, PAPER, WHITE, GREY = "#1a1a1a", "#5b6066", "#f3f4f5", "#ffffff", "#c9ccd0"
+MARGIN, GAP = 20, 12
+
+MAX_TILES, TILES_PER_ROW = 24, 6
+HEADING = 76
+THUMB_WIDTH, THUMB_HEIGHT = 264, 198
+TILE_WIDTH, TILE_HEIGHT = THUMB_WIDTH + 12, THUMB_HEIGHT + 120
+LINE_CHARACTERS, TEXT_LINES = 40, 5  # a line of ordinary text at size 14 fits into a tile
+MAX_BYTES = 1_900_000
+
+KEPT, DROPPED = "#3d74ad", "#d9792b"
+MAX_PANELS, PANELS_PER_ROW = 40, 2
+PANEL_WIDTH, PANEL_HEIGHT, BARS_HEIGHT = 740, 330, 220
+
+# What Pillow's font lacks and Unicode does not decompose; the rest of Latin loses its accents.
+LOOKALIKES = str.maketrans(
+    {**dict(zip("‚„–—−×łŁđĐøØıƒ", ',"---xlLdDoOif', strict=True)), "ß": "ss", "æ": "ae", "œ": "oe"}
+)
+
+
+def write_contact_sheet(path: Path, title: str, subtitle: str, samples: Sequence[Sample]) -> None:
+    """Write a PNG of less than 2 MB that shows the samples' pictures above their texts."""
+    columns = max(3, min(TILES_PER_ROW, len(samples)))
+    rows = max(1, -(-len(samples) // columns))
+    size = (MARGIN + columns * (TILE_WIDTH + GAP), HEADING + MARGIN + rows * (TILE_HEIGHT + GAP))
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, 12), printable(title), INK, _font(28))
+    pen.text((MARGIN, 48), printable(subtitle), FAINT, _font(15))
+    for number, sample in enumerate(samples):
+        row, column = divmod(number, columns)
+        sheet.paste(_tile(sample), (MARGIN + column * (TILE_WIDTH + GAP), HEADING + row * (TILE_HEIGHT + GAP)))
+    for bits in (7, 6, 5, 4):
+        buffer = io.BytesIO()
+        ImageOps.posterize(sheet, bits).save(buffer, "PNG")
+        if buffer.tell() <= MAX_BYTES:
+            break
+    with atomic_writer(path) as stream:
+        stream.write(buffer.getvalue())
+
+
+def _tile(sample: Sample) -> Image.Image:
+    tile = Image.new("RGB", (TILE_WIDTH, TILE_HEIGHT), WHITE)
+    pen = ImageDraw.Draw(tile)
+    tile.paste(_thumbnail(sample), (6, 6))
+    pen.text((8, THUMB_HEIGHT + 12), printable(sample.item["item_id"])[-44:], FAINT, _font(12))
+    text = printable(sample.text) or "(no text)"
+    if text.count("□") > len(text) / 4:
+        text = f"({len(sample.text):,} characters in a script that this sheet's font lacks)"
+    lines = textwrap.wrap(text, LINE_CHARACTERS, max_lines=TEXT_LINES, placeholder=" …")
+    pen.multiline_text((8, THUMB_HEIGHT + 29), "\n".join(lines), INK if sample.text else FAINT, _font(14), spacing=3)
+    return tile
+
+
+def _thumbnail(sample: Sample) -> Image.Image:
+    """The item letterboxed, of a video its middle frame; a grey tile where there is no picture or it has changed."""
+    item = sample.item
+    canvas = Image.new("RGB", (THUMB_WIDTH, THUMB_HEIGHT), "#e6e8ea")
+    pen = ImageDraw.Draw(canvas)
+    try:
+        if not item["width"]:
+            raise MediaError("no picture", sample.size)
+        picture = _read_picture(item)
+    except (MediaError, PipelineError) as error:
+        reason = sample.size if not item["width"] else error.kind if isinstance(error, MediaError) else "unreadable"
+        pen.rectangle((0, 0, THUMB_WIDTH, THUMB_HEIGHT), GREY)
+        pen.text((12, THUMB_HEIGHT // 2 - 8), printable(f"{item['media_type']}: {reason}"), INK, _font(15))
+    else:
+        canvas.paste(picture, ((THUMB_WIDTH - picture.width) // 2, (THUMB_HEIGHT - picture.height) // 2))
+    if item["media_type"] == "video":
+        seconds = int(item["duration_s"] or 0)
+        pen.rectangle((6, THUMB_HEIGHT - 28, 96, THUMB_HEIGHT - 6), "#000000")
+        pen.text((12, THUMB_HEIGHT - 25), f"video {seconds // 60}:{seconds % 60:02}", WHITE, _font(13))
+    return canvas
+
+
+def _read_picture(item: Mapping[str, Any]) -> Image.Image:
+    with open_media(item["uri"]) as stream:
+        # A video may be gigabytes; a picture that changed would stand above another picture's description.
+        if item["media_type"] == "image" and stream_hash(stream) != item["sha256"]:
+            raise MediaError("changed", "other bytes than were ingested")
+        scale = min(THUMB_WIDTH / item["width"], THUMB_HEIGHT / item["height"], 1)
+        area = max(1, round(item["width"] * scale)) * max(1, round(item["height"] * scale))
+        picture = frames(stream, item["media_type"], max_pixels=2 * area, count=1)[0].image
+    picture.thumbnail((THUMB_WIDTH, THUMB_HEIGHT), Image.Resampling.LANCZOS)
+    return picture
+
+
+def write_quality_chart(path: Path, histograms: Mapping[str, np.ndarray]) -> None:
+    """Write a PNG with a histogram of `quality` for each language: dropped pairs stand on kept ones.
+
+    Args:
+        path: File to write.
+        histograms: By language, dropped and kept pairs in bins over [0, 1], [2, B]. Each has a scale of its own.
+    """
+    shown = dict(list(histograms.items())[:MAX_PANELS])
+    rows = -(-len(shown) // PANELS_PER_ROW)
+    chart = Image.new(
+        "RGB", (MARGIN + min(PANELS_PER_ROW, max(1, len(shown))) * PANEL_WIDTH, HEADING + rows * PANEL_HEIGHT), WHITE
+    )
+    pen = ImageDraw.Draw(chart)
+    pen.text((MARGIN, 14), "Quality of the translations", INK, _font(28))
+    left_out = len(histograms) - len(shown)
+    more = f"; {left_out:,} more languages in the tables" if left_out else ""
+    for x, colour, label in ((440, KEPT, "kept"), (560, DROPPED, f"dropped by a rule{more}")):
+        pen.rectangle((x, 22, x + 20, 42), colour)
+        pen.text((x + 28, 20), label, INK, _font(20))
+    for number, (language, pairs) in enumerate(shown.items()):
+        row, column = divmod(number, PANELS_PER_ROW)
+        _draw_panel(pen, MARGIN + column * PANEL_WIDTH, HEADING + row * PANEL_HEIGHT, language, pairs)
+    with atomic_writer(path) as stream:
+        chart.save(stream, "PNG", optimize=True)
+
+
+def _draw_panel(pen: ImageDraw.ImageDraw, left: int, top: int, language: str, pairs: np.ndarray) -> None:
+    bins, highest = pairs.shape[1], pairs.sum(0).max()
+    width = (PANEL_WIDTH - 2 * MARGIN) // bins
+    floor, right = top + BARS_HEIGHT + 48, left + width * bins
+    dropped = f"{pairs[0].sum():,} dropped ({pairs[0].sum() / pairs.sum():.1%})"
+    pen.text((left, top), f"{printable(language)}: {pairs.sum():,} pairs, {dropped}", INK, _font(22))
+    for place, counts in enumerate(pairs.T):
+        y = floor
+        for count, colour in ((counts[1], KEPT), (counts[0], DROPPED)):
+            if count:
+                height = max(2, round(BARS_HEIGHT * count / highest))  # one pair of a million is visible
+                pen.rectangle((left + width * place + 2, y - height, left + width * (place + 1) - 2, y - 1), colour)
+                y -= height
+    pen.text((left, floor - BARS_HEIGHT - 16), f"{highest:,} pairs", FAINT, _font(14))
+    pen.line((left, floor, right, floor), FAINT)
+    for tick in range(6):
+        pen.text((left + width * bins * tick / 5, floor + 6), f"{tick / 5:.1f}", FAINT, _font(16), anchor="ma")
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    return bytes(_font(14).getmask(character)) != bytes(_font(14).getmask("\uffff"))
+
+
+def printable(text: str) -> str:
+    """The text on one line in letters that the font has: without accents, and □ (its missing glyph) for the rest."""
+    letters = []
+    for character in " ".join(text.split())[:1_000]:
+        if not _has_glyph(character):
+            base = unicodedata.normalize("NFKD", character.translate(LOOKALIKES)).translate(LOOKALIKES)
+            base = "".join(part for part in base if not unicodedata.combining(part) and part.isprintable())
+            invisible = unicodedata.category(character) in ("Mn", "Cf", "Cc")
+            character = base if base and all(map(_has_glyph, base)) else "" if invisible else "□"
+        letters.append(character)
+    return "".join(letters)

@@ -1,0 +1,71 @@
+"""Sample items of a corpus, at even distances over it, so that the same corpus gives the same samples."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipeline.corpus.table import Table
+
+LANGUAGES = 3  # whose first captions are shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """An item with its texts: a row of `items` or `training`, and rows of the other tables."""
+
+    item: Mapping[str, Any]
+    descriptions: list[dict[str, Any]]
+    captions: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        """The `short` view, else the first view, else the first caption, else nothing."""
+        short = [row for row in self.descriptions if row["view"] == "short"]
+        return next((row["text"] for row in (*short, *self.descriptions, *self.captions)), "")
+
+    @property
+    def first_captions(self) -> str:
+        """The first caption of each of the first few languages."""
+        firsts: dict[str, str] = {}
+        for row in self.captions:
+            firsts.setdefault(row["language"], row["text"])
+        return " — ".join(f"{language}: {firsts[language]}" for language in sorted(firsts)[:LANGUAGES])
+
+    @property
+    def size(self) -> str:
+        """Width and height in pixels, or that there are features or no media."""
+        if "width" not in self.item:
+            return ""
+        if self.item["width"]:
+            return f"{self.item['width']} × {self.item['height']}"
+        return f"{self.item['num_frames']:,} × features" if self.item["uri"] else "without media"
+
+
+def read_samples(tables: Mapping[str, Table], count: int) -> list[Sample]:
+    """Up to `count` items in the order of the corpus: from table `items`, or from `training` without it."""
+    packed = "items" not in tables
+    table = tables["training" if packed else "items"]
+    total = table.num_rows
+    chosen = [total * (2 * i + 1) // (2 * count) for i in range(count)] if total > count else list(range(total))
+    samples: list[Sample] = []
+    first = 0
+    for index, entry in enumerate(table.manifest["shards"]):
+        rows = [row - first for row in chosen if first <= row < first + entry["rows"]]
+        first += entry["rows"]
+        if not rows:
+            continue
+        shard = table.shard(index)
+        for item in shard.drop_columns(["media"] if packed else []).take(rows).to_pylist():
+            texts = item if packed else _texts(tables, index, item["item_id"])
+            samples.append(Sample(item, texts["descriptions"], texts["captions"]))
+    return samples
+
+
+def _texts(tables: Mapping[str, Table], index: int, item_id: str) -> dict[str, list[dict[str, Any]]]:
+    texts: dict[str, list[dict[str, Any]]] = {"descriptions": [], "captions": []}
+    for name in texts.keys() & tables.keys():
+        shard = tables[name].shard(index)
+        texts[name] = shard.filter(pc.equal(shard["item_id"], item_id)).to_pylist()
+    return texts

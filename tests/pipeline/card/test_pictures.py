@@ -1,0 +1,180 @@
+"""The contact sheet and the histograms, read back from their pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageColor
+
+from pipeline.card import pictures
+from pipeline.card.pictures import printable, write_contact_sheet, write_quality_chart
+from pipeline.card.samples import Sample
+from tests.pipeline.card.corpora import description, item, picture
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
+GREY = ImageColor.getrgb(pictures.GREY)
+
+
+@pytest.fixture
+def sheet_of(tmp_path):
+    def write(*items, title="title"):
+        write_contact_sheet(tmp_path / "sheet.png", title, "subtitle", [Sample(row, [], []) for row in items])
+        return Image.open(tmp_path / "sheet.png")
+
+    return write
+
+
+def tile_pixel(sheet, column, x, y):
+    left = pictures.MARGIN + column * (pictures.TILE_WIDTH + pictures.GAP)
+    return sheet.getpixel((left + x, pictures.HEADING + y))
+
+
+def centre(sheet, column):
+    return tile_pixel(sheet, column, pictures.TILE_WIDTH // 2, pictures.THUMB_HEIGHT // 2)
+
+
+def close_to(colour, expected):
+    return max(abs(a - b) for a, b in zip(colour, expected, strict=True)) < 12
+
+
+def test_each_tile_shows_its_own_picture(tmp_path, sheet_of):
+    sheet = sheet_of(*(item(picture(tmp_path / f"{name}.png", name)) for name in COLOURS))
+    assert all(close_to(centre(sheet, column), rgb) for column, rgb in enumerate(COLOURS.values()))
+
+
+def test_pictures_are_letterboxed_not_stretched(tmp_path, sheet_of):
+    sizes = {"wide.png": (900, 90), "tall.png": (90, 900), "tiny.png": (3, 2)}
+    rows = [item(picture(tmp_path / name, "red", size), width=size[0], height=size[1]) for name, size in sizes.items()]
+    sheet = np.asarray(sheet_of(*rows)).astype(int)
+    red = (sheet[..., 0] > 200) & (sheet[..., 1] < 60)
+    step = pictures.TILE_WIDTH + pictures.GAP
+    boxes = []
+    for column in range(3):
+        ys, xs = np.nonzero(red[:, pictures.MARGIN + column * step : pictures.MARGIN + (column + 1) * step])
+        boxes.append((int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1))
+    assert boxes == [(pictures.THUMB_WIDTH, 26), (20, pictures.THUMB_HEIGHT), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:40]),
+        lambda path: picture(path, "blue"),
+    ],
+    ids=["deleted", "truncated", "replaced"],
+)
+def test_a_picture_that_changed_since_ingest_is_a_grey_tile(tmp_path, sheet_of, spoil):
+    path = picture(tmp_path / "a.png")
+    rows = [item(path), item(picture(tmp_path / "b.png", "green"))]
+    spoil(path)
+    sheet = sheet_of(*rows)
+    assert close_to(tile_pixel(sheet, 0, 10, 10), GREY) and close_to(centre(sheet, 1), COLOURS["green"])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        item("nosuchprotocol://bucket/a.png"),
+        item("dropbox://needs/a-package.png"),
+        item("a.npy", width=0, height=0, num_frames=8),
+        item("a", width=0, height=0) | {"uri": ""},
+    ],
+    ids=["unknown protocol", "missing package", "features", "without media"],
+)
+def test_what_cannot_be_shown_is_a_grey_tile(sheet_of, row):
+    assert close_to(tile_pixel(sheet_of(row), 0, 10, 10), GREY)
+
+
+def test_a_video_shows_a_frame_and_its_mark(data, sheet_of):
+    clip = data / "clips" / "car-detection.mp4"
+    sheet = sheet_of(item(clip, media_type="video", width=768, height=432, num_frames=377, duration_s=30.16))
+    left, top = pictures.MARGIN + 6, pictures.HEADING + 6
+    thumb = np.asarray(sheet.crop((left, top, left + pictures.THUMB_WIDTH, top + pictures.THUMB_HEIGHT)))
+    assert thumb[40:160].std() > 15  # a picture, not a blank tile
+    assert thumb[-26:-8, 8:90].min() < 9 and thumb[-26:-8, 8:90].max() > 240
+
+
+def test_a_sheet_is_under_two_megabytes_even_of_noise(tmp_path, sheet_of):
+    rng = np.random.default_rng(1)
+    paths = [tmp_path / f"{number}.png" for number in range(pictures.MAX_TILES)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (198, 264, 3), dtype=np.uint8)).save(path)
+    sheet_of(*(item(path, width=264, height=198) for path in paths))
+    assert (tmp_path / "sheet.png").stat().st_size < 2_000_000
+
+
+def test_an_empty_corpus_has_a_sheet(sheet_of):
+    assert sheet_of().width > 500
+
+
+@pytest.mark.parametrize(
+    "text, letters",
+    [
+        ("Ein Löwe frißt\n Äpfel", "Ein Lowe frisst Apfel"),
+        ("Łódź, Ørsted — “œuf” × 2", "Lodz, Orsted - “oeuf” x 2"),
+        ("người đàn ông", "nguoi dan ong"),
+        ("e\u0301te\u0301\u200b", "ete"),
+        ("猫 cat", "□ cat"),
+        ("\u0378", "□"),
+    ],
+)
+def test_text_is_drawn_in_letters_that_the_font_has(text, letters):
+    assert printable(text) == letters
+
+
+def test_a_text_in_another_script_is_announced_instead(tmp_path):
+    row = item(picture(tmp_path / "a.png"))
+    announcement = "(7 characters in a script that this sheet's font lacks)"
+    for name, text in (("chinese", "桌子上有一只猫"), ("english", announcement)):
+        write_contact_sheet(tmp_path / f"{name}.png", "t", "", [Sample(row, [description("a.png", text)], [])])
+    assert (tmp_path / "chinese.png").read_bytes() == (tmp_path / "english.png").read_bytes()
+
+
+@given(st.text())
+def test_no_text_crashes_the_font(text):
+    letters = printable(text)
+    assert "\n" not in letters
+    assert all(letter == "□" or pictures._has_glyph(letter) for letter in letters)
+
+
+def bars(path, panel=0):
+    """Heights in pixels of the kept and the dropped part of each bar of a panel."""
+    chart = np.asarray(Image.open(path))
+    row, column = divmod(panel, pictures.PANELS_PER_ROW)
+    top = pictures.HEADING + row * pictures.PANEL_HEIGHT
+    left, width = pictures.MARGIN + column * pictures.PANEL_WIDTH, (pictures.PANEL_WIDTH - 2 * pictures.MARGIN) // 20
+    strip = chart[top + 48 : top + 48 + pictures.BARS_HEIGHT, left + width // 2 : left + width * 20 : width]
+    return [(strip == ImageColor.getrgb(c)).all(-1).sum(0).tolist() for c in (pictures.KEPT, pictures.DROPPED)]
+
+
+def pairs(kept, dropped=()):
+    counts = np.zeros((2, 20), np.int64)
+    for part, numbers in enumerate((dropped, kept)):
+        for place, count in dict(numbers).items():
+            counts[part, place] = count
+    return counts
+
+
+def test_bars_are_as_high_as_their_share(tmp_path):
+    write_quality_chart(tmp_path / "a.png", {"de": pairs({19: 60, 18: 30}, {18: 10, 2: 20}), "cs": pairs({5: 1})})
+    kept, dropped = bars(tmp_path / "a.png")
+    assert [i for i, high in enumerate(kept) if high] == [18, 19] and [i for i, high in enumerate(dropped) if high] == [
+        2,
+        18,
+    ]
+    assert kept[19] == pictures.BARS_HEIGHT and kept[18] == pictures.BARS_HEIGHT // 2
+    assert dropped[2] == pytest.approx(2 * dropped[18], abs=1) and dropped[18] == pytest.approx(kept[18] / 3, abs=1)
+    assert bars(tmp_path / "a.png", 1)[0][5] == pictures.BARS_HEIGHT  # each language has a scale of its own
+
+
+def test_one_pair_of_a_million_is_visible(tmp_path):
+    write_quality_chart(tmp_path / "a.png", {"de": pairs({19: 1_000_000}, {0: 1})})
+    assert bars(tmp_path / "a.png")[1][0] > 0
+
+
+@pytest.mark.parametrize("languages", [0, 1, 3, pictures.MAX_PANELS + 7])
+def test_the_chart_grows_with_the_languages_up_to_a_limit(tmp_path, languages):
+    write_quality_chart(tmp_path / "a.png", {f"x{i:02}": pairs({5: 10}) for i in range(languages)})
+    rows = -(-min(languages, pictures.MAX_PANELS) // pictures.PANELS_PER_ROW)
+    assert Image.open(tmp_path / "a.png").height == pictures.HEADING + rows * pictures.PANEL_HEIGHT
