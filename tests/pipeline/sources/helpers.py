@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.errors import UsageError
 from pipeline.media.images import open_media
-from pipeline.sources import Source, SourceItem, all_items
+from pipeline.sources import Source, SourceItem, all_items, open_source
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 
