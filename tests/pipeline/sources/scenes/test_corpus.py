@@ -77,7 +77,7 @@ def test_manifests_are_those_that_pack_would_write(corpus):
         "translations": {"items", "captions"},
         "training": {"items", "captions", "descriptions", "translations"},
     }
-    pack.look().check(lambda _line: None)
+    pack.with_snapshot().check(lambda _line: None)
     assert commit.begin(corpus, [pack], 1)["pack"] == commit.NOTHING_TO_DO
 
 
