@@ -46,7 +46,9 @@ SERVE = [
     "jinja2>=3.1,<4",
     "lingua-language-detector>=2.1,<3",
     "markdown-it-py>=3,<5",  # cards
+    "pydantic>=2,<3",
     "python-multipart>=0.0.20,<1",  # uploaded pictures
+    "starlette>=0.48",  # which releases go with a FastAPI, FastAPI says
     "uvicorn>=0.35,<1",
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
