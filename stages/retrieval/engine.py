@@ -174,16 +174,6 @@ class Finder:
         """The splits that its items are of."""
         return sorted(self._now.columns["split"].dictionary.to_pylist())
 
-    @property
-    def languages(self) -> str:
-        """Languages that queries may be in, for the user."""
-        return self.space.languages
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """The same as BCP 47 tags; empty where they are not known one by one."""
-        return self.space.tags
-
     def refresh(self) -> bool:
         """Take over what was published since.
 
@@ -309,11 +299,7 @@ def _hits(index: Index, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.n
             Hit(
                 rank=rank,
                 score=float(score),
-                item_id=record["item_id"],
-                corpus=record["corpus"],
-                uri=record["uri"],
-                split=record["split"],
-                media_type=record["media_type"],
+                **{name: record[name] for name in ("item_id", "corpus", "uri", "split", "media_type")},
                 view=nearest["view"],
                 text=nearest["text"],
                 matched=f"{matched} and description ({nearest['view']})" if nearest["view"] else matched,

@@ -144,7 +144,7 @@ def routes(service: "Service") -> APIRouter:
             items=len(finder),
             corpora=list(finder.corpora),
             splits=finder.splits,
-            languages=finder.languages,
+            languages=finder.space.languages,
             waiting=batcher.waiting,
         )
         return Response(answer.model_dump_json(), 503 if batcher.trouble else 200, media_type="application/json")

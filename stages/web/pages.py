@@ -101,7 +101,7 @@ def routes(service: "Service") -> APIRouter:
                 details.append((hit, finder.record(hit.corpus, hit.item_id)["texts"]))
             except KeyError:  # removed from the index in this moment
                 details.append((hit, []))
-        facts = {"items": len(finder), "splits": finder.splits, "languages": finder.languages}
+        facts = {"items": len(finder), "splits": finder.splits, "languages": finder.space.languages}
         limits = {"characters": MAX_CHARACTERS, "max_results": MAX_RESULTS}
         values = {"form": form, "results": details, "message": message, "note": note, "picture": picture}
         return page("search.html", **values, **facts, **limits)
@@ -126,7 +126,7 @@ def routes(service: "Service") -> APIRouter:
         if not form.q.strip():
             return results(form, [], "Nothing to search for yet: write a few words, or choose a picture.")
         service.buckets.take(client_of(request))
-        note = await asyncio.to_thread(language_note, form.q, finder.tags)
+        note = await asyncio.to_thread(language_note, form.q, finder.space.tags)
         return await answer(form, form.q, note)
 
     @router.post("/")

@@ -12,71 +12,44 @@ EVIL = "<script>window.hit=3</script>"
 CARD = (
     "---\nlicense: mit\n---\n\n# The squares\n\n![far](http://example.com/a.png) <img src='http://example.com/b.png'>\n"
 )
+TABLES = ("items", "captions", "descriptions", "translations")
+
+
+def filled(table, **values):
+    """A row in which what is not given is empty."""
+    row = {}
+    for field in SCHEMAS[table]:
+        empty = [] if pa.types.is_list(field.type) else 0 if pa.types.is_integer(field.type) else ""
+        row[field.name] = values.get(field.name, None if field.nullable else empty)
+    return row
+
+
+def rows_of(item_id):
+    """The item's row in each of TABLES."""
+    caption = {"caption_id": f"{item_id}#0", "item_id": item_id}
+    scores = {**dict.fromkeys(SCORES), "quality": 0.75, "meaning": 0.5}
+    text = f"objects of {item_id} {EVIL}"
+    return (
+        filled("items", item_id=item_id, media_type="image", uri=f"/nowhere/{item_id}", split="test"),
+        filled("captions", **caption, language="en", text=f"caption {item_id}", origin="human", split="test"),
+        filled("descriptions", item_id=item_id, view="objects", text=text, language="en"),
+        filled(
+            "translations", **caption, source_language="en", source_text=f"caption {item_id}", target_language="de",
+            text=f"Bildunterschrift {item_id}", scores=scores, flags=["copied"],
+        ),
+    )  # fmt: skip
 
 
 def write_browsable(folder, shards=2):
     """The items of the fake engine; returns the folder."""
-    ids = list(ITEMS)
-    rows = {"items": [], "captions": [], "descriptions": [], "translations": []}
-    for item_id in ids:
-        item = {
-            "item_id": item_id,
-            "media_type": "image",
-            "uri": f"/nowhere/{item_id}",
-            "sha256": 64 * "0",
-            "width": 8,
-            "height": 8,
-            "num_frames": 1,
-            "split": "test",
-            "source": "made up",
-            "license": "",
-        }
-        caption = {
-            "caption_id": f"{item_id}#0",
-            "item_id": item_id,
-            "language": "en",
-            "text": f"caption {item_id}",
-            "origin": "human",
-            "split": "test",
-        }
-        described = {
-            "item_id": item_id,
-            "view": "objects",
-            "text": f"objects of {item_id} {EVIL}",
-            "language": "en",
-            "captioner": "",
-            "revision": "",
-            "prompt_id": "",
-            "decoding": "",
-            "finish_reason": "stop",
-            "flags": [],
-            "frame_times_s": [],
-            "sha256": 64 * "0",
-        }
-        scores = {**dict.fromkeys(SCORES), "quality": 0.75, "meaning": 0.5}
-        translated = {
-            "caption_id": f"{item_id}#0",
-            "item_id": item_id,
-            "source_table": "captions",
-            "source_language": "en",
-            "source_text": caption["text"],
-            "target_language": "de",
-            "text": f"Bildunterschrift {item_id}",
-            "translator": "",
-            "revision": "",
-            "decoding": "",
-            "scores": scores,
-            "flags": ["copied"],
-        }
-        for table, row in zip(rows, (item, caption, described, translated), strict=True):
-            rows[table].append(row)
-    cut = -(-len(ids) // shards)
-    for table, all_rows in rows.items():
+    by_table = zip(*(rows_of(item_id) for item_id in ITEMS), strict=True)
+    cut = -(-len(ITEMS) // shards)
+    for table, rows in zip(TABLES, by_table, strict=True):
         (folder / table).mkdir(parents=True)
         entries = [
             corpora.write_shard(
                 folder / table / corpora.shard_name(index, shards),
-                pa.Table.from_pylist(all_rows[index * cut : (index + 1) * cut], SCHEMAS[table]),
+                pa.Table.from_pylist(rows[index * cut : (index + 1) * cut], SCHEMAS[table]),
             )
             for index in range(shards)
         ]

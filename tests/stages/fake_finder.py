@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image
@@ -27,8 +28,7 @@ NO_FILTERS = Filters()
 class FakeFinder:
     """`call_s`, `query_s`: seconds that a call, and each of its queries, takes. `calls`: sizes of the calls so far."""
 
-    languages = "German, English and French"
-    tags = frozenset(("de", "en", "fr"))
+    space = SimpleNamespace(languages="German, English and French", tags=frozenset(("de", "en", "fr")))
 
     def __init__(self, corpora=None, call_s=0.0, query_s=0.0, items=None):
         self.corpora = {"squares": Path("/nowhere/squares")} if corpora is None else corpora
