@@ -22,7 +22,6 @@ from pipeline.captioning.chat_client import KEY_VARIABLE, Retries, environment_k
 from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_views, embedded_revision
 from pipeline.captioning.prompts import DEFAULT_VIEWS, View
 from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
-from pipeline.engine.stage import Stage
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import folder_hash
 from pipeline.options import option
@@ -31,7 +30,6 @@ URL_VARIABLE = "LECCR_MLLM_URL"
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 Captioner = MllmCaptioner | EmbeddedCaptioner
 AnyCaptioner = TypeVar("AnyCaptioner", bound=Captioner)
-AnyStage = TypeVar("AnyStage", bound=Stage)
 Say = Callable[[str], None]
 
 
@@ -166,16 +164,6 @@ def served(captioner: AnyCaptioner, corpus: Path, say: Say) -> Iterator[AnyCapti
         retries = dataclasses.replace(captioner.retries, patience_s=patience_s)
         ready: Any = dataclasses.replace(captioner, urls=(server.url,), retries=retries)
         yield ready
-
-
-@contextlib.contextmanager
-def serving(stage: AnyStage, options: object, corpus: Path, say: Say) -> Iterator[AnyStage]:
-    """The stage with its model served: `served` for callers that hold a stage."""
-    if stage.server is None:
-        yield stage
-        return
-    with served(stage.server, corpus, say) as model:
-        yield stage if model is stage.server else stage.asking(model)
 
 
 def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
