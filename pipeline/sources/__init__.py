@@ -132,10 +132,10 @@ def _open_shards(input: str, kind: str, listing: Listing, defaults: Defaults) ->
     if not present:
         expected = "images, videos, " if kind == "auto" else ""
         raise UsageError(
-            f"--input: {input} holds {listing.found()}, but no {expected}{' or '.join(suffixes)} files: give another"
+            f"--input: {input} holds {listing.describe()}, but no {expected}{' or '.join(suffixes)} files: give another"
         )
     if len(present) > 1:
-        raise UsageError(f"--input: {input} holds {listing.found()}, which may be the same items: give one of them")
+        raise UsageError(f"--input: {input} holds {listing.describe()}, which may be the same items: give one of them")
     paths = listing.shards[present[0]]
     if present == [".tar"]:
         return TarSource(input, [f"{listing.root}/{path}" for path in paths], defaults)

@@ -59,7 +59,7 @@ class Listing:
             paths.sort()
         return self
 
-    def found(self) -> str:
+    def describe(self) -> str:
         """What the folder holds, for a message: `12 .txt, 3 .json`."""
         counts = self.others + Counter({suffix: len(paths) for suffix, paths in self.shards.items()})
         counts.update(PurePosixPath(path).suffix for path in self.side)
@@ -126,8 +126,8 @@ def open_binary(location: str) -> BinaryIO:
 def glob(pattern: str) -> list[str]:
     """The files that match a pattern with `*`, `?` or `[…]`, as absolute locations, sorted."""
     filesystem, path = _filesystem(pattern)
-    found = sorted(cast(list[str], filesystem.glob(path)))
-    return [str(filesystem.unstrip_protocol(name)) for name in found] if is_url(pattern) else found
+    paths = sorted(cast(list[str], filesystem.glob(path)))
+    return [str(filesystem.unstrip_protocol(name)) for name in paths] if is_url(pattern) else paths
 
 
 def list_folder(location: str) -> Listing:

@@ -23,7 +23,7 @@ class FolderSource:
         self._given, self._defaults = given, defaults
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
-            raise UsageError(f"--input: {given} holds {listing.found()}, but no images or videos: name their folder")
+            raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
         notes = self._read_sides(listing)
         if ignored := sum(listing.others.values()) + sum(map(len, listing.shards.values())):
             notes.append(f"{ignored:,} other files ignored")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from tests.pipeline.sources.helpers import content, jpeg, listed, shared, texts
+from tests.pipeline.sources.helpers import content, jpeg, listed, texts
 
 datasets.disable_progress_bars()
 
@@ -21,9 +21,9 @@ def photos(first, last, **columns):
 
 def test_a_saved_dataset_dict_keeps_its_splits(tmp_path):
     train = photos(0, 5, caption=[["a", " ", "b"]] * 5, image_id=[10, 11, 12, 13, 14])
-    valid = photos(5, 7, caption=[["c"]] * 2, image_id=[15, 16])
+    validation = photos(5, 7, caption=[["c"]] * 2, image_id=[15, 16])
     saved = datasets.DatasetDict(
-        {"train": train, "validation": valid, "extra": photos(7, 8, caption=[[]], image_id=[7])}
+        {"train": train, "validation": validation, "extra": photos(7, 8, caption=[[]], image_id=[7])}
     )
     saved.save_to_disk(tmp_path / "set", num_shards={"train": 2, "validation": 1, "extra": 1})
     source = open_source(str(tmp_path / "set"), caption_language="de", license="CC0")
@@ -36,24 +36,16 @@ def test_a_saved_dataset_dict_keeps_its_splits(tmp_path):
     }
     assert items["10"].captions == (SourceCaption("a", "de"), SourceCaption("b", "de"))
     assert (items["10"].license, items["10"].source, items["7"].captions) == ("CC0", "set", ())
-    told = "8 rows in 4 files, split extra and train and val, media in column 'picture', captions in 'caption', ids in"
-    assert source.summary == f"dataset {tmp_path / 'set'}: {told} 'image_id'"
-    one = listed(open_source(str(tmp_path / "set" / "validation"), split="test"))
-    assert {key: item.split for key, item in one.items()} == {"15": "test", "16": "test"}
-
-
-def test_real_photos_through_save_to_disk_are_the_files_byte_by_byte(tmp_path):
-    files = sorted(shared("coco_cc_by/images").iterdir())[:6]
-    data = datasets.Dataset.from_dict(
-        {"image": [str(file) for file in files], "filename": [file.name for file in files]}
+    summary = (
+        "8 rows in 4 files, split extra and train and val, media in column 'picture', captions in 'caption', ids in"
     )
-    data.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "set")
-    items = listed(open_source(str(tmp_path / "set")))
-    assert {name: content(item) for name, item in items.items()} == {file.name: file.read_bytes() for file in files}
+    assert source.summary == f"dataset {tmp_path / 'set'}: {summary} 'image_id'"
+    valid = listed(open_source(str(tmp_path / "set" / "validation"), split="test"))
+    assert {key: item.split for key, item in valid.items()} == {"15": "test", "16": "test"}
 
 
 @pytest.mark.parametrize("ids", [["x", "x", "y"], ["x", None, "y"], ["x", " ", "y"], [0.5, 1.5, 2.5]])
-def test_ids_that_do_not_tell_rows_apart_give_way_to_file_and_row(tmp_path, ids):
+def test_ids_are_file_and_row_where_no_column_is_unique(tmp_path, ids):
     (tmp_path / "data").mkdir()
     photos(0, 3, id=ids, img_id=[1, 1, 1]).to_parquet(tmp_path / "data" / "validation-00000-of-00001.parquet")
     photos(3, 4, id=["z" if isinstance(ids[0], str) else 9.5], img_id=[9]).to_parquet(
@@ -87,7 +79,7 @@ def test_captions_of_every_shape(tmp_path):
     assert next(iter(items.values())).captions[0].language == "fr"
 
 
-def test_told_columns_win_over_the_settings(tmp_path):
+def test_columns_take_precedence_over_settings(tmp_path):
     table = {"image": [jpeg(1), jpeg(2)], "text": ["a", "b"], "license": ["CC0", None], "language": ["fr", ""]}
     pq.write_table(pa.table({**table, "split": ["dev", None]}), tmp_path / "test.parquet")
     first, second = listed(open_source(str(tmp_path / "test.parquet"), license="mine")).values()
@@ -130,7 +122,7 @@ def test_listing_reads_no_images(tmp_path):
     assert len(peaks) == 40 and max(peaks) < len(stream.getvalue())
 
 
-def test_a_selection_or_a_name_that_leads_out_is_refused(tmp_path):
+def test_selections_and_names_outside_the_folder_are_refused(tmp_path):
     photos(0, 3).save_to_disk(tmp_path / "set")
     state = json.loads((tmp_path / "set" / "state.json").read_text())
     for change, message in (
@@ -143,17 +135,17 @@ def test_a_selection_or_a_name_that_leads_out_is_refused(tmp_path):
             open_source(str(tmp_path / "set"))
 
 
-def test_what_is_no_dataset_is_refused(tmp_path):
+def test_unusable_datasets_are_refused(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 this is not parquet")
     (tmp_path / "bad.arrow").write_bytes(b"nor Arrow")
     (tmp_path / "empty.arrow").write_bytes(b"")
-    pq.write_table(pa.table({"n": [1], "text": ["x"]}), tmp_path / "plain.parquet")
+    pq.write_table(pa.table({"n": [1], "text": ["x"]}), tmp_path / "text.parquet")
     pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
     for name, message in {
         "bad.parquet": "cannot be read",
         "bad.arrow": "cannot be read",
         "empty.arrow": "cannot be read",
-        "plain.parquet": "has no column of images .* n: int64, text: string.*: there must be an Image feature",
+        "text.parquet": "has no column of images .* n: int64, text: string.*: there must be an Image feature",
         "none.parquet": "holds no rows",
     }.items():
         with pytest.raises(UsageError, match=message):

@@ -8,7 +8,7 @@ from pipeline.sources import SourceCaption, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, shared, texts, write
 
 
-def test_media_are_found_recursively_sorted_and_open_to_their_own_bytes(tmp_path):
+def test_media_are_listed_recursively_and_sorted(tmp_path):
     names = ["b.jpg", "a/2.JPG", "a/1.jpg", "a/x y#%41é.jpg", "Z.png", "c/d/e.mp4"]
     write(tmp_path, {name: jpeg(number) for number, name in enumerate(names)})
     write(tmp_path, {".hidden.jpg": jpeg(9), ".cache/x.jpg": jpeg(9), "notes.md": "", "__pycache__/a.pyc": ""})
@@ -21,7 +21,7 @@ def test_media_are_found_recursively_sorted_and_open_to_their_own_bytes(tmp_path
     assert list(source.items()) == list(items.values())  # again, the same
 
 
-def test_order_is_not_the_disks(tmp_path, monkeypatch):
+def test_order_does_not_depend_on_the_disk(tmp_path, monkeypatch):
     names = [f"{folder}/{number}.jpg" for folder in "qac" for number in (3, 1, 2)]
     write(tmp_path / "media", {name: jpeg(1) for name in names})
     (tmp_path / "else").mkdir()
@@ -50,7 +50,7 @@ def test_order_is_not_the_disks(tmp_path, monkeypatch):
     assert "x/o.jpg" in forwards and len(forwards) == len(names) + 1
 
 
-def test_links_may_go_round_in_circles(tmp_path):
+def test_links_may_form_circles(tmp_path):
     write(tmp_path, {"a/1.jpg": jpeg(1), "b/2.jpg": jpeg(2)})
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
@@ -111,11 +111,6 @@ def test_photos_with_captions_and_licences_above_the_folder():
     assert [item.captions for item in above.values()] == [item.captions for item in items.values()]
 
 
-def test_real_clips():
-    items = listed(open_source(str(shared("clips"))))
-    assert list(items) == ["book.mkv", "bottle-detection.mp4", "car-detection.mp4", "walk.mkv"]
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -125,12 +120,12 @@ def test_real_clips():
     ],
 )
 @pytest.mark.parametrize("kind", ["auto", "folder"])
-def test_a_folder_without_media_is_refused_and_told(tmp_path, files, message, kind):
+def test_a_folder_without_media_is_refused(tmp_path, files, message, kind):
     with pytest.raises(UsageError, match=message):
         open_source(str(write(tmp_path, files)), kind)
 
 
-def test_lines_are_paths_from_the_lists_folder_and_urls(tmp_path):
+def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
     fsspec.filesystem("memory").pipe("/list/far.jpg", jpeg(4))
     write(tmp_path, {"in/a.jpg": jpeg(1), "b c.jpg": jpeg(2), "lists/é.jpg": jpeg(3)})
     text = f"\ufeff# mine\r\n../in//a.jpg\r\n\r\n{tmp_path}/b c.jpg  \n./é.jpg\nmemory://list/far.jpg\n"
@@ -143,7 +138,7 @@ def test_lines_are_paths_from_the_lists_folder_and_urls(tmp_path):
     assert {(item.split, item.license, item.source) for item in items.values()} == {("val", "CC0", "my")}
 
 
-def test_a_list_behind_a_url_names_its_neighbours():
+def test_paths_in_a_remote_list_are_relative_to_it():
     memory = fsspec.filesystem("memory")
     memory.pipe("/lists/near.jpg", jpeg(7))
     memory.pipe("/lists/l.txt", b"near.jpg\n")
@@ -151,7 +146,7 @@ def test_a_list_behind_a_url_names_its_neighbours():
     assert content(item) == jpeg(7)
 
 
-def test_what_is_no_list_is_refused_with_its_line(tmp_path):
+def test_bad_lists_are_refused_with_their_line(tmp_path):
     write(
         tmp_path, {"none.txt": "# nothing\n\n", "bad.txt": b"a.jpg\n\xff.jpg\n", "twice.txt": "a.jpg\nb.jpg\n./a.jpg\n"}
     )

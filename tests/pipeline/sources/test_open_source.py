@@ -32,7 +32,7 @@ def inputs(tmp_path):
     return tmp_path
 
 
-def test_auto_says_what_it_took_each_input_for(inputs):
+def test_auto_recognizes_each_kind(inputs):
     expected = {
         "folder": "folder",
         "list.txt": "paths",
@@ -69,7 +69,7 @@ def test_a_kind_that_does_not_fit_is_refused(inputs):
                 open_source(f"{inputs}/{name}", kind)
 
 
-def test_kinds_and_inputs_that_do_not_go_together(inputs):
+def test_contradicting_options_are_refused(inputs):
     with pytest.raises(UsageError, match="'foldr' is not one of auto, folder"):
         open_source(str(inputs), "foldr")
     with pytest.raises(UsageError, match="--source dataset: give the path"):
@@ -83,7 +83,7 @@ def test_kinds_and_inputs_that_do_not_go_together(inputs):
         open_source(str(inputs / "rows"))
 
 
-def test_several_inputs_put_their_names_before_the_ids(tmp_path):
+def test_ids_of_several_inputs_begin_with_their_names(tmp_path):
     places = ["x/pics/", "y/pics", "z/pics-2", "pics"]
     for place in places:
         write(tmp_path / place, {"a.jpg": jpeg(len(place))})
@@ -95,13 +95,13 @@ def test_several_inputs_put_their_names_before_the_ids(tmp_path):
     assert list(listed(sources[0])) == ["a.jpg"]
 
 
-def test_a_doubled_id_names_both_places():
+def test_a_duplicate_id_is_refused_with_both_places():
     with pytest.raises(UsageError, match=r"'b' comes twice, as item 2 \(row-1\) and item 4 \(row-3\)"):
         list(all_items([Scripted(("a", "b", "c", "b"))]))
     assert len(list(all_items([Scripted(("a", "b")), Scripted(("a", "b"))]))) == 4
 
 
-def test_ids_that_only_share_a_hash_are_two_items(monkeypatch):
+def test_ids_with_equal_hashes_are_two_items(monkeypatch):
     monkeypatch.setattr("pipeline.sources.hash", lambda text: 1, raising=False)
     assert [item.item_id for item in all_items([Scripted(("a", "b"))])] == ["a", "b"]
 

@@ -9,7 +9,7 @@ from pipeline.sources import open_source, samples
 from tests.pipeline.sources.helpers import content, listed
 
 
-def test_the_photographs_are_there_and_decode():
+def test_the_photographs_decode():
     if not (importlib.util.find_spec("skimage") and importlib.util.find_spec("sklearn")):
         pytest.skip("scikit-image and scikit-learn are not installed")
     items = listed(open_source(None, split="test"))
@@ -39,7 +39,7 @@ def test_one_wheel_is_enough_and_is_not_imported(tmp_path, monkeypatch):
     assert source.summary == "samples: 1 photographs carried by scikit-image"
 
 
-def test_without_the_wheels_the_command_to_install_them_is_said(monkeypatch):
+def test_without_the_wheels_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'leccr\[embedded\]'"):
         open_source(None)

@@ -26,7 +26,7 @@ def captions_of(folder, **settings):
     return {name: texts(item) for name, item in listed(open_source(str(folder), **settings)).items()}
 
 
-def test_json_lines_with_every_spelling(tmp_path):
+def test_json_lines_with_every_key(tmp_path):
     rows = lines(
         {"file": "a.jpg", "captions": ["one", "  ", "two ", "one"], "language": "de", "license": "CC0", "split": "dev"},
         {"file_name": "./sub/b.jpg", "text": "three", "source": "the attic"},
@@ -60,7 +60,7 @@ def test_metadata_inside_a_split_is_about_its_own_folder(tmp_path):
     assert captions_of(tmp_path) == {"train/a.jpg": ["of train"], "test/a.jpg": ["of test"]}
 
 
-def test_halves_of_surrogate_pairs_fit_into_a_table(tmp_path):
+def test_half_surrogate_pairs_are_replaced(tmp_path):
     row = r'{"file": "a.jpg", "captions": ["cut \ud83d", "whole \ud83d\ude00"], '
     row += r'"language": "d\ud83d", "license": "\ude00"}'
     write(tmp_path, {**MEDIA, "captions.jsonl": row})
@@ -127,7 +127,7 @@ def test_a_bad_side_file_is_refused_with_its_line(tmp_path, name, text, message)
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")), min_size=1, max_size=5))
-def test_csv_cells_come_back_whatever_is_in_them(cells):
+def test_any_text_survives_a_csv_cell(cells):
     buffer = io.StringIO()
     csv.writer(buffer).writerows([["file", "source"], *[["a.jpg", cell] for cell in cells]])
     with tempfile.TemporaryDirectory() as folder:

@@ -13,8 +13,8 @@ from pipeline.translation.translator import Translated
 
 def test_translates_in_order():
     english = ["A dog runs in the park.", "no", "Two men sit on a bench.", ""] * 5
-    found = [result.text for result in embedded_translator().load().translate(english, "en", "pt")]
-    assert found[:4] == found[16:] and "cão" in found[0] and "banco" in found[2] and found[3] == ""
+    texts = [result.text for result in embedded_translator().load().translate(english, "en", "pt")]
+    assert texts[:4] == texts[16:] and "cão" in texts[0] and "banco" in texts[2] and texts[3] == ""
 
 
 def test_translates_back():

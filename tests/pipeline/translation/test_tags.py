@@ -86,9 +86,9 @@ def test_tags_of_nllb_and_m2m100(tag, nllb, m2m):
 def test_every_language_of_nllb_and_m2m100_can_be_named():
     for token in NLLB:
         language, script = token.split("_")
-        found = nllb_tag(f"{language}-{script}", NLLB)
-        assert found and found.split("_")[1] == script, token
-        assert language_of(found.split("_")[0]) == language_of(language), token
+        tag = nllb_tag(f"{language}-{script}", NLLB)
+        assert tag and tag.split("_")[1] == script, token
+        assert language_of(tag.split("_")[0]) == language_of(language), token
     for token in M2M100_TAGS:
         code = {"ns": "nso"}.get(token.strip("_"), token.strip("_"))  # ns is no tag
         assert m2m_tag(check_language(code, "--languages"), M2M100_TAGS) == token
