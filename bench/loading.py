@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 import webdataset
-from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -35,9 +34,7 @@ from model.tokenizer import train_tokenizer
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import TRAINING
 from pipeline.hashing import short_hash
-from stages.data.batches import TrainingData
-from stages.training.building import StepBatches
-from stages.training.settings import Settings
+from stages.data.batches import StepBatches, TrainingData
 
 SIDE, WANTED = 256, 224  # pixels of the pictures, and of what the model sees
 SHARDS, BATCH = 4, 64
@@ -151,7 +148,7 @@ def contenders(corpus: Path, tars: list[Path], cache: Path, workers: int) -> dic
     tokenizer = train_tokenizer(data.texts(), 1_000)
     processor = LeccrProcessor.create("tiny", "tiny", tokenizer, image_size=WANTED)
     collate = Collate(processor)
-    batches = StepBatches(data, processor, Settings(batch_size=BATCH), Accelerator(cpu=True))
+    batches = StepBatches(data, processor, BATCH)
     steps = range(batches.steps_per_epoch)
     arrow = datasets.load_dataset(
         "arrow", data_files=str(corpus / "training" / "*.arrow"), split="train", cache_dir=str(cache)

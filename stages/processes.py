@@ -1,4 +1,4 @@
-"""The processes of a run: started where the launcher leaves that out, of one mind about errors, ended in order."""
+"""The processes of a program: started where the launcher does not, errors reported once, stopped in order."""
 
 import argparse
 import contextlib
@@ -13,70 +13,76 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
-import psutil
-
 from pipeline.errors import PipelineError, UsageError
 
 Result = TypeVar("Result")
-HEARD_S = 10.0  # that other ranks leave rank 0 to tell an error that it has too
-AGAIN_S = 3.0  # a signal repeated sooner is the launcher's echo of the same Ctrl-C
-GRACE_S = 60.0
+REPORT_S = 10.0  # that other ranks wait for rank 0 to report an error that it has too
+REPEAT_S = 3.0  # a signal repeated sooner is the launcher's echo of the same Ctrl-C
+GRACE_S = 60.0  # between SIGTERM and SIGKILL
 
 
 class Parser(argparse.ArgumentParser):
-    """A mistake on the command line is one like others: told once, however many processes there are."""
+    """Raises a mistake on the command line as UsageError, so that it is reported once for all processes."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help shows what there is")
+        """Raise UsageError."""
+        raise UsageError(f"{message}. --help lists the options")
 
 
 def run_program(main: Callable[[Sequence[str]], int]) -> int:
-    """`main` with the program's arguments, in as many processes as the launcher was asked for; its exit status.
+    """Run `main` with the program's arguments, in as many processes as the launcher was asked for.
 
-    A user's mistake is told once, without a traceback.
+    A user's mistake is reported once, without a traceback.
+
+    Returns:
+        The exit status.
     """
-    count = left_out()
+    count = unstarted_processes()
     if count > 1:
-        return start(count)
+        return start_ranks(count)
     try:
         status = main(sys.argv[1:])
     except PipelineError as error:
-        tell(error)
+        _report(error)
         status = error.status
-    except BrokenPipeError:  # `… | head` has what it wanted
+    except BrokenPipeError:  # `… | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("ended by Ctrl-C", file=sys.stderr, flush=True)
+        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
         status = 130
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        # without taking the process group down at exit: that was seen to wait for a rank that had left, for ever
+        # Leave without destroying the process group, which can wait forever for a rank that has left.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
 
 
-def tell(error: PipelineError) -> None:
+def _report(error: PipelineError) -> None:
     rank = int(os.environ.get("RANK", 0))
     if rank:
-        time.sleep(HEARD_S)  # rank 0 tells and ends, and the launcher then ends this process: what is left is its own
+        time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
     print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
 
 
-def left_out() -> int:
-    """How many processes `accelerate launch --cpu --num_processes N` was asked for, if it started one: it leaves
-    several on CPUs to mpirun. 1 wherever somebody else starts them, or one was wanted."""
+def unstarted_processes() -> int:
+    """The number of processes that `accelerate launch --cpu --num_processes N` was asked for but did not start.
+
+    It starts one process on CPUs and leaves several to mpirun. 1 wherever someone else starts them.
+    """
     if "MASTER_ADDR" not in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
         return 1
     if {"RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys():
         return 1
+    import psutil
+
     parent = psutil.Process().parent()
-    return asked_for(parent.cmdline() if parent else [])
+    return requested_processes(parent.cmdline() if parent else [])
 
 
-def asked_for(command: Sequence[str]) -> int:
-    """The number after --num_processes in a launcher's command line, 1 where there is none, or several machines."""
+def requested_processes(command: Sequence[str]) -> int:
+    """The number after --num_processes in a launcher's command line; 1 if there is none, or several machines."""
     words = [word.replace("-", "_") for argument in command for word in argument.split("=", 1)]
     numbers = dict(itertools.pairwise(words))
     if numbers.get("__num_machines", "1") != "1":
@@ -85,8 +91,8 @@ def asked_for(command: Sequence[str]) -> int:
     return int(count) if count.isdecimal() else 1
 
 
-def start(count: int) -> int:
-    """This program again, once a rank. The exit status of the first that failed; the others are then ended."""
+def start_ranks(count: int) -> int:
+    """Run this program once per rank; returns the exit status of the first that failed, after stopping the others."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -109,15 +115,15 @@ def start(count: int) -> int:
             time.sleep(0.05)
             codes = [process.poll() for process in ranks]
             status = next((code for code in codes if code), 0)  # of the lowest rank that failed
-            if os.getppid() != launcher:  # it was ended, and told nobody
+            if os.getppid() != launcher:  # it was killed and could not tell us
                 status = 128 + signal.SIGTERM
     finally:
-        end(ranks)
+        _stop(ranks)
     return status if status >= 0 else 128 - status
 
 
-def end(ranks: Sequence[subprocess.Popen]) -> None:
-    """Ask those that still run to end; kill them if they do not."""
+def _stop(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Terminate the processes that still run, and kill those that do not stop."""
     for process in ranks:
         if process.poll() is None:
             process.terminate()
@@ -131,22 +137,26 @@ def end(ranks: Sequence[subprocess.Popen]) -> None:
 
 
 def accelerated(precision: str) -> Any:
-    """The process group, if any, the device and the precision: "no", "bf16", or "auto", bf16 where a GPU has it."""
-    import torch  # late: who only starts processes needs none of it
+    """Set up Accelerate: the process group, if any, the device and the precision.
+
+    Args:
+        precision: "no", "bf16", or "auto" for bf16 on GPUs that have it.
+    """
+    import torch  # imported here because the process that only starts ranks does not need it
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     if precision == "auto":
         precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    # one rank may make a corpus or states of descriptions while the others wait
+    # One rank may make a corpus or states of descriptions while the others wait.
     waits = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24))
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[waits])
 
 
 def on_main(work: Callable[[], Result]) -> Result:
-    """What rank 0 alone does: its result, or its PipelineError, on every rank."""
-    import torch.distributed as dist  # late: who only starts processes needs no torch
+    """Do work on rank 0 only, and return its result, or raise its PipelineError, on every rank."""
+    import torch.distributed as dist
 
     if not dist.is_initialized():
         return work()
@@ -159,25 +169,26 @@ def on_main(work: Callable[[], Result]) -> Result:
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]
-    return outcome[0]
+    result: Result = outcome[0]
+    return result
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """Signals that asked this process to end, for as long as a step must be finished first. Asked twice, it ends."""
-    asked: list[int] = []
-    last = -AGAIN_S
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM until the current step is done; a second request stops at once."""
+    requests: list[int] = []
+    last = -REPEAT_S
 
-    def note(number: int, _frame: Any) -> None:
+    def record(number: int, _frame: Any) -> None:
         nonlocal last
-        if asked and time.monotonic() - last >= AGAIN_S:
+        if requests and time.monotonic() - last >= REPEAT_S:
             os._exit(128 + number)
         last = time.monotonic()
-        asked.append(number)
+        requests.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield requests
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -102,6 +102,7 @@ class ProgressLine:
         self.total, self.done = total, done
         self._unit, self._name = unit, name
         self._rate = Rate()
+        self._last: tuple[float, Sequence[str]] = 0.0, ()
         self._terminal = sys.stderr.isatty()
         self._started = self._drawn = time.monotonic()
 

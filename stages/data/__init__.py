@@ -1,0 +1,1 @@
+"""Training data: samples, media, batches, and stored states of descriptions."""

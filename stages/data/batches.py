@@ -1,25 +1,23 @@
-"""From `training` shards to tensors. Rows stay on disk until a step wants them; pictures are decoded last.
+"""From `training` shards to tensors: rows stay on disk until a step reads them, and pictures are decoded last.
 
-index of samples → rows of a step → frames, texts, descriptions → processor → Batch
-
-An item's frames are pictures, or the rows of an array of features that were computed before.
+index of samples → samples of a step → rows → frames, texts, descriptions → processor → Batch
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import ImageOps
+from torch.utils.data import Dataset
 
-from model.batch import Batch, Texts
+from model.batch import Batch
 from model.processing import LeccrProcessor
 from pipeline.errors import UsageError
-from stages.data.features import check_media, wanted_dim
-from stages.data.media import Frames, item_frames
+from stages.data.media import Frames, check_media, feature_dim, item_frames
 from stages.data.samples import (
     ALL,
     HUMAN,
@@ -28,20 +26,31 @@ from stages.data.samples import (
     all_views,
     build_index,
     check_views,
+    draw_target,
     no_such_split,
-    rows_of,
+    pair_weight,
     select_views,
-    sources,
-    target,
-    weight,
+    source_text,
+    split_rows,
 )
 from stages.data.states import States
 
 
 class TrainingData:
-    """Samples of a split of one or more corpora. `slot_views`: whose descriptions feed the slots; none: every view.
+    """The samples of a split of one or more corpora.
 
-    Raises UsageError for a corpus without the table, a split without rows, languages or views that are not there.
+    Args:
+        corpora: Corpus folders.
+        split: Split to train on.
+        languages: Target languages; empty for all that the split has.
+        source_language: Language of the captions that were translated.
+        extra_views: Views that also serve as source captions.
+        slot_views: Views that the slots read; empty for all.
+        pair_weighting: Whether the quality of a translation weighs its pair.
+        human_targets: Whether human texts serve as target texts.
+
+    Raises:
+        UsageError: A table, split, language or view is missing.
     """
 
     def __init__(
@@ -55,7 +64,6 @@ class TrainingData:
         slot_views: Sequence[str] = (),
         pair_weighting: bool = True,
         human_targets: bool = True,
-        states: States | None = None,
     ):
         self.shards = Shards(corpora)
         self.slot_views = tuple(slot_views) or (ALL,)
@@ -64,90 +72,194 @@ class TrainingData:
             self.shards, split, languages, source_language, extra_views, self.slot_views, human_targets
         )
         self.source_language = source_language
-        self.by_quality = pair_weighting
-        self.states = states
+        self.pair_weighting = pair_weighting
+        self.states: States | None = None  # read in place of descriptions, see `stages.data.states`
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def languages(self) -> tuple[str, ...]:
+        """Target languages."""
         return self.index.languages
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """Messages for the user."""
         return self.index.notes
 
     def item_id(self, sample: int) -> str:
+        """The item of a sample."""
         number, row = int(self.index.shards[sample]), int(self.index.rows[sample])
-        return self.shards.shard(number).column("item_id")[row].as_py()
+        return str(self.shards.shard(number).column("item_id")[row].as_py())
 
-    def texts(self, most: int = 200_000) -> Iterator[str]:
-        """Texts of the split in the languages that are trained, its descriptions too, for a tokenizer to learn: those
-        of all items, or of about `most` spread evenly.
+    def texts(self, limit: int = 200_000) -> Iterator[str]:
+        """Captions and descriptions in the trained languages, to learn a tokenizer from.
+
+        Those of all items, or of about `limit` items spread evenly.
         """
-        known = {self.source_language, *self.languages}
-        for number, row in self._rows(most):
+        languages = {self.source_language, *self.languages}
+        for number, row in self._items(limit):
             shard = self.shards.shard(number)
             yield from (
                 text["text"]
                 for text in shard.column("captions")[row].as_py()
-                if text["language"] in known
+                if text["language"] in languages
                 and (self.human_targets or text["origin"] == MACHINE or text["language"] == self.source_language)
             )
             yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
 
-    def _rows(self, most: int) -> Iterator[tuple[int, int]]:
-        """(shard, row) of items: the samples of a row lie one after the other."""
+    def _items(self, limit: int) -> Iterator[tuple[int, int]]:
+        """Shard and row of items; the samples of an item are adjacent."""
         shards, rows = self.index.shards, self.index.rows
         firsts = np.flatnonzero(np.append(True, (np.diff(shards) != 0) | (np.diff(rows) != 0)))
-        firsts = firsts[:: math.ceil(len(firsts) / most)]
+        firsts = firsts[:: math.ceil(len(firsts) / limit)]
         return zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True)
 
     def batch(
         self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
     ) -> Batch:
-        """What is drawn for a sample (language, text) depends on (seed, epoch, sample) alone, and so does whether it is
-        mirrored, with probability `augment`; features are not.
+        """Read samples into tensors.
+
+        The target text drawn for a sample, and whether its pictures are mirrored, depend only on (seed, epoch, sample).
+        `augment` is the probability of mirroring; features are never mirrored.
         """
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
-        size, input_dim = processor.policy.image_size, wanted_dim(processor)
+        size, input_dim = processor.policy.image_size, feature_dim(processor)
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
             row = self.shards.row(number, place)
             random = np.random.default_rng([seed, epoch, sample])
-            source_id, text = sources(row, int(self.index.texts[sample]))
-            pair = target(row, source_id, self.languages, random, self.human_targets)
-            turned = random.random() < augment
+            source_id, text = source_text(row, int(self.index.texts[sample]))
+            target = draw_target(row, source_id, self.languages, random, self.human_targets)
+            mirrored = random.random() < augment
             frames = item_frames(self.shards, number, row, size, input_dim)
-            turns = turned and not isinstance(frames, np.ndarray)
-            media.append([ImageOps.mirror(frame) for frame in frames] if turns else frames)
+            if mirrored and not isinstance(frames, np.ndarray):
+                frames = [ImageOps.mirror(frame) for frame in frames]
+            media.append(frames)
             source.append(text)
-            targets.append(pair["text"] if pair else "")
+            targets.append(target["text"] if target else "")
             views.append(select_views(row["descriptions"], self.slot_views))
             ids.append(content_id(row["sha256"]))
-            weights.append(weight(pair, self.by_quality))
+            weights.append(pair_weight(target, self.pair_weighting))
             places.append((number, place))
         return Batch(
             processor.media(media),
             processor.texts(source, training=True),
             processor.texts(targets, training=True),
-            self._descriptions(processor, views, places),
+            self.states.texts(places) if self.states else processor.descriptions(views),
             torch.tensor(ids, dtype=torch.int64),
             torch.tensor(weights, dtype=torch.float32),
         )
 
-    def _descriptions(
-        self, processor: LeccrProcessor, views: Sequence[Sequence[str]], places: Sequence[tuple[int, int]]
-    ) -> Texts:
-        return self.states.texts(places) if self.states else processor.descriptions(views)
+
+class StepBatches(Dataset[Batch]):
+    """`batches[i]` is this rank's batch of step i + 1 of the run, so loader workers can fetch them in any order.
+
+    Args:
+        data: The samples.
+        processor: Turns them into tensors.
+        batch_size: Samples per step over all ranks.
+        seed: Of order and drawn texts.
+        flip: Probability that a picture is mirrored.
+        rank: This rank.
+        world: Number of ranks.
+
+    Raises:
+        UsageError: An epoch has not a single whole batch, or the ranks cannot share a batch evenly.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        processor: LeccrProcessor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        flip: float = 0.0,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        self.data, self.processor, self.batch_size, self.seed, self.flip = data, processor, batch_size, seed, flip
+        self.rank, self.world = rank, world
+        check_batch_size(len(data), batch_size, world)
+        self.steps_per_epoch = len(data) // batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        samples = self._samples(step, self.rank, self.world)
+        epoch = step // self.steps_per_epoch
+        return self.data.batch(samples, self.processor, seed=self.seed, epoch=epoch, augment=self.flip)
+
+    def item_ids(self, step: int) -> list[str]:
+        """The items of a step's whole batch, over all ranks."""
+        return sorted({self.data.item_id(sample) for sample in self._samples(step, 0, 1)})
+
+    def _samples(self, step: int, rank: int, world: int) -> list[int]:
+        epoch, place = divmod(step, self.steps_per_epoch)
+        samples = step_samples(
+            len(self.data), self.batch_size, seed=self.seed, epoch=epoch, step=place, rank=rank, world=world
+        )
+        return list(map(int, samples))
+
+
+def check_batch_size(samples: int, batch_size: int, world: int) -> None:
+    """Raise UsageError if an epoch has not a single whole batch, or the ranks cannot share a batch evenly."""
+    if batch_size > samples:
+        raise UsageError(
+            f"batch_size={batch_size}: there are only {samples:,} samples (captions of items). Set a smaller "
+            "batch_size, or add data"
+        )
+    if batch_size % world:
+        raise UsageError(
+            f"batch_size={batch_size}: {world:,} processes need a multiple of {world:,} to share it evenly"
+        )
+
+
+def step_samples(
+    samples: int, batch_size: int, *, seed: int, epoch: int, step: int, rank: int = 0, world: int = 1
+) -> np.ndarray:
+    """Samples of a rank in step `step` (from 0) of an epoch, [batch_size / world] uint32.
+
+    A pure function of its arguments, so that a run resumes where it stopped. An epoch is a permutation of all samples;
+    a step takes the next batch of it, and a rank its slice of the batch. The remainder of an epoch is left out.
+
+    >>> [step_samples(7, 4, seed=0, epoch=0, step=0, rank=rank, world=2).tolist() for rank in (0, 1)]
+    [[0, 5], [1, 6]]
+    >>> step_samples(7, 4, seed=0, epoch=0, step=0).tolist()
+    [0, 5, 1, 6]
+    """
+    size = batch_size // world
+    start = step * batch_size + rank * size
+    return _permutation(samples, seed, epoch)[start : start + size]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(samples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch, 4 bytes per sample."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(np.arange(samples, dtype=np.uint32))
 
 
 class EvaluationData:
-    """A split to be scored: every item once, and by language the texts with the item that each is of.
+    """A split to score: every item once, and per language the texts with the item of each.
 
-    `languages`: none given, all that the split has. Human texts where a language has any in this split, else
-    translations, and `notes` says so. The same content in two corpora is one item. Raises UsageError likewise.
+    Uses human texts where a language has any in the split, else translations, with a note. The same content in two
+    corpora is one item.
+
+    Attributes:
+        item_ids: [N] int64 content ids.
+        item_names: Item ids of the corpus, in the same order.
+        texts: By language the texts, and [M] int64 the item of each.
+        caption_ids: By language the id of each text.
+        notes: Messages for the user.
+
+    Args:
+        corpora: Corpus folders.
+        split: The split.
+        languages: Languages to score; empty for all that the split has.
+        slot_views: Views that the slots read; empty for all.
+
+    Raises:
+        UsageError: A table, split, language or view is missing.
     """
 
     def __init__(
@@ -160,53 +272,43 @@ class EvaluationData:
             check_views(self.shards, "slot_views", slot_views, all_views(self.shards))
         self.item_names: list[str] = []
         self.places: list[tuple[int, int]] = []
-        self.notes: list[str] = []
-        ids: dict[int, None] = {}
-        found: dict[str, dict[bool, list[tuple[str, str, int]]]] = {}  # by language, human or not: id, text, item
-        for number, row, item in rows_of(self.shards, split):
+        contents: dict[int, None] = {}
+        captions: dict[str, dict[bool, list[tuple[str, str, int]]]] = {}  # by language, human or not: id, text, item
+        for number, row, item in split_rows(self.shards, split):
             content = content_id(item["sha256"])
-            if content not in ids:
-                ids[content] = None
+            if content not in contents:
+                contents[content] = None
                 self.item_names.append(item["item_id"])
                 self.places.append((number, row))
             for caption in item["captions"]:
-                by_origin = found.setdefault(caption["language"], {True: [], False: []})
+                by_origin = captions.setdefault(caption["language"], {True: [], False: []})
                 by_origin[caption["origin"] == HUMAN].append((caption["caption_id"], caption["text"], content))
-        if not ids:
-            raise no_such_split(self.shards, split, self._splits)
-        self.item_ids = np.array(list(ids), np.int64)
-        chosen = self._chosen(languages, found, split)
-        rows = {language: found[language][True] or found[language][False] for language in chosen}
-        self.caption_ids = {language: [row[0] for row in texts] for language, texts in rows.items()}
-        self.texts = {
-            language: ([row[1] for row in texts], np.array([row[2] for row in texts], np.int64))
-            for language, texts in rows.items()
-        }
-        for language in chosen:
-            if not found[language][True]:
-                self.notes.append(f"{language}: no human text in split {split}: scored on machine-made ones")
+        if not contents:
+            raise no_such_split(self.shards, split, self._count_splits())
+        self.item_ids = np.array(list(contents), np.int64)
+        if (missing := sorted(set(languages) - captions.keys())) or not captions:
+            has = ", ".join(sorted(captions)) or "no language"
+            raise UsageError(f"languages={','.join(missing)}: split {split!r} has texts in {has}")
+        self.caption_ids: dict[str, list[str]] = {}
+        self.texts: dict[str, tuple[list[str], np.ndarray]] = {}
+        self.notes: list[str] = []
+        for language in list(languages) or sorted(captions):
+            rows = captions[language][True] or captions[language][False]
+            self.caption_ids[language] = [caption_id for caption_id, _, _ in rows]
+            self.texts[language] = [text for _, text, _ in rows], np.array([item for _, _, item in rows], np.int64)
+            if not captions[language][True]:
+                self.notes.append(f"{language}: no human text in split {split}: scored on machine-made texts")
 
-    @cached_property
-    def _splits(self) -> dict[str, int]:
+    def _count_splits(self) -> dict[str, int]:
         counts: dict[str, int] = {}
         for number in range(len(self.shards)):
             for name in self.shards.shard(number).column("split").to_pylist():
                 counts[name] = counts.get(name, 0) + 1
         return counts
 
-    def _chosen(self, wanted: Sequence[str], found: dict[str, Any], split: str) -> list[str]:
-        missing = [language for language in wanted if language not in found]
-        has = ", ".join(sorted(found)) or "none"
-        if missing or not found:
-            raise UsageError(
-                f"languages: got {', '.join(missing) or 'none'}, split {split!r} has texts in {has}: name some of "
-                "those, or pack a corpus that has the others"
-            )
-        return list(wanted) or sorted(found)
-
     def expect(self, processor: Any, model: str) -> None:
-        """Media as this processor takes them. Raises UsageError, which names the model, where the split has others."""
-        self.input_dim = wanted_dim(processor)
+        """Check that the split has media that this processor reads; raises UsageError naming the model."""
+        self.input_dim = feature_dim(processor)
         if self.input_dim is not None:
             check_media(self.shards, [self.split], model, self.input_dim)
 
@@ -222,5 +324,5 @@ class EvaluationData:
 
 
 def content_id(sha256: str) -> int:
-    """The first eight bytes of a content hash as int64: one picture in two corpora is one item."""
+    """The first eight bytes of a content hash as int64: the same picture in two corpora is one item."""
     return int.from_bytes(bytes.fromhex(sha256[:16]), "big", signed=True)

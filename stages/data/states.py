@@ -1,9 +1,9 @@
-"""States of a frozen description encoder, computed once and kept with the corpus:
+"""States of a frozen description encoder, computed once and stored with the corpus.
 
-    CORPUS/states/FINGERPRINT/part-…arrow    a row for each of `training`, in its order: states as float16, T × C
+    CORPUS/states/FINGERPRINT/part-…arrow    one row per row of `training`, in its order: states as float16, T × C
 
-The fingerprint covers all that they depend on: the encoder's weights, how texts are read, which views. A shard whose
-`training` shard changed is made again.
+The fingerprint covers everything they depend on: the encoder's weights, how texts are read, which views. If a
+`training` shard changes, its states are computed again.
 """
 
 import hashlib
@@ -25,18 +25,24 @@ from stages.data.samples import ALL, Shards, select_views
 
 FOLDER = "states"
 BATCH = 64  # items encoded at once
-MADE_FROM = "training_sha256"
+ORIGIN = "training_sha256"
 SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
-        pa.field("tokens", pa.int32(), nullable=False),  # T; 0 where there is no description
+        pa.field("tokens", pa.int32(), nullable=False),  # T; 0 without a description
         pa.field("states", pa.large_binary(), nullable=False),  # float16, row-major
     ]
 )
 
 
 class States:
-    """The states of corpora, opened for reading, memory-mapped."""
+    """Stored states of corpora, memory-mapped.
+
+    Args:
+        folders: Folder of the states of each corpus.
+        shards: The corpora.
+        width: C.
+    """
 
     def __init__(self, folders: Sequence[Path], shards: Shards, width: int):
         self.width = width
@@ -51,8 +57,10 @@ class States:
         return {**self.__dict__, "_open": {}}
 
     def texts(self, places: Sequence[tuple[int, int]]) -> Texts:
-        """[B,T,C] of rows given as (shard, row), float16 as they lie: half of what a worker hands over, and the model
-        takes them to its own precision."""
+        """States [B,T,C] of rows given as (shard, row).
+
+        In float16 as stored, which halves what loader workers pass on; the model converts them to its own precision.
+        """
         rows = [self._row(number, row) for number, row in places]
         length = max(1, *(len(row) for row in rows))
         tokens_BTC = np.zeros((len(rows), length, self.width), np.float16)
@@ -78,47 +86,58 @@ def ensure_states(
     world: int = 1,
     say: Callable[[str], Any] = print,
 ) -> States:
-    """The states of every shard; what is missing is made, each rank its share. Others may only read once all ranks are
-    back: the caller waits for them.
+    """Compute the states that are missing and open all of them.
 
-    Raises EnvironmentTrouble where they cannot be written.
+    Each rank computes its share; the caller waits for all ranks before it reads.
+
+    Args:
+        corpora: Corpus folders.
+        model: Model with a frozen description encoder.
+        processor: Reads the descriptions.
+        slot_views: Views to encode; empty for all.
+        rank: This rank.
+        world: Number of ranks.
+        say: Reports each shard.
+
+    Raises:
+        EnvironmentTrouble: They cannot be written.
     """
     shards = Shards(corpora)
     views = tuple(slot_views) or (ALL,)
-    name = short_hash(canonical_json([_weights_hash(model), _reading(processor), list(views)]))
+    name = short_hash(canonical_json([_weights_hash(model), _text_policy(processor), list(views)]))
     folders = [table.corpus / FOLDER / name for table in shards.tables]
     number = 0
     for folder, table in zip(folders, shards.tables, strict=True):
         for index, entry in enumerate(table.manifest["shards"]):
             path = folder / shard_name(index, table.num_shards)
-            if number % world == rank and not _whole(path, entry["sha256"]):
-                states = _encoded(shards.shard(number), views, model, processor)
-                size = _keep(path, states, entry["sha256"])
-                told = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}: {size / 2**20:,.1f} MiB"
-                say(f"states of descriptions: {told}")
+            if number % world == rank and not _is_complete(path, entry["sha256"]):
+                states = _encode(shards.shard(number), views, model, processor)
+                size = _write(path, states, entry["sha256"])
+                shard = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}"
+                say(f"states of descriptions: {shard}: {size / 2**20:,.1f} MiB")
             number += 1
     return States(folders, shards, model.text_encoder.width)
 
 
-def _keep(path: Path, states: pa.Table, sha256: str) -> int:
-    """Write a shard, and what it was made from; its bytes."""
+def _write(path: Path, states: pa.Table, sha256: str) -> int:
+    """Write a shard and the hash of its `training` shard; returns its size in bytes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         written = write_shard(path, states)
-        write_json(path.with_suffix(".json"), {MADE_FROM: sha256, **written})
+        write_json(path.with_suffix(".json"), {ORIGIN: sha256, **written})
     except OSError as error:
         raise EnvironmentTrouble(
-            f"{path}: states of descriptions cannot be kept ({error.strerror}): make room, or set cache_states=no"
+            f"{path}: the states cannot be written ({error.strerror}): free disk space, or set cache_states=no"
         ) from error
-    return written["bytes"]
+    return int(written["bytes"])
 
 
-def _whole(path: Path, sha256: str) -> bool:
-    made = read_json(path.with_suffix(".json"))
-    return bool(made) and made[MADE_FROM] == sha256 and path.exists() and path.stat().st_size == made["bytes"]
+def _is_complete(path: Path, sha256: str) -> bool:
+    entry = read_json(path.with_suffix(".json"))
+    return bool(entry) and entry[ORIGIN] == sha256 and path.exists() and path.stat().st_size == entry["bytes"]
 
 
-def _encoded(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor: LeccrProcessor) -> pa.Table:
+def _encode(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor: LeccrProcessor) -> pa.Table:
     device = model.log_scale.device
     descriptions = shard.column("descriptions")
     counts, states = [], []
@@ -127,11 +146,11 @@ def _encoded(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor
             [select_views(row, views) for row in descriptions.slice(start, BATCH).to_pylist()]
         )
         with torch.inference_mode():
-            found = model.describe_states(Texts(*(part.to(device) for part in texts)))
-        for row_TC, mask_T in zip(*(part.cpu() for part in found), strict=True):
-            kept = row_TC[mask_T].to(torch.float16)
-            counts.append(len(kept))
-            states.append(kept.numpy().tobytes())
+            encoded = model.describe_states(Texts(*(part.to(device) for part in texts)))
+        for row_TC, mask_T in zip(*(part.cpu() for part in encoded), strict=True):
+            present_TC = row_TC[mask_T].to(torch.float16)
+            counts.append(len(present_TC))
+            states.append(present_TC.numpy().tobytes())
     columns = [
         shard.column("item_id").combine_chunks(),
         pa.array(counts, pa.int32()),
@@ -140,8 +159,8 @@ def _encoded(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor
     return pa.table(columns, schema=SCHEMA)
 
 
-def _reading(processor: LeccrProcessor) -> list[Any]:
-    """All that says how a description becomes tokens. A tokenizer's own file names the folder it was read from."""
+def _text_policy(processor: LeccrProcessor) -> list[Any]:
+    """What decides how a description becomes tokens. A tokenizer's file names its folder, so it cannot be hashed."""
     policy, tokenizer = processor.policy, processor.tokenizer
     if policy.kind == "tiny":
         vocabulary: Any = hashlib.sha256(tokenizer).hexdigest()
@@ -151,7 +170,7 @@ def _reading(processor: LeccrProcessor) -> list[Any]:
 
 
 def _weights_hash(model: LeccrModel) -> str:
-    """Of the frozen encoder; of one without weights, its spec says all."""
+    """Hash of the frozen encoder; its spec is enough for one without weights."""
     digest = hashlib.sha256(canonical_json(model.config.text_encoder).encode())
     if model.description_encoder is not None:
         for name, weights in sorted(model.description_encoder.state_dict().items()):

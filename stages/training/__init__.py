@@ -1,0 +1,1 @@
+"""Training runs: settings, loop, checkpoints, logs."""

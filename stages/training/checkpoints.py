@@ -1,11 +1,11 @@
-"""Checkpoints: folders that are whole or not there, and the newest of them.
+"""Checkpoints: folders that are complete or absent.
 
     RUN/checkpoints/step-00000123/   config.json, model.safetensors, the processor: a model like any other
-                                     training.pt: the optimiser and averaged weights; position.json: where the run is
+                                     training.pt: the optimiser and averaged weights; position.json: progress
                                      manifest.json: sha256 of every file, written last
     RUN/best/                        the best weights so far, as a model to load
 
-Neither the schedule, the order of the data nor the random state is in it: they are functions of the step.
+Learning rate, order of the data and random state are not stored: they are functions of the step.
 """
 
 import shutil
@@ -19,31 +19,37 @@ from pipeline.corpus.table import flush, read_json, write_json
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import file_hash
 
-KEPT = 2
+NUM_CHECKPOINTS = 2  # that a run folder has
 MANIFEST, POSITION, TRAINING = "manifest.json", "position.json", "training.pt"
 
 
-def folder_of(run: Path) -> Path:
-    return run / "checkpoints"
+def save(
+    run: Path, step: int, write_model: Callable[[Path], Any], training: dict[str, Any], position: dict[str, Any]
+) -> Path:
+    """Write the checkpoint of a step, then delete all but the newest NUM_CHECKPOINTS.
 
-
-def save(run: Path, step: int, save_model: Callable[[Path], Any], training: dict, position: dict[str, Any]) -> Path:
-    """Write the checkpoint of `step`; older ones but the last KEPT go once it is whole."""
+    Args:
+        run: Run folder.
+        step: Steps done.
+        write_model: Writes model and processor into a folder.
+        training: Tensors to store in training.pt.
+        position: Progress to store in position.json.
+    """
 
     def fill(folder: Path) -> None:
-        save_model(folder)
+        write_model(folder)
         torch.save(training, folder / TRAINING)
         write_json(folder / POSITION, position)
 
-    path = folder_of(run) / f"step-{step:08d}"
-    put_in_place(path, fill)
-    for old in all_steps(run)[KEPT:]:
+    path = run / "checkpoints" / f"step-{step:08d}"
+    write_folder(path, fill)
+    for old in list_checkpoints(run)[NUM_CHECKPOINTS:]:
         shutil.rmtree(old)
     return path
 
 
-def put_in_place(path: Path, fill: Callable[[Path], Any]) -> None:
-    """A folder that `fill` writes appears under `path` whole and on disk, with a manifest; one there before goes."""
+def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Make the folder that `fill` writes appear complete and on disk, with a manifest, replacing an earlier one."""
     temporary = path.with_name(f".{path.name}.tmp")
     retired = path.with_name(f".{path.name}.old")
     for leftover in (temporary, retired):
@@ -54,23 +60,23 @@ def put_in_place(path: Path, fill: Callable[[Path], Any]) -> None:
     for file in files:
         flush(file)
     write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): file_hash(file) for file in files})
-    if path.exists():  # a folder cannot be replaced in one go: killed between these lines, see `mend`
+    if path.exists():  # a folder cannot be replaced atomically: see `undo_partial_write` for a kill between these lines
         path.rename(retired)
     temporary.rename(path)
     flush(path.parent)
     shutil.rmtree(retired, ignore_errors=True)
 
 
-def mend(path: Path) -> None:
-    """Put the folder back that was there before a replacement which was killed half way."""
+def undo_partial_write(path: Path) -> None:
+    """Put back the earlier folder if `write_folder` was killed while replacing it."""
     retired = path.with_name(f".{path.name}.old")
     if retired.exists() and not path.exists():
         retired.rename(path)
 
 
-def all_steps(run: Path) -> list[Path]:
-    """Checkpoint folders, newest first, whole or not."""
-    return sorted(folder_of(run).glob("step-*"), reverse=True)
+def list_checkpoints(run: Path) -> list[Path]:
+    """Checkpoint folders, newest first, complete or damaged."""
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
 
 
 def problem(folder: Path) -> str | None:
@@ -80,30 +86,33 @@ def problem(folder: Path) -> str | None:
     except EnvironmentTrouble:
         return f"{MANIFEST} is damaged"
     if not isinstance(manifest, dict):
-        return f"has no {MANIFEST}"
+        return f"{MANIFEST} is missing"
     for name, digest in manifest.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
         if file_hash(path) != digest:
-            return f"{name} has other bytes than its manifest says"
+            return f"{name} does not match its checksum"
     return None
 
 
 def newest(run: Path, say: Callable[[str], Any]) -> Path | None:
-    """The newest whole checkpoint; damaged ones are told and passed over."""
-    for folder in all_steps(run):
-        wrong = problem(folder)
-        if wrong is None:
+    """The newest complete checkpoint; damaged ones are reported and skipped."""
+    for folder in list_checkpoints(run):
+        damage = problem(folder)
+        if damage is None:
             return folder
-        say(f"note: checkpoint {folder.name} is damaged ({wrong}): passed over")
+        say(f"note: checkpoint {folder.name} is damaged ({damage}) and is skipped")
     return None
 
 
 def read_training(folder: Path) -> dict[str, Any]:
-    """The optimiser's state and what else training needs, on the CPU."""
-    return torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    """The optimiser's state and averaged weights, on the CPU."""
+    state: dict[str, Any] = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+    return state
 
 
 def read_position(folder: Path) -> dict[str, Any]:
-    return read_json(folder / POSITION)
+    """The progress of the run at this checkpoint."""
+    position: dict[str, Any] = read_json(folder / POSITION)
+    return position

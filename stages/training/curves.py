@@ -1,4 +1,4 @@
-"""RUN/curves.png: what the losses did, what validation found, how fast the run learned."""
+"""RUN/curves.png: losses, validation scores, learning rate and gradient norm."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display is needed
+matplotlib.use("Agg")  # works without a display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
@@ -17,7 +17,7 @@ TEXT_TO_MEDIA = "text_to_media"
 
 
 def draw(run: Path, title: str) -> Path | None:
-    """Draw the page of curves from RUN/metrics.jsonl; None where there is nothing to draw yet."""
+    """Draw the curves from RUN/metrics.jsonl; returns None if there is nothing to draw yet."""
     lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
     validation = [line for line in lines if line["kind"] == "validation"]
@@ -42,14 +42,14 @@ def draw(run: Path, title: str) -> Path | None:
 
 def _losses(axis: Axes, train: Sequence[dict[str, Any]]) -> None:
     steps = [line["step"] for line in train]
-    axis.set_title("loss and its weighted terms, means over ranks")
+    axis.set_title("loss and its weighted terms, mean over ranks")
     axis.plot(steps, [line["loss"] for line in train], color="black", linewidth=2, label="total")
     for number, name in enumerate(sorted(train[-1]["weighted"])):
         values = [line["weighted"].get(name) for line in train]
         axis.plot(steps, values, label=name.replace("_", " "), color=f"C{number}", linewidth=1)
     smallest = min(value for line in train for value in line["weighted"].values())
     if smallest >= 0:
-        axis.set_yscale("symlog", linthresh=0.01)  # terms of weight .01 stay readable beside those of weight 1
+        axis.set_yscale("symlog", linthresh=0.01)  # terms of weight 0.01 stay readable next to those of weight 1
         axis.set_ylim(bottom=0)
     axis.set_ylabel("nats (linear below .01)")
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -69,7 +69,7 @@ def _sums(axis: Axes, validation: Sequence[dict[str, Any]]) -> None:
 
 
 def _recalls(axis: Axes, validation: Sequence[dict[str, Any]]) -> None:
-    axis.set_title("R@1 of texts on validation: their item comes first")
+    axis.set_title("R@1 on validation, text to media")
     axis.set_ylabel("percent")
     _by_language(axis, validation, lambda recalls: recalls[TEXT_TO_MEDIA]["r1"])
     if validation:
@@ -85,7 +85,7 @@ def _by_language(axis: Axes, validation: Sequence[dict[str, Any]], value: Any) -
 
 
 def _speed(axis: Axes, train: Sequence[dict[str, Any]]) -> None:
-    axis.set_title("learning rate, and the gradient's norm before clipping")
+    axis.set_title("learning rate, and gradient norm before clipping")
     steps = [line["step"] for line in train]
     left = axis.plot(steps, [line["lr"] for line in train], color="C0", linewidth=2, label="learning rate")
     axis.set_ylabel("learning rate")

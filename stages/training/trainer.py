@@ -1,15 +1,15 @@
-"""The loop of a run. Order, random state and learning rate are functions of the step, so a checkpoint needs none of
-them, and a run that was killed goes on to the last bit as it would have.
+"""The training loop. Order of samples, random state and learning rate are functions of the step.
 
-Every rank does the same steps, and decides by figures that are the same everywhere: nobody waits for who has left.
+So a checkpoint stores none of them, and a run that was killed resumes bit-identically. All ranks do the same steps, and
+decide by figures that are the same on each, so that no rank waits for one that has left.
 """
 
 import contextlib
 import dataclasses
-import functools
 import math
 import operator
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,64 +19,81 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from model.batch import Batch, map_tensors
+from model.batch import Batch, Features, map_tensors
 from model.cached_step import cached_step
 from model.gather import mean_over_ranks
 from model.modeling import LARGEST_SCALE, LeccrModel
 from model.objective import Losses, objective
 from pipeline.corpus.table import write_json
+from pipeline.engine.progress import ProgressLine
 from pipeline.errors import Interrupted, PipelineError
-from stages.processes import asked_to_stop, on_main
+from stages.processes import on_main, stop_requests
 from stages.training import checkpoints
-from stages.training.metrics_log import Screen, Tracker
+from stages.training.metrics_log import MetricsLog
 from stages.training.optim import Ema, make_optimizer, schedule, set_learning_rate
-from stages.training.run_folder import Keeper
+from stages.training.run_folder import ModelWriter
 from stages.training.settings import Settings
-from stages.training.validation import said
+from stages.training.validation import validation_summary
 
 SHOWN_IDS = 8
-RANKS = 1 << 20  # more than there will be
+MAX_RANKS = 1 << 20
 
 
 @dataclasses.dataclass
 class Position:
-    """Where a run is: all that its checkpoint knows beside weights and the optimiser."""
+    """Progress of a run: what its checkpoint stores next to weights and optimiser."""
 
     step: int = 0  # steps done
     validated: int = 0  # step of the last validation
-    best: dict[str, Any] | None = None  # the best validation's line
+    best: dict[str, Any] | None = None  # line of the best validation
     waiting: int = 0  # validations since the best
     processes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long a run is. `ids(step)`: the items of a step's whole batch, over all ranks."""
+    """Length of a run.
+
+    Attributes:
+        steps: Steps of the whole run.
+        steps_per_epoch: Steps of an epoch.
+        item_ids: The items of a step's whole batch, over all ranks.
+    """
 
     steps: int
     steps_per_epoch: int
-    ids: Callable[[int], Sequence[str]]
+    item_ids: Callable[[int], Sequence[str]]
 
     def epoch(self, step: int) -> int:
-        """The epoch, from 1, that step `step` (from 1) is in."""
+        """The epoch, from 1, of a step, from 1."""
         return (step - 1) // self.steps_per_epoch + 1
 
 
 class Trainer:
-    """`samples[i]` is this rank's batch of step i + 1; `validate(step)` gives a validation line of the model."""
+    """Trains a model to the end of its plan, with validations and checkpoints.
+
+    Args:
+        settings: Settings of the run.
+        accelerator: Processes, device and precision.
+        model: The model, on any device.
+        batches: `batches[i]` is this rank's batch of step i + 1.
+        plan: Length of the run.
+        validate: Scores the model after a step and returns the line for metrics.jsonl.
+        writer: Writes the model into a folder.
+    """
 
     def __init__(
         self,
         settings: Settings,
         accelerator: Accelerator,
         model: LeccrModel,
-        samples: Dataset,
+        batches: Dataset[Batch],
         plan: Plan,
         validate: Callable[[int], dict[str, Any]],
-        keeper: Keeper,
+        writer: ModelWriter,
     ):
-        self.settings, self.accelerator, self.samples, self.plan = settings, accelerator, samples, plan
-        self.validate, self.keeper, self.model = validate, keeper, model
+        self.settings, self.accelerator, self.batches, self.plan = settings, accelerator, batches, plan
+        self.validate, self.writer, self.model = validate, writer, model
         self.wrapped = accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, model.new_parameters(), settings)
         self.ema = Ema(model, settings.ema) if settings.ema else None
@@ -84,7 +101,7 @@ class Trainer:
         self.objective_config = settings.objective_config()
 
     def resume(self, folder: Path) -> None:
-        """Go on from a checkpoint whose weights the model has already."""
+        """Restore optimiser, averaged weights and progress; the model has the checkpoint's weights already."""
         state = checkpoints.read_training(folder)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -92,39 +109,48 @@ class Trainer:
                 self.ema.weights[name].copy_(weights)
         self.position = Position(**checkpoints.read_position(folder))
         before, now = self.position.processes, self.accelerator.num_processes
-        if before != now and self.accelerator.is_main_process:
-            print(f"note: {before} processes until step {self.position.step:,}, {now} now: same data, other dropout")
+        if before != now:
+            self._say(
+                f"note: {before} processes until step {self.position.step:,}, {now} now: same data, other dropout"
+            )
         self.position.processes = now
 
     def run(self) -> None:
-        position, settings = self.position, self.settings
-        screen = Screen(self.plan.steps, position.step, self.accelerator.is_main_process)
+        """Train until the plan or `patience` ends the run.
+
+        Raises:
+            Interrupted: A signal asked to stop; the step was finished and saved.
+            PipelineError: The loss diverged.
+        """
+        position, plan, settings = self.position, self.plan, self.settings
         with (
-            asked_to_stop() as signals,
-            Tracker(self.keeper.run, settings, position.step, self.accelerator.is_main_process) as tracker,
+            stop_requests() as signals,
+            MetricsLog(self.writer.run, settings, self.accelerator, position.step) as log,
+            self._progress_line() as progress,
         ):
-            if self._validate_if_due(tracker, screen):  # the run was ended between a last step and this
+            if self._validate_if_due(log):  # the run was killed between its last step and this validation
                 self._save()
-            for batches, clock in self._batches():
-                if self._ended_early():
-                    screen.say(f"no better validation for {settings.patience}: ended at step {position.step:,}")
+            for batches, clock in self._load_batches():
+                if 0 < settings.patience <= position.waiting:
+                    self._say(f"no better validation in {settings.patience}: ended at step {position.step:,}")
                     break
                 line, stop = self._step(batches, signals)
                 position.step += 1
-                clock.done(self.settings.batch_size)
-                screen.show(position.step, line["loss"], clock.samples_per_s)
-                if position.step % settings.log_every == 0 or position.step == self.plan.steps:
-                    tracker.write(line | clock.read())
+                clock.count(settings.batch_size)
+                if progress:
+                    progress.update(position.step, f"loss {line['loss']:.3f}", f"{clock.samples_per_s:,.1f} samples/s")
+                if position.step % settings.log_every == 0 or position.step == plan.steps:
+                    log.write(line | clock.read())
                 if stop:
-                    self._interrupted(signals)
-                self._validate_if_due(tracker, screen)
-                if self._save_due():
+                    self._save()
+                    raise self._interrupted(signals)
+                validated = self._validate_if_due(log)
+                if validated or (settings.save_every and position.step % settings.save_every == 0):
                     self._save()
 
     def _step(self, batches: Sequence[Batch], signals: Sequence[int]) -> tuple[dict[str, Any], bool]:
-        """One step of the optimiser: its line for metrics.jsonl, and whether some rank was asked to stop."""
-        number = self.position.step + 1
-        settings = self.settings
+        """Do one step of the optimiser; returns its line for metrics.jsonl, and whether any rank was asked to stop."""
+        number, settings = self.position.step + 1, self.settings
         lr = settings.lr * schedule(number, self.plan.steps, settings.warmup, settings.schedule)
         set_learning_rate(self.optimizer, lr)
         torch.manual_seed(step_seed(settings.seed, number, self.accelerator.process_index))
@@ -136,13 +162,13 @@ class Trainer:
             [self.model.log_scale],
             self.accelerator.backward,
             lambda: self.accelerator.no_sync(self.wrapped),
-            lambda batch: to_device(batch, self.accelerator.device),
+            lambda batch: map_tensors(batch, lambda x: x.to(self.accelerator.device, non_blocking=True)),
         )
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip or math.inf)
-        line, stop = agreed(losses, norm, bool(signals))
+        line, stop = reduce_line(losses, norm, bool(signals))  # signals that came during the step too
         if not all(math.isfinite(line[name]) for name in ("loss", "grad_norm")):
-            self._diverged(number, line)
+            raise self._diverged(number, line)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -151,30 +177,27 @@ class Trainer:
             self.ema.update(self.model, number)
         return {"kind": "train", "step": number, "epoch": self.plan.epoch(number), **line, "lr": lr}, stop
 
-    def _losses(self, features: Any, item_ids: torch.Tensor, weights: torch.Tensor) -> Losses:
+    def _losses(self, features: Features, item_ids: torch.Tensor, weights: torch.Tensor) -> Losses:
         return objective(features, self.model.logit_scale, item_ids, weights, self.objective_config)
 
-    def _batches(self) -> Iterator[tuple[list[Batch], "Clock"]]:
-        """This rank's batches from the next step on, in micro-batches, with a clock that tells waiting from working."""
-        steps = range(self.position.step, self.plan.steps)
-        workers = self.settings.workers
+    def _load_batches(self) -> Iterator[tuple[list[Batch], "Clock"]]:
+        """The remaining steps' batches of this rank, in micro-batches, and a clock that separates waiting from work."""
+        steps, workers = range(self.position.step, self.plan.steps), self.settings.workers
         loader = DataLoader(
-            self.samples,
+            self.batches,
             batch_size=None,
             sampler=steps,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        clock = Clock()
-        batches = iter(loader)
+        clock, batches = Clock(), iter(loader)
         for _ in steps:
-            clock.waits()
-            batch = next(batches)
-            clock.works()
-            yield split(batch, self.settings.micro_batch), clock
+            with clock.waiting():
+                batch = next(batches)
+            yield split_batch(batch, self.settings.micro_batch), clock
 
-    def _validate_if_due(self, tracker: Tracker, screen: Screen) -> bool:
+    def _validate_if_due(self, log: MetricsLog) -> bool:
         position = self.position
         every = self.settings.validate_every or self.plan.steps_per_epoch
         due = position.step == self.plan.steps or position.step % every == 0
@@ -184,89 +207,99 @@ class Trainer:
             line = {**self.validate(position.step), "epoch": self.plan.epoch(position.step)}
             position.validated = position.step
             position.waiting += 1
-            better = position.best is None or line["sum_r"] > position.best["sum_r"]
-            if better:
+            is_best = position.best is None or line["sum_r"] > position.best["sum_r"]
+            if is_best:
                 position.best, position.waiting = line, 0
-                on_main(lambda: self.keeper.keep_best(line))
-        tracker.write(line)
-        screen.say(said(line, better))
+                on_main(lambda: self.writer.write_best(line))
+        log.write(line)
+        self._say(validation_summary(line, is_best))
         return True
-
-    def _ended_early(self) -> bool:
-        return 0 < self.settings.patience <= self.position.waiting
-
-    def _save_due(self) -> bool:
-        step, every = self.position.step, self.settings.save_every
-        return step == self.position.validated or bool(every and step % every == 0)
 
     def _save(self) -> None:
         training = {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights if self.ema else {}}
         position = dataclasses.asdict(self.position)
+        best = self.position.best
+        on_main(
+            lambda: checkpoints.save(
+                self.writer.run,
+                self.position.step,
+                lambda folder: self.writer.write(folder, best),
+                training,
+                position,
+            )
+        )
 
-        def write() -> None:
-            save = functools.partial(self.keeper.save, best=self.position.best)
-            checkpoints.save(self.keeper.run, self.position.step, save, training, position)
-
-        on_main(write)
-
-    def _interrupted(self, signals: Sequence[int]) -> None:
-        self._save()
+    def _interrupted(self, signals: Sequence[int]) -> Interrupted:
         number = signals[0] if signals else signal.SIGTERM  # another rank was asked
         error = Interrupted(
-            f"ended by {signal.Signals(number).name} after step {self.position.step:,} of {self.plan.steps:,}, which "
-            "is saved: run the same command with --resume to go on"
+            f"stopped by {signal.Signals(number).name} after step {self.position.step:,} of {self.plan.steps:,}, which "
+            "is saved: run the same command with --resume to continue"
         )
         error.status = 128 + number
-        raise error
+        return error
 
-    def _diverged(self, step: int, line: dict[str, Any]) -> None:
-        """All ranks come here together: the figures are means over them."""
-        ids = sorted(self.plan.ids(step))
+    def _diverged(self, step: int, line: dict[str, Any]) -> PipelineError:
+        """The error for a loss that is not finite; all ranks get here together, because figures are means over them."""
+        ids = sorted(self.plan.item_ids(step))
         shown = ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS:,} more" if len(ids) > SHOWN_IDS else "")
-        path = self.keeper.run / "diverged.json"
+        path = self.writer.run / "diverged.json"
         figures = {name: str(line[name]) for name in ("loss", "grad_norm", "raw")}
         on_main(lambda: write_json(path, {"step": step, "item_ids": ids, **figures}))
-        raise PipelineError(
-            f"step {step:,}: the loss is {line['loss']} and the gradient's norm {line['grad_norm']}, wanted finite "
-            f"numbers: look at the batch's items ({shown}; all in {path}), or start again with a smaller lr, with clip "
-            "or with mixed_precision=no; checkpoints made before stay"
+        return PipelineError(
+            f"step {step:,}: the loss is {line['loss']} and the gradient norm {line['grad_norm']}. Look at the items "
+            f"of the batch ({shown}; all are in {path}), or start again with a smaller lr, with clip or with "
+            "mixed_precision=no. Earlier checkpoints are kept"
         )
+
+    def _progress_line(self) -> contextlib.AbstractContextManager[ProgressLine | None]:
+        if not self.accelerator.is_main_process:
+            return contextlib.nullcontext()
+        return ProgressLine(self.plan.steps, "steps", done=self.position.step)
+
+    def _say(self, message: str) -> None:
+        if self.accelerator.is_main_process:
+            if sys.stderr.isatty():
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # over the progress line
+            print(message, flush=True)
 
 
 class Clock:
-    """How fast samples go through, and how much of the time went by waiting for data, since the last reading."""
+    """Samples per second, and the share of the time spent waiting for data, since the last reading."""
 
     def __init__(self) -> None:
         self.samples_per_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
-        self._started = self._mark = time.monotonic()
+        self._started = time.monotonic()
         self._waited, self._samples = 0.0, 0
 
-    def waits(self) -> None:
-        self._mark = time.monotonic()
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time in this context as waiting."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
 
-    def works(self) -> None:
-        self._waited += time.monotonic() - self._mark
-
-    def done(self, samples: int) -> None:
+    def count(self, samples: int) -> None:
+        """Count samples that were processed."""
         self._samples += samples
         self.samples_per_s = self._samples / max(time.monotonic() - self._started, 1e-9)
 
     def read(self) -> dict[str, float]:
-        spent = max(time.monotonic() - self._started, 1e-9)
-        figures = {"samples_per_s": self._samples / spent, "data_wait": self._waited / spent}
+        """The figures since the last reading, for metrics.jsonl."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        figures = {"samples_per_s": self._samples / elapsed, "data_wait": self._waited / elapsed}
         self._reset()
         return figures
 
 
-def agreed(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[str, Any], bool]:
-    """Figures of a step as means over ranks, in one exchange, and whether any rank wants to stop."""
+def reduce_line(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[str, Any], bool]:
+    """Figures of a step as means over ranks, in one exchange, and whether any rank was asked to stop."""
     names = list(losses.raw)
     values = [losses.total, norm, *losses.raw.values(), *(losses.weighted[name] for name in names)]
     vector = torch.stack([value.detach().double() for value in values])
-    # the flag is apart from the figures: they may be no numbers
+    # The stop flag has its own element: the figures may be NaN.
     vector = torch.cat([vector, vector.new_tensor([float(stop)])])
     total, mean_norm, *rest = mean_over_ranks(vector).tolist()
     raw, weighted = rest[: len(names)], rest[len(names) : -1]
@@ -280,17 +313,13 @@ def agreed(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[str, An
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Random state of a step on a rank, a pure function of the three."""
-    return ((seed * 1_000_003 + step) * RANKS + rank) % (1 << 63)
+    """The random seed of a step on a rank."""
+    return ((seed * 1_000_003 + step) * MAX_RANKS + rank) % (1 << 63)
 
 
-def split(batch: Batch, size: int) -> list[Batch]:
-    """Micro-batches of `size` samples, the last one smaller; 0: the batch as it is."""
+def split_batch(batch: Batch, size: int) -> list[Batch]:
+    """Micro-batches of `size` samples, the last one smaller; 0 keeps the batch whole."""
     count = len(batch.item_ids)
     if not 0 < size < count:
         return [batch]
     return [map_tensors(batch, operator.itemgetter(slice(at, at + size))) for at in range(0, count, size)]
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return map_tensors(batch, lambda x: x.to(device, non_blocking=True))

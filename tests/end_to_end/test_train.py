@@ -26,7 +26,9 @@ TINY = (
     *(f"steps={STEPS}", "validate_every=15", "save_every=7", "log_every=1", "mixed_precision=no"),
 )
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["stages.train"])  # imports once what each process would import for seconds
+CONTEXT.set_forkserver_preload(
+    ["stages.training.building", "stages.training.trainer", "stages.scoring.embed"]
+)  # imports once what each process would import for seconds
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +200,7 @@ def test_two_processes_killed_and_asked_to_end_go_on_to_the_last_bit(corpus, tmp
         [*argv, "--resume"], run, tmp_path / "second", step=23, world=2, number=signal.SIGTERM, ranks=[1]
     )
     assert statuses[0] == 128 + signal.SIGTERM
-    assert said.count("error: ended by SIGTERM after step") == 1 and "--resume to go on" in said
+    assert said.count("error: stopped by SIGTERM after step") == 1 and "--resume to continue" in said
     ended([*argv, "--resume"], tmp_path / "third", world=2)
     assert_same(one, run)
 
@@ -216,12 +218,12 @@ MISTAKES = {
     "another recipe": (["--recipe", "bass"], "did you mean 'base'"),
     "another option": (["--outptu", "x"], "unrecognized arguments: --outptu x"),
     "another key": (["num_slot=3"], "did you mean 'num_slots'"),
-    "another type": (["epochs=many"], "epochs: got 'many', wanted a whole number"),
+    "another type": (["epochs=many"], "epochs: got 'many'"),
     "no such corpus": (["--data", "nowhere"], "nowhere/training is not there"),
-    "no such language": (["languages=ja"], "languages: got ja"),
-    "no such split": (["select_on=test"], "got no item in split 'test'"),
-    "nothing to train": (["train_on=dev"], "got no item in split 'dev'"),
-    "more than there is": (["batch_size=4000"], "batch_size: got 4,000"),
+    "no such language": (["languages=ja"], "languages=ja"),
+    "no such split": (["select_on=test"], "no item in split 'test'"),
+    "nothing to train": (["train_on=dev"], "no item in split 'dev'"),
+    "more than there is": (["batch_size=4000"], "batch_size=4000"),
     "no such tower": (["media=tests"], "tests"),
     "heads that do not divide": (["num_heads=3"], "heads"),
     "a patch that does not divide": (["tiny_patch=7"], "image_size"),
@@ -247,7 +249,7 @@ def test_a_mistake_is_one_message(corpus, tmp_path, capsys, monkeypatch, name):
 def test_a_mistake_on_two_processes_is_told_once(corpus, tmp_path):
     statuses, said = Ranks(arguments(corpus, tmp_path / "run", "batch_size=5"), tmp_path / "log", 2).wait(20)
     assert statuses[0] == 2 and said.count("error") <= 2
-    assert "error: batch_size: got 5, which 2 processes cannot share evenly" in said
+    assert "error: batch_size=5: 2 processes" in said
 
 
 def test_a_run_is_not_run_over_and_goes_on_only_as_it_was(whole, corpus, tmp_path, capsys):
@@ -261,18 +263,18 @@ def test_a_run_is_not_run_over_and_goes_on_only_as_it_was(whole, corpus, tmp_pat
 
     kept = sys.argv
     try:
-        assert "--resume goes on from there" in told(*arguments(corpus, whole))
-        assert "begun with lr=0.001 (got 0.1)" in told(*arguments(corpus, whole), "--resume", "lr=.1")
+        assert "--resume continues it" in told(*arguments(corpus, whole))
+        assert "started with lr=0.001 (now 0.1)" in told(*arguments(corpus, whole), "--resume", "lr=.1")
         (tmp_path / "file").write_text("")
         assert "is a file" in told(*arguments(corpus, tmp_path / "file"))
         assert "give --data CORPUS" in told("--recipe", "base", "--output", str(tmp_path / "run"))
         other = tmp_path / "other"
         (other / "checkpoints").mkdir(parents=True)
         os.symlink(checkpoints.newest(whole, print), other / "checkpoints" / "step-00000040")
-        assert "but no settings.json to compare with" in told(*arguments(corpus, other), "--resume", "num_slots=3")
+        assert "but no settings.json" in told(*arguments(corpus, other), "--resume", "num_slots=3")
         stored = json.loads((whole / "settings.json").read_text())
         stored["settings"]["num_slots"] = 3
         (other / "settings.json").write_text(json.dumps(stored))
-        assert "has num_slots=2, these settings say 3" in told(*arguments(corpus, other), "--resume", "num_slots=3")
+        assert "has num_slots=2, the settings have 3" in told(*arguments(corpus, other), "--resume", "num_slots=3")
     finally:
         sys.argv = kept

@@ -12,7 +12,14 @@ from accelerate.state import AcceleratorState, PartialState
 
 from pipeline.errors import PipelineError, UsageError
 from stages import processes
-from stages.processes import accelerated, asked_for, asked_to_stop, left_out, on_main, run_program
+from stages.processes import (
+    accelerated,
+    on_main,
+    requested_processes,
+    run_program,
+    stop_requests,
+    unstarted_processes,
+)
 from tests.conftest import ROOT, clean_environment
 
 LAUNCHER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "ACCELERATE_USE_CPU": "True"}
@@ -30,23 +37,23 @@ LAUNCHER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "ACCELERATE_USE_
     ],
 )
 def test_the_number_of_processes_in_a_launchers_command(command, count):
-    assert asked_for(command.split()) == count
+    assert requested_processes(command.split()) == count
 
 
 def test_processes_are_left_out_only_by_accelerates_launcher_on_cpus(monkeypatch):
-    monkeypatch.setattr(processes, "asked_for", lambda command: 2)
+    monkeypatch.setattr(processes, "requested_processes", lambda command: 2)
     for name in (*LAUNCHER, "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert left_out() == 1
+    assert unstarted_processes() == 1
     for name, value in LAUNCHER.items():
         monkeypatch.setenv(name, value)
-    assert left_out() == 2
+    assert unstarted_processes() == 2
     for name in ("RANK", "OMPI_COMM_WORLD_SIZE"):
         with monkeypatch.context() as patch:
             patch.setenv(name, "0")
-            assert left_out() == 1
+            assert unstarted_processes() == 1
     monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
-    assert left_out() == 1
+    assert unstarted_processes() == 1
 
 
 PROGRAM = r"""
@@ -76,10 +83,13 @@ sys.exit(run_program(main))
 def test_as_many_processes_as_asked_for_and_a_mistake_told_once(tmp_path, monkeypatch, word, status, told):
     program = tmp_path / "program.py"
     program.write_text(
-        PROGRAM.replace("import os", "import os; import stages.processes as p; p.HEARD_S = 1.5\nimport os", 1)
+        PROGRAM.replace("import os", "import os; import stages.processes as p; p.REPORT_S = 1.5\nimport os", 1)
     )
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    start = f"import sys; sys.argv = {[str(program), word]}; from stages import processes; sys.exit(processes.start(2))"
+    start = (
+        f"import sys; sys.argv = {[str(program), word]}; from stages.processes import start_ranks; "
+        "sys.exit(start_ranks(2))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", start], capture_output=True, text=True, env=environment | {"PYTHONPATH": str(ROOT)},
         timeout=60, check=False,
@@ -94,7 +104,8 @@ def test_where_the_launcher_is_gone_the_processes_end_too(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     start = (
-        f"import sys; sys.argv = {[str(program), 'one']}; from stages import processes; sys.exit(processes.start(1))"
+        f"import sys; sys.argv = {[str(program), 'one']}; from stages.processes import start_ranks; "
+        "sys.exit(start_ranks(1))"
     )
     launcher = (
         "import subprocess, sys, time; import os\n"
@@ -136,7 +147,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
 
     monkeypatch.delenv("RANK", raising=False)
     assert run_program(main) == 130
-    assert capsys.readouterr().err == "ended by Ctrl-C\n"
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
 def test_alone_the_main_process_does_the_work_itself():
@@ -147,19 +158,19 @@ def test_alone_the_main_process_does_the_work_itself():
 
 def test_signals_wait_and_an_echo_of_them_is_no_second_one():
     before = signal.getsignal(signal.SIGTERM)
-    with asked_to_stop() as asked:
-        assert asked == []
+    with stop_requests() as requests:
+        assert requests == []
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
-        assert asked == [signal.SIGINT, signal.SIGTERM]
+        assert requests == [signal.SIGINT, signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_asked_again_later_the_process_ends_at_once():
     code = (
-        "import os, signal, time; from stages import processes; processes.AGAIN_S = 0.05\n"
-        "with processes.asked_to_stop():\n"
+        "import os, signal, time; from stages import processes; processes.REPEAT_S = 0.05\n"
+        "with processes.stop_requests():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.1); os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 128 + signal.SIGTERM

@@ -14,7 +14,7 @@ from stages import score
 from stages.scoring.checkpoint import find_checkpoint
 from stages.scoring.embed import Embedded
 from stages.scoring.report import figures, format_table, write_queries
-from stages.training.validation import label
+from stages.training.validation import selection_label
 from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual
@@ -147,7 +147,7 @@ def run_of(folder, model_folder, split="val"):
     (folder / "checkpoints").mkdir()
     (folder / "best").symlink_to(model_folder)
     best = {"split": split, "step": 40, "sum_r": 123.4, "global_weight": 0.3, "chance": 50.0, "recalls": {}}
-    record = {"settings": {"slot_views": ["short"]}, "best": best, "label": label(split)}
+    record = {"settings": {"slot_views": ["short"]}, "best": best, "label": selection_label(split)}
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -183,7 +183,7 @@ def test_options_override_the_model(model_folder, scored):
     )
     assert other["settings"]["global_weight"] == 1 and other["settings"]["slot_views"] == ["detail"]
     assert list(other["languages"]) == ["fr"] and other["split"] == "train" and other["items"] == 21
-    assert other["notes"] == ["fr: no human text in split train: scored on machine-made ones"]
+    assert other["notes"] == ["fr: no human text in split train: scored on machine-made texts"]
     by_slots = scored(model_folder, "--global-weight", 0)
     assert by_slots["mean"] != default["mean"]
     assert by_slots["languages"] != scored(model_folder, "--global-weight", 0, "--slot-views", "detail")["languages"]

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.data import order
-from stages.data.batches import EvaluationData, TrainingData, content_id, item_frames
+from stages.data.batches import EvaluationData, TrainingData, content_id, step_samples
+from stages.data.media import item_frames
 from stages.data.samples import Shards
 from tests.stages.corpora import caption, picture, row, said, write_rows, write_training_corpus
 
@@ -41,11 +41,11 @@ class Steps(Dataset):
 
     def __init__(self, data, processor, size=4, rank=0, world=1, augment=0.5):
         self.data, self.processor, self.size, self.rank, self.world = data, processor, size, rank, world
-        self.augment, self.steps = augment, order.steps_per_epoch(len(data), size)
+        self.augment, self.steps = augment, len(data) // size
 
     def __getitem__(self, step):
         epoch, place = divmod(step, self.steps)
-        samples = order.indices(
+        samples = step_samples(
             len(self.data), self.size, seed=3, epoch=epoch, step=place, rank=self.rank, world=self.world
         )
         return self.data.batch(samples, self.processor, seed=3, epoch=epoch, augment=self.augment)
@@ -132,7 +132,7 @@ def test_views_serve_as_asked(corpus):
     assert sum(text.startswith("short: ") for text in batch.source) == 14
     assert len(list(data.texts())) == 14 * (3 * 2 + 1)  # each item's once, however many samples it has
     assert all(batch.target)  # some text of the item where the description was not translated
-    with pytest.raises(UsageError, match="slot_views: got long"):
+    with pytest.raises(UsageError, match="slot_views=long"):
         TrainingData([corpus], slot_views=("long",))
 
 
@@ -142,7 +142,7 @@ def test_texts_are_those_that_are_trained(corpus):
     assert said(5, "de", 1) in texts and said(5, "en", 0) in texts and said(5, "fr", 0) not in texts
     assert len(texts) == 14 * (2 + 2 + 1)
     assert data.item_id(0) == "item-00000.mp4"
-    some = list(data.texts(most=4))
+    some = list(data.texts(limit=4))
     assert len(some) == 4 * 5 and all(said(number, "de", 0) in some for number in (0, 8, 3, 11))  # of both shards
 
 
@@ -252,7 +252,7 @@ def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, processor, 
     rows[3]["media"] = damage(rows[3]["media"])
     data = TrainingData([write_rows(tmp_path, rows, shards=2)])
     place = [data.item_id(sample) for sample in range(len(data))].index("item-00003.jpg")
-    message = r"training/part-00001-of-00002\.arrow: item-00003\.jpg: .*--stage verify"
+    message = r"training/part-00001-of-00002\.arrow: .*item-00003\.jpg.*--stage verify"
     with pytest.raises(EnvironmentTrouble, match=message) as caught:
         data.batch([0, place, 1], processor, seed=0, epoch=0, augment=augment)
     assert caught.value.status == 4
@@ -301,7 +301,7 @@ def test_a_split_to_be_scored(corpus):
 def test_human_texts_are_scored_where_a_language_has_any_else_translations_and_it_is_said(corpus, tmp_path):
     data = EvaluationData([corpus], "train")
     assert data.notes == [
-        f"{language}: no human text in split train: scored on machine-made ones" for language in ("de", "fr")
+        f"{language}: no human text in split train: scored on machine-made texts" for language in ("de", "fr")
     ]
     assert len(data.texts["de"][0]) == 28
     rows = [row(number, "train") for number in range(3)]
@@ -312,9 +312,9 @@ def test_human_texts_are_scored_where_a_language_has_any_else_translations_and_i
 
 
 def test_what_cannot_be_scored(corpus, tmp_path):
-    with pytest.raises(UsageError, match=re.escape("no item in split 'test'") + ".*train .14., val .6."):
+    with pytest.raises(UsageError, match=re.escape("no item in split 'test'") + ".*train .14 items., val .6 items."):
         EvaluationData([corpus], "test")
-    with pytest.raises(UsageError, match=r"languages: got ja, split 'val' has texts in de, en, fr"):
+    with pytest.raises(UsageError, match=r"languages=ja: split 'val' has texts in de, en, fr"):
         EvaluationData([corpus], "val", ("de", "ja"))
     with pytest.raises(UsageError, match="training is not there"):
         EvaluationData([tmp_path], "val")

@@ -10,7 +10,15 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.data.samples import Shards, build_index, rows_of, select_views, sources, target, weight
+from stages.data.samples import (
+    Shards,
+    build_index,
+    draw_target,
+    pair_weight,
+    select_views,
+    source_text,
+    split_rows,
+)
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
 
 
@@ -22,7 +30,7 @@ def listed(found, shards):
     """Samples as (item, id of the source text)."""
     for place in range(len(found)):
         one = shards.row(int(found.shards[place]), int(found.rows[place]))
-        yield one["item_id"], sources(one, int(found.texts[place]))[0]
+        yield one["item_id"], source_text(one, int(found.texts[place]))[0]
 
 
 @pytest.fixture
@@ -109,7 +117,7 @@ ROW = {"item_id": "i", "captions": TEXTS, "descriptions": [{"view": "long", "tex
 def drawn(source_id, languages, count=400):
     found = {}
     for number in range(count):
-        one = target(ROW, source_id, languages, np.random.default_rng(number))
+        one = draw_target(ROW, source_id, languages, np.random.default_rng(number))
         found[one["text"]] = found.get(one["text"], 0) + 1
     return found
 
@@ -121,7 +129,7 @@ def test_the_target_is_the_translation_of_that_text_else_any_of_its_language():
     either = drawn("i#0", ("fr",))  # not translated: one of the item's two
     assert set(either) == {"un animal", "une longue description"} and min(either.values()) > 140
     assert drawn("i#0", ("zh",)) == {"狗": 400}
-    assert target(ROW, "i#0", ("ja",), np.random.default_rng(0)) is None
+    assert draw_target(ROW, "i#0", ("ja",), np.random.default_rng(0)) is None
 
 
 def test_a_translation_that_came_with_the_captions_is_linked_by_its_number():
@@ -129,7 +137,7 @@ def test_a_translation_that_came_with_the_captions_is_linked_by_its_number():
     row = {"captions": [*texts, caption("a#i#de#1", "de", "von Hand", "human", 1.0)]}
 
     def found(source_id, human=True):
-        return {target(row, source_id, ("de",), np.random.default_rng(n), human)["text"] for n in range(60)}
+        return {draw_target(row, source_id, ("de",), np.random.default_rng(n), human)["text"] for n in range(60)}
 
     assert found("a#i#en#4") == {"vier"} and found("a#i#en#10", False) == {"zehn"}
     assert found("a#i#en#1") == {"vier", "zehn", "von Hand"}  # a human text is nobody's translation
@@ -144,7 +152,7 @@ def test_without_human_targets_a_language_needs_translations(tmp_path):
     every = build_index(shards, "train", (), "en", ()).languages
     machine = build_index(shards, "train", (), "en", (), human_targets=False).languages
     assert set(every) - set(machine) == {"zh"} and machine
-    with pytest.raises(UsageError, match=r"languages: got zh, split 'train' .* run --stage translate"):
+    with pytest.raises(UsageError, match=r"languages=zh: split 'train' .* Run --stage translate"):
         build_index(shards, "train", ("zh",), "en", (), human_targets=False)
 
 
@@ -156,8 +164,8 @@ def test_languages_are_drawn_alike_however_many_texts_they_have():
 
 
 def test_views_are_source_texts_and_feed_the_slots_in_the_order_of_the_table():
-    assert sources(ROW, 1) == ("i#1", "an animal")
-    assert sources(ROW, -1) == ("i#long", "a long description")
+    assert source_text(ROW, 1) == ("i#1", "an animal")
+    assert source_text(ROW, -1) == ("i#long", "a long description")
     rows = [{"view": view, "text": view.upper()} for view in ("b", "a", "c")]
     assert select_views(rows, ("all",)) == ["B", "A", "C"]
     assert select_views(rows, ("c", "b")) == ["B", "C"]
@@ -167,12 +175,12 @@ def test_views_are_source_texts_and_feed_the_slots_in_the_order_of_the_table():
 def test_a_pair_weighs_as_much_as_its_translation_is_worth():
     machine, human = TEXTS[2], TEXTS[6]
     model = {**machine, "origin": "mllm", "quality": 0.0}
-    assert weight(machine, True) == 0.75
-    assert weight(machine, False) == weight(human, True) == 1.0
-    assert weight(model, True) == 1.0  # no translation, so there is nothing to measure
-    assert weight(None, False) == 0.0
-    assert weight({**machine, "quality": 0.0}, True) == 1.0  # not measured
-    assert [weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
+    assert pair_weight(machine, True) == 0.75
+    assert pair_weight(machine, False) == pair_weight(human, True) == 1.0
+    assert pair_weight(model, True) == 1.0  # no translation, so there is nothing to measure
+    assert pair_weight(None, False) == 0.0
+    assert pair_weight({**machine, "quality": 0.0}, True) == 1.0  # not measured
+    assert [pair_weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
 
 
 def test_what_was_not_measured_is_known_by_corpus_and_language(tmp_path):
@@ -201,7 +209,7 @@ def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
     rows = [row(number, "val" if number % 7 == 0 else "train") for number in range(2300)]
     folder = write_rows(tmp_path, rows, shards=2)
     shards = Shards([folder])
-    found = list(rows_of(shards, "val"))
+    found = list(split_rows(shards, "val"))
     assert sorted(item["item_id"] for _, _, item in found) == [one["item_id"] for one in rows if one["split"] == "val"]
     for number, place, item in found[::40]:
         assert shards.row(number, place)["item_id"] == item["item_id"]
@@ -210,12 +218,12 @@ def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"languages": ("de", "ja")}, r"languages: got ja, split 'train' of .* has de, fr: run --stage translate"),
-        ({"languages": ("en",)}, "languages: got en, the source language.*there are de, fr"),
-        ({"split": "test"}, r"no item in split 'test'.*there are \(items\): train \(14\), val \(6\)"),
-        ({"extra_views": ("long",)}, "extra_views: got long, .* has detail, short"),
-        ({"slot_views": ("short", "long")}, "slot_views: got long, .* has detail, short"),
-        ({"source_language": "ja"}, "no text in 'ja' in split 'train'.*extra_views=all"),
+        ({"languages": ("de", "ja")}, r"languages=ja: split 'train' of .* has de, fr\. Run --stage translate"),
+        ({"languages": ("en",)}, "languages: en is the source language.*de, fr"),
+        ({"split": "test"}, r"no item in split 'test'.*train \(14 items\), val \(6 items\)"),
+        ({"extra_views": ("long",)}, "extra_views=long: .* has detail, short"),
+        ({"slot_views": ("short", "long")}, "slot_views=long: .* has detail, short"),
+        ({"source_language": "ja"}, "split 'train' has no caption in 'ja'.*extra_views=all"),
     ],
 )
 def test_mistakes_are_told_with_what_there_is(corpus, changes, message):
@@ -227,10 +235,10 @@ def test_corpora_without_what_is_needed(tmp_path):
     with pytest.raises(UsageError, match="training is not there"):
         Shards([tmp_path])
     english = write_training_corpus(tmp_path / "english", languages=())
-    with pytest.raises(UsageError, match=r"texts in one language alone.*--stage translate"):
+    with pytest.raises(UsageError, match=r"texts in one language only.*--stage translate"):
         index(english)
     empty = write_rows(tmp_path / "empty", [], shards=1)
-    with pytest.raises(UsageError, match="none, the table is empty"):
+    with pytest.raises(UsageError, match="no items at all"):
         index(empty)
 
 

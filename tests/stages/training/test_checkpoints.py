@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from stages.training import checkpoints
-from stages.training.checkpoints import mend, newest, problem, put_in_place, read_position, read_training, save
+from stages.training.checkpoints import (
+    newest,
+    problem,
+    read_position,
+    read_training,
+    save,
+    undo_partial_write,
+    write_folder,
+)
 
 
 def write(run, step, number=0.0):
@@ -19,22 +27,22 @@ def write(run, step, number=0.0):
 def test_a_checkpoint_comes_back_and_the_last_two_are_kept(tmp_path):
     for step in (5, 10, 100):
         write(tmp_path, step, step / 3)
-    assert [path.name for path in checkpoints.all_steps(tmp_path)] == ["step-00000100", "step-00000010"]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000100", "step-00000010"]
     found = newest(tmp_path, print)
     assert read_position(found) == {"step": 100}
     assert read_training(found)["optimizer"]["state"][0] == torch.tensor(100 / 3)
-    assert not list(checkpoints.folder_of(tmp_path).glob(".*"))
+    assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "has no manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json is missing"),
         (lambda folder: (folder / "training.pt").unlink(), "training.pt is missing"),
-        (lambda folder: (folder / "tokenizer" / "words").write_text("other"), "tokenizer/words has other bytes"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "model.safetensors has other bytes"),
+        (lambda folder: (folder / "tokenizer" / "words").write_text("other"), "tokenizer/words does not match"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "model.safetensors does not match"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over_with_a_note(tmp_path, damage, told):
@@ -51,24 +59,24 @@ def test_no_checkpoint_is_none(tmp_path):
 
 def test_a_folder_replaces_another_whole_or_not_at_all(tmp_path):
     path = tmp_path / "best"
-    put_in_place(path, lambda folder: (folder / "a").write_text("old"))
+    write_folder(path, lambda folder: (folder / "a").write_text("old"))
 
     def fails(folder):
         (folder / "a").write_text("new")
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        put_in_place(path, fails)
+        write_folder(path, fails)
     assert (path / "a").read_text() == "old" and problem(path) is None
-    put_in_place(path, lambda folder: (folder / "b").write_text("new"))
+    write_folder(path, lambda folder: (folder / "b").write_text("new"))
     assert sorted(file.name for file in path.iterdir()) == ["b", "manifest.json"]
     assert [file.name for file in tmp_path.iterdir()] == ["best"]
 
 
 def test_a_replacement_killed_half_way_is_mended(tmp_path):
     path = tmp_path / "best"
-    put_in_place(path, lambda folder: (folder / "a").write_text("old"))
-    mend(path)
+    write_folder(path, lambda folder: (folder / "a").write_text("old"))
+    undo_partial_write(path)
     path.rename(tmp_path / ".best.old")
-    mend(path)
+    undo_partial_write(path)
     assert problem(path) is None

@@ -25,8 +25,8 @@ def begin(tmp_path, corpus):
     def of(*overrides, resume=False, overwrite=False, recipe="base"):
         said = []
         settings = resolve(recipe, overrides)
-        found = runs.look(tmp_path / "run", settings, [corpus], resume, overwrite, said.append)
-        runs.begin(tmp_path / "run", settings, [corpus], overwrite)
+        found = runs.checkpoint_to_resume(tmp_path / "run", settings, [corpus], resume, overwrite, said.append)
+        runs.begin_run(tmp_path / "run", settings, [corpus], overwrite)
         return found, said
 
     return of
@@ -49,25 +49,25 @@ def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
     begin()
     begin()  # killed before its first checkpoint: nothing is lost
     checkpoint(tmp_path / "run", 5)
-    with pytest.raises(UsageError, match="up to step-00000005: --resume goes on from there, --overwrite starts over"):
+    with pytest.raises(UsageError, match="up to step-00000005: --resume continues it"):
         begin()
 
 
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize(
     ("override", "told"),
-    [("lr=.2", r"lr=1e-05 \(got 0.2\)"), ("num_slots=3", r"num_slots=4 \(got 3\)"), ("seed=1", r"seed=0 \(got 1\)")],
+    [("lr=.2", r"lr=1e-05 \(now 0.2\)"), ("num_slots=3", r"num_slots=4 \(now 3\)"), ("seed=1", r"seed=0 \(now 1\)")],
 )
 def test_other_settings_are_refused_by_name(begin, override, told, resume):
     begin()
-    with pytest.raises(UsageError, match=f"was begun with {told}"):
+    with pytest.raises(UsageError, match=f"was started with {told}"):
         begin(override, resume=resume)
 
 
 def test_another_corpus_is_refused(begin, corpus):
     begin()
     (corpus / "training" / "manifest.json").write_text("{} ")
-    with pytest.raises(UsageError, match="begun with another corpus"):
+    with pytest.raises(UsageError, match="started with another corpus"):
         begin(resume=True)
 
 
@@ -85,10 +85,10 @@ def test_overwrite_starts_over_and_leaves_what_is_not_the_runs(begin, tmp_path):
 
 def test_resume_where_nothing_is_starts_and_says_so(begin, tmp_path):
     found, said = begin(resume=True)
-    assert found is None and "no whole checkpoint: starting at the first step" in said[0]
+    assert found is None and "no complete checkpoint" in said[0]
     (checkpoint(tmp_path / "run", 5) / "a").write_text("damaged")
     found, said = begin(resume=True)
-    assert found is None and "step-00000005 is damaged" in said[0] and "no whole checkpoint" in said[1]
+    assert found is None and "step-00000005 is damaged" in said[0] and "no complete checkpoint" in said[1]
 
 
 def test_a_best_folder_lost_between_two_renames_is_put_back(begin, tmp_path):
@@ -98,7 +98,7 @@ def test_a_best_folder_lost_between_two_renames_is_put_back(begin, tmp_path):
 
 
 def test_the_record_names_what_was_used(corpus):
-    record = runs.record(resolve("demo"), [corpus], processes=2)
+    record = runs.make_record(resolve("demo"), [corpus], processes=2)
     assert record["settings"]["recipe"] == "demo" and record["processes"] == 2
     assert record["corpora"][0]["name"] == "corpus" and {"torch", "python"} <= record["tools"].keys()
     assert str(corpus.parent) not in json.dumps(record)
@@ -111,11 +111,11 @@ def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, t
         def save_pretrained(self, folder):
             (folder / "weight").write_text(str(self.config.global_weight))
 
-    told = runs.record(resolve("demo"), [corpus], label="fitted")
-    keeper = runs.Keeper(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), told)
+    told = runs.make_record(resolve("demo"), [corpus], label="fitted")
+    writer = runs.ModelWriter(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), told)
     both = {"sum_r": 20.0} | {way: {"r1": 1.0, "r5": 2.0, "r10": 3.0} for way in ("text_to_media", "media_to_text")}
     figures = {"step": 7, "split": "train", "items": 9, "sum_r": 20.0, "chance": 3.0, "recalls": {"pt": both}}
-    keeper.keep_best(figures | {"global_weight": 0.4})
+    writer.write_best(figures | {"global_weight": 0.4})
     assert (tmp_path / "best" / "weight").read_text() == "0.4"
     assert checkpoints.problem(tmp_path / "best") is None
     assert json.loads((tmp_path / "record.json").read_text())["best"]["step"] == 7
@@ -125,15 +125,18 @@ def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, t
 
 def test_looking_changes_nothing_and_strangers_stay(begin, corpus, tmp_path):
     run = tmp_path / "run"
+    listed = checkpoints.list_checkpoints
     begin("lr=0.1")
     checkpoint(run, 5)
-    assert runs.look(run, resolve("base", ["lr=0.2"]), [corpus], False, True, print) is None
-    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.1 and checkpoints.all_steps(run)
+    assert runs.checkpoint_to_resume(run, resolve("base", ["lr=0.2"]), [corpus], False, True, print) is None
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.1 and checkpoints.list_checkpoints(
+        run
+    )
     begin("lr=0.2", overwrite=True)
-    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2 and not checkpoints.all_steps(run)
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2 and not listed(run)
     (run / runs.SETTINGS).unlink()
     (run / "best").mkdir()
-    with pytest.raises(UsageError, match=r"has best but no settings\.json, so no run made it"):
+    with pytest.raises(UsageError, match=r"has best but no settings\.json"):
         begin("lr=0.3", overwrite=True)
     assert (run / "best").is_dir()
 
@@ -143,8 +146,8 @@ def test_a_run_whose_settings_are_gone_or_none_is_not_gone_on_with(begin, tmp_pa
     begin()
     checkpoint(run, 5)
     (run / "settings.json").write_text("{}")
-    with pytest.raises(EnvironmentTrouble, match="has no settings of a run in it"):
+    with pytest.raises(EnvironmentTrouble, match="has no settings of a run"):
         begin(resume=True)
     (run / "settings.json").unlink()
-    with pytest.raises(UsageError, match=r"checkpoints but no settings\.json to compare with"):
+    with pytest.raises(UsageError, match=r"checkpoints of a run but no settings\.json"):
         begin(resume=True)

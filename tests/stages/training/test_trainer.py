@@ -16,7 +16,7 @@ from pipeline.errors import Interrupted, PipelineError
 from stages.training import checkpoints
 from stages.training.metrics_log import read_metrics
 from stages.training.settings import Settings
-from stages.training.trainer import Plan, Trainer, agreed, split, step_seed
+from stages.training.trainer import Plan, Trainer, reduce_line, split_batch, step_seed
 
 ITEMS, WIDTH, SAMPLES, PER_EPOCH = 12, 6, 4, 3
 
@@ -76,15 +76,15 @@ class Samples(Dataset):
         return Batch(Media(vectors, mask), texts, texts, views, items, torch.ones(SAMPLES))
 
 
-class Keeper:
+class Writer:
     def __init__(self, run, model):
         self.run, self.model = run, model
 
-    def save(self, folder, best):
+    def write(self, folder, best):
         torch.save(self.model.state_dict(), folder / "weights.pt")
 
-    def keep_best(self, best):
-        checkpoints.put_in_place(self.run / "best", lambda folder: self.save(folder, best))
+    def write_best(self, best):
+        checkpoints.write_folder(self.run / "best", lambda folder: self.write(folder, best))
 
 
 class Run:
@@ -109,7 +109,7 @@ class Run:
             self.samples,
             plan,
             self.validate,
-            Keeper(folder, self.model),
+            Writer(folder, self.model),
         )
         if resume:
             self.trainer.resume(found)
@@ -248,7 +248,7 @@ def test_a_loss_that_is_no_number_stops_with_the_items(tmp_path, micro_batch):
     assert caught.value.status == 1
     told = json.loads((tmp_path / "diverged.json").read_text())
     assert told["step"] == 5 and len(told["item_ids"]) == 20
-    assert [path.name for path in checkpoints.all_steps(tmp_path)] == ["step-00000003"]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path)] == ["step-00000003"]
     assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
 
 
@@ -335,16 +335,16 @@ def test_loading_workers_change_nothing(tmp_path):
 
 def test_a_batch_is_split_without_loss():
     batch = Samples(1)[0]
-    parts = split(batch, 3)
+    parts = split_batch(batch, 3)
     assert [len(part.item_ids) for part in parts] == [3, 1]
     assert torch.equal(torch.cat([part.descriptions.tokens for part in parts]), batch.descriptions.tokens)
-    assert split(batch, 0) == [batch] and len(split(batch, SAMPLES)) == 1
+    assert split_batch(batch, 0) == [batch] and len(split_batch(batch, SAMPLES)) == 1
 
 
 def test_a_figure_that_is_no_number_does_not_hide_the_wish_to_stop():
     from model.objective import Losses
 
     losses = Losses(torch.tensor(math.nan), {"a": torch.tensor(math.inf)}, {"a": torch.tensor(1.0)})
-    line, stop = agreed(losses, torch.tensor(2.0), True)
+    line, stop = reduce_line(losses, torch.tensor(2.0), True)
     assert stop and math.isnan(line["loss"]) and line["raw"] == {"a": math.inf} and line["grad_norm"] == 2.0
-    assert not agreed(losses, torch.tensor(2.0), False)[1]
+    assert not reduce_line(losses, torch.tensor(2.0), False)[1]

@@ -8,7 +8,7 @@ import torch
 
 from stages.scoring.embed import Embedded
 from stages.scoring.metrics import recalls_both
-from stages.training.validation import label, said, validation_line
+from stages.training.validation import selection_label, validation_line, validation_summary
 
 
 def unit(*rows):
@@ -57,8 +57,10 @@ def test_a_model_without_slots():
 
 
 def test_another_split_than_val_is_said_loudly():
-    assert label("val") is None and label("val", "val")
-    assert "test chooses the best weights" in label("test") and "not" in label("train")
+    assert selection_label("val") is None and selection_label("val", "val")
+    assert "selected on test" in selection_label("test") and "not" in selection_label("train")
     line = validation_line(embedded(de=(torch.eye(3), torch.tensor([10, 20, 30]))), (1.0,), "test", 1200)
-    assert said(line, True).startswith("step 1,200: SumR 600.0 on test of 3 items (chance 466.7; de 600.0")
-    assert said(line, True).endswith("best so far") and "best" not in said(line, False)
+    assert validation_summary(line, True).startswith(
+        "step 1,200: SumR 600.0 on test of 3 items (chance 466.7; de 600.0"
+    )
+    assert validation_summary(line, True).endswith("best so far") and "best" not in validation_summary(line, False)
