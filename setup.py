@@ -106,6 +106,7 @@ setup(
         "stages.scoring": ["explain.html"],
         "stages.web": ["templates/*"],
         "pipeline.card": ["card.md.jinja"],
+        "pipeline.quality": ["number_words.yaml"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",

@@ -151,7 +151,7 @@ def quality(corpus: Path, _: list[str], options: argparse.Namespace) -> dict[str
 
     judge.judge(pairs[:1])
     scores.confidences = watched("lingua", scores.confidences)
-    scores.near_pairs = watched("encoder", scores.near_pairs)
+    scores.pair_similarities = watched("encoder", scores.pair_similarities)
     whole = timed(lambda: [judge.judge(pairs[at : at + SHARD_TEXTS]) for at in range(0, len(pairs), SHARD_TEXTS)])
     return {**whole, **parts, "rules": whole["cpu_s"] - sum(parts.values())}
 

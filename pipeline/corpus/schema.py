@@ -115,7 +115,7 @@ SCORES = (
     "numbers",  # share of the numbers on either side that the other side has too
     "complete",  # 0 where the text breaks off
     "boilerplate",  # share of the text that is not translation but chatter
-    "meaning",  # nearness of the two sentence vectors, see pipeline.quality.similarity
+    "meaning",  # similarity of the two sentence vectors, see pipeline.quality.similarity
     "round_trip",  # chrF of the source and the text translated back
 )
 

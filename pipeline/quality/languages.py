@@ -1,7 +1,7 @@
-"""What is known of languages: their script, how long their texts usually are, and which one a text is in.
+"""Facts about languages: their scripts, the usual length of their texts, and which language a text is in.
 
-Language identification is `lingua`'s, restricted to the languages that can be expected. Its confidences shrink as more
-languages are admitted, so the score here is that of the wanted language against its likeliest rival: 0.5 is a tie,
+Language identification is done by `lingua`, restricted to the languages that can be expected. Its confidences shrink as
+more languages are admitted, so the score here compares the expected language with its likeliest rival: 0.5 is a tie,
 whatever the number of languages.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 import langcodes
 
 from pipeline.errors import UsageError
+from pipeline.optional import import_optional
 
-MIN_LETTERS = 10  # a shorter text is in no language for certain, nor copied for certain
+MIN_LETTERS = 10  # the language of a shorter text is uncertain, and it may rightly equal its source
 MAX_CHARACTERS = 2_000  # of a text that are identified: more change nothing
 
-# Rivals that a translator, or a model of another pair, may put out although no corpus asks for them.
+# Languages that a translator, or a model of another pair, may write although no corpus asks for them.
 COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})
 # And the nearest relative of each.
 NEIGHBOURS = {
@@ -27,7 +28,7 @@ NEIGHBOURS = {
     "ru": "uk", "sk": "cs", "sl": "hr", "sv": "da", "uk": "ru", "zh": "ja",
 }  # fmt: skip
 
-# Lingua counts ó among no Czech letters: one of them in a Czech text of few words rules Czech out.
+# Lingua does not count ó among the Czech letters: one of them rules Czech out for a short text.
 FOREIGN_LETTERS = {"cs": str.maketrans("óÓ", "oO")}
 
 # Languages written without spaces: their unit is the character.
@@ -43,7 +44,7 @@ USUAL_LENGTH = {
     "uk": 1.02, "vi": 1.02, "zh": 0.35,
 }  # fmt: skip
 
-_SCRIPTS = {  # ISO 15924 to what Unicode calls a letter of it
+_SCRIPTS = {  # ISO 15924 code to the first words of the Unicode names of its letters
     "Arab": "ARABIC", "Armn": "ARMENIAN", "Beng": "BENGALI", "Cyrl": "CYRILLIC", "Deva": "DEVANAGARI",
     "Ethi": "ETHIOPIC", "Geor": "GEORGIAN", "Grek": "GREEK", "Gujr": "GUJARATI", "Guru": "GURMUKHI",
     "Hang": "HANGUL", "Hani": "CJK", "Hans": "CJK", "Hant": "CJK", "Hebr": "HEBREW", "Hira": "HIRAGANA",
@@ -55,9 +56,9 @@ _LANGUAGE = {"no": "nb", "iw": "he", "in": "id", "cmn": "zh"}
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
-def needs(extra: str, what: str, error: ImportError) -> UsageError:
+def needs(extra: str, purpose: str, error: ImportError) -> UsageError:
     """The error for a package that is not installed."""
-    return UsageError(f'{what} needs the package {error.name}, which is not installed: pip install -e ".[{extra}]"')
+    return UsageError(f"{purpose} needs {error.name}, which is not installed: pip install 'leccr[{extra}]'")
 
 
 @functools.cache
@@ -68,7 +69,7 @@ def base(tag: str) -> str:
 
 
 def letters(text: str) -> list[str]:
-    """The letters of a text, digits not among them."""
+    """The letters of a text, without its digits."""
     return _LETTERS.findall(text)
 
 
@@ -83,25 +84,22 @@ def _script_of(letter: str) -> str:
 
 
 def script_share(text: str, tag: str) -> float | None:
-    """Share of the letters that are in a script of the language; None for no letters and for unknown scripts."""
-    wanted, found = _script_words(tag), letters(text)
-    if not wanted or not found:
+    """The share of letters that are in a script of the language; None for no letters and for unknown scripts."""
+    scripts, found = _script_words(tag), letters(text)
+    if not scripts or not found:
         return None
-    return sum(_script_of(letter) in wanted for letter in found) / len(found)
+    return sum(_script_of(letter) in scripts for letter in found) / len(found)
 
 
 def usual_ratio(source: str, target: str) -> float:
-    """Characters of a translation for one of its source, as is usual for the two languages; 1 where unknown."""
+    """The usual number of characters of a translation for one of its source; 1 for unknown languages."""
     return USUAL_LENGTH.get(base(target), 1.0) / USUAL_LENGTH.get(base(source), 1.0)
 
 
 @functools.cache
 def _lingua_language(language: str) -> Any:
-    """Lingua's name of a language, None where it does not know it."""
-    try:
-        import lingua
-    except ImportError as error:
-        raise needs("quality", "language identification", error) from error
+    """Lingua's name of a language; None where it does not know it."""
+    lingua = import_optional("lingua", "quality", "language identification")
     try:
         if len(language) == 2:
             return lingua.Language.from_iso_code_639_1(lingua.IsoCode639_1.from_str(language))
@@ -112,36 +110,40 @@ def _lingua_language(language: str) -> Any:
 
 @functools.cache
 def _detector(languages: tuple[str, ...]) -> Any:
-    import lingua
-
-    known = [found for language in languages if (found := _lingua_language(language)) is not None]
+    lingua = import_optional("lingua", "quality", "language identification")
+    known = [name for language in languages if (name := _lingua_language(language)) is not None]
     return lingua.LanguageDetectorBuilder.from_languages(*known).build() if len(known) > 1 else None
 
 
 def confidences(texts: Sequence[str], tags: Sequence[str], expected: Sequence[str]) -> list[float | None]:
-    """How sure it is that each text is in the language of its tag, in [0, 1]; 0.5 is a tie with another language.
+    """Compute how likely each text is in the language of its tag, in [0, 1]; 0.5 is a tie with another language.
 
-    `expected` are the languages of the corpus. None for texts of few letters, for languages that lingua does not know,
-    and where there is nothing to choose between.
+    Args:
+        texts: The texts.
+        tags: The tag of each text.
+        expected: The languages of the corpus.
+
+    Returns:
+        None for texts of few letters, for languages that lingua does not know, and where there is no rival.
     """
-    found: list[float | None] = [None] * len(texts)
+    values: list[float | None] = [None] * len(texts)
     for tag in sorted(set(tags)):
         rows = [row for row, text in enumerate(texts) if tags[row] == tag and len(letters(text)) >= MIN_LETTERS]
         cut = [texts[row][:MAX_CHARACTERS].translate(FOREIGN_LETTERS.get(base(tag), {})) for row in rows]
         for row, value in zip(rows, _confidences(cut, base(tag), expected), strict=True):
-            found[row] = value
-    return found
+            values[row] = value
+    return values
 
 
 def _confidences(texts: list[str], language: str, expected: Sequence[str]) -> list[float | None]:
     languages = {base(tag) for tag in expected} | {language} | COMMON
-    languages |= {NEIGHBOURS[one] for one in languages if one in NEIGHBOURS}
-    wanted, detector = _lingua_language(language), _detector(tuple(sorted(languages)))
-    if wanted is None or detector is None or not texts:
+    languages |= {NEIGHBOURS[known] for known in languages & NEIGHBOURS.keys()}
+    target, detector = _lingua_language(language), _detector(tuple(sorted(languages)))
+    if target is None or detector is None or not texts:
         return [None] * len(texts)
-    found: list[float | None] = []
+    shares: list[float | None] = []
     for values in detector.compute_language_confidence_values_in_parallel(texts):
-        ours = max((value.value for value in values if value.language == wanted), default=0.0)
-        rival = max((value.value for value in values if value.language != wanted), default=0.0)
-        found.append(ours / (ours + rival) if ours + rival > 0 else None)
-    return found
+        ours = max((value.value for value in values if value.language == target), default=0.0)
+        rival = max((value.value for value in values if value.language != target), default=0.0)
+        shares.append(ours / (ours + rival) if ours + rival > 0 else None)
+    return shares

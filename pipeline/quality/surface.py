@@ -1,22 +1,22 @@
-"""What a pair's form tells without knowing what it means: copied, looping, broken off, framed by chatter."""
+"""Scores of a pair's form, whatever it means: length, copying, repetition, completeness, chatter."""
 
 import re
 from collections.abc import Sequence
 
 from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, letters, usual_ratio
 
-LOOP_WORDS = 40  # the longest phrase whose repetition is looked for
-SAID_TWICE = 2  # a single word said twice on end is emphasis or a name (pom-pom), more is a loop
-COPIED_RUN = {False: 2, True: 4}  # words, or characters where a language has no spaces, on end
+LOOP_WORDS = 40  # longest phrase whose repetition is detected
+MIN_REPEATS = 2  # a single word twice in a row is emphasis or a name (pom-pom), more is a loop
+COPIED_RUN = {False: 2, True: 4}  # consecutive words, or characters where a language has no spaces
 
 _WORD = re.compile(r"[^\W_]+")
 _ENDS = ".!?…。！？؟।։።"
 _CLOSERS = "\"'”’»)]}』」）"
 _OPENERS = "\"'“‘„«»『「"
 _UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
-_FULL_LENGTH = 0.8  # of what is usual: a text of this length is not held to be broken off for its missing full stop
+_FULL_LENGTH = 0.8  # of the usual length: a longer text without a full stop is not taken for broken off
 
-# No sentence ends in these.
+# No sentence ends in these words.
 _DANGLING = {
     "cs": "a aby do i je jeho její k ke které který která na nebo o od po pod pro před přes s se u v ve z za ze že",
     "de": "am auf aus bei beim das dem den der des die ein eine einem einen einer eines für im in mit oder ohne sich "
@@ -77,7 +77,7 @@ def length_ratio(source: str, text: str, source_tag: str, tag: str) -> float:
 
 
 def copied(source: str, text: str, source_tag: str, tag: str) -> float | None:
-    """Share of the text, in letters and digits, that stands in the source: runs of two words, or of four characters.
+    """Share of the text, in letters and digits, that stands in the source in runs of two words or four characters.
 
     None within one language, and for texts so short that both sides may rightly be equal ("Taxi.").
     """
@@ -95,7 +95,7 @@ def copied(source: str, text: str, source_tag: str, tag: str) -> float | None:
 
 
 def repeated_share(words: Sequence[str]) -> float:
-    """Share of the words that repeat, on end, the phrase of up to LOOP_WORDS words before them."""
+    """Share of the words that repeat the phrase of up to LOOP_WORDS words directly before them."""
     repeats = [False] * len(words)
     for period in range(1, min(LOOP_WORDS, len(words) // 2) + 1):
         run = 0
@@ -103,7 +103,7 @@ def repeated_share(words: Sequence[str]) -> float:
             if place < len(words) and words[place] == words[place - period]:
                 run += 1
                 continue
-            if run >= max(period, SAID_TWICE):
+            if run >= max(period, MIN_REPEATS):
                 repeats[place - run : place] = [True] * run
             run = 0
     return sum(repeats) / len(words) if words else 0.0
@@ -116,8 +116,9 @@ def repetition(source: str, text: str, source_tag: str, tag: str) -> float:
 
 
 def complete(source: str, text: str, tag: str, finished: bool, ratio: float) -> float:
-    """0 where the text breaks off, 1 where it does not; between them, how much of the usual length a text has that
-    lacks the full stop of its source. A comma, an article or a conjunction at the end breaks off too.
+    """0 where the text breaks off, else 1, or the share of the usual length of a text that lacks its full stop.
+
+    A comma, an article or a conjunction at the end breaks off too.
     """
     if not finished or not text.strip():
         return 0.0

@@ -19,7 +19,7 @@ def test_a_caption_is_in_its_own_language_and_in_no_other(language):
     assert max(sure.values()) < 0.2
 
 
-def test_the_score_depends_on_the_text_alone_and_little_on_the_languages_admitted():
+def test_the_score_depends_little_on_the_expected_languages():
     pytest.importorskip("lingua")
     texts, tags = list(CAPTIONS.values()), list(CAPTIONS)
     together = confidences(texts, tags, EXPECTED)
@@ -41,7 +41,7 @@ def test_o_with_acute_does_not_rule_czech_out():
     assert sure > 0.4
 
 
-def test_a_neighbour_is_told_apart_though_no_corpus_asks_for_it():
+def test_neighbouring_languages_are_rivals_too():
     pytest.importorskip("lingua")
     spanish = "Dos hombres caminan por la calle con sus perros y hablan."
     slovak = "Dvaja muži kráčajú po ulici so svojimi psami a rozprávajú sa."
@@ -62,7 +62,7 @@ def test_a_language_that_lingua_does_not_know_is_not_measured():
 
 
 @pytest.mark.parametrize(
-    ("text", "tag", "wanted"),
+    ("text", "tag", "expected"),
     [
         (CAPTIONS["de"], "de", 1.0),
         ("犬が走る", "ja", 1.0),
@@ -82,8 +82,8 @@ def test_a_language_that_lingua_does_not_know_is_not_measured():
         ("ߒߞߏ", "nqo", None),
     ],
 )
-def test_script(text, tag, wanted):
-    assert script_share(text, tag) == wanted
+def test_script(text, tag, expected):
+    assert script_share(text, tag) == expected
 
 
 def test_usual_lengths():
@@ -94,7 +94,7 @@ def test_usual_lengths():
 
 
 @pytest.mark.parametrize("tag", ["fr", "cs", "pt"])
-def test_a_language_that_nobody_asked_for_is_a_rival_too(tag):
+def test_common_languages_are_rivals_too(tag):
     german = "Ein Mann steht vor einem Haus und liest eine Zeitung."
     [confidence] = confidences([german], [tag], ["en", tag])
     assert confidence < 0.1

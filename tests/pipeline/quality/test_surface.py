@@ -29,7 +29,7 @@ def test_a_text_for_an_empty_source_is_too_long():
 
 
 @pytest.mark.parametrize(
-    ("text", "source", "language", "wanted"),
+    ("text", "source", "language", "expected"),
     [
         (SOURCE, SOURCE, "de", 1.0),
         (SOURCE.upper(), SOURCE, "de", 1.0),
@@ -43,13 +43,13 @@ def test_a_text_for_an_empty_source_is_too_long():
         ("一只狗跑过湿草地在城市里", "Dog", "zh", 0.0),
     ],
 )
-def test_copied(text, source, language, wanted):
+def test_copied(text, source, language, expected):
     value = surface.copied(source, text, "en", language)
-    assert value == (wanted if wanted is None else pytest.approx(wanted))
+    assert value == (expected if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "wanted"),
+    ("text", "language", "expected"),
     [
         (GERMAN, "de", 0.0),
         ("pom pom", "de", 0.0),
@@ -61,8 +61,8 @@ def test_copied(text, source, language, wanted):
         ("", "de", 0.0),
     ],
 )
-def test_repetition(text, language, wanted):
-    assert surface.repetition(SOURCE, text, "en", language) == pytest.approx(wanted)
+def test_repetition(text, language, expected):
+    assert surface.repetition(SOURCE, text, "en", language) == pytest.approx(expected)
 
 
 def test_a_phrase_of_forty_words_said_twice_repeats_and_one_of_its_source_does_not():
@@ -72,7 +72,7 @@ def test_a_phrase_of_forty_words_said_twice_repeats_and_one_of_its_source_does_n
 
 
 @pytest.mark.parametrize(
-    ("text", "finished", "ratio", "wanted"),
+    ("text", "finished", "ratio", "expected"),
     [
         (GERMAN, True, 1.0, 1.0),
         (GERMAN, False, 1.0, 0.0),
@@ -84,11 +84,11 @@ def test_a_phrase_of_forty_words_said_twice_repeats_and_one_of_its_source_does_n
         ("", True, 0.0, 0.0),
     ],
 )
-def test_complete(text, finished, ratio, wanted):
-    assert surface.complete(SOURCE, text, "de", finished, ratio) == pytest.approx(wanted)
+def test_complete(text, finished, ratio, expected):
+    assert surface.complete(SOURCE, text, "de", finished, ratio) == pytest.approx(expected)
 
 
-def test_no_full_stop_is_missed_where_none_is_wanted():
+def test_no_full_stop_is_missed_where_none_is_usual():
     assert surface.complete("A brown dog", "Ein brauner", "de", True, 0.4) == 1
     assert surface.complete(SOURCE, "หมาสีน้ำตาล", "th", True, 0.4) == 1
 
@@ -107,7 +107,7 @@ CHATTER = [
 
 
 @pytest.mark.parametrize("frame", CHATTER)
-def test_chatter_is_seen_and_a_source_like_it_excuses_it(frame):
+def test_chatter_counts_unless_the_source_has_it(frame):
     assert surface.boilerplate(SOURCE, GERMAN) == 0
     text = frame.format(GERMAN)
     share = surface.boilerplate(SOURCE, text)
@@ -140,10 +140,10 @@ def test_scores_are_shares_for_any_text(source, text, language, finished):
 def test_repeated_words_are_those_that_a_simple_definition_finds(words):
     repeats = set()
     for period in range(1, len(words) // 2 + 1):
-        for start in range(len(words) - max(2 * period, period + surface.SAID_TWICE) + 1):
+        for start in range(len(words) - max(2 * period, period + surface.MIN_REPEATS) + 1):
             stop = start + period
             while stop < len(words) and words[stop] == words[stop - period]:
                 stop += 1
-            if stop - start - period >= max(period, surface.SAID_TWICE):
+            if stop - start - period >= max(period, surface.MIN_REPEATS):
                 repeats |= set(range(start + period, stop))
     assert surface.repeated_share(words) == pytest.approx(len(repeats) / len(words) if words else 0)
