@@ -156,9 +156,7 @@ def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
         makes_items = stage.name == tables.ORDER[0]
         for name in tables.ORDER if makes_items else [stage.name]:
             if tables.discard(corpus, name) and name not in [stage.name for stage in stages]:
-                say(
-                    f"note: the tables of stage {name} were made from the old items and are removed; answers stay cached"
-                )
+                say(f"note: removed the tables of stage {name}, made from the old items. Answers stay in the cache")
         return
 
 

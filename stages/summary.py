@@ -76,7 +76,8 @@ def _notes(table: Table) -> Iterator[str]:
     for language, counts in table.manifest.get("dropped", {}).items():
         rules = {rule: count for rule, count in counts.items() if rule not in ("pairs", "kept")}
         dropped = counts["pairs"] - counts["kept"]
-        yield f"{language}: {counts['kept']:,} of {counts['pairs']:,} pairs kept, {dropped:,} dropped ({_ranked(rules)})"
+        kept = f"{counts['kept']:,} of {counts['pairs']:,} pairs kept"
+        yield f"{language}: {kept}, {dropped:,} dropped ({_ranked(rules)})"
 
 
 def _ranked(counts: dict[str, int]) -> str:

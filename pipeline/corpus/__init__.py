@@ -1,0 +1,1 @@
+"""What a corpus on disk is: tables, shards, manifests, and how they are committed."""

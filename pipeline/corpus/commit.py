@@ -1,4 +1,4 @@
-"""A stage's tables over their whole life: settings compared, begun, found whole or not, closed, discarded."""
+"""A stage's tables over their whole life: settings compared, begun, closed, discarded."""
 
 import dataclasses
 import importlib.metadata
@@ -31,13 +31,19 @@ TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where one stage of a corpus stands before a run: shards to make, shards finished with failures."""
+    """Where one stage of a corpus stands before a run.
+
+    Attributes:
+        todo: Shards to make.
+        retry: Shards finished with failures.
+    """
 
     todo: frozenset[int]
     retry: frozenset[int]
 
     @property
     def open(self) -> frozenset[int]:
+        """The shards that the run makes."""
         return self.todo | self.retry
 
 
@@ -45,65 +51,68 @@ NOTHING_TO_DO = State(frozenset(), frozenset())
 
 
 def check_settings(corpus: Path, stage: Stage) -> None:
-    """Refuse to mix: a stage's settings must be those with which its tables here were begun."""
+    """Refuse to mix tables made with different settings.
+
+    Raises:
+        UsageError: The stage's tables were begun with other settings. The message names the options that differ.
+    """
     stored = stored_settings(corpus, stage)
     if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
-        discard(corpus, stage.name)  # begun, but nothing was made: a model's name that was mistyped binds nobody
+        discard(corpus, stage.name)  # begun, but nothing was made: a mistyped model name does not bind anybody
         return
-    differing = [
-        f"{_option(name)} {_told(theirs, ours)}"
-        for name, theirs, ours in differences(stored or stage.settings(), stage.settings())
+    changes = [
+        f"{_option(name)} {_change(old, new)}"
+        for name, old, new in differences(stored or stage.settings(), stage.settings())
     ]
-    if differing:
+    if changes:
         raise UsageError(
-            f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(differing)}: "
-            "give the same settings, another --output, or --overwrite to make it again"
+            f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(changes)}. "
+            "Give the same settings, another --output, or --overwrite to make it again"
         )
 
 
 def _option(setting: str) -> str:
-    """A setting by the option that sets it."""
+    """The option that sets a setting."""
     name, _, rest = setting.partition(".")
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
     return f"{option} ({rest})" if rest else option
 
 
-def _told(theirs: Any, ours: Any) -> str:
+def _change(old: Any, new: Any) -> str:
     """A group of settings that one side lacks is not spelled out."""
-    if isinstance(theirs, dict) and ours is None:
-        return "is there and not now"
-    if isinstance(ours, dict) and theirs is None:
-        return "is not there and is now"
-    return f"is {_shown(theirs)} there and {_shown(ours)} now"
+    if isinstance(old, dict) and new is None:
+        return "was set and is not now"
+    if isinstance(new, dict) and old is None:
+        return "was not set and is now"
+    return f"was {_shorten(repr(old))} and is {_shorten(repr(new))} now"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def _shorten(text: str) -> str:
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
-    """The settings with which a stage's tables were begun, or None where it has none."""
-    settings = corpora.read_json(corpora.state_folder(corpus) / stage.name / "settings.json")
+    """The settings with which a stage's tables were begun, or None if it has none."""
+    settings: dict[str, Any] | None = corpora.read_json(corpora.state_folder(corpus) / stage.name / "settings.json")
     if settings is None and corpora.complete(corpus, stage.tables[0]):
         settings = corpora.Table(corpus, stage.tables[0]).manifest["settings"]
     return settings
 
 
 def discard(corpus: Path, stage: str) -> bool:
-    """Remove a stage's tables and state; the answers in the cache stay. Returns whether there was any table."""
-    made = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
-    for table in made:
+    """Remove a stage's tables and state. Cached answers stay. Returns whether there was any table."""
+    present = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    for table in present:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(corpus / table)
     shutil.rmtree(corpora.state_folder(corpus) / stage, ignore_errors=True)
     if stage == ORDER[0]:
         shutil.rmtree(corpora.state_folder(corpus) / shards.PLAN, ignore_errors=True)
-    return bool(made)
+    return bool(present)
 
 
 def reopen(corpus: Path, stage: Stage) -> None:
-    """Let a stage be made anew with other settings, its shards there to take over from what can be kept."""
+    """Let a stage be made anew with other settings, and take over from its shards what still holds."""
     if all(corpora.complete(corpus, table) for table in stage.tables):
         shards.restore_sidecars(corpus, stage.name, stage.tables)
     for table in stage.tables:
@@ -112,7 +121,7 @@ def reopen(corpus: Path, stage: Stage) -> None:
 
 
 def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
-    """Note the stages' settings, before their first shard, and tell where each stage stands."""
+    """Record the stages' settings, before their first shard; returns where each stage stands."""
     for stage in stages:
         folder = corpora.state_folder(corpus) / stage.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,13 +143,13 @@ def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
 
 
 def close(corpus: Path, stage: Stage, num_shards: int) -> None:
-    """Write the manifests of a stage whose shards are all made; nothing where they are there already."""
+    """Write the manifests of a stage whose shards are all made, unless they are up to date."""
     sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
-    for table in reversed(stage.tables):  # the first table is the stage's mark of completeness
+    for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
         for path in (corpus / table).glob("*.arrow"):
-            if path.name not in listed:  # left from when there were more shards, or fewer
+            if path.name not in listed:  # from a run with another number of shards
                 path.unlink()
         entries = [
             {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
@@ -161,10 +170,10 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
 
 def tools(packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what made a table: Python, the packages that every stage uses, and these."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in (*TOOLS, *sorted(packages)):
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,13 +1,14 @@
 """The unit of work and of commit: one shard of one stage, its plan, its sidecar, its state.
 
-`CORPUS/.state/STAGE/part-00017.json` (the sidecar) is written after the stage's shards: it tells their size and
-checksum, the checksum of the parent shard they were made from, and the records that failed. A shard is current when
-its sidecar says that it was made from the parent shard that lies there now, with these settings.
+`CORPUS/.state/STAGE/part-00017.json` (the sidecar) is written after the stage's shards. It records their sizes and
+checksums, the checksum of the parent shards they were made from, and the records that failed. A shard is current if
+its sidecar says that it was made from the present parent shards, with the present settings.
 """
 
 import functools
+import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,47 +26,45 @@ PLAN = "plan"
 def write_plan(
     corpus: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, shard_rows: int
 ) -> list[dict[str, Any]]:
-    """Write the plan: fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
+    """Write the plan: the fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
     folder = corpora.state_folder(corpus) / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    entries = []
-    for index, part in enumerate(_parts(rows, shard_rows)):
-        entries.append(corpora.write_shard(folder / f"part-{index:05d}.arrow", pa.Table.from_pylist(part, schema)))
+    rows = iter(rows)
+    entries: list[dict[str, Any]] = []
+    while part := list(itertools.islice(rows, shard_rows)):
+        path = folder / f"part-{len(entries):05d}.arrow"
+        entries.append(corpora.write_shard(path, pa.Table.from_pylist(part, schema)))
     return entries
 
 
-def _parts(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
-
-
 def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
+    """Path of a shard's sidecar."""
     return corpora.state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
 def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
-    return corpora.read_json(sidecar_path(corpus, stage, index))
+    """A shard's sidecar, or None if the shard is not made yet."""
+    sidecar: dict[str, Any] | None = corpora.read_json(sidecar_path(corpus, stage, index))
+    return sidecar
 
 
 def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
-    """The sidecar of a shard that must be made by now."""
-    found = read_sidecar(corpus, stage, index)
-    if found is None:
+    """The sidecar of a shard that was made.
+
+    Raises:
+        EnvironmentTrouble: It is missing.
+    """
+    existing = read_sidecar(corpus, stage, index)
+    if existing is None:
         raise EnvironmentTrouble(
-            f"{sidecar_path(corpus, stage, index)} is missing although its shard was made: run the same command again"
+            f"{sidecar_path(corpus, stage, index)} is missing although its shard was made. Run the same command again"
         )
-    return found
+    return existing
 
 
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
-    """File and entry of shard `index` of a parent table or of the plan; None where it is not made yet."""
+    """File and entry of shard `index` of a parent table or of the plan, or None if it is not made yet."""
     if parent == PLAN:
         folder = corpora.state_folder(corpus) / PLAN
         if not (folder / "plan.json").exists():
@@ -81,7 +80,7 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
     return None
 
 
-# Read once a process, not once a shard: a plan of ten million items has ten thousand entries.
+# Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=2)
 def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
@@ -95,9 +94,9 @@ def _table_entries(corpus: Path, table: str, _mtime_ns: int) -> list[dict[str, A
 
 
 def _made_from(corpus: Path, parents: Sequence[str], index: int) -> str | None:
-    """Checksum of the parent shards that lie there now; None where one is not made yet."""
-    found = [parent_entry(corpus, parent, index) for parent in parents]
-    checksums = [entry["sha256"] for _, entry in filter(None, found)]
+    """Checksum of the present parent shards, or None if one is not made yet."""
+    entries = [parent_entry(corpus, parent, index) for parent in parents]
+    checksums = [entry["sha256"] for _, entry in filter(None, entries)]
     return _joint(checksums) if len(checksums) == len(parents) else None
 
 
@@ -106,7 +105,7 @@ def _joint(checksums: Sequence[str]) -> str:
 
 
 def is_current(corpus: Path, stage: Stage, index: int) -> bool:
-    """Whether shard `index` of `stage` lies there whole, made with these settings from the parents of now."""
+    """Whether shard `index` of `stage` is complete, and made with these settings from the present parents."""
     sidecar = read_sidecar(corpus, stage.name, index)
     if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(corpus, sidecar, index):
         return False
@@ -117,7 +116,7 @@ def is_current(corpus: Path, stage: Stage, index: int) -> bool:
 
 
 def can_retry(corpus: Path, stage: Stage, index: int) -> bool:
-    """Whether a shard was finished with failures, and what it was made from is there to try them again."""
+    """Whether a shard was finished with failures, and its parents are there to try them again."""
     return bool(sidecar(corpus, stage.name, index)["failures"]) and _made_from(*stage.origin(corpus, index)) is not None
 
 
@@ -130,19 +129,23 @@ def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
 
 
 def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
-    """Read what is needed to make a shard: its parents' rows, checked, and the rows that an earlier run made."""
+    """Read what is needed to make a shard: its parents' rows, and the rows that an earlier run made.
+
+    Raises:
+        EnvironmentTrouble: A parent shard is missing or damaged.
+    """
     home, parents, at = stage.origin(corpus, index)
     loaded, checksums = [], []
     for parent in parents:
         remedy = (
             "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {corpora.MADE_BY[parent]} again"
         )
-        made_from = parent_entry(home, parent, at)
-        if made_from is None:
+        present = parent_entry(home, parent, at)
+        if present is None:
             raise EnvironmentTrouble(
-                f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}: {remedy}"
+                f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}. To fix it, {remedy}"
             )
-        path, entry = made_from
+        path, entry = present
         loaded.append(corpora.read_shard(path, entry, remedy).to_pylist())
         checksums.append(entry["sha256"])
     kept: Grouped = {}
@@ -190,7 +193,7 @@ def commit(
 
 
 def restore_sidecars(corpus: Path, stage: str, tables: Sequence[str]) -> None:
-    """Write the sidecars of a complete stage anew from its manifests: a corpus may come without its `.state`."""
+    """Write missing sidecars of a complete stage from its manifests: a corpus may come without its `.state`."""
     opened = [corpora.Table(corpus, table) for table in tables]
     failures: dict[int, list[dict[str, Any]]] = {}
     for failure in opened[0].failures():

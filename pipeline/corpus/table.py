@@ -2,8 +2,8 @@
 
     CORPUS/TABLE/part-00000-of-00012.arrow … manifest.json failures.jsonl
 
-A shard is written to a temporary name, fsynced and renamed; the manifest is written last, so its presence means
-that the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
+A shard is written to a temporary name, fsynced and renamed. The manifest is written last, so its presence means that
+the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
 """
 
 import concurrent.futures
@@ -43,12 +43,13 @@ def state_folder(corpus: Path) -> Path:
 
 
 def shard_name(index: int, count: int) -> str:
+    """File name of shard `index` of `count`."""
     return f"part-{index:05d}-of-{count:05d}.arrow"
 
 
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under `path` whole and on disk, or not at all."""
+    """Write a binary file that appears under `path` complete and on disk, or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -63,7 +64,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def flush(path: Path) -> None:
-    """A file's bytes, or a folder's names, onto the disk."""
+    """Force a file's bytes, or a folder's names, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -72,22 +73,27 @@ def flush(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, complete or not at all."""
     with atomic_writer(path) as stream:
         stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
 def read_json(path: Path) -> Any:
-    """The value in `path`, or None where there is no such file; one that cannot be parsed ends the run."""
+    """The value in a JSON file, or None if there is no such file.
+
+    Raises:
+        EnvironmentTrouble: It cannot be parsed.
+    """
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise EnvironmentTrouble(f"{path} is damaged ({error}): delete it and run the same command again") from error
+        raise EnvironmentTrouble(f"{path} is damaged ({error}). Delete it and run the same command again") from error
 
 
 def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
-    """Write one shard whole; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
+    """Write one shard; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
     digest, size = hashlib.sha256(), 0
     with concurrent.futures.ThreadPoolExecutor(1, "checksum") as pool, atomic_writer(path) as stream:
         for message in _messages(table):
@@ -97,7 +103,7 @@ def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
 
 
 def _messages(table: pa.Table) -> Iterator[Any]:
-    """The parts of an Arrow IPC stream: the schema, each batch, the mark of the end."""
+    """The parts of an Arrow IPC stream: the schema, each batch, the end marker."""
     yield table.schema.serialize()
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         yield batch.serialize()
@@ -105,9 +111,15 @@ def _messages(table: pa.Table) -> Iterator[Any]:
 
 
 def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:
-    """A shard as a memory-mapped Arrow table. With its manifest entry given, its bytes are checked first.
+    """Read a shard as a memory-mapped Arrow table.
 
-    Raises EnvironmentTrouble naming the shard, what is wrong with it, and `remedy`.
+    Args:
+        path: The shard's file.
+        entry: Its manifest entry. If given, the file's size and checksum are compared first.
+        remedy: What to do about a damaged shard, for the error message.
+
+    Raises:
+        EnvironmentTrouble: The shard is missing or damaged.
     """
     problem = shard_problem(path, entry) if entry else None
     if problem is None:
@@ -125,7 +137,7 @@ def mending(problem: str, remedy: str) -> str:
 
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
-    """What differs between a shard's file and its manifest entry, or None."""
+    """How a shard's file differs from its manifest entry, or None."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -133,7 +145,7 @@ def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     if size != entry["bytes"]:
         return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
     if file_hash(path) != entry["sha256"]:
-        return "has other bytes than its manifest says (checksum differs)"
+        return "differs from its manifest (checksum)"
     return None
 
 
@@ -144,32 +156,36 @@ class Table:
         self.corpus, self.name, self.folder = corpus, name, corpus / name
         manifest = read_json(self.folder / MANIFEST)
         if manifest is None:
-            state = "is not complete" if self.folder.is_dir() else "is not there"
+            state = "is not complete" if self.folder.is_dir() else "does not exist"
             stage = f"--stage {MADE_BY[name]}" if name in MADE_BY else "the stage that makes it"
-            raise UsageError(f"{self.folder} {state} (no {MANIFEST}): run {stage}, or name the corpus's own folder")
+            raise UsageError(f"{self.folder} {state} (no {MANIFEST}). Run {stage}, or give the corpus folder itself")
         if not isinstance(manifest, dict) or not manifest.keys() >= REQUIRED:
             raise EnvironmentTrouble(
-                f"{self.folder / MANIFEST} is no manifest: delete it and run the stage that makes {name} again"
+                f"{self.folder / MANIFEST} is not a manifest. Delete it and run the stage that makes {name} again"
             )
         if manifest["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
-                f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}: "
-                "make the corpus again, or read it with the version that made it"
+                f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}. "
+                "Make the corpus again, or read it with the version that made it"
             )
         self.manifest: dict[str, Any] = manifest
 
     @property
     def num_shards(self) -> int:
+        """Number of shards."""
         return len(self.manifest["shards"])
 
     @property
     def num_rows(self) -> int:
+        """Rows of all shards."""
         return sum(entry["rows"] for entry in self.manifest["shards"])
 
     def shard_path(self, index: int) -> Path:
+        """The file of shard `index`."""
         return self.folder / shard_name(index, self.num_shards)
 
     def shard_paths(self) -> list[Path]:
+        """The files of all shards, in order."""
         return [self.shard_path(index) for index in range(self.num_shards)]
 
     def shard(self, index: int, check: bool = False) -> pa.Table:
@@ -184,10 +200,12 @@ class Table:
             yield from self.shard(index).to_batches()
 
     def rows(self) -> Iterator[dict[str, Any]]:
+        """Every row in order: a TypedDict of pipeline.corpus.schema."""
         for batch in self.batches():
             yield from batch.to_pylist()
 
     def failures(self) -> list[dict[str, Any]]:
+        """The lines of failures.jsonl."""
         path = self.folder / FAILURES
         if not path.exists():
             return []
@@ -202,10 +220,12 @@ class Table:
 
 
 def complete(corpus: Path, name: str) -> bool:
+    """Whether a table has its manifest."""
     return (corpus / name / MANIFEST).exists()
 
 
 def manifest_hash(corpus: Path, name: str) -> str:
+    """SHA-256 (hex) of a table's manifest."""
     return file_hash(corpus / name / MANIFEST)
 
 
@@ -222,7 +242,20 @@ def write_manifest(
     failures: list[dict[str, Any]],
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Close a table: its failures, then its manifest. `parents` are folders of tables that it was made from."""
+    """Complete a table: write its failures, then its manifest, unless both are up to date.
+
+    Args:
+        corpus: The corpus folder.
+        name: The table.
+        stage: The stage that made it.
+        settings: The stage's settings.
+        fingerprint: Hash of the settings.
+        tools: Versions of what made it.
+        parents: Folders of the tables that it was made from, by name.
+        shards: Entries of its shards.
+        failures: Lines of failures.jsonl.
+        extra: Further entries.
+    """
     manifest = {
         **extra,
         "schema_version": SCHEMA_VERSION,

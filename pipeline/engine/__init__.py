@@ -1,0 +1,1 @@
+"""Work over shards: plan, window, run state, progress, Beam."""

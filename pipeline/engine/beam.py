@@ -26,7 +26,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     TypeOptions,
 )
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -55,7 +55,7 @@ class _Bundle(threading.local):
 _bundle = _Bundle()
 
 
-class MakeShards(beam.DoFn):  # type: ignore[misc]
+class MakeShards(beam.DoFn):
     """Takes shards through all stages of the run.
 
     `process` returns while at most LEAD shards wait for room in the window: the window always has a shard to continue
@@ -101,9 +101,9 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
     _spread_over_dask(options, len(indices))
     try:
         pipeline = beam.Pipeline(_runner(options, run.folder), options)
-        shards = pipeline | "Shards" >> beam.Create(list(indices), reshuffle=False) | "Spread" >> beam.Reshuffle()
-        shards | "MakeShards" >> beam.ParDo(MakeShards(run, stages))
-        pipeline.run().wait_until_finish()
+        create = beam.Create(list(indices), reshuffle=False)  # type: ignore[no-untyped-call]
+        pipeline | create | beam.Reshuffle() | beam.ParDo(MakeShards(run, stages))  # type: ignore[no-untyped-call]
+        pipeline.run().wait_until_finish()  # type: ignore[no-untyped-call]
     finally:
         window.close_engine(run.token)
     if error := stop_request(run.folder):
