@@ -42,7 +42,7 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
         The number of records that failed.
     """
     if not changed:
-        say("nothing to do: every shard is complete and was made with these settings")
+        say("nothing to do: every shard is complete (new files in --input need --stage ingest --overwrite)")
     num_failed = 0
     for stage in stages:
         for table in (Table(corpus, name) for name in stage.tables):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from pipeline.corpus.table import Table, read_json
-from stages import driver as program
+from stages import captions
 from tests.conftest import jpeg_bytes, make_photos
 from tests.end_to_end.test_resume import table_bytes
 from tests.loopback import Loopback
@@ -145,14 +145,13 @@ def test_all_made_again_in_other_shards(run, corpus):
 
 
 def test_a_folder_that_has_grown(run, server, photos, corpus):
-    """The note says what takes the new photos in, and that does it; the first shards hold the same items as before."""
+    """The run says how to add the new photos, and that works; the first shards hold the same items as before."""
     run().done()
     for number in range(2):
         (photos / f"zz-{number}.jpg").write_bytes(jpeg_bytes(seed=number))
     out = run().done()
-    assert "note: the input lists 7 items now, other than the 5" in out
     assert described(corpus) == [f"photo-0000{number}.jpg" for number in range(5)]
-    assert "--stage ingest" in out
+    assert "--stage ingest --overwrite" in out
     run.stage("ingest", "--input", photos, "--shard-size", 2, "--overwrite").done()
     before = server.stats()["requests"]
     run().done()
@@ -185,11 +184,11 @@ def test_a_mended_photo_where_the_run_starts_the_server_itself(capfd, server, ph
     serving = []
 
     @contextlib.contextmanager
-    def started(stage, *_):
-        serving.append(stage.server.urls)
-        yield stage.asking(dataclasses.replace(stage.server, urls=(server.url,)))
+    def started(captioner, *_):
+        serving.append(captioner.urls)
+        yield dataclasses.replace(captioner, urls=(server.url,))
 
-    monkeypatch.setattr(program.choose, "serving", started)
+    monkeypatch.setattr(captions, "served", started)
     monkeypatch.delenv("LECCR_MLLM_URL", raising=False)
     good = (photos / "photo-00001.jpg").read_bytes()
     (photos / "photo-00001.jpg").write_bytes(b"broken")
