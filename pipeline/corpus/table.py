@@ -145,7 +145,7 @@ def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     if size != entry["bytes"]:
         return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
     if file_hash(path) != entry["sha256"]:
-        return "differs from its manifest (checksum)"
+        return "has a checksum that differs from its manifest"
     return None
 
 

@@ -77,14 +77,14 @@ def test_a_shard_of_another_size_is_made_again(run, verify, corpus, server, tabl
 
 @pytest.mark.parametrize("table", ["items", "descriptions"])
 @pytest.mark.parametrize("how", ["flipped", "garbage"])
-def test_a_shard_with_other_bytes_is_told(run, verify, corpus, table, how):
+def test_a_shard_with_other_bytes_is_reported(run, verify, corpus, table, how):
     """Once deleted, as the message says, it is made again. A finished run shows rows of the first shard."""
     before = table_bytes(corpus)
     path = Table(corpus, table).shard_path(0)
     damage(path, how)
     found = verify()
     assert found.status == 1
-    assert f"{table}/{path.name} has other bytes" in found.err and "delete it and run --stage" in found.err
+    assert f"{table}/{path.name} has a checksum that differs" in found.err and "delete it and run --stage" in found.err
     again = run()  # checksums are for verify: what is finished is not read through again
     assert again.status == 0 or (f"{table}/{path.name}" in again.error() and "delete it" in again.error())
     path.unlink()
@@ -100,7 +100,7 @@ def test_a_parent_with_other_bytes_is_never_described(run, corpus, how):
     damage(path, how)
     result = run()
     assert result.status == 4
-    assert f"items/{path.name} has other bytes" in result.error() and "--stage ingest" in result.error()
+    assert f"items/{path.name} has a checksum that differs" in result.error() and "--stage ingest" in result.error()
     assert read_sidecar(corpus, "captions", 1) is None or not (corpus / "descriptions" / path.name).exists()
     path.unlink()
     run().done()
