@@ -193,8 +193,8 @@ def test_options_override_the_model(model_folder, scored):
 
 def test_weights_chosen_on_the_test_split_say_so(tmp_path, model_folder, scored, capsys):
     report = scored(run_of(tmp_path, model_folder, split="test"))
-    assert "test chooses the best weights" in capsys.readouterr().out
-    assert "test chooses the best weights" in report["notes"][0]
+    assert "selected on test" in capsys.readouterr().out
+    assert "selected on test" in report["notes"][0]
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
