@@ -193,13 +193,13 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
 
 
 def print_recall(answers: dict[str, Answer], queries_QE: np.ndarray, each: int) -> None:
-    found = {
+    results = {
         name: np.concatenate([answer(queries_QE[start : start + BATCH]) for start in range(0, len(queries_QE), BATCH)])
         for name, answer in answers.items()
     }
-    ours = recall(found["ours"], found["NumPy"])
+    ours = recall(results["ours"], results["NumPy"])
     print(f"recall@{K}: ours {ours:.4f} (goal: 0.95 or more)", end="")
-    print(f", FAISS {recall(found['FAISS'], found['NumPy']):.4f}" if each == 1 else "")
+    print(f", FAISS {recall(results['FAISS'], results['NumPy']):.4f}" if each == 1 else "")
 
 
 def print_rates(rates: dict[str, list[float]], batch: int) -> None:

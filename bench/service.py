@@ -42,16 +42,16 @@ Ask = Callable[[str], None]
 
 def captions(corpus: Path) -> list[str]:
     """Of every item, in every language, so that neighbours differ in language."""
-    shards, found = Shards([corpus]), []
+    shards, captions = Shards([corpus]), []
     for number in range(len(shards)):
         for texts in shards.shard(number).column("captions").to_pylist():
-            found += [text["text"] for text in texts]
-    return [str(text) for text in np.random.default_rng(0).permutation(sorted(set(found)))]
+            captions += [text["text"] for text in texts]
+    return [str(text) for text in np.random.default_rng(0).permutation(sorted(set(captions)))]
 
 
 def latencies(clients: int, seconds: float, queries: Sequence[str], ask: Ask) -> list[float]:
     """Of all calls of as many threads, each of which asks again when it has its answer."""
-    found: list[list[float]] = [[] for _ in range(clients)]
+    durations: list[list[float]] = [[] for _ in range(clients)]
     ends = time.perf_counter() + seconds
 
     def client(number: int) -> None:
@@ -60,14 +60,14 @@ def latencies(clients: int, seconds: float, queries: Sequence[str], ask: Ask) ->
             if began >= ends:
                 return
             ask(query)
-            found[number].append(time.perf_counter() - began)
+            durations[number].append(time.perf_counter() - began)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return list(itertools.chain.from_iterable(found))
+    return list(itertools.chain.from_iterable(durations))
 
 
 def batches(seconds: float, queries: Sequence[str], finder: Finder) -> float:
@@ -83,7 +83,7 @@ async def requests(url: str, clients: int, seconds: float, queries: Sequence[str
     """Of all requests of as many clients, each on a connection of its own."""
     import aiohttp
 
-    found: list[float] = []
+    durations: list[float] = []
     ends = time.perf_counter() + seconds
 
     async def client(session: aiohttp.ClientSession, mine: Sequence[str]) -> None:
@@ -92,14 +92,14 @@ async def requests(url: str, clients: int, seconds: float, queries: Sequence[str
             if began >= ends:
                 return
             async with session.post(f"{url}/search", json={"query": query, "k": K}) as answer:
-                told = await answer.json()
-                if answer.status != 200 or len(told["results"][0]) != K:
-                    raise SystemExit(f"got {answer.status} {told}, wanted {K} results")
-            found.append(time.perf_counter() - began)
+                body = await answer.json()
+                if answer.status != 200 or len(body["results"][0]) != K:
+                    raise SystemExit(f"got {answer.status} {body}, expected {K} results")
+            durations.append(time.perf_counter() - began)
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=clients)) as session:
         await asyncio.gather(*(client(session, queries[number::clients]) for number in range(clients)))
-    return found
+    return durations
 
 
 @contextlib.contextmanager
@@ -108,15 +108,15 @@ def serving(index: Path) -> Iterator[str]:
     command = [sys.executable, "stages/serve.py", "--index", str(index), "--port", "0", "--rate", "1e6"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as service:
         assert service.stderr is not None
-        said = []
+        lines = []
         for line in service.stderr:
-            said.append(line)
-            if found := re.search(r"(http://\S+)/docs", line):
+            lines.append(line)
+            if match := re.search(r"(http://\S+)/docs", line):
                 break
         else:
-            raise SystemExit(f"the service did not start: {''.join(said)}")
+            raise SystemExit(f"the service did not start: {''.join(lines)}")
         try:
-            yield found[1]
+            yield match[1]
         finally:
             service.terminate()
 
@@ -139,13 +139,13 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
             called = latencies(
                 options.clients, options.seconds, queries, lambda query: finder.find([query], K) and None
             )
-            for name, found in (("service", served), ("threads", called)):
-                rates[name].append(len(found) / options.seconds)
-                slowest[name].append(1_000 * float(np.percentile(found, 99)))
+            for name, durations in (("service", served), ("threads", called)):
+                rates[name].append(len(durations) / options.seconds)
+                slowest[name].append(1_000 * float(np.percentile(durations, 99)))
             rates["batches"].append(batches(options.seconds, queries, finder))
     print(f"{'':<20}{'queries/s':>26}{'p99, ms':>26}")
-    for name, told in {"service": "service", "threads": "engine, threads", "batches": "engine, batches"}.items():
-        print(f"{told:<20}{spread(rates[name], 0):>26}{spread(slowest.get(name, [])) if name in slowest else '':>26}")
+    for name, label in {"service": "service", "threads": "engine, threads", "batches": "engine, batches"}.items():
+        print(f"{label:<20}{spread(rates[name], 0):>26}{spread(slowest.get(name, [])) if name in slowest else '':>26}")
     print()
     for measure, other in ((rates, "threads"), (rates, "batches"), (slowest, "threads")):
         ratios = [one / two for one, two in zip(measure["service"], measure[other], strict=True)]

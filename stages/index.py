@@ -1,4 +1,4 @@
-"""Index the media of corpora, so that they can be found: media → vectors → an index folder.
+"""Index the media of corpora for search: media → vectors → an index folder.
 
     python stages/index.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… --output INDEX
     python stages/index.py --output INDEX --remove CORPUS/ITEM…

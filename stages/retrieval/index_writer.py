@@ -143,10 +143,10 @@ class IndexWriter:
             stream = stack.enter_context(pa.ipc.new_stream(sink, ITEMS))
             spools = {part: stack.enter_context((home / f"{part}.f32").open("wb")) for part in PARTS}
             for block in self._blocks():
-                kept = block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
-                stream.write_table(kept.items.select(ITEMS.names).cast(ITEMS))
+                selected = block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
+                stream.write_table(selected.items.select(ITEMS.names).cast(ITEMS))
                 for part, spool in spools.items():
-                    spool.write(np.ascontiguousarray(kept.rows[part], "<f4").data)
+                    spool.write(np.ascontiguousarray(selected.rows[part], "<f4").data)
         flush(home / ITEMS_FILE)
         items = read_shard(home / ITEMS_FILE)
         counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}

@@ -31,7 +31,7 @@ BLOCK_FLOATS = 1 << 22  # worked on at once
 POINTS_A_LIST = 64  # that k-means sees; more moved recall by less than its noise
 TRAINING_ROWS = 100_000  # at least, for the ranges of int8
 TUNING_QUERIES, TUNING_K, TUNING_RECALL = 256, 10, 0.97  # what is promised is 0.95
-TUNING_NOISE = 0.5  # distance of a made-up query from the row that it looks for; rows are of length 1
+TUNING_NOISE = 0.5  # distance of a synthetic query from the row that it looks for; rows are of length 1
 
 
 class Part(NamedTuple):
@@ -108,11 +108,11 @@ class ItemVectors:
         scores_Qk = np.full((len(queries_QE), k), -np.inf, np.float32)
         items_Qk = np.full((len(queries_QE), k), -1, np.int64)
         open_Q = np.arange(len(queries_QE) if k else 0)
-        wanted = min(k * rows.most, kept_rows)  # among so many rows there are k different items
+        row_count = min(k * rows.most, kept_rows)  # among so many rows there are k different items
         # a filter leaves fewer rows in each list
         effort = self.effort * max(1, rows.rows // max(1, kept_rows))
         while len(open_Q):
-            scores_QW, rows_QW = self._fetch(queries_QE[open_Q], wanted, effort, selector)
+            scores_QW, rows_QW = self._fetch(queries_QE[open_Q], row_count, effort, selector)
             items_QW = np.where(rows_QW < 0, -1, rows.owner_R[np.maximum(rows_QW - rows.first, 0)])
             scores_Qk[open_Q], items_Qk[open_Q] = best_items(scores_QW, items_QW, k, rows.most == 1)
             open_Q = open_Q[items_Qk[open_Q, -1] < 0]
@@ -125,7 +125,7 @@ class ItemVectors:
         return scores_Qk, items_Qk
 
     def _fetch(self, queries_QE: np.ndarray, count: int, effort: int, selector: Any) -> tuple[np.ndarray, np.ndarray]:
-        """FAISS's scores [Q,W] and rows [Q,W], -1 where it found fewer."""
+        """FAISS's scores [Q,W] and rows [Q,W], -1 where there are fewer."""
         given = {"sel": selector} if selector is not None else {}
         index, parameters = self._storage, faiss.SearchParameters(**given) if given else None
         if self.kind == "ivf":
@@ -290,7 +290,7 @@ def _blocks(numbers: np.ndarray, floats_each: int) -> Iterator[np.ndarray]:
 def save_vectors(vectors: ItemVectors, path: Path) -> None:
     """Write the FAISS index to a file. Raises EnvironmentTrouble where the disk does not take it."""
     try:
-        with path.open("wb") as stream:  # FAISS's own writer does not fail where the last bytes found no room
+        with path.open("wb") as stream:  # FAISS's own writer does not fail where there is no room for the last bytes
             faiss.write_index(vectors.index, faiss.PyCallbackIOWriter(stream.write))
     except (OSError, RuntimeError, SystemError) as error:
         raise EnvironmentTrouble(

@@ -143,18 +143,18 @@ def routes(service: "Service") -> APIRouter:
                 picture = await asyncio.to_thread(decode_picture, data, service.limits)
         except Problem as problem:
             return results(form, [], f"That file cannot be searched with: {problem.got}. Choose a JPEG or PNG picture.")
-        shown = picture.convert("RGB")
-        shown.thumbnail((SIDE, SIDE))
-        url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(shown)).decode()}"
+        thumbnail = picture.convert("RGB")
+        thumbnail.thumbnail((SIDE, SIDE))
+        url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(thumbnail)).decode()}"
         return await answer(form, picture, picture=url)
 
     @router.get("/item/{corpus}")
     def item_page(corpus: str, item: str) -> Response:
         try:
-            shown = _browser(service, corpus).item(item)
+            details = _browser(service, corpus).item(item)
         except KeyError as error:
             raise _not_found("item", item) from error
-        return page("item.html", corpus=corpus, item=shown)
+        return page("item.html", corpus=corpus, item=details)
 
     @router.get("/corpus/{corpus}")
     def corpus_page(corpus: str, page_number: str = "1") -> Response:

@@ -74,15 +74,14 @@ class FakeFinder:
         if query == "nothing":
             return []
         scored = sorted((-self._score(query, item), item) for item in self.items)
-        found = [(score, item) for score, item in scored if filters.media_type != "video" and filters.split != "train"][
-            :k
-        ]
+        allowed = filters.media_type != "video" and filters.split != "train"
+        best = scored[:k] if allowed else []
         return [
             Hit(
                 rank, -score, item, next(iter(self.corpora)), f"/nowhere/{item}", "test", "image",
                 "short" if self.items[item][2] else "", self.items[item][2], "picture",
             )
-            for rank, (score, item) in enumerate(found, 1)
+            for rank, (score, item) in enumerate(best, 1)
         ]  # fmt: skip
 
     def _score(self, query, item):

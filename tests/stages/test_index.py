@@ -40,8 +40,8 @@ def test_every_item_is_there_once_with_its_descriptions(tmp_path):
     opened = Index.open(made)
     assert records(made).keys() == items(*range(7)) and opened.manifest["dtype"] == "float16"
     for number, record in enumerate(opened.records(range(7))):
-        wanted = row(int(record["item_id"][5:10]), record["split"])
-        assert record["texts"] == wanted["descriptions"] and record["sha256"] == wanted["sha256"]
+        source = row(int(record["item_id"][5:10]), record["split"])
+        assert record["texts"] == source["descriptions"] and record["sha256"] == source["sha256"]
         shapes = [opened.vectors.rows(slice(number, number + 1), part=part).shape for part in ("media", "text")]
         assert shapes == [(3, 16), (2, 16)]
     assert opened.origin["corpora"][0]["name"] == "photos"

@@ -27,13 +27,13 @@ def home(tmp_path_factory):
     return folder
 
 
-def found(home, capsys, *arguments):
+def run(home, capsys, *arguments):
     assert search.main(["--index", str(home / "index"), *map(str, arguments)]) == 0
     return capsys.readouterr().out
 
 
 def test_each_result_has_a_line(home, capsys):
-    lines = found(home, capsys, "rot", "-k", 2).splitlines()
+    lines = run(home, capsys, "rot", "-k", 2).splitlines()
     assert lines[0] == "rot" and len(lines) == 5
     rank, score, where, path = lines[1].split()
     assert rank == "1" and -1 <= float(score) <= 1 and where.startswith("photos/item-") and path.startswith("(photos/")
@@ -41,7 +41,7 @@ def test_each_result_has_a_line(home, capsys):
 
 
 def test_json_of_texts_a_file_and_a_picture(home, capsys):
-    lines = found(
+    lines = run(
         home, capsys, "blau", "--image", home / "red.png", "--queries", home / "queries.txt", "--json", "-k", 3
     ).splitlines()
     rows = [json.loads(line) for line in lines]
@@ -53,12 +53,12 @@ def test_json_of_texts_a_file_and_a_picture(home, capsys):
 
 
 def test_filters_and_hybrid(home, capsys):
-    (row,) = map(json.loads, found(home, capsys, "rot", "--split", "val", "--hybrid", 0.5, "--json").splitlines())
+    (row,) = map(json.loads, run(home, capsys, "rot", "--split", "val", "--hybrid", 0.5, "--json").splitlines())
     assert {hit["split"] for hit in row["hits"]} == {"val"}
 
 
 def test_the_results_are_drawn(home, tmp_path, capsys):
-    found(home, capsys, "rot", "猫", "-k", 3, "--picture", tmp_path / "found.png")
+    run(home, capsys, "rot", "猫", "-k", 3, "--picture", tmp_path / "found.png")
     pixels = np.asarray(Image.open(tmp_path / "found.png").convert("RGB"))
     assert 400 < pixels.shape[0] < 600 and 400 < pixels.shape[1] < 700
     tile = pixels[50:200, 20:160].reshape(-1, 3)  # the first result, where a picture of three colours or more is
@@ -73,8 +73,8 @@ def test_a_closed_pipe_ends_the_program_quietly(home, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         process.stdout.readline()
         process.stdout.close()
-        told = process.stderr.read().decode()
-        assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in told
+        message = process.stderr.read().decode()
+        assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in message
 
 
 def test_an_item_that_is_gone_is_drawn_grey():
@@ -90,7 +90,7 @@ def test_mistakes(home, tmp_path):
     (tmp_path / "latin.txt").write_bytes("Bär".encode("latin-1"))
     (tmp_path / "no.png").write_bytes(b"text")
     (tmp_path / "empty.txt").write_text("\n \n")
-    for arguments, told in (
+    for arguments, message in (
         ([], "no query"),
         ([""], "no letter"),
         (["a" * 10_000], "10,000 characters"),
@@ -102,7 +102,7 @@ def test_mistakes(home, tmp_path):
         (["--image", str(tmp_path / "no.png")], "not a picture"),
         (["rot", "--split", "moon"], "the index has train, val"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             search.main(["--index", str(home / "index"), *arguments])
     with pytest.raises(UsageError, match="is not there"):
         search.main(["--index", str(tmp_path / "index"), "rot"])

@@ -40,15 +40,15 @@ def test_each_generation_holds_the_items_asked_for_with_their_vectors(generation
     media, texts = unit(13, 2, 4), unit(13, 4, seed=1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "i"
-        for wanted in generations:
+        for numbers in generations:
             with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
                 known = set(writer.known_contents().to_pylist())
-                new = [number for number in sorted(wanted) if record(number)["content"] not in known]
+                new = [number for number in sorted(numbers) if record(number)["content"] not in known]
                 for part in (new[:3], new[3:]):
                     if part:
                         writer.add(block(part, media[part], texts[part]))
-                index = writer.publish(contents(sorted(wanted)))
-            assert stored(index).keys() == wanted
+                index = writer.publish(contents(sorted(numbers)))
+            assert stored(index).keys() == numbers
             for number, (media_rows, text_rows) in stored(Index.open(folder)).items():
                 np.testing.assert_array_equal(media_rows, media[number])
                 np.testing.assert_array_equal(text_rows, texts[number : number + 1])

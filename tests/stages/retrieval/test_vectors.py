@@ -63,9 +63,9 @@ def test_the_results_are_the_best_items_with_their_scores(media, text, kind, kee
     for part in counts:
         for mask in (None, keep_N):
             scores, items = vectors.search(queries, k, part=part, keep_N=mask)
-            wanted = expected(queries, rows[part], counts[part], k, mask)
+            answers = expected(queries, rows[part], counts[part], k, mask)
             exact = kind in ("flat", "auto") or k >= int(np.count_nonzero(counts[part]))
-            for query, pairs in enumerate(wanted):
+            for query, pairs in enumerate(answers):
                 assert len(items[query]) == len(pairs) == len(set(items[query]))
                 if exact:
                     assert sorted(scores[query].tolist()) == sorted(score for score, _ in pairs)
@@ -104,8 +104,8 @@ def test_the_effort_reaches_the_promised_recall(kind):
     assert 1 <= vectors.effort < 4000
     assert recall(vectors.search(queries, 10)[1], by_numpy(queries, media[:, None], 10)[1]) >= TUNING_RECALL - 0.03
     keep_N = np.arange(4000) % 50 == 0  # a filter leaves few rows in each list
-    found = vectors.search(queries, 10, keep_N=keep_N)[1]
-    assert recall(found, 50 * by_numpy(queries, media[::50, None], 10)[1]) >= TUNING_RECALL - 0.03
+    items = vectors.search(queries, 10, keep_N=keep_N)[1]
+    assert recall(items, 50 * by_numpy(queries, media[::50, None], 10)[1]) >= TUNING_RECALL - 0.03
 
 
 def test_the_kind_goes_by_size(monkeypatch):

@@ -153,8 +153,8 @@ def test_concurrent_queries_are_answered_in_few_calls():
     words = {"rot": "red.jpg", "grün": "green.jpg", "blau": "blue.jpg"}
     with running(create_app(finder, limits=FREE)) as url, concurrent.futures.ThreadPoolExecutor(30) as pool:
         asked = list(words) * 10
-        found = list(pool.map(lambda word: first(url, query=word, k=3 if word == "rot" else 5), asked))
-        assert found == [[words[word]] for word in asked]  # each client its own answer
+        items = list(pool.map(lambda word: first(url, query=word, k=3 if word == "rot" else 5), asked))
+        assert items == [[words[word]] for word in asked]  # each client its own answer
         assert sum(finder.calls) == 30 and len(finder.calls) <= 15
 
 
