@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-OURS = {"pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
+OURS = {"examples", "pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
 OPTIONAL = {
     "vllm",
     "dask",
