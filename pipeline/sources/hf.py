@@ -144,9 +144,9 @@ def media_column(schema: pa.Schema, location: str) -> str:
     """The column of images or videos: by Hugging Face features, else a struct of bytes and path, else by name."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
-    by_feature = [name for name in schema.names if _is_media_feature(features.get(name))]
-    by_struct = [field.name for field in schema if _is_encoded(field.type)]
-    by_name = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
+    by_feature: list[str] = [name for name in schema.names if _is_media_feature(features.get(name))]
+    by_struct: list[str] = [field.name for field in schema if _is_encoded(field.type)]
+    by_name: list[str] = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
     for names in (by_feature, by_struct, by_name):
         for name in (*MEDIA_COLUMNS, *names):  # well-known names first
             if name in names:

@@ -3,10 +3,11 @@
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.captioning.choose import ServerOptions, choose_model
+from pipeline.engine.stage import Say
 from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash
 from pipeline.options import option
@@ -20,7 +21,6 @@ from pipeline.translation.translator import GivenTranslator, Translator
 
 LocalTranslator = CTranslate2Translator | EmbeddedTranslator
 AnyTranslator = Translator | GivenTranslator
-Say = Callable[[str], None]
 _BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
 
 
