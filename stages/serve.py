@@ -38,9 +38,7 @@ def main(argv: Sequence[str]) -> int:
             from stages.web.limits import Limits
             from stages.web.server import create_app
         except ImportError as error:
-            from pipeline.quality.languages import needs
-
-            raise needs("serve", "the search server", error) from error
+            raise UsageError(f"the search server needs {error.name}: pip install 'leccr[serve]'") from error
         from stages.retrieval.engine import open_finder
 
         limits = Limits.of_rate(options.rate)

@@ -13,7 +13,6 @@ from typing import Any
 
 import langcodes
 
-from pipeline.errors import UsageError
 from pipeline.optional import import_optional
 
 MIN_LETTERS = 10  # the language of a shorter text is uncertain, and it may rightly equal its source
@@ -54,11 +53,6 @@ _SCRIPTS = {  # ISO 15924 code to the first words of the Unicode names of its le
 }  # fmt: skip
 _LANGUAGE = {"no": "nb", "iw": "he", "in": "id", "cmn": "zh"}
 _LETTERS = re.compile(r"[^\W\d_]")
-
-
-def needs(extra: str, purpose: str, error: ImportError) -> UsageError:
-    """The error for a package that is not installed."""
-    return UsageError(f"{purpose} needs {error.name}, which is not installed: pip install 'leccr[{extra}]'")
 
 
 @functools.cache

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import langcodes
 
-from pipeline.quality.languages import MAX_CHARACTERS, letters, needs
+from pipeline.optional import import_optional
+from pipeline.quality.languages import MAX_CHARACTERS, letters
 
 if TYPE_CHECKING:
     import lingua
@@ -19,10 +20,7 @@ _loading = threading.Lock()
 
 @functools.cache
 def _detector() -> "lingua.LanguageDetector":
-    try:
-        import lingua
-    except ImportError as error:
-        raise needs("serve", "the search page", error) from error
+    lingua = import_optional("lingua", "serve", "the search page")
     codes = [lingua.IsoCode639_1.from_str(tag) for tag in LANGUAGES.split()]
     return lingua.LanguageDetectorBuilder.from_iso_codes_639_1(*codes).build()
 
