@@ -49,7 +49,7 @@ def option(
         **more: Further metadata for the program that reads the field.
 
     Returns:
-        A dataclass field. A field with no option metadata is left alone by `add_options` and `read_options`.
+        A dataclass field. A field with no option metadata is ignored by `add_options` and `read_options`.
     """
     rules = {"at_least": at_least, "at_most": at_most, "choices": choices, "parse": parse}
     metadata = {"help": help, "metavar": metavar, "repeat": repeat, **rules, **more}
@@ -99,7 +99,7 @@ def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = 
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(flag, action=action, default=field.default, help=rules["help"])
             continue
-        shown = show_value(field.default)
+        default = show_value(field.default)
         group.add_argument(
             flag,
             type=_argument(owner, name),
@@ -107,7 +107,7 @@ def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = 
             action="append" if rules["repeat"] else "store",
             choices=rules["choices"],
             metavar=rules["metavar"] or (None if rules["choices"] else "N" if kind in (int, float) else "VALUE"),
-            help=rules["help"] + (f" (default: {shown})" if shown and "(default" not in rules["help"] else ""),
+            help=rules["help"] + (f" (default: {default})" if default and "(default" not in rules["help"] else ""),
         )
 
 

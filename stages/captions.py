@@ -138,9 +138,9 @@ class CaptionsWorker:
         self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def item(self, row: ItemRow, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+    async def item(self, row: ItemRow, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Describe one item from every view that no earlier run has described it from."""
-        done = {old["view"]: old for old in kept.get("descriptions", ()) if old["sha256"] == row["sha256"]}
+        done = {old["view"]: old for old in previous.get("descriptions", ()) if old["sha256"] == row["sha256"]}
         missing = [view for view in self._stage.views if view.name not in done]
         replies = await self._replies(row, missing, retrying) if missing else {}
         outcome = Outcome({"descriptions": []})

@@ -202,10 +202,10 @@ class IngestWorker:
         self._limits = limits
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, "ingest")
 
-    async def item(self, row: Row, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+    async def item(self, row: Row, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Open, hash and probe one row of the plan."""
-        if kept.get("items"):
-            return Outcome(kept)
+        if previous.get("items"):
+            return Outcome(previous)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._make_rows, row)
 
     def _make_rows(self, row: Row) -> Outcome:

@@ -292,20 +292,20 @@ class PackWorker:
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """Pack the items of one shard."""
         items = await asyncio.get_running_loop().run_in_executor(self._pool, self._sources, task)
-        kept = {item_id: rows["training"][0] for item_id, rows in task.kept.items()}
-        return list(await asyncio.gather(*(self._item(sources, kept) for sources in items)))
+        previous = {item_id: rows["training"][0] for item_id, rows in task.previous.items()}
+        return list(await asyncio.gather(*(self._item(sources, previous) for sources in items)))
 
     def _sources(self, task: ShardTask) -> list[list[Source]]:
         if self._merge is None:
             return [[Source("", row, task.joined.get(row["item_id"], {}))] for row in task.rows]
         return self._merge.sources(*self._stage.place(task.index), task.rows, task.joined)
 
-    async def _item(self, sources: list[Source], kept: dict[str, TrainingRow]) -> Outcome:
-        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._pack, sources, kept)
+    async def _item(self, sources: list[Source], previous: dict[str, TrainingRow]) -> Outcome:
+        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._pack, sources, previous)
         self._progress.counts["items"] += 1
         return outcome
 
-    def _pack(self, sources: list[Source], kept: dict[str, TrainingRow]) -> Outcome:
+    def _pack(self, sources: list[Source], previous: dict[str, TrainingRow]) -> Outcome:
         if sources and not sources[0].item["sha256"]:
             return Outcome({})  # ingested only for its texts, see `Pack.notes`
         captions = join_captions(sources, self._stage.filters)
@@ -314,7 +314,7 @@ class PackWorker:
             return Outcome({})
         item_id = sources[0].item_id
         try:
-            media = self._media(sources, kept.get(item_id))
+            media = self._media(sources, previous.get(item_id))
         except MediaError as error:
             return Outcome({}, [Failure(item_id, error.kind, str(error))])
         item = sources[0].item
@@ -322,7 +322,7 @@ class PackWorker:
         row |= {"source": item["source"], "license": item["license"]}
         return Outcome({"training": [{**row, **media, "captions": captions, "descriptions": descriptions}]})
 
-    def _media(self, sources: list[Source], kept: TrainingRow | None) -> Row:
+    def _media(self, sources: list[Source], previous: TrainingRow | None) -> Row:
         """The columns media, num_frames and uri.
 
         If one corpus' file cannot be read, another's is used: the content is the same.
@@ -330,8 +330,8 @@ class PackWorker:
         item, uris = sources[0].item, list(dict.fromkeys(source.item["uri"] for source in sources))
         if self._stage.media == "reference":
             return {"media": None, "num_frames": 0, "uri": uris[0]}
-        if kept and kept["sha256"] == item["sha256"] and kept["uri"] in uris:
-            return {"media": kept["media"], "num_frames": kept["num_frames"], "uri": kept["uri"]}
+        if previous and previous["sha256"] == item["sha256"] and previous["uri"] in uris:
+            return {"media": previous["media"], "num_frames": previous["num_frames"], "uri": previous["uri"]}
         errors = []
         for uri in uris:
             try:

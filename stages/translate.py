@@ -262,13 +262,13 @@ class TranslateWorker:
         """Translate and measure the texts of one shard that no earlier run has translated."""
         texts = {row["item_id"]: self._texts(task.joined.get(row["item_id"], {})) for row in task.rows}
         given = given_texts([row for joined in task.joined.values() for row in joined.get("captions", ())])
-        kept = {item_id: _kept(texts[item_id], task.kept.get(item_id, {})) for item_id in texts}
+        previous = {item_id: _reusable(texts[item_id], task.previous.get(item_id, {})) for item_id in texts}
         jobs = {
             (text["caption_id"], target): _Job(text, target)
             for item_id in texts
             for text in texts[item_id]
             for target in self._stage.targets
-            if (text["caption_id"], target) not in kept[item_id]
+            if (text["caption_id"], target) not in previous[item_id]
         }
         count = _Count(self._progress, len(task.rows), len(self._stage.targets))
         async with asyncio.TaskGroup() as group:
@@ -280,7 +280,7 @@ class TranslateWorker:
                 else:
                     group.create_task(self._translate(translator, here, target, count.of(target)))
         await self._measure(list(jobs.values()))
-        return [self._outcome(texts[row["item_id"]], kept[row["item_id"]], jobs) for row in task.rows]
+        return [self._outcome(texts[row["item_id"]], previous[row["item_id"]], jobs) for row in task.rows]
 
     def _texts(self, joined: dict[str, Rows]) -> Rows:
         """The item's texts in the source language, in the columns of `translations`.
@@ -331,13 +331,13 @@ class TranslateWorker:
         for job, verdict in zip(translated, verdicts, strict=True):
             job.verdict = verdict
 
-    def _outcome(self, texts: Rows, kept: dict[Key, TranslationRow], jobs: dict[Key, _Job]) -> Outcome:
+    def _outcome(self, texts: Rows, previous: dict[Key, TranslationRow], jobs: dict[Key, _Job]) -> Outcome:
         rows, failures = [], []
         for text in texts:
             for target in self._stage.targets:
                 key = (text["caption_id"], target)
-                if key in kept:
-                    rows.append(kept[key])
+                if key in previous:
+                    rows.append(previous[key])
                 elif isinstance(result := jobs[key].result, Untranslated):
                     failures.append(Failure(key[0], result.kind, result.message, result.attempts, language=target))
                 elif result is not None:  # None: it came without a translation, see `Translate.notes`
@@ -390,11 +390,11 @@ class _Count:
         return advance
 
 
-def _kept(texts: Rows, kept: dict[str, Rows]) -> dict[Key, TranslationRow]:
+def _reusable(texts: Rows, previous: dict[str, Rows]) -> dict[Key, TranslationRow]:
     """Translations of an earlier run whose source is still the same, by caption and target language."""
     sources = {text["caption_id"]: (text["source_text"], text["source_language"]) for text in texts}
     return {
         (row["caption_id"], row["target_language"]): row
-        for row in kept.get("translations", ())
+        for row in previous.get("translations", ())
         if sources.get(row["caption_id"]) == (row["source_text"], row["source_language"])
     }

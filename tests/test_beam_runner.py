@@ -205,7 +205,7 @@ def test_no_server_there(captions, photos, tmp_path):
     assert not (tmp_path / "corpus").exists()
 
 
-def test_a_url_that_is_none(captions, photos):
+def test_a_url_without_its_scheme(captions, photos):
     ended = captions(photos, "--mllm-url", "localhost:8000")
     assert ended.status == 2
     assert "'localhost:8000'" in ended.error() and "http://" in ended.error()
@@ -238,7 +238,7 @@ def test_a_key_that_is_refused(captions, photos, monkeypatch):
         captions(photos, "--mllm-url", guarded.url).done()
 
 
-def test_a_key_that_fits_no_header(captions, photos, monkeypatch):
+def test_a_key_with_a_line_break(captions, photos, monkeypatch):
     monkeypatch.setenv("LECCR_MLLM_API_KEY", "wrong\nsecret")
     ended = captions(photos)
     assert ended.status == 2
@@ -294,11 +294,6 @@ def test_broken_photos_over_the_budget(captions, half_broken, tmp_path):
     assert "failed: unreadable" in out
     assert marks == {path: path.stat().st_mtime_ns for path in marks}
     assert Table(tmp_path / "corpus", "descriptions").num_rows == 12
-
-
-@pytest.mark.parametrize("budget, status", [("0.52", 0), ("52%", 0), ("0.5", 3), ("0", 3), ("1.0", 0)])
-def test_budgets(captions, half_broken, budget, status):
-    assert captions(half_broken, "--max-failures", budget).status == status
 
 
 def test_strict(captions, photos):

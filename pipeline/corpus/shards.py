@@ -71,8 +71,8 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
             return None
         entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)
         return folder / f"part-{index:05d}.arrow", entries[index]
-    if made := read_sidecar(corpus, corpora.MADE_BY[parent], index):
-        return corpus / parent / corpora.shard_name(index, made["count"]), made["tables"][parent]
+    if sidecar := read_sidecar(corpus, corpora.MADE_BY[parent], index):
+        return corpus / parent / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
     if corpora.complete(corpus, parent):
         manifest = corpus / parent / corpora.MANIFEST
         entries = _table_entries(corpus, parent, manifest.stat().st_mtime_ns)
@@ -148,17 +148,17 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
         path, entry = present
         loaded.append(corpora.read_shard(path, entry, remedy).to_pylist())
         checksums.append(entry["sha256"])
-    kept: Grouped = {}
+    previous: Grouped = {}
     sidecar = read_sidecar(corpus, stage.name, index)
     retrying = bool(sidecar and _in_place(corpus, sidecar, index))
     if sidecar and retrying:
         for table in stage.tables:
             path = corpus / table / corpora.shard_name(index, sidecar["count"])
-            _group(kept, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
+            _group(previous, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
     joined: Grouped = {}
     for parent, rows in zip(parents[1:], loaded[1:], strict=True):
         _group(joined, parent, rows)
-    return ShardTask(index, loaded[0], joined, _joint(checksums), kept, retrying)
+    return ShardTask(index, loaded[0], joined, _joint(checksums), previous, retrying)
 
 
 def _group(grouped: Grouped, table: str, rows: Rows) -> None:

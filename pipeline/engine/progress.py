@@ -175,8 +175,8 @@ class Monitor:
         """
         base = {}
         for stage in self._stages:
-            made = (i for i in range(num_shards) if i not in open_shards[stage.name])
-            sidecars = (shards.read_sidecar(self._corpus, stage.name, index) for index in made)
+            closed = (index for index in range(num_shards) if index not in open_shards[stage.name])
+            sidecars = (shards.read_sidecar(self._corpus, stage.name, index) for index in closed)
             base[stage.name] = sum(sidecar["items"] for sidecar in sidecars if sidecar)
         ended = threading.Event()
         thread = threading.Thread(target=self._watch, args=(base, ended), name="monitor", daemon=True)

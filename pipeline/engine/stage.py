@@ -80,7 +80,7 @@ class ShardTask:
         rows: Rows of the stage's first parent, one per item.
         joined: Rows of its other parents.
         parent_sha256: Checksum of the parents' shards.
-        kept: Rows that an earlier run made.
+        previous: Rows that an earlier run made.
         retrying: Whether an earlier run finished this shard, with failures.
     """
 
@@ -88,7 +88,7 @@ class ShardTask:
     rows: Rows
     joined: Grouped
     parent_sha256: str
-    kept: Grouped
+    previous: Grouped
     retrying: bool
 
 
@@ -97,13 +97,13 @@ class Worker(Protocol):
 
     ahead: int
 
-    async def item(self, row: Row, joined: dict[str, Rows], kept: dict[str, Rows], retrying: bool) -> Outcome:
+    async def item(self, row: Row, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Make the rows of one item.
 
         Args:
             row: The item's row of the first parent.
             joined: Its rows in the other parents, by table.
-            kept: Rows that an earlier run made, by table. The worker checks whether they still hold.
+            previous: Rows that an earlier run made, by table. The worker checks whether they still hold.
             retrying: Whether failures of an earlier run are to be tried again.
         """
 

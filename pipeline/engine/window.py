@@ -128,7 +128,7 @@ class Engine:
 
     async def _make_item(self, at_work: _OpenStage, worker: Worker, row: Row, task: ShardTask) -> list[Outcome]:
         item_id = row["item_id"]
-        outcome = await worker.item(row, task.joined.get(item_id, {}), task.kept.get(item_id, {}), task.retrying)
+        outcome = await worker.item(row, task.joined.get(item_id, {}), task.previous.get(item_id, {}), task.retrying)
         at_work.progress.counts["items"] += 1
         at_work.progress.add_failures(outcome.failures)
         return [outcome]

@@ -1,4 +1,4 @@
-"""The command line: checked once, and what is misspelt is told with the nearest spelling."""
+"""The command line: checked once, with the nearest spelling of what is misspelt."""
 
 import pytest
 from hypothesis import given
@@ -165,9 +165,9 @@ def test_help_names_units_and_defaults(capsys):
         assert all(name in text for name in action.option_strings)
     assert "stage ingest" in text and "stage captions" in text
     assert all(f"{stage} " in text for stage in options.STAGES)
-    for told in (
+    for phrase in (
         "items per shard (default: 1000)",
         "requests in flight per worker process (default: 64)",
         "default: 1%",
     ):
-        assert told in text
+        assert phrase in text

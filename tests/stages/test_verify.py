@@ -109,18 +109,18 @@ def test_a_child_of_another_parent(verify, corpus):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, expected",
     [
         (lambda rows: [*rows, rows[0]], "the same item_id and view"),
         (lambda rows: [{**row, "item_id": "stranger"} for row in rows[:1]], "1 rows of items that items shard 1"),
     ],
     ids=["doubled", "strangers"],
 )
-def test_rows_that_are_wrong_under_right_checksums(verify, corpus, change, told):
+def test_rows_that_are_wrong_under_right_checksums(verify, corpus, change, expected):
     rewrite(corpus, "descriptions", 1, change)
     result = verify()
     assert result.status == 1
-    assert "descriptions/part-00001-of-00003.arrow" in result.err and told in result.err
+    assert "descriptions/part-00001-of-00003.arrow" in result.err and expected in result.err
 
 
 def translated(folder, texts, **changed):
@@ -149,7 +149,7 @@ def test_translations_of_texts_that_are_there(tmp_path, source, texts):
 
 
 @pytest.mark.parametrize(
-    "source, texts, told",
+    "source, texts, expected",
     [
         ("captions", [["a.png#en#0", "a.png#en#7"], []], "1 translations of texts that captions shard 0"),
         ("captions", [["a.png#short"], []], "1 translations of texts that captions shard 0"),
@@ -163,10 +163,12 @@ def test_translations_of_texts_that_are_there(tmp_path, source, texts):
         ),
     ],
 )
-def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, told):
+def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, expected):
     _, wrong = verified(translated(tmp_path, texts, source_table=source))
     assert len(wrong) == 1
-    assert wrong[0].startswith("translations/part-0000") and told in wrong[0] and "run --stage translate" in wrong[0]
+    assert (
+        wrong[0].startswith("translations/part-0000") and expected in wrong[0] and "run --stage translate" in wrong[0]
+    )
 
 
 def test_translations_where_the_source_is_damaged(tmp_path):

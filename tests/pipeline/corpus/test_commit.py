@@ -58,7 +58,7 @@ def files(corpus):
 
 
 @pytest.mark.parametrize(
-    "options, told",
+    "options, expected",
     [
         (("--shard-size", 3), ("--shard-size", "2", "3")),
         (("--limit", 1), ("--limit", "0", "1")),
@@ -70,12 +70,12 @@ def files(corpus):
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else None,
 )
-def test_another_setting_is_refused_and_named(run, corpus, options, told):
+def test_another_setting_is_refused_and_named(run, corpus, options, expected):
     run().done()
     before = table_bytes(corpus)
     result = run(*options)
     assert result.status == 2
-    assert all(word in result.error() for word in (*told, "--overwrite", "--output"))
+    assert all(word in result.error() for word in (*expected, "--overwrite", "--output"))
     assert table_bytes(corpus) == before
     run().done()
 

@@ -52,7 +52,7 @@ def test_the_first_stop_request_counts(tmp_path):
         assert str(request) == "too many"
 
 
-def test_a_full_disk_can_still_be_told(tmp_path, monkeypatch):
+def test_a_full_disk_can_still_be_reported(tmp_path, monkeypatch):
     def full(path, value):
         raise OSError(28, "No space left on device", str(path))
 

@@ -78,7 +78,7 @@ class FakeShardStage(FakeStage):
 
     async def shard(self, task):
         self.shards.append([row["item_id"] for row in task.rows])
-        return [await self.item(row, {}, task.kept.get(row["item_id"], {}), task.retrying) for row in task.rows]
+        return [await self.item(row, {}, task.previous.get(row["item_id"], {}), task.retrying) for row in task.rows]
 
 
 @pytest.fixture(autouse=True)
