@@ -52,12 +52,12 @@ def faulty(
     judge: Judge, texts: dict[str, list[str]], language: str, seed: int, rounds: int
 ) -> dict[str, list[Verdict]]:
     """Verdicts on planted faults, by fault; each round plants them anew in a tenth of the pairs each."""
-    found: dict[str, list[Verdict]] = {fault: [] for fault in FAULTS}
+    verdicts: dict[str, list[Verdict]] = {fault: [] for fault in FAULTS}
     for offset in range(rounds):
         for fault, planted in plant(texts, language, random.Random(seed + offset)).items():
             rows, changed = zip(*planted, strict=True)
-            found[fault] += judged(judge, [texts["en"][row] for row in rows], changed, language)
-    return found
+            verdicts[fault] += judged(judge, [texts["en"][row] for row in rows], changed, language)
+    return verdicts
 
 
 def dropped(verdicts: Sequence[Verdict]) -> float:
@@ -71,8 +71,8 @@ def by_rule(verdicts: Sequence[Verdict], digits: int = 0) -> str:
 
 
 def values(verdicts: Sequence[Verdict], score: str) -> np.ndarray:
-    found = [verdict.scores[score] for verdict in verdicts]
-    return np.array([value for value in found if value is not None])
+    measured = [verdict.scores[score] for verdict in verdicts]
+    return np.array([value for value in measured if value is not None])
 
 
 def figures(judge: Judge, texts: dict[str, list[str]], language: str, seed: int, rounds: int) -> list[str]:
@@ -87,14 +87,14 @@ def figures(judge: Judge, texts: dict[str, list[str]], language: str, seed: int,
     missed = []
     for fault, verdicts in faulty(judge, texts, language, seed, rounds).items():
         caught = dropped(verdicts)
-        wanted = SHUFFLED.get(language) if fault == "shuffled" else BOUNDS.get(fault)
-        told, median = f">= {wanted:.1%}" if wanted else "the best", np.median(values(verdicts, "quality"))
-        print(f"  {fault:<18}{len(verdicts):>7,}{caught:>9.1%}{told:>10}{median:>9.3f}   {by_rule(verdicts)}")
-        if wanted and caught < wanted:
-            missed.append(f"en-{language}: {caught:.1%} of {fault} caught, wanted >= {wanted:.1%}")
+        bound = SHUFFLED.get(language) if fault == "shuffled" else BOUNDS.get(fault)
+        goal, median = f">= {bound:.1%}" if bound else "the best", np.median(values(verdicts, "quality"))
+        print(f"  {fault:<18}{len(verdicts):>7,}{caught:>9.1%}{goal:>10}{median:>9.3f}   {by_rule(verdicts)}")
+        if bound and caught < bound:
+            missed.append(f"en-{language}: {caught:.1%} of {fault} caught, wanted >= {bound:.1%}")
     share, median = dropped(human), np.median(values(human, "quality"))
-    told = f"<= {MAX_DROPPED:.0%}"
-    print(f"  {'human, untouched':<18}{count:>7,}{share:>9.2%}{told:>10}{median:>9.3f}   {by_rule(human, 2)}")
+    goal = f"<= {MAX_DROPPED:.0%}"
+    print(f"  {'human, untouched':<18}{count:>7,}{share:>9.2%}{goal:>10}{median:>9.3f}   {by_rule(human, 2)}")
     if share > MAX_DROPPED:
         missed.append(f"en-{language}: {share:.2%} of human pairs dropped, wanted <= {MAX_DROPPED:.0%}")
     return missed
@@ -123,8 +123,8 @@ def choose(judge: Judge, texts: dict[str, list[str]], language: str, seed: int) 
     )
 
 
-def beyond(found: np.ndarray, threshold: float, side: str) -> float:
-    return float(np.mean(found < threshold if side == "min" else found > threshold))
+def beyond(scores: np.ndarray, threshold: float, side: str) -> float:
+    return float(np.mean(scores < threshold if side == "min" else scores > threshold))
 
 
 def main(argv: list[str] | None = None) -> int:

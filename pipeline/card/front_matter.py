@@ -66,7 +66,7 @@ def _license(tables: Mapping[str, Table], numbers: Numbers) -> str:
         translators.append(tables["translations"].manifest["settings"].get("translators", {}))
     stated = {text for (text,) in numbers[main_items(tables).name]["licenses"]}
     license = hub_license(stated.union(*(source["licenses"] for source in sources)))
-    restricted = any(noncommercial(made.get("license", "")) for of in translators for made in of.values())
+    restricted = any(noncommercial(model.get("license", "")) for of in translators for model in of.values())
     return "other" if restricted and not noncommercial(license) else license
 
 

@@ -147,10 +147,10 @@ def _kept_and_quality(shard: pa.Table) -> pa.Table:
     """(target language, whether no rule flagged the pair, quality or null)."""
     flags = shard["flags"].combine_chunks()
     by_rule = pc.is_in(pc.list_flatten(flags), pa.array([*RULES, REFUSAL]))
-    kept = np.ones(shard.num_rows, bool)
-    kept[np.asarray(pc.list_parent_indices(flags).filter(by_rule))] = False
+    is_kept = np.ones(shard.num_rows, bool)
+    is_kept[np.asarray(pc.list_parent_indices(flags).filter(by_rule))] = False
     quality = pc.round(pc.cast(pc.struct_field(shard["scores"], "quality"), pa.float64()), DIGITS)
-    return pa.table({"language": shard["target_language"], "kept": kept, "quality": quality})
+    return pa.table({"language": shard["target_language"], "kept": is_kept, "quality": quality})
 
 
 def _sizes(shard: pa.Table) -> pa.Table:
@@ -199,24 +199,24 @@ def histograms(qualities: Counts) -> dict[str, np.ndarray]:
     The last bin holds 1, too; pairs without a quality are in none.
     """
     bars: dict[str, np.ndarray] = {}
-    for (language, kept, quality), count in sorted(qualities.items(), key=str):
+    for (language, is_kept, quality), count in sorted(qualities.items(), key=str):
         if quality is not None:
             place = min(BINS - 1, int(quality * BINS + 1e-9))
-            bars.setdefault(language, np.zeros((2, BINS), np.int64))[int(kept), place] += count
+            bars.setdefault(language, np.zeros((2, BINS), np.int64))[int(is_kept), place] += count
     return bars
 
 
 def translation_columns(qualities: Counts) -> tuple[Counts, list[dict[tuple[str], str]]]:
     """Pairs by language, and for each: kept, dropped, mean and median quality, as the card shows them."""
-    pairs, kept, measured = Counts(), Counts(), Counts()
+    pairs, num_kept, measured = Counts(), Counts(), Counts()
     for (language, is_kept, quality), count in qualities.items():
         pairs[language,] += count
-        kept[language,] += count * is_kept
+        num_kept[language,] += count * is_kept
         measured[language, quality] += count
     qualities_of = group_numbers(measured)
     return pairs, [
-        {key: f"{kept[key]:,} ({kept[key] / n:.1%})" for key, n in pairs.items()},
-        {key: f"{n - kept[key]:,} ({1 - kept[key] / n:.1%})" for key, n in pairs.items()},
+        {key: f"{num_kept[key]:,} ({num_kept[key] / n:.1%})" for key, n in pairs.items()},
+        {key: f"{n - num_kept[key]:,} ({1 - num_kept[key] / n:.1%})" for key, n in pairs.items()},
         {key: f"{total(of) / sum(of.values()):.3f}" for key, of in qualities_of.items()},
         {key: f"{median(of):.3f}" for key, of in qualities_of.items()},
     ]

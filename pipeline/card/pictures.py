@@ -115,19 +115,17 @@ def write_quality_chart(path: Path, histograms: Mapping[str, np.ndarray]) -> Non
         path: File to write.
         histograms: By language, dropped and kept pairs in bins over [0, 1], [2, B]. Each has a scale of its own.
     """
-    shown = dict(list(histograms.items())[:MAX_PANELS])
-    rows = -(-len(shown) // PANELS_PER_ROW)
-    chart = Image.new(
-        "RGB", (MARGIN + min(PANELS_PER_ROW, max(1, len(shown))) * PANEL_WIDTH, HEADING + rows * PANEL_HEIGHT), WHITE
-    )
+    panels = list(histograms.items())[:MAX_PANELS]
+    columns, rows = min(PANELS_PER_ROW, max(1, len(panels))), -(-len(panels) // PANELS_PER_ROW)
+    chart = Image.new("RGB", (MARGIN + columns * PANEL_WIDTH, HEADING + rows * PANEL_HEIGHT), WHITE)
     pen = ImageDraw.Draw(chart)
     pen.text((MARGIN, 14), "Quality of the translations", INK, _font(28))
-    left_out = len(histograms) - len(shown)
+    left_out = len(histograms) - len(panels)
     more = f"; {left_out:,} more languages in the tables" if left_out else ""
     for x, colour, label in ((440, KEPT, "kept"), (560, DROPPED, f"dropped by a rule{more}")):
         pen.rectangle((x, 22, x + 20, 42), colour)
         pen.text((x + 28, 20), label, INK, _font(20))
-    for number, (language, pairs) in enumerate(shown.items()):
+    for number, (language, pairs) in enumerate(panels):
         row, column = divmod(number, PANELS_PER_ROW)
         _draw_panel(pen, MARGIN + column * PANEL_WIDTH, HEADING + row * PANEL_HEIGHT, language, pairs)
     with atomic_writer(path) as stream:

@@ -79,10 +79,10 @@ def _script_of(letter: str) -> str:
 
 def script_share(text: str, tag: str) -> float | None:
     """The share of letters that are in a script of the language; None for no letters and for unknown scripts."""
-    scripts, found = _script_words(tag), letters(text)
-    if not scripts or not found:
+    scripts, characters = _script_words(tag), letters(text)
+    if not scripts or not characters:
         return None
-    return sum(_script_of(letter) in scripts for letter in found) / len(found)
+    return sum(_script_of(letter) in scripts for letter in characters) / len(characters)
 
 
 def usual_ratio(source: str, target: str) -> float:
