@@ -219,7 +219,7 @@ MISTAKES = {
     "another option": (["--outptu", "x"], "unrecognized arguments: --outptu x"),
     "another key": (["num_slot=3"], "did you mean 'num_slots'"),
     "another type": (["epochs=many"], "epochs: got 'many'"),
-    "no such corpus": (["--data", "nowhere"], "nowhere/training is not there"),
+    "no such corpus": (["--data", "nowhere"], "nowhere/training does not exist"),
     "no such language": (["languages=ja"], "languages=ja"),
     "no such split": (["select_on=test"], "no item in split 'test'"),
     "nothing to train": (["train_on=dev"], "no item in split 'dev'"),

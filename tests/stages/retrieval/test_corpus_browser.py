@@ -51,5 +51,5 @@ def test_a_card_is_shown_without_what_would_be_fetched(corpus, tmp_path):
 
 
 def test_a_folder_that_is_no_corpus_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         Browser(tmp_path)
