@@ -16,10 +16,10 @@ MAGIC = b"\x93NUMPY"
 FEATURE_TYPES = ("float16", "float32")
 MAX_BYTES = 256 * 1024 * 1024  # of a medium that is read whole
 MAX_HEADER = 10_000  # bytes
-HEADER_READERS: dict[tuple[int, int], Any] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the names of fields, and floats have none
+HEADER_READERS: dict[int, Any] = {  # by major version
+    1: np.lib.format.read_array_header_1_0,
+    2: np.lib.format.read_array_header_2_0,
+    3: np.lib.format.read_array_header_2_0,  # which differs in the names of fields, and floats have none
 }
 ALIGNMENT = 64  # the header's length is a multiple of this, as the format demands
 
@@ -53,27 +53,20 @@ def read_header(stream: BinaryIO) -> Header:
     """
     stream.seek(0)
     start = io.BytesIO(stream.read(MAX_HEADER))
-    if not start.getvalue().startswith(MAGIC):
-        raise MediaError("unreadable", f"the file is not an .npy array; it starts with {start.getvalue()[:8]!r}")
     try:
-        read = HEADER_READERS[np.lib.format.read_magic(start)]
-        sizes, by_columns, dtype = read(start, max_header_size=MAX_HEADER)
+        major, _ = np.lib.format.read_magic(start)
+        sizes, by_columns, dtype = HEADER_READERS[major](start, max_header_size=MAX_HEADER)
     except Exception as error:  # NumPy's parser raises several types
-        is_cut = str(error).startswith("EOF")
-        raise MediaError(
-            "truncated" if is_cut else "unreadable", f"the header of the array cannot be read: {error}"
-        ) from error
-    if dtype.kind != "f" or dtype.itemsize > 8:
-        raise MediaError("unreadable", f"the array is of {dtype}, expected float16 or float32")
+        kind = "truncated" if is_features(stream) and str(error).startswith("EOF") else "unreadable"
+        raise MediaError(kind, f"the header of the array cannot be read: {error}") from error
     if len(sizes) == 3 and sizes[0] == 1:  # a batch of one, as some networks leave it
         sizes = sizes[1:]
-    if len(sizes) not in (1, 2):
-        raise MediaError("unreadable", f"the array has the shape {sizes}, expected [frames or regions, values]")
-    rows, width = sizes if len(sizes) == 2 else (1, *sizes)
+    rows, width = (1, *sizes)[-2:] if len(sizes) in (1, 2) else (1, 0)
+    if dtype.kind != "f" or dtype.itemsize > 8 or width < 1:
+        expected = "expected float16 or float32 of shape [frames or regions, values]"
+        raise MediaError("unreadable", f"the array holds {dtype} of shape {sizes}, {expected}")
     if rows < 1:
         raise MediaError("no_frames", f"the array has no rows: its shape is {sizes}")
-    if width < 1:
-        raise MediaError("unreadable", f"the rows of the array have no values: its shape is {sizes}")
     return Header((rows, width), dtype, by_columns, start.tell())
 
 

@@ -6,31 +6,27 @@ Pillow's global settings.
 """
 
 import dataclasses
+import functools
 import io
 import re
 import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    Jpeg2KImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-    features,
-)
+from PIL import ExifTags, Image, ImageFile, features
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from pipeline.errors import MediaError
 from pipeline.media import video
-from pipeline.media.features import MAGIC, MAX_BYTES, is_features, read_features
+from pipeline.media.features import MAGIC, MAX_BYTES, read_features
 from pipeline.media.uri import open_media as open_media
 from pipeline.media.uri import reference as reference
 from pipeline.media.uri import typed_failures
@@ -44,15 +40,15 @@ VIDEO_SUFFIXES = frozenset((*_MPEG, ".mkv", ".webm", ".avi", ".flv", ".wmv", ".a
 # Not Pillow's own `Image.open`: its check for decompression bombs is a global setting and a warning, and it tries
 # formats that start programs (EPS) or accept anything.
 _FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
-    "JPEG": (rb"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
-    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    "GIF": (rb"GIF8[79]a", GifImagePlugin.GifImageFile),
-    "WEBP": (rb"RIFF....WEBP", WebPImagePlugin.WebPImageFile),
-    "TIFF": (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", TiffImagePlugin.TiffImageFile),
-    "AVIF": (rb"....ftypavi[fs]", AvifImagePlugin.AvifImageFile),
-    "JPEG2000": (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Jpeg2KImagePlugin.Jpeg2KImageFile),
-    "BMP": (rb"BM....\0\0\0\0", BmpImagePlugin.BmpImageFile),
-    "PPM": (rb"P[1-6]\s", PpmImagePlugin.PpmImageFile),
+    "JPEG": (rb"\xff\xd8\xff", JpegImageFile),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", PngImageFile),
+    "GIF": (rb"GIF8[79]a", GifImageFile),
+    "WEBP": (rb"RIFF....WEBP", WebPImageFile),
+    "TIFF": (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", TiffImageFile),
+    "AVIF": (rb"....ftypavi[fs]", AvifImageFile),
+    "JPEG2000": (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Jpeg2KImageFile),
+    "BMP": (rb"BM....\0\0\0\0", BmpImageFile),
+    "PPM": (rb"P[1-6]\s", PpmImageFile),
 }
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # the pages of a TIFF are not an animation
 _HEIF = rb"....ftyp(?:hei|hev|mif1|msf1)"
@@ -71,6 +67,7 @@ _TURNS = {
 }  # by EXIF orientation
 _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
+_NO_PIXELS = "the file holds precomputed features (.npy), which have no pixels"
 _START_OF_SCAN = 0xDA
 _METADATA = {0xFE, *range(0xE0, 0xF0)} - {0xE0, 0xEE}  # all but JFIF, and Adobe's note on how colours are coded
 
@@ -126,10 +123,11 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
         EnvironmentTrouble: The stream is a video and PyAV is not installed.
     """
     with typed_failures("the file"):
-        if is_features(stream):
+        name = _format(stream)
+        if name == "features":
             rows = len(read_features(stream, limits.max_source_bytes))
             return Probe("image" if rows == 1 else "video", 0, 0, rows, None)
-        if _media_type(stream) == "video":
+        if name == "video":
             return Probe("video", *video.measure(stream, limits.max_source_pixels))
         image = _open_image(stream, limits)
         size = image.size
@@ -165,9 +163,10 @@ def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, li
     with typed_failures("the file"):
         if media_type == "image":
             return [Frame(_picture(_open_image(stream, limits), max_pixels), None)]
-        _head(stream)
-        sampled = video.sample(stream, count, max_pixels, limits.max_source_pixels)
-        return [Frame(image, seconds) for seconds, image in sampled]
+        if _format(stream) == "features":
+            raise MediaError("unreadable", _NO_PIXELS)
+        fit = functools.partial(fitting, max_pixels=max_pixels)
+        return [Frame(image, seconds) for seconds, image in video.sample(stream, count, fit, limits.max_source_pixels)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +187,24 @@ def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, lim
         with typed_failures("the file"):
             image = _open_image(stream, limits)
             usable = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
-            if usable and image.size == video.fitting(image.size, max_pixels) and _turn(image) is None:
+            if usable and image.size == fitting(image.size, max_pixels) and _turn(image) is None:
                 stream.seek(0)
                 if bare := without_metadata(stream.read()):
                     return [Jpeg(bare, None)]
     pictures = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
     return [Jpeg(encode_jpeg(picture.image), picture.timestamp_s) for picture in pictures]
+
+
+def fitting(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
+    """The size, or the largest of its shape with width × height <= max_pixels and no side under 1."""
+    width, height = size
+    if width * height <= max_pixels:
+        return size
+    scale = (max_pixels / (width * height)) ** 0.5
+    short, long = sorted((width, height))
+    short = max(1, int(short * scale))
+    long = max(1, min(int(long * scale), max_pixels // short))
+    return (long, short) if width > height else (short, long)
 
 
 def encode_jpeg(image: Image.Image, quality: int = 90) -> bytes:
@@ -222,43 +233,35 @@ def without_metadata(data: bytes) -> bytes | None:
     return None
 
 
-def _head(stream: BinaryIO) -> bytes:
+def _format(stream: BinaryIO) -> str:
+    """What the first bytes say: "features", "video", or the name of a picture's format."""
     stream.seek(0)
     head = stream.read(512)
-    if not head:
-        raise MediaError("unreadable", "the file is empty (0 bytes)")
     if head.startswith(MAGIC):
-        raise MediaError("unreadable", "the file holds precomputed features (.npy), which have no pixels")
-    return head
-
-
-def _image_format(head: bytes) -> str | None:
-    return next((name for name, (magic, _) in _FORMATS.items() if re.match(magic, head, re.DOTALL)), None)
-
-
-def _media_type(stream: BinaryIO) -> str:
-    head = _head(stream)
-    if _image_format(head):
-        return "image"
+        return "features"
+    for name, (magic, _) in _FORMATS.items():
+        if re.match(magic, head, re.DOTALL):
+            return name
     if re.match(_HEIF, head, re.DOTALL):  # FFmpeg would take its tiles for a video
         raise MediaError("unreadable", "the file is a HEIF picture, which is not supported: convert it to JPEG")
     if re.match(_VIDEO, head, re.DOTALL):
         return "video"
-    raise MediaError("unreadable", f"the file is not a picture or video of a known format; it starts with {head[:8]!r}")
+    start = f"it starts with {head[:8]!r}" if head else "it is empty (0 bytes)"
+    raise MediaError("unreadable", f"the file is not a picture or video of a known format; {start}")
 
 
 def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
     """The image by its header, not yet decoded, within the limits."""
-    head = _head(stream)
-    name = _image_format(head)
-    if name is None:
-        raise MediaError("unreadable", f"the file is not a picture of a known format; it starts with {head[:8]!r}")
+    name = _format(stream)
+    if name not in _FORMATS:
+        raise MediaError("unreadable", _NO_PIXELS if name == "features" else "the file is a video, not a picture")
     size = stream.seek(0, io.SEEK_END)
     if size > limits.max_source_bytes:
         raise MediaError("too_large", f"the picture has {size:,} bytes, the limit is {limits.max_source_bytes:,}")
-    if _declared_end(name, head) > size:
-        declared = f"{_declared_end(name, head):,}"
-        raise MediaError("truncated", f"the picture is truncated: it has {size:,} of {declared} bytes")
+    stream.seek(0)
+    declared = _declared_end(name, stream.read(8))
+    if declared > size:
+        raise MediaError("truncated", f"the picture is truncated: it has {size:,} of {declared:,} bytes")
     stream.seek(0)
     image = _FORMATS[name][1](stream)
     width, height = image.size
@@ -287,11 +290,11 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     """Decode, flatten and shrink."""
-    size = video.fitting(image.size, max_pixels)
+    size = fitting(image.size, max_pixels)
     image.draft("RGB", size)  # a JPEG of many times the size is decoded at 1/2, 1/4 or 1/8
     image.load()
     if image.format != "JPEG":  # a TIFF is turned as it is loaded
-        size = video.fitting(image.size, max_pixels)
+        size = fitting(image.size, max_pixels)
     flat = _eight_bits(image)
     mode = "RGBA" if flat.has_transparency_data else "RGB"
     if flat.mode != mode:  # to the same mode, Pillow would copy

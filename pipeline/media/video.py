@@ -47,15 +47,23 @@ def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, fl
         return width, height, count or max(1, round(duration_s * rate)), duration_s
 
 
-def sample(stream: BinaryIO, count: int, max_pixels: int, max_source_pixels: int) -> list[tuple[float, Image.Image]]:
+def sample(
+    stream: BinaryIO, count: int, fit: Callable[[tuple[int, int]], tuple[int, int]], max_source_pixels: int
+) -> list[tuple[float, Image.Image]]:
     """Take the frames at the middles of `count` equal slices of the time, or every frame if there are no more.
 
+    Args:
+        stream: Seekable bytes.
+        count: Most frames.
+        fit: Size of the picture for a frame's size.
+        max_source_pixels: Largest frame.
+
     Returns:
-        (seconds from the first frame, upright RGB picture of at most `max_pixels`) of each.
+        (seconds from the first frame, upright RGB picture) of each.
     """
 
     def picture(frame: "VideoFrame") -> Image.Image:
-        width, height = fitting((frame.width, frame.height), max_pixels)
+        width, height = fit((frame.width, frame.height))
         image: Image.Image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
         turn = _turn(frame)
         return image if turn is None else image.transpose(turn)
@@ -72,18 +80,6 @@ def sample(stream: BinaryIO, count: int, max_pixels: int, max_source_pixels: int
     if not pictures:
         raise MediaError("no_frames", "no frame of the video can be decoded")
     return [((time - start) * unit, pictures[time]) for time in sorted(pictures)]
-
-
-def fitting(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:
-    """The size, or the largest of its shape with width × height <= max_pixels and no side under 1."""
-    width, height = size
-    if width * height <= max_pixels:
-        return size
-    scale = (max_pixels / (width * height)) ** 0.5
-    short, long = sorted((width, height))
-    short = max(1, int(short * scale))
-    long = max(1, min(int(long * scale), max_pixels // short))
-    return (long, short) if width > height else (short, long)
 
 
 @contextlib.contextmanager

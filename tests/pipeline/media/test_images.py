@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
 from pipeline.errors import MediaError
-from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, encode_jpeg, frames, probe
-from pipeline.media.video import fitting
+from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, encode_jpeg, fitting, frames, probe
 
 DEFAULTS = Limits()
 

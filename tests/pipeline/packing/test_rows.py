@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import MediaError
-from pipeline.media.images import Limits, encode_jpeg, probe
-from pipeline.media.video import fitting
+from pipeline.media.images import Limits, encode_jpeg, fitting, probe
 from pipeline.packing import rows
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions, pixel_budget, read_media, stack_frames
