@@ -20,6 +20,7 @@ from typing import Any
 
 from PIL import Image
 
+from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.media.images import jpegs as encoded_pictures
 
@@ -57,7 +58,7 @@ def content(jpeg: bytes, prompt: str) -> list[dict[str, Any]]:
 
 def messages(jpegs: Sequence[bytes], requests: int) -> list[tuple[list[dict[str, Any]], int]]:
     """(content parts, token limit) of each request: photo by photo, its views one after the other."""
-    listed = [(content(jpeg, view.ask(())), view.max_tokens) for jpeg in jpegs for view in VIEWS]
+    listed = [(content(jpeg, question(view, ())), view.max_tokens) for jpeg in jpegs for view in VIEWS]
     return listed[:requests]
 
 
@@ -177,7 +178,7 @@ def _chats(path: Path, max_pixels: int) -> list[Any]:
     if path in _ready:
         return _ready[path]
     jpeg = sent(path, max_pixels)
-    return [[OpenAIChatMessage("user", content(jpeg, view.ask(())))] for view in VIEWS]
+    return [[OpenAIChatMessage("user", content(jpeg, question(view, ())))] for view in VIEWS]
 
 
 def _check_answer(result: Any) -> None:

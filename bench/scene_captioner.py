@@ -125,11 +125,12 @@ class Teacher:
     """Batches of (picture, view) with the answer's tokens as what is to be said."""
 
     def __init__(self, scenes: Scenes, processor: Idefics3Processor):
+        from pipeline.captioning.captioners import question
         from pipeline.captioning.prompts import BUILT_IN
 
         self.pad = processor.tokenizer.pad_token_id
         first = scenes.pictures[0]
-        self.prompts = {name: prompt_ids(processor, view.ask([]), first) for name, view in BUILT_IN.items()}
+        self.prompts = {name: prompt_ids(processor, question(view, []), first) for name, view in BUILT_IN.items()}
         encode = processor.tokenizer
         self.answers = [
             {name: [*encode(f" {text}")["input_ids"], encode.eos_token_id] for name, text in told.items()}
@@ -214,13 +215,14 @@ def pixels_of(processor: Idefics3Processor, pictures: Sequence[Any]) -> torch.Te
 @torch.inference_mode()
 def examined(model: Idefics3ForConditionalGeneration, processor: Idefics3Processor, scenes: Scenes) -> dict[str, Any]:
     """By view: share of answers that are right to the letter, and how far their words are those of the true text."""
+    from pipeline.captioning.captioners import question
     from pipeline.captioning.prompts import BUILT_IN
 
     model.eval()
     found = {}
     for name, view in BUILT_IN.items():
         exact, words = [], []
-        prompt = torch.tensor([prompt_ids(processor, view.ask([]), scenes.pictures[0])])
+        prompt = torch.tensor([prompt_ids(processor, question(view, []), scenes.pictures[0])])
         for start in range(0, len(scenes.pictures), BATCH):
             pictures = scenes.pictures[start : start + BATCH]
             pixels = pixels_of(processor, pictures)
@@ -245,6 +247,7 @@ def right_words(answer: str, told: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from pipeline.captioning.captioners import question
     from pipeline.captioning.prompts import BUILT_IN
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -255,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.manual_seed(options.seed)
     scenes, unseen = Scenes(options.scenes, 1000 + options.seed), Scenes(ASIDE, 5000 + options.seed)
-    prompts = [view.ask([]) for view in BUILT_IN.values()]
+    prompts = [question(view, []) for view in BUILT_IN.values()]
     processor = make_processor([*(text for told in scenes.told for text in told.values()), "User: Assistant:"], prompts)
     model = make_model(processor)
     size = sum(weight.numel() for weight in model.parameters())

@@ -18,9 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.captioning.captioners import Sampling, Speaker
+from pipeline.captioning.captioners import (
+    Captioner,
+    CaptionerOptions,
+    Sampling,
+    ServerOptions,
+    Speaker,
+    choose_captioner,
+    question,
+    served,
+)
 from pipeline.captioning.chat_client import RequestFailed
-from pipeline.captioning.choose import Captioner, CaptionerOptions, ServerOptions, choose_captioner, served
 from pipeline.captioning.cleaning import clean
 from pipeline.captioning.prompts import Answer, View, parse_views
 from pipeline.captioning.response_cache import ResponseCache
@@ -282,7 +290,7 @@ async def _describe_item(speaker: Speaker, stage: Captions, item: SourceItem, sa
     say(f"  {media.media_type} {media.width}×{media.height}{frames}")
     num_answers = 0
     for view in stage.views:
-        say(f"  {view.name}: {view.ask(times_s)}")
+        say(f"  {view.name}: {question(view, times_s)}")
         try:
             answer = await speaker.ask(prepared, view, times_s)
         except RequestFailed as error:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from pipeline.captioning.choose import CaptionerOptions, ServerOptions
+from pipeline.captioning.captioners import CaptionerOptions, ServerOptions
 from pipeline.errors import UsageError
 from pipeline.options import add_options, option_flags
 from pipeline.translation.choose import TranslatorOptions

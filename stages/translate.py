@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.captioning.choose import ServerOptions, served
+from pipeline.captioning.captioners import ServerOptions, served
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
 from pipeline.corpus.schema import TranslationRow

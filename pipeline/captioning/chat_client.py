@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import email.utils
 import json
-import math
 import os
 import random
 import time
@@ -33,8 +32,8 @@ KEY_FILE = "mllm.key"
 
 # What the status of a response means. One that is not listed is permanent: it fails the record.
 TRANSIENT = {408, 409, 425, 429, 500, *range(502, 600)}
-OVERLOAD = {429}  # transient, and not about this record: it costs time but no attempt while others are answered
-SUSPECT = {500, 502, 503}  # transient, and the server may be down: it is probed
+OVERLOAD = "http_429"  # not about this record: it costs time but no attempt while others are answered
+SUSPECT = {"refused", "timeout", "connection", "http_500", "http_502", "http_503"}  # the server may be down: probe it
 RUN_ENDING = {  # no record could succeed
     **dict.fromkeys((401, 403), f"the server rejects the key: set {KEY_VARIABLE}"),
     404: "give --mllm a model that this server serves",
@@ -57,11 +56,11 @@ class RequestFailed(Exception):
 
 
 class _Transient(Exception):
-    """A failure worth another attempt. `status` is 0 if there was no response, or one that is not an answer."""
+    """A failure worth another attempt, not before `wait_s` if the server asks for it."""
 
-    def __init__(self, kind: str, message: str, *, suspect: bool = False, status: int = 0, wait_s: float | None = None):
+    def __init__(self, kind: str, message: str, wait_s: float = 0.0):
         super().__init__(message)
-        self.kind, self.suspect, self.status, self.wait_s = kind, suspect, status, wait_s
+        self.kind, self.wait_s = kind, wait_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +73,11 @@ class Retries:
     first_wait_s: float = 0.5
     longest_wait_s: float = 30.0
 
-    def wait_s(self, attempt: int, retry_after_s: float | None) -> float:
+    def wait_s(self, attempt: int, asked_s: float) -> float:
         """Jittered exponential backoff after attempt `attempt`, never shorter than the server asked for."""
         ceiling = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(attempt - 1, 64))
         wait_s = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, not a secret
-        return wait_s if retry_after_s is None else max(wait_s, retry_after_s * random.uniform(1, 1.25))  # noqa: S311
+        return max(wait_s, asked_s * random.uniform(1, 1.25))  # noqa: S311
 
 
 class Endpoint:
@@ -89,7 +88,8 @@ class Endpoint:
         self.in_flight = 0
         self.up = True
         self.trouble = ""
-        self.probe: asyncio.Task[bool] | None = None
+        self.probing = asyncio.Lock()
+        self.probed_s = 0.0
         self.revival: asyncio.Task[None] | None = None
 
 
@@ -126,16 +126,15 @@ class ChatClient:
         self._suspects = asyncio.Lock()
         self._answered = 0
         self._revived = asyncio.Event()
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10),
-            headers={**headers, "Content-Type": "application/json"},
+            headers={**_authorization(api_key), "Content-Type": "application/json"},
         )
 
     async def close(self) -> None:
-        """End the session and all probes."""
-        tasks = [task for endpoint in self._endpoints for task in (endpoint.probe, endpoint.revival) if task]
+        """End the session and all waiting for servers."""
+        tasks = [endpoint.revival for endpoint in self._endpoints if endpoint.revival]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -171,19 +170,19 @@ class ChatClient:
                     return await self._send(endpoint, body, faults + stalled + 1)
                 except _Transient as error:
                     failure = error
-            if failure.suspect and not await self._is_up(endpoint, failure):
+            if failure.kind in SUSPECT and not await self._is_up(endpoint, failure):
                 crashes += failure.kind != "refused"
                 if crashes >= MAX_CRASHES:
                     message = f"the server died {crashes} times while it worked on this: {failure}"
                     raise RequestFailed("server_died", message, faults + stalled + crashes, permanent=False)
                 continue
-            if failure.status in OVERLOAD:
+            if failure.kind == OVERLOAD:
                 overloads += 1
                 stalled = stalled + 1 if self._answered == answered else 0
             else:
                 faults += 1
             answered, attempts = self._answered, faults + stalled
-            if failure.wait_s is not None and failure.wait_s > self._retries.patience_s:
+            if failure.wait_s > self._retries.patience_s:
                 raise EnvironmentTrouble(
                     f"{failure}. The server asks for a pause of {failure.wait_s:.0f} s, longer than --patience "
                     f"({self._retries.patience_s:g} s). Finished work is kept: run the same command again later"
@@ -198,14 +197,10 @@ class ChatClient:
         try:
             async with self._session.post(url, data=body, allow_redirects=False) as response:
                 raw = await response.read()
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise _Transient("refused", f"cannot connect to {endpoint.url}: {error}", suspect=True) from error
-        except TimeoutError as error:
-            message = f"no answer from {endpoint.url} within {self._retries.timeout_s:g} s"
-            raise _Transient("timeout", message, suspect=True) from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            message = f"{endpoint.url} cut the connection: {type(error).__name__} {error}"
-            raise _Transient("connection", message, suspect=True) from error
+        except (aiohttp.ClientError, OSError) as error:
+            refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            kind = "refused" if refused else "timeout" if isinstance(error, TimeoutError) else "connection"
+            raise _Transient(kind, f"no answer from {endpoint.url}: {type(error).__name__} {error}") from error
         finally:
             endpoint.in_flight -= 1
         status, kind = response.status, f"http_{response.status}"
@@ -217,8 +212,7 @@ class ChatClient:
         if status in RUN_ENDING:
             raise EnvironmentTrouble(f"{message}: {RUN_ENDING[status]}")
         if status in TRANSIENT:
-            wait_s = retry_after_s(response.headers.get("Retry-After"))
-            raise _Transient(kind, message, suspect=status in SUSPECT, status=status, wait_s=wait_s)
+            raise _Transient(kind, message, retry_after_s(response.headers.get("Retry-After", "")))
         raise RequestFailed(kind, message, attempt, permanent=True)
 
     async def _choose(self, media: Media, failed: Endpoint | None) -> Endpoint:
@@ -246,21 +240,17 @@ class ChatClient:
         return home
 
     async def _is_up(self, endpoint: Endpoint, failure: Exception) -> bool:
-        """Whether the server answers a probe; requests that ask at the same time share it."""
-        if not endpoint.up:
-            return False
-        if endpoint.probe is None:
-            endpoint.probe = asyncio.create_task(self._probe(endpoint, str(failure)))
-        return await asyncio.shield(endpoint.probe)
-
-    async def _probe(self, endpoint: Endpoint, trouble: str) -> bool:
-        up = await self._answers(endpoint)
-        endpoint.probe = None
-        if not up:
-            endpoint.up, endpoint.trouble = False, trouble
-            self._revived.clear()
-            endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
-        return up
+        """Whether the server answers a probe; requests that fail at the same time share it."""
+        failed_s = time.monotonic()
+        async with endpoint.probing:
+            if endpoint.up and endpoint.probed_s < failed_s:
+                endpoint.up = await self._answers(endpoint)
+                endpoint.probed_s = time.monotonic()
+                if not endpoint.up:
+                    endpoint.trouble = str(failure)
+                    self._revived.clear()
+                    endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
+            return endpoint.up
 
     async def _await_revival(self, endpoint: Endpoint) -> None:
         while not await self._answers(endpoint):  # noqa: ASYNC110 - the server is another process
@@ -316,18 +306,13 @@ def error_text(raw: bytes) -> str:
     return str(text)[:300]
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as seconds or as an HTTP date; None if there is none to honour."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return None if math.isnan(seconds) else max(0.0, seconds)
+def retry_after_s(value: str) -> float:
+    """Seconds of a Retry-After header, given as seconds or as an HTTP date; 0 if there is none to honour."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(value))
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return 0.0
 
 
 def base_url(url: str) -> str:
@@ -358,6 +343,10 @@ def environment_key() -> str:
     return key
 
 
+def _authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 async def served_model(urls: Sequence[str], name: str, key: str, say: Callable[[str], None]) -> str:
     """The model that all available servers serve.
 
@@ -376,8 +365,8 @@ async def served_model(urls: Sequence[str], name: str, key: str, say: Callable[[
     """
     models: dict[str, list[str]] = {}
     silent: dict[str, str] = {}
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)) as session:
+    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
+    async with aiohttp.ClientSession(headers=_authorization(key), timeout=timeout) as session:
         for url in map(base_url, urls):
             try:
                 async with session.get(f"{url}/models") as response:

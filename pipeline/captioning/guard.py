@@ -21,18 +21,15 @@ def main(command: list[str]) -> int:
     """Run the command and return its exit status, as a shell reports it."""
     with contextlib.suppress(PermissionError):  # a session leader has its group already
         os.setpgid(0, 0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the holder of the pipe
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the group's SIGTERM is sent from here
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_default_signals)
+    # Ctrl-C is for the holder of the pipe, and the group's SIGTERM is sent from here. A handler that does nothing is
+    # not inherited by the server, as SIG_IGN would be.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     threading.Thread(target=_wait_for_pipe, args=(server,), daemon=True).start()
     status = server.wait()
     _end_group(server)
     return status if status >= 0 else 128 - status
-
-
-def _default_signals() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _wait_for_pipe(server: subprocess.Popen[bytes]) -> None:
@@ -57,15 +54,11 @@ def _others() -> bool:
     mine, group = os.getpid(), os.getpgid(0)
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit() and int(name) != mine:
-            with contextlib.suppress(ProcessLookupError, PermissionError, OSError):
-                if os.getpgid(int(name)) == group and _alive(name):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="latin-1") as stat:  # noqa: PTH123
+                state, _, its_group = stat.read().rpartition(")")[2].split()[:3]
+                if int(its_group) == group and state != "Z":
                     return True
     return False
-
-
-def _alive(pid: str) -> bool:
-    with open(f"/proc/{pid}/stat", encoding="latin-1") as stat:  # noqa: PTH123
-        return stat.read().rpartition(")")[2].split()[0] != "Z"
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from pipeline.captioning.chat_client import KEY_FILE
 from pipeline.corpus.table import state_folder
@@ -32,6 +32,7 @@ MAX_RESTARTS = 5
 RESTARTS_RESET_S = 3_600.0  # of good health, after which the count of restarts begins again
 UNHEALTHY_S = 60.0  # without an answer to a health check, after which a server is restarted
 LOG = "vllm.log"
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before loopback
 
 
 class VllmServer:
@@ -88,9 +89,7 @@ class VllmServer:
         self._watcher.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ending.set()
         self._watcher.join()
         self._end()
@@ -172,14 +171,11 @@ class VllmServer:
             ready = healthy = time.monotonic()
 
     def _healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
+            with DIRECT.open(f"http://127.0.0.1:{self._port}/health", timeout=5):
+                return True
         except (OSError, http.client.HTTPException):
             return False
-        finally:
-            connection.close()
 
     def _reason(self) -> str:
         """The last line of the log about an error; what follows it is the noise of ending."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.captioning.choose import ServerOptions, choose_model
+from pipeline.captioning.captioners import ServerOptions, choose_model
 from pipeline.engine.stage import Say
 from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash

@@ -19,9 +19,10 @@ from bench.scene_captioner import (
     prompt_ids,
     right_words,
 )
+from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN
 
-PROMPTS = [view.ask([]) for view in BUILT_IN.values()]
+PROMPTS = [question(view, []) for view in BUILT_IN.values()]
 
 
 @pytest.fixture(scope="module")

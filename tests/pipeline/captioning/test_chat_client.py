@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import concurrent.futures
-import contextlib
 import email.utils
 import json
 import math
@@ -47,7 +45,7 @@ def test_the_request_has_the_pictures_first_and_the_key_in_its_header_only():
     assert text == {"type": "text", "text": 'Wer? "日本"'}
 
 
-@pytest.mark.parametrize("status", [400, 410, 413, 422])
+@pytest.mark.parametrize("status", [400, 422])
 def test_a_permanent_refusal_fails_the_record_at_once_with_the_servers_words(status):
     refusal = {"status": status, "text": '{"error": {"message": "too many pixels"}}'}
     error, server = ask_once(refusal)
@@ -57,8 +55,7 @@ def test_a_permanent_refusal_fails_the_record_at_once_with_the_servers_words(sta
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"),
-    [(401, module.KEY_VARIABLE), (403, module.KEY_VARIABLE), (404, "--mllm"), (405, "--mllm-url"), (307, "--mllm-url")],
+    ("status", "remedy"), [(401, module.KEY_VARIABLE), (404, "--mllm"), (405, "--mllm-url"), (307, "--mllm-url")]
 )
 def test_a_status_that_no_record_can_survive_ends_the_run_at_once(status, remedy):
     error, server = ask_once({"status": status, "text": "no", "headers": {"Location": "/elsewhere"}})
@@ -67,7 +64,7 @@ def test_a_status_that_no_record_can_survive_ends_the_run_at_once(status, remedy
     assert (len(server.times), server.probes) == (1, 0)
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520])
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 520])
 def test_a_transient_status_is_asked_again_and_fails_when_the_attempts_are_spent(status):
     failing = {"status": status, "text": "busy"}
     answer, server = ask_once(failing, failing, reply())
@@ -79,15 +76,8 @@ def test_a_transient_status_is_asked_again_and_fails_when_the_attempts_are_spent
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [
-        ("reset_before", "connection"),
-        ("reset_midway", "connection"),
-        ("stall", "timeout"),
-        ("not_json", "unparsable"),
-        ("truncated_json", "unparsable"),
-        ("empty", "empty"),
-        ("no_choices", "unparsable"),
-    ],
+    [("reset_before", "connection"), ("reset_midway", "connection"), ("stall", "timeout"), ("empty", "empty")]
+    + [(fault, "unparsable") for fault in ("not_json", "truncated_json", "no_choices")],
 )
 def test_a_cut_connection_or_a_bad_answer_is_asked_again(loopback, fault, kind):
     loopback.script(fault_rate=1.0, faults=[fault])
@@ -118,11 +108,6 @@ def test_a_server_that_asks_for_more_than_the_patience_ends_the_run(header):
     assert time.monotonic() - began < 2 and len(server.times) == 1
 
 
-def test_a_client_serves_a_loop_in_any_thread():
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        assert pool.submit(ask_once, reply()).result(10)[0].text == "A cat."
-
-
 @pytest.mark.parametrize("usage", [None, "free", [1], {"prompt_tokens": "7"}, {"prompt_tokens": 1 << 40}])
 def test_odd_counts_of_tokens_are_none(usage):
     answer, _ = ask_once(reply(usage=usage))
@@ -135,41 +120,14 @@ def test_counts_and_finish_reason_are_kept_and_halves_of_characters_are_not():
     assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda x: (
-            st.lists(x)
-            | st.dictionaries(
-                st.sampled_from(["choices", "message", "content", "usage", "finish_reason", "error", "detail", "x"]), x
-            )
-        ),
-        max_leaves=8,
-    )
-)
-def test_any_json_is_an_answer_or_asked_for_again(value):
-    raw = json.dumps(value).encode()
-    with contextlib.suppress(module._Transient):
-        assert module.parse_answer(raw).text.strip()
-    assert len(error_text(raw)) <= 300
-
-
-def test_json_nested_without_end_is_asked_for_again():
-    with pytest.raises(module._Transient, match="RecursionError"):
-        module.parse_answer(b"[" * 200_000)
-    assert error_text(b"[" * 200_000).startswith("[[[")
-
-
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
         (b'{"error": {"message": "too long", "type": "BadRequestError", "code": 400}}', "too long"),
-        (b'{"error": "Unauthorized"}', "Unauthorized"),
         (b'{"detail": "Not Found"}', "Not Found"),
         (b'{"detail": [{"msg": "Field required"}]}', "[{'msg': 'Field required'}]"),
         (b"upstream gone\n", "upstream gone"),
-        (b"\xff\xfe\x00broken", "��\x00broken"),
-        (b"", "(no text)"),
+        (b"[" * 200_000, "[" * 300),
     ],
 )
 def test_the_message_of_an_error(raw, text):
@@ -178,27 +136,16 @@ def test_the_message_of_an_error(raw, text):
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [
-        ("3", 3.0),
-        ("0.5", 0.5),
-        ("-2", 0.0),
-        ("nan", None),
-        ("inf", math.inf),
-        ("", None),
-        (None, None),
-        ("soon", None),
-        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
-        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
-    ],
+    [("0.5", 0.5), ("-2", 0), ("nan", 0), ("inf", math.inf), ("", 0), ("Mon, 01 Jan 2001 00:00:00 GMT", 0)],
 )
 def test_retry_after(value, seconds):
     assert retry_after_s(value) == seconds
 
 
-@given(st.integers(1, 5000), st.none() | st.floats(0, 1000))
+@given(st.integers(1, 5000), st.floats(0, 1000))
 def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s):
     waits = [Retries().wait_s(attempt, asked_s) for _ in range(5)]
-    assert all((asked_s or 0) <= wait <= max(30.0, 1.25 * (asked_s or 0)) for wait in waits)
+    assert all(asked_s <= wait <= max(30.0, 1.25 * asked_s) for wait in waits)
     assert all(wait >= min(30.0, 0.5 * 2.0 ** min(attempt - 1, 64)) / 2 for wait in waits)
 
 
@@ -206,8 +153,6 @@ def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s):
     ("given_url", "url"),
     [
         ("http://host:8000", "http://host:8000/v1"),
-        ("http://host:8000/", "http://host:8000/v1"),
-        ("http://host:8000/v1", "http://host:8000/v1"),
         ("https://host/v1/", "https://host/v1"),
         ("https://host/v1/chat/completions", "https://host/v1"),
         ("https://host/proxy/openai/v1", "https://host/proxy/openai/v1"),
@@ -218,7 +163,7 @@ def test_base_url(given_url, url):
     assert base_url(given_url) == url
 
 
-@pytest.mark.parametrize("url", ["host:8000", "ftp://host", "http://", "http://[::1", "http://h/v1?key=1", ""])
+@pytest.mark.parametrize("url", ["host:8000", "http://", "http://[::1", "http://h/v1?key=1"])
 def test_invalid_urls_are_rejected(url):
     with pytest.raises(UsageError, match="--mllm-url: "):
         base_url(url)

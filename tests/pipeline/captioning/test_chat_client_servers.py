@@ -118,19 +118,6 @@ def test_a_record_that_kills_the_server_is_found_out_and_its_neighbours_are_not_
     assert deaths == module.MAX_CRASHES
 
 
-def test_a_server_that_takes_one_request_in_five_fails_no_record_while_it_answers_others():
-    async def every():
-        busy = {"status": 429, "headers": {"Retry-After": "0.02"}}
-        retries = dataclasses.replace(ONCE, attempts=6)  # the last record has no others beside it
-        async with Scripted(*[*[busy] * 4, reply()] * 40) as server, client_of(server, retries=retries) as client:
-            asked = (client.ask(VIEW, "What?", media_of([b"x"])) for _ in range(40))
-            return await asyncio.gather(*asked, return_exceptions=True), len(server.times)
-
-    replies, requests = asyncio.run(every())
-    assert [getattr(answer, "text", answer) for answer in replies] == ["A cat."] * 40
-    assert requests == 200
-
-
 def test_refusals_count_anew_whenever_another_record_is_answered():
     async def every():
         busy, good = {"status": 429, "headers": {"Retry-After": "0.1"}}, reply()

@@ -8,20 +8,17 @@ CASES = [
     ("A cat sits on a mat.", "stop", "A cat sits on a mat.", ()),
     ("Sure! Here is a description of the picture: a cat on a mat.", "stop", "A cat on a mat.", ("boilerplate",)),
     ("Here's a caption: Two dogs run.", "stop", "Two dogs run.", ("boilerplate",)),
-    ("Caption: Two dogs run.", "stop", "Two dogs run.", ("boilerplate",)),
     ("Two dogs run. Let me know if you need more details!", "stop", "Two dogs run.", ("boilerplate",)),
     ("Here is a cat, and there is a dog.", "stop", "Here is a cat, and there is a dog.", ()),
     ("I'm sorry, but I can't see the image.", "stop", "I'm sorry, but I can't see the image.", ("refusal",)),
     ("A cat sits. A dog lies on the", "length", "A cat sits.", ("cut",)),
     ("A cat sits near Dr. Brown. A dog lies", "length", "A cat sits near Dr. Brown.", ("cut",)),
-    ("A cat that never ends because", "length", "A cat that never ends because", ("cut", "fragment")),
     ("A cat. A dog. A dog. A dog. A dog. A dog.", "stop", "A cat. A dog.", ("loop",)),
     ("A man in a hat in a hat in a hat in a hat", "length", "A man in a hat", ("cut", "fragment", "loop")),
     ("- a cat\n- two dogs\n- a mat", "stop", "a cat. two dogs. a mat.", ("markdown",)),
     ("**A cat** sits on a __mat__.", "stop", "A cat sits on a mat.", ("markdown",)),
     ('"A cat sits\n on a mat."', "stop", "A cat sits on a mat.", ()),
     ("No, no, the dog barks.", "stop", "No, no, the dog barks.", ()),
-    ("5 * 3 = 15 tiles.", "stop", "5 * 3 = 15 tiles.", ()),
 ]
 
 

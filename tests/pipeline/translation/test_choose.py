@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from pipeline import optional
-from pipeline.captioning.choose import ServerOptions
+from pipeline.captioning.captioners import ServerOptions
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options
 from pipeline.translation.checkpoints import convert_model

@@ -1,21 +1,20 @@
 """Which captioner a run uses: the one asked for, else what the machine has."""
 
 import argparse
-import sys
 
 import pytest
 
-from pipeline.captioning import choose as module
-from pipeline.captioning.captioners import EmbeddedCaptioner, MllmCaptioner
-from pipeline.captioning.chat_client import KEY_VARIABLE
-from pipeline.captioning.choose import (
+from pipeline.captioning.captioners import (
     DEFAULT_MODEL,
     URL_VARIABLE,
     CaptionerOptions,
+    EmbeddedCaptioner,
+    MllmCaptioner,
     ServerOptions,
     choose_captioner,
     served,
 )
+from pipeline.captioning.chat_client import KEY_VARIABLE
 from pipeline.captioning.prompts import parse_views
 from pipeline.captioning.vllm_server import READY_WITHIN_S
 from pipeline.errors import EnvironmentTrouble, UsageError
@@ -82,15 +81,9 @@ def test_the_key_of_the_environment_opens_the_server_and_is_not_printed(monkeypa
     assert "geheim" not in said + repr(captioner)
 
 
-@pytest.mark.parametrize("option", [("--mllm-url", "http://127.0.0.1:9"), ("--mllm", "some/model")])
-def test_the_embedded_describer_asks_no_server(option):
+def test_the_embedded_describer_asks_no_server():
     with pytest.raises(UsageError, match="--captioner embedded asks no server"):
-        chosen("--captioner", "embedded", *option)
-
-
-def test_an_empty_address_is_a_mistake_not_a_default():
-    with pytest.raises(argparse.ArgumentError, match="--mllm-url: got an empty value"):
-        chosen("--mllm-url", "")
+        chosen("--captioner", "embedded", "--mllm", "some/model")
 
 
 def test_further_options_of_vllm_are_split_as_a_shell_does():
@@ -122,7 +115,6 @@ def test_a_server_is_started_if_a_device_and_vllm_are_available(tmp_path):
         chosen("--vllm-python", "/no/such/python")
     program(smi, "echo 'No devices found'; exit 9")
     assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)
-    assert module._has_vllm(sys.executable) == module._has_vllm(None)
 
 
 def test_the_revision_of_a_local_model_is_the_hash_of_its_files(tmp_path):
