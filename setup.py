@@ -41,7 +41,7 @@ SEARCH = [
     "matplotlib>=3.10,<4",  # pictures of what was found
 ]
 SERVE = [
-    "fastapi>=0.120,<1",
+    "fastapi>=0.132,<1",
     "lingua-language-detector>=2.1,<3",
     "markdown-it-py>=3,<5",  # cards
     "pydantic>=2,<3",

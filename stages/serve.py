@@ -35,13 +35,13 @@ def main(argv: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
             from stages.web.language import load_detector
-            from stages.web.limits import Limits
+            from stages.web.problems import Limits
             from stages.web.server import create_app
         except ImportError as error:
             raise UsageError(f"the search server needs {error.name}: pip install 'leccr[serve]'") from error
         from stages.retrieval.engine import open_finder
 
-        limits = Limits.of_rate(options.rate)
+        limits = Limits(options.rate)
         finder = open_finder(options.index, options.checkpoint, options.data)
         app = create_app(finder, limits=limits, host=options.host)
         load_detector()

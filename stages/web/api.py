@@ -1,28 +1,21 @@
 """The API for programs: POST /search, GET /health, and /docs.
 
-A picture comes in base64 within the JSON, not as multipart: one kind of body, described by one schema and bounded
-before anything of it is parsed; the price is a third more bytes. An item goes by its id within its corpus, never by its
-path.
+A picture comes in base64 within the JSON, not as multipart: one kind of body, described by one schema; the price is a
+third more bytes. An item goes by its id within its corpus, never by its path.
 """
 
-import asyncio
-import base64
-import binascii
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 from stages.retrieval.engine import MAX_CHARACTERS, Filters
-from stages.web.batching import Terms
-from stages.web.limits import Limits, Problem, client_of, decode_picture, read_body
 from stages.web.pages import render
-
-if TYPE_CHECKING:
-    from stages.web.server import Service
+from stages.web.problems import MAX_QUERIES, MAX_RESULTS, Limits
+from stages.web.service import PICTURE_PIXELS, Service, Terms
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "one query": {"query": "eine Katze auf dem Sofa", "k": 5},
@@ -37,19 +30,23 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": list(EXAMPLES.values())})
 
     query: str | None = Field(None, description="one text, in any language that the index knows")
-    queries: list[str] | None = Field(None, description="several texts")
-    picture: str | None = Field(None, description="a picture file in base64")
-    k: int = Field(10, description="results of each query")
+    queries: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERIES, description="several texts")
+    picture: Base64Bytes | None = Field(None, strict=False, description="a picture file in base64")
+    k: int = Field(10, ge=1, le=MAX_RESULTS, description="results of each query")
     hybrid: float | None = Field(None, ge=0, le=1, description="share of the descriptions in the score")
     corpus: str | None = Field(None, description="only items of this corpus")
     split: str | None = Field(None, description="only items of this split")
     media_type: Literal["image", "video"] | None = Field(None, description="only images, or only videos")
 
+    @model_validator(mode="after")
+    def _has_one_kind(self) -> Self:
+        if sum(value is not None for value in (self.query, self.queries, self.picture)) != 1:
+            raise ValueError("one of query, queries and picture")
+        return self
+
 
 class Result(BaseModel):
     """A result. `view` and `text`: the item's description nearest to the query, empty where it has none."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     rank: int
     score: float
@@ -94,117 +91,54 @@ class ErrorResponse(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": text}
-    for status, text in {
-        408: "The body came too slowly",
-        413: "The body is too large",
-        415: "The body is not JSON",
-        422: "The search is not valid, or beyond a limit",
-        429: "Too many queries of one client: Retry-After says when to come back",
-        503: "Too many queries at once, or an index that cannot be used",
-    }.items()
-}
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/SearchRequest"},
-                "examples": {name: {"value": value} for name, value in EXAMPLES.items()},
-            }
-        },
-    }
+    413: {"model": ErrorResponse, "description": "The body is too large"},
+    422: {"model": ErrorResponse, "description": "The search is not valid, or beyond a limit"},
+    429: {"model": ErrorResponse, "description": "Too many queries of one client: Retry-After says when to come back"},
+    503: {"model": ErrorResponse, "description": "Too many queries at once, or an index that cannot be used"},
 }
 
 
-def routes(service: "Service") -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """The routes of the API."""
-    router, finder, limits, batcher = APIRouter(), service.finder, service.limits, service.batcher
+    router, finder = APIRouter(), service.finder
 
-    @router.post("/search", response_model=SearchResponse, responses=REFUSALS, openapi_extra=BODY, summary="Search")
-    async def search(request: Request) -> Response:
-        service.buckets.take(client_of(request))
-        asked = _parse(await read_body(request, "application/json", limits))
-        _check(asked, limits)
-        if asked.queries is not None:
-            service.buckets.take(client_of(request), len(asked.queries) - 1)
-        queries: Sequence[str | Image.Image] = asked.queries or [asked.query or ""]
-        if asked.picture is not None:
-            async with service.pictures:
-                queries = [await asyncio.to_thread(_picture, asked.picture, limits)]
-        terms = Terms(asked.k, asked.hybrid, Filters(asked.corpus, asked.split, asked.media_type))
-        lists = await batcher.find(queries, terms)
-        answer = SearchResponse(results=[[Result.model_validate(hit) for hit in hits] for hits in lists])
+    @router.post("/search", response_model=SearchResponse, responses=REFUSALS, summary="Search")
+    async def search(request: Request, terms: SearchRequest) -> Response:
+        queries: Sequence[str | Image.Image] = terms.queries or [terms.query or ""]
+        service.admit(request, len(queries))
+        if terms.picture is not None:
+            queries = [await service.picture(terms.picture)]
+        filters = Filters(terms.corpus, terms.split, terms.media_type)
+        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters))
+        answer = SearchResponse.model_validate({"results": results}, from_attributes=True)
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @router.get("/health", response_model=Health, summary="What is searched, and whether it can be")
-    async def health() -> Response:
-        answer = Health(
-            status="stopped" if batcher.trouble else "ok",
+    @router.get("/health", summary="What is searched, and whether it can be")
+    async def health(response: Response) -> Health:
+        response.status_code = 503 if service.trouble else 200
+        return Health(
+            status="stopped" if service.trouble else "ok",
             items=len(finder),
             corpora=list(finder.corpora),
             splits=finder.splits,
             languages=finder.space.languages,
-            waiting=batcher.waiting,
+            waiting=service.waiting,
         )
-        return Response(answer.model_dump_json(), 503 if batcher.trouble else 200, media_type="application/json")
 
     @router.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         calls = {name: json.dumps(body, ensure_ascii=False) for name, body in EXAMPLES.items()}
-        return render("docs.html", description=description(limits), calls=calls)
+        return render("docs.html", description=description(service.limits), calls=calls)
 
     return router
-
-
-def describe_body(app: FastAPI) -> None:
-    """Add the schema of POST /search, whose body is read by hand within limits."""
-    app.openapi()["components"]["schemas"]["SearchRequest"] = SearchRequest.model_json_schema()
 
 
 def description(limits: Limits) -> str:
     """What the API does and its limits, for OpenAPI and /docs."""
     return (
         f"Finds images and videos by a text in any language that the index knows, or by a picture. Limits: "
-        f"{MAX_CHARACTERS:,} characters a text, {limits.queries} queries a request, {limits.results} results a "
-        f"query, {limits.body_bytes:,} bytes a request, {limits.picture_bytes:,} bytes and {limits.picture_pixels:,} "
+        f"{MAX_CHARACTERS:,} characters a text, {MAX_QUERIES} queries a request, {MAX_RESULTS} results a "
+        f"query, {limits.body_bytes:,} bytes a request, {PICTURE_PIXELS:,} "
         f"pixels a picture, {limits.burst} queries of one client at once and {limits.rate:g} a second (429), "
         f"{limits.waiting:,} queries waiting (503). Errors are JSON: what was given, what is expected, what to do."
     )
-
-
-def _parse(body: bytes) -> SearchRequest:
-    """Raises Problem 422 naming the first thing that is wrong."""
-    try:
-        return SearchRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the body"
-        expected = first["msg"].removeprefix("Input should be ")
-        raise Problem(422, f"{where} = {_short(first['input'])}", expected, "see /docs for examples") from error
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
-def _check(asked: SearchRequest, limits: Limits) -> None:
-    """Raises Problem 422 for a search that is well formed and cannot be answered."""
-    given = [name for name in ("query", "queries", "picture") if getattr(asked, name) is not None]
-    if len(given) != 1:
-        got, expected = " and ".join(given) or "no query", "one of query, queries and picture"
-        raise Problem(422, got, expected, "send one request for each kind")
-    if not 1 <= asked.k <= limits.results:
-        raise Problem(422, f"k = {asked.k}", f"1 to {limits.results}", "ask for fewer results")
-    if asked.queries is not None and not 1 <= len(asked.queries) <= limits.queries:
-        raise Problem(422, f"{len(asked.queries):,} queries", f"1 to {limits.queries}", "send them in several requests")
-
-
-def _picture(text: str, limits: Limits) -> Image.Image:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        got, do = "a picture that is not base64", "send a picture file in base64"
-        raise Problem(422, got, "a picture file in base64", do) from error
-    return decode_picture(data, limits)

@@ -6,32 +6,25 @@ part of a request becomes a path.
 
 import asyncio
 import base64
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import jinja2
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse
 from markdown_it import MarkdownIt
 from PIL import Image
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from pydantic import AfterValidator, BaseModel
 
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError, UsageError
 from pipeline.media.images import encode_jpeg
 from pipeline.media.images import frames as sampled_frames
-from stages.retrieval.corpus_browser import Browser, read_card
+from stages.retrieval.corpus_items import Browser, read_card
 from stages.retrieval.engine import MAX_CHARACTERS, Filters, Hit
-from stages.web.batching import Terms
 from stages.web.language import language_note
-from stages.web.limits import Problem, client_of, decode_picture, read_body
-
-if TYPE_CHECKING:
-    from stages.web.server import Service
+from stages.web.problems import Problem
+from stages.web.service import Service, Terms
 
 TEMPLATES = Path(__file__).with_name("templates")
 PAGE_ITEMS = 24  # of a page of a corpus
@@ -57,29 +50,14 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
     return HTMLResponse(_environment.get_template(template).render({"corpora": (), **values}), status)
 
 
-def problem_page(problem: Problem) -> Response:
-    """A refused request, as a page."""
-    response = render("problem.html", problem.status, problem=problem)
-    response.headers.update(problem.headers)
-    return response
-
-
-@dataclass(frozen=True)
-class SearchForm:
+class SearchForm(BaseModel):
     """The fields of the search form; `k` is brought into its range."""
 
     q: str = ""
-    k: int = 12
+    k: Annotated[int, AfterValidator(lambda k: min(max(k, 1), MAX_RESULTS))] = 12
     corpus: str = ""
     split: str = ""
     kind: str = ""
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "SearchForm":
-        """Read what the browser sent."""
-        texts = {name: str(fields.get(name, "")) for name in ("q", "corpus", "split", "kind")}
-        k = str(fields.get("k", ""))
-        return cls(**texts, k=min(max(int(k), 1), MAX_RESULTS) if re.fullmatch(r"\d{1,6}", k) else cls.k)
 
     @property
     def terms(self) -> Terms:
@@ -87,7 +65,7 @@ class SearchForm:
         return Terms(self.k, None, Filters(self.corpus or None, self.split or None, self.kind or None))
 
 
-def routes(service: "Service") -> APIRouter:
+def routes(service: Service) -> APIRouter:
     """The routes of the page."""
     router, finder = APIRouter(include_in_schema=False), service.finder
 
@@ -108,9 +86,9 @@ def routes(service: "Service") -> APIRouter:
 
     async def answer(form: SearchForm, query: str | Image.Image, note: str = "", picture: str = "") -> Response:
         try:
-            (hits,) = await service.batcher.find([query], form.terms)
+            (hits,) = await service.find([query], form.terms)
         except Problem as problem:
-            if problem.status != 422:
+            if problem.status_code != 422:
                 raise
             return results(form, [], f"That could not be searched: {problem.got}.", note, picture)
         message = f"{len(hits)} results, best first. Select a result for details." if hits else (
@@ -119,34 +97,36 @@ def routes(service: "Service") -> APIRouter:
         return await asyncio.to_thread(results, form, hits, message, note, picture)
 
     @router.get("/")
-    async def search_page(request: Request) -> Response:
-        form = SearchForm.of(request.query_params)
+    async def search_page(request: Request, form: Annotated[SearchForm, Query()]) -> Response:
         if "q" not in request.query_params:
             return results(form, [], f"{len(finder):,} items to search.")
         if not form.q.strip():
             return results(form, [], "Nothing to search for yet: write a few words, or choose a picture.")
-        service.buckets.take(client_of(request))
+        service.admit(request)
         note = await asyncio.to_thread(language_note, form.q, finder.space.tags)
         return await answer(form, form.q, note)
 
     @router.post("/")
-    async def search_with_picture(request: Request) -> Response:
-        service.buckets.take(client_of(request))
-        fields = await _read_form(request, await read_body(request, "multipart/form-data", service.limits))
-        form, upload = SearchForm.of(fields), fields.get("picture")
-        data = await upload.read() if isinstance(upload, UploadFile) else b""
-        await fields.close()
-        if not data:
+    async def search_with_picture(
+        request: Request,
+        k: Annotated[int, Form()] = SearchForm().k,
+        corpus: Annotated[str, Form()] = "",
+        split: Annotated[str, Form()] = "",
+        kind: Annotated[str, Form()] = "",
+        picture: UploadFile | None = None,
+    ) -> Response:
+        service.admit(request)
+        form = SearchForm(k=k, corpus=corpus, split=split, kind=kind)
+        if picture is None or not picture.size:
             return results(form, [], "There is no picture yet: choose a file, then search with it.")
         try:
-            async with service.pictures:
-                picture = await asyncio.to_thread(decode_picture, data, service.limits)
+            query = await service.picture(await picture.read())
         except Problem as problem:
             return results(form, [], f"That file cannot be searched with: {problem.got}. Choose a JPEG or PNG picture.")
-        thumbnail = picture.convert("RGB")
+        thumbnail = query.convert("RGB")
         thumbnail.thumbnail((SIDE, SIDE))
         url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(thumbnail)).decode()}"
-        return await answer(form, picture, picture=url)
+        return await answer(form, query, picture=url)
 
     @router.get("/item/{corpus}")
     def item_page(corpus: str, item: str) -> Response:
@@ -157,10 +137,10 @@ def routes(service: "Service") -> APIRouter:
         return page("item.html", corpus=corpus, item=details)
 
     @router.get("/corpus/{corpus}")
-    def corpus_page(corpus: str, page_number: str = "1") -> Response:
+    def corpus_page(corpus: str, page_number: int = 1) -> Response:
         browser = _browser(service, corpus)
         last = max(1, -(-len(browser) // PAGE_ITEMS))
-        number = min(max(int(page_number), 1), last) if re.fullmatch(r"\d{1,12}", page_number) else 1
+        number = min(max(page_number, 1), last)
         rows = browser.page((number - 1) * PAGE_ITEMS, PAGE_ITEMS)
         return page("corpus.html", corpus=corpus, rows=rows, number=number, last=last, total=len(browser))
 
@@ -199,23 +179,13 @@ def routes(service: "Service") -> APIRouter:
     return router
 
 
-async def _read_form(request: Request, body: bytes) -> FormData:
-    async def stream() -> Any:
-        yield body
-
-    try:
-        return await MultiPartParser(request.headers, stream(), max_files=1, max_fields=10).parse()
-    except (MultiPartException, KeyError) as error:
-        raise Problem(400, "a form that cannot be read", "the search page's own", "open the search page") from error
-
-
-def _folder(service: "Service", corpus: str) -> Path:
+def _folder(service: Service, corpus: str) -> Path:
     if corpus not in service.finder.corpora:
         raise _not_found("corpus", corpus)
     return service.finder.corpora[corpus]
 
 
-def _browser(service: "Service", corpus: str) -> Browser:
+def _browser(service: Service, corpus: str) -> Browser:
     folder = _folder(service, corpus)
     try:
         return Browser(folder)

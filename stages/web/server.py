@@ -3,22 +3,23 @@
 import asyncio
 import contextlib
 import ipaddress
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from stages.retrieval.engine import Finder
 from stages.web import api, pages
-from stages.web.batching import Batcher
-from stages.web.limits import Buckets, Limits, Problem
+from stages.web.problems import Limits, Problem
+from stages.web.service import Service
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+ROUTES = "GET /, POST /search, GET /health, GET /docs or GET /openapi.json"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -30,17 +31,6 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class Service:
-    """What the routes share."""
-
-    finder: Finder
-    limits: Limits
-    batcher: Batcher
-    buckets: Buckets
-    pictures: asyncio.Semaphore  # that are decoded at once
-
-
 def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> FastAPI:
     """The application.
 
@@ -49,47 +39,45 @@ def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> Fa
         limits: What clients may ask.
         host: Where it will listen. On loopback it answers only requests for this machine's names.
     """
-    service = Service(
-        finder,
-        limits,
-        Batcher(finder, limits),
-        Buckets(limits.rate, limits.burst),
-        asyncio.Semaphore(limits.pictures),
-    )
+    service = Service(finder, limits)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.batcher:
+        async with service:
             yield
 
     app = FastAPI(title="Search", description=api.description(limits), lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, names=own_names(host))
-    app.add_exception_handler(Problem, _refused)
-    app.add_exception_handler(HTTPException, _unknown)
-    app.add_exception_handler(Exception, _broken)
+    app.add_middleware(Guard, names=own_names(host), limits=limits)
+    for kind in (HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, refuse)
     app.include_router(api.routes(service))
     app.include_router(pages.routes(service))
-    api.describe_body(app)
     return app
 
 
-def _refused(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, Problem)
+def refuse(request: Request, error: Exception) -> Response:
+    """The answer to a request that failed: a page for a browser, else JSON.
+
+    It says nothing of a fault in the program, whose traceback goes to the operator's standard error.
+    """
+    if isinstance(error, Problem):
+        problem = error
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"][1:])) or "the body"
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        problem = Problem(422, f"{where} = {repr(first['input'])[:100]}", expected, "see /docs for examples")
+    elif isinstance(error, HTTPException):
+        got = f"{request.method} {request.url.path[:100]} ({error.detail})"
+        problem = Problem(error.status_code, got, ROUTES, "see /docs", error.headers)
+    else:
+        problem = Problem(500, "a fault of the server", "an answer", "tell who runs it")
     if "text/html" in request.headers.get("accept", ""):
-        return pages.problem_page(problem)
-    return JSONResponse(problem.body(), problem.status, dict(problem.headers))
-
-
-def _unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    got = f"{request.method} {request.url.path[:100]}"
-    routes = "GET /, POST /search, GET /health, GET /docs or GET /openapi.json"
-    return _refused(request, Problem(error.status_code, got, routes, "see /docs", error.headers or {}))
-
-
-def _broken(request: Request, error: Exception) -> Response:
-    """Answer without the traceback, which goes to the operator's standard error."""
-    return _refused(request, Problem(500, "a fault of the server", "an answer", "tell who runs it"))
+        response = pages.render("problem.html", problem.status_code, problem=problem)
+        response.headers.update(problem.headers or {})
+        return response
+    body = {"error": {"got": problem.got, "wanted": problem.wanted, "do": problem.do}}
+    return JSONResponse(body, problem.status_code, problem.headers)
 
 
 def own_names(host: str) -> tuple[str, ...] | None:
@@ -102,7 +90,7 @@ def own_names(host: str) -> tuple[str, ...] | None:
 
 
 class Guard:
-    """ASGI middleware that refuses requests made by pages of other sites, and adds headers to every answer.
+    """ASGI middleware: refuses requests made by pages of other sites, limits bodies, adds headers to every answer.
 
     A page of another site can have its own name resolved to 127.0.0.1 and read what a server there answers (DNS
     rebinding): the request then names that site as its host, not this machine. It can also send a form here: the
@@ -111,38 +99,51 @@ class Guard:
     Args:
         app: The application.
         names: See `own_names`.
+        limits: What a request's body may be.
     """
 
-    def __init__(self, app: Any, names: tuple[str, ...] | None):
-        self.app, self.names = app, names
+    def __init__(self, app: Any, names: tuple[str, ...] | None, limits: Limits):
+        self.app, self.names, self.limits = app, names, limits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
-        if scope["type"] == "lifespan":
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
-        if scope["type"] != "http":  # there is no websocket
             return
+        seconds, size = self.limits.body_seconds, 0
+        deadline = asyncio.get_running_loop().time() + seconds
+
+        async def receive_limited() -> Any:
+            nonlocal size
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError as error:
+                raise Problem(408, "half a body", f"all of it in {seconds:g} s", "send it again") from error
+            size += len(message.get("body", b""))
+            if size > self.limits.body_bytes:
+                allowed = f"at most {self.limits.body_bytes:,} bytes"
+                raise Problem(413, "a larger body", allowed, "send fewer queries, or a smaller picture")
+            return message
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message["headers"]}
-                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                more = [(name, value) for name, value in added if name not in names]
-                message = {**message, "headers": [*message["headers"], *more]}
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        problem = None
-        if self.names is not None and name.lower() not in self.names:
-            problem = Problem(400, f"a request for {name[:100]!r}", " or ".join(self.names), "open the printed address")
+        app, request = self.app, Request(scope)
+        host, origin, do = request.headers.get("host", ""), request.headers.get("origin"), "open the printed address"
+        if self.names is not None and _host_name(host) not in self.names:
+            app = refuse(request, Problem(400, f"a request for {host[:100]!r}", " or ".join(self.names), do))
         elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            problem = Problem(403, f"a request of {origin[:100]!r}", "one of its own page", "open the printed address")
-        if problem is None:
-            await self.app(scope, receive, send_with_headers)
-            return
-        body = json.dumps(problem.body()).encode()
-        start = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send_with_headers({"type": "http.response.start", "status": problem.status, "headers": start})
-        await send({"type": "http.response.body", "body": body})
+            app = refuse(request, Problem(403, f"a request of {origin[:100]!r}", "one of its own page", do))
+        await app(scope, receive_limited, send_with_headers)
+
+
+def _host_name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:  # brackets that do not match
+        return None

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.web.api import SearchRequest
-from stages.web.limits import Buckets, Limits, Problem
+from stages.web.api import EXAMPLES, SearchRequest
+from stages.web.problems import Buckets, Limits, Problem
 from stages.web.server import create_app
 from tests.stages.fake_finder import FakeFinder
 from tests.stages.servers import call, running
 
-FREE = Limits(rate=1e6, burst=1_000_000)  # nobody is refused for asking too often
+FREE = Limits(rate=1e6)  # nobody is refused for asking too often
 
 
 def request(url, method, path, body=None, headers=None):
@@ -73,24 +73,20 @@ def test_an_answer_holds_ranks_and_no_path(url):
 @pytest.mark.parametrize(
     ("asked", "got"),
     [
-        ({}, "no query"),
-        ({"query": "rot", "picture": png("red")}, "query and picture"),
-        ({"query": "   "}, "no letter"),
+        ({}, "the body = {}"),
+        ({"query": "rot", "picture": png("red")}, "the body = {"),
         ({"query": "\u200b\x00\n"}, "no letter"),
-        ({"query": "x" * 10_000}, "10,000 characters"),
         ({"queries": ["rot", "x" * 2_001]}, "2,001 characters"),
-        ({"queries": []}, "0 queries"),
-        ({"queries": ["rot"] * 65}, "65 queries"),
-        ({"query": "rot", "k": 0}, "k = 0"),
+        ({"queries": []}, "queries = []"),
+        ({"queries": ["rot"] * 65}, "queries = ['rot'"),
         ({"query": "rot", "k": 101}, "k = 101"),
         ({"query": "rot", "k": "10"}, "k = '10'"),
         ({"query": "rot", "hybrid": 1.5}, "hybrid = 1.5"),
         ({"query": "rot", "hybrid": float("nan")}, "hybrid"),
         ({"query": "rot", "corpus": "../etc"}, "corpus: "),
-        ({"query": "rot", "split": "val"}, "split: "),
         ({"query": "rot", "media_type": "audio"}, "media_type = 'audio'"),
         ({"query": "rot", "kay": 3}, "kay = 3"),
-        ({"picture": "no base64!"}, "not base64"),
+        ({"picture": "no base64!"}, "no usable picture"),
         ({"picture": base64.b64encode(b"%!PS-Adobe").decode()}, "no usable picture"),
         ({"picture": png("red", (5_001, 5_000))}, "5,001 x 5,000 pixels"),
         ({"query": "refuse"}, "…/index cannot answer"),
@@ -103,26 +99,31 @@ def test_a_search_that_cannot_be_answered_is_refused_with_reasons(url, asked, go
     assert "/nowhere" not in json.dumps(answer)
 
 
-def test_bodies_that_are_not_json(url):
-    assert request(url, "POST", "/search", "{", {"Content-Type": "application/json"})[0] == 422
-    assert request(url, "POST", "/search", "[" * 100_000, {"Content-Type": "application/json"})[0] == 422
-    assert request(url, "POST", "/search", b'{"query": "\\ud800"}', {"Content-Type": "application/json"})[0] == 422
-    assert request(url, "POST", "/search", '{"query": "rot"}', {"Content-Type": "text/plain"})[0] == 415
-    status, answer, _ = request(url, "GET", "/search")
-    assert status == 405 and "GET /search" in answer["error"]["got"]
-    assert request(url, "GET", "/../../etc/passwd")[0] == 404
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        ("{", "application/json", 422),
+        ("[" * 100_000, "application/json", 400),
+        (b'{"query": "\\ud800"}', "application/json", 422),
+        ('{"query": "rot"}', "text/plain", 422),  # which a page of another site may send without asking first
+    ],
+)
+def test_bodies_that_are_not_json_are_refused(url, body, content_type, status):
+    assert request(url, "POST", "/search", body, {"Content-Type": content_type})[0] == status
 
 
-def test_a_large_body_is_refused_whether_or_not_it_declares_its_size():
-    with running(create_app(FakeFinder(), limits=replace(FREE, body_bytes=1_000))) as url:
+def test_other_paths_are_answered_with_those_that_exist(url):
+    for path, status in (("/search", 405), ("/../../etc/passwd", 404)):
+        answered, answer, _ = request(url, "GET", path)
+        assert answered == status and "POST /search" in answer["error"]["wanted"]
+
+
+def test_large_and_slow_bodies_are_refused():
+    with running(create_app(FakeFinder(), limits=replace(FREE, body_bytes=1_000, body_seconds=0.5))) as url:
         assert search(url, query="x" * 2_000)[0] == 413
         chunks = (b'{"query": "' + b"x" * 500 for _ in range(10))
         status, answer, _ = request(url, "POST", "/search", chunks, {"Content-Type": "application/json"})
         assert status == 413 and "1,000 bytes" in answer["error"]["wanted"]
-
-
-def test_a_slow_body_is_not_waited_for():
-    with running(create_app(FakeFinder(), limits=replace(FREE, body_seconds=0.2))) as url:
         parts = urlsplit(url)
         with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
             head = f"POST /search HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
@@ -159,7 +160,7 @@ def test_concurrent_queries_are_answered_in_few_calls():
 
 
 def test_a_client_that_asks_too_often_waits():
-    with running(create_app(FakeFinder(), limits=replace(FREE, rate=0.5, burst=64))) as url:
+    with running(create_app(FakeFinder(), limits=Limits(rate=0.5))) as url:
         assert search(url, queries=["rot"] * 64)[0] == 200
         status, answer, headers = search(url, queries=["rot"] * 10)
         assert status == 429 and 1 <= int(headers["Retry-After"]) <= 20 and "64 at once" in answer["error"]["wanted"]
@@ -167,21 +168,21 @@ def test_a_client_that_asks_too_often_waits():
 
 def test_buckets_fill_again_and_each_client_has_one():
     now = [0.0]
-    buckets = Buckets(rate=2, burst=4, clock=lambda: now[0])
-    buckets.take("a", 4)
-    buckets.take("b", 4)
+    buckets = Buckets(Limits(rate=20), clock=lambda: now[0])
+    buckets.take("a", 80)
+    buckets.take("b", 80)
     with pytest.raises(Problem) as caught:
-        buckets.take("a", 3)
-    assert caught.value.headers["Retry-After"] == "2"  # three tokens at two a second
+        buckets.take("a", 30)
+    assert caught.value.headers["Retry-After"] == "2"  # thirty tokens at twenty a second
     now[0] = 1.5
-    buckets.take("a", 3)
+    buckets.take("a", 30)
     with pytest.raises(Problem):
         buckets.take("a", 1)
 
 
 def test_more_queries_than_can_wait_are_refused_at_once():
     finder = FakeFinder(call_s=1.0)
-    limits = replace(FREE, queries=2, waiting=2)
+    limits = replace(FREE, waiting=2)
     with running(create_app(finder, limits=limits)) as url, concurrent.futures.ThreadPoolExecutor(6) as pool:
         answers = sorted(pool.map(lambda _: search(url, query="rot")[::2], range(6)), key=lambda answer: answer[0])
         assert [status for status, _ in answers] == [200, 200, 503, 503, 503, 503]
@@ -213,11 +214,9 @@ def test_health_and_docs(url):
         "languages": "German, English and French", "waiting": 0,
     }  # fmt: skip
     _, answer, _ = request(url, "GET", "/openapi.json")
-    body = answer["paths"]["/search"]["post"]["requestBody"]["content"]["application/json"]
-    assert body["schema"]["$ref"].rpartition("/")[2] in answer["components"]["schemas"]
     assert {"429", "503"} <= set(answer["paths"]["/search"]["post"]["responses"])
-    for example in body["examples"].values():
-        SearchRequest.model_validate(example["value"])
+    for example in ("one query", "several queries"):
+        SearchRequest.model_validate(EXAMPLES[example])
     status, text, headers = request(url, "GET", "/docs")
     assert status == 200 and "eine Katze" in text and "://" not in text.replace("http://HOST", "")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
@@ -245,8 +244,11 @@ def test_no_text_is_a_fault(url, text):
         assert status == 200
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
+def test_rates_without_sense_are_refused(rate):
+    with pytest.raises(UsageError, match="rate"):
+        Limits(rate)
+
+
 def test_a_full_request_passes_at_any_rate():
-    for rate in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(UsageError, match="rate"):
-            Limits.of_rate(rate)
-    assert Limits.of_rate(0.1).burst == 64 and Limits.of_rate(1_000).burst == 4_000
+    assert Limits(0.1).burst == 64 and Limits(1_000).burst == 4_000

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.web.limits import Limits
+from stages.web.problems import Limits
 from stages.web.server import create_app, own_names
 from tests.stages.browsable import write_browsable
 from tests.stages.fake_finder import ITEMS, FakeFinder
@@ -28,7 +28,7 @@ MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     corpus = write_browsable(tmp_path_factory.mktemp("corpora") / "squares")
-    limits = Limits(rate=1e6, burst=1_000_000, body_bytes=1_000_000)
+    limits = Limits(rate=1e6, body_bytes=1_000_000)
     with running(create_app(FakeFinder({"squares": corpus}), limits=limits)) as url:
         yield url
 
@@ -81,8 +81,9 @@ def test_filters_and_the_number_of_results_count_and_stay(url):
     page = get(url, "/", q="rot", k=2, corpus="squares", split="test", kind="image")
     assert len(tiles(page)) == 2 and "<option selected>squares" in page and 'value="2"' in page
     assert message(get(url, "/", q="rot", split="train")).startswith("Nothing was found")
-    for k, count in (("0", 1), ("1000", 5), ("x", 5), ("9" * 5000, 5)):
+    for k, count in (("0", 1), ("1000", 5)):
         assert len(tiles(get(url, "/", q="rot", k=k))) == count
+    assert "k = " in message(get(url, "/", 422, q="rot", k="x"))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,6 @@ def test_a_picture_finds_its_like(url):
     assert "no picture yet" in message(upload(url, b""))
     assert "larger body" in message(upload(url, b"x" * 2_000_000, 413))
     assert call(url, "POST", "/", b"no form", MULTIPART)[0] == 400
-    assert call(url, "POST", "/", b"{}", {"Content-Type": "application/json"})[0] == 415
 
 
 def test_other_sites_can_neither_read_nor_send_forms(url):
@@ -146,7 +146,7 @@ def test_a_corpus_is_browsed_page_by_page(url, monkeypatch):
     pages = [get(url, "/corpus/squares", page_number=number) for number in ("1", "2", "3")]
     assert [len(re.findall('class="tile"', page)) for page in pages] == [2, 2, 1]
     assert "Page 2 of 3, 5 items" in pages[1] and 'rel="next"' not in pages[2] and 'rel="prev"' not in pages[0]
-    for number, same in (("0", 0), ("99", 2), ("x", 0), ("9" * 100, 0)):
+    for number, same in (("0", 0), ("99", 2), ("9" * 100, 2)):
         assert get(url, "/corpus/squares", page_number=number) == pages[same]
     item = get(url, "/item/squares", item="red.jpg")
     for text in ("objects of red.jpg", "caption red.jpg", "Bildunterschrift", "quality 0.75 · meaning 0.50", "copied"):

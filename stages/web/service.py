@@ -1,4 +1,4 @@
-"""Concurrent queries answered together: a queue, and one thread that asks the engine."""
+"""What the page and the API share: admission of clients, pictures as queries, and queries answered in batches."""
 
 import asyncio
 import itertools
@@ -6,18 +6,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from PIL import Image
+from starlette.requests import Request
 
 from pipeline.card.markdown import public
-from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.retrieval.engine import Filters, Finder, Hit, check_queries
-from stages.web.limits import Limits, Problem
+from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
+from pipeline.media.images import Limits as MediaLimits
+from stages.retrieval.engine import Filters, Finder, Hit, check_queries, open_picture
+from stages.web.problems import MAX_QUERIES, Buckets, Limits, Problem
 
 T = TypeVar("T")
 REFRESH_S = 1.0  # between two checks whether the index was published anew
+PICTURE_PIXELS, DECODED_PICTURES = 25_000_000, 2  # of an uploaded picture, and how many are decoded at once
 
 
 class Terms(NamedTuple):
@@ -34,15 +37,15 @@ class Job:
 
     queries: Sequence[str | Image.Image]
     terms: Terms
-    answer: "asyncio.Future[list[list[Hit]]]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    answer: "asyncio.Future[list[list[Hit]]]"
 
 
-class Batcher:
+class Service:
     """Answers queries for as long as its `async with` lasts. While one batch is being answered the next one gathers.
 
     Attributes:
+        finder: The engine, asked by one thread.
+        limits: What clients may ask.
         trouble: Why nothing can be answered until the server is started again; empty if it can.
         waiting: Queries not yet answered.
     """
@@ -50,10 +53,11 @@ class Batcher:
     def __init__(self, finder: Finder, limits: Limits):
         self.finder, self.limits = finder, limits
         self.trouble, self.waiting = "", 0
+        self._buckets, self._decoding = Buckets(limits), asyncio.Semaphore(DECODED_PICTURES)
         self._jobs: asyncio.Queue[Job] = asyncio.Queue()
         self._checked_at = -REFRESH_S
 
-    async def __aenter__(self) -> "Batcher":
+    async def __aenter__(self) -> "Service":
         self._thread = ThreadPoolExecutor(1, "search")
         self._task = asyncio.create_task(self._run())
         return self
@@ -63,14 +67,25 @@ class Batcher:
         await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown()
 
+    def admit(self, request: Request, queries: int = 1) -> None:
+        """Raise Problem 429 where a request's client asks too much."""
+        self._buckets.take(request.client.host if request.client else "", queries)
+
+    async def picture(self, data: bytes) -> Image.Image:
+        """A picture query, upright and shrunk. Raises Problem 422 where it is not a picture, or too large."""
+        try:
+            async with self._decoding:
+                return await asyncio.to_thread(open_picture, data, MediaLimits(PICTURE_PIXELS))
+        except MediaError as error:
+            do = "send a JPEG, PNG, WebP, GIF, TIFF or BMP file"
+            raise Problem(422, f"no usable picture: {error}", "a picture", do) from error
+
     async def find(self, queries: Sequence[str | Image.Image], terms: Terms) -> list[list[Hit]]:
         """The hits of one request's queries.
 
         Raises:
             Problem: 503 where too many wait already, 422 where the engine cannot answer.
         """
-        if self.trouble:
-            raise self._stopped()
         try:
             check_queries(queries, terms.k, terms.hybrid)
         except UsageError as error:
@@ -78,7 +93,7 @@ class Batcher:
         if self.waiting + len(queries) > self.limits.waiting:
             allowed = f"at most {self.limits.waiting:,}"
             raise Problem(503, "more queries than can wait", allowed, "try again in 1 s", {"Retry-After": "1"})
-        job = Job(queries, terms)
+        job = Job(queries, terms, asyncio.get_running_loop().create_future())
         self.waiting += len(queries)
         self._jobs.put_nowait(job)
         try:
@@ -91,7 +106,7 @@ class Batcher:
             # One job at least, and those that came while the last batch was being answered. To wait for more would
             # cost a lone query its time, and gain nothing: at 50 clients batches are as large without.
             jobs = [await self._jobs.get()]
-            while sum(len(job.queries) for job in jobs) < self.limits.batch and not self._jobs.empty():
+            while sum(len(job.queries) for job in jobs) < MAX_QUERIES and not self._jobs.empty():
                 jobs.append(self._jobs.get_nowait())
             await self._refresh()
             groups: dict[Terms, list[Job]] = {}
@@ -102,8 +117,11 @@ class Batcher:
 
     async def _answer(self, terms: Terms, jobs: list[Job]) -> None:
         queries = [query for job in jobs for query in job.queries]
-        outcome: list[list[Hit]] | BaseException = self._stopped()
-        if not self.trouble:
+        outcome: list[list[Hit]] | BaseException
+        if self.trouble:
+            do = "start the server again"
+            outcome = Problem(503, self.trouble, "the index that the server was started with", do)
+        else:
             outcome = await self._in_thread(lambda: self.finder.find(queries, **terms._asdict()))
         if isinstance(outcome, UsageError) and len(jobs) > 1:  # one of them is at fault: the others do not fail with it
             for job in jobs:
@@ -138,9 +156,6 @@ class Batcher:
             print(f"error: the index was not refreshed: {outcome}", file=sys.stderr, flush=True)
         if isinstance(outcome, UsageError):
             self.trouble = public(str(outcome))
-
-    def _stopped(self) -> Problem:
-        return Problem(503, self.trouble, "the index that the server was started with", "start the server again")
 
 
 def _problem(error: BaseException) -> BaseException:

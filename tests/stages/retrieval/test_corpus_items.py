@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import UsageError
-from stages.retrieval.corpus_browser import Browser, read_card
+from stages.retrieval.corpus_items import Browser, read_card
 from tests.stages.browsable import write_browsable
 from tests.stages.corpora import write_training_corpus
 from tests.stages.fake_finder import ITEMS
@@ -50,6 +50,6 @@ def test_a_card_is_shown_without_what_would_be_fetched(corpus, tmp_path):
     assert read_card(tmp_path) == ""
 
 
-def test_a_folder_that_is_no_corpus_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
+def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="pack"):
         Browser(tmp_path)
