@@ -106,6 +106,7 @@ setup(
         "stages.web": ["templates/*"],
         "pipeline.card": ["card.md.jinja"],
         "pipeline.quality": ["number_words.yaml"],
+        "pipeline.sources.scenes": ["shapes.yaml", "words/*.yaml"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",

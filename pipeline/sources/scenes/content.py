@@ -11,24 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-KINDS = tuple(
-    [
-        "house",
-        "tree",
-        "car",
-        "ball",
-        "star",
-        "cup",
-        "boat",
-        "fish",
-        "flower",
-        "umbrella",
-        "bird",
-        "apple",
-        "mushroom",
-        "hat",
-    ]
-)
+_KINDS = "house tree car ball star cup boat fish flower umbrella bird apple mushroom hat"
+KINDS = tuple(_KINDS.split())
 COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "white", "black")
 SIZES = ("small", "large")
 COUNTS = (1, 2, 3, 4)

@@ -55,7 +55,11 @@ The captions' origin is `human` in the tables, because they stand for what peopl
 """
 
 
-def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+def _ignore(_line: str) -> None:
+    pass
+
+
+def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = _ignore) -> None:
     """Write a corpus of scenes: media, items, captions, descriptions, translations, training, README.md.
 
     A complete corpus with these settings is left as it is; an interrupted one is begun again.
@@ -69,7 +73,6 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] | 
         UsageError: A setting is out of range, or the folder holds something else or a corpus with other settings.
     """
     settings, corpus = settings.checked(), Path(folder).absolute()
-    say = say or _ignore
     _refuse_strangers(corpus)
     with locked(corpus):
         if _is_complete(corpus, settings):
@@ -87,7 +90,7 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] | 
             say(f"{table.name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
 
 
-def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] | None = None) -> None:
+def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = _ignore) -> None:
     """Write pictures and clips for `--input FOLDER`, with captions.jsonl in English and the truth in scenes.jsonl.
 
     They are those of the training items of a corpus with this seed and nothing held out. Raises UsageError where the
@@ -107,11 +110,7 @@ def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] | 
         for name, item in files:
             texts = [caption(message, SOURCE) for message in rows.item_messages(item, settings.seed)]
             stream.write(f"{json.dumps({'file': name, 'captions': texts}, ensure_ascii=False)}\n".encode())
-    (say or _ignore)(f"{folder}: {len(files):,} media with captions.jsonl and scenes.jsonl")
-
-
-def _ignore(_line: str) -> None:
-    pass
+    say(f"{folder}: {len(files):,} media with captions.jsonl and scenes.jsonl")
 
 
 def _refuse_strangers(corpus: Path) -> None:

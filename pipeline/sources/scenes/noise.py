@@ -11,23 +11,13 @@ import numpy as np
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.sources.scenes.content import Group, Message, Scene, generator, mistaken
-from pipeline.sources.scenes.grammar import GRAMMARS, SOURCE, caption
-from pipeline.sources.scenes.grammar.english import ENGLISH, NOUNS, NUMBERS
+from pipeline.sources.scenes.grammar import SOURCE, caption, grammar
 
 WRONG, DROPPED, SWAPPED = 0.5, 0.25, 0.25  # probabilities at noise level 1
 BLUR = 0.08  # standard deviation of the noise on the estimate of quality
 LEAST = 0.01  # a quality of 0 would mean "not measured"
 CAPTIONER = "scenes:simulated"
 VIEWS = tuple(BUILT_IN)
-SURROUNDINGS = {
-    "meadow": "a green meadow",
-    "beach": "a beach by the sea",
-    "night": "the night sky",
-    "snow": "a snowy field",
-    "street": "a street",
-    "desert": "a sandy desert",
-    "water": "the open water",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +33,12 @@ def translation(message: Message, language: str, noise: float, seed: int, captio
 
     The same for the same seed, caption and language.
     """
-    rng, grammar = generator(seed, caption_id, language), GRAMMARS[language]
-    clean = words = grammar.words(message)
+    rng, target = generator(seed, caption_id, language), grammar(language)
+    clean = words = target.words(message)
     if noise > 0:
-        words = _disturb(grammar.words(mistaken(message, rng, WRONG * noise)), noise, rng)
+        words = _disturb(target.words(mistaken(message, rng, WRONG * noise)), noise, rng)
     quality = 1 - changed_share(clean, words) + BLUR * float(rng.standard_normal())
-    return Translation(grammar.sentence(words), min(1.0, max(LEAST, quality)))
+    return Translation(target.sentence(words), min(1.0, max(LEAST, quality)))
 
 
 def _disturb(words: Sequence[str], noise: float, rng: np.random.Generator) -> list[str]:
@@ -98,7 +88,7 @@ def _write_detail(facts: Message, mover: int) -> str:
     sentences = [
         caption(Message("shown", facts.groups, True), SOURCE),
         _location(facts),
-        f"In the background is {SURROUNDINGS[facts.background]}.",
+        f"In the background is {grammar(SOURCE).surroundings[facts.background]}.",
         _movement(facts, mover) if facts.motion else "",
     ]
     return " ".join(filter(None, sentences))
@@ -106,7 +96,7 @@ def _write_detail(facts: Message, mover: int) -> str:
 
 def _write_objects(facts: Message, mover: int) -> str:
     names = [_counted(group) if group.count > 1 else f"one {_counted(group)}" for group in facts.groups]
-    return f"{', '.join([*names, SURROUNDINGS[facts.background]]).capitalize()}."
+    return f"{', '.join([*names, grammar(SOURCE).surroundings[facts.background]]).capitalize()}."
 
 
 def _write_attributes(facts: Message, mover: int) -> str:
@@ -120,12 +110,12 @@ def _write_actions(facts: Message, mover: int) -> str:
 def _location(facts: Message) -> str:
     first = facts.groups[0]
     if facts.relation:
-        return f"{_subject(first)} {ENGLISH.relations[facts.relation][0]} the {_counted(facts.groups[1])}."
-    return f"{_subject(first)} {ENGLISH.places[facts.place]}." if facts.place else ""
+        return f"{_subject(first)} {grammar(SOURCE).relations[facts.relation][0]} the {_counted(facts.groups[1])}."
+    return f"{_subject(first)} {grammar(SOURCE).places[facts.place]}." if facts.place else ""
 
 
 def _movement(facts: Message, mover: int) -> str:
-    sentences = [f"{_subject(facts.groups[mover])} moving {ENGLISH.motions[facts.motion]}."]
+    sentences = [f"{_subject(facts.groups[mover])} moving {grammar(SOURCE).motions[facts.motion]}."]
     for group in [group for number, group in enumerate(facts.groups) if number != mover]:
         sentences.append(f"The {_counted(group)} {'do' if group.count > 1 else 'does'} not move.")
     return " ".join(sentences)
@@ -133,13 +123,14 @@ def _movement(facts: Message, mover: int) -> str:
 
 def _subject(group: Group) -> str:
     """`The two cars are`."""
-    return f"The {_counted(group)} {ENGLISH.verbs['be'][group.count > 1]}"
+    return f"The {_counted(group)} {grammar(SOURCE).verbs['be'][group.count > 1]}"
 
 
 def _counted(group: Group) -> str:
     """`two cars`, `car`."""
-    singular, plural = NOUNS[group.kind]
-    return f"{NUMBERS[group.count]} {plural}" if group.count > 1 else singular
+    english = grammar(SOURCE)
+    _, singular, plural = english.nouns[group.kind]
+    return f"{english.numbers[group.count]} {plural}" if group.count > 1 else singular
 
 
 _WRITERS = {

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pipeline.engine.stage import Rows
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
 from pipeline.media.images import encode_jpeg
-from pipeline.options import option, option_fields
+from pipeline.options import option, option_fields, parse_value, show_value
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions
 from pipeline.sources.scenes.content import Message, Sampler, Scene, draw_messages, generator
@@ -44,14 +43,13 @@ class Settings:
 
     def checked(self) -> "Settings":
         """The settings in their only spelling. Raises UsageError for one that is out of its range."""
-        values: dict[str, Any] = {"languages": check_languages(self.languages)}
-        for name, field in option_fields(Settings).items():
-            value, low, high = getattr(self, name), field.metadata["at_least"], field.metadata["at_most"]
-            if low is not None and not low <= value <= (math.inf if high is None else high):
-                expected = f"at least {low}" if high is None else f"{low} to {high:,}"
-                raise UsageError(f"--{name.replace('_', '-')}: got {value}, expected {expected}")
-            if field.type is float:
-                values[name] = float(value)
+        values: dict[str, Any] = {}
+        for name in option_fields(Settings):
+            try:
+                values[name] = parse_value(Settings, name, show_value(getattr(self, name)))
+            except ValueError as error:
+                raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
+        values["languages"] = check_languages(values["languages"])
         if not self.items + self.val + self.test:
             raise UsageError("--items, --val, --test: got 0 for each, expected at least one item")
         return dataclasses.replace(self, **values)

@@ -53,13 +53,6 @@ def test_the_corpus_is_verified(corpus):
         assert (info.media_type, info.width) == (row["media_type"], row["width"])
 
 
-def test_several_shards_are_verified(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "SHARD_ROWS", 7)
-    write(tmp_path / "scenes")
-    good, wrong = verify(tmp_path / "scenes")
-    assert "3 shards" in good[0] and wrong == []
-
-
 def test_manifests_are_those_that_pack_would_write(corpus):
     manifest = corpora.Table(corpus, "training").manifest
     pack = Pack((str(corpus),), output=str(corpus))
@@ -69,14 +62,6 @@ def test_manifests_are_those_that_pack_would_write(corpus):
     assert manifest["dropped"] == {"de": {"pairs": 36, "kept": 36}}
     assert manifest["sources"][0]["captioner"] == "scenes:simulated"
     assert manifest["sources"][0]["translators"]["de"]["name"] == "scenes:pseudo"
-    parents = {name: set(corpora.Table(corpus, name).manifest["parents"]) for name in SCHEMAS}
-    assert parents == {
-        "items": set(),
-        "captions": set(),
-        "descriptions": {"items"},
-        "translations": {"items", "captions"},
-        "training": {"items", "captions", "descriptions", "translations"},
-    }
     pack.with_snapshot().check(lambda _line: None)
     assert commit.begin(corpus, [pack], 1)["pack"] == commit.NOTHING_TO_DO
 
@@ -108,7 +93,7 @@ def test_settings_that_differ_are_named(corpus):
     assert files(corpus) == before
 
 
-@pytest.mark.parametrize("at", [0, 5, 19])
+@pytest.mark.parametrize("at", [0, 19])
 def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypatch, corpus, at):
     folder, written, item_rows = tmp_path / "scenes", [], rows.item_rows
 
@@ -123,10 +108,11 @@ def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         write(folder)
     assert not any(corpora.complete(folder, name) for name in SCHEMAS)
-    monkeypatch.undo()
+    monkeypatch.setattr(rows, "item_rows", item_rows)
     write(folder)
-    assert verify(folder)[1] == []
-    assert files(folder).keys() == files(corpus).keys()
+    good, wrong = verify(folder)
+    assert "4 shards" in good[0] and wrong == []
+    assert len(list(folder.rglob("*.png"))) == len(list(corpus.rglob("*.png")))
 
 
 def test_a_corpus_interrupted_between_manifests_is_begun_again_with_any_settings(tmp_path, monkeypatch):
@@ -170,21 +156,13 @@ def test_a_folder_is_an_input_with_captions(tmp_path):
 
 
 def test_the_program_writes_a_corpus(tmp_path, capsys):
-    numbers = {"items": 6, "val": 2, "test": 2, "size": 32, "seed": 3}
-    shares = {"translation-noise": 0.5, "description-errors": 0, "videos": 0.5}
-    arguments = [f"--{name}={value}" for name, value in (numbers | shares).items()]
-    given = ["--output", str(tmp_path / "c"), *arguments, "--languages", "cs, de"]
-    assert main(given) == 0
+    arguments = ["--items=6", "--val=2", "--test=2", "--size=32", "--videos=0.5", "--languages", "cs, de"]
+    command = ["--output", str(tmp_path / "c"), *arguments]
+    assert main(command) == 0
     assert "training: 10 rows in 1 shards" in capsys.readouterr().out
-    assert corpora.Table(tmp_path / "c", "items").manifest["settings"] == {
-        **numbers,
-        "version": 1,
-        "languages": ["de", "cs"],
-        "translation_noise": 0.5,
-        "description_errors": 0.0,
-        "videos": 0.5,
-    }
-    assert main([*given, "--size", "33"]) == 2
+    recorded = corpora.Table(tmp_path / "c", "items").manifest["settings"]
+    assert recorded == Settings(6, 2, 2, 32, languages=("de", "cs"), videos=0.5).recorded()
+    assert main([*command, "--size", "33"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and "--size is 32 there and 33 now" in captured.err and not captured.out
 
@@ -200,7 +178,7 @@ def test_the_program_as_a_module(tmp_path):
     [
         ({"languages": ("de", "fr")}, "--languages.*'fr'.*de, cs, zh"),
         ({"languages": ()}, "--languages"),
-        ({"size": 8}, "--size: got 8, expected 16 to 1,024"),
+        ({"size": 8}, "--size.*8.*16"),
         ({"items": -1}, "--items"),
         ({"items": 0, "val": 0, "test": 0}, "at least one item"),
         ({"translation_noise": 1.5}, "--translation-noise"),

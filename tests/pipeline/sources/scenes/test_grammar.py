@@ -1,10 +1,7 @@
 import itertools
-import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources.scenes.content import (
@@ -20,9 +17,11 @@ from pipeline.sources.scenes.content import (
     SIZES,
     Group,
     Message,
+    Sampler,
+    draw_messages,
     mistaken,
 )
-from pipeline.sources.scenes.grammar import GRAMMARS, TARGETS, caption, check_languages, chinese, czech, english, german
+from pipeline.sources.scenes.grammar import LANGUAGES, TARGETS, caption, check_languages, grammar
 
 
 def group(text):
@@ -32,25 +31,25 @@ def group(text):
     return Group(kind, colour, size, int(count))
 
 
-def say(form, *groups, **facts):
+def message(form, *groups, **facts):
     return Message(form, tuple(map(group, groups)), any(len(text.split()) == 4 for text in groups), **facts)
 
 
 # Between them they need every case, gender and agreement.
 MESSAGES = [
-    say("related", "2 red car", "1 blue ball", relation="left"),
-    say("related", "1 large white bird", "2 small yellow apple", relation="above"),
-    say("related_there", "1 black hat", "1 orange star", relation="right", background="beach"),
-    say("listed", "3 green fish", "1 purple umbrella", background="snow"),
-    say("shown", "1 red bird", "1 yellow fish"),
-    say("placed", "1 orange apple", place="left"),
-    say("placed", "4 small white mushroom", place="middle"),
-    say("there", "2 black house", background="night"),
-    say("moving", "3 small red fish", motion="left"),
-    say("moving_there", "1 green car", background="street", motion="up"),
-    say("passing", "1 black bird", "4 white tree", relation="above", motion="right"),
-    say("related_there", "2 green bird", "1 red tree", relation="left", background="meadow"),
-    say("beside", "2 small purple hat", "1 black boat", relation="beside"),
+    message("related", "2 red car", "1 blue ball", relation="left"),
+    message("related", "1 large white bird", "2 small yellow apple", relation="above"),
+    message("related_there", "1 black hat", "1 orange star", relation="right", background="beach"),
+    message("listed", "3 green fish", "1 purple umbrella", background="snow"),
+    message("shown", "1 red bird", "1 yellow fish"),
+    message("placed", "1 orange apple", place="left"),
+    message("placed", "4 small white mushroom", place="middle"),
+    message("there", "2 black house", background="night"),
+    message("moving", "3 small red fish", motion="left"),
+    message("moving_there", "1 green car", background="street", motion="up"),
+    message("passing", "1 black bird", "4 white tree", relation="above", motion="right"),
+    message("related_there", "2 green bird", "1 red tree", relation="left", background="meadow"),
+    message("beside", "2 small purple hat", "1 black boat", relation="beside"),
 ]
 SENTENCES = {
     "en": """
@@ -114,19 +113,9 @@ Dva malé fialové klobouky jsou vedle malé černé lodi.
 两顶紫色的小帽子在一艘黑色的小船旁边。
 """,
 }
-OPTIONS = {"background": BACKGROUNDS, "relation": RELATIONS, "place": PLACES, "motion": MOTIONS}
-groups = st.builds(Group, *map(st.sampled_from, (KINDS, COLOURS, SIZES, COUNTS)))
 
 
-@st.composite
-def any_message(draw):
-    form = draw(st.sampled_from(sorted(FORMS)))
-    two = "relation" in FORMS[form] or (form in ("listed", "shown") and draw(st.booleans()))
-    facts = {name: BESIDE if form == "beside" else draw(st.sampled_from(OPTIONS[name])) for name in FORMS[form]}
-    return Message(form, tuple(draw(groups) for _ in range(1 + two)), draw(st.booleans()), **facts)
-
-
-@pytest.mark.parametrize("language", GRAMMARS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_sentences_by_hand(language):
     assert [caption(message, language) for message in MESSAGES] == SENTENCES[language].split("\n")[1:-1]
 
@@ -135,78 +124,51 @@ def test_sentences_by_hand(language):
     ("text", "case", "expected"),
     [
         ("2 black star", "gen", "dvou černých hvězd"),
-        ("2 black star", "acc", "dvě černé hvězdy"),
-        ("2 black star", "ins", "dvěma černými hvězdami"),
-        ("3 blue house", "gen", "tří modrých domů"),
-        ("4 purple apple", "gen", "čtyř fialových jablek"),
         ("2 white apple", "nom", "dvě bílá jablka"),
-        ("3 orange bird", "nom", "tři oranžoví ptáci"),
         ("3 orange bird", "acc", "tři oranžové ptáky"),
         ("4 blue bird", "nom", "čtyři modří ptáci"),
-        ("2 yellow bird", "gen", "dvou žlutých ptáků"),
-        ("1 green bird", "ins", "zeleným ptákem"),
-        ("1 red boat", "gen", "červené lodi"),
         ("3 red boat", "ins", "třemi červenými loděmi"),
-        ("1 white mushroom", "acc", "bílou houbu"),
-        ("4 white mushroom", "gen", "čtyř bílých hub"),
-        ("1 black cup", "gen", "černého hrnku"),
         ("2 small white hat", "ins", "dvěma malými bílými klobouky"),
-        ("1 large green car", "ins", "velkým zeleným autem"),
     ],
 )
 def test_czech_noun_phrases_by_hand(text, case, expected):
-    assert czech.noun_phrase(group(text), len(text.split()) == 4, case) == expected
+    assert grammar("cs").write_group(group(text), len(text.split()) == 4, case) == expected
 
 
-@settings(max_examples=300, deadline=None)
-@given(any_message())
-def test_a_caption_is_a_whole_sentence(message):
-    for language in GRAMMARS:
-        text = caption(message, language)
-        assert text == text.strip() and "  " not in text and not re.search(r"[{}_\[\]]|None", text)
-        assert text.count("。" if language == "zh" else ".") == 1
-        if language == "zh":
-            assert text.endswith("。") and not re.search(r"[\x00-\x7f]", text)
-        else:
-            assert text[0].isupper() and text.endswith(".") and text.isprintable()
+def test_different_facts_give_different_captions():
+    rng = np.random.default_rng(1)
+    for scene in Sampler(rng, 0.3).scenes(200):
+        for original in draw_messages(scene, rng, 3):
+            other = mistaken(original, rng, 0.15)
+            for language in LANGUAGES:
+                assert (caption(original, language) == caption(other, language)) == (original == other)
 
 
-@settings(max_examples=200, deadline=None)
-@given(any_message(), st.integers(0, 2**32))
-def test_different_facts_give_different_captions(message, seed):
-    other = mistaken(message, np.random.default_rng(seed), 0.15)
-    for language in GRAMMARS:
-        if other != message:
-            assert caption(message, language) != caption(other, language)
-
-
-@pytest.mark.parametrize("language", GRAMMARS)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_every_group_has_a_name_of_its_own(language):
-    every = [Group(*facts) for facts in itertools.product(KINDS, COLOURS, SIZES, COUNTS)]
-    names = {caption(Message("shown", (group,), True), language) for group in every}
-    assert len(names) == len(every) == 14 * 8 * 2 * 4
+    groups = [Group(*facts) for facts in itertools.product(KINDS, COLOURS, SIZES, COUNTS)]
+    names = {caption(Message("shown", (group,), True), language) for group in groups}
+    assert len(names) == len(groups) == 14 * 8 * 2 * 4
 
 
-def test_every_grammar_has_every_word():
-    for module in (english, german, czech, chinese):
-        assert set(module.NOUNS) == set(KINDS)
-    for grammar in GRAMMARS.values():
-        assert set(grammar.templates) == set(FORMS)
-        assert set(grammar.backgrounds) == set(BACKGROUNDS)
-        assert set(grammar.relations) == {*RELATIONS, BESIDE}
-        assert set(grammar.places) == set(PLACES)
-        assert set(grammar.motions) == set(MOTIONS)
-
-
-@pytest.mark.parametrize("language", GRAMMARS)
-def test_an_unknown_form_is_refused(language):
-    with pytest.raises(ValueError, match="sung"):
-        caption(say("sung", "1 red car"), language)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_grammar_has_every_word(language):
+    words = grammar(language)
+    for table, keys in (
+        (words.nouns, KINDS),
+        (words.numbers, COUNTS),
+        (words.templates, FORMS),
+        (words.backgrounds, BACKGROUNDS),
+        (words.relations, (*RELATIONS, BESIDE)),
+        (words.places, PLACES),
+        (words.motions, MOTIONS),
+    ):
+        assert set(table) == set(keys)
 
 
 def test_sentences_drop_a_comma_at_their_end():
-    assert GRAMMARS["de"].sentence(["zwei", "Häuser,"]) == "Zwei Häuser."
-    assert GRAMMARS["zh"].sentence(["沙滩上，"]) == "沙滩上。"
+    assert grammar("de").sentence(["zwei", "Häuser,"]) == "Zwei Häuser."
+    assert grammar("zh").sentence(["沙滩上，"]) == "沙滩上。"
 
 
 def test_languages_are_checked_and_put_in_order():
