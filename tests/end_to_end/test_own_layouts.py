@@ -19,8 +19,7 @@ from model.processing import LeccrProcessor
 from pipeline.corpus.table import Table, read_json
 from pipeline.media.images import encode_jpeg
 from pipeline.quality.rules import RULES
-from pipeline.sources.scenes.content import FORMS, KINDS, Message
-from pipeline.sources.scenes.grammar import GRAMMARS
+from pipeline.sources.scenes.content import FORMS, Message
 from pipeline.sources.scenes.grammar import caption as grammar_caption
 from pipeline.sources.scenes.noise import translation
 from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
@@ -41,28 +40,29 @@ KEPT = 0.4  # of a toy model's translations at least, a language; it kept .63 (j
 I3D, RESNET = (3, 6), 5  # frames and values of an array; values of a row of a BigFile
 
 
-KINDS_IN = {
-    "fr": "maison arbre voiture balle étoile tasse bateau poisson fleur parapluie oiseau pomme champignon chapeau",
-    "ja": "家 木 車 ボール 星 カップ 船 魚 花 傘 鳥 りんご きのこ 帽子",
-}
-PATTERNS = {
-    "fr": "Sur cette {} photo, on peut voir un objet : {}.",
-    "ja": "この{}番目の写真には{}がきれいに写っています。",
-}
-NUMBERS_IN = {
-    "fr": "première deuxième troisième quatrième cinquième sixième septième huitième neuvième dixième",
-    "ja": "一 二 三 四 五 六 七 八 九 十",
+SENTENCES = {  # of languages without a grammar; by the number of the message's form
+    "fr": (
+        "Une voiture rouge se trouve devant la maison.",
+        "Trois oiseaux blancs volent au-dessus du lac.",
+        "Sur cette photo, on peut voir un grand arbre vert.",
+        "Un petit bateau bleu traverse lentement la rivière.",
+        "Il y a une fleur jaune à côté de la tasse.",
+    ),
+    "ja": (
+        "赤い車が家の前に止まっています。",
+        "三羽の白い鳥が湖の上を飛んでいます。",
+        "この写真には大きな緑の木が写っています。",
+        "小さな青い船がゆっくりと川を渡っています。",
+        "カップの隣に黄色い花があります。",
+    ),
 }
 
 
 def caption(message: Message, language: str) -> str:
-    """The grammar's sentence; in languages that have no grammar, one that names the form's number and the kinds."""
-    if language in GRAMMARS:
-        return grammar_caption(message, language)
-    kinds = dict(zip(KINDS, KINDS_IN[language].split(), strict=True))
-    number = NUMBERS_IN[language].split()[list(FORMS).index(message.form)]
-    conjunction = {"fr": " et ", "ja": "と"}[language]
-    return PATTERNS[language].format(number, conjunction.join(kinds[group.kind] for group in message.groups))
+    """What a person might write."""
+    if language in SENTENCES:
+        return SENTENCES[language][list(FORMS).index(message.form) % 5]
+    return grammar_caption(message, language)
 
 
 @dataclass
