@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import math
@@ -64,15 +65,13 @@ def said(answer) -> str:
 
 
 def test_each_answer_is_the_digest_of_what_was_sent():
-    asked = [([jpeg(n)], f"Describe picture {n}.") for n in range(12)] + [([jpeg(1), jpeg(2), jpeg(3)], "A clip.")]
+    asked = [([jpeg(n)], f"Describe picture {n}.") for n in range(6)] + [([jpeg(1), jpeg(2), jpeg(3)], "A clip.")]
     with Loopback(latency_s=0.02, sigma=1.0) as server:
         answers = ask(server.url, *(chat(*request) for request in asked))
         stats = server.stats()
     assert [said(answer) for answer in answers] == [answer_text(*request) for request in asked]
-    assert len({said(answer) for answer in answers}) == 13
-    assert all(said(answer).endswith(".") for answer in answers)
     assert stats["seen"] == {request_digest(*request): [1, 1] for request in asked}
-    assert (stats["requests"], stats["answered"]) == (13, 13)
+    assert (stats["requests"], stats["answered"]) == (7, 7)
     usage = json.loads(answers[-1][2])["usage"]
     assert usage == {"prompt_tokens": 64 * 3 + 2, "completion_tokens": 4, "total_tokens": 64 * 3 + 2 + 4}
 
@@ -90,24 +89,12 @@ def test_key_model_and_broken_requests_are_refused_as_vllm_does():
         assert get(server.url, "/v1/models")[0] == 401
         assert get(server.url, "/v1/models", **right)[1]["data"][0]["id"] == "tiny"
         assert ask(server.url, chat([], "Hello.", "tiny"), Authorization="Bearer wrong")[0][0] == 401
-        fetched = chat([], "x", "tiny")
-        fetched["messages"][0]["content"] = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.jpg"}}]
-        broken = chat([jpeg(1)], "x", "tiny")
-        broken["messages"][0]["content"][0]["image_url"]["url"] += "*"
-        wrong_model, no_data, bad_data, no_chat, fine = ask(
-            server.url,
-            chat([], "x", "other"),
-            fetched,
-            broken,
-            {"model": "tiny"},
-            chat([jpeg(1)], "x", "tiny"),
-            **right,
-        )
+        linked = chat([jpeg(1)], "x", "tiny")
+        linked["messages"][0]["content"][0]["image_url"]["url"] = "http://127.0.0.1/a.jpg"
+        chats = chat([], "x", "other"), linked, {"model": "tiny"}, chat([jpeg(1)], "x", "tiny")
+        assert [answer[0] for answer in ask(server.url, *chats, **right)] == [404, 400, 400, 200]
         stats = server.stats()
-    assert wrong_model[0] == 404
-    assert json.loads(wrong_model[2])["error"]["message"] == "The model `other` does not exist."
-    assert (no_data[0], bad_data[0], no_chat[0], fine[0]) == (400, 400, 400, 200)
-    assert (stats["refused"], stats["answered"], stats["requests"]) == (4, 1, 5)
+    assert (stats["refused"], stats["answered"], stats["requests"]) == (3, 1, 4)
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -118,43 +105,24 @@ def test_each_fault_is_what_its_name_says(kind):
     assert stats["faults"] == {name: int(name == kind) for name in FAULTS}
     assert stats["answered"] == 0
     assert list(stats["seen"].values()) == [[1, 0]]
-    if kind == "stall":
-        assert isinstance(answer, asyncio.TimeoutError)
-    elif kind == "reset_midway":
-        assert isinstance(answer, (aiohttp.ClientPayloadError, aiohttp.ClientOSError))
-    elif kind == "reset_before":
-        assert isinstance(answer, aiohttp.ClientConnectionError)
-        assert not isinstance(answer, aiohttp.ClientConnectorError)
+    errors = {
+        "stall": asyncio.TimeoutError,
+        "reset_midway": (aiohttp.ClientPayloadError, aiohttp.ClientOSError),
+        "reset_before": aiohttp.ClientConnectionError,
+    }
+    if kind in errors:
+        assert isinstance(answer, errors[kind]) and not isinstance(answer, aiohttp.ClientConnectorError)
     elif kind in ("429", "500", "503"):
         assert answer[0] == int(kind)
         assert answer[1].get("Retry-After") == ("0.25" if kind == "429" else None)
     elif kind in ("not_json", "truncated_json"):
         with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
             said(answer)
-    elif kind == "empty":
-        assert said(answer) == ""
     else:
-        assert answer[0] == 200
-        assert "choices" not in json.loads(answer[2])
+        assert said(answer) == "" if kind == "empty" else "choices" not in json.loads(answer[2])
 
 
-def test_faults_repeat_with_the_seed_and_a_retry_may_succeed():
-    faults = ("429", "500", "503", "empty")
-    chats = [chat([jpeg(n)], "Again.") for n in range(40)]
-
-    def statuses(seed: int) -> list[list[int]]:
-        with Loopback(fault_rate=0.5, faults=faults, seed=seed) as server:
-            rounds = [[answer[0] for answer in ask(server.url, *chats)] for _ in range(3)]
-            assert sum(server.stats()["faults"].values()) + server.stats()["answered"] == 120
-            return rounds
-
-    first = statuses(1)
-    assert first == statuses(1)
-    assert first != statuses(2)
-    assert any(before != 200 and after == 200 for before, after in zip(first[0], first[1], strict=True))
-
-
-def test_latencies_are_log_normal_and_faults_even():
+def test_latencies_are_log_normal_and_faults_even_and_both_repeat_with_the_seed():
     settings = Settings(latency_s=0.5, sigma=0.6, fault_rate=0.1)
     drawn = [fate(settings, str(n), 1) for n in range(20_000)]
     logs = [math.log(latency_s) for latency_s, _ in drawn]
@@ -163,7 +131,8 @@ def test_latencies_are_log_normal_and_faults_even():
     kinds = [fault for _, fault in drawn if fault]
     assert len(kinds) == pytest.approx(2_000, abs=150)
     assert all(kinds.count(kind) == pytest.approx(200, abs=60) for kind in FAULTS)
-    assert fate(settings, "7", 1) != fate(settings, "7", 2)
+    assert fate(settings, "7", 1) == fate(settings, "7", 1) != fate(settings, "7", 2)
+    assert fate(dataclasses.replace(settings, seed=1), "7", 1) != fate(settings, "7", 1)
 
 
 def test_slots_bound_what_is_served_at_once_and_a_client_that_leaves_frees_its_slot():
@@ -185,24 +154,6 @@ def test_it_dies_when_scripted_to():
         assert first[0] == 200
         assert isinstance(second, aiohttp.ClientConnectionError)
         assert server.process.wait(5) == -9
-
-
-def test_settings_change_while_it_runs():
-    with Loopback(fault_rate=1.0, faults=("500",)) as server:
-        assert ask(server.url, chat([], "x"))[0][0] == 500
-        server.script(fault_rate=0.0)
-        assert ask(server.url, chat([], "x"))[0][0] == 200
-        with pytest.raises(OSError, match="500"):
-            server.script(latncy_s=1.0)
-        assert list(server.stats()["seen"].values()) == [[2, 1]]
-
-
-def test_without_digest_every_answer_is_the_same_and_nothing_is_parsed():
-    with Loopback(digest=False, slots=4) as server:
-        answers = ask(server.url, *(chat([jpeg(n)], "x") for n in range(8)), {"no": "chat"})
-        stats = server.stats()
-    assert len({said(answer) for answer in answers}) == 1
-    assert (stats["answered"], stats["seen"]) == (9, {})
 
 
 def test_it_ends_with_its_standard_input_and_gives_the_port_back():

@@ -15,7 +15,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_view
 from pipeline.captioning.prompts import DEFAULT_VIEWS, VIDEO_PREAMBLE, Answer, View
 from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
 from pipeline.engine.run_state import run_folder
-from pipeline.engine.stage import Run
+from pipeline.engine.stage import Run, Say
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import folder_hash
 from pipeline.media.images import Limits, frames, jpegs
@@ -41,7 +41,6 @@ from pipeline.options import option
 
 URL_VARIABLE = "LECCR_MLLM_URL"
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,15 +52,9 @@ def test_the_bytes_stay_whatever_numpy_does():
     )
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_a_batch_of_one_is_its_frames(order):
-    stream = io.BytesIO()
-    np.save(stream, np.asarray(np.arange(6, dtype="f4").reshape(1, 2, 3), order=order))
-    assert read_features(stream).tolist() == [[0, 1, 2], [3, 4, 5]]
-
-
-def test_one_dimension_is_one_frame():
-    assert read_features(io.BytesIO(saved(np.arange(3.0)))).tolist() == [[0, 1, 2]]
+@pytest.mark.parametrize(("array", "rows"), [(np.ones((1, 2, 3)), 2), (np.ones(3), 1)])
+def test_a_batch_of_one_and_a_single_frame_are_read(array, rows):
+    assert read_features(io.BytesIO(saved(array))).tolist() == [[1, 1, 1]] * rows
 
 
 @given(st.integers(0, len(WHOLE) - 1))
@@ -82,16 +76,11 @@ def test_a_damaged_header_is_a_typed_failure_or_another_array(at, value):
     ("array", "kind"),
     [
         (np.array([[None, {}]], object), "unreadable"),
-        (np.array([["a"]]), "unreadable"),
         (np.zeros((2, 3), np.int64), "unreadable"),
-        (np.zeros((2, 3), np.complex64), "unreadable"),
-        (np.zeros(2, [("a", "<f4")]), "unreadable"),
-        (np.float32(1), "unreadable"),
         (np.zeros((2, 3, 4)), "unreadable"),
         (np.zeros((2, 0)), "unreadable"),
         (np.zeros((0, 3)), "no_frames"),
         (np.array([[1, np.nan]]), "unreadable"),
-        (np.array([[1, -np.inf]]), "unreadable"),
         (np.array([[1, 1e39]]), "unreadable"),
     ],
 )
@@ -126,9 +115,6 @@ def test_features_are_recognised_by_their_bytes():
     assert refused(WHOLE[:-1], probe) == "truncated"
 
 
-@pytest.mark.parametrize("media_type", ["image", "video"])
-@pytest.mark.parametrize("read", [frames, jpegs])
+@pytest.mark.parametrize(("read", "media_type"), [(frames, "video"), (jpegs, "image")])
 def test_features_have_no_pictures(read, media_type):
-    with pytest.raises(MediaError, match="precomputed features") as caught:
-        read(io.BytesIO(WHOLE), media_type, max_pixels=100, count=3)
-    assert caught.value.kind == "unreadable"
+    assert refused(WHOLE, read, media_type=media_type, max_pixels=100, count=3) == "unreadable"

@@ -68,9 +68,8 @@ def test_frames_at_the_middles_of_equal_slices(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", KINDS)
-@pytest.mark.parametrize("count", [20, 25])
-def test_fewer_frames_than_asked_give_each_once(tmp_path, suffix, count):
-    assert sampled(encoded(tmp_path / f"x{suffix}", 20, KINDS[suffix]), count) == list(range(20))
+def test_fewer_frames_than_asked_give_each_once(tmp_path, suffix):
+    assert sampled(encoded(tmp_path / f"x{suffix}", 20, KINDS[suffix]), 25) == list(range(20))
 
 
 def test_a_program_stream_whose_duration_is_a_guess(tmp_path):
@@ -156,11 +155,6 @@ def test_a_cut_tail_gives_what_can_be_decoded(tmp_path, suffix):
     assert len(indexes) == 4 and indexes == sorted(set(indexes)) and indexes[-1] < 56
 
 
-def test_an_mp4_without_its_index_is_truncated(tmp_path):
-    data = encoded(tmp_path / "x.mp4")
-    assert failure(data[: len(data) // 2]).kind == "truncated"
-
-
 def failure(data: bytes, limits: Limits = DEFAULTS) -> MediaError:
     with pytest.raises(MediaError) as caught:
         probe(io.BytesIO(data), limits)
@@ -170,18 +164,7 @@ def failure(data: bytes, limits: Limits = DEFAULTS) -> MediaError:
     return caught.value
 
 
-def sound(path: Path, codec: str) -> bytes:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        frame.rate, frame.pts = 8000, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path.read_bytes()
-
-
 def test_files_without_frames(tmp_path):
-    assert failure(sound(tmp_path / "x.m4a", "aac")).kind == "no_frames"
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as tone:
         tone.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -193,8 +176,10 @@ def test_files_without_frames(tmp_path):
     assert failure(bytes(data)).kind == "no_frames"
 
 
-def test_too_large(tmp_path):
-    assert failure(encoded(tmp_path / "x.mp4"), Limits(max_source_pixels=64 * 48 - 1)).kind == "too_large"
+def test_a_video_without_its_index_or_beyond_the_limit_is_refused(tmp_path):
+    data = encoded(tmp_path / "x.mp4")
+    assert failure(data[: len(data) // 2]).kind == "truncated"
+    assert failure(data, Limits(max_source_pixels=64 * 48 - 1)).kind == "too_large"
 
 
 def test_playlists_lead_to_no_other_file(tmp_path, monkeypatch):
