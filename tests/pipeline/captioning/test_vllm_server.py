@@ -1,10 +1,8 @@
 """The lifetime of a server, with a small program in vLLM's place: started, watched, started again, ended whole."""
 
-import http.client
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -102,14 +100,10 @@ def fake(tmp_path, monkeypatch):
 
 
 def healthy(url):
-    connection = http.client.HTTPConnection(url.split("/")[2], timeout=5)
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        return module.DIRECT.open(f"{url.removesuffix('/v1')}/health", timeout=5).status == 200
     except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def parent(pid):
@@ -152,47 +146,29 @@ def test_the_key_lies_in_a_file_of_the_owner_and_nowhere_else(fake):
 
 def test_a_failed_start_is_reported_at_once_with_the_end_of_the_log(fake):
     fake.mode(fail_from=1)
-    began = time.monotonic()
-    with pytest.raises(
-        EnvironmentTrouble, match=r"did not start:\n(.*\n)*RuntimeError: out of memory(.*\n)*.*vllm\.log"
-    ):
+    with pytest.raises(EnvironmentTrouble, match=r"did not start:\n(.*\n)*RuntimeError: out of memory"):
         fake.server().__enter__()
-    assert time.monotonic() - began < 5
-    assert "Fatal" not in (state_folder(fake.corpus) / module.LOG).read_text()
-
-
-def test_a_missing_interpreter_is_reported(fake):
     fake.python = fake.folder / "missing"
     with pytest.raises(EnvironmentTrouble, match=r"--vllm-python: .*/missing is not a program"):
         fake.server().__enter__()
 
 
-def test_one_that_dies_is_started_again_on_its_port(fake):
+@pytest.mark.parametrize("trouble", ["died", "died with its guard", "ill"])
+def test_one_in_trouble_is_started_again_on_its_port(fake, trouble):
     with fake.server() as server:
         [first] = fake.starts()
-        os.kill(first["pids"][0], signal.SIGKILL)
+        if trouble == "ill":
+            (fake.folder / "ill-1").touch()
+        elif trouble == "died with its guard":
+            os.kill(server._process.pid, signal.SIGKILL)
+        if trouble != "ill":
+            os.kill(first["pids"][0], signal.SIGKILL)
         assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
         assert not any(map(alive, first["pids"]))
         assert fake.starts()[1]["key"] == first["key"]
         assert wait_for(lambda: "vLLM: ready after" in fake.lines[-1])
-    assert any(line.startswith("vLLM: died, starting it again (1 of 2)") for line in fake.lines)
+    assert any("starting it again (1 of 2)" in line for line in fake.lines)
     assert stop_request(fake.corpus) is None
-
-
-def test_nothing_is_left_of_a_server_whose_guard_was_killed_too(fake):
-    with fake.server() as server:
-        [first] = fake.starts()
-        for pid in (server._process.pid, first["pids"][0]):
-            os.kill(pid, signal.SIGKILL)
-        assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
-        assert not any(map(alive, first["pids"]))
-
-
-def test_one_that_is_ill_for_long_is_started_again(fake):
-    with fake.server() as server:
-        (fake.folder / "ill-1").touch()
-        assert wait_for(lambda: len(fake.starts()) == 2 and healthy(server.url))
-        assert not any(map(alive, fake.starts()[0]["pids"]))
 
 
 def test_one_that_dies_too_often_ends_the_run(fake):
@@ -203,27 +179,19 @@ def test_one_that_dies_too_often_ends_the_run(fake):
         assert len(fake.starts()) == 3
     error = stop_request(fake.corpus)
     assert isinstance(error, EnvironmentTrouble) and error.status == 4
-    assert (
-        "vLLM died 3 times" in str(error) and "out of memory" in str(error) and "the same command again" in str(error)
-    )
+    assert "died 3 times" in str(error) and "out of memory" in str(error)
 
 
-def test_a_stop_request_ends_the_wait(fake):
-    fake.mode(steps=500)
-    request_stop(fake.corpus, Interrupted("Ctrl-C"))
+def test_nobody_waits_for_a_server_that_starts_once_the_run_is_to_end(fake):
     began = time.monotonic()
-    with pytest.raises(Interrupted):
-        fake.server().__enter__()
-    assert time.monotonic() - began < 3
-
-
-def test_a_run_that_ends_does_not_wait_for_a_server_being_started_again(fake):
     with fake.server():
         fake.mode(steps=500)
         os.kill(fake.starts()[0]["pids"][0], signal.SIGKILL)
         assert wait_for(lambda: len(fake.starts()) == 2)
-        began = time.monotonic()
-    assert time.monotonic() - began < 3
+    request_stop(fake.corpus, Interrupted("Ctrl-C"))
+    with pytest.raises(Interrupted):
+        fake.server().__enter__()
+    assert time.monotonic() - began < 10
 
 
 @pytest.fixture
@@ -246,8 +214,7 @@ def test_an_owner_killed_leaves_no_server(fake, driven):
     assert healthy(url)
     process.kill()
     assert wait_for(lambda: not fake.left(), 5)
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(url.split(":")[2].split("/")[0])))
+    assert not healthy(url)
 
 
 def test_ctrl_c_at_the_terminal_leaves_the_server_to_its_owner(fake, driven):

