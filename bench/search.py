@@ -1,14 +1,14 @@
 """The vector index against bare FAISS with the same index, and against brute force in NumPy, in one run.
 
     python bench/search.py                        1,000,000 rows of 256 values, each an item of its own
-    python bench/search.py --rows 100000 --dtype int8
+    python bench/search.py --rows 100000 --dtype float32
     python bench/search.py --rows-each 4          four rows an item, as a model with slots has them
     python bench/search.py --quick                20,000 rows, to see that all of it runs
 
 Vectors lie in clusters of clusters, as an encoder leaves them; queries lie where rows lie, with as much noise again.
 Builders are processes of their own, whose memory is as the system accounts for it. What searches takes turns, so that a
 noisy neighbour disturbs all alike. Recall is of the ten best items, by brute force on the vectors before they were
-stored. Bare FAISS answers with rows, and is asked for ten rows; its index has the same lists (or links), the same
+stored. Bare FAISS answers with rows, and is asked for ten rows; its index has the same lists, the same
 training and the same effort, which is the one that our writer measured and wrote down.
 """
 
@@ -100,7 +100,7 @@ def build_faiss(folder: Path, options: argparse.Namespace) -> None:
     index = item_vectors.empty_index(kind, options.dtype, options.rows, WIDTH)
     vectors = np.concatenate(list(blocks(options.rows)))
     if not index.is_trained:
-        most = max(item_vectors.TRAINING_ROWS, item_vectors.POINTS_A_LIST * getattr(index, "nlist", 1))
+        most = item_vectors.POINTS_A_LIST * index.nlist
         index.train(vectors[np.random.default_rng(0).permutation(len(vectors))[:most]])
     index.add(vectors)
     faiss.write_index(index, str(folder / "bare.faiss"))
@@ -144,8 +144,6 @@ def bare(path: Path, kind: str, effort: int) -> Answer:
     index = faiss.read_index(str(path))
     if kind == "ivf":
         index.nprobe = effort
-    if kind == "hnsw":
-        index.hnsw.efSearch = effort
     return lambda queries_QE: index.search(queries_QE, K)[1]
 
 

@@ -39,8 +39,8 @@ class IndexOptions:
     data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", repeat=True)
     split: str | None = option(None, "the split to index (all)")
     views: tuple[str, ...] = option((), "descriptions to read and keep (as the run had it, or all)")
-    dtype: str = option("float16", "how vectors are stored", choices=("float32", "float16", "int8"))
-    kind: str = option("auto", "kind of index; auto goes by size", choices=("auto", "flat", "ivf", "hnsw"))
+    dtype: str = option("float16", "how vectors are stored", choices=("float32", "float16"))
+    kind: str = option("auto", "kind of index; auto goes by size", choices=("auto", "flat", "ivf"))
     batch_size: int = option(32, "items encoded at once on each process", at_least=1)
     overwrite: bool = option(False, "make the index anew")
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.table import MANIFEST, read_json, read_shard, shard_problem
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import canonical_json, short_hash
-from stages.retrieval.vectors import PARTS, load_vectors
+from stages.retrieval.vectors import DTYPES, KINDS, PARTS, load_vectors
 
 VERSION = 2
 ITEMS_FILE, VECTORS_FILE = "items.arrow", "vectors.faiss"
@@ -90,7 +90,7 @@ class Index:
         while manifest is not None:
             try:
                 return cls(folder, manifest)
-            except (UsageError, EnvironmentTrouble):
+            except (UsageError, EnvironmentTrouble, FileNotFoundError):
                 # a writer may publish the next generation, and delete this one's files, before they are all open
                 manifest, tried = read_manifest(folder), manifest
                 if manifest == tried:
@@ -140,10 +140,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     version = manifest.get("vector_index_version") if isinstance(manifest, dict) else None
     if version is None:
         raise UsageError(f"{path} is not the manifest of a vector index. Give the folder that stages/index.py wrote")
-    if version != VERSION:
+    kind, dtype = manifest.get("kind"), manifest.get("dtype")
+    if version != VERSION or kind not in KINDS or dtype not in DTYPES:
         raise UsageError(
-            f"{folder} is an index of version {version}, and this program reads version {VERSION}. "
-            f"{_how_to_rebuild(folder, manifest)}"
+            f"{folder} is an index of version {version} ({kind}, {dtype}), and this program reads version {VERSION} "
+            f"({' or '.join(KINDS)}, {' or '.join(DTYPES)}). {_how_to_rebuild(folder, manifest)}"
         )
     checksum = manifest.pop("checksum", None)
     if checksum != short_hash(canonical_json(manifest)):
@@ -161,6 +162,6 @@ def _how_to_rebuild(folder: Path, manifest: dict[str, Any]) -> str:
         command += ["--split", origin["split"]]
     if origin.get("views", ["all"]) != ["all"]:
         command += ["--views", ",".join(origin["views"])]
-    if manifest.get("dtype", "float16") != "float16":
-        command += ["--dtype", manifest["dtype"]]
+    if manifest.get("dtype") == "float32":
+        command += ["--dtype", "float32"]
     return f"Make it anew: {shlex.join([*command, '--output', str(folder), '--overwrite'])}"

@@ -152,8 +152,7 @@ class IndexWriter:
         counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
         rows = {part: _mapped(home / f"{part}.f32", self.settings["width"]) for part in PARTS}
         kind, dtype, width = (self.settings[name] for name in ("requested_kind", "dtype", "width"))
-        ranges = self.old.vectors.ranges() if self.old else None
-        vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width, ranges=ranges)
+        vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width)
         save_vectors(vectors, home / VECTORS_FILE)
         del rows
         for part in PARTS:

@@ -5,17 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib import font_manager, ft2font
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
 from stages.retrieval.engine import Finder, Hit
 
-TILE, ROW = 1.5, 2.15
+TILE, ROW, ABOVE, BELOW = 1.6, 2.15, 0.35, 0.2
 SIDE = 240  # pixels of a thumbnail
 MAX_QUERIES, MAX_RESULTS = 40, 10
 GREY = "#d0d3d6"
@@ -40,28 +37,26 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
     results = results[:MAX_QUERIES]
     if any(not printable(query, "") for query, _ in results):
         print("note: no font has all letters of the queries. Install one, such as Noto Sans CJK", file=sys.stderr)
-    columns = max(1, min(MAX_RESULTS, max(len(hits) for _, hits in results)))
-    figure = plt.figure(figsize=(columns * (TILE + 0.1) + 0.1, len(results) * ROW))
+    columns = max(1, *(len(hits[:MAX_RESULTS]) for _, hits in results))
+    height = len(results) * ROW
+    figure = Figure(figsize=(columns * TILE, height))
+    margins = {"top": 1 - ABOVE / height, "bottom": BELOW / height, "hspace": (ABOVE + BELOW) / (ROW - ABOVE - BELOW)}
+    sides = {"left": 0.01, "right": 0.99, "wspace": 0.06}
+    grid = figure.subplots(len(results), columns, squeeze=False, gridspec_kw={**margins, **sides})
+    for row, (query, hits) in enumerate(results):
+        title = printable(query, f"query {row + 1}")
+        grid[row, 0].set_title(title, loc="left", fontfamily=_fonts()[0], fontsize=11)
+        for axis, hit in zip(grid[row], hits, strict=False):
+            axis.imshow(thumbnail(finder, hit))
+            name = printable(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
+            label = f"{hit.score:.2f}  {name if len(name) < 18 else name[:16] + '…'}"
+            axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts()[0], fontsize=7)
+    for axis in grid.flat:
+        axis.set_axis_off()
     try:
-        for row, part in enumerate(figure.subfigures(len(results), 1, squeeze=False)[:, 0]):
-            query, hits = results[row]
-            text = printable(query, f"query {row + 1}")
-            part.text(0.01, 0.9, text, fontfamily=_fonts()[0], fontsize=11)
-            part.subplots_adjust(left=0.01, right=0.99, top=0.84, bottom=0.1, wspace=0.06)
-            axes = part.subplots(1, columns, squeeze=False)[0]
-            for axis in axes:
-                axis.set_axis_off()
-            for axis, hit in zip(axes, hits, strict=False):
-                axis.imshow(thumbnail(finder, hit))
-                axis.set_anchor("NW")
-                name = printable(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
-                label = f"{hit.score:.2f}  {name if len(name) < 18 else name[:16] + '…'}"
-                axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts()[0], fontsize=7)
         figure.savefig(path, dpi=110, format="png")
     except OSError as error:
         raise EnvironmentTrouble(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        plt.close(figure)
 
 
 def printable(text: str, instead: str) -> str:

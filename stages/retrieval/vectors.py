@@ -4,8 +4,8 @@ Q queries · E width · R rows · N items · W rows fetched for a query · k res
 
 An item has rows of two parts: `media`, which queries are compared with, and `text`, one for each of its descriptions.
 All media rows come first, then all text rows, each in the order of the items. An item's score is the largest inner
-product of the query with any of its rows in a part. IVF and HNSW look at a part of the rows; how large a part, their
-*effort* (lists visited, or candidates kept), is measured when they are built.
+product of the query with any of its rows in a part. IVF looks at some of its lists of rows; how many, its *effort*, is
+measured when it is built.
 """
 
 # FAISS's stubs do not know all that its classes take.
@@ -22,14 +22,13 @@ from pipeline.corpus.table import flush
 from pipeline.errors import EnvironmentTrouble, UsageError
 
 PARTS = ("media", "text")
-KINDS = {"flat": "", "ivf": "IVF{lists},", "hnsw": "HNSW32,"}  # prefixes of FAISS's index factory
-DTYPES = {"float32": "Flat", "float16": "SQfp16", "int8": "SQ8"}
+KINDS = {"flat": "", "ivf": "IVF{lists},"}  # prefixes of FAISS's index factory
+DTYPES = {"float32": "Flat", "float16": "SQfp16"}
 # Flat rows are exact and cost nothing to build. 50,000 of 256 values took 1.5 ms a query on two busy processors, where
 # IVF took 0.05 ms after 3 s of building: below this, exact is the better bargain.
 FLAT_ROWS = 50_000
 BLOCK_FLOATS = 1 << 22  # worked on at once
 POINTS_A_LIST = 64  # that k-means sees; more moved recall by less than its noise
-TRAINING_ROWS = 100_000  # at least, for the ranges of int8
 TUNING_QUERIES, TUNING_K, TUNING_RECALL = 256, 10, 0.97  # what is promised is 0.95
 TUNING_NOISE = 0.5  # distance of a synthetic query from the row that it looks for; rows are of length 1
 
@@ -60,8 +59,8 @@ class ItemVectors:
 
     Args:
         index: FAISS index of all rows.
-        kind: `flat`, `ivf` or `hnsw`.
-        effort: Lists visited (IVF) or candidates kept (HNSW) for a query.
+        kind: `flat` or `ivf`.
+        effort: Lists visited for a query.
         counts: By part, the rows of each item [N].
 
     Raises:
@@ -75,7 +74,6 @@ class ItemVectors:
         rows = sum(part.rows for part in self.parts.values())
         if index.ntotal != rows:
             raise UsageError(f"the index has {index.ntotal:,} vectors for {rows:,} rows of items. Make it anew")
-        self._storage = faiss.downcast_index(index.storage) if kind == "hnsw" else index
         if kind == "ivf":
             index.make_direct_map()  # finds a row by its number
 
@@ -127,12 +125,10 @@ class ItemVectors:
     def _fetch(self, queries_QE: np.ndarray, count: int, effort: int, selector: Any) -> tuple[np.ndarray, np.ndarray]:
         """FAISS's scores [Q,W] and rows [Q,W], -1 where there are fewer."""
         given = {"sel": selector} if selector is not None else {}
-        index, parameters = self._storage, faiss.SearchParameters(**given) if given else None
+        parameters = faiss.SearchParameters(**given) if given else None
         if self.kind == "ivf":
             parameters = faiss.SearchParametersIVF(nprobe=min(effort, self.index.nlist), **given)
-        elif self.kind == "hnsw" and 4 * max(effort, count) < self.index.ntotal:
-            index, parameters = self.index, faiss.SearchParametersHNSW(efSearch=max(effort, count), **given)
-        scores_QW, rows_QW = index.search(queries_QE, count, params=parameters)
+        scores_QW, rows_QW = self.index.search(queries_QE, count, params=parameters)
         return scores_QW, rows_QW
 
     def scores(self, queries_QE: np.ndarray, items_C: np.ndarray, *, part: str = "media") -> np.ndarray:
@@ -144,7 +140,7 @@ class ItemVectors:
             counts = rows.counts_N[items_C[chosen]]
             ends = np.cumsum(counts)
             numbers = np.repeat(rows.starts_N[items_C[chosen]] - ends + counts, counts) + np.arange(ends[-1])
-            products = queries_QE @ self._storage.reconstruct_batch(numbers).T
+            products = queries_QE @ self.index.reconstruct_batch(numbers).T
             scores_QC[:, chosen] = np.maximum.reduceat(products, ends - counts, axis=1)
         return scores_QC
 
@@ -152,14 +148,8 @@ class ItemVectors:
         """Stored rows [R,E] float32 of neighbouring items, in their order."""
         counts_N, starts_N = self.parts[part].counts_N[items], self.parts[part].starts_N[items]
         first = int(starts_N[0]) if len(starts_N) else 0
-        return self._storage.reconstruct_batch(np.arange(first, first + int(counts_N.sum())))
-
-    def ranges(self) -> np.ndarray:
-        """The least and the greatest values that int8 stores [2,E]; [0,E] for other dtypes."""
-        quantiser = getattr(self._storage, "sq", None)
-        trained = faiss.vector_to_array(quantiser.trained) if quantiser else np.empty(0, np.float32)
-        ranges = trained.reshape(-1, self.index.d)  # the least values and the spans
-        return np.cumsum(ranges, axis=0, dtype=np.float32)
+        rows_RE: np.ndarray = self.index.reconstruct_batch(np.arange(first, first + int(counts_N.sum())))
+        return rows_RE
 
 
 def best_items(scores_QW: np.ndarray, items_QW: np.ndarray, k: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -201,39 +191,27 @@ def recall(items_Qk: np.ndarray, truth_Qk: np.ndarray) -> float:
 
 
 def build_vectors(
-    rows: Mapping[str, np.ndarray],
-    counts: Mapping[str, np.ndarray],
-    *,
-    kind: str,
-    dtype: str,
-    width: int,
-    ranges: np.ndarray | None = None,
+    rows: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], *, kind: str, dtype: str, width: int
 ) -> ItemVectors:
     """Put rows into a FAISS index.
 
     Args:
         rows: By part, float32 [R,E], which may be memory-mapped.
         counts: By part, the rows of each item [N].
-        kind: `flat`, `ivf`, `hnsw`, or `auto`, which goes by size.
-        dtype: How values are stored: `float32`, `float16` or `int8`.
+        kind: `flat`, `ivf`, or `auto`, which goes by size.
+        dtype: How values are stored: `float32` or `float16`.
         width: E.
-        ranges: Values that int8 stored before [2,E]. Within them, vectors that are taken over do not change.
     """
     total, media_RE = sum(len(part_RE) for part_RE in rows.values()), rows["media"]
     if kind == "auto":
         kind = "flat" if total <= FLAT_ROWS else "ivf"
     if not total:
-        kind, dtype = "flat", "float32"  # others could not be trained
+        kind = "flat"  # the other cannot be trained
     index, generator = empty_index(kind, dtype, total, width), np.random.default_rng(0)
-    if not index.is_trained:
-        most = max(TRAINING_ROWS, POINTS_A_LIST * getattr(index, "nlist", 1))
-        sample_RE = np.concatenate([_sample(rows[part], most * len(rows[part]) // total, generator) for part in PARTS])
-        if ranges is not None and len(ranges):
-            low_E, high_E = ranges  # the highest value is read back half a step higher, which must not widen the range
-            step_E = (high_E - low_E) / 255
-            sample_RE = np.where((sample_RE > high_E) & (sample_RE < high_E + step_E), high_E, sample_RE)
-            sample_RE = np.concatenate([sample_RE, ranges])
-        index.train(sample_RE)
+    if kind == "ivf":
+        most = POINTS_A_LIST * index.nlist
+        parts = [_sample(rows[part], most * len(rows[part]) // total, generator) for part in PARTS]
+        index.train(np.concatenate(parts))
     for part in PARTS:
         for block in _blocks(np.arange(len(rows[part])), width):
             index.add(np.ascontiguousarray(rows[part][block[0] : block[-1] + 1], np.float32))
@@ -259,8 +237,6 @@ def empty_index(kind: str, dtype: str, rows: int, width: int) -> Any:
         index.cp.max_points_per_centroid = POINTS_A_LIST
         index.cp.min_points_per_centroid = 1  # few points are no reason for a warning on the user's terminal
         index.by_residual = False  # values are stored as they are, so that they can be taken over unchanged
-    elif kind == "hnsw":
-        index.hnsw.efConstruction = 80
     return index
 
 

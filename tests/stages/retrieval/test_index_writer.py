@@ -55,14 +55,13 @@ def test_each_generation_holds_the_items_asked_for_with_their_vectors(generation
             assert len(names(folder)) == 2  # the manifest and one generation
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
-def test_vectors_taken_over_keep_their_stored_values(tmp_path, dtype, kind):
-    first = stored(make_index(tmp_path / "i", range(90), block(range(90), unit(90, 2, 4)), dtype=dtype, kind=kind))
-    for keep in (80, 70, 60):
-        again = stored(make_index(tmp_path / "i", range(keep), dtype=dtype, kind=kind))
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_vectors_taken_over_keep_their_stored_values(tmp_path, kind):
+    first = stored(make_index(tmp_path / "i", range(90), block(range(90), unit(90, 2, 4)), dtype="float16", kind=kind))
+    for keep in (80, 60):
+        again = stored(make_index(tmp_path / "i", range(keep), dtype="float16", kind=kind))
     for number in range(60):
-        np.testing.assert_allclose(again[number][0], first[number][0], atol=1e-6)
+        np.testing.assert_array_equal(again[number][0], first[number][0])
 
 
 def test_items_are_found_and_read_by_name(tmp_path):
@@ -148,19 +147,22 @@ def test_files_of_another_index_are_refused(tmp_path):
         Index.open(one)
 
 
-def test_an_index_of_the_version_before_says_how_to_make_it_anew(tmp_path):
-    origin = {
-        "space": {"name": "/models/my run"},
-        "corpora": [{"path": "/data/a"}, {"path": "/data/b"}],
-        "split": "val",
-        "views": ["short"],
-    }
-    old = {"vector_index_version": 1, "origin": origin, "dtype": "int8", "segments": []}
-    (tmp_path / "manifest.json").write_text(json.dumps(old))
+@pytest.mark.parametrize(
+    ("stored_as", "more"),
+    [
+        ({"vector_index_version": 1, "dtype": "float32"}, "--dtype float32 "),
+        ({"vector_index_version": 2, "dtype": "int8", "kind": "flat"}, ""),
+        ({"vector_index_version": 2, "dtype": "float16", "kind": "hnsw"}, ""),
+    ],
+)
+def test_an_index_that_is_no_longer_read_says_how_to_make_it_anew(tmp_path, stored_as, more):
+    corpora = [{"path": "/data/a"}, {"path": "/data/b"}]
+    origin = {"space": {"name": "/models/my run"}, "corpora": corpora, "split": "val", "views": ["short"]}
+    (tmp_path / "manifest.json").write_text(json.dumps({**stored_as, "origin": origin, "segments": []}))
     (tmp_path / "segment-00000001").mkdir()
     command = (
         "python stages/index.py --checkpoint '/models/my run' --data /data/a --data /data/b --split val "
-        f"--views short --dtype int8 --output {tmp_path} --overwrite"
+        f"--views short {more}--output {tmp_path} --overwrite"
     )
     with pytest.raises(UsageError) as caught:
         read_manifest(tmp_path)
@@ -205,7 +207,7 @@ def test_readers_meanwhile_have_the_old_items_or_the_new_ones(tmp_path):
         while not ended.is_set():
             try:
                 states.add(frozenset(stored(Index.open(folder))))
-            except UsageError as error:
+            except Exception as error:
                 problems.append(error)
 
     reader = threading.Thread(target=read)

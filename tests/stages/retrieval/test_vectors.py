@@ -88,18 +88,17 @@ def test_saved_vectors_answer_as_before(tmp_path, kind, dtype):
             again.search(queries, 20, part=part), vectors.search(queries, 20, part=part), strict=True
         ):
             np.testing.assert_array_equal(now, before)
-    tolerance = {"float32": 0, "float16": 1e-3, "int8": 2e-2}[dtype]
+    tolerance = {"float32": 0, "float16": 1e-3}[dtype]
     np.testing.assert_allclose(again.rows(slice(2, 4)), rows["media"][2:7], atol=tolerance)
     assert again.rows(slice(1, 2)).shape == (0, 16)
     assert not any(item % 3 == 1 for item in again.search(queries, 300)[1].ravel())
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_the_effort_reaches_the_promised_recall(kind):
+def test_the_effort_reaches_the_promised_recall():
     media = clustered(4000, 32)
     rows = {"media": media, "text": np.empty((0, 32), np.float32)}
     counts = {"media": np.ones(4000, np.int64), "text": np.zeros(4000, np.int64)}
-    vectors = build_vectors(rows, counts, kind=kind, dtype="float32", width=32)
+    vectors = build_vectors(rows, counts, kind="ivf", dtype="float32", width=32)
     queries = clustered(200, 32, seed=7)
     assert 1 <= vectors.effort < 4000
     assert recall(vectors.search(queries, 10)[1], by_numpy(queries, media[:, None], 10)[1]) >= TUNING_RECALL - 0.03
