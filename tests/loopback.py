@@ -30,17 +30,8 @@ from pathlib import Path
 from aiohttp import web
 
 REFUSALS = ("429", "503")  # sent at once, without taking a slot
-FAULTS = (
-    *REFUSALS,
-    "500",
-    "reset_before",
-    "reset_midway",
-    "stall",
-    "not_json",
-    "truncated_json",
-    "empty",
-    "no_choices",
-)
+UNREADABLE = ("not_json", "truncated_json", "empty", "no_choices")
+FAULTS = (*REFUSALS, "500", "reset_before", "reset_midway", "stall", *UNREADABLE)
 MAX_BODY_BYTES = 1 << 28
 JSON = "application/json"
 
@@ -101,17 +92,13 @@ def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
 
 def completion(model: str, text: str, images: int, prompt: str) -> bytes:
     used = {"prompt_tokens": 64 * images + len(prompt.split()), "completion_tokens": len(text.split())}
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    used["total_tokens"] = sum(used.values())
-    fields = {"id": "chatcmpl-loopback", "object": "chat.completion", "model": model, "choices": [choice]}
-    return json.dumps(fields | {"usage": used}).encode()
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return json.dumps({"object": "chat.completion", "model": model, "choices": [choice], "usage": used}).encode()
 
 
-def error(status: int, kind: str, message: str, param: str | None = None) -> web.Response:
+def error(status: int, message: str) -> web.Response:
     """An error in the form vLLM gives it."""
-    fields = {"message": message, "type": kind, "param": param, "code": status}
-    return web.json_response({"error": fields}, status=status)
+    return web.json_response({"error": {"message": message, "code": status}}, status=status)
 
 
 def reset(request: web.BaseRequest) -> web.Response:
@@ -145,8 +132,7 @@ class Server:
         if route == ("POST", "/v1/chat/completions"):
             return await self.chat(request)
         if route == ("GET", "/v1/models"):
-            card = {"id": settings.model, "object": "model", "owned_by": "loopback", "root": settings.model}
-            return web.json_response({"object": "list", "data": [card | {"max_model_len": 4096}]})
+            return web.json_response({"object": "list", "data": [{"id": settings.model, "object": "model"}]})
         if route == ("GET", "/health"):
             return web.Response()
         if route == ("GET", "/stats"):
@@ -181,10 +167,10 @@ class Server:
                 model, images, prompt = read_chat(await request.read())
             except (ValueError, KeyError, TypeError) as fault:
                 self.counts["refused"] += 1
-                return error(400, "BadRequestError", f"not a chat request: {fault!r}")
+                return error(400, f"not a chat request: {fault!r}")
             if model != settings.model:
                 self.counts["refused"] += 1
-                return error(404, "NotFoundError", f"The model `{model}` does not exist.", "model")
+                return error(404, f"The model `{model}` does not exist.")
             digest = request_digest(images, prompt)
             body = completion(model, answer_text(images, prompt), len(images), prompt)
         else:
@@ -208,33 +194,31 @@ class Server:
         return web.Response(body=body, content_type=JSON)
 
     async def faulty(self, fault: str, request: web.BaseRequest, body: bytes) -> web.StreamResponse:
-        if fault == "429":
-            refusal = error(429, "RateLimitError", "too many requests")
-            refusal.headers["Retry-After"] = f"{self.settings.retry_after_s:g}"
+        if fault == "stall":
+            await asyncio.sleep(self.settings.stall_s)
+        elif fault in ("429", "500", "503"):
+            refusal = error(int(fault), "scripted")
+            if fault == "429":
+                refusal.headers["Retry-After"] = f"{self.settings.retry_after_s:g}"
             return refusal
-        if fault in ("500", "503"):
-            return error(int(fault), "InternalServerError", "scripted")
-        if fault == "reset_before":
+        elif fault == "reset_before":
             return reset(request)
-        if fault == "reset_midway":
+        elif fault == "reset_midway":
             response = web.StreamResponse()
             response.content_length = len(body)
             await response.prepare(request)
             await response.write(body[: len(body) // 2])
             await asyncio.sleep(0.01)  # a reset at once would overtake the half that was written
             return reset(request)
-        if fault == "not_json":
-            return web.Response(text="<html>Bad gateway</html>", content_type="text/html")
-        if fault == "truncated_json":
-            return web.Response(body=body[: len(body) // 2], content_type=JSON)
         answer = json.loads(body)
-        if fault == "empty":
-            answer["choices"][0]["message"]["content"] = ""
-        elif fault == "no_choices":
-            del answer["choices"]
-        else:
-            await asyncio.sleep(self.settings.stall_s)
-        return web.json_response(answer)
+        answer["choices"][0]["message"]["content"] = ""
+        bodies = {
+            "not_json": b"<html>Bad gateway</html>",
+            "truncated_json": body[: len(body) // 2],
+            "empty": json.dumps(answer).encode(),
+            "no_choices": b'{"object": "chat.completion"}',
+        }
+        return web.Response(body=bodies.get(fault, body), content_type=JSON)
 
 
 async def serve(port: int, settings: Settings) -> None:
@@ -276,8 +260,8 @@ class Loopback:
         self.port, self.settings = port, Settings(**settings)
 
     def __enter__(self):
-        command = [sys.executable, "-m", "tests.loopback", "--port", str(self.port)]
-        command += ["--settings", json.dumps(dataclasses.asdict(self.settings))]
+        settings = json.dumps(dataclasses.asdict(self.settings))
+        command = [sys.executable, "-m", "tests.loopback", "--port", str(self.port), "--settings", settings]
         root = Path(__file__).resolve().parents[1]
         self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         line = self.process.stdout.readline()

@@ -296,14 +296,10 @@ def _count(usage: Any, name: str) -> int | None:
 
 
 def error_text(raw: bytes) -> str:
-    """The message in the body of an error, in any of the forms that servers use; at most 300 characters."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
-    error = body.get("error", body) if isinstance(body, dict) else body
-    text = error.get("message") or error.get("detail") or error if isinstance(error, dict) else error
-    return str(text)[:300]
+    """The message in the body of an error response, else the body; at most 300 characters."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        return str(json.loads(raw)["error"]["message"])[:300]
+    return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
 
 
 def retry_after_s(value: str) -> float:

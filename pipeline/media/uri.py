@@ -7,17 +7,17 @@ A URI is a path, any fsspec URL, or a reference into a container, `CONTAINER#key
     feature.bin#dim=4096&rows=0-29,35                    rows, from 0 and in that order, of a matrix of little-endian
                                                          float32 without a header: read as `.npy` [rows, dim]
 
-Called from thread pools: nothing opened is shared, except tables behind the locks of `_TABLES`.
+Called from thread pools: nothing opened is shared, except the tables used last, behind a lock.
 """
 
-import collections
 import contextlib
+import functools
 import io
 import itertools
 import re
 import threading
 import urllib.parse
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +30,7 @@ from pipeline.media.features import MAX_BYTES, header_bytes
 
 RANGES = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
+_LOADING = threading.Lock()  # threads that need the same row group at once load it once
 NO_MEDIA = (
     "the item was ingested without its media (--allow-missing-media). To use it here, put them into --input and run "
     "--stage ingest --overwrite"
@@ -46,12 +47,9 @@ def reference(container: str, **where: Any) -> str:
     """
     if not isinstance(where.get("rows", ""), str):
         where["rows"] = _ranges(where["rows"])
-    safe = {"rows": ","}
-    quoted = (
-        f"{key}={urllib.parse.quote(str(value), safe=safe.get(key, ''), errors='surrogateescape')}"
-        for key, value in where.items()
-    )
-    return f"{container}#{'&'.join(quoted)}"
+    quote = functools.partial(urllib.parse.quote, errors="surrogateescape")
+    pairs = (f"{key}={quote(str(value), safe=',' if key == 'rows' else '')}" for key, value in where.items())
+    return f"{container}#{'&'.join(pairs)}"
 
 
 def open_media(uri: str) -> BinaryIO:
@@ -211,27 +209,24 @@ def _open_cell(container: str, column: str, row: int) -> BinaryIO:
 def _column(container: str, column: str, row: int) -> tuple[pa.ChunkedArray, int]:
     """The column (of a Parquet file: its part in the row group) and the row's index in it."""
     stat = None if _is_url(container) else Path(container).stat()
-    key = (container, stat and (stat.st_mtime_ns, stat.st_size))
-    table = _TABLES.get(key, lambda: _open_table(container))
-    if not 0 <= row < table.num_rows:
-        raise MediaError("missing", f"{container} has {table.num_rows} rows, and no row {row}")
-    names = table.schema.names if isinstance(table, pa.Table) else table.schema.to_arrow_schema().names
-    if column not in names:
-        raise MediaError("missing", f"{container} has no column {column!r}, only {', '.join(names)}")
-    if isinstance(table, pa.Table):
-        return table.column(column), row
-    group = 0
-    while row >= (rows := table.row_group(group).num_rows):
-        group, row = group + 1, row - rows
-
-    def read() -> pa.ChunkedArray:
-        with _open_plain(container) as stream:
-            return pq.ParquetFile(stream, metadata=table).read_row_group(group, columns=[column]).column(0)
-
-    return _TABLES.get((*key, column, group), read), row
+    version = stat and (stat.st_mtime_ns, stat.st_size)
+    with _LOADING:
+        table = _open_table(container, version)
+        if not 0 <= row < table.num_rows:
+            raise MediaError("missing", f"{container} has {table.num_rows} rows, and no row {row}")
+        names = table.schema.names if isinstance(table, pa.Table) else table.schema.to_arrow_schema().names
+        if column not in names:
+            raise MediaError("missing", f"{container} has no column {column!r}, only {', '.join(names)}")
+        if isinstance(table, pa.Table):
+            return table.column(column), row
+        group = 0
+        while row >= (rows := table.row_group(group).num_rows):
+            group, row = group + 1, row - rows
+        return _read_group(container, version, column, group), row
 
 
-def _open_table(container: str) -> pq.FileMetaData | pa.Table:
+@functools.lru_cache(4)
+def _open_table(container: str, version: tuple[int, int] | None) -> pq.FileMetaData | pa.Table:
     with _open_plain(container) as stream:
         magic = stream.read(6)
         stream.seek(0)
@@ -241,24 +236,8 @@ def _open_table(container: str) -> pq.FileMetaData | pa.Table:
     return (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(source).read_all()
 
 
-class _Recent:
-    """The most recently used values, each loaded once however many threads ask for it at once."""
-
-    def __init__(self, size: int):
-        self._size = size
-        self._lock = threading.Lock()
-        self._entries: collections.OrderedDict[Hashable, tuple[threading.Lock, list[Any]]] = collections.OrderedDict()
-
-    def get(self, key: Hashable, load: Callable[[], Any]) -> Any:
-        with self._lock:
-            lock, value = self._entries.setdefault(key, (threading.Lock(), []))
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._size:
-                self._entries.popitem(last=False)
-        with lock:
-            if not value:
-                value.append(load())
-            return value[0]
-
-
-_TABLES = _Recent(6)  # row groups may be 100 MB each
+@functools.lru_cache(4)  # row groups may be 100 MB each
+def _read_group(container: str, version: tuple[int, int] | None, column: str, group: int) -> pa.ChunkedArray:
+    with _open_plain(container) as stream:
+        file = pq.ParquetFile(stream, metadata=_open_table(container, version))
+        return file.read_row_group(group, columns=[column]).column(0)

@@ -123,9 +123,8 @@ def test_counts_and_finish_reason_are_kept_and_halves_of_characters_are_not():
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        (b'{"error": {"message": "too long", "type": "BadRequestError", "code": 400}}', "too long"),
-        (b'{"detail": "Not Found"}', "Not Found"),
-        (b'{"detail": [{"msg": "Field required"}]}', "[{'msg': 'Field required'}]"),
+        (b'{"error": {"message": "too long", "code": 400}}', "too long"),
+        (b'{"detail": "Not Found"}', '{"detail": "Not Found"}'),
         (b"upstream gone\n", "upstream gone"),
         (b"[" * 200_000, "[" * 300),
     ],
