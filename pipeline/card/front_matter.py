@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
+from pipeline.card.numbers import Numbers
 from pipeline.corpus.table import Table
 from pipeline.translation.checkpoints import noncommercial
 
@@ -11,8 +11,6 @@ TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
 RETRIEVAL_TASKS = {"image": "image-text-retrieval", "video": "video-text-retrieval"}
 # Licences of pictures and texts that have an id on the Hub.
 HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc-sa-2\.0|nd-4\.0)|cc0-1\.0|pddl|mit"
-
-Numbers = Mapping[str, Mapping[str, Any]]
 
 
 def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers) -> str:
@@ -75,7 +73,7 @@ def _tags(tables: Mapping[str, Table], numbers: Numbers) -> list[str]:
     if "training" in tables:
         packed = numbers["training"]
         origins = {origin for _, _, origin in packed["captions"]}
-        described |= "mllm" in origins or any(descriptions for _, _, descriptions in packed["sizes"])
+        described |= "mllm" in origins or packed["described"][True,] > 0
         translated |= "mt" in origins
         media = [RETRIEVAL_TASKS[kind] for (kind,) in sorted(packed["media"])]
     tags = {"caption-corpus": True, "synthetic": described or translated, "translation": translated}

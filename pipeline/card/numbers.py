@@ -1,5 +1,6 @@
 """The numbers of a dataset card, counted in one pass over each table."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -98,7 +99,6 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
             "views": _by("view"),
             "prompt_tokens": Tally(columns("view", "prompt_tokens")),
             "completion_tokens": Tally(columns("view", "completion_tokens")),
-            "finish_reasons": _by("view", "finish_reason"),
             "flags": Tally(flattened("view", "flags")),
             "captioners": _by("captioner", "revision"),
             "prompts": _by("view", "prompt_id", "decoding"),
@@ -107,6 +107,7 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
     if table == "translations":
         return {
             "languages": _by("target_language", "source_language"),
+            "pairs": _by("target_language"),
             "source_tables": _by("source_table"),
             "qualities": Tally(_kept_and_quality),
             "flags": Tally(flattened("target_language", "flags")),
@@ -117,8 +118,8 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
     return {
         "media": _by("media_type"),
         "licenses": _by("license"),
-        "sizes": Tally(_sizes),
         "captions": Tally(_caption_kinds),
+        "described": Tally(lambda rows: pa.table({"any": pc.greater(pc.list_value_length(rows["descriptions"]), 0)})),
     }
 
 
@@ -153,12 +154,6 @@ def _kept_and_quality(shard: pa.Table) -> pa.Table:
     return pa.table({"language": shard["target_language"], "kept": is_kept, "quality": quality})
 
 
-def _sizes(shard: pa.Table) -> pa.Table:
-    """(split, captions, descriptions) of each item."""
-    lengths = {name: pc.list_value_length(shard[name]) for name in ("captions", "descriptions")}
-    return pa.table({"split": shard["split"], **lengths})
-
-
 def _caption_kinds(shard: pa.Table) -> pa.Table:
     """(split, language, origin) of each caption."""
     rows = flattened("split", "captions")(shard)
@@ -179,44 +174,40 @@ def totals(counts: Counts) -> dict[tuple[Any, ...], Any]:
     return {key: total(numbers) for key, numbers in group_numbers(counts).items()}
 
 
-def sum_rows(counts: Counts) -> int:
-    """The sum of counts of (number,)."""
-    return sum(number * count for (number,), count in counts.items())
+@dataclasses.dataclass
+class LanguageQuality:
+    """The pairs of one target language.
 
-
-def split_sizes(sizes: Counts) -> dict[str, dict[str, int]]:
-    """By split, from counts of (split, captions, descriptions): items, captions and descriptions."""
-    splits: dict[str, Counter[str]] = {}
-    for (split, captions, descriptions), items in sorted(sizes.items()):
-        of_item = {"items": items, "captions": captions * items, "descriptions": descriptions * items}
-        splits.setdefault(split, Counter()).update(of_item)
-    return {split: dict(counts) for split, counts in splits.items()}
-
-
-def histograms(qualities: Counts) -> dict[str, np.ndarray]:
-    """By language, from counts of (language, kept, quality): dropped and kept pairs in BINS bins over [0, 1], [2, B].
-
-    The last bin holds 1, too; pairs without a quality are in none.
+    Attributes:
+        pairs: Number of pairs.
+        kept: Number of those that no rule flagged.
+        measured: How often each quality occurs; pairs without one are left out.
+        bars: Dropped and kept pairs in BINS bins of quality over [0, 1], [2, B]. The last bin holds 1, too.
     """
-    bars: dict[str, np.ndarray] = {}
-    for (language, is_kept, quality), count in sorted(qualities.items(), key=str):
+
+    pairs: int = 0
+    kept: int = 0
+    measured: Counter[float] = dataclasses.field(default_factory=Counter)
+    bars: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, BINS), np.int64))
+
+    def add(self, is_kept: bool, quality: float | None, count: int) -> None:
+        """Take in pairs of the same quality and fate."""
+        self.pairs += count
+        self.kept += count * is_kept
         if quality is not None:
-            place = min(BINS - 1, int(quality * BINS + 1e-9))
-            bars.setdefault(language, np.zeros((2, BINS), np.int64))[int(is_kept), place] += count
-    return bars
+            self.measured[quality] += count
+            self.bars[int(is_kept), min(BINS - 1, int(quality * BINS + 1e-9))] += count
+
+    def summary(self) -> str:
+        """Mean / median of the quality; "" where it was not measured."""
+        if not self.measured:
+            return ""
+        return f"{total(self.measured) / self.measured.total():.3f} / {median(self.measured):.3f}"
 
 
-def translation_columns(qualities: Counts) -> tuple[Counts, list[dict[tuple[str], str]]]:
-    """Pairs by language, and for each: kept, dropped, mean and median quality, as the card shows them."""
-    pairs, num_kept, measured = Counts(), Counts(), Counts()
+def by_language(qualities: Counts) -> dict[str, LanguageQuality]:
+    """The pairs of each target language, from counts of (language, kept, quality)."""
+    languages: dict[str, LanguageQuality] = {}
     for (language, is_kept, quality), count in qualities.items():
-        pairs[language,] += count
-        num_kept[language,] += count * is_kept
-        measured[language, quality] += count
-    qualities_of = group_numbers(measured)
-    return pairs, [
-        {key: f"{num_kept[key]:,} ({num_kept[key] / n:.1%})" for key, n in pairs.items()},
-        {key: f"{n - num_kept[key]:,} ({1 - num_kept[key] / n:.1%})" for key, n in pairs.items()},
-        {key: f"{total(of) / sum(of.values()):.3f}" for key, of in qualities_of.items()},
-        {key: f"{median(of):.3f}" for key, of in qualities_of.items()},
-    ]
+        languages.setdefault(language, LanguageQuality()).add(is_kept, quality, count)
+    return dict(sorted(languages.items()))

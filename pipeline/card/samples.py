@@ -25,6 +25,10 @@ class Sample:
         short = [row for row in self.descriptions if row["view"] == "short"]
         return next((row["text"] for row in (*short, *self.descriptions, *self.captions)), "")
 
+    def description(self, number: int) -> Mapping[str, Any]:
+        """One of the descriptions, chosen by the number of the sample; a row without text where there is none."""
+        return self.descriptions[number % len(self.descriptions)] if self.descriptions else {"view": "", "text": ""}
+
     @property
     def first_captions(self) -> str:
         """The first caption of each of the first few languages."""

@@ -17,7 +17,7 @@ from pipeline.packing.filters import Filters
 from stages import pack as packing
 from stages.pack import Pack
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import caption, item, pack, small_corpus, write_corpus, write_table
+from tests.corpora import caption, deal_corpus, item, pack, small_corpus, write_table
 
 PHOTOS = 5
 
@@ -206,7 +206,7 @@ def test_a_table_made_from_other_ones_than_lie_there(stage, corpus):
 
 
 def test_no_text_at_all(tmp_path, stage, photos):
-    bare = write_corpus(tmp_path / "bare", items=[item(photos[0])], captions=[])
+    bare = deal_corpus(tmp_path / "bare", items=[item(photos[0])], captions=[])
     assert "--stage captions" in refused(another(stage, bare, output=bare))
 
 

@@ -6,7 +6,7 @@ from pipeline.corpus.table import Table
 from stages.captions import Captions
 from stages.summary import NUM_ROWS, _rows, report
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import small_corpus
+from tests.corpora import small_corpus
 
 
 def test_counts_reasons_and_rows(tmp_path):

@@ -11,8 +11,8 @@ from pipeline.corpus.table import Table, read_json, write_json, write_shard
 from pipeline.hashing import file_hash
 from stages.verify import verify as verified
 from tests.conftest import make_photos
+from tests.corpora import caption, description, item, training, translation, write_corpus, write_table
 from tests.loopback import Loopback
-from tests.pipeline.card.corpora import caption, description, item, training, translation, write_corpus, write_table
 from tests.test_beam_runner import ended
 
 

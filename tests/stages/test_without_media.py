@@ -18,12 +18,12 @@ from pipeline.sources.items import SourceCaption, SourceItem
 from stages.ingest import IngestWorker, _caption_rows, _numbered
 from stages.pack import Pack
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import caption, item, pack, write_corpus
+from tests.corpora import caption, deal_corpus, item, pack
 from tests.pipeline.sources.helpers import jpeg, write
 
 
 def absent(item_id, split="train"):
-    return {**item(Path("/nowhere"), item_id, split, (0, 0)), "uri": "", "num_frames": 0}
+    return {**item(Path("/nowhere"), item_id, split, (0, 0)), "uri": "", "sha256": "", "num_frames": 0}
 
 
 @pytest.fixture
@@ -33,24 +33,24 @@ def photos(tmp_path):
 
 def test_what_has_no_media_is_the_same_as_nothing_else(tmp_path, photos):
     items = [absent("a"), item(photos[0]), absent("b", "test"), item(photos[1], split="test"), absent("c")]
-    corpus = write_corpus(tmp_path / "corpus", items=items)
+    corpus = deal_corpus(tmp_path / "corpus", items=items)
     refuse_leaks([corpus])
     copies = Copies()
     scan(Table(corpus, "items"), [copies])
     assert copies.totals() == (0, 0)
-    twin = write_corpus(tmp_path / "twin", items=[absent("x"), item(photos[0], "y", "val")])
+    twin = deal_corpus(tmp_path / "twin", items=[absent("x"), item(photos[0], "y", "val")])
     with pytest.raises(UsageError, match=r"^1 item\(s\) have the content .* corpus/photo-00000.jpg"):
         refuse_leaks([corpus, twin])
 
 
 def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
     """Two corpora, the shared photo behind items without media in both."""
-    one = write_corpus(
+    one = deal_corpus(
         tmp_path / "one",
         items=[absent("a"), item(photos[0], "photo")],
         captions=[caption("photo", "Of one."), caption("a", "Unseen.")],
     )
-    two = write_corpus(
+    two = deal_corpus(
         tmp_path / "two",
         items=[absent("a"), absent("b"), item(photos[0], "same")],
         captions=[caption("same", "Of two.")],
@@ -64,16 +64,14 @@ def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
 
 def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
     items = [absent("a"), item(photos[0]), item(photos[1])]
-    corpus = write_corpus(
-        tmp_path / "corpus", items=items, captions=[caption("a", "A."), caption(photos[0].name, "B.")]
-    )
+    corpus = deal_corpus(tmp_path / "corpus", items=items, captions=[caption("a", "A."), caption(photos[0].name, "B.")])
     for media in ("pixels", "reference"):
         rows = pack(Pack((str(corpus),), media, output=str(tmp_path / media)), tmp_path / media)
         assert [row["item_id"] for row in rows] == [photos[0].name]
         table = Table(tmp_path / media, "training")
         assert table.manifest["without_media"] == 1 and table.manifest["without_text"] == 1
         assert not table.failures()
-    nothing = write_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
+    nothing = deal_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
     with pytest.raises(UsageError, match="no item has media"):
         Pack((str(nothing),)).check(print)
 

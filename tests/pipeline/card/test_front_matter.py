@@ -5,7 +5,7 @@ from huggingface_hub import DatasetCard
 
 from pipeline.card.card import CARD, write_card
 from pipeline.card.front_matter import hub_license, size_category
-from tests.pipeline.card.corpora import item, source, training, translation, write_corpus, write_table
+from tests.corpora import item, source, training, translation, write_corpus, write_table
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.card.markdown import escape, public
+from pipeline.card.markdown import cut, escape, public
 
 
 @given(st.text())
@@ -21,8 +21,8 @@ def test_escaped_text_is_one_line_without_a_bare_mark(text):
 @given(st.text(alphabet="ab _*|`<&\\#[~1\n"), st.integers(1, 40))
 def test_a_cut_never_leaves_half_an_escape(text, limit):
     whole = " ".join(text.split())
-    cut = whole if len(whole) <= limit else f"{whole[: limit - 1].rstrip()}…"
-    assert escape(text, limit) == escape(cut)
+    expected = whole if len(whole) <= limit else f"{whole[: limit - 1].rstrip()}…"
+    assert escape(cut(text, limit)) == escape(expected)
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,14 @@ from pipeline.card.numbers import (
     BINS,
     EXAMPLES,
     Examples,
+    by_language,
     count_tables,
-    histograms,
     spreads,
-    sum_rows,
     totals,
-    translation_columns,
 )
-from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table
-from tests.pipeline.card.corpora import caption, description, item, translation, write_corpus
+from tests.corpora import caption, description, item, translation, write_corpus
 
 
 def counted(corpus, *names):
@@ -65,7 +62,7 @@ def test_numbers_of_items_and_texts_are_those_of_the_rows(tmp_path):
         assert totals(counts["prompt_tokens"])[view,] == sum(row["prompt_tokens"] for row in own)
         assert counts["flags"][view, "cut"] == sum("cut" in row["flags"] for row in own)
     counts = numbers["captions"]
-    assert sum_rows(counts["covered"]) == len({row["item_id"] for row in captions})
+    assert totals(counts["covered"])[()] == len({row["item_id"] for row in captions})
     assert counts["languages"] == collections.Counter((row["language"], row["origin"]) for row in captions)
 
 
@@ -81,24 +78,23 @@ def test_translations_are_counted_whatever_their_shards(tmp_path_factory, pairs,
     ]
     shards = [rows[start : start + size] for start in range(0, len(rows), size)]
     counts = counted(write_corpus(tmp_path_factory.mktemp("c"), translations=shards), "translations")["translations"]
-    total, (kept, dropped, mean, median) = translation_columns(counts["qualities"])
+    german = by_language(counts["qualities"])["de"]
     passed = [not flags & {"copied", "meaning"} for _, flags in pairs]
-    assert total == {("de",): len(pairs)}
-    assert kept["de",].split()[0] == str(sum(passed)) and dropped["de",].split()[0] == str(len(pairs) - sum(passed))
+    assert (german.pairs, german.kept) == (len(pairs), sum(passed))
     measured = [step / 10_000 for step, _ in pairs if step is not None]
     if measured:
-        assert float(mean["de",]) == pytest.approx(statistics.mean(measured), abs=6e-4)
-        assert float(median["de",]) == pytest.approx(statistics.median_low(measured), abs=6e-4)
-        bars = histograms(counts["qualities"])["de"]
+        mean, median = german.summary().split(" / ")
+        assert float(mean) == pytest.approx(statistics.mean(measured), abs=6e-4)
+        assert float(median) == pytest.approx(statistics.median_low(measured), abs=6e-4)
         for is_kept in (False, True):
             places = [
                 min(19, step // 500)
                 for (step, _), p in zip(pairs, passed, strict=True)
                 if step is not None and p == is_kept
             ]
-            assert bars[int(is_kept)].tolist() == [places.count(place) for place in range(BINS)]
+            assert german.bars[int(is_kept)].tolist() == [places.count(place) for place in range(BINS)]
     else:
-        assert not mean and not histograms(counts["qualities"])
+        assert german.summary() == "" and not german.bars.any()
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 3)), min_size=1, max_size=150), st.integers(1, 90))
@@ -117,10 +113,7 @@ def test_best_and_worst_are_distinct_pairs_of_texts(pairs, size):
         assert [(round(row["quality"] * 10), int(row["source_text"][-2:])) for row in chosen] == expected
 
 
-def test_pairs_without_a_quality_are_counted_and_not_ranked():
-    counts = Counts({("de", True, 0.25): 1, ("de", False, None): 1, ("fr", True, None): 1})
-    pairs, (kept, _, mean, _) = translation_columns(counts)
-    assert pairs == {("de",): 2, ("fr",): 1} and kept["de",] == "1 (50.0%)" and mean == {("de",): "0.250"}
+def test_pairs_without_a_quality_are_not_ranked():
     examples = Examples()
     examples.add(pa.Table.from_pylist([translation("a", quality=None)], SCHEMAS["translations"]))
     assert not examples.best

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from pipeline.card import pictures
 from pipeline.card.pictures import printable, write_contact_sheet, write_quality_chart
 from pipeline.card.samples import Sample
-from tests.pipeline.card.corpora import description, item, picture
+from tests.corpora import description, item, picture
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
 GREY = ImageColor.getrgb(pictures.GREY)
@@ -19,7 +19,7 @@ GREY = ImageColor.getrgb(pictures.GREY)
 def sheet_of(tmp_path):
     def write(*items, title="title"):
         write_contact_sheet(tmp_path / "sheet.png", title, "subtitle", [Sample(row, [], []) for row in items])
-        return Image.open(tmp_path / "sheet.png")
+        return Image.open(tmp_path / "sheet.png").convert("RGB")
 
     return write
 
@@ -104,10 +104,6 @@ def test_a_sheet_is_under_two_megabytes_even_of_noise(tmp_path, sheet_of):
     assert (tmp_path / "sheet.png").stat().st_size < 2_000_000
 
 
-def test_an_empty_corpus_has_a_sheet(sheet_of):
-    assert sheet_of().width > 500
-
-
 @pytest.mark.parametrize(
     "text, letters",
     [
@@ -159,10 +155,7 @@ def pairs(kept, dropped=()):
 def test_bars_are_as_high_as_their_share(tmp_path):
     write_quality_chart(tmp_path / "a.png", {"de": pairs({19: 60, 18: 30}, {18: 10, 2: 20}), "cs": pairs({5: 1})})
     kept, dropped = bars(tmp_path / "a.png")
-    assert [i for i, high in enumerate(kept) if high] == [18, 19] and [i for i, high in enumerate(dropped) if high] == [
-        2,
-        18,
-    ]
+    assert [[i for i, height in enumerate(part) if height] for part in (kept, dropped)] == [[18, 19], [2, 18]]
     assert kept[19] == pictures.BARS_HEIGHT and kept[18] == pictures.BARS_HEIGHT // 2
     assert dropped[2] == pytest.approx(2 * dropped[18], abs=1) and dropped[18] == pytest.approx(kept[18] / 3, abs=1)
     assert bars(tmp_path / "a.png", 1)[0][5] == pictures.BARS_HEIGHT  # each language has a scale of its own
@@ -173,8 +166,6 @@ def test_one_pair_of_a_million_is_visible(tmp_path):
     assert bars(tmp_path / "a.png")[1][0] > 0
 
 
-@pytest.mark.parametrize("languages", [0, 1, 3, pictures.MAX_PANELS + 7])
-def test_the_chart_grows_with_the_languages_up_to_a_limit(tmp_path, languages):
-    write_quality_chart(tmp_path / "a.png", {f"x{i:02}": pairs({5: 10}) for i in range(languages)})
-    rows = -(-min(languages, pictures.MAX_PANELS) // pictures.PANELS_PER_ROW)
-    assert Image.open(tmp_path / "a.png").height == pictures.HEADING + rows * pictures.PANEL_HEIGHT
+def test_the_chart_grows_with_the_languages(tmp_path):
+    write_quality_chart(tmp_path / "a.png", {f"x{i}": pairs({5: 10}) for i in range(3)})
+    assert Image.open(tmp_path / "a.png").height == pictures.HEADING + 2 * pictures.PANEL_HEIGHT

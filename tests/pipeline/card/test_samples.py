@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.card.samples import Sample, read_samples
 from pipeline.corpus.table import Table
-from tests.pipeline.card.corpora import caption, description, item, training, write_corpus
+from tests.corpora import caption, description, item, training, write_corpus
 
 SIZES = (7, 0, 40, 1, 52)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.corpus.counting import Copies, count_rows, flattened, median, num_words, scan
 from pipeline.corpus.table import Table
-from tests.pipeline.card.corpora import item, write_corpus
+from tests.corpora import item, write_corpus
 
 
 @given(st.dictionaries(st.integers(0, 5_000), st.integers(1, 9), min_size=1))

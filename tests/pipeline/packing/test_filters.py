@@ -10,7 +10,7 @@ from pipeline.corpus.schema import SCORES, TRANSLATIONS
 from pipeline.errors import UsageError
 from pipeline.packing.filters import ALWAYS_ON, Filters, read_filters
 from pipeline.quality.rules import RULES
-from tests.pipeline.packing.corpora import translation
+from tests.corpora import translation
 
 FREE = sorted(set(RULES) - {ALWAYS_ON})
 LANGUAGES = ("de", "cs", "pt", "pt-BR")
@@ -26,7 +26,7 @@ def read(tmp_path):
 
 
 def pair(target="de", flags=(), **scores):
-    return translation("a#en#0", target, "Text.", flags, **scores)
+    return translation("a#en#0", target, "Text.", flags=list(flags), **scores)
 
 
 def test_without_a_file_the_stored_flags_decide():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.packing.leaks import content_hashes, refuse_leaks
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import item, write_corpus
+from tests.corpora import deal_corpus, item
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def copied(path, name):
 def test_a_photo_of_the_test_split_under_another_name_in_training(tmp_path, photos):
     other = copied(photos[3], "innocent.jpg")
     rows = [item(photos[0]), item(photos[1], split="val"), item(other), item(photos[3], split="test")]
-    corpus = write_corpus(tmp_path / "corpus", items=rows)
+    corpus = deal_corpus(tmp_path / "corpus", items=rows)
     with pytest.raises(UsageError) as raised:
         refuse_leaks([corpus])
     message = str(raised.value)
@@ -36,8 +36,8 @@ def test_a_photo_of_the_test_split_under_another_name_in_training(tmp_path, phot
 
 
 def test_across_corpora_the_ids_have_the_name_of_their_corpus(tmp_path, photos):
-    first = write_corpus(tmp_path / "first", items=[item(photos[0]), item(photos[1])])
-    second = write_corpus(tmp_path / "second", items=[item(photos[2]), item(photos[1], split="test")])
+    first = deal_corpus(tmp_path / "first", items=[item(photos[0]), item(photos[1])])
+    second = deal_corpus(tmp_path / "second", items=[item(photos[2]), item(photos[1], split="test")])
     refuse_leaks([first])
     refuse_leaks([second])
     for both in ([first, second], [second, first]):
@@ -47,7 +47,7 @@ def test_across_corpora_the_ids_have_the_name_of_their_corpus(tmp_path, photos):
 
 def test_val_against_test(tmp_path, photos):
     other = copied(photos[0], "again.jpg")
-    corpus = write_corpus(tmp_path / "corpus", items=[item(photos[0], split="val"), item(other, split="test")])
+    corpus = deal_corpus(tmp_path / "corpus", items=[item(photos[0], split="val"), item(other, split="test")])
     with pytest.raises(UsageError, match=r"1 item.*test item again\.jpg .* val item photo-00000\.jpg"):
         refuse_leaks([corpus])
 
@@ -55,13 +55,13 @@ def test_val_against_test(tmp_path, photos):
 def test_the_same_photo_twice_in_one_split_is_no_leak(tmp_path, photos):
     rows = [item(photos[0], name, split) for name, split in (("a", "train"), ("b", "train"))]
     rows += [item(photos[1], name, split) for name, split in (("c", "test"), ("d", "test"))]
-    refuse_leaks([write_corpus(tmp_path / "corpus", items=rows, shard_size=1)])
+    refuse_leaks([deal_corpus(tmp_path / "corpus", items=rows, shard_size=1)])
 
 
 def test_many_leaks_are_counted_and_a_few_told(tmp_path, photos):
     rows = [item(photos[0], "held", "test"), *(item(photos[0], f"train-{number}") for number in range(9))]
     with pytest.raises(UsageError) as raised:
-        refuse_leaks([write_corpus(tmp_path / "corpus", items=rows)])
+        refuse_leaks([deal_corpus(tmp_path / "corpus", items=rows)])
     message = str(raised.value)
     assert message.startswith("9 item(s)") and message.count("is the same picture") == 3 and "…" in message
 
@@ -86,7 +86,7 @@ def test_as_a_plain_comparison_finds_them(tmp_path_factory, parts):
     order = list(dict.fromkeys(split for part in parts for _, split in part if split != "train"))
     for number, part in enumerate(parts):
         rows = [item(folder / "none", f"{row}", split, sha256=content) for row, (content, split) in enumerate(part)]
-        corpora.append(write_corpus(folder / f"c{number}", items=rows))
+        corpora.append(deal_corpus(folder / f"c{number}", items=rows))
         for content, split in part:
             splits[content].append(split)
     leaks = 0

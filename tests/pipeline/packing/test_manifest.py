@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pipeline.corpus.table import Table
 from pipeline.packing.filters import Filters
 from pipeline.packing.manifest import dropped_pairs, split_sizes
-from tests.pipeline.packing.corpora import description, item, translation, write_corpus, write_table
+from tests.corpora import deal_corpus, description, item, translation, write_table
 
 FLAGS = st.sets(st.sampled_from(["numbers", "copied", "repeated", "preamble"]), max_size=3)
 PAIRS = st.lists(
@@ -24,12 +24,12 @@ def test_dropped_pairs(tmp_path_factory, first, second, shard_size):
     for number, pairs in enumerate((first, second)):
         folder = tmp_path_factory.mktemp("sums") / f"c{number}"
         rows = [
-            translation(f"{item_id}#short", target, f"{n}", sorted(flags), "descriptions", meaning=meaning)
-            for n, (item_id, target, flags, meaning) in enumerate(pairs)
+            translation(f"{item_id}#short", target, source_table="descriptions", flags=sorted(flags), meaning=meaning)
+            for item_id, target, flags, meaning in pairs
         ]
-        described = [description("a", "short", "A.", ["refusal"]), description("b", "short", "B.", ["cut"])]
+        described = [description("a", "A.", flags=["refusal"]), description("b", "B.", flags=["cut"])]
         items = [item(folder, item_id) for item_id in ("a", "b", "c")]
-        folders.append(write_corpus(folder, shard_size, items=items, descriptions=described, translations=rows))
+        folders.append(deal_corpus(folder, shard_size, items=items, descriptions=described, translations=rows))
         for row in rows:
             rules = [*filters.rules_against(row), *(["refusal"] if row["item_id"] == "a" else [])]
             counts = expected.setdefault(row["target_language"], {"pairs": 0, "kept": 0})
@@ -42,7 +42,7 @@ def test_dropped_pairs(tmp_path_factory, first, second, shard_size):
 
 
 def test_a_corpus_without_translations(tmp_path):
-    assert dropped_pairs([write_corpus(tmp_path / "c", items=[item(tmp_path, "a")])], Filters()) == {}
+    assert dropped_pairs([deal_corpus(tmp_path / "c", items=[item(tmp_path, "a")])], Filters()) == {}
 
 
 def test_split_sizes(tmp_path):

@@ -16,14 +16,14 @@ from pipeline.packing.manifest import JOINED
 from pipeline.packing.merging import shared_contents
 from stages.pack import Pack
 from tests.conftest import make_photos
-from tests.pipeline.packing.corpora import (
+from tests.corpora import (
     caption,
+    deal_corpus,
     description,
     item,
     pack,
     small_corpus,
     translation,
-    write_corpus,
     write_table,
 )
 
@@ -55,11 +55,11 @@ def published(tmp_path, photos):
         {**item(photos[0], "a"), "uri": str(away / "a.jpg")},
     ]
     views = [("own", "Of its own."), ("b", "Published b."), ("a", "Published a."), ("a", "Seen: photo-00000.jpg.")]
-    return write_corpus(
+    return deal_corpus(
         tmp_path / "published",
         items=items,
         captions=[caption("a", "Photo photo-00000.jpg."), caption("a", "Another.", 1)],
-        descriptions=[description(item_id, "short", text) for item_id, text in views],
+        descriptions=[description(item_id, text) for item_id, text in views],
         translations=[translation("a#en#1", "de", "Foto.")],
     )
 
@@ -108,7 +108,7 @@ def test_the_first_of_equal_items_takes_in_those_of_other_corpora(tmp_path, phot
     def twice(name, word):
         rows = [item(photos[0], "x"), item(photos[1], "y"), item(photos[0], "z")]
         texts = [caption(row["item_id"], f"{word} {row['item_id']}.") for row in rows]
-        return write_corpus(tmp_path / name, items=rows, captions=texts)
+        return deal_corpus(tmp_path / name, items=rows, captions=texts)
 
     both = [twice("one", "Mine"), twice("two", "Theirs")]
     rows = pack(united(*both, output=tmp_path / "out"), tmp_path / "out")
@@ -155,7 +155,7 @@ CONTENTS = [*(hashlib.sha256(bytes([number])).hexdigest() for number in range(8)
 
 def corpora_of(folder, parts, shard_size=2):
     return [
-        write_corpus(
+        deal_corpus(
             folder / f"c{number}",
             shard_size,
             items=[item(folder / "none", f"{row}", sha256=content) for row, content in enumerate(part)],

@@ -14,7 +14,7 @@ from pipeline.media.images import Limits, encode_jpeg, fitting, probe
 from pipeline.packing import rows
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions, pixel_budget, read_media, stack_frames
-from tests.pipeline.packing.corpora import caption, description, item, translation
+from tests.corpora import caption, description, item, translation
 
 
 def source(prefix="", **rows):
@@ -45,7 +45,10 @@ def test_captions_then_translations_each_in_the_order_of_their_table():
 def test_filters_drop_translations_and_never_human_text():
     rows = source(
         captions=[caption("a", ""), caption("a", "Copied.", 1)],
-        translations=[translation("a#en#0", "de", "", ["empty"]), translation("a#en#1", "de", "Copied.", copied=1.0)],
+        translations=[
+            translation("a#en#0", "de", "", flags=["empty"]),
+            translation("a#en#1", "de", "Copied.", copied=1.0),
+        ],
     )
     assert [row["caption_id"] for row in join_captions([rows], Filters())] == ["a#en#0", "a#en#1", "a#en#1>de"]
     assert [row["text"] for row in join_captions([rows], Filters({"de": {"copied": 0.5}}))] == ["", "Copied."]
@@ -53,11 +56,11 @@ def test_filters_drop_translations_and_never_human_text():
 
 def test_a_refusal_and_its_translation_are_left_out():
     rows = source(
-        descriptions=[description("a", "short", "A cat."), description("a", "detail", "I cannot.", ["refusal"])],
+        descriptions=[description("a", "A cat."), description("a", "I cannot.", "detail", flags=["refusal"])],
         translations=[
-            translation("a#short", "de", "Eine Katze.", table="descriptions"),
-            translation("a#detail", "de", "Ich kann nicht.", table="descriptions"),
-            translation("a#detail", "de", "Of a caption.", table="captions"),
+            translation("a#short", "de", "Eine Katze.", source_table="descriptions"),
+            translation("a#detail", "de", "Ich kann nicht.", source_table="descriptions"),
+            translation("a#detail", "de", "Of a caption.", source_table="captions"),
         ],
     )
     assert join_descriptions([rows]) == [{"view": "short", "text": "A cat."}]
@@ -72,7 +75,7 @@ def test_captions_of_origin_mllm_are_descriptions():
             caption("a", "A mat.", 3, origin="mllm"),
             caption("a", "Une natte.", 3, "fr", "mllm"),
         ],
-        descriptions=[description("a", "short", "Cat, mat.")],
+        descriptions=[description("a", "Cat, mat.")],
     )
     assert [row["text"] for row in join_captions([rows], Filters())] == ["A cat."]
     assert join_descriptions([rows]) == [
@@ -91,7 +94,10 @@ def test_a_given_translation_gives_way_to_its_measured_row():
             caption("a", "Zwei.", 1, "de", "mt"),
             caption("a", "Un.", 0, "fr", "mt"),
         ],
-        translations=[translation("a#en#0", "de", "Eins.", copied=1.0), translation("a#one", "fr", "N.", (), "x")],
+        translations=[
+            translation("a#en#0", "de", "Eins.", copied=1.0),
+            translation("a#one", "fr", "N.", source_table="x"),
+        ],
     )
     assert [row["caption_id"] for row in join_captions([rows], Filters())][:3] == ["a#en#0", "a#de#1", "a#fr#0"]
     dropped = join_captions([rows], Filters({"de": {"copied": 0.5}}))
@@ -99,7 +105,7 @@ def test_a_given_translation_gives_way_to_its_measured_row():
 
 
 def test_other_flags_keep_a_description():
-    rows = source(descriptions=[description("a", "short", "A cat", ["cut", "fragment"])])
+    rows = source(descriptions=[description("a", "A cat", flags=["cut", "fragment"])])
     assert join_descriptions([rows]) == [{"view": "short", "text": "A cat"}]
 
 
@@ -107,14 +113,17 @@ def test_a_text_of_an_earlier_corpus_is_not_repeated():
     first = source(
         "own/",
         captions=[caption("a", "A cat."), caption("a", "A cat.", 1)],
-        translations=[translation("a#en#0", "de", "Eine Katze."), translation("a#en#0", "fr", "Un chat.", ["copied"])],
-        descriptions=[description("a", "short", "A cat."), description("a", "detail", "Grey.")],
+        translations=[
+            translation("a#en#0", "de", "Eine Katze."),
+            translation("a#en#0", "fr", "Un chat.", flags=["copied"]),
+        ],
+        descriptions=[description("a", "A cat."), description("a", "Grey.", "detail")],
     )
     second = source(
         "theirs/",
         captions=[caption("a", "A cat."), caption("a", "Eine Katze.", 0, "de"), caption("a", "New.", 1)],
         translations=[translation("a#en#0", "fr", "Un chat."), translation("a#en#0", "es", "Eine Katze.")],
-        descriptions=[description("a", "short", "A cat."), description("a", "short", "Another word.")],
+        descriptions=[description("a", "A cat."), description("a", "Another word.")],
     )
     both = [first, second]
     assert [row["caption_id"] for row in join_captions(both, Filters())] == [
@@ -152,10 +161,12 @@ def test_nothing_is_lost_doubled_or_invented(parts):
             f"{number}/",
             captions=[caption("a", text, n, language) for n, (language, text) in enumerate(written)],
             translations=[
-                translation(f"a#en#{n}", language, text, ["numbers"] if bad else [])
+                translation(f"a#en#{n}", language, text, flags=["numbers"] if bad else [])
                 for n, (language, text, bad) in enumerate(translated)
             ],
-            descriptions=[description("a", view, text, ["refusal"] if bad else []) for view, text, bad in described],
+            descriptions=[
+                description("a", text, view, flags=["refusal"] if bad else []) for view, text, bad in described
+            ],
         )
         for number, (written, translated, described) in enumerate(parts)
     ]
