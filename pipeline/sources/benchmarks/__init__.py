@@ -1,13 +1,13 @@
 """Benchmarks as their owners distribute them: one module per set, opened only by its name, never by a guess.
 
-Each module begins with the layout of the folder, and has `open_NAME(root, options)`, which fills an `Importer`.
+Each module begins with the layout of the folder, and has `read_set(importer)`, which adds the items below its root.
 """
 
 import importlib
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.importer import Options
+from pipeline.sources.benchmarks.importer import Importer, Options
 from pipeline.sources.items import Source
 from pipeline.sources.locations import absolute, is_url
 
@@ -25,6 +25,6 @@ def open_benchmark(kind: str, input: str, options: Options) -> Source:
     root = Path(absolute(input))
     if not root.is_dir():
         raise UsageError(f"--source {kind}: {input} is not a folder. Give the folder of the set, unpacked.")
-    module = importlib.import_module(f"pipeline.sources.benchmarks.{kind}")
-    source: Source = getattr(module, f"open_{kind}")(root, options)
-    return source
+    importer = Importer(kind, root, options)
+    importlib.import_module(f"pipeline.sources.benchmarks.{kind}").read_set(importer)
+    return importer.finish()

@@ -13,8 +13,8 @@ Name and line have to agree, with one exception: lines marked `enc` in a file na
 that language, as long as none of their items is trained on, where they could as well be English.
 """
 
-import collections
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ class Captions:
     splits: dict[str, str]  # by item id
     importer: Importer
     lines: dict[str, dict[tuple[str, str, int], Line]] = field(default_factory=dict)
-    left_out: dict[str, int] = field(default_factory=dict)  # counts, by what it is in words
+    left_out: Counter[str] = field(default_factory=Counter)  # by what it is in words
     unlisted: list[str] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
@@ -119,13 +119,13 @@ class Captions:
                 "is trained on: its language is unclear. Rename the file."
             )
         if not line.text:
-            self._leave_out("blank captions")
+            self.left_out["blank captions"] += 1
         elif not line.origin:
-            self._leave_out("captions translated back into English")
+            self.left_out["captions translated back into English"] += 1
         elif split == "train" and line.origin == "human" and line.language != "en":
-            self._leave_out(f"human captions in {line.language} of items that are trained on")
+            self.left_out[f"human captions in {line.language} of items that are trained on"] += 1
         elif split != "train" and line.origin == "mt":
-            self._leave_out(f"translations into {line.language} of items that are held out")
+            self.left_out[f"translations into {line.language} of items that are held out"] += 1
         else:
             key = (line.language, line.origin, line.number)
             other = self.lines.setdefault(line.item, {}).setdefault(key, line)
@@ -136,10 +136,7 @@ class Captions:
                     f"--input: {line.place} is caption {line.number} of {line.item} in {line.language} a second time "
                     f"(after {other.place}). Where they are of two tasks, keep the files of one."
                 )
-            self._leave_out("captions that are in two files")
-
-    def _leave_out(self, what: str) -> None:
-        self.left_out[what] = self.left_out.get(what, 0) + 1
+            self.left_out["captions that are in two files"] += 1
 
     def of(self, item: str) -> list[SourceCaption]:
         """An item's captions: English first, then by language; human before mt; by number."""
@@ -150,11 +147,11 @@ class Captions:
     def check(self) -> None:
         """Report what was left out and what is missing. Raises UsageError for translations of absent captions."""
         for what, count in sorted(self.left_out.items()):
-            self.importer.note(f"{count:,} {what}: not used")
+            self.importer.note(f"{what}: not used", count)
         if self.unlisted:
             names = first_names([*dict.fromkeys(self.unlisted)], 3)
             self.importer.count(f"captions of ids that are in no list ({names})", len(self.unlisted), 0)
-        english, translated = 0, collections.Counter[str]()
+        english, translated = 0, Counter[str]()
         orphans: list[Line] = []
         for item, lines in self.lines.items():
             numbers = {number for language, origin, number in lines if (language, origin) == ("en", "human")}
@@ -170,12 +167,7 @@ class Captions:
         for language, count in sorted(translated.items()):
             if count < english:
                 self.importer.note(f"{count:,} of {english:,} captions are translated into {language}")
-        silent: dict[str, list[str]] = {}
-        for item, split in self.splits.items():
-            if item not in self.lines:
-                silent.setdefault(split, []).append(item)
-        if untrained := silent.pop("train", None):
-            names = first_names(untrained)
-            self.importer.count(f"items to train on without a caption ({names})", len(untrained), 0)
-        for split, items in sorted(silent.items()):
-            self.importer.note(f"{len(items):,} items of {split} have no caption")
+        silent = [item for item in self.splits if item not in self.lines]
+        untrained = [item for item in silent if self.splits[item] == "train"]
+        self.importer.count(f"items to train on without a caption ({first_names(untrained)})", len(untrained), 0)
+        self.importer.note("held-out items have no caption", len(silent) - len(untrained))

@@ -20,11 +20,10 @@ ARRAY = ".npy"
 
 @dataclass
 class Media:
-    """The media of a set's items: `uris` and `types` ("image" or "video") by item id, `unused` names of no item."""
+    """The media of a set's items: `uris` and `types` ("image" or "video") by item id."""
 
     uris: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
 
 
 class Files:
@@ -35,6 +34,7 @@ class Files:
         self.folders = list(_walk(root))
         self._paths: dict[str, list[str]] = {}
         self._requested: set[str] = set()
+        self._unused: list[str] | None = None
         for folder, names in self.folders:
             for name in names:
                 self._paths.setdefault(name, []).append(f"{folder}/{name}")
@@ -59,7 +59,9 @@ class Files:
         return next((self._only(name, self._paths[name]) for name in names if name in self._paths), "")
 
     def unused_media(self) -> list[str]:
-        """Names of the media that no call of `medium` asked for, sorted."""
+        """Names of the media that belong to no item, once all were looked up."""
+        if self._unused is not None:
+            return self._unused
         media = (name for name in self._paths if PurePosixPath(name).suffix.lower() in MEDIA_SUFFIXES)
         return sorted(set(media) - self._requested)
 
@@ -82,13 +84,13 @@ class Files:
         Raises:
             UsageError: An item has two media, and nobody can tell which is meant.
         """
-        items, media = sorted(set(names.values())), Media()
+        items, media, unused = sorted(set(names.values())), Media(), list[str]()
         for folder, files in self.folders:
             if "feature.bin" in files:
                 matrix = read_bigfile(folder, items)
                 for item, uri in matrix.uris.items():
                     self._add(media, item, uri, "video" if matrix.video else "image")
-                media.unused += matrix.unused if matrix.uris else []
+                unused += matrix.unused if matrix.uris else []
                 continue
             arrays = not arrays_below or arrays_below in folder.relative_to(self.root).parts
             known = False
@@ -104,7 +106,8 @@ class Files:
                 known = True
                 media_type = array_type if suffix == ARRAY else "video" if suffix in VIDEO_SUFFIXES else "image"
                 self._add(media, names[stem], str(folder / name), media_type)
-            media.unused += unknown if known else []  # another folder's pictures are not this set's
+            unused += unknown if known else []  # another folder's pictures are not this set's
+        self._unused = unused
         return media
 
     def _add(self, media: Media, item: str, uri: str, media_type: str) -> None:

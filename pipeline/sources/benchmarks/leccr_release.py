@@ -21,12 +21,11 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.caption_files import LANGUAGES, SUFFIX, Captions, read_captions
-from pipeline.sources.benchmarks.files import ARRAY, Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options, first_names
-from pipeline.sources.benchmarks.reading import read_lines, read_text, unique
+from pipeline.sources.benchmarks.files import ARRAY
+from pipeline.sources.benchmarks.importer import Importer, first_names
+from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_lines, read_text, splits_of
 from pipeline.sources.items import SourceCaption, clean_text
 
-KIND = "leccr_release"
 LIST = re.compile(rf"(?:(?P<language>{'|'.join(LANGUAGES)})_)?(?P<split>train|val|test)_id(?:_(?P<more>\w+))?\.txt")
 LIST_FOLDERS = ("FeatureData", "img_id", "video_id", ".")
 PLACES = ("img_id", "FeatureData", "TextData", ".")
@@ -39,63 +38,54 @@ COUNTS = {
 }
 
 
-def open_leccr_release(root: Path, options: Options) -> BenchmarkSource:
-    """The set in the folder that holds TextData."""
-    files, importer = Files(root), Importer(KIND, root, options)
+def read_set(importer: Importer) -> None:
+    """Add the set in the folder that holds TextData."""
+    root = importer.root
     texts = root / "TextData" if (root / "TextData").is_dir() else root
     paths = sorted(path for path in texts.iterdir() if path.name.endswith(SUFFIX) and not path.name.startswith("."))
     if not paths:
-        raise UsageError(f"--source {KIND}: {root} has no TextData/NAME{SUFFIX}. Give the folder that holds TextData.")
+        raise importer.absent(f"TextData/NAME{SUFFIX}", "Give the folder that holds TextData.")
     splits = _splits(root)
-    for split, published in _published(paths).items():
-        importer.count(f"items of {split}", sum(own == split for own in splits.values()), published)
+    importer.count_splits("items", splits, _published(paths))
     captions = Captions(splits, importer)
     for path in paths:
         for line in read_captions(path):
             captions.add(line)
     captions.check()
     names = _names(root, splits)
-    media = files.media(names, "video", arrays_below="FeatureData")
-    described = _descriptions(files, names, importer)
+    media = importer.files.media(names, "video", arrays_below="FeatureData")
+    described = _descriptions(names, importer)
     usual = "video" if (root / "video_id").is_dir() else "image"
     if media.types:
         usual = next(iter(media.types.values()))
     for item, split in splits.items():
         texts_of_item = [*captions.of(item), *described.get(item, ())]
         importer.add(item, split, texts_of_item, media.uris.get(item, ""), media.types.get(item, usual))
-    return importer.finish(media.unused)
 
 
 def _splits(root: Path) -> dict[str, str]:
     """The split of each item: train, val, test, then others; each in the order of its lists."""
-    lists: dict[tuple[str, str], tuple[Path, list[str]]] = {}
-    for folder in LIST_FOLDERS:
-        for path in sorted((root / folder).glob("*_id*.txt")):
-            match = LIST.fullmatch(path.name)
-            if not match:
-                continue
-            more = match["more"] if match["more"] not in (None, "2016") else ""
-            split = f"{match['split']}_{more}" if more else match["split"]
-            ids = [bare(line.strip()) for line in read_lines(path) if line.strip()]
-            unique(ids, str(path))
-            first, known = lists.setdefault((split, match["language"] or ""), (path, ids))
-            if set(known) != set(ids):
-                raise UsageError(
-                    f"--input: the two lists for the split {split} differ, {first} and {path}. Take one of them away."
-                )
+    paths = [path for folder in LIST_FOLDERS for path in sorted((root / folder).glob("*_id*.txt"))]
+    lists = join_lists(
+        (
+            f"{_split(match)} {match['language'] or ''}".strip(),
+            path,
+            [*map(bare, read_ids(path))],
+        )
+        for path in paths
+        if (match := LIST.fullmatch(path.name))
+    )
     if not lists:
         folders = ", ".join(LIST_FOLDERS[:3])
         raise UsageError(f"--input: {root} has no id lists such as train_id.txt, nor have its {folders}. Add them.")
     order = {"train": 0, "val": 1, "test": 2}
-    splits: dict[str, str] = {}
-    for (split, _), (path, ids) in sorted(lists.items(), key=lambda entry: (order.get(entry[0][0], 3), *entry[0])):
-        for item in ids:
-            if splits.setdefault(item, split) != split:
-                raise UsageError(
-                    f"--input: {path} has {item} in {split}, and another list has it in {splits[item]}. Mend the "
-                    "lists; where they are of two languages, keep those of one and import them one by one."
-                )
-    return splits
+    by_split = [(name.partition(" ")[0], ids) for name, ids in sorted(lists.items())]
+    return splits_of(sorted(by_split, key=lambda entry: order.get(entry[0], 3)), root)
+
+
+def _split(match: re.Match[str]) -> str:
+    more = match["more"]
+    return f"{match['split']}_{more}" if more and more != "2016" else match["split"]
 
 
 def _published(paths: list[Path]) -> dict[str, int]:
@@ -130,21 +120,20 @@ def _names(root: Path, splits: Mapping[str, str]) -> dict[str, str]:
     return names | files
 
 
-def _descriptions(files: Files, names: Mapping[str, str], importer: Importer) -> dict[str, list[SourceCaption]]:
+def _descriptions(names: Mapping[str, str], importer: Importer) -> dict[str, list[SourceCaption]]:
     """The descriptions of each item, numbered by the folders that hold any."""
     described: dict[str, list[SourceCaption]] = {}
     blank = views = 0
     total = len(set(names.values()))
-    for folder, files_here in files.folders:
-        if folder.relative_to(files.root).parts[:1] in (("TextData",), ("FeatureData",)):
+    for folder, files_here in importer.files.folders:
+        if folder.relative_to(importer.root).parts[:1] in (("TextData",), ("FeatureData",)):
             continue
         texts = [name for name in files_here if name.endswith(".txt") and name[:-4] in names]
         vectors = [name for name in files_here if name.endswith(ARRAY) and name[:-4] in names]
-        if vectors:
-            importer.note(
-                f"{len(vectors):,} descriptions in {folder.name} are vectors ({first_names(vectors, 1)}) and not used: "
-                "give texts instead"
-            )
+        vectors_named = (
+            f"descriptions in {folder.name} are vectors ({first_names(vectors, 1)}) and not used: give texts"
+        )
+        importer.note(vectors_named, len(vectors))
         if not texts:
             continue
         here: set[str] = set()
@@ -157,8 +146,6 @@ def _descriptions(files: Files, names: Mapping[str, str], importer: Importer) ->
                 described.setdefault(item, []).append(SourceCaption(text, "en", "mllm", views))
             blank += not text
         views += 1
-        if len(here) < total:
-            importer.note(f"{total - len(here):,} of {total:,} items have no description in {folder.name}")
-    if blank:
-        importer.note(f"{blank:,} descriptions are blank: not used")
+        importer.note(f"of {total:,} items have no description in {folder.name}", total - len(here))
+    importer.note("descriptions are blank: not used", blank)
     return described

@@ -21,13 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options
+from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_layout, read_lines, refusal, unique
 from pipeline.sources.items import SPLIT_NAMES, SourceCaption, clean_text
 
-KIND = "mscoco"
 COCO = {
     "captions_train2014.json": 82_783,
     "captions_val2014.json": 40_504,
@@ -58,43 +55,39 @@ class _Image:
 Images = dict[int, _Image]  # by COCO's number
 
 
-def open_mscoco(root: Path, options: Options) -> BenchmarkSource:
-    """The sets below `root`."""
-    files, importer = Files(root), Importer(KIND, root, options)
+def read_set(importer: Importer) -> None:
+    """Add the images of all sets that are there."""
+    files = importer.files
     images: Images = {}
-    _read_coco(files, importer, images)
+    _read_coco(importer, images)
     karpathy = files.text("dataset_coco.json")
     if karpathy:
         _read_karpathy(karpathy, importer, images)
-    _read_pair(files, importer, images, STAIR, "ja")
-    images = _read_coco_cn(files, importer, images)
+    _read_pair(importer, images, STAIR, "ja")
+    images = _read_coco_cn(importer, images)
     if not images:
-        raise UsageError(
-            f"--source {KIND}: {root} has none of {', '.join([*COCO, 'dataset_coco.json', WRITTEN])}. Give a folder "
-            "with at least one of them anywhere below it."
-        )
+        listed = ", ".join([*COCO, "dataset_coco.json"])
+        raise importer.absent(f"{listed} or {WRITTEN}", "Give a folder with at least one of them below it.")
     for number, image in sorted(images.items()):
         of_2014 = [f"COCO_{part}2014_{number:012}.jpg" for part in ("train", "val")]
         captions = [SourceCaption(text, language, "human", at) for (language, at), text in image.captions.items()]
         importer.add(image.name, image.split, captions, files.medium(image.name, f"{number:012}.jpg", *of_2014))
-    if silent := sum(not item.captions for item in importer.items):
-        importer.note(f"{silent:,} images have no caption")
-    return importer.finish(files.unused_media())
+    importer.note("images have no caption", sum(not item.captions for item in importer.items))
 
 
-def _read_coco(files: Files, importer: Importer, images: Images) -> None:
+def _read_coco(importer: Importer, images: Images) -> None:
     """COCO's own captions. 2017 has those of 2014 in other files: where both are there, 2014 is read."""
     of_year = {year: {name: count for name, count in COCO.items() if year in name} for year in ("2014", "2017")}
-    years = [year for year, names in of_year.items() if any(map(files.text, names))]
+    years = [year for year, names in of_year.items() if any(map(importer.files.text, names))]
     if years:
-        _read_pair(files, importer, images, of_year[years[0]], "en")
+        _read_pair(importer, images, of_year[years[0]], "en")
     if years[1:]:
         importer.note("captions of 2017 not read: those of 2014 are here, too")
 
 
-def _read_pair(files: Files, importer: Importer, images: Images, names: dict[str, int], language: str) -> None:
+def _read_pair(importer: Importer, images: Images, names: dict[str, int], language: str) -> None:
     """Two files in COCO's layout, training and validation: where one is there, the other is expected too."""
-    paths = {name: files.text(name) for name in names}
+    paths = {name: importer.files.text(name) for name in names}
     if any(paths.values()):
         for name, path in paths.items():
             split = "train" if "train" in name else "val"
@@ -151,17 +144,16 @@ def _read_karpathy(path: Path, importer: Importer, images: Images) -> None:
         if not any(language == "en" for language, _ in image.captions):
             for text in sentences:
                 image.add("en", text)
-    counts = Counter(split for _, _, split, _ in listed)
-    for split, published in KARPATHY.items():
-        importer.count(f"images in {path.name}, {split}", counts[split], published)
-    if others := images.keys() - {number for number, *_ in listed}:
-        importer.note(f"{len(others):,} images that {path.name} does not list are left out")
-        for number in others:
-            del images[number]
+    importer.count_splits(f"images in {path.name}", {name: split for _, name, split, _ in listed}, KARPATHY)
+    others = images.keys() - {number for number, *_ in listed}
+    importer.note(f"images that {path.name} does not list are left out", len(others))
+    for number in others:
+        del images[number]
 
 
-def _read_coco_cn(files: Files, importer: Importer, images: Images) -> Images:
+def _read_coco_cn(importer: Importer, images: Images) -> Images:
     """Only COCO-CN's images, in its splits and with its captions; all images as they are where it is not there."""
+    files = importer.files
     lists = {split: files.text(f"coco-cn_{split}.txt") for split in COCO_CN}
     written = files.text(WRITTEN)
     if not written and not any(lists.values()):
@@ -177,8 +169,7 @@ def _read_coco_cn(files: Files, importer: Importer, images: Images) -> Images:
             captions = images[number].captions if number in images else {}
             chosen[number] = _Image(file_name, split, captions)
     unique(names, "coco-cn_train.txt, coco-cn_val.txt and coco-cn_test.txt, one after the other")
-    if others := len(images.keys() - chosen.keys()):
-        importer.note(f"{others:,} images that are not in COCO-CN are left out")
+    importer.note("images that are not in COCO-CN are left out", len(images.keys() - chosen.keys()))
     if written is None:
         importer.problem(f"{WRITTEN} is missing: put COCO-CN's captions next to its splits.")
     strangers = 0
@@ -188,8 +179,7 @@ def _read_coco_cn(files: Files, importer: Importer, images: Images) -> Images:
                 strangers += 1
             elif text:
                 chosen[number].captions["zh", first + at] = text
-    if strangers:
-        importer.note(f"{strangers:,} Chinese captions left out, of images that no coco-cn_*.txt lists")
+    importer.note("Chinese captions left out, of images that no coco-cn_*.txt lists", strangers)
     return chosen
 
 

@@ -19,14 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.media.images import VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, read_captions
-from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options, first_names
-from pipeline.sources.benchmarks.reading import read_layout, read_lines, refusal, text_in, texts_in, unique
+from pipeline.sources.benchmarks.importer import Importer, first_names
+from pipeline.sources.benchmarks.reading import (
+    join_lists,
+    read_layout,
+    read_lines,
+    refusal,
+    splits_of,
+    text_in,
+    texts_in,
+)
 from pipeline.sources.items import split_named
 
-KIND = "msrvtt_cn"
 COUNTS = {"train": 6_513, "val": 497, "test": 2_990}  # videos
 JSFUSION = {"train": 9_000, "test": 1_000}
 ENGLISH = 20  # sentences per video
@@ -40,11 +45,11 @@ LISTED = {"train": "train", "train.9k": "train", "val": "test", "JSFUSION_test":
 Sentences = list[tuple[str, str]]  # video, text
 
 
-def open_msrvtt_cn(root: Path, options: Options) -> BenchmarkSource:
-    """The set below `root`."""
-    files, importer = Files(root), Importer(KIND, root, options)
-    videos, sentences = _read_videos(files)
-    splits = _splits(files, videos, importer)
+def read_set(importer: Importer) -> None:
+    """Add the set."""
+    files = importer.files
+    videos, sentences = _read_videos(importer)
+    splits = _splits(videos, importer)
     lines = [line for path, _ in files.matching(CAPTIONS) for line in read_captions(path)]
     lines += [line for path, _ in files.matching(CHINESE) for line in _read_chinese(path)]
     in_english = {line.item for line in lines if (line.language, line.origin) == ("en", "human")}
@@ -59,15 +64,11 @@ def open_msrvtt_cn(root: Path, options: Options) -> BenchmarkSource:
     for split in ("val", "test"):
         held_out = [video for video, own in splits.items() if own == split]
         chinese = sum(any(key[0] == "zh" for key in captions.lines.get(video, ())) for video in held_out)
-        if held_out:
-            importer.count(f"videos of {split} with a Chinese caption", chinese, len(held_out))
-    media = files.media({video: video for video in splits}, "video", suffixes=VIDEO_SUFFIXES)
-    for video, split in splits.items():
-        importer.add(video, split, captions.of(video), media.uris.get(video, ""), "video")
-    return importer.finish(media.unused)
+        importer.count(f"videos of {split} with a Chinese caption", chinese, len(held_out))
+    importer.add_videos(splits, captions.of)
 
 
-def _read_videos(files: Files) -> tuple[dict[str, str], list[Line]]:
+def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     """The split of each video, and the English sentences in the order of the files."""
 
     def parse(data: Any) -> tuple[list[tuple[str, str]], Sentences]:
@@ -82,9 +83,9 @@ def _read_videos(files: Files) -> tuple[dict[str, str], list[Line]]:
 
     splits: dict[str, str] = {}
     lines: list[Line] = []
-    paths = [path for path, _ in files.matching(INFO)]
+    paths = [path for path, _ in importer.files.matching(INFO)]
     if not paths:
-        raise UsageError(f"--source {KIND}: {files.root} has no videodatainfo JSON file. Give the set's folder.")
+        raise importer.absent("videodatainfo JSON file", "Give the set's folder.")
     for path in paths:
         expected = "`videos` (video_id, split: train, validate or test) and `sentences` (video_id, caption)"
         videos, sentences = read_layout(path, parse, expected)
@@ -126,39 +127,31 @@ def _number(path: Path, sentences: Sentences, language: str) -> Iterator[Line]:
         yield Line(video, language, "human", numbers[video], text, False, f"{path} sentence {place:,}")
 
 
-def _splits(files: Files, videos: dict[str, str], importer: Importer) -> dict[str, str]:
+def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
     """The split of each video, in the order of SPLITS and of the files."""
-    lists: dict[str, list[str]] = {}
-    for path, match in files.matching(LISTS):
-        names = _read_column(path) if path.suffix == ".csv" else [line.strip() for line in read_lines(path)]
-        names = [name for name in names if name]
-        unique(names, str(path))
-        split = LISTED[match[1] or match[2]]
-        if set(lists.setdefault(split, names)) != set(names):
-            raise refusal(path, f"a second list for {split} that differs from the first", "only one")
+    lists = join_lists(
+        (LISTED[match[1] or match[2]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
+    )
     if len(lists) == 1:
         importer.problem(f"JSFusion's lists: there is only the one for {next(iter(lists))}. Add or drop one.")
     counts, splits = COUNTS, videos
     if lists:
-        counts, splits = JSFUSION, {video: split for split, names in lists.items() for video in names}
-        both = set(lists.get("test", ())) & set(lists.get("train", ()))
-        if both:
-            raise UsageError(f"--input: {files.root} has {min(both)} in both of JSFusion's lists. Mend them.")
-        strangers = [video for video in splits if video not in videos]
-        if strangers:
+        counts, splits = JSFUSION, splits_of(lists.items(), importer.root)
+        if strangers := splits.keys() - videos.keys():
             raise UsageError(
-                f"--input: {files.root} has {first_names(strangers)} in its lists, but not in the videodatainfo. Fetch "
-                "both from one release."
+                f"--input: {importer.root} has {first_names(sorted(strangers))} in its lists, but not in the "
+                "videodatainfo. Fetch both from one release."
             )
-        left = len(videos) - len(splits)
-        importer.note("the split is that of JSFusion's lists" + (f", {left:,} videos are in neither" if left else ""))
-    for split, published in counts.items():
-        importer.count(f"videos of {split}", sum(own == split for own in splits.values()), published)
+        importer.note("the split is that of JSFusion's lists")
+        importer.note("videos are in neither of JSFusion's lists", len(videos) - len(splits))
+    importer.count_splits("videos", splits, counts)
     return dict(sorted(splits.items(), key=lambda pair: SPLITS.index(pair[1])))
 
 
-def _read_column(path: Path) -> list[str]:
-    """The videos of a CSV file, each once: the 9k file has a row for each sentence."""
+def _read_list(path: Path) -> list[str]:
+    """The videos of a list. In a CSV file each counts once: the 9k file has a row for each sentence."""
+    if path.suffix != ".csv":
+        return [line.strip() for line in read_lines(path) if line.strip()]
     reader = csv.DictReader(read_lines(path))
     if "video_id" not in (reader.fieldnames or ()):
         raise refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")

@@ -14,13 +14,10 @@ published one.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options
+from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_lines, unique
 from pipeline.sources.items import SourceCaption, clean_text
 
-KIND = "multi30k"
 IMAGES = {
     "train": 29_000,
     "val": 1_014,
@@ -38,36 +35,32 @@ TASK2_NUMBERS = (1, 2, 3, 4, 5)
 Texts = dict[str, dict[str, dict[int, str]]]  # picture → language → number → caption
 
 
-def open_multi30k(root: Path, options: Options) -> BenchmarkSource:
-    """The set below `root`: the repository, its data folder, or a folder that has either of them and the pictures."""
-    folder, files, importer = _text_folder(root), Files(root), Importer(KIND, root, options)
+def read_set(importer: Importer) -> None:
+    """Add the set: the repository, its data folder, or a folder that has either of them and the pictures."""
+    folder = _text_folder(importer)
     reader = _Reader(folder, importer)
     for split in IMAGES:
         texts = reader.split(split)
-        paths = {name: files.medium(name) for name in texts}
-        if split not in MAIN and texts and not any(paths.values()) and not options.allow_missing_media:
+        paths = {name: importer.files.medium(name) for name in texts}
+        if split not in MAIN and texts and not any(paths.values()) and not importer.options.allow_missing_media:
             importer.note(f"{split} left out: none of its {len(texts):,} pictures is here")
             continue
         for name, path in paths.items():
             importer.add(name, MAIN.get(split, split), _captions(texts[name]), path)
     unique([item.item_id for item in importer.items], f"the lists of pictures in {folder}, one after the other")
-    if reader.repeated:
-        importer.note(f"{reader.repeated:,} captions left out that repeat another one of their picture")
-    if reader.blank:
-        importer.note(f"{reader.blank:,} blank lines, which are not captions")
-    return importer.finish(files.unused_media())
+    importer.note("captions left out that repeat another one of their picture", reader.repeated)
+    importer.note("blank lines, which are not captions", reader.blank)
 
 
-def _text_folder(root: Path) -> Path:
-    """The folder that holds `task1` and `task2`: `root`, or one or two levels below it."""
+def _text_folder(importer: Importer) -> Path:
+    """The folder that holds `task1` and `task2`: the root, or one or two levels below it."""
+    root = importer.root
     below = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     for folder in (root, root / "data", *below, *(path / "data" for path in below)):
         if (folder / "task1" / "raw").is_dir() or (folder / "task2" / "raw").is_dir():
             return folder
-    raise UsageError(
-        f"--source {KIND}: {root} has no task1/raw. Give the repository multi30k/dataset or its data folder, with the "
-        "pictures of Flickr30K anywhere below it."
-    )
+    advice = "Give the repository multi30k/dataset or its data folder, with the pictures of Flickr30K below it."
+    raise importer.absent("task1/raw", advice)
 
 
 def _captions(texts: dict[str, dict[int, str]]) -> Iterator[SourceCaption]:

@@ -61,6 +61,11 @@ def read_lines(path: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
+def read_ids(path: Path) -> list[str]:
+    """The ids in a text file, one per line, without white space at their ends and without blank lines."""
+    return [id for line in read_lines(path) if (id := line.strip())]
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises UsageError for one that is broken, naming line and column."""
     try:
@@ -106,3 +111,29 @@ def unique(ids: Iterable[str], where: str) -> None:
                 f"--input: {where}: the id {id!r} comes twice, in line {first[id]:,} and line {line:,}. Take one of "
                 "them out."
             )
+
+
+def join_lists(lists: Iterable[tuple[str, Path, list[str]]]) -> dict[str, list[str]]:
+    """The ids of each split, from (split, path, ids) of its lists, of which there may be copies.
+
+    Raises UsageError for an id that comes twice in a list, and for two lists of one split that differ.
+    """
+    first: dict[str, tuple[Path, list[str]]] = {}
+    for split, path, ids in lists:
+        unique(ids, str(path))
+        other, known = first.setdefault(split, (path, ids))
+        if set(known) != set(ids):
+            raise UsageError(
+                f"--input: the two lists for the split {split} differ, {other} and {path}. Take one of them away."
+            )
+    return {split: ids for split, (_, ids) in first.items()}
+
+
+def splits_of(lists: Iterable[tuple[str, Iterable[str]]], root: Path) -> dict[str, str]:
+    """The split of each id, from (split, ids). Raises UsageError for an id in two splits."""
+    splits: dict[str, str] = {}
+    for split, ids in lists:
+        for id in ids:
+            if splits.setdefault(id, split) != split:
+                raise UsageError(f"--input: {root} has {id} in the lists of {splits[id]} and {split}. Mend them.")
+    return splits

@@ -19,13 +19,20 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
-from pipeline.media.images import VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options, first_names
-from pipeline.sources.benchmarks.reading import read_layout, read_lines, refusal, text_in, texts_in, unique
+from pipeline.sources.benchmarks.importer import Importer, first_names
+from pipeline.sources.benchmarks.reading import (
+    join_lists,
+    read_layout,
+    read_lines,
+    refusal,
+    splits_of,
+    text_in,
+    texts_in,
+    unique,
+)
 from pipeline.sources.items import SourceCaption
 
-KIND = "vatex"
 PARTS = {"training": 25_991, "validation": 3_000, "public_test": 6_000}  # videos
 HALF = 1_500  # videos of val and of test, by the lists
 CAPTIONS = 10  # per video and language
@@ -39,25 +46,20 @@ Video = dict[str, list[str]]  # the captions by language
 Parts = dict[str, dict[str, Video]]  # part → video
 
 
-def open_vatex(root: Path, options: Options) -> BenchmarkSource:
-    """The set below `root`. Its public test may be left out."""
-    files, importer = Files(root), Importer(KIND, root, options)
-    parts = _read_parts(files)
+def read_set(importer: Importer) -> None:
+    """Add the set. Its public test may be missing."""
+    parts = _read_parts(importer.files)
     if not parts:
-        raise UsageError(f"--source {KIND}: {root} has no vatex_training_v1.0.json. Give the set's folder.")
+        raise importer.absent("vatex_training_v1.0.json", "Give the set's folder.")
     for part, published in PARTS.items():
         if part in parts or part != "public_test":
             importer.count(f"videos of {part}", len(parts.get(part, ())), published)
-    splits = _splits(files, parts, importer)
-    media = files.media({video: video for video in splits}, "video", suffixes=VIDEO_SUFFIXES)
+    splits = _splits(parts, importer)
     videos = {video: texts for part in parts.values() for video, texts in part.items()}
-    for video, split in splits.items():
-        importer.add(video, split, _captions(videos[video], split), media.uris.get(video, ""), "video")
+    importer.add_videos(splits, lambda video: _captions(videos[video], splits[video]))
     _check_captions(parts, importer)
     forbidden = sum(len(videos[video].get("zh", ())) for video, split in splits.items() if split == "train")
-    if forbidden:
-        importer.note(f"{forbidden:,} human captions in zh of items that are trained on: not used")
-    return importer.finish(media.unused)
+    importer.note("human captions in zh of items that are trained on: not used", forbidden)
 
 
 def _captions(texts: Video, split: str) -> Iterator[SourceCaption]:
@@ -92,29 +94,18 @@ def _read_parts(files: Files) -> Parts:
                 raise refusal(path, f"captions in {min(repeated)} of {video} that another file has too", "them once")
             captions.update(texts)
     parts = {part: unordered[part] for part in PARTS if part in unordered}
-    places: dict[str, str] = {}
-    for name, videos in parts.items():
-        for video in videos:
-            if places.setdefault(video, name) != name:
-                raise UsageError(
-                    f"--input: {files.root} has {video} in {places[video]} and in {name}. Fetch the set again."
-                )
+    splits_of(parts.items(), files.root)  # refuses a video in two parts
     return parts
 
 
-def _splits(files: Files, parts: Parts, importer: Importer) -> dict[str, str]:
+def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
     """The split of each video, in the order of SPLITS and of the files."""
-    lists = _read_lists(files)
+    lists = join_lists((LISTED[match[1]], path, _read_list(path)) for path, match in importer.files.matching(LISTS))
     halved = "val" in lists and "test" in lists
     if ("val" in lists) != ("test" in lists):
         present, absent = ("val", "test") if "val" in lists else ("test", "val")
         importer.problem(f"lists: there is one for {present} but none for {absent}. Add it, or take the other away.")
-    listed: dict[str, str] = {}
-    for split, videos in lists.items():
-        for video in videos:
-            if listed.setdefault(video, split) != split:
-                lists_of_it = f"{listed[video]} and {split}"
-                raise UsageError(f"--input: {files.root} has {video} in the lists of {lists_of_it}. Mend them.")
+    listed = splits_of(lists.items(), importer.root)
     usual = {"training": "train", "validation": "val", "public_test": "test"}
     if halved:
         usual |= {"validation": "", "public_test": "public_test"}
@@ -122,34 +113,26 @@ def _splits(files: Files, parts: Parts, importer: Importer) -> dict[str, str]:
     unlisted: list[str] = []
     for part, captioned in parts.items():
         for video in captioned:
-            split = listed.get(video, usual[part]) if halved else usual[part]
+            split = listed.pop(video, usual[part]) if halved else usual[part]
             if split in ("train", "val", "test") and (split == "train") != (part == "training"):
-                raise UsageError(f"--input: {files.root} has {video} of {part} in the list of {split}. Mend the list.")
+                raise UsageError(
+                    f"--input: {importer.root} has {video} of {part} in the list of {split}. Mend the list."
+                )
             if split:
                 splits[video] = split
             else:
                 unlisted.append(video)
     if halved:
-        for split in ("val", "test"):
-            importer.count(f"videos of {split}, by its list", sum(own == split for own in splits.values()), HALF)
+        importer.count_splits("videos", splits, {"val": HALF, "test": HALF})
         importer.count(f"videos of validation in no list ({first_names(unlisted)})", len(unlisted), 0)
-    strangers = [video for video in listed if not any(video in videos for videos in parts.values())]
-    importer.count(f"videos in lists that have no captions ({first_names(strangers)})", len(strangers), 0)
+        importer.count(f"videos in lists that have no captions ({first_names(listed)})", len(listed), 0)
     return dict(sorted(splits.items(), key=lambda pair: SPLITS.index(pair[1])))
 
 
-def _read_lists(files: Files) -> dict[str, list[str]]:
-    """The videos that each split's list names. Raises UsageError for two lists of one split that differ."""
-    lists: dict[str, list[str]] = {}
-    for path, match in files.matching(LISTS):
-        names = _read_array(path) if path.suffix == ".npy" else [line.strip() for line in read_lines(path)]
-        # HGR names files: a folder before, a suffix behind.
-        videos = [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names if name]
-        unique(videos, str(path))
-        split = LISTED[match[1]]
-        if set(lists.setdefault(split, videos)) != set(videos):
-            raise refusal(path, f"a second list for {split} that differs from the first", "only one")
-    return lists
+def _read_list(path: Path) -> list[str]:
+    """The videos of a list. HGR names files: a folder before, a suffix behind."""
+    names = _read_array(path) if path.suffix == ".npy" else [line.strip() for line in read_lines(path)]
+    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names if name]
 
 
 def _read_array(path: Path) -> list[str]:
@@ -173,5 +156,4 @@ def _check_captions(parts: Parts, importer: Importer) -> None:
             captions = sum(len(texts.get(language, ())) for texts in videos.values())
             importer.count(f"captions in {language} of {part}", captions, CAPTIONS * len(videos))
     texts = [text for part in parts.values() for video in part.values() for own in video.values() for text in own]
-    if blank := sum(not text for text in texts):
-        importer.note(f"{blank:,} captions are blank: not used")
+    importer.note("captions are blank: not used", sum(not text for text in texts))

@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options, first_names
+from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.benchmarks.reading import read_lines, refusal, text_in, texts_in, unique
 from pipeline.sources.items import SourceCaption
 from pipeline.translation.tags import check_language
 
-KIND = "xm3600"
 CAPTIONS = "captions.jsonl"
 KEY = "image/key"
 IMAGES = 3_600
@@ -41,29 +38,24 @@ class _Row:
     captions: dict[str, list[str]]
 
 
-def open_xm3600(root: Path, options: Options) -> BenchmarkSource:
-    """The set below `root`."""
-    files, importer = Files(root), Importer(KIND, root, options)
-    path = files.text(CAPTIONS)
+def read_set(importer: Importer) -> None:
+    """Add the set."""
+    path = importer.files.text(CAPTIONS)
     if path is None:
-        raise UsageError(
-            f"--source {KIND}: {root} has no {CAPTIONS}. Give the folder with the set's captions, unpacked, and its "
-            "pictures anywhere below it."
-        )
+        raise importer.absent(CAPTIONS, "Give the folder with the set's captions and its pictures anywhere below it.")
     rows = list(_rows(path))
     unique((row.key for row in rows), str(path))
     _check_captions(path, rows, importer)
     for row in rows:
-        uri = files.medium(*(f"{row.key}{suffix}" for suffix in SUFFIXES))
+        uri = importer.files.medium(*(f"{row.key}{suffix}" for suffix in SUFFIXES))
         importer.add(row.key, "test", _captions(row), uri)
-    return importer.finish(files.unused_media())
 
 
 def _captions(row: _Row) -> Iterator[SourceCaption]:
     for language, texts in row.captions.items():
         for number, text in enumerate(texts) if language in LANGUAGES else ():
             if text:
-                yield SourceCaption(text, check_language(language, KIND), "human", number)
+                yield SourceCaption(text, check_language(language, "xm3600"), "human", number)
 
 
 def _check_captions(path: Path, rows: list[_Row], importer: Importer) -> None:
@@ -78,10 +70,9 @@ def _check_captions(path: Path, rows: list[_Row], importer: Importer) -> None:
             f"{path} has captions in {first_names(map(repr, strange))}, which are not among the set's "
             f"{len(LANGUAGES)} languages. Fetch the file as it was published."
         )
-    if blank := sum(not text for text in texts):
-        importer.note(f"{blank:,} blank captions left out")
-    if silent := sum(not any(row.captions.get(language, ())) for row in rows for language in languages):
-        importer.note(f"{silent:,} times a picture has no caption in a language")
+    importer.note("blank captions left out", sum(not text for text in texts))
+    silent = sum(not any(row.captions.get(language, ())) for row in rows for language in languages)
+    importer.note("times a picture has no caption in a language", silent)
 
 
 def _rows(path: Path) -> Iterator[_Row]:

@@ -14,12 +14,10 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.files import Files
-from pipeline.sources.benchmarks.importer import BenchmarkSource, Importer, Options, first_names
+from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.benchmarks.reading import read_lines, refusal, unique
 from pipeline.sources.items import SourceCaption, clean_text
 
-KIND = "xtd"
 IMAGES = 1_000
 NAMES = re.compile(r"test_image_names\.txt(?:\.gz)?")
 CAPTIONS = re.compile(r"test_1kcaptions_(\w+)\.txt(?:\.gz)?")
@@ -28,28 +26,24 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "ko", "pl", "ru", "tr", "zh", "ja")
 FILE_NAMES = {"jp": "ja"}  # where a file's name has another tag
 
 
-def open_xtd(root: Path, options: Options) -> BenchmarkSource:
-    """The set below `root`."""
-    files, importer = Files(root), Importer(KIND, root, options)
+def read_set(importer: Importer) -> None:
+    """Add the set."""
+    files = importer.files
     lists = [path for path, _ in files.matching(NAMES)]
     if not lists:
-        raise UsageError(
-            f"--source {KIND}: {root} has no test_image_names.txt. Give the folder with the set's repository and its "
-            "pictures, anywhere below it."
-        )
+        advice = "Give the folder with the set's repository and its pictures, anywhere below it."
+        raise importer.absent("test_image_names.txt", advice)
     pictures = _pictures(lists[0], _same_lines(lists))
     importer.count(f"pictures in {lists[0].name}", len(pictures), IMAGES)
-    captions = _captions(files, lists[0], len(pictures), importer)
+    captions = _captions(importer, lists[0], len(pictures))
     for line, (name, number) in enumerate(pictures.items()):
         texts = {language: lines[line] for language, lines in captions.items() if line < len(lines)}
         written = [SourceCaption(text, language, "human", 0) for language, text in texts.items() if text]
         importer.add(name, "test", written, files.medium(name, f"{number}.jpg"))
-    if trained := sum(name.startswith("COCO_train2014") for name in pictures):
-        importer.note(
-            f"{trained:,} of {len(pictures):,} images are of COCO train2014: do not score a model that was trained on "
-            "them"
-        )
-    return importer.finish(files.unused_media())
+    importer.note(
+        f"of {len(pictures):,} images are of COCO train2014: do not score a model that was trained on them",
+        sum(name.startswith("COCO_train2014") for name in pictures),
+    )
 
 
 def _pictures(path: Path, lines: list[str]) -> dict[str, str]:
@@ -65,16 +59,13 @@ def _pictures(path: Path, lines: list[str]) -> dict[str, str]:
     return dict(pictures)
 
 
-def _captions(files: Files, names: Path, pictures: int, importer: Importer) -> dict[str, list[str]]:
+def _captions(importer: Importer, names: Path, pictures: int) -> dict[str, list[str]]:
     """The lines of each language, one per picture, blank ones too."""
     paths: dict[str, list[Path]] = {}
-    for path, match in files.matching(CAPTIONS):
+    for path, match in importer.files.matching(CAPTIONS):
         paths.setdefault(FILE_NAMES.get(match[1], match[1]), []).append(path)
-    if strange := [path.name for language in paths.keys() - set(LANGUAGES) for path in paths[language]]:
-        importer.note(
-            f"{len(strange):,} files of captions not read, because the set has no such language "
-            f"({first_names(sorted(strange))})"
-        )
+    strange = sorted(path.name for language in paths.keys() - set(LANGUAGES) for path in paths[language])
+    importer.note(f"files of captions not read, of languages that the set lacks ({first_names(strange)})", len(strange))
     captions: dict[str, list[str]] = {}
     for language in LANGUAGES:
         copies = paths.get(language, [])
@@ -86,8 +77,8 @@ def _captions(files: Files, names: Path, pictures: int, importer: Importer) -> d
                 "picture: fetch both from one release."
             )
         captions[language] = lines
-    if blank := sum(not line for lines in captions.values() for line in lines):
-        importer.note(f"{blank:,} blank lines, which are not captions")
+    blank = sum(not line for lines in captions.values() for line in lines)
+    importer.note("blank lines, which are not captions", blank)
     return captions
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.bigfile import BigFile, bare, read_bigfile, read_names
+from pipeline.sources.benchmarks.bigfile import BigFile, read_bigfile, read_names
 
 
 def write_bigfile(folder, ids, dim=3, videos=None, encoding="iso-8859-1"):
@@ -79,12 +79,6 @@ def test_ids_beyond_ascii(tmp_path, encoding):
     assert rows_of(read_bigfile(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
 
 
-def test_ids_a_line_are_read_too(tmp_path):
-    folder = write_bigfile(tmp_path / "f", ["v_0", "v_1"])
-    (folder / "id.txt").write_text("v_0\r\nv_1\r\n")
-    assert rows_of(read_bigfile(folder, ["v"])) == {"v": [0, 1]}
-
-
 def test_what_does_not_agree_is_refused(tmp_path):
     whole = write_bigfile(tmp_path / "whole", ["v_0", "v_1", "v_2"])
 
@@ -106,10 +100,6 @@ def test_what_does_not_agree_is_refused(tmp_path):
     assert 'column 1 has "__import__' in broken("video2frames.txt", b"__import__('os')")
     (tmp_path / "broken" / "id.txt").unlink()
     assert "cannot read" in error_of(tmp_path / "broken")
-
-
-def test_suffixes_of_ids():
-    assert [bare(name) for name in ("a.jpg", "a.mp4", "a.jpg.jpg", "a", "a.b")] == ["a", "a", "a.jpg", "a", "a.b"]
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

@@ -18,10 +18,10 @@ def name(number, part=None):
     return f"COCO_{part or ('train' if number in TRAIN else 'val')}2014_{number:012}.jpg"
 
 
-def layout(numbers, naming=name, says="caption {} of {}", each=2):
+def layout(numbers, naming=name, says="caption {} of {}", each=2, listed=None):
     return json.dumps(
         {
-            "images": [{"id": number, "file_name": naming(number)} for number in numbers],
+            "images": [{"id": number, "file_name": naming(number)} for number in listed or numbers],
             "annotations": [
                 {"image_id": number, "id": 10 * number + at, "caption": says.format(at, number) + "\n"}
                 for at in range(each)
@@ -34,16 +34,7 @@ def layout(numbers, naming=name, says="caption {} of {}", each=2):
 @pytest.fixture
 def coco(tmp_path, monkeypatch):
     """COCO 2014 with its pictures, one of them nobody's."""
-    monkeypatch.setattr(
-        mscoco,
-        "COCO",
-        {
-            "captions_train2014.json": 3,
-            "captions_val2014.json": 2,
-            "captions_train2017.json": 4,
-            "captions_val2017.json": 1,
-        },
-    )
+    monkeypatch.setattr(mscoco, "COCO", dict(zip(mscoco.COCO, (3, 2, 4, 1), strict=True)))
     monkeypatch.setattr(mscoco, "STAIR", dict(zip(mscoco.STAIR, (3, 2), strict=True)))
     monkeypatch.setattr(mscoco, "KARPATHY", {"train": 3, "val": 1, "test": 1})
     monkeypatch.setattr(mscoco, "COCO_CN", {"train": (2, 1), "val": (1,), "test": (1,)})
@@ -110,13 +101,6 @@ def test_karpathys_splits_and_japanese(coco):
     assert numbered(items[name(77)], "ja") == {0: "説明 0 77", 1: "説明 1 77"}
 
 
-def test_karpathys_file_alone(coco):
-    for path in (coco / "annotations").iterdir():
-        path.unlink()
-    items = items_of(opened(with_karpathy(coco)))
-    assert numbered(items[name(99)], "en") == {0: "sentence of 99"} and items[name(99)].split == "train"
-
-
 def test_coco_cn_takes_its_own_images_in_its_own_splits(coco):
     source = opened(with_coco_cn(with_karpathy(coco)))
     items = items_of(source)
@@ -164,15 +148,10 @@ def test_what_is_wrong_is_told_and_may_be_allowed(coco):
     ("files", "told"),
     [
         ({"annotations/captions_val2014.json": "[]"}, "another layout .*lists `images`"),
-        ({"annotations/captions_val2014.json": '{"images": [{"id": 74}]}'}, "KeyError: 'file_name'"),
         ({"annotations/captions_val2014.json": layout((74, 74))}, "images: the id '74' comes twice"),
         (
-            {
-                "annotations/captions_val2014.json": json.dumps(
-                    {**json.loads(layout(VAL)), "images": json.loads(layout(VAL[:1]))["images"]}
-                )
-            },
-            "has 2 captions of images that it does not list",
+            {"annotations/captions_val2014.json": layout(VAL, listed=VAL[:1])},
+            "2 captions of images that it does not list",
         ),
         ({"more/captions_val2014.json": layout(VAL)}, "has captions_val2014.json more than once"),
     ],
@@ -188,7 +167,6 @@ def test_broken_annotations(coco, files, told):
         ({mscoco.WRITTEN: f"{name(30)[:-4]} 没有号"}, "line 1 has the id 'COCO_train2014_000000000030'"),
         ({mscoco.WRITTEN: "cat#0 猫"}, "has the image 'cat'"),
         ({mscoco.WRITTEN: f"{name(30)[:-4]}#0 一\n{name(30)[:-4]}#0 二"}, "comes twice, in line 1 and line 2"),
-        ({mscoco.WRITTEN: "摩托车".encode("gb18030")}, "is not UTF-8"),
         ({"coco-cn_val.txt": name(30)[:-4]}, "the id .* comes twice"),
         ({"coco-cn_val.txt": ""}, r"images in coco-cn_val.txt: found 0, expected 1"),
     ],
@@ -200,13 +178,6 @@ def test_broken_coco_cn(coco, change, told):
         opened(folder)
 
 
-def test_chinese_of_images_in_no_split_is_left_out_and_told(coco):
-    folder = with_coco_cn(coco)
-    path = folder / "coco-cn-version1805v1.1" / mscoco.WRITTEN
-    path.write_text(path.read_text("utf-8") + f"\n{name(42)[:-4]}#0 多\n", "utf-8")
-    assert "1 Chinese captions left out" in opened(folder).summary
-
-
 def test_a_folder_without_any_of_the_sets(tmp_path):
-    with pytest.raises(UsageError, match=r"has none of captions_train2014.json"):
+    with pytest.raises(UsageError, match=r"has no captions_train2014.json"):
         opened(write(tmp_path / "none", {"a.jpg": jpeg(1)}))

@@ -86,13 +86,6 @@ def test_any_of_its_folders_may_be_given(folder, tmp_path):
         opened(folder / "data" / "images")
 
 
-def test_task_2_alone_begins_at_zero(folder):
-    shutil.rmtree(folder / "data" / "task1" / "raw")
-    items = {item.item_id: item for item in opened(folder, subset=True).items()}
-    assert list(numbered(items["val-1.jpg"], "en")) == [0, 1, 2, 3, 4]
-    assert {item.split for item in items.values()} == {"val", "test"}
-
-
 def test_all_that_is_wrong_is_told_at_once(folder):
     (folder / "flickr30k-images" / "val-0.jpg").unlink()
     raw = folder / "data" / "task1" / "raw"

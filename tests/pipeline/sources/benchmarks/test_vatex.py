@@ -99,7 +99,7 @@ def test_lists_that_do_not_fit(tmp_path):
     assert f"has {VAL[1]} in the lists of test and val" in wrong(root)
     write(root, {"test_list.txt": VAL[2]})
     told = wrong(root)
-    assert "videos of test, by its list: found 1, expected 2" in told
+    assert "videos of test: found 1, expected 2" in told
     assert f"videos of validation in no list ({VAL[3]}): found 1, expected 0" in told
     write(root, {"test_list.txt": f"{TRAIN[0]}\n{VAL[2]}"})
     assert f"has {TRAIN[0]} of training in the list of test" in wrong(root)
@@ -152,11 +152,3 @@ def test_counts_that_differ_are_refused_or_told(tmp_path):
     assert "videos of validation: found 0, expected 4" in wrong(root)
     (root / "annotations" / NAMES["public_test"]).unlink()
     assert "public_test" not in wrong(root)
-
-
-def test_blank_captions_keep_the_numbers_of_the_others(tmp_path):
-    blank = rows(VAL)
-    blank[0]["enCap"][3] = "  "
-    items, summary = opened(layout(tmp_path, validation=blank))
-    assert all_captions(items[VAL[0]])[:9] == [row for row in numbered(VAL[0], "en", "en") if row[2] != 3]
-    assert "1 captions are blank" in summary
