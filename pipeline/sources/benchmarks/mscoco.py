@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_layout, read_lines, refusal, unique
+from pipeline.sources.benchmarks.reading import read_ids, read_layout, read_lines, refusal, unique
 from pipeline.sources.items import SPLIT_NAMES, SourceCaption, clean_text
 
 COCO = {
@@ -161,7 +161,7 @@ def _read_coco_cn(importer: Importer, images: Images) -> Images:
     chosen: Images = {}
     names: list[str] = []
     for split, path in lists.items():
-        listed = [line.strip() for line in read_lines(path) if line.strip()] if path else []
+        listed = read_ids(path) if path else []
         importer.count(f"images in coco-cn_{split}.txt", len(listed), *COCO_CN[split])
         names += listed
         for name in listed:

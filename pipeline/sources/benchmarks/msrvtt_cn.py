@@ -23,6 +23,7 @@ from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, re
 from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.benchmarks.reading import (
     join_lists,
+    read_ids,
     read_layout,
     read_lines,
     refusal,
@@ -151,7 +152,7 @@ def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. In a CSV file each counts once: the 9k file has a row for each sentence."""
     if path.suffix != ".csv":
-        return [line.strip() for line in read_lines(path) if line.strip()]
+        return read_ids(path)
     reader = csv.DictReader(read_lines(path))
     if "video_id" not in (reader.fieldnames or ()):
         raise refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")

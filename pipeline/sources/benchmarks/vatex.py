@@ -23,8 +23,8 @@ from pipeline.sources.benchmarks.files import Files
 from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.benchmarks.reading import (
     join_lists,
+    read_ids,
     read_layout,
-    read_lines,
     refusal,
     splits_of,
     text_in,
@@ -131,8 +131,8 @@ def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
 
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. HGR names files: a folder before, a suffix behind."""
-    names = _read_array(path) if path.suffix == ".npy" else [line.strip() for line in read_lines(path)]
-    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names if name]
+    names = _read_array(path) if path.suffix == ".npy" else read_ids(path)
+    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names]
 
 
 def _read_array(path: Path) -> list[str]:

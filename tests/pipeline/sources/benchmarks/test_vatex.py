@@ -106,7 +106,7 @@ def test_lists_that_do_not_fit(tmp_path):
     write(root, {"test_list.txt": f"{VAL[2]}\n{VAL[3]}\nalien"})
     assert "videos in lists that have no captions (alien): found 1, expected 0" in wrong(root)
     write(root, {"test_ids.txt": VAL[2]})
-    assert "a second list for test that differs" in wrong(root)
+    assert "two lists for the split test differ" in wrong(root)
 
 
 def test_a_list_that_would_have_to_be_unpickled_is_refused(tmp_path):

@@ -189,14 +189,3 @@ def test_settings_out_of_range_are_refused(tmp_path, settings, message):
     with pytest.raises(UsageError, match=message):
         write(tmp_path / "c", Settings(**settings))
     assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize("arguments", [[], ["--languages", "de,fr", "--output", "c"]])
-def test_usage_errors_are_one_line(capsys, arguments):
-    assert main(arguments) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_equal_settings_have_one_spelling():
-    settings = Settings(videos=0, translation_noise=1, languages=("cs", "de", "cs")).checked()
-    assert (repr(settings.videos), repr(settings.translation_noise), settings.languages) == ("0.0", "1.0", ("de", "cs"))
