@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.abc
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -77,8 +76,8 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         The exit status.
     """
     corpus = options.corpus
-    with _Absent("pandas"):  # which pyarrow looks for once, when it makes its first array
-        pa.array([0])
+    with lean_imports():
+        pa.array([0])  # pyarrow looks for pandas once, when it makes its first array
     if beam_arguments:  # checked before anything is begun; without them, Beam may not be needed at all
         import_beam().beam_options(beam_arguments, say)
     with locked(corpus):
@@ -162,37 +161,24 @@ def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
 
 def import_beam() -> ModuleType:
     """`pipeline.engine.beam`. Imported late, because Beam takes longer to import than all the rest."""
-    with quiet_imports(), _Absent("pandas"):
+    with lean_imports():
         from pipeline.engine import beam
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     return beam
 
 
-class _Absent(importlib.abc.MetaPathFinder):
-    """Makes the import of a module fail.
+@contextlib.contextmanager
+def lean_imports() -> Iterator[None]:
+    """Silence what Beam logs on import, and keep pandas out.
 
     Beam and pyarrow import pandas if they can, which costs 0.3 s and 35 MiB for nothing.
     """
-
-    def __init__(self, module: str):
-        self._module = module
-
-    def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name == self._module:
-            raise ModuleNotFoundError(f"{name} is not used here", name=name)
-
-    def __enter__(self) -> None:
-        sys.meta_path.insert(0, self)
-
-    def __exit__(self, *_: object) -> None:
-        sys.meta_path.remove(self)
-
-
-@contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Silence the warnings that Beam logs on import about optional packages."""
     logging.disable(logging.WARNING)
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]
+    modules.setdefault("pandas", None)  # an import of it fails
     try:
         yield
     finally:
+        if modules["pandas"] is None:
+            del modules["pandas"]
         logging.disable(logging.NOTSET)

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.options import add_options, option_flags
 from pipeline.translation.choose import TranslatorOptions
 from stages.captions import DryRunOptions, FrameOptions
-from stages.driver import RunOptions, quiet_imports
+from stages.driver import RunOptions, lean_imports
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
@@ -78,8 +78,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         UsageError: An option is misspelt, belongs to another stage, or has a value that it cannot have.
     """
-    ours = parser()
-    options, rest = ours.parse_known_args(argv)
+    options, rest = parser().parse_known_args(argv)
     stages_of = {flag: stages for owners in GROUPS.values() for owner, stages in owners for flag in option_flags(owner)}
     if rest:
         _check_beam_arguments(rest, [*stages_of, "--stage"])
@@ -89,57 +88,35 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _check_stage(argv: Sequence[str], stages_of: Mapping[str, tuple[str, ...]], stage: str) -> None:
     """Refuse options without effect: whoever gives one expects that it has one."""
-    without_defaults = parser()
-    for action in without_defaults._actions:
-        action.default = argparse.SUPPRESS
-    given = vars(without_defaults.parse_known_args(argv)[0])
-    strangers: dict[tuple[str, ...], list[str]] = {}
+    given = {argument.split("=")[0] for argument in argv}
+    misplaced: dict[tuple[str, ...], list[str]] = {}
     for flag, stages in stages_of.items():
-        if flag[2:].replace("-", "_") in given and stage not in stages:
-            strangers.setdefault(stages, []).append(flag)
-    if strangers:
+        if flag in given and stage not in stages:
+            misplaced.setdefault(stages, []).append(flag)
+    if misplaced:
         parts = [
-            f"{', '.join(flags)} {'go' if flags[1:] else 'goes'} with --stage {_either(stages)}"
-            for stages, flags in strangers.items()
+            f"{', '.join(flags)} {'go' if flags[1:] else 'goes'} with --stage {' or '.join(stages)}"
+            for stages, flags in misplaced.items()
         ]
-        them = "it" if sum(map(len, strangers.values())) == 1 else "them"
-        raise UsageError(f"{'; '.join(parts)}, got --stage {stage}: leave {them} out")
-
-
-def _either(names: Sequence[str]) -> str:
-    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        raise UsageError(f"{'; '.join(parts)}, got --stage {stage}: leave out what does not belong to it")
 
 
 def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
     """Refuse what is neither our option nor Beam's. Beam itself would only warn about an option it does not know."""
-    beam = beam_flags()
+    beam: Any = _Parser(allow_abbrev=False, add_help=False)
+    with lean_imports():
+        from apache_beam.options.pipeline_options import PipelineOptions
+    for owner in PipelineOptions.__subclasses__():
+        owner._add_argparse_args(beam)
     other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)
-    value_may_follow = False
-    for argument in rest:
+    previous = ""
+    for argument in beam.parse_known_args(rest)[1]:
         flag = argument.split("=")[0]
-        if not argument.startswith("--"):
-            if not value_may_follow:
-                raise UsageError(
-                    f"got {argument!r} outside of any option: give inputs as --input {shlex.quote(argument)}"
-                )
-            value_may_follow = False
-            continue
-        if flag not in beam:
-            near = difflib.get_close_matches(flag, [*ours, *beam], 1, 0.75)
+        if flag.startswith("--"):
+            near = difflib.get_close_matches(flag, [*ours, *beam._option_string_actions], 1, 0.75)
             if near or not other_runner:  # another runner may know options that Beam itself does not
                 hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
                 raise UsageError(f"got {flag}, which is not an option of this program or of Beam: {hint}")
-        value_may_follow = "=" not in argument and beam.get(flag, True)
-
-
-def beam_flags() -> dict[str, bool]:
-    """The options that the installed Beam knows, each with whether it takes a value."""
-    with quiet_imports():
-        from apache_beam.options.pipeline_options import PipelineOptions
-
-    flags: dict[str, bool] = {}
-    for owner in PipelineOptions.__subclasses__():
-        beam_parser: Any = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-        owner._add_argparse_args(beam_parser)
-        flags.update((name, action.nargs != 0) for action in beam_parser._actions for name in action.option_strings)
-    return flags
+        elif not previous.startswith("--") or "=" in previous:
+            raise UsageError(f"got {argument!r} outside of any option: give inputs as --input {shlex.quote(argument)}")
+        previous = argument
