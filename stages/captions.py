@@ -37,11 +37,11 @@ from pipeline.engine.run_state import Progress, locked
 from pipeline.engine.stage import Failure, Outcome, Rows, Run, Say, Stage
 from pipeline.errors import MediaError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
-from pipeline.media.images import Limits, open_media, probe
+from pipeline.media.images import Limits, open_media
 from pipeline.options import option, read_options
-from pipeline.sources import SourceItem, all_items
+from pipeline.sources import all_items
 from stages.driver import RunOptions, run_stages, say
-from stages.ingest import Ingest, IngestOptions, open_ingest
+from stages.ingest import Ingest, IngestOptions, open_ingest, plan_row
 
 DESCRIPTION_LANGUAGE = "en"
 Reply = tuple[list[float], Answer | Failure]
@@ -133,7 +133,10 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     if num_items := read_options(DryRunOptions, parsed).dry_run:
         ingest, stage = open_stages()
         assert isinstance(ingest, Ingest) and isinstance(stage, Captions)
-        return dry_run(ingest, stage, num_items, say)
+        with tempfile.TemporaryDirectory(prefix="dry-run-") as name:
+            folder = Path(name)
+            with locked(folder), stage.ready(folder, say) as ready:
+                return asyncio.run(describe_samples(ingest, ready, num_items, folder, say))
     return run_stages(run, beam_arguments, open_stages)
 
 
@@ -248,58 +251,40 @@ class CaptionsWorker:
         self._cache.close()
 
 
-def dry_run(ingest: Ingest, stage: Captions, num_items: int, say: Say) -> int:
+async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, folder: Path, say: Say) -> int:
     """Describe a few items and print picture, prompt and answer; the corpus is not touched.
+
+    Args:
+        ingest: The stage that lists and checks the items.
+        stage: The stage with its server.
+        num_items: How many items are described.
+        folder: Folder for the answers, removed afterwards.
+        say: Prints a line.
 
     Returns:
         The exit status: 1 if nothing could be described.
     """
+    run, views = Run("", str(folder), 0, {}, str(folder)), {view.name: view for view in stage.views}
     sources = ingest.sources()
+    num_descriptions = 0
     for source in sources:
         say(f"input: {source.summary}")
-    items = list(itertools.islice(all_items(sources), num_items))
-    with tempfile.TemporaryDirectory(prefix="dry-run-") as name:
-        folder = Path(name)
-        with locked(folder), stage.ready(folder, say) as ready:
-            num_described = asyncio.run(_describe_items(ready, items, folder, say))
-    say(f"dry run: {num_described} of {len(items)} items described; nothing was written")
-    return 0 if num_described else 1
-
-
-async def _describe_items(stage: Captions, items: list[SourceItem], folder: Path, say: Say) -> int:
-    speaker = await stage.captioner.open(Run("", str(folder), 0, {}, ""), len(stage.views))
-    try:
-        return sum([await _describe_item(speaker, stage, item, say) for item in items])
-    finally:
-        await speaker.close()
-
-
-async def _describe_item(speaker: Speaker, stage: Captions, item: SourceItem, say: Say) -> bool:
-    say(f"\n{item.item_id}  {item.uri}")
-    try:
-        with open_media(item.uri) as stream:
-            media = probe(stream, stage.sampling.limits)
-            stream.seek(0)
-            times_s, prepared = await asyncio.to_thread(
-                speaker.prepare, stream, media.media_type, stage.sampling, stage.views
-            )
-    except MediaError as error:
-        say(f"  failed: {error.kind}: {error}")
-        return False
-    frames = f", {len(times_s)} frames at {', '.join(f'{time:.1f} s' for time in times_s)}" if times_s else ""
-    say(f"  {media.media_type} {media.width}×{media.height}{frames}")
-    num_answers = 0
-    for view in stage.views:
-        say(f"  {view.name}: {question(view, times_s)}")
-        try:
-            answer = await speaker.ask(prepared, view, times_s)
-        except RequestFailed as error:
-            say(f"    failed: {error.kind}: {error}")
-            continue
-        num_answers += 1
-        text, flags = clean(answer.text, answer.finish_reason)
-        all_flags = sorted({*flags, *answer.flags})
-        say(f"    → {text}" + (f"  [{', '.join(all_flags)}]" if all_flags else ""))
-        if text != answer.text:
-            say(f"      before cleaning: {answer.text!r}")
-    return num_answers > 0
+    async with contextlib.AsyncExitStack() as stack:
+        checker = await ingest.open(run, Progress(folder, ingest.name))
+        stack.push_async_callback(checker.close)
+        describer = await stage.open(run, Progress(folder, stage.name))
+        stack.push_async_callback(describer.close)
+        for source_item in itertools.islice(all_items(sources), num_items):
+            say(f"\n{source_item.item_id}  {source_item.uri}")
+            outcome = await checker.item(plan_row(source_item), {}, {}, False)
+            for item in outcome.rows.get("items", ()):
+                say(f"  {item['media_type']} {item['width']}×{item['height']}")
+                outcome = await describer.item(item, {}, {}, False)
+            for row in outcome.rows.get("descriptions", ()):
+                num_descriptions += 1
+                say(f"  {row['view']}: {question(views[row['view']], row['frame_times_s'])}")
+                say(f"    → {row['text']}" + (f"  [{', '.join(row['flags'])}]" if row["flags"] else ""))
+            for failure in outcome.failures:
+                say(f"  {failure.view or source_item.item_id}: failed: {failure.kind}: {failure.message}")
+    say(f"dry run: {num_descriptions} descriptions; nothing was written")
+    return 0 if num_descriptions else 1

@@ -156,7 +156,7 @@ class Ingest(Stage):
         summaries = [source.summary for source in sources]
         for summary in summaries:
             say(f"input: {summary}")
-        rows = map(_plan_row, itertools.islice(all_items(sources), self.limit or None))
+        rows = map(plan_row, itertools.islice(all_items(sources), self.limit or None))
         entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
         if not entries:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
@@ -262,7 +262,8 @@ def _series(language: str, origin: str) -> str:
     return f"{language}-x-mllm" if origin == "mllm" else language
 
 
-def _plan_row(item: SourceItem) -> Row:
+def plan_row(item: SourceItem) -> Row:
+    """The item as a row of the plan, its captions numbered."""
     return {**dataclasses.asdict(item), "captions": _numbered(item)}
 
 
