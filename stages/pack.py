@@ -23,7 +23,7 @@ from pipeline.corpus.schema import TrainingRow
 from pipeline.engine.run_state import Progress
 from pipeline.engine.stage import Failure, Outcome, Row, Run, Say, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
-from pipeline.hashing import canonical_json, file_hash, fingerprint, short_hash
+from pipeline.hashing import canonical_json, fingerprint, short_hash
 from pipeline.media.features import FEATURE_TYPES
 from pipeline.options import option, read_options
 from pipeline.packing import manifest as sums
@@ -125,22 +125,18 @@ class Pack(Stage):
 
     def with_snapshot(self) -> "Pack":
         """The same stage, with the present state of the corpora: all shards are made from that, or the run ends."""
-        snapshot = tuple((_joined_tables(corpus), _content_hash(corpus)) for corpus in self.folders)
-        return dataclasses.replace(self, snapshot=snapshot)
+        return dataclasses.replace(self, snapshot=tuple(map(_state_of, self.folders)))
 
     def _joined(self, number: int) -> tuple[str, ...]:
         return self.snapshot[number][0] if self.snapshot else _joined_tables(self.folders[number])
 
     def _contents(self) -> list[str]:
-        return [
-            self.snapshot[number][1] if self.snapshot else _content_hash(home)
-            for number, home in enumerate(self.folders)
-        ]
+        return [content for _, content in self.snapshot or map(_state_of, self.folders)]
 
     def place(self, index: int) -> tuple[int, int]:
         """Numbers of the corpus, and of the shard there, that shard `index` is made from: corpus after corpus."""
         for number, corpus in enumerate(self.folders):
-            count = _manifest(corpus, "items").num_shards
+            count = _table(corpus, "items").num_shards
             if index < count:
                 return number, index
             index -= count
@@ -160,8 +156,8 @@ class Pack(Stage):
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Shards and items of all corpora."""
-        items = [_manifest(corpus, "items") for corpus in self.folders]
-        return sum(table.num_shards for table in items), sum(table.rows for table in items)
+        items = [_table(corpus, "items") for corpus in self.folders]
+        return sum(table.num_shards for table in items), sum(table.num_rows for table in items)
 
     def check(self, say: Say) -> None:
         """Check the corpora before any work.
@@ -187,12 +183,12 @@ class Pack(Stage):
                     "items. Rename one"
                 )
             _check_tables(corpus)
-        if not any(_manifest(*table).rows for table in self._texts()):
+        if not any(_table(*table).num_rows for table in self._texts()):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no captions or descriptions to train on. Run --stage captions, or give "
                 "--stage ingest an --input with captions"
             )
-        num_items = sum(_manifest(corpus, "items").rows for corpus in self.folders)
+        num_items = sum(_table(corpus, "items").num_rows for corpus in self.folders)
         if 0 < num_items == sum(map(sums.count_without_media, self.folders)):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no item has media to train on. Put the pictures or videos where --input "
@@ -230,8 +226,8 @@ class Pack(Stage):
         Raises:
             EnvironmentTrouble: A corpus was changed meanwhile.
         """
-        for number, home in enumerate(self.folders):
-            if self.snapshot and self.snapshot[number] != (_joined_tables(home), _content_hash(home)):
+        for home, state in zip(self.folders, self.snapshot, strict=False):  # no snapshot: nothing to compare
+            if state != _state_of(home):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
         num_shards, num_items = self.plan(corpus, say)
         sidecars = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
@@ -318,24 +314,24 @@ class PackWorker:
         except MediaError as error:
             return Outcome({}, [Failure(item_id, error.kind, str(error))])
         item = sources[0].item
-        row = {"item_id": item_id, "split": item["split"], "media_type": item["media_type"], "sha256": item["sha256"]}
-        row |= {"source": item["source"], "license": item["license"]}
-        return Outcome({"training": [{**row, **media, "captions": captions, "descriptions": descriptions}]})
+        columns = {name: item[name] for name in ("split", "media_type", "sha256", "source", "license")}
+        row = {"item_id": item_id, **columns, **media, "captions": captions, "descriptions": descriptions}
+        return Outcome({"training": [row]})
 
     def _media(self, sources: list[Source], previous: TrainingRow | None) -> Row:
         """The columns media, num_frames and uri.
 
         If one corpus' file cannot be read, another's is used: the content is the same.
         """
-        item, uris = sources[0].item, list(dict.fromkeys(source.item["uri"] for source in sources))
-        if self._stage.media == "reference":
+        stage, item = self._stage, sources[0].item
+        uris = list(dict.fromkeys(source.item["uri"] for source in sources))
+        if stage.media == "reference":
             return {"media": None, "num_frames": 0, "uri": uris[0]}
         if previous and previous["sha256"] == item["sha256"] and previous["uri"] in uris:
-            return {"media": previous["media"], "num_frames": previous["num_frames"], "uri": previous["uri"]}
+            return {name: previous[name] for name in ("media", "num_frames", "uri")}
         errors = []
         for uri in uris:
             try:
-                stage = self._stage
                 data, count = read_media(item, uri, stage.image_size, stage.frames, stage.feature_type)
                 return {"media": data, "num_frames": count, "uri": uri}
             except MediaError as error:
@@ -347,28 +343,20 @@ class PackWorker:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Manifest:
-    """What is needed of a manifest for every shard. Read once per process, however many shards it lists."""
-
-    num_shards: int
-    rows: int
-    sha256: str
-
-
-def _manifest(corpus: Path, table: str) -> _Manifest:
-    path = corpus / table / corpora.MANIFEST
-    return _read_manifest(path, path.stat().st_mtime_ns)
+def _table(corpus: Path, name: str) -> corpora.Table:
+    """A table of a corpus, whose manifest each process reads once, however many shards it lists."""
+    return _open_table(corpus, name, (corpus / name / corpora.MANIFEST).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=256)
-def _read_manifest(path: Path, _mtime_ns: int) -> _Manifest:
-    table = corpora.Table(path.parents[1], path.parent.name)
-    return _Manifest(table.num_shards, table.num_rows, file_hash(path))
+def _open_table(corpus: Path, name: str, _mtime_ns: int) -> corpora.Table:
+    return corpora.Table(corpus, name)
 
 
-def _content_hash(corpus: Path) -> str:
-    return short_hash(canonical_json([_manifest(corpus, table).sha256 for table in _joined_tables(corpus)]))
+def _state_of(corpus: Path) -> tuple[tuple[str, ...], str]:
+    """The tables that are joined, and a hash of them."""
+    tables = _joined_tables(corpus)
+    return tables, short_hash(canonical_json([corpora.manifest_hash(corpus, table) for table in tables]))
 
 
 def _joined_tables(corpus: Path) -> tuple[str, ...]:
