@@ -183,25 +183,8 @@ def _identity(translator: AnyTranslator) -> dict[str, Any]:
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage, after stage ingest if needed; returns the exit status."""
     run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
+    options, translator = read_options(TranslateOptions, parsed), read_options(TranslatorOptions, parsed)
     corpus = run.corpus
-    stage = open_translate(
-        read_options(TranslateOptions, parsed),
-        read_options(TranslatorOptions, parsed),
-        read_options(ServerOptions, parsed),
-        corpus,
-        say,
-    )
-    return run_stages(run, beam_arguments, lambda: [open_ingest(ingest_options, corpus, strict=run.overwrite), stage])
-
-
-def open_translate(
-    options: TranslateOptions, translator: TranslatorOptions, servers: ServerOptions, corpus: Path, say: Say
-) -> Translate:
-    """The stage as the options ask for it.
-
-    Raises:
-        UsageError: The options do not fit together, or the corpus has nothing to translate.
-    """
     if not options.languages:
         raise UsageError("--stage translate needs --languages, the target languages, for example de,fr,cs")
     source = check_language(options.source_language, "--source-language")
@@ -211,13 +194,13 @@ def open_translate(
     text = _text_tables(options.text, corpus)
     if translator.translator == "given" and text != ("captions",):
         raise UsageError("--translator given takes the translations that came with the captions: leave --text out")
-    translators, back = choose_translators(translator, servers, source, targets, say)
+    translators, back = choose_translators(translator, read_options(ServerOptions, parsed), source, targets, say)
     encoders = resolve_encoders(options.quality_encoder, source, targets)
     for target in (target for target in targets if not encoders[target] and options.quality_encoder != "none"):
         say(f"note: no sentence encoder knows {target}: its pairs get no score of meaning (--quality-encoder)")
     stage = Translate(text, source, translators, encoders, back, _texts_per_item(corpus, text))
     stage.check_texts(corpus)
-    return stage
+    return run_stages(run, beam_arguments, lambda: [open_ingest(ingest_options, corpus, strict=run.overwrite), stage])
 
 
 def _text_tables(names: tuple[str, ...], corpus: Path) -> tuple[str, ...]:

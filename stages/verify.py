@@ -54,24 +54,24 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
         raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(SCHEMAS)}")
     good, wrong = [], []
     for name in names:
-        problems = list(_table_problems(corpus, name))
+        problems = list(_problems(corpus, name))
         wrong += problems
         if not problems:
             table = corpora.Table(corpus, name)
-            good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {_failed(table)}")
+            failures = f"{table.manifest['failures']:,}" if table.manifest["failures"] else "no"
+            good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {failures} failures")
     return good, wrong
 
 
-def _failed(table: corpora.Table) -> str:
-    return f"{table.manifest['failures']:,} failures" if table.manifest["failures"] else "no failures"
-
-
-def _table_problems(corpus: Path, name: str) -> Iterator[str]:
+def _problems(corpus: Path, name: str) -> Iterator[str]:
     try:
-        table = corpora.Table(corpus, name)
-    except (UsageError, EnvironmentTrouble) as error:
+        yield from _table_problems(corpora.Table(corpus, name))
+    except (UsageError, EnvironmentTrouble) as error:  # its manifest or failures cannot be read
         yield str(error)
-        return
+
+
+def _table_problems(table: corpora.Table) -> Iterator[str]:
+    corpus, name = table.corpus, table.name
     remedy = f"run --stage {table.manifest['stage']} again"
     for parent, expected in table.manifest["parents"].items():
         if "/" in parent:
@@ -84,20 +84,16 @@ def _table_problems(corpus: Path, name: str) -> Iterator[str]:
     for path in sorted(table.folder.glob("*.arrow")):
         if path.name not in listed:
             yield f"{name}/{path.name} is not in the manifest. Delete it"
-    whole = True
+    damaged = False
     for index, entry in enumerate(table.manifest["shards"]):
         path = table.shard_path(index)
         problem = corpora.shard_problem(path, entry) or _content_problem(table, index)
         if problem:
-            whole = False
+            damaged = True
             yield f"{name}/{path.name} {problem}: {corpora.mending(problem, remedy)}"
-    if whole and "splits" in table.manifest:
+    if not damaged and "splits" in table.manifest:
         yield from _split_problems(table, f"delete {name}/{corpora.MANIFEST} and {remedy}")
-    try:
-        failures = len(table.failures())
-    except EnvironmentTrouble as error:
-        yield str(error)
-        return
+    failures = len(table.failures())
     if failures != table.manifest["failures"]:
         yield (
             f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {table.manifest['failures']:,}: "
@@ -138,9 +134,7 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
 def _unknown_items(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
     """Co-partitioning: shard i of every table holds rows of the items in shard i of `items`."""
     known = _shard_of(table.corpus, "items", index)
-    if known is None:
-        return None
-    num_unknown = _missing(shard["item_id"], known["item_id"])
+    num_unknown = _missing(shard["item_id"], known["item_id"]) if known is not None else 0
     return f"holds {num_unknown:,} rows of items that items shard {index} does not have" if num_unknown else None
 
 
