@@ -71,7 +71,6 @@ def test_beams_options_go_to_beam():
         ("--caption-language", "qq"),
         ("--max-failures", "many"),
         ("--max-failures", "1.5"),
-        ("--vllm-args", "'unclosed"),
         ("--captioner", "gpt"),
         ("--source", "zip"),
     ],
