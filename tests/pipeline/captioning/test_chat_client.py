@@ -90,34 +90,30 @@ def test_a_cut_connection_or_a_bad_answer_is_asked_again(loopback, fault, kind):
 
 
 def test_a_server_is_left_alone_for_as_long_as_it_asks():
-    for header, at_least, at_most in (
-        (email.utils.formatdate(time.time() + 2, usegmt=True), 0.9, 3.0),  # whole seconds
-        ("0.2", 0.2, 0.7),
-        ("soon", 0.0, 0.3),
-    ):
-        _, server = ask_once({"status": 429, "headers": {"Retry-After": header}}, reply())
-        assert at_least <= server.times[1] - server.times[0] < at_most
+    _, server = ask_once({"status": 429, "headers": {"Retry-After": "0.2"}}, reply())
+    assert 0.2 <= server.times[1] - server.times[0] < 0.7
 
 
-@pytest.mark.parametrize("header", ["86400", "inf"])
-def test_a_server_that_asks_for_more_than_the_patience_ends_the_run(header):
-    began = time.monotonic()
-    error, server = ask_once({"status": 429, "headers": {"Retry-After": header}})
-    assert isinstance(error, EnvironmentTrouble)
-    assert "--patience" in str(error)
-    assert time.monotonic() - began < 2 and len(server.times) == 1
+@pytest.mark.parametrize("asked_s", [86400, math.inf])
+def test_a_server_that_asks_for_more_than_the_patience_ends_the_run(asked_s):
+    date = asked_s < math.inf and email.utils.formatdate(time.time() + asked_s, usegmt=True)
+    error, server = ask_once({"status": 429, "headers": {"Retry-After": date or "inf"}})
+    assert isinstance(error, EnvironmentTrouble) and "--patience" in str(error)
+    assert len(server.times) == 1
 
 
-@pytest.mark.parametrize("usage", [None, "free", [1], {"prompt_tokens": "7"}, {"prompt_tokens": 1 << 40}])
-def test_odd_counts_of_tokens_are_none(usage):
-    answer, _ = ask_once(reply(usage=usage))
-    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("A cat.", None, None)
-
-
-def test_counts_and_finish_reason_are_kept_and_halves_of_characters_are_not():
-    answer, _ = ask_once(reply("a \ud83d cat", usage={"prompt_tokens": 7, "completion_tokens": 3}))
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 3}, (7, 3)),
+        ({"prompt_tokens": "7", "completion_tokens": 1 << 40}, (None, None)),
+        ("free", (None, None)),
+    ],
+)
+def test_counts_of_tokens_are_kept_and_halves_of_characters_are_not(usage, tokens):
+    answer, _ = ask_once(reply("a \ud83d cat", usage=usage))
     assert (answer.text, answer.finish_reason) == ("a ? cat", "stop")
-    assert (answer.prompt_tokens, answer.completion_tokens) == (7, 3)
+    assert (answer.prompt_tokens, answer.completion_tokens) == tokens
 
 
 @pytest.mark.parametrize(
@@ -151,15 +147,13 @@ def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s):
 @pytest.mark.parametrize(
     ("given_url", "url"),
     [
-        ("http://host:8000", "http://host:8000/v1"),
-        ("https://host/v1/", "https://host/v1"),
+        ("http://[::1]:8000/", "http://[::1]:8000/v1"),
         ("https://host/v1/chat/completions", "https://host/v1"),
         ("https://host/proxy/openai/v1", "https://host/proxy/openai/v1"),
-        ("http://[::1]:8000", "http://[::1]:8000/v1"),
     ],
 )
 def test_base_url(given_url, url):
-    assert base_url(given_url) == url
+    assert base_url(given_url) == base_url(url) == url
 
 
 @pytest.mark.parametrize("url", ["host:8000", "http://", "http://[::1", "http://h/v1?key=1"])

@@ -60,7 +60,6 @@ def test_the_window_is_filled_and_never_exceeded():
     with Loopback(latency_s=0.05) as server:
         assert ask_many([server], 60, window=12) == expected(60)
         assert server.stats()["max_concurrent"] == 12
-        assert server.stats()["elapsed_s"] < 60 / 12 * 0.05 * 3
 
 
 def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():

@@ -75,22 +75,14 @@ def start(tmp_path):
         guard.wait()
 
 
-def test_the_group_ends_when_the_pipe_closes_and_the_server_may_tidy_up(start, tmp_path):
-    guard, pids = start()
+@pytest.mark.parametrize(("mode", "status"), [([], 0), (["deaf"], -signal.SIGKILL)])
+def test_the_group_ends_when_the_pipe_closes_with_a_grace(start, tmp_path, mode, status):
+    guard, pids = start(*mode, grace=1.0)
     assert all(map(alive, pids))
     guard.stdin.close()
-    assert guard.wait(5) == 0
-    assert not any(map(alive, pids))
-    assert (tmp_path / "pids.ended").exists()
-
-
-def test_processes_that_ignore_sigterm_are_killed_after_the_grace(start):
-    guard, pids = start("deaf", grace=0.5)
-    began = time.monotonic()
-    guard.stdin.close()
-    assert guard.wait(5) == -signal.SIGKILL
-    assert 0.5 <= time.monotonic() - began < 3
+    assert guard.wait(5) == status
     assert wait_for(lambda: not any(map(alive, pids)), 2)
+    assert (tmp_path / "pids.ended").exists() == (not mode)
 
 
 @pytest.mark.parametrize(("mode", "status"), [("die", 128 + signal.SIGKILL), ("leave", 7)])

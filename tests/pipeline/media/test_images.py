@@ -97,26 +97,15 @@ def test_other_files_are_refused():
 
 
 def test_a_bomb_is_refused_from_its_header_with_no_warning(monkeypatch):
-    def load(self):
-        raise AssertionError("pixels were decoded")
-
-    before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        # between Pillow's own limits for a warning and for an error
-        assert failure(png_header(12_000, 10_000)).kind == "too_large"
-        monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-        error = failure(png_header(50_000, 50_000))
-    assert (error.kind, caught) == ("too_large", [])
-    assert "50,000 x 50,000" in str(error)
-    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
-
-
-def test_limits():
-    data = saved(scene(), "PNG")
-    assert failure(data, Limits(max_source_pixels=160 * 96 - 1)).kind == "too_large"
-    assert failure(data, Limits(max_source_bytes=len(data) - 1)).kind == "too_large"
-    assert probe(io.BytesIO(data), Limits(max_source_pixels=160 * 96, max_source_bytes=len(data))).width == 160
+        monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
+        for size in ((12_000, 10_000), (50_000, 50_000)):  # between Pillow's own limits, and beyond both
+            assert failure(png_header(*size)).kind == "too_large"
+        data = saved(Image.new("L", (160, 96)), "PNG")
+        assert failure(data, Limits(max_source_pixels=160 * 96 - 1)).kind == "too_large"
+        assert failure(data, Limits(max_source_bytes=len(data) - 1)).kind == "too_large"
+    assert caught == []
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"] + ["WEBP"] * features.check("webp"))
@@ -159,21 +148,17 @@ def test_cmyk_as_adobe_stores_it():
     assert near(picture(saved(scene().convert("CMYK"), "TIFF")).getpixel((10, 80)), (0, 0, 255))
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)])
-def test_16_bits_are_scaled_and_not_clipped(name, dtype):
-    ramp = np.linspace(0, 65535, 256).astype(dtype)
+@pytest.mark.parametrize(
+    ("name", "dtype", "low", "high"),
+    [("PNG", np.uint16, 0, 65535), ("TIFF", np.int32, 0, 65535), ("TIFF", np.float32, 0, 1)]
+    + [("TIFF", np.float32, low, low + 1e6) for low in (0, -5e5)],
+)
+def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high):
+    ramp = np.linspace(low, high, 256).astype(dtype)
     data = saved(Image.fromarray(np.tile(ramp, (16, 1))), name)
     assert probe(io.BytesIO(data)).width == 256
     grey = np.asarray(picture(data))[8, :, 0].astype(int)
     assert np.abs(grey - np.arange(256)).max() <= 1
-
-
-def test_float_pictures_are_scaled():
-    ramp = np.linspace(0, 1, 256, dtype=np.float32)
-    for factor, offset in ((1, 0), (255, 0), (65535, 0), (1e6, -5e5)):
-        data = saved(Image.fromarray(np.tile(ramp * factor + offset, (16, 1)).astype(np.float32)), "TIFF")
-        assert np.abs(np.asarray(picture(data))[8, :, 0].astype(int) - np.arange(256)).max() <= 1
-    assert picture(saved(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF")).size == (4, 4)
 
 
 def test_transparency_lies_on_white():
@@ -190,10 +175,9 @@ def test_transparency_lies_on_white():
         (saved(palette, "PNG", transparency=bytes([0, 255])), (200, 100, 50)),
         (saved(palette, "GIF", transparency=0), (200, 100, 50)),
     ):
-        for max_pixels in (10**6, 200):
-            image = picture(data, max_pixels)
-            assert image.getpixel((2, image.height - 2)) == (255, 255, 255)
-            assert near(image.getpixel((image.width - 3, image.height - 2)), colour, 4)
+        image = picture(data, 200)
+        assert image.getpixel((2, 8)) == (255, 255, 255)
+        assert near(image.getpixel((17, 8)), colour, 4)
     assert near(picture(saved(rgba, "PNG")).getpixel((30, 5)), (227, 177, 152), 2)
 
 
@@ -238,24 +222,7 @@ def test_fitting_keeps_the_budget_and_the_shape(width, height, max_pixels):
         assert abs(w * height - h * width) <= width + height
 
 
-def test_worked_sizes():
-    assert fitting((4000, 3000), 512 * 512) == (591, 443)
-    assert fitting((10_000, 1), 100) == (100, 1)
-    assert fitting((1, 10_000), 100) == (1, 100)
-
-
-def outcome(data: bytes) -> None:
-    try:
-        found = probe(io.BytesIO(data))
-        given_frames = frames(io.BytesIO(data), found.media_type, max_pixels=1000, count=2)
-        assert given_frames and all(frame.image.width * frame.image.height <= 1000 for frame in given_frames)
-    except MediaError as error:
-        assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
-
-
-SOURCES = [saved(scene(), "JPEG"), saved(scene(), "JPEG", progressive=True)] + [
-    saved(scene(), name) for name in WRITERS.values()
-]
+SOURCES = [saved(scene(), "JPEG", progressive=True), *(saved(scene(), name) for name in WRITERS.values())]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -266,7 +233,13 @@ def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
     for _ in range(data.draw(st.integers(0, 6))):
         reach = data.draw(st.sampled_from([64, 700, len(broken)]))  # headers are where the trouble is
         broken[data.draw(st.integers(2, min(reach, len(broken)) - 1))] = data.draw(st.integers(0, 255))
-    outcome(bytes(broken[: data.draw(st.integers(0, len(broken)))]) if data.draw(st.booleans()) else bytes(broken))
+    broken = broken[: data.draw(st.integers(0, len(broken)))] if data.draw(st.booleans()) else broken
+    try:
+        media_type = probe(io.BytesIO(broken)).media_type
+        pictures = frames(io.BytesIO(broken), media_type, max_pixels=1000, count=2)
+        assert pictures and all(frame.image.width * frame.image.height <= 1000 for frame in pictures)
+    except MediaError as error:
+        assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
 
 
 def photo(mode="RGB", name="JPEG", **options) -> bytes:

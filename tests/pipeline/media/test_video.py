@@ -72,13 +72,6 @@ def test_fewer_frames_than_asked_give_each_once(tmp_path, suffix):
     assert sampled(encoded(tmp_path / f"x{suffix}", 20, KINDS[suffix]), 25) == list(range(20))
 
 
-def test_a_program_stream_whose_duration_is_a_guess(tmp_path):
-    data = encoded(tmp_path / "x.mpg", codec="mpeg2video")
-    assert probe(io.BytesIO(data)).num_frames >= 1
-    indexes = sampled(data, 8)
-    assert indexes == sorted(set(indexes)) and len(indexes) == 8
-
-
 def test_a_matroska_that_tells_no_duration(tmp_path):
     class Pipe(io.RawIOBase):  # cannot seek, so the writer leaves the duration out
         name = "live.mkv"
@@ -132,17 +125,11 @@ def test_rotation_of_the_track_is_applied(tmp_path, turn):
     data[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, -b << 16, a << 16, 0, 0, 0, 1 << 30)
     found = probe(io.BytesIO(data))
     assert (found.width, found.height) == ((48, 64) if turn % 180 else (64, 48))
-    image = frames(io.BytesIO(data), found.media_type, max_pixels=10**6, count=1)[0].image
-    assert image.size == (found.width, found.height)
+    image = frames(io.BytesIO(data), found.media_type, max_pixels=32 * 24, count=1)[0].image
+    assert image.size == (found.width // 2, found.height // 2)
     right, bottom = image.width - 4, image.height - 4
     red = {0: (4, 4), 90: (right, 4), 180: (right, bottom), 270: (4, bottom)}
     assert {t for t, corner in red.items() if image.getpixel(corner)[0] > 200} == {turn}
-
-
-def test_frames_are_shrunk_and_never_enlarged(tmp_path):
-    data = encoded(tmp_path / "x.mp4")
-    assert frames(io.BytesIO(data), "video", max_pixels=32 * 24, count=1)[0].image.size == (32, 24)
-    assert frames(io.BytesIO(data), "video", max_pixels=10**9, count=1)[0].image.size == (64, 48)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi", ".ts"])
