@@ -72,8 +72,8 @@ def test_the_videos_split_and_both_languages(tmp_path):
 def test_translations_go_by_the_english_caption_file(tmp_path):
     translated = {"cn/msrvtt10kcntrain_google_enc2zh.caption.txt": caption_file(TRAIN, "enc2zh")}
     root = layout(tmp_path, **translated)
-    told = wrong(root)
-    assert "translates caption 0 of video0" in told and "Add the English .caption.txt" in told
+    message = wrong(root)
+    assert "translates caption 0 of video0" in message and "Add the English .caption.txt" in message
     write(root, {"cn/msrvtt10kcntrain.caption.txt": caption_file(TRAIN, "enc")})
     items, _ = opened(root)
     english = numbered("video0", "en", mark="enc")
@@ -133,16 +133,15 @@ def test_lists_that_do_not_fit(tmp_path):
 def test_counts_and_media_that_are_missing(tmp_path):
     root = layout(tmp_path)
     (root / "cn" / "msrvtt10kcntest_zh.caption.txt").write_text(caption_file(["video11"], "zh"))
-    told = "videos of test with a Chinese caption: found 1, expected 2"
-    assert told in wrong(root) and told in opened(root, subset=True)[1]
+    message = "videos of test with a Chinese caption: found 1, expected 2"
+    assert message in wrong(root) and message in opened(root, subset=True)[1]
     (root / "TrainValVideo" / "video0.mp4").unlink()
     assert "media: 1 of 5 items have none" in wrong(root, subset=True)
     items, _ = opened(root, subset=True, allow_missing_media=True)
     assert (items["video0"].uri, items["video0"].media_type) == ("", "video")
     fewer = {video: split for video, split in SPLITS.items() if video != "video1"}
     write(root, {"videodatainfo_2017.json": info(fewer)})
-    told = wrong(root)
-    assert "videos of train: found 1, expected 2" in told
+    assert "videos of train: found 1, expected 2" in wrong(root)
     write(root, {"cn/more_zh.caption.txt": "video9#zh#0 x"})
     assert "captions of ids that are in no list (video9): found 1, expected 0" in wrong(root)
 

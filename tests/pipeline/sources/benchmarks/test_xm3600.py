@@ -67,9 +67,9 @@ def test_counts_and_languages_other_than_published(folder):
     fewer["he"]["caption"] = [" ", "he"]
     write(folder, {"captions.jsonl": lines([fewer, row(KEYS[1])])})
     (folder / "images" / f"{KEYS[2]}.jpg").unlink()
-    told = refused(folder)
-    assert "pictures in captions.jsonl: found 2, expected 3. Fetch" in told
-    assert "captions in captions.jsonl: found 142, expected 216" in told
+    message = refused(folder)
+    assert "pictures in captions.jsonl: found 2, expected 3. Fetch" in message
+    assert "captions in captions.jsonl: found 142, expected 216" in message
     source = opened(folder, subset=True)
     assert "found 2, expected 3 (--subset)" in source.summary
     assert "1 blank captions left out" in source.summary
