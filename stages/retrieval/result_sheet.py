@@ -48,6 +48,7 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
         grid[row, 0].set_title(title, loc="left", fontfamily=_fonts()[0], fontsize=11)
         for axis, hit in zip(grid[row], hits, strict=False):
             axis.imshow(thumbnail(finder, hit))
+            axis.set_anchor("NW")
             name = printable(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
             label = f"{hit.score:.2f}  {name if len(name) < 18 else name[:16] + '…'}"
             axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts()[0], fontsize=7)

@@ -11,35 +11,31 @@ from PIL import Image
 from pipeline.errors import UsageError
 from stages.retrieval.engine import Filters, Hit
 
+EVIL = "<script>window.hit=1</script>.jpg"
 ITEMS = {  # colour, words for it, and what was written about it
     "red.jpg": ((220, 30, 30), "red rot rouge červená 红 أحمر", "A red square."),
     "green.jpg": ((30, 180, 40), "green grün vert zelená 绿 أخضر", "A green square."),
     "blue.jpg": ((40, 60, 220), "blue blau bleu modrá 蓝 أزرق", "A blue square."),
-    "<script>window.hit=1</script>.jpg": (
-        (120, 120, 120),
-        "grey grau",
-        "<img src=x onerror=window.hit=2> ${7*7} {{7*7}}",
-    ),
+    EVIL: ((120, 120, 120), "grey grau", "<img src=x onerror=window.hit=2> ${7*7} {{7*7}}"),
     "plain.jpg": ((250, 250, 250), "white weiß", ""),
 }
 NO_FILTERS = Filters()
 
 
 class FakeFinder:
-    """`call_s`, `query_s`: seconds that a call, and each of its queries, takes. `calls`: sizes of the calls so far."""
+    """`call_s`: seconds that a call takes. `calls`: sizes of the calls so far."""
 
     space = SimpleNamespace(languages="German, English and French", tags=frozenset(("de", "en", "fr")))
 
-    def __init__(self, corpora=None, call_s=0.0, query_s=0.0, items=None):
+    def __init__(self, corpora=None, call_s=0.0):
         self.corpora = {"squares": Path("/nowhere/squares")} if corpora is None else corpora
-        self.items = ITEMS if items is None else items
         self.splits = ["test", "train"]
-        self.call_s, self.query_s = call_s, query_s
+        self.call_s = call_s
         self.calls, self.refreshes, self.trouble = [], 0, None
         self._lock = threading.Lock()
 
     def __len__(self):
-        return len(self.items)
+        return len(ITEMS)
 
     def refresh(self):
         self.refreshes += 1
@@ -58,34 +54,34 @@ class FakeFinder:
                     raise ZeroDivisionError("at /nowhere/secret.py")
                 if query == "refuse":
                     raise UsageError("/nowhere/index cannot answer 'refuse'")
-            time.sleep(self.call_s + self.query_s * len(queries))
+            time.sleep(self.call_s)
             return [self._hits(query, k, filters) for query in queries]
 
     def record(self, corpus, item_id):
-        view, text = "short", self.items[item_id][2]
+        view, text = "short", ITEMS[item_id][2]
         return {"texts": [{"view": view, "text": text}] if text else []}
 
     def picture(self, corpus, item_id, side):
-        if corpus not in self.corpora or item_id not in self.items:
+        if corpus not in self.corpora or item_id not in ITEMS:
             raise KeyError(corpus, item_id)
-        return Image.new("RGB", (side, side), self.items[item_id][0])
+        return Image.new("RGB", (side, side), ITEMS[item_id][0])
 
     def _hits(self, query, k, filters):
         if query == "nothing":
             return []
-        scored = sorted((-self._score(query, item), item) for item in self.items)
+        scored = sorted((-self._score(query, item), item) for item in ITEMS)
         allowed = filters.media_type != "video" and filters.split != "train"
         best = scored[:k] if allowed else []
         return [
             Hit(
                 rank, -score, item, next(iter(self.corpora)), f"/nowhere/{item}", "test", "image",
-                "short" if self.items[item][2] else "", self.items[item][2], "picture",
+                "short" if ITEMS[item][2] else "", ITEMS[item][2], "picture",
             )
             for rank, (score, item) in enumerate(best, 1)
         ]  # fmt: skip
 
     def _score(self, query, item):
-        colour, words, _ = self.items[item]
+        colour, words, _ = ITEMS[item]
         if isinstance(query, str):
             return float(bool(set(query.lower().split()) & set(words.split())))
         mean = np.asarray(query.convert("RGB"), np.float32).mean((0, 1))

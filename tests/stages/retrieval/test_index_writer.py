@@ -52,6 +52,8 @@ def test_each_generation_holds_the_items_asked_for_with_their_vectors(generation
             for number, (media_rows, text_rows) in stored(Index.open(folder)).items():
                 np.testing.assert_array_equal(media_rows, media[number])
                 np.testing.assert_array_equal(text_rows, texts[number : number + 1])
+                assert index.records([index.number("photos", f"{number}.jpg")]) == [record(number)]
+            assert index.number("others", "3.jpg") is None and index.number("photos", "99.jpg") is None
             assert len(names(folder)) == 2  # the manifest and one generation
 
 
@@ -62,13 +64,6 @@ def test_vectors_taken_over_keep_their_stored_values(tmp_path, kind):
         again = stored(make_index(tmp_path / "i", range(keep), dtype="float16", kind=kind))
     for number in range(60):
         np.testing.assert_array_equal(again[number][0], first[number][0])
-
-
-def test_items_are_found_and_read_by_name(tmp_path):
-    index = make_index(tmp_path / "i", range(5), block(range(5), unit(5, 1, 4), unit(5, 4)))
-    number = index.number("photos", "3.jpg")
-    assert index.records([number]) == [record(3)] and len(index) == 5
-    assert index.number("others", "3.jpg") is None and index.number("photos", "9.jpg") is None
 
 
 def test_nothing_shows_without_publish_and_overwriting_replaces_all(tmp_path):
@@ -219,32 +214,6 @@ def test_readers_meanwhile_have_the_old_items_or_the_new_ones(tmp_path):
     reader.join()
     assert not problems and states <= {frozenset(range(first, first + 5)) for first in range(0, 65, 5)}
     assert stored(index).keys() == set(range(5)) and not index.is_current()  # what is open answers as before
-
-
-@pytest.mark.torture
-def test_writers_that_come_at_once_follow_each_other_or_are_refused(tmp_path):
-    code = """
-import pathlib, sys, time
-from pipeline.errors import UsageError
-from stages.retrieval.index_writer import index_writer
-from tests.stages.indexes import ORIGIN, block, contents, unit
-import pyarrow as pa
-number = int(sys.argv[2])
-while True:
-    try:
-        with index_writer(pathlib.Path(sys.argv[1]), origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
-            writer.add(block([number], unit(1, 1, 4, seed=number)))
-            writer.publish(writer.known_contents())
-        break
-    except UsageError as error:
-        assert "in use by another run" in str(error), error
-        time.sleep(0.01)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, tmp_path / "i"]
-    writers = [subprocess.Popen([*command, str(number)], cwd=ROOT, env=environment) for number in range(4)]
-    assert [process.wait(60) for process in writers] == [0] * 4
-    assert stored(Index.open(tmp_path / "i")).keys() == set(range(4))
 
 
 def test_an_empty_index_can_be_made_and_opened(tmp_path):

@@ -10,8 +10,6 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.errors import EnvironmentTrouble, UsageError
@@ -222,33 +220,8 @@ def test_health_and_docs(url):
     assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 
-def test_another_sites_name_for_this_machine_is_refused(url):
-    assert request(url, "GET", "/health", headers={"Host": "photos.example:80"})[0] == 400
-    with running(create_app(FakeFinder(), limits=FREE, host="0.0.0.0")) as open_url:
-        assert call(open_url, "GET", "/health", headers={"Host": "photos.example"})[0] == 200
-
-
-ODD = st.one_of(
-    st.text(max_size=3_000),
-    st.text(st.sampled_from("אבג مرحبا‎‏‮😀👩‍👩‍👧\x00\x07\x1b\ufeff\u200b\U000e0001\r\n<>&'\"${}"), max_size=200),
-    st.sampled_from(["a" * 2_000, "😀" * 2_000, "\u202e" * 5_000, "x" * 10_000, "\ud800"]),
-)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=ODD)
-def test_no_text_is_a_fault(url, text):
-    status, answer, _ = search(url, query=text)
-    assert (status == 200 and answer["results"]) or (status == 422 and answer["error"]["got"])
-    if len(text) <= 2_000 and any(letter.isalnum() for letter in text):
-        assert status == 200
-
-
-@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan")])
-def test_rates_without_sense_are_refused(rate):
-    with pytest.raises(UsageError, match="rate"):
-        Limits(rate)
-
-
 def test_a_full_request_passes_at_any_rate():
     assert Limits(0.1).burst == 64 and Limits(1_000).burst == 4_000
+    for rate in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(UsageError, match="rate"):
+            Limits(rate)
