@@ -105,7 +105,7 @@ setup(
         "stages.scoring": ["explain.html"],
         "stages.web": ["templates/*"],
         "pipeline.card": ["card.md.jinja"],
-        "pipeline.quality": ["number_words.yaml"],
+        "pipeline.quality": ["*.yaml"],
         "pipeline.sources.scenes": ["shapes.yaml", "words/*.yaml"],
     },
     install_requires=[

@@ -10,13 +10,11 @@ other rule the stored flag decides. A tag with a region starts from its language
 import dataclasses
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 
 from pipeline.errors import UsageError
@@ -55,23 +53,6 @@ class Filters:
         stored = {flag for flag in pair["flags"] if flag in RULES and flag not in thresholds}
         return sorted(stored | set(fired(pair["scores"], thresholds)))
 
-    def masks(self, pairs: pa.Table) -> dict[str, np.ndarray]:
-        """By rule, the rows of a `translations` shard that it drops: `rules_against` for a whole shard at once."""
-        flags = pairs["flags"].combine_chunks()
-        rows, flag_names = np.asarray(pc.list_parent_indices(flags)), pc.list_flatten(flags)
-        masks = {rule: np.zeros(pairs.num_rows, bool) for rule in RULES}
-        for rule, mask in masks.items():
-            mask[rows[np.asarray(pc.equal(flag_names, rule), bool)]] = True
-        for language in pc.unique(pairs["target_language"]).to_pylist():
-            in_language = np.asarray(pc.equal(pairs["target_language"], language), bool)
-            for rule, threshold in self.for_language(language).items():
-                # A null score is NaN here and is beyond no threshold.
-                values = pc.struct_field(pairs["scores"], RULES[rule].score).to_numpy()
-                limit = np.nan if threshold is None else threshold
-                beyond = values < limit if RULES[rule].side == "min" else values > limit
-                masks[rule] = np.where(in_language, beyond, masks[rule])
-        return masks
-
 
 def read_filters(path: Path | None) -> Filters:
     """Read filters from a YAML file; without a file, the flags of the rows decide.
@@ -85,7 +66,7 @@ def read_filters(path: Path | None) -> Filters:
     loaded = read_yaml(path, OPTION, "thresholds, such as `default: {meaning: 0.4}`", yaml.BaseLoader)
     thresholds: dict[str, dict[str, float | None]] = {}
     for tag, rules in loaded.items():
-        language = _check_tag(path, tag)
+        language = tag if tag == DEFAULT else check_language(tag, f"{OPTION}: {path}")
         if language in thresholds:
             raise UsageError(f"{OPTION}: {path}: {language} comes twice (also as {tag}): put both into one line")
         if not isinstance(rules, dict) or not rules:
@@ -94,20 +75,13 @@ def read_filters(path: Path | None) -> Filters:
     return Filters(thresholds)
 
 
-def _check_tag(path: Path, tag: str) -> str:
-    if tag == DEFAULT:
-        return DEFAULT
-    if hint := _nearest(tag, [DEFAULT]):
-        raise UsageError(f"{OPTION}: {path}: {tag!r} is not a language tag: {hint}")
-    return check_language(tag, f"{OPTION}: {path}")
-
-
 def _threshold(place: str, rule: str, text: Any) -> float | None:
     if rule == ALWAYS_ON:
         raise UsageError(f"{OPTION}: {place}: the rule {rule} is always on and takes no threshold: remove it")
     if rule not in RULES:
         known = [name for name in RULES if name != ALWAYS_ON]
-        hint = _nearest(rule, known) or f"the rules are {', '.join(known)}"
+        near = difflib.get_close_matches(rule, known, 1, 0.75)
+        hint = f"did you mean {near[0]}?" if near else f"the rules are {', '.join(known)}"
         raise UsageError(f"{OPTION}: {place}: {rule!r} is not a rule: {hint}")
     if text == OFF:
         return None
@@ -118,13 +92,5 @@ def _threshold(place: str, rule: str, text: Any) -> float | None:
         value = math.nan
     if not low <= value <= high or math.isinf(value):
         span = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
-        hint = _nearest(str(text).lower(), [OFF])
-        raise UsageError(
-            f"{OPTION}: {place}: {rule} is {text!r}: give a number {span}, or {OFF}{f' ({hint})' if hint else ''}"
-        )
+        raise UsageError(f"{OPTION}: {place}: {rule} is {text!r}: give a number {span}, or {OFF}")
     return value
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1, 0.75)
-    return f"did you mean {near[0]}?" if near else ""

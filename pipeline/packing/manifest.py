@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.counting import values
 from pipeline.corpus.table import Table, complete, read_shard
 from pipeline.packing.filters import Filters
-from pipeline.packing.rows import REFUSAL
+from pipeline.packing.rows import reasons_to_drop, refused_ids
 
 JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
 
@@ -87,26 +86,13 @@ def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[s
         pairs = Table(corpus, "translations")
         descriptions = Table(corpus, "descriptions") if complete(corpus, "descriptions") else None
         for index in range(pairs.num_shards):
-            shard = pairs.shard(index)
-            masks = filters.masks(shard)
-            if descriptions:
-                masks[REFUSAL] = _of_refusals(shard, descriptions.shard(index))
-            masks["kept"] = ~np.any(list(masks.values()), axis=0)
-            for language in pc.unique(shard["target_language"]).to_pylist():
-                here = np.asarray(pc.equal(shard["target_language"], language), bool)
-                per_rule = {name: int((here & mask).sum()) for name, mask in masks.items()}
-                total = counts.setdefault(language, collections.Counter({"pairs": 0, "kept": 0}))
-                total.update({"pairs": int(here.sum())} | {name: count for name, count in per_rule.items() if count})
+            views = descriptions.shard(index).select(["item_id", "view", "flags"]).to_pylist() if descriptions else []
+            refused = refused_ids(views)
+            shard = pairs.shard(index).select(["caption_id", "source_table", "target_language", "scores", "flags"])
+            for pair in shard.to_pylist():
+                total = counts.setdefault(pair["target_language"], collections.Counter(pairs=0, kept=0))
+                total.update(["pairs", *(reasons_to_drop(pair, refused, filters) or ["kept"])])
     return {language: dict(counts[language]) for language in sorted(counts)}
-
-
-def _of_refusals(pairs: pa.Table, descriptions: pa.Table) -> np.ndarray:
-    flags = descriptions["flags"].combine_chunks()
-    refused = pc.unique(pc.list_parent_indices(flags).filter(pc.equal(pc.list_flatten(flags), REFUSAL)))
-    rows = descriptions.select(["item_id", "view"]).take(refused)
-    ids = pc.binary_join_element_wise(rows["item_id"], rows["view"], "#")
-    mask = pc.and_(pc.equal(pairs["source_table"], "descriptions"), pc.is_in(pairs["caption_id"], value_set=ids))
-    return np.asarray(mask, bool)
 
 
 def describe_source(corpus: Path) -> dict[str, Any]:

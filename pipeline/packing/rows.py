@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -55,6 +55,17 @@ def join_descriptions(sources: Sequence[Source]) -> Rows:
     return _without_repeats(rows, "view")
 
 
+def refused_ids(descriptions: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The ids, as `translations` has them, of the descriptions in which the model declined."""
+    return {f"{row['item_id']}#{row['view']}" for row in descriptions if REFUSAL in row["flags"]}
+
+
+def reasons_to_drop(pair: Mapping[str, Any], refused: Collection[str], filters: Filters) -> list[str]:
+    """The rules that drop a row of `translations`, and `refusal` for the translation of a refused description."""
+    is_refusal = pair["source_table"] == "descriptions" and pair["caption_id"] in refused
+    return [*filters.rules_against(pair), *([REFUSAL] if is_refusal else [])]
+
+
 def _captions(source: Source) -> Iterator[dict[str, Any]]:
     measured = {
         translated_id(row["caption_id"], row["item_id"], row["target_language"])
@@ -74,11 +85,9 @@ def _captions(source: Source) -> Iterator[dict[str, Any]]:
 
 
 def _translations(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
-    refused = {
-        f"{row['item_id']}#{row['view']}" for row in source.rows.get("descriptions", ()) if REFUSAL in row["flags"]
-    }
+    refused = refused_ids(source.rows.get("descriptions", ()))
     for row in source.rows.get("translations", ()):
-        if (row["source_table"] == "descriptions" and row["caption_id"] in refused) or filters.rules_against(row):
+        if reasons_to_drop(row, refused, filters):
             continue
         yield {
             "caption_id": f"{source.prefix}{row['caption_id']}>{row['target_language']}",

