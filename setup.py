@@ -107,6 +107,7 @@ setup(
         "pipeline.card": ["card.md.jinja"],
         "pipeline.quality": ["*.yaml"],
         "pipeline.sources.scenes": ["shapes.yaml", "words/*.yaml"],
+        "pipeline.sources": ["samples.csv"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",

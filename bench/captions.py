@@ -66,9 +66,9 @@ def make_photos(folder: Path, count: int) -> str:
 
 
 def _samples() -> Iterator[bytes]:
-    from pipeline.sources import open_sources
+    from pipeline.sources import open_source
 
-    for item in open_sources((), "auto", split="train", caption_language="en", license="")[0].items():
+    for item in open_source(None).items():
         stream = io.BytesIO()
         Image.open(item.uri).convert("RGB").save(stream, "JPEG", quality=90)
         yield stream.getvalue()

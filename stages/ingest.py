@@ -25,7 +25,7 @@ from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, open_media, probe
 from pipeline.options import option, option_fields, read_options
-from pipeline.sources import KINDS, Source, SourceItem, all_items, open_sources
+from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.translation.tags import check_language
 from stages.driver import RunOptions, run_stages
 
@@ -129,15 +129,18 @@ class Ingest(Stage):
 
     def sources(self) -> list[Source]:
         """The inputs, opened."""
-        return open_sources(
-            self.inputs,
-            self.source,
-            split=self.split,
-            caption_language=self.caption_language,
-            license=self.license,
-            subset=self.subset,
-            allow_missing_media=self.allow_missing_media,
-        )
+        return [
+            open_source(
+                input,
+                self.source,
+                split=self.split,
+                caption_language=self.caption_language,
+                license=self.license,
+                subset=self.subset,
+                allow_missing_media=self.allow_missing_media,
+            )
+            for input in self.inputs or (None,)
+        ]
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Fix which item goes into which shard, once. A corpus that is planned stays as it was planned."""

@@ -22,7 +22,6 @@ MEDIA_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "text")
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
 FIELD_COLUMNS = ("split", "license", "language")
-MARKERS = ("dataset_dict.json", "state.json", "dataset_info.json")  # one of them is in a `save_to_disk` folder
 BATCH_ROWS = 1024
 
 
@@ -61,15 +60,13 @@ class DatasetSource:
         self._captions = next((name for name in CAPTION_COLUMNS if name in usable and _has_text(schema, name)), None)
         fields = [name for name in FIELD_COLUMNS if name in usable and _is_text(schema.field(name).type)]
         self._columns = [*([self._captions] if self._captions else []), *fields]
-        num_rows = 0
         for file in files:
-            names = _read_schema(file.location).names
-            for name in (self._media, *self._columns):
-                if name not in names:
-                    raise UsageError(
-                        f"--input: {file.location} has no column {name!r}, unlike {first}: give them as two inputs"
-                    )
-            num_rows += _count_rows(file.location)
+            if missing := {self._media, *self._columns}.difference(_read_schema(file.location).names):
+                columns = " and ".join(map(repr, sorted(missing)))
+                raise UsageError(
+                    f"--input: {file.location} has no column {columns}, unlike {first}: give them as two inputs"
+                )
+        num_rows = sum(_count_rows(file.location) for file in files)
         if not num_rows:
             raise UsageError(f"--input: {given} holds no rows: give a dataset with an image column and rows")
         self._id_column = self._find_id_column(schema, num_rows)
@@ -101,10 +98,8 @@ class DatasetSource:
 
     def _find_id_column(self, schema: pa.Schema, num_rows: int) -> str | None:
         for name in ID_COLUMNS:
-            if name not in schema.names or name == self._media:
-                continue
-            kind = schema.field(name).type
-            if not (_is_text(kind) or pa.types.is_integer(kind)):
+            kind = schema.field(name).type if name in schema.names else None
+            if kind is None or not (_is_text(kind) or pa.types.is_integer(kind)):
                 continue
             chunks = [
                 batch.column(name).cast(pa.large_string())
@@ -144,9 +139,10 @@ def media_column(schema: pa.Schema, location: str) -> str:
     """The column of images or videos: by Hugging Face features, else a struct of bytes and path, else by name."""
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
-    by_feature: list[str] = [name for name in schema.names if _is_media_feature(features.get(name))]
-    by_struct: list[str] = [field.name for field in schema if _is_encoded(field.type)]
-    by_name: list[str] = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
+    types = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
+    by_feature: list[str] = [name for name in schema.names if types.get(name) in ("Image", "Video")]
+    by_struct = [field.name for field in schema if _is_encoded(field.type)]
+    by_name = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
     for names in (by_feature, by_struct, by_name):
         for name in (*MEDIA_COLUMNS, *names):  # well-known names first
             if name in names:
@@ -182,16 +178,10 @@ def _read_json(location: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_media_feature(feature: Any) -> bool:
-    return isinstance(feature, dict) and feature.get("_type") in ("Image", "Video")
-
-
 def _is_encoded(kind: pa.DataType) -> bool:
     """Whether values are structs of bytes and path, as `datasets` encodes images."""
-    if not pa.types.is_struct(kind):
-        return False
-    types = {kind.field(at).name: kind.field(at).type for at in range(kind.num_fields)}
-    return {"bytes", "path"} <= types.keys() and _is_binary(types["bytes"])
+    types = {part.name: part.type for part in kind} if pa.types.is_struct(kind) else {}
+    return "path" in types and "bytes" in types and _is_binary(types["bytes"])
 
 
 def _is_binary(kind: pa.DataType) -> bool:

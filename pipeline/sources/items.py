@@ -1,10 +1,12 @@
 """What a source yields: items with their captions, not yet opened. And the names of splits."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
+
+from pipeline.errors import UsageError
 
 # Names of the three splits that the stages know, as other data sets write them; "restval" is Karpathy's COCO.
 SPLIT_NAMES = {
@@ -88,6 +90,49 @@ class Source(Protocol):
 
     def items(self) -> Iterator[SourceItem]:
         """List the items, in the same order every time. Raises UsageError where the input is damaged."""
+
+
+def all_items(sources: Sequence[Source]) -> Iterator[SourceItem]:
+    """List the items of all sources. With several sources their ids begin with the input's name.
+
+    Memory: 8 bytes and a set's slot per item; none for folders, whose paths differ.
+
+    Raises:
+        UsageError: An id comes twice in one source. The message names both places.
+    """
+    for source, prefix in zip(sources, _prefixes(sources), strict=True):
+        digests: set[int] = set()
+        for item in source.items():
+            if source.kind != "folder":
+                digest = hash(item.item_id)
+                if digest in digests:
+                    _refuse_duplicate(source, item.item_id)
+                digests.add(digest)
+            yield replace(item, item_id=prefix + item.item_id) if prefix else item
+
+
+def _prefixes(sources: Sequence[Source]) -> list[str]:
+    """Nothing for a single source, else each one's name and `/`; a name that is taken gets the next free number."""
+    if len(sources) == 1:
+        return [""]
+    names: list[str] = []
+    for source in sources:
+        name, number = source.name, 1
+        while name in names:
+            number += 1
+            name = f"{source.name}-{number}"
+        names.append(name)
+    return [f"{name}/" for name in names]
+
+
+def _refuse_duplicate(source: Source, item_id: str) -> None:
+    places = [(at, item.uri) for at, item in enumerate(source.items(), start=1) if item.item_id == item_id]
+    if len(places) > 1:  # else two ids share a hash
+        (first, first_uri), (second, second_uri) = places[:2]
+        raise UsageError(
+            f"--input: {source.name}: the id {item_id!r} comes twice, as item {first:,} ({first_uri}) and item "
+            f"{second:,} ({second_uri}): leave one out, or give them as two inputs"
+        )
 
 
 def split_named(name: str, default: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -97,16 +98,12 @@ def short_name(location: str) -> str:
 
 def is_folder(location: str) -> bool:
     """Whether there is a folder at a path or URL."""
-    if not is_url(location):
-        return Path(location).is_dir()
     filesystem, path = _filesystem(location)
     return bool(filesystem.isdir(path))
 
 
 def exists(location: str) -> bool:
     """Whether there is something at a path or URL."""
-    if not is_url(location):
-        return Path(location).exists()
     filesystem, path = _filesystem(location)
     return bool(filesystem.exists(path))
 
@@ -121,6 +118,18 @@ def open_binary(location: str) -> BinaryIO:
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"--input: cannot read {location}: {reason}: check its name and permissions") from error
+
+
+def text_lines(location: str) -> Iterator[str]:
+    """The lines of a text file with their ends. Raises UsageError with the line that is not UTF-8."""
+    with open_binary(location) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UsageError(
+                    f"--input: {location} line {number}: its bytes are not UTF-8: save the file in UTF-8"
+                ) from error
 
 
 def glob(pattern: str) -> list[str]:
@@ -173,6 +182,8 @@ def _refuse_unlistable(error: OSError) -> None:
 
 
 def _filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    if not is_url(location):
+        return fsspec.filesystem("file"), location
     try:
         filesystem, path = fsspec.core.url_to_fs(location)
     except (ImportError, ValueError) as error:

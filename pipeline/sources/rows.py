@@ -2,13 +2,12 @@
 
 A row is a dict from a line of JSON, a CSV file, a JSON member of a tar or a dataset's columns:
 
-    file, file_name, filename                    which medium it is about; see matching.py
+    file, file_name, filename                    which medium it is about; see sidecars.py
     captions, caption, sentences, text, raw      a text, a dict with a text, or a list of these
     language, split, license, license_url, source
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,56 +41,31 @@ def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
     """
     texts = {name: clean_text(row.get(name)) for name in ("language", "split", "source", "license", "license_url")}
     try:
-        captions = read_captions(dict(row), language)
+        return RowFields(distinct(read_captions(dict(row), language)), **texts)
     except RecursionError as error:
         raise ValueError("its captions are lists nested without end") from error
-    return RowFields(distinct(captions), **texts)
 
 
-def read_file(row: Mapping[str, Any]) -> str | None:
-    """The path of the medium that a row is about, as written; None where it names none."""
-    file = next((row[key] for key in FILE_KEYS if row.get(key)), None)
-    return file if isinstance(file, str) else None
-
-
-def csv_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
-    """A row of a CSV file. Captions may be a JSON list in a single cell."""
-    row: dict[str, Any] = dict(zip(header, cells, strict=False))
-    for key in CAPTION_KEYS:
-        if row.get(key, "").lstrip().startswith("["):
-            try:
-                captions = json.loads(row[key])
-                read_captions(captions, "")
-            except (ValueError, RecursionError):  # a caption may begin with a bracket
-                continue
-            row[key] = captions
-    return row
-
-
-def read_captions(value: Any, language: str) -> list[SourceCaption]:
+def read_captions(value: Any, language: str) -> Iterator[SourceCaption]:
     """Captions in a text, a dict with a text and perhaps a `language`, or a list of these; blank ones are dropped.
 
     Raises:
         ValueError: The value is something else.
         RecursionError: Lists are nested without end.
     """
-    return list(_captions(value, language))
-
-
-def _captions(value: Any, language: str) -> Iterator[SourceCaption]:
     if isinstance(value, str):
         if text := clean_text(value):
             yield SourceCaption(text, language)
     elif isinstance(value, dict):
         inner = next((value[key] for key in CAPTION_KEYS if value.get(key)), None)
-        yield from _captions(inner, clean_text(value.get("language")) or language)
+        yield from read_captions(inner, clean_text(value.get("language")) or language)
     elif isinstance(value, list):
         for part in value:
-            yield from _captions(part, language)
+            yield from read_captions(part, language)
     elif value is not None:
         raise ValueError(f"a caption must be a text or a list of texts, not {value!r} ({type(value).__name__})")
 
 
-def distinct(captions: Sequence[SourceCaption]) -> tuple[SourceCaption, ...]:
+def distinct(captions: Iterable[SourceCaption]) -> tuple[SourceCaption, ...]:
     """The captions in order, each once."""
     return tuple(dict.fromkeys(captions))

@@ -6,36 +6,36 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import reference
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
 from pipeline.sources.locations import MEDIA_SUFFIXES, absolute, exists, glob, open_binary, short_name
-from pipeline.sources.rows import distinct, read_captions, read_fields
+from pipeline.sources.rows import RowFields, distinct, read_captions, read_fields
 
 BRACE = re.compile(r"\{([^{}]*)\}")
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
-CAPTION_SUFFIXES = ("txt", "caption")
+CAPTION_SUFFIXES = ("caption", "txt")
 MAX_TEXT_BYTES = 1 << 20  # of a caption or JSON member
 
 
-@dataclass
-class Sample:
-    """The members of one key."""
+class Member(NamedTuple):
+    """A file in a tar: where it begins, its size in bytes, its name."""
 
-    key: str
-    media: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # offset, size in bytes and name by suffix
-    texts: dict[str, str] = field(default_factory=dict)  # by suffix
-    row: dict[str, Any] = field(default_factory=dict)  # of its JSON member
-    suffixes: set[str] = field(default_factory=set)
+    offset: int
+    size: int
+    name: str
+
+
+Sample = dict[str, Member]  # the members of one key by suffix
 
 
 class TarSource:
     """The samples of tar files, in the order of the tars and of their members. Several tars: their paths begin the ids.
 
-    Memory: the keys and captions of one tar. Compressed tars are refused: their members cannot be read in place.
+    Memory: the members of one tar. Compressed tars are refused: their members cannot be read in place.
     """
 
     kind = "webdataset"
@@ -75,38 +75,39 @@ class TarSource:
             split = split_of_shard(name, self._defaults.split)
             with open_binary(tar) as stream:
                 samples, damage = _read_samples(tar, stream, self._counts)
-            for sample in samples:
-                if not sample.media:
-                    self._counts["samples without media, not used"] += 1
-                    continue
-                self._counts["samples"] += 1
-                if len(sample.media) > 1:
-                    self._counts["further media of a sample, not used"] += len(sample.media) - 1
-                item_id = f"{name}/{sample.key}" if len(self._tars) > 1 else sample.key
-                yield self._item(item_id, tar, sample, split)
+                for key, members in samples.items():
+                    media = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES]
+                    if not media:
+                        self._counts["samples without media, not used"] += 1
+                        continue
+                    self._counts["samples"] += 1
+                    if len(media) > 1:
+                        self._counts["further media of a sample, not used"] += len(media) - 1
+                    item_id = f"{name}/{key}" if len(self._tars) > 1 else key
+                    medium = members[min(media, key=lambda suffix: (suffix.count("."), suffix))]
+                    uri = reference(tar, offset=medium.offset, size=medium.size, member=medium.name)
+                    fields = self._read_fields(tar, stream, members)
+                    license_name = fields.license or self._defaults.license
+                    split_name = split_named(fields.split, split)
+                    yield SourceItem(item_id, uri, split_name, self.name, license_name, fields.captions)
             if damage:
                 raise UsageError(damage)
         if not self._counts["samples"]:
             raise UsageError(f"--input: {self._given} holds no sample with an image or video; {self.summary}")
         self._finished = True
 
-    def _item(self, item_id: str, tar: str, sample: Sample, split: str) -> SourceItem:
-        suffix = min(sample.media, key=lambda suffix: (suffix.count("."), suffix))
-        offset, size, member = sample.media[suffix]
+    def _read_fields(self, tar: str, stream: BinaryIO, members: Sample) -> RowFields:
+        """What the JSON member of a sample says, with the captions of its text members before its own."""
         try:
-            fields = read_fields(sample.row, self._defaults.caption_language)
-        except ValueError as error:
-            raise UsageError(f"--input: {tar}: {sample.key}.json: {error}") from error
+            row = json.loads(_read_text(tar, members["json"], stream)) if "json" in members else {}
+            fields = read_fields(row if isinstance(row, dict) else {}, self._defaults.caption_language)
+        except (ValueError, RecursionError) as error:
+            name = members["json"].name
+            raise UsageError(f"--input: {tar}: {name} is not JSON with captions ({error}): correct it") from error
         language = fields.language or self._defaults.caption_language
-        captions = [caption for _, text in sorted(sample.texts.items()) for caption in read_captions(text, language)]
-        return SourceItem(
-            item_id,
-            reference(tar, offset=offset, size=size, member=member),
-            split_named(fields.split, split),
-            self.name,
-            fields.license or self._defaults.license,
-            distinct([*captions, *fields.captions]),
-        )
+        texts = [_read_text(tar, members[suffix], stream) for suffix in CAPTION_SUFFIXES if suffix in members]
+        captions = distinct([*read_captions(texts, language), *fields.captions])
+        return replace(fields, captions=captions)
 
 
 def split_member_name(member: str) -> tuple[str, str] | None:
@@ -163,10 +164,9 @@ def _refuse_compressed(tar: str, stream: BinaryIO) -> None:
             raise UsageError(f"--input: {tar} is compressed: decompress it once with {tool}")
 
 
-def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> tuple[list[Sample], str]:
-    """The samples of one tar, and how it is damaged ("" if it is not)."""
+def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> tuple[dict[str, Sample], str]:
+    """The samples of one tar by key, and how it is damaged ("" if it is not)."""
     samples: dict[str, Sample] = {}
-    damage = ""
     end = stream.seek(0, 2)
     stream.seek(0)
     try:
@@ -174,63 +174,40 @@ def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> tuple[lis
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep each one
                 if member.offset_data + member.size > end:
-                    damage = _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
-                    return list(samples.values()), damage
-                if not member.isdir():
-                    _add_member(tar, member, stream, samples, counts)
+                    return samples, _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse() or not is_safe(member.name):
+                    counts["members that are links, devices or outside their folder, not used"] += 1
+                elif parts := split_member_name(member.name):
+                    key, suffix = parts
+                    sample = samples.setdefault(key, {})
+                    if suffix in sample:
+                        raise UsageError(
+                            f"--input: {tar} holds {key}.{suffix} twice, the second at byte {member.offset:,}: write "
+                            "the tar again without it"
+                        )
+                    sample[suffix] = Member(member.offset_data, member.size, member.name)
             last = archive.offset  # tarfile mistakes damage after the first member for the end
     except tarfile.TarError as error:
-        return list(samples.values()), _damage(tar, stream.tell(), str(error))
+        return samples, _damage(tar, stream.tell(), str(error))
     stream.seek(last)
     block = stream.read(tarfile.BLOCKSIZE)
     if block.strip(b"\0"):
-        damage = _damage(tar, last, "there is no valid header of a member")
-    elif len(block) < tarfile.BLOCKSIZE:
-        damage = _damage(tar, last, "its end mark is missing")
-    return list(samples.values()), damage
+        return samples, _damage(tar, last, "there is no valid header of a member")
+    return samples, "" if len(block) == tarfile.BLOCKSIZE else _damage(tar, last, "its end mark is missing")
 
 
 def _damage(tar: str, offset: int, reason: str) -> str:
     return f"--input: {tar} is cut or damaged at byte {offset:,} ({reason}): fetch or write it again, or leave it out"
 
 
-def _add_member(
-    tar: str, member: tarfile.TarInfo, stream: BinaryIO, samples: dict[str, Sample], counts: Counter[str]
-) -> None:
-    if not member.isreg() or member.issparse() or not is_safe(member.name):
-        counts["members that are links, devices or outside their folder, not used"] += 1
-        return
-    parts = split_member_name(member.name)
-    if parts is None:
-        return
-    key, suffix = parts
-    sample = samples.setdefault(key, Sample(key))
-    if suffix in sample.suffixes:
-        raise UsageError(
-            f"--input: {tar} holds {key}.{suffix} twice, the second at byte {member.offset:,}: write the tar again "
-            "without it"
-        )
-    sample.suffixes.add(suffix)
-    if f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES:
-        sample.media[suffix] = (member.offset_data, member.size, member.name)
-    elif suffix in CAPTION_SUFFIXES:
-        sample.texts[suffix] = _read_text(tar, member, stream)
-    elif suffix == "json":
-        try:
-            row = json.loads(_read_text(tar, member, stream))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(
-                f"--input: {tar}: {member.name} is not valid JSON: {error}: correct it or leave it out"
-            ) from error
-        sample.row = row if isinstance(row, dict) else {}
-
-
-def _read_text(tar: str, member: tarfile.TarInfo, stream: BinaryIO) -> str:
+def _read_text(tar: str, member: Member, stream: BinaryIO) -> str:
     if member.size > MAX_TEXT_BYTES:
         raise UsageError(
             f"--input: {tar}: {member.name} has {member.size:,} bytes, more than the {MAX_TEXT_BYTES:,} of a text"
         )
-    stream.seek(member.offset_data)
+    stream.seek(member.offset)
     try:
         return stream.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError as error:

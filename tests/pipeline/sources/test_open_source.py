@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources import KINDS, SourceItem, all_items, open_source, open_sources
+from pipeline.sources import KINDS, SourceItem, all_items, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, pack, write
 
 
@@ -73,9 +73,9 @@ def test_contradicting_options_are_refused(inputs):
     with pytest.raises(UsageError, match="'foldr' is not one of auto, folder"):
         open_source(str(inputs), "foldr")
     with pytest.raises(UsageError, match="--source dataset: give the path"):
-        open_sources([], "dataset")
+        open_source(None, "dataset")
     with pytest.raises(UsageError, match="--source samples takes no --input"):
-        open_sources([str(inputs)], "samples")
+        open_source(str(inputs), "samples")
     with pytest.raises(UsageError, match="fsspec cannot open nope://x"):
         open_source("nope://x")
     pack(inputs / "rows" / "t.tar", [("k.jpg", jpeg(2))])
@@ -87,7 +87,7 @@ def test_ids_of_several_inputs_begin_with_their_names(tmp_path):
     places = ["x/pics/", "y/pics", "z/pics-2", "pics"]
     for place in places:
         write(tmp_path / place, {"a.jpg": jpeg(len(place))})
-    sources = open_sources([f"{tmp_path}/{place}" for place in places], "auto", license="CC0")
+    sources = [open_source(f"{tmp_path}/{place}", license="CC0") for place in places]
     items = listed(*sources)
     assert list(items) == ["pics/a.jpg", "pics-2/a.jpg", "pics-2-2/a.jpg", "pics-3/a.jpg"]
     assert [content(item) for item in items.values()] == [jpeg(len(place)) for place in places]
@@ -102,7 +102,7 @@ def test_a_duplicate_id_is_refused_with_both_places():
 
 
 def test_ids_with_equal_hashes_are_two_items(monkeypatch):
-    monkeypatch.setattr("pipeline.sources.hash", lambda text: 1, raising=False)
+    monkeypatch.setattr("pipeline.sources.items.hash", lambda text: 1, raising=False)
     assert [item.item_id for item in all_items([Scripted(("a", "b"))])] == ["a", "b"]
 
 

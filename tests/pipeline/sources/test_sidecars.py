@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import posixpath
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from pipeline.sources.items import clean_text
-from pipeline.sources.matching import RowMatches
 from pipeline.sources.sidecars import SideFile
 from tests.pipeline.sources.helpers import jpeg, listed, texts, write
 
@@ -133,7 +133,49 @@ def test_any_text_survives_a_csv_cell(cells):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captions.csv"
         path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-        side = SideFile(str(path), path.name, RowMatches(["a.jpg"]), "en")
+        side = SideFile(str(path), path.name, ["a.jpg"], "en")
         side.read()
-        with side.open() as stream:
-            assert [fields.source for fields in side.fields(0, stream)] == [clean_text(cell) for cell in cells]
+    assert [fields.source for fields in side.fields(0)] == [clean_text(cell) for cell in cells]
+
+
+NAMES = st.sampled_from(["1.jpg", "2.jpg", "3.jpg"])
+PATHS = st.builds(lambda folders, name: "/".join([*folders, name]), st.lists(st.sampled_from("ab"), max_size=2), NAMES)
+
+
+def match(media, files, label="captions.jsonl", below=None):
+    """The side file, and the numbers of its rows by medium."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows"
+        path.write_text(lines(*({"file": file, "source": str(number)} for number, file in enumerate(files))))
+        side = SideFile(str(path), label, media, "en", below)
+        side.read()
+    return side, {path: [int(row.source) for row in side.fields(at)] for at, path in enumerate(media)}
+
+
+@settings(max_examples=200, deadline=None)
+@given(media=st.sets(PATHS, min_size=1), files=st.lists(PATHS, max_size=8))
+def test_rows_match_by_path_else_by_a_name_that_one_medium_and_one_row_path_have(media, files):
+    media = sorted(media)
+    expected = {path: [] for path in media}
+    for number, file in enumerate(files):
+        same_name = [path for path in media if posixpath.basename(path) == posixpath.basename(file)]
+        rivals = {f for f in files if f not in media and posixpath.basename(f) == posixpath.basename(file)}
+        if file in media:
+            expected[file].append(number)
+        elif len(same_name) == 1 and same_name[0] not in files and len(rivals) == 1:
+            expected[same_name[0]].append(number)
+    side, numbers = match(media, files)
+    assert numbers == expected and sum(map(len, numbers.values())) == side.matched
+    assert len(files) == side.rows == side.matched + side.unmatched + side.ambiguous
+
+
+def test_a_medium_with_a_row_of_its_own_gets_no_row_by_name():
+    """old/a.jpg was deleted; its caption must not go to new/a.jpg."""
+    side, numbers = match(["new/a.jpg"], ["old/a.jpg", "new/a.jpg"])
+    assert numbers == {"new/a.jpg": [1]} and side.unmatched == 1
+
+
+def test_paths_are_relative_to_the_side_file_or_to_the_media():
+    numbers = match(["a/1.jpg", "b/1.jpg"], ["1.jpg", "b/1.jpg", " ./1.jpg"], label="a/captions.jsonl")[1]
+    assert numbers == {"a/1.jpg": [0, 2], "b/1.jpg": [1]}
+    assert match(["1.jpg"], ["mine/1.jpg", "yours/1.jpg"], "../captions.jsonl", below="mine/")[1] == {"1.jpg": [0]}

@@ -132,9 +132,9 @@ def test_a_truncated_tar_yields_what_precedes_the_cut_and_fails(tmp_path):
     ("members", "message"),
     [
         ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice, the second at byte 1,024"),
-        ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not valid JSON"),
-        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], r"a\.json is not valid JSON"),
-        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json: .*3 \(int\)"),
+        ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not JSON"),
+        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], r"a\.json is not JSON"),
+        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json .*3 \(int\)"),
         ([("a.jpg", b"1"), ("a.txt", b"\xff")], r"a\.txt is not text in UTF-8"),
         ([("a.jpg", b"1"), ("a.txt", b" " * (1 << 21))], r"a\.txt has 2,097,152 bytes"),
         ([("a.txt", b"1")], r"holds no sample with an image or video"),
