@@ -141,8 +141,8 @@ def media_column(schema: pa.Schema, location: str) -> str:
     features = metadata.get("info", {}).get("features", {})
     types = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     by_feature: list[str] = [name for name in schema.names if types.get(name) in ("Image", "Video")]
-    by_struct = [field.name for field in schema if _is_encoded(field.type)]
-    by_name = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
+    by_struct: list[str] = [field.name for field in schema if _is_encoded(field.type)]
+    by_name: list[str] = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
     for names in (by_feature, by_struct, by_name):
         for name in (*MEDIA_COLUMNS, *names):  # well-known names first
             if name in names:

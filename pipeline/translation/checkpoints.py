@@ -17,16 +17,11 @@ from pipeline.optional import import_optional
 
 CONVERTED = "model.bin"  # marks a folder as a CTranslate2 model
 _CHECKPOINT_CONFIG = "checkpoint.json"  # in a converted folder: the configuration of the checkpoint
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DOWNLOADED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-# The model_type of the checkpoints that are converted, and the sentencepiece files that they must come with.
-_CONVERTIBLE = {
-    "marian": ("source.spm", "target.spm"),
-    "m2m_100": ("sentencepiece.bpe.model",),  # NLLB as well
-    "t5": ("spiece.model",),  # MADLAD
-}
-_COPIED = (*(name for names in _CONVERTIBLE.values() for name in names), "README.md", "tokenizer_config.json")
+_CONVERTIBLE = ("marian", "m2m_100", "t5")  # model_type of Marian, of M2M100 and NLLB, of MADLAD
+_TOKENIZERS = ("source.spm", "target.spm", "sentencepiece.bpe.model", "spiece.model", "tokenizer_config.json")
+# What converters raise for broken files.
+_UNREADABLE = (AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 # Incremented when the result of a conversion changes: older results are then converted again.
 _FORMAT = 1
 
@@ -55,10 +50,8 @@ def find_model(name: str) -> Path:
                 f"--mt-model: {folder} is not a model. Give a CTranslate2 folder (model.bin, its vocabulary and "
                 "sentencepiece files) or a Transformers checkpoint (config.json, weights, tokenizer)"
             )
-        if not any((folder / weights).is_file() for weights in (CONVERTED, *_WEIGHTS)):
-            raise UsageError(f"--mt-model: {folder} has no weights: neither model.bin nor model.safetensors is there")
         return folder
-    if folder.exists() or not _HUB_NAME.fullmatch(name):
+    if folder.exists() or name.count("/") != 1:
         raise UsageError(
             f"--mt-model: {name} is not a folder. Give the folder of a model, or a name on the model hub such as "
             "Helsinki-NLP/opus-mt-en-de"
@@ -90,12 +83,9 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"--mt-model: {path} is not valid JSON ({error}): download the model again") from error
-    if not isinstance(config, dict):
-        raise UsageError(f"--mt-model: {path} is not a JSON object: download the model again")
-    return config
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--mt-model: {path} is not a JSON object ({error}): download the model again") from error
 
 
 def max_positions(folder: Path) -> int | None:
@@ -107,17 +97,12 @@ def max_positions(folder: Path) -> int | None:
 def license_of(folder: Path) -> str:
     """The licence in the front matter of the folder's README.md; "" where it names none."""
     path = folder / "README.md"
-    if not path.is_file():
-        return ""
-    front_matter = re.match(r"---\s*\n(.*?)\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
     try:
-        metadata = yaml.safe_load(front_matter.group(1)) if front_matter else None
-    except yaml.YAMLError:
+        metadata = require("huggingface_hub").metadata_load(path) if path.is_file() else None
+    except (ValueError, yaml.YAMLError):
         return ""
-    license_names = metadata.get("license") if isinstance(metadata, dict) else None
-    if not isinstance(license_names, list):
-        license_names = [license_names]
-    return " ".join(str(name) for name in license_names if name)
+    names = (metadata or {}).get("license")
+    return " ".join(str(name) for name in (names if isinstance(names, list) else [names]) if name)
 
 
 def noncommercial(license_name: str) -> bool:
@@ -158,8 +143,9 @@ def convert_model(checkpoint: Path, cache: Path, quantization: str) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         _convert(checkpoint, temporary, quantization)
-        for name in filter(lambda name: (checkpoint / name).is_file(), _COPIED):
-            shutil.copyfile(checkpoint / name, temporary / name)
+        for name in _TOKENIZERS:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, temporary / name)
         shutil.copyfile(checkpoint / "config.json", temporary / _CHECKPOINT_CONFIG)
         for path in temporary.iterdir():
             with path.open("rb") as stream:
@@ -181,8 +167,6 @@ def _check_convertible(checkpoint: Path) -> None:
     kind = config.get("model_type")
     if kind not in _CONVERTIBLE:
         raise _not_served(checkpoint, f"it is a model of type {kind!r}, not one of {', '.join(_CONVERTIBLE)}")
-    if missing := [name for name in _CONVERTIBLE[kind] if not (checkpoint / name).is_file()]:
-        raise _not_served(checkpoint, f"it has no {' and no '.join(missing)}")
     if kind == "marian" and not config.get("share_encoder_decoder_embeddings", True):
         raise _not_served(checkpoint, "its source and target have separate vocabularies, and the converter keeps one")
 
@@ -215,12 +199,12 @@ def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
             tokenizer.add_tokens(missing, special_tokens=True)
             return tokenizer
 
-    unreadable = (OSError, require("safetensors").SafetensorError)
+    cut = require("safetensors").SafetensorError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             Converter(str(checkpoint)).convert(str(folder), quantization=quantization)
-        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError, *unreadable) as error:
+        except (*_UNREADABLE, cut) as error:
             if isinstance(error, OSError) and error.errno:  # of the disk; Transformers' own have no number
                 raise
             raise UsageError(
@@ -239,6 +223,5 @@ def _check_padding(checkpoint: Path, model: Any) -> None:
     if model.get_input_embeddings().weight[pad].abs().max().item() > 0:
         raise _not_served(
             checkpoint,
-            "the embedding of <pad>, with which decoding starts, is not zero as in published Marian models "
-            "(fine-tuning in Transformers changes it)",
+            "the embedding of <pad> is not zero as in published Marian models (fine-tuning in Transformers changes it)",
         )

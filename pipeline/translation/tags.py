@@ -42,7 +42,8 @@ def check_language(tag: str, option: str) -> str:
 
 def name_language(tag: str) -> str:
     """A tag with its language's English name, for messages: `dee (Dewoin)`, `pt-BR (Portuguese, Brazil)`."""
-    return f"{tag} ({_display_name(tag).replace(' (', ', ').replace(')', '')})"
+    name = langcodes.Language.get(tag).display_name()
+    return f"{tag} ({name.replace(' (', ', ').replace(')', '')})"
 
 
 def language_of(tag: str) -> str:
@@ -53,31 +54,28 @@ def language_of(tag: str) -> str:
         return tag
 
 
-def nllb_tag(tag: str, known: Iterable[str]) -> str | None:
-    """The model's tag of the form `deu_Latn`, or None where it has none for the language."""
-    model_tags = set(known)
-    language = langcodes.Language.get(tag)
-    codes = _codes(tag)
-    exact = _first((f"{code}_{language.maximize().script}" for code in codes), model_tags)
-    if exact or language.script:
-        return exact
+def model_tag(tag: str, known: Iterable[str], template: str) -> str | None:
+    """A model's own token for a language.
+
+    Args:
+        tag: BCP 47 tag.
+        known: The language tokens in the model's vocabulary.
+        template: How its family writes them: `__{}__`, `<2{}>`, `>>{}<<`, or `{}` for `deu_Latn`.
+
+    Returns:
+        The token of the tag's region or script, else of the language; None where the model does not have it.
+    """
+    tokens = set(known)
+    language, codes = langcodes.Language.get(tag), _codes(tag)
+    parts = filter(None, (language.territory, language.script, language.maximize().script))
+    suffixes = [spelling for part in parts for spelling in (part, part.lower())]
+    names = [f"{code}{sign}{suffix}" for suffix in suffixes for code in codes for sign in "_-"] + codes
+    token = next((token for name in names if (token := template.format(name)) in tokens), None)
+    if token or language.script:
+        return token
     # The tag asks for no script: any in which the model writes the language.
-    return min((each for each in model_tags if each.split("_")[0] in codes), default=None)
-
-
-def m2m_tag(tag: str, known: Iterable[str]) -> str | None:
-    """The model's tag of the form `__de__`, or None."""
-    return _first((f"__{code}__" for code in _codes(tag)), known)
-
-
-def madlad_tag(tag: str, known: Iterable[str]) -> str | None:
-    """The model's tag of the form `<2de>`, or None."""
-    return _first((f"<2{code}>" for code in _with_script(tag)), known)
-
-
-def opus_tag(tag: str, known: Iterable[str]) -> str | None:
-    """The model's tag of the form `>>deu<<`, or None."""
-    return _first((f">>{code}<<" for code in _with_script(tag)), known)
+    starts = tuple(f"{template.partition('{')[0]}{code}_" for code in codes)
+    return min((token for token in tokens if token.startswith(starts)), default=None)
 
 
 def _codes(tag: str) -> list[str]:
@@ -92,24 +90,6 @@ def _codes(tag: str) -> list[str]:
     return list(dict.fromkeys(codes))
 
 
-def _with_script(tag: str) -> list[str]:
-    """Codes with the tag's region or script, then those without: `zh_TW`, `zh_Hant`, `zh`, each in several ways."""
-    language = langcodes.Language.get(tag)
-    codes = _codes(tag)
-    suffixes = [
-        spelling
-        for part in (language.territory, language.script, language.maximize().script)
-        if part
-        for spelling in (part, part.lower())
-    ]
-    return [f"{code}{sign}{suffix}" for suffix in suffixes for code in codes for sign in "_-"] + codes
-
-
-def _first(candidates: Iterable[str], known: Iterable[str]) -> str | None:
-    model_tags = set(known)
-    return next((candidate for candidate in candidates if candidate in model_tags), None)
-
-
 def _similar_tag(tag: str) -> str | None:
     """The tag that was probably meant by a territory (`jp`) or a language's name."""
     if len(tag) == 2 and tag.isascii() and tag.isalpha():
@@ -119,7 +99,3 @@ def _similar_tag(tag: str) -> str | None:
         return langcodes.find(tag).to_tag() if len(tag) > 2 else None
     except (LookupError, ValueError):
         return None
-
-
-def _display_name(tag: str) -> str:
-    return langcodes.Language.get(tag).display_name()
