@@ -74,12 +74,7 @@ def make_marian(
     config = MarianConfig(
         vocab_size=len(tokenizer.encoder),
         d_model=width,
-        encoder_layers=layers,
-        decoder_layers=layers,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=4 * width,
-        decoder_ffn_dim=4 * width,
+        **both_sides(layers=layers, attention_heads=4, ffn_dim=4 * width),
         max_position_embeddings=256,
         activation_function="swish",
         scale_embedding=True,
@@ -100,6 +95,11 @@ def make_marian(
     model.save_pretrained(folder)
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nMade for tests.\n", encoding="utf-8")
     return folder
+
+
+def both_sides(**sizes: int) -> dict[str, int]:
+    """Sizes of the encoder and the decoder, for a configuration."""
+    return {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
 
 
 def _tokenizer(folder: Path, pairs: Sequence[Pair], vocabulary: int) -> MarianTokenizer:

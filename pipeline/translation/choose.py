@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from pipeline.translation.translator import GivenTranslator, Translator
 
 LocalTranslator = CTranslate2Translator | EmbeddedTranslator
 AnyTranslator = Translator | GivenTranslator
-_BY_LANGUAGE = re.compile(r"([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*)=(.+)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +150,7 @@ def choose_local(
 
 
 def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
-    """Parse values of --mt-model: `PATH`, `de=PATH`, or `de=PATH,fr=PATH`.
+    """Parse values of --mt-model: `PATH` for all languages, `de=PATH` for one.
 
     Returns:
         The model of each target language that has one.
@@ -160,28 +158,21 @@ def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str
     Raises:
         UsageError: A language is not among `targets`, or has two models.
     """
-    by_language: dict[str, str] = {}
-    for_all: list[str] = []
+    models: dict[str, str] = {}  # by language; "" for all
     for value in values:
-        parts = value.split(",")
-        for part in parts if all(map(_BY_LANGUAGE.fullmatch, parts)) else [value]:
-            match = _BY_LANGUAGE.fullmatch(part)
-            if not match or Path(part).is_dir():
-                for_all.append(part)
-                continue
-            tag = check_language(match[1], "--mt-model")
+        tag, equals, name = value.partition("=")
+        if not equals or "/" in tag or Path(value).is_dir():
+            tag, name = "", value
+        else:
+            tag = check_language(tag, "--mt-model")
             if tag not in targets:
                 raise UsageError(f"--mt-model: {tag} has a model but is not among the languages {', '.join(targets)}")
-            if by_language.setdefault(tag, match[2]) != match[2]:
-                raise UsageError(f"--mt-model: {tag} has two models: {by_language[tag]} and {match[2]}")
-    if len(set(for_all)) > 1:
-        raise UsageError(
-            f"--mt-model: got {len(for_all)} models for all languages ({', '.join(for_all)}): give one, or one for "
-            "each language as de=PATH"
-        )
-    models = dict.fromkeys(targets, for_all[0]) if for_all else {}
-    models.update(by_language)
-    return {target: models[target] for target in targets if target in models}
+        if models.setdefault(tag, name) != name:
+            raise UsageError(
+                f"--mt-model: {tag or 'all languages'} has two models: {models[tag]} and {name}. Give one, or one for "
+                f"each language as {targets[0]}=PATH"
+            )
+    return {target: models[key] for target in targets if (key := target if target in models else "") in models}
 
 
 def default_cache() -> Path:

@@ -29,23 +29,14 @@ def test_order_does_not_depend_on_the_disk(tmp_path, monkeypatch):
     for link in ("y", "x", "z"):
         (tmp_path / "media" / link).symlink_to(tmp_path / "else")
     forwards = listed(open_source(str(tmp_path / "media")))
-    scandir = os.scandir
+    walk = os.walk
 
-    class Reversed:
-        def __init__(self, path):
-            with scandir(path) as entries:
-                self.entries = iter(sorted(entries, key=lambda entry: entry.name, reverse=True))
+    def walk_backwards(top, **options):
+        for folder, names, files in walk(top, **options):
+            names.reverse()
+            yield folder, names, files[::-1]
 
-        def __next__(self):
-            return next(self.entries)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(os, "scandir", Reversed)
+    monkeypatch.setattr(os, "walk", walk_backwards)
     assert listed(open_source(str(tmp_path / "media"))) == forwards
     assert "x/o.jpg" in forwards and len(forwards) == len(names) + 1
 
@@ -111,18 +102,13 @@ def test_photos_with_captions_and_licences_above_the_folder():
     assert [item.captions for item in above.values()] == [item.captions for item in items.values()]
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "no files"),
-        ({"a.txt": "", "b/c.TXT": "", "d.json": "", "README": ""}, "1 .json, 2 .txt, 1 no suffix"),
-        ({".a.jpg": jpeg(1)}, "no files"),
-    ],
-)
 @pytest.mark.parametrize("kind", ["auto", "folder"])
-def test_a_folder_without_media_is_refused(tmp_path, files, message, kind):
-    with pytest.raises(UsageError, match=message):
-        open_source(str(write(tmp_path, files)), kind)
+def test_a_folder_without_media_is_refused(tmp_path, kind):
+    with pytest.raises(UsageError, match="no files"):
+        open_source(str(write(tmp_path, {".a.jpg": jpeg(1)})), kind)
+    write(tmp_path, {"a.txt": "", "b/c.TXT": "", "d.json": "", "README": ""})
+    with pytest.raises(UsageError, match=r"1 .json, 2 .txt, 1 no suffix"):
+        open_source(str(tmp_path), kind)
 
 
 def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
@@ -136,14 +122,9 @@ def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
     assert list(items) == ["../in/a.jpg", f"{tmp_path}/b c.jpg", "é.jpg", "memory://list/far.jpg"]
     assert [content(item) for item in items.values()] == [jpeg(1), jpeg(2), jpeg(3), jpeg(4)]
     assert {(item.split, item.license, item.source) for item in items.values()} == {("val", "CC0", "my")}
-
-
-def test_paths_in_a_remote_list_are_relative_to_it():
-    memory = fsspec.filesystem("memory")
-    memory.pipe("/lists/near.jpg", jpeg(7))
-    memory.pipe("/lists/l.txt", b"near.jpg\n")
-    (item,) = listed(open_source("memory://lists/l.txt")).values()
-    assert content(item) == jpeg(7)
+    fsspec.filesystem("memory").pipe("/list/l.txt", b"far.jpg\n")  # a list of its own, relative to itself
+    (item,) = listed(open_source("memory://list/l.txt")).values()
+    assert content(item) == jpeg(4)
 
 
 def test_bad_lists_are_refused_with_their_line(tmp_path):

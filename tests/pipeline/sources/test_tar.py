@@ -20,14 +20,15 @@ def test_members_become_samples(tmp_path):
     row = {"caption": "from json", "text": "x", "license": "CC0", "split": "val", "language": "de"}
     members = [
         ("./001.JPG", jpeg(1)),
-        ("./001.txt", b" from text\n"),
         ("./001.json", json.dumps(row).encode()),
         ("./in/002.v1.seg.png", jpeg(2)),
+        ("./in/002.caption", b"of 2"),
         ("./in/002.jpg", jpeg(3)),
         ("./in/002.cls", b"7"),
         ("./" + "long" * 60 + ".webp", jpeg(4)),
         ("./004.json", b"[1, 2]"),
         ("./README", b"no suffix"),
+        ("./001.txt", b" from text\n"),  # far from its picture
     ]
     tar = pack(tmp_path / "photos.tar", members)
     source = open_source(str(tar), caption_language="fr", license="mine")
@@ -38,7 +39,7 @@ def test_members_become_samples(tmp_path):
     first = items["001"]
     assert first.captions == (SourceCaption("from text", "de"), SourceCaption("from json", "de"))
     assert (first.license, first.split, first.source) == ("CC0", "val", "photos")
-    assert (items["in/002"].license, items["in/002"].split, items["in/002"].captions) == ("mine", "train", ())
+    assert (items["in/002"].license, items["in/002"].split, texts(items["in/002"])) == ("mine", "train", ["of 2"])
     unused = "1 further media of a sample, not used, 1 samples without media, not used"
     assert source.summary == f"webdataset {tar}: 1 tar files, 3 samples, {unused}"
 
@@ -77,24 +78,16 @@ def test_ids_of_several_tars_begin_with_their_paths(tmp_path):
     for pattern in ("train/s-{000..001}.tar", "train/s-*.tar", "{train}/s-{000,001}.tar", "train/s-00[01].tar"):
         items = listed(open_source(f"{tmp_path}/{pattern}"))
         assert list(items) == ["s-000/a", "s-001/a"]
+    assert next(expand_braces("s-{09..99999999999999}{a,b}.tar")) == "s-09a.tar"
     with pytest.raises(UsageError, match="names no file"):
         open_source(f"{tmp_path}/train/s-{{1..0}}.tar")
     with pytest.raises(UsageError, match=r"s-002\.tar, which does not exist"):
         open_source(f"{tmp_path}/train/s-{{000..002}}.tar")
 
 
-def test_braces():
-    assert list(expand_braces("s-{08..11}{a,b}.tar")) == [f"s-{n:02}{x}.tar" for n in range(8, 12) for x in "ab"]
-    assert next(expand_braces("{0..99999999999999}.tar")) == "0.tar"
-
-
-def test_a_tar_behind_a_url():
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        info = tarfile.TarInfo("k.jpg")
-        info.size = len(jpeg(5))
-        archive.addfile(info, io.BytesIO(jpeg(5)))
-    fsspec.filesystem("memory").pipe("/tars/one.tar", buffer.getvalue())
+def test_a_tar_behind_a_url(tmp_path):
+    tar = pack(tmp_path / "one.tar", [("k.jpg", jpeg(5))])
+    fsspec.filesystem("memory").pipe("/tars/one.tar", tar.read_bytes())
     for place in ("memory://tars/one.tar", "memory://tars", "memory://tars/o*.tar"):
         items = listed(open_source(place))
         assert {key: content(item) for key, item in items.items()} == {"k": jpeg(5)}
@@ -133,7 +126,6 @@ def test_a_truncated_tar_yields_what_precedes_the_cut_and_fails(tmp_path):
     [
         ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice, the second at byte 1,024"),
         ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not JSON"),
-        ([("a.jpg", b"1"), ("a.json", b"[" * 100_000)], r"a\.json is not JSON"),
         ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json .*3 \(int\)"),
         ([("a.jpg", b"1"), ("a.txt", b"\xff")], r"a\.txt is not text in UTF-8"),
         ([("a.jpg", b"1"), ("a.txt", b" " * (1 << 21))], r"a\.txt has 2,097,152 bytes"),
@@ -144,35 +136,6 @@ def test_bad_members_are_refused(tmp_path, members, message):
     tar = pack(tmp_path / "t.tar", members)
     with pytest.raises(UsageError, match=message):
         list(open_source(str(tar)).items())
-
-
-members = st.sets(
-    st.tuples(
-        st.sampled_from(["", "d/", "d.e/"]), st.sampled_from("xyz"), st.sampled_from(["jpg", "a.png", "txt", "cls"])
-    ),
-    min_size=1,
-).flatmap(lambda names: st.permutations(sorted(names)))
-
-
-@settings(max_examples=150, deadline=None)
-@given(members)
-def test_samples_do_not_depend_on_the_order_of_their_members(names):
-    keys = {folder + stem for folder, stem, _ in names}
-    expected = {}
-    for key in keys:
-        suffixes = {suffix for folder, stem, suffix in names if folder + stem == key}
-        chosen = "jpg" if "jpg" in suffixes else "a.png" if "a.png" in suffixes else None
-        if chosen:
-            expected[key] = (f"{key}.{chosen}".encode(), [f"{key}.txt"] if "txt" in suffixes else [])
-    with tempfile.TemporaryDirectory() as folder:
-        files = [f"{at}{stem}.{suffix}" for at, stem, suffix in names]
-        tar = pack(Path(folder) / "t.tar", [(file, file.encode()) for file in files])
-        source = open_source(str(tar))
-        if not expected:
-            with pytest.raises(UsageError, match="no sample"):
-                list(source.items())
-            return
-        assert {key: (content(item), texts(item)) for key, item in listed(source).items()} == expected
 
 
 @settings(max_examples=150, deadline=None)

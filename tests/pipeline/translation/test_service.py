@@ -13,7 +13,7 @@ from pipeline.engine.stage import Run
 from pipeline.errors import EnvironmentTrouble
 from pipeline.translation.sentences import split
 from pipeline.translation.service import TranslationService
-from pipeline.translation.translator import Translated, Untranslated, join_results
+from pipeline.translation.translator import Translated, Untranslated
 
 
 class UpperBackend:
@@ -155,14 +155,6 @@ def test_failures_are_not_cached(tmp_path, backend):
         assert results["A dog. The 7 dwarfs."] == Untranslated("http_400", "a 7")
         assert results["A dog."] == Translated("A DOG.→de")
     assert backend.requests == {("A dog.", "de"): 1, ("The 7 dwarfs.", "de"): 2}
-
-
-def test_joined_results():
-    whole, cut = Translated("Eins.", notes=("b",)), Translated("Zwei", False, ("a", "b"))
-    assert join_results([(whole, " "), (cut, "")], "de") == Translated("Eins. Zwei", False, ("a", "b"))
-    assert join_results([], "de") == Translated("")
-    failure = Untranslated("engine", "x")
-    assert join_results([(whole, " "), (failure, "")], "de") == failure
 
 
 SENTENCES = st.sampled_from(["A dog.", "A cat.", "The 7.", "A dog. A cat.", "", " "])

@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.convert_slow_tokenizer import generate_merges
 
-from tests.marian import toy_pairs
+from tests.marian import both_sides, toy_pairs
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # of the fairseq families, in the order of their ids
 WIDTH = 32
@@ -88,12 +88,7 @@ def _save_m2m(folder, num_tokens):
     config = M2M100Config(
         vocab_size=num_tokens,
         d_model=WIDTH,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
+        **both_sides(layers=2, attention_heads=2, ffn_dim=64),
         max_position_embeddings=128,
         init_std=0.5,
         scale_embedding=True,
