@@ -17,7 +17,7 @@ are matched to media in sidecars.py.
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.sources.benchmarks.importer import Options
-from pipeline.sources.hf import DatasetSource, dataset_files, shard_files
+from pipeline.sources.hf import MARKERS, DatasetSource, dataset_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
 from pipeline.sources.locations import MEDIA_SUFFIXES, absolute, exists, is_folder, list_folder
 from pipeline.sources.media_files import FolderSource, PathsSource
@@ -94,7 +94,9 @@ def _open_file(input: str, kind: str, defaults: Defaults) -> Source:
 def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
     if kind == "paths":
         raise UsageError(f"--source paths: {input} is a folder: give a text file of paths")
-    if kind in ("auto", "dataset") and (files := dataset_files(input, defaults.split)):
+    root = absolute(input)
+    is_saved = kind in ("auto", "dataset") and any(exists(f"{root}/{name}") for name in MARKERS)
+    if is_saved and (files := dataset_files(root, defaults.split)):
         return DatasetSource(input, files, defaults)
     listing = list_folder(input)
     if kind == "folder" or (kind == "auto" and listing.media):

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 from pipeline.errors import UsageError
 from pipeline.media.uri import reference
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
-from pipeline.sources.locations import absolute, exists, is_url, open_binary, short_name
+from pipeline.sources.locations import exists, is_url, open_binary, short_name
 from pipeline.sources.rows import read_fields
 
 MEDIA_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "video", "mp4")
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "text")
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
 FIELD_COLUMNS = ("split", "license", "language")
+MARKERS = ("dataset_dict.json", "state.json")  # one of them is in a `save_to_disk` folder
 BATCH_ROWS = 1024
 
 
@@ -113,19 +114,18 @@ class DatasetSource:
         return None
 
 
-def dataset_files(given: str, default_split: str) -> list[DatasetFile]:
-    """The files of a `save_to_disk` folder; [] for other folders."""
-    root = absolute(given)
-    if exists(f"{root}/dataset_dict.json"):
-        splits = _read_json(f"{root}/dataset_dict.json").get("splits")
-        if not isinstance(splits, list) or not splits:
-            raise UsageError(f"--input: {root}/dataset_dict.json names no splits: save the dataset again")
-        return [
-            file
-            for name in splits
-            for file in _state_files(f"{root}/{_check_name(root, name)}", f"{name}/", split_named(name, name))
-        ]
-    return _state_files(root, "", default_split) if exists(f"{root}/state.json") else []
+def dataset_files(root: str, default_split: str) -> list[DatasetFile]:
+    """The files that a `save_to_disk` folder, which holds one of MARKERS, names; [] for none."""
+    if not exists(f"{root}/dataset_dict.json"):
+        return _state_files(root, "", default_split)
+    splits = _read_json(f"{root}/dataset_dict.json").get("splits")
+    if not isinstance(splits, list) or not splits:
+        raise UsageError(f"--input: {root}/dataset_dict.json names no splits: save the dataset again")
+    return [
+        file
+        for name in splits
+        for file in _state_files(f"{root}/{_check_name(root, name)}", f"{name}/", split_named(name, name))
+    ]
 
 
 def shard_files(root: str, paths: Sequence[str], default_split: str) -> list[DatasetFile]:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote
 
@@ -29,7 +29,7 @@ class Listing:
     features: list[str] = field(default_factory=list)
     side: list[str] = field(default_factory=list)
     shards: dict[str, list[str]] = field(default_factory=lambda: {suffix: [] for suffix in SHARD_SUFFIXES})
-    others: Counter[str] = field(default_factory=Counter)  # by suffix
+    suffixes: Counter[str] = field(default_factory=Counter)  # of all files
     unnameable: int = 0  # names that are not UTF-8, which no table can store
 
     def add(self, path: str) -> None:
@@ -39,7 +39,9 @@ class Listing:
         suffix = name[dot:].lower() if dot > 0 else ""
         if not path.isascii() and not _is_utf8(path):
             self.unnameable += 1
-        elif suffix in MEDIA_SUFFIXES:
+            return
+        self.suffixes[suffix or "no suffix"] += 1
+        if suffix in MEDIA_SUFFIXES:
             self.media.append(path)
         elif suffix == FEATURES_SUFFIX:
             self.features.append(path)
@@ -47,24 +49,18 @@ class Listing:
             self.side.append(path)
         elif suffix in self.shards:
             self.shards[suffix].append(path)
-        else:
-            self.others[suffix or "no suffix"] += 1
 
     def sort(self) -> "Listing":
         """Sort the lists, once all files are added."""
         if not self.media and not any(self.shards.values()):
             self.media = self.features
-        elif self.features:
-            self.others[FEATURES_SUFFIX] += len(self.features)
         for paths in (self.media, self.side, *self.shards.values()):
             paths.sort()
         return self
 
     def describe(self) -> str:
         """What the folder holds, for a message: `12 .txt, 3 .json`."""
-        counts = self.others + Counter({suffix: len(paths) for suffix, paths in self.shards.items()})
-        counts.update(PurePosixPath(path).suffix for path in self.side)
-        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()) if count) or "no files"
+        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self.suffixes.items())) or "no files"
 
 
 def _is_utf8(text: str) -> bool:

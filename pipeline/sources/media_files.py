@@ -23,7 +23,7 @@ class FolderSource:
             raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
         self._sides: list[SideFile] = []
         notes = self._read_sides(listing)
-        if ignored := sum(listing.others.values()) + sum(map(len, listing.shards.values())):
+        if ignored := listing.suffixes.total() - len(listing.media) - len(listing.side):
             notes.append(f"{ignored:,} other files ignored")
         if listing.unnameable:
             notes.append(f"{listing.unnameable:,} names that are not UTF-8, not used")

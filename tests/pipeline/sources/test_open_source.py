@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources import KINDS, SourceItem, all_items, open_source
+from pipeline.sources import SourceItem, all_items, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, pack, write
 
 
@@ -50,23 +50,17 @@ def test_auto_recognizes_each_kind(inputs):
 
 
 def test_a_kind_that_does_not_fit_is_refused(inputs):
-    fits = {
-        "folder": {"auto", "folder"},
-        "list.txt": {"auto", "paths"},
-        "tars": {"auto", "webdataset"},
-        "tars/t.tar": {"auto", "webdataset"},
-        "tars/*.tar": {"auto", "webdataset"},
-        "rows": {"auto", "dataset"},
-        "rows/r.parquet": {"auto", "dataset"},
-        "folder/a.jpg": set(),
-        "tars/x.md": set(),
-        "gone": set(),
-        "gone/{0..9}.tar": set(),
-    }
-    for name, kinds in fits.items():
-        for kind in set(KINDS) - kinds - ({"paths"} if (inputs / name).is_file() else set()):
-            with pytest.raises(UsageError, match=r"--(input|source)\b"):
-                open_source(f"{inputs}/{name}", kind)
+    for kinds, names in {
+        "webdataset dataset paths samples": ["folder"],
+        "folder paths dataset": ["tars", "tars/*.tar"],
+        "folder webdataset paths": ["rows"],
+        "folder webdataset dataset samples": ["list.txt", "rows/y.md"],
+        "auto folder webdataset dataset": ["folder/a.jpg", "tars/x.md", "gone", "gone/{0..9}.tar"],
+    }.items():
+        for kind in kinds.split():
+            for name in names:
+                with pytest.raises(UsageError, match=r"--(input|source)\b"):
+                    open_source(f"{inputs}/{name}", kind)
 
 
 def test_contradicting_options_are_refused(inputs):

@@ -157,7 +157,7 @@ def test_options_that_do_not_fit_together_are_refused(marian, cache):
         (lambda folder: (folder / "source.spm").unlink(), "has no source.spm"),
         (lambda folder: (folder / "target.spm").write_bytes(b"nonsense"), "not a sentencepiece model"),
         (lambda folder: (folder / "model.bin").write_bytes((folder / "model.bin").read_bytes()[:-999]), "be loaded"),
-        (lambda folder: (folder / "model.bin").unlink(), "is not a model"),
+        (lambda folder: (folder / "model.bin").unlink(), "of type None"),
     ],
 )
 def test_converted_folders_that_cannot_be_used(converted, cache, change, message):
