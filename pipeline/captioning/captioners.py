@@ -289,7 +289,7 @@ def served(captioner: AnyCaptioner, corpus: Path, say: Say) -> Iterator[AnyCapti
     if not isinstance(captioner, MllmCaptioner) or captioner.urls:
         yield captioner
         return
-    with VllmServer(captioner.name, corpus, python=captioner.vllm_python, args=captioner.vllm_args, say=say) as server:
+    with VllmServer(captioner.name, corpus, say, captioner.vllm_python, captioner.vllm_args) as server:
         # A restarted server takes as long as the first start did, and VllmServer decides when to give up.
         patience_s = max(captioner.retries.patience_s, READY_WITHIN_S)
         retries = dataclasses.replace(captioner.retries, patience_s=patience_s)

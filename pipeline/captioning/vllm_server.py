@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.captioning.chat_client import KEY_FILE
 from pipeline.corpus.table import state_folder
 from pipeline.engine.progress import duration
 from pipeline.engine.run_state import request_stop, run_folder, stop_request
+from pipeline.engine.stage import Say
 from pipeline.errors import EnvironmentTrouble, PipelineError
 
 READY_WITHIN_S = 1_800.0
@@ -43,23 +44,15 @@ class VllmServer:
     Args:
         model: Name or folder of the model.
         corpus: The folder whose state holds the server's key and log.
+        say: Prints a line.
         python: Interpreter of the environment that has vLLM; None for this one.
         args: Further options of the server.
-        say: Prints a line.
 
     Raises:
         EnvironmentTrouble: The server cannot be started.
     """
 
-    def __init__(
-        self,
-        model: str,
-        corpus: Path,
-        *,
-        python: str | None = None,
-        args: Sequence[str] = (),
-        say: Callable[[str], None] = print,
-    ):
+    def __init__(self, model: str, corpus: Path, say: Say, python: str | None = None, args: Sequence[str] = ()):
         self._model, self._corpus, self._say = model, corpus, say
         self._python = python or sys.executable
         self._arguments = list(args)

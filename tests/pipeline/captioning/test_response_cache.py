@@ -28,12 +28,6 @@ def test_processes_share_it(tmp_path):
     assert cache.get("never put") is None
 
 
-def test_an_answer_survives_without_close(tmp_path):
-    first = ResponseCache(tmp_path)
-    first.put("key", {"answer": 1})
-    assert ResponseCache(tmp_path).get("key") == {"answer": 1}
-
-
 def test_a_damaged_file_is_reported_with_a_remedy(tmp_path):
     (tmp_path / "responses.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(EnvironmentTrouble, match="delete the file"):
@@ -44,14 +38,6 @@ def test_several_answers_are_kept_together_or_not_at_all(tmp_path):
     cache = ResponseCache(tmp_path)
     cache.put_all((f"key {number}", number) for number in range(1_000))
     assert [cache.get(f"key {number}") for number in (0, 500, 999)] == [0, 500, 999]
-
-    def cut():
-        yield "new", 1
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.put_all(cut())
-    assert cache.get("new") is None
     cache._connection.execute("CREATE TRIGGER full BEFORE INSERT ON responses WHEN NEW.key = 'last' BEGIN "
                               "SELECT RAISE(ABORT, 'disk full'); END")  # fmt: skip
     with pytest.raises(EnvironmentTrouble, match="disk full"):

@@ -55,7 +55,7 @@ import signal, sys
 from pathlib import Path
 from pipeline.captioning.vllm_server import VllmServer
 signal.signal(signal.SIGINT, lambda *_: print("SIGINT", flush=True))
-with VllmServer("tiny", Path(sys.argv[1]), python=sys.argv[2], say=lambda line: print(line, flush=True)) as server:
+with VllmServer("tiny", Path(sys.argv[1]), lambda line: print(line, flush=True), sys.argv[2]) as server:
     print(server.url, flush=True)
     sys.stdin.read()
 """
@@ -81,7 +81,7 @@ class Fake:
         return [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
     def server(self, *args):
-        return VllmServer("tiny", self.corpus, python=str(self.python), args=args, say=self.lines.append)
+        return VllmServer("tiny", self.corpus, self.lines.append, str(self.python), args)
 
     def left(self):
         return [pid for start in self.starts() for pid in start["pids"] if alive(pid)]
