@@ -9,13 +9,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import model.objective
-from model.batch import Features, Media, Texts
+from model.batch import Features
 from model.cached_step import cached_step
 from model.gather import gather_constant, gather_rows, mean_over_ranks
 from model.losses import contrastive
-from model.modeling import LeccrModel
 from model.settings import ObjectiveConfig
-from tests.model.toy import WORDS, gradients, loss_of, make_batch, make_model, split
+from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 COUNT = 16
 CONFIG = ObjectiveConfig(
@@ -34,40 +33,12 @@ def own_part(batch, rank, world):
 
 
 def result(losses, network):
-    trained = {name: x for name, x in gradients(network).items() if x is not None}  # all but the frozen copy's
-    return {"total": losses.total.detach(), "raw": losses.raw, "gradients": trained}
+    return {"total": losses.total.detach(), "raw": losses.raw, "gradients": gradients(network)}
 
 
-def make_leccr(dropout=0.0):
-    """The real model on its smallest towers."""
-    torch.manual_seed(0)
-    tower = {"kind": "tiny", "width": 8, "layers": 1, "heads": 2, "dropout": dropout}
-    return LeccrModel.create(
-        media={**tower, "image_size": 8, "patch_size": 4},
-        text={**tower, "vocab_size": WORDS, "max_tokens": 8},
-        embed_dim=6,
-        num_slots=3,
-        slot_layers=1,
-        interaction_layers=1,
-        num_heads=2,
-        dropout=dropout,
-    ).double()
-
-
-def make_leccr_batch():
-    """The toy's, with pixels, images and clips mixed, and two views of each description."""
-    batch = make_batch(COUNT)
-    generator = torch.Generator().manual_seed(1)
-    frames = torch.randint(256, (COUNT, 4, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    mask = batch.media.mask.clone()
-    mask[::3, 1:] = False
-    views = (torch.stack([x, x.flip(0)], dim=1) for x in batch.descriptions)
-    return batch._replace(media=Media(frames, mask), descriptions=Texts(*views))
-
-
-def step(rank, world, config=CONFIG, gather=None, times=1, batch=None, network=None):
+def step(rank, world, config=CONFIG, gather=None, times=1, batch=None):
     """A plain step through DistributedDataParallel; `gather` in the place of gather_rows."""
-    network = network or make_model()
+    network = make_model()
     parallel = DistributedDataParallel(network)
     batch = own_part(batch or make_batch(COUNT), rank, world)
     with mock.patch.object(model.objective, "gather_rows", gather or gather_rows):
@@ -121,11 +92,11 @@ def head_after_gather(rank, world):
     return {"total": loss.detach(), "gradients": gradients(network)}
 
 
-def cached(rank, world, dropout, make=make_model, batch=None):
-    """(plain, cached, reductions of the cached one, buckets): on uneven micro-batches."""
+def cached(rank, world, dropout):
+    """The results of a plain and of a cached step on uneven micro-batches, with the buckets that were reduced."""
     results = []
     for name in ("plain", "cached"):
-        network = make(dropout=dropout)
+        network = make_model(dropout=dropout)
         parallel = DistributedDataParallel(network)
         reductions = []
 
@@ -135,7 +106,7 @@ def cached(rank, world, dropout, make=make_model, batch=None):
             return done.then(lambda future: future.value()[0])
 
         parallel.register_comm_hook(None, hook)
-        batches = split(own_part(batch or make_batch(COUNT), rank, world), UNEVEN[world])
+        batches = split(own_part(make_batch(COUNT), rank, world), UNEVEN[world])
         torch.manual_seed(rank)
         if name == "cached":
             losses = cached_step(
@@ -156,8 +127,8 @@ def one_graph(network, parallel, batches):
         ids, weights = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("item_ids", "weights"))
         losses = loss_of(network, CONFIG)(features, ids, weights)
         losses.total.backward()
-    for parameter in filter(lambda parameter: parameter.requires_grad, network.parameters()):
-        dist.all_reduce(parameter.grad.div_(dist.get_world_size()))
+    for gradient in gradients(network).values():
+        dist.all_reduce(gradient.div_(dist.get_world_size()))
     return losses
 
 
@@ -185,9 +156,6 @@ def everything(rank, world):
     }
     for field in ("media_BE", "slots_BKE", "slot_mean_BD", "token_mean_BD", "source_BE", "target_BE"):
         steps[f"misaligned {field}"] = step(rank, world, CONFIG, Misaligned(field))
-    steps["leccr"] = step(rank, world, batch=make_leccr_batch(), network=make_leccr())
-    plain, got = cached(rank, world, 0.4, make_leccr, make_leccr_batch())
-    steps |= {"one graph leccr": plain, "cached leccr": got}
     for dropout in (0.0, 0.4):
         plain, got = cached(rank, world, dropout)
         steps |= {f"one graph {dropout}": plain, f"cached {dropout}": got}

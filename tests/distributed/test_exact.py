@@ -26,12 +26,13 @@ MISALIGNED = ("media_BE", "slots_BKE", "slot_mean_BD", "token_mean_BD", "source_
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
 def ranks(request):
-    """What each of 1, 2, 4 ranks got from every step."""
+    """The results of every step on each of 1, 2 and 4 ranks."""
     return alone(steps.everything) if request.param == 1 else run(request.param, steps.everything)
 
 
-def whole(config=steps.CONFIG, batch=None, network=None):
-    network, batch = network or make_model(), batch or make_batch(steps.COUNT)
+def whole(config=steps.CONFIG, batch=None):
+    """What one process computes on the whole batch."""
+    network, batch = make_model(), batch or make_batch(steps.COUNT)
     losses = loss_of(network, config)(network(batch), batch.item_ids, batch.weights)
     losses.total.backward()
     return steps.result(losses, network)
@@ -55,36 +56,25 @@ def ratio(ranks, name, expected, key):
     return ((got * wanted).sum() / wanted.square().sum()).item()
 
 
-def unequal_batch():
-    batch = make_batch(steps.COUNT)
-    batch.weights[: steps.COUNT // 2] = 0
-    return batch
-
-
 @pytest.mark.parametrize(
-    ("name", "batch"),
+    ("name", "config", "weights"),
     [
-        ("ours", make_batch(steps.COUNT)),
-        ("autograd, full loss", make_batch(steps.COUNT)),
-        ("no target", make_batch(steps.COUNT)._replace(weights=torch.zeros(steps.COUNT))),
-        ("unequal", unequal_batch()),
+        ("ours", steps.CONFIG, None),
+        ("autograd, full loss", steps.CONFIG, None),
+        ("whole teacher", steps.WHOLE_TEACHER, None),
+        ("no target", steps.CONFIG, slice(None)),
+        ("unequal", steps.CONFIG, slice(steps.COUNT // 2)),
     ],
 )
-def test_loss_terms_and_gradients_are_those_of_the_whole_batch(ranks, name, batch):
-    expected = whole(batch=batch)
+def test_loss_terms_and_gradients_are_those_of_the_whole_batch(ranks, name, config, weights):
+    batch = make_batch(steps.COUNT)
+    if weights:
+        batch.weights[weights] = 0
+    expected = whole(config, batch)
     torch.testing.assert_close(mean_total(ranks, name), expected["total"], rtol=1e-12, atol=0)
     for term, value in expected["raw"].items():
         torch.testing.assert_close(torch.stack([rank[name]["raw"][term] for rank in ranks]).mean(), value)
     assert distance(ranks, name, expected) < EXACT
-
-
-def test_the_real_model_is_exact_too(ranks):
-    network = steps.make_leccr()
-    expected = whole(batch=steps.make_leccr_batch(), network=network)
-    torch.testing.assert_close(mean_total(ranks, "leccr"), expected["total"], rtol=1e-12, atol=0)
-    assert distance(ranks, "leccr", expected) < EXACT
-    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    assert expected["gradients"].keys() == trained and "log_scale" in trained
 
 
 def test_mean_over_ranks(ranks):
@@ -124,15 +114,9 @@ def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ra
         ("slice, gathered losses", 1 / world, 1),
         ("slice, gathered losses × world", 1, world),
     ):
-        for key in ("words.weight", "eye.0.weight", "text_head.weight"):
+        for key in ("text_encoder.words.weight", "media_encoder.tower.patches.weight", "text_head.weight"):
             assert ratio(ranks, name, expected, key) == pytest.approx(encoders)
         assert ratio(ranks, name, expected, "log_scale") == pytest.approx(scale)
-
-
-def test_a_teacher_that_is_scaled_as_a_whole_is_exact_too(ranks):
-    expected = whole(steps.WHOLE_TEACHER)
-    torch.testing.assert_close(mean_total(ranks, "whole teacher"), expected["total"], rtol=1e-12, atol=0)
-    assert distance(ranks, "whole teacher", expected) < EXACT
 
 
 def test_faithful_depends_on_the_number_of_ranks(ranks):
@@ -144,7 +128,7 @@ def test_faithful_depends_on_the_number_of_ranks(ranks):
             torch.testing.assert_close(rank["faithful"]["raw"][term], expected["raw"][term])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4, "leccr"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_cached_step_is_the_plain_step_and_reduces_once(ranks, dropout):
     plain = [rank[f"one graph {dropout}"] for rank in ranks]
     got = [rank[f"cached {dropout}"] for rank in ranks]

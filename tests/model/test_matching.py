@@ -1,6 +1,6 @@
 import torch
 
-from model.matching import global_similarity, local_similarity, score, slot_cosines
+from model.matching import global_similarity, local_similarity, score
 from tests.model.samples import make_features
 
 
@@ -22,9 +22,3 @@ def test_score_mixes_the_two_and_does_without_slots():
     summary_BB, best_BB = global_similarity(media_BE, texts_BE), local_similarity(slots_BKE, texts_BE)
     torch.testing.assert_close(score(media_BE, slots_BKE, texts_BE, 0.75), 0.75 * summary_BB + 0.25 * best_BB)
     torch.testing.assert_close(score(media_BE, slots_BKE[:, :0], texts_BE, 0.75), summary_BB)
-
-
-def test_slot_cosines():
-    slots_BKD = torch.tensor([[[3.0, 0.0], [0.0, 2.0], [1.0, 1.0]]])
-    half = 2**-0.5
-    torch.testing.assert_close(slot_cosines(slots_BKD), torch.tensor([[[1, 0, half], [0, 1, half], [half, half, 1]]]))

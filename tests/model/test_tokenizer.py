@@ -25,8 +25,3 @@ def test_rare_characters_become_bytes_and_too_many_are_refused():
         train_tokenizer(many, 300)
     model = _sentencepiece(train_tokenizer([*many[:2], *["aaa bbb"] * 2000], 300))
     assert model.vocab_size() <= 300 and model.decode(model.encode(many[0])) == many[0]
-
-
-def test_no_text_is_refused():
-    with pytest.raises(ValueError, match="no text"):
-        train_tokenizer(["", "  "], 400)

@@ -141,15 +141,6 @@ def test_a_users_mistake_ends_in_its_status_without_a_traceback(monkeypatch, cap
     assert capsys.readouterr().err == "error: a mistake: do this\n"
 
 
-def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
-    def main(argv):
-        raise KeyboardInterrupt
-
-    monkeypatch.delenv("RANK", raising=False)
-    assert run_program(main) == 130
-    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
-
-
 def test_alone_the_main_process_does_the_work_itself():
     assert on_main(lambda: 5) == 5
     with pytest.raises(PipelineError, match="no"):

@@ -72,21 +72,6 @@ def test_figures_are_of_the_ranks_of_each_language():
     assert result["languages"]["fr"]["chance"]["text_to_media"]["r1"] == pytest.approx(100 / 7)
 
 
-def test_rank_variance_is_among_the_items_that_all_languages_have():
-    split = embedded(de=2, fr=1)
-    shared, (text_ME, items_M) = split.item_ids[2:], split.texts["de"]
-    keep_M = torch.isin(items_M, shared)
-    texts = {"de": (text_ME[keep_M], items_M[keep_M]), "fr": split.texts["fr"]}
-    only = Embedded(shared, split.media_NE[2:], split.slots_NKE[2:], texts)
-    ranks = []
-    for language in ("de", "fr"):
-        (there, _), _, items, _ = by_loops(only, language, 0.7)
-        ranks.append([np.mean([r for r, of in zip(there, items, strict=True) if of == i]) for i in shared.tolist()])
-    variance = figures(split, 0.7)[0]["mean_rank_variance"]
-    assert variance == {"value": pytest.approx(np.var(ranks, axis=0).mean()), "items": 7}
-    assert figures(embedded(de=1), 1.0)[0]["mean_rank_variance"] is None
-
-
 def test_the_table_has_the_figures():
     result, _ = figures(embedded(de=2, fr=1), 1.0)
     lines = format_table(result, ["fr: a note"]).splitlines()
@@ -223,13 +208,6 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path, model_folder, monkeypatch
     with pytest.raises(UsageError, match=r"has no .*best yet"):
         find_checkpoint(str(tmp_path))
     assert find_checkpoint(str(model_folder)).model_type == "leccr"
-
-
-def test_only_the_best_of_a_run_has_been_selected(tmp_path, model_folder):
-    run_of(tmp_path, model_folder)
-    assert find_checkpoint(str(tmp_path / "best")).summary()["selection"]["step"] == 40
-    (tmp_path / "other").symlink_to(model_folder)
-    assert find_checkpoint(str(tmp_path / "other")).summary()["selection"] is None
 
 
 def test_weights_of_other_sizes_are_refused(tmp_path):

@@ -1,15 +1,12 @@
 """The command line of training, its help, and its opening and closing messages."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from pipeline.errors import UsageError
 from stages import train
 from stages.recipes import Recipe, load_recipes
-from stages.training.settings import resolve
-from stages.training.trainer import Plan, Position
 
 
 def test_settings_may_stand_anywhere():
@@ -57,24 +54,3 @@ def test_a_recipe_makes_its_corpus_or_asks_for_one(tmp_path, monkeypatch):
     assert train.find_corpora(train.TrainOptions("scenes", tmp_path)) == [tmp_path / "corpus"] == folders
     given = train.TrainOptions("scenes", tmp_path, (Path("other"),))
     assert train.find_corpora(given) == [Path("other")] and len(folders) == 1
-
-
-def test_the_closing_message_names_the_best(tmp_path):
-    best = {"step": 1200, "sum_r": 391.62, "chance": 10.6}
-    message = train.closing_message(tmp_path, resolve("demo"), SimpleNamespace(position=Position(1500, best=best)))
-    assert "SumR 391.6 on train" in message and "step 1,200" in message and str(tmp_path / "best") in message
-
-
-class Described(list):
-    """Samples; some items have no description."""
-
-    notes, languages, index = (), ("de",), SimpleNamespace(undescribed=1200)
-
-
-@pytest.mark.parametrize(("more", "noted"), [((), True), (("num_slots=0",), False)])
-def test_the_opening_message_counts_items_without_descriptions_for_slots(more, noted):
-    accelerator = SimpleNamespace(mixed_precision="no", num_processes=1, device=SimpleNamespace(type="cpu"))
-    plan = Plan(10, 5, lambda step: [])
-    message = train.opening_message(resolve("base", more), accelerator, 6, Described(range(9)), plan, None)
-    assert "9 samples of de" in message
-    assert ("1,200 items have no description" in message) == noted

@@ -47,14 +47,6 @@ def test_any_precision_of_the_model(grid, dtype):
     torch.testing.assert_close(got.float(), wanted, rtol=0.1, atol=0.1)
 
 
-def test_training_leaves_the_network_as_it_is(grid):
-    network = module._network("cpu")
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    grid.train()(Media(picture(), ONE))
-    assert not network.training and not any(weights.requires_grad for weights in network.parameters())
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-
-
 def test_loading_the_network_draws_no_random_numbers(grid):
     """A resumed run loads it in another step than a run that was not interrupted."""
     module._network.cache_clear()

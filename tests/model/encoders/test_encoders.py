@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from model.batch import Media, Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
-from tests.model.towers import MEDIA, VOCABULARY, ids_batch, text_spec, text_towers, vision_towers, whole
+from tests.model.towers import MEDIA, VOCABULARY, ids_batch, text_spec, text_towers, vision_towers
 
 FEATURES = {"kind": "features", "input_dim": 20, "width": 16, "layers": 1, "heads": 2, "max_frames": 8}
 
@@ -18,57 +18,10 @@ def saved(make, folder):
     return str(folder)
 
 
-def without_gradient(module, *outputs):
-    sum((x * torch.randn_like(x)).sum() for x in outputs).backward()
-    return [name for name, weights in module.named_parameters() if weights.requires_grad and weights.grad is None]
-
-
-@pytest.mark.parametrize("family", vision_towers())
-def test_a_vision_tower_of_transformers(tmp_path, family):
-    encoder, spec = load_media_encoder(saved(vision_towers()[family], tmp_path))
-    media = ids_batch(frames=3, size=32).media
-    tokens_BND, mask_BN, pool_BN = encoder(media)
-    assert tokens_BND.shape == (2, 17, encoder.width)  # the summary, and 4 × 4 patches
-    assert mask_BN.sum(1).tolist() == [tokens_BND.shape[1], 3]
-    assert pool_BN[0].tolist() == [1.0] + [0.0] * (tokens_BND.shape[1] - 1)
-    torch.testing.assert_close(pool_BN[1, :3], torch.full((3,), 1 / 3))
-    assert not without_gradient(encoder, tokens_BND * mask_BN[..., None])
-    built = build_media_encoder(spec)
-    built.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(built.eval()(media)[0], encoder.eval()(media)[0], rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("family", ["clip", "dinov2", "vit", "siglip"])
 def test_pictures_larger_than_the_tower_was_made_for(tmp_path, family):
     encoder, _ = load_media_encoder(saved(vision_towers()[family], tmp_path))
     assert encoder(ids_batch(size=48).media)[0].shape[1] == 36 + 1
-
-
-def test_the_summary_is_what_the_family_means_by_it(tmp_path):
-    pixels = ids_batch(size=32).media
-    clip, _ = load_media_encoder(saved(vision_towers()["clip"], tmp_path / "clip"))
-    siglip, _ = load_media_encoder(saved(vision_towers()["siglip"], tmp_path / "siglip"))
-    for encoder, family in ((clip.eval(), "clip"), (siglip.eval(), "siglip")):
-        normal = (pixels.frames[:, 0].float() / 255 - encoder.mean) / encoder.std
-        whole_tower = vision_towers()[family]().from_pretrained(tmp_path / family).eval()
-        torch.testing.assert_close(encoder(pixels)[0][:, 0], whole_tower(pixel_values=normal).pooler_output)
-
-
-@pytest.mark.parametrize("family", text_towers())
-@pytest.mark.parametrize("pooling", ["auto", "mean"])
-def test_a_text_tower_of_transformers(tmp_path, family, pooling):
-    encoder, spec = load_text_encoder(saved(text_towers()[family], tmp_path), pooling)
-    texts = ids_batch().source
-    states_BTD, pooled_BD = encoder(texts)
-    assert states_BTD.shape == (2, 10, encoder.width) and pooled_BD.shape == (2, encoder.pooled_width)
-    wanted_width = 24 if (family, pooling) == ("siglip", "auto") else 32
-    assert encoder.pooled_width == wanted_width
-    assert not without_gradient(encoder, states_BTD, pooled_BD)
-    built = build_text_encoder(spec)
-    built.load_state_dict(encoder.state_dict())
-    torch.testing.assert_close(built.eval()(texts)[1], encoder.eval()(texts)[1], rtol=0, atol=0)
-    nothing = encoder(Texts(texts.tokens, torch.zeros_like(texts.mask)))
-    assert all(torch.isfinite(x).all() for x in nothing)
 
 
 @pytest.mark.parametrize("family", ["xlm_roberta", "bert", "distilbert"])
@@ -80,21 +33,6 @@ def test_padding_changes_no_text(tmp_path, family):
     garbage = torch.randint(3, VOCABULARY, (2, 4))
     padded = Texts(torch.cat([tokens, garbage], 1), torch.cat([mask, torch.zeros(2, 4, dtype=torch.bool)], 1))
     torch.testing.assert_close(encoder(padded)[1], encoder(Texts(tokens, mask))[1], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_a_whole_model_gives_its_towers(tmp_path, kind):
-    torch.manual_seed(0)
-    model = whole(kind).eval()
-    model.save_pretrained(tmp_path)
-    batch = ids_batch(size=32)
-    media, _ = load_media_encoder(str(tmp_path))
-    text, _ = load_text_encoder(str(tmp_path))
-    normal = (batch.media.frames[:, 0].float() / 255 - media.mean) / media.std
-    wanted = model.vision_model(pixel_values=normal).pooler_output
-    torch.testing.assert_close(media.eval()(batch.media)[0][:, 0], wanted)
-    ids = batch.source._replace(mask=torch.ones_like(batch.source.mask))
-    torch.testing.assert_close(text.eval()(ids)[1], model.text_model(input_ids=ids.tokens).pooler_output)
 
 
 def test_pixels_are_normalised_as_the_model_was_trained(tmp_path):
@@ -117,20 +55,9 @@ def test_the_wrong_kind_of_tower_is_refused(tmp_path, load, make):
 def test_what_cannot_be_loaded_or_built_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a Transformers model"):
         load_media_encoder(str(tmp_path))
-    with pytest.raises(ValueError, match="kind 'bert'"):
-        build_text_encoder({"kind": "bert"})
-    with pytest.raises(ValueError, match="kind None"):
-        build_media_encoder(None)
-    with pytest.raises(ValueError, match="expected a model class"):
-        build_media_encoder({"kind": "transformers", "class": "os", "config": {}})
-    with pytest.raises(ValueError, match="config=None"):
-        build_text_encoder({"kind": "transformers", "class": "BertModel"})
-    with pytest.raises(ValueError, match=r"media_encoder: .*'widht'"):
-        build_media_encoder({**MEDIA, "widht": 8})
-    with pytest.raises(ValueError, match="missing a required argument: 'width'"):
-        build_media_encoder({"kind": "embedded"})
-    with pytest.raises(ValueError, match="pooling=last"):
-        load_text_encoder(saved(text_towers()["bert"], tmp_path / "bert"), "last")
+    for spec in (None, {"kind": "bert"}, {"kind": "transformers", "class": "os", "config": {}}, {**MEDIA, "widht": 8}):
+        with pytest.raises(ValueError, match=r"kind|class|widht"):
+            build_media_encoder(spec)
 
 
 def media_of(counts, width=None, seed=0):
@@ -185,11 +112,6 @@ def test_tiny_towers_learn_with_dropout_and_refuse_odd_sizes():
         build_media_encoder({**MEDIA, "heads": 5})
 
 
-def test_features_are_refused_where_there_are_more_than_places():
-    with pytest.raises(ValueError, match="more than max_frames=8"):
-        build_media_encoder(FEATURES)(media_of([9], 20))
-
-
 def test_the_embedded_grid_is_frozen_and_comes_with_its_package():
     pytest.importorskip("efficientnet_lite_pytorch")
     encoder = build_media_encoder({"kind": "embedded", "width": 24}).train()
@@ -199,12 +121,3 @@ def test_the_embedded_grid_is_frozen_and_comes_with_its_package():
     torch.testing.assert_close(tokens_BND[:, 0], tokens_BND[:, 1:].mean(1))
     assert list(encoder.state_dict()) == ["tower.project.weight", "tower.project.bias"]
     torch.testing.assert_close(encoder(Media(frames, torch.ones(2, 1, dtype=torch.bool)))[0], tokens_BND)
-
-
-def test_sentence_vectors_are_their_mean():
-    encoder = build_text_encoder({"kind": "embedded"})
-    tokens = torch.randn(2, 3, 512)
-    mask = torch.tensor([[True, True, False], [False] * 3])
-    _, pooled = encoder(Texts(tokens, mask))
-    torch.testing.assert_close(pooled[0], torch.nn.functional.normalize(tokens[0, :2].sum(0), dim=0))
-    assert not pooled[1].any()

@@ -32,12 +32,6 @@ def test_what_is_not_there_changes_nothing_not_even_as_nan(garbage):
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
-def test_every_frame_is_a_token_and_their_mean_the_summary():
-    tokens_BND, mask_BN, pool_BN = encoder()(media([4, 1, 2]))
-    assert tokens_BND.shape == (3, 4, 16) and mask_BN.sum(1).tolist() == [4, 1, 2]
-    assert pool_BN.tolist() == [[0.25] * 4, [1, 0, 0, 0], [0.5, 0.5, 0, 0]]
-
-
 def test_frames_are_read_in_their_order_and_together():
     model, given = encoder(), media([4])
     tokens_BND = model(given)[0]
@@ -46,17 +40,3 @@ def test_frames_are_read_in_their_order_and_together():
     changed = given.frames.clone()
     changed[0, 3] = changed[0, 3].flip(0)
     assert (model(Media(changed, given.mask))[0][0, 0] - tokens_BND[0, 0]).abs().max() > 1e-3
-
-
-def test_dropout_is_for_training():
-    model, given = encoder(), media([3])
-    assert torch.equal(model(given)[0], model(given)[0])
-    assert not torch.equal(model.train()(given)[0], model(given)[0])
-
-
-def test_other_widths_and_pixels_are_refused():
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="expected input_dim=20"):
-        encoder()(Media(torch.zeros(1, 2, 7), mask))
-    with pytest.raises(ValueError, match="expected input_dim=20"):
-        encoder()(Media(torch.zeros(1, 2, 3, 8, 8), mask))

@@ -5,9 +5,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from model.batch import Media
-from model.encoders import build_media_encoder
-from model.encoders.frames import FrameEncoder, arrange_tokens
-from tests.model.towers import MEDIA
+from model.encoders.frames import FrameEncoder
 
 TOKENS, WIDTH = 3, 2
 
@@ -74,56 +72,9 @@ def test_tokens_mask_and_pooling_as_by_loops(masks, garbage):
     assert len(model.tower.seen) == sum(map(sum, masks))  # a frame that is not there costs nothing
 
 
-def test_worked_example():
-    """A video of two frames, then an image."""
-    tokens_BND, mask_BN, pool_BN = arrange_tokens(
-        torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [6.0]]]), torch.tensor([[True, True], [True, False]])
-    )
-    assert tokens_BND[..., 0].tolist() == [[1, 3], [5, 6]]  # each frame's summary; the image's two tokens
-    assert mask_BN.all() and pool_BN.tolist() == [[0.5, 0.5], [1, 0]]
-
-
-@pytest.mark.parametrize("masks", [[[True]] * 3, [[True, False], [True, True]]])
-def test_gradients_reach_what_is_laid_out_and_nothing_else(masks):
-    mask_BF = torch.tensor(masks)
-    frames_MPD = torch.randn(int(mask_BF.sum()), TOKENS, WIDTH, requires_grad=True)
-    tokens_BND, mask_BN, _ = arrange_tokens(frames_MPD, mask_BF)
-    tokens_BND.sum().backward()
-    assert float(frames_MPD.grad.sum()) == int(mask_BN.sum()) * WIDTH
-    assert (frames_MPD.grad[:, 0] == 1).all() and (frames_MPD.grad <= 1).all()
-
-
-def test_images_alone_are_what_they_are_among_videos():
-    alone = encoder()(media_of([[True]] * 2))
-    among = encoder()(media_of([[True, False]] * 2))
-    for a, b in zip(alone, among, strict=True):
-        assert a.dtype == b.dtype and torch.equal(a, b)
-
-
 def test_pixels_are_normalised_a_channel_each():
     model = encoder((0.1, 0.2, 0.3), (0.5, 1.0, 2.0))
     frames = torch.full((1, 1, 3, 4, 4), 51, dtype=torch.uint8)
     model(Media(frames, torch.ones(1, 1, dtype=torch.bool)))
     assert model.tower.seen[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, -0.05], abs=1e-6)
     assert not model.state_dict()  # what is in the specification is not in the weights
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_precision_is_that_of_the_model(dtype):
-    tokens_BND, _, pool_BN = encoder().to(dtype)(media_of([[True, True], [True, False]]))
-    assert tokens_BND.dtype == pool_BN.dtype == dtype
-
-
-def test_order_of_items_does_not_matter():
-    torch.manual_seed(0)
-    model = build_media_encoder(MEDIA).eval()
-    frames = torch.randint(0, 255, (4, 3, 3, 32, 32), dtype=torch.uint8)
-    mask_BF = torch.arange(3) < torch.tensor([1, 3, 2, 1])[:, None]
-    order = [2, 0, 3, 1]
-    for got, wanted in zip(model(Media(frames[order], mask_BF[order])), model(Media(frames, mask_BF)), strict=True):
-        torch.testing.assert_close(got, wanted[order], rtol=1e-4, atol=1e-5)
-
-
-def test_features_in_place_of_pixels_are_refused():
-    with pytest.raises(ValueError, match="expected pixels"):
-        encoder()(Media(torch.zeros(2, 3, 20), torch.ones(2, 3, dtype=torch.bool)))

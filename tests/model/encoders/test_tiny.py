@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from model.batch import Media, Texts
@@ -44,26 +43,8 @@ def test_words_have_places_and_the_summary_is_their_mean():
     assert not torch.allclose(encoder(turned)[1][0], pooled_BD[0], atol=1e-4)
 
 
-def test_a_picture_has_places_too():
-    torch.manual_seed(0)
-    encoder = build_media_encoder(MEDIA).eval()
-    frames = torch.randint(0, 255, (1, 1, 3, 32, 32), dtype=torch.uint8)
-    mask = torch.ones(1, 1, dtype=torch.bool)
-    moved = torch.roll(frames, 8, -1)  # by one patch
-    assert not torch.allclose(encoder(Media(moved, mask))[0][:, 0], encoder(Media(frames, mask))[0][:, 0], atol=1e-4)
-
-
 def test_no_text_at_all_is_finite_and_so_are_its_gradients():
     encoder = build_text_encoder(text_spec(VOCABULARY))
     states_BTD, pooled_BD = encoder(texts((8, 0)))
     (states_BTD.sum() + pooled_BD.square().sum()).backward()
     assert all(torch.isfinite(weights.grad).all() for weights in encoder.parameters())
-
-
-def test_what_has_no_place_is_refused():
-    encoder = build_text_encoder(text_spec(VOCABULARY, max_tokens=6))
-    with pytest.raises(ValueError, match="more than max_tokens=6"):
-        encoder(texts())
-    frames = torch.zeros(1, 1, 3, 48, 48, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="expected image_size=32"):
-        build_media_encoder(MEDIA)(Media(frames, torch.ones(1, 1, dtype=torch.bool)))

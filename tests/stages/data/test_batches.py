@@ -10,15 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.data.batches import EvaluationData, TrainingData, check_batch_size, content_id, step_samples
+from stages.data.batches import EvaluationData, StepBatches, TrainingData, check_batch_size, content_id, step_samples
 from stages.data.media import item_frames
 from stages.data.samples import Shards
 from tests.conftest import ROOT
@@ -41,19 +41,8 @@ class Plain:
     descriptions = media
 
 
-class Steps(Dataset):
-    """A rank's batches by step of the run."""
-
-    def __init__(self, data, processor, size=4, rank=0, world=1, augment=0.5):
-        self.data, self.processor, self.size, self.rank, self.world = data, processor, size, rank, world
-        self.augment, self.steps = augment, len(data) // size
-
-    def __getitem__(self, step):
-        epoch, place = divmod(step, self.steps)
-        samples = step_samples(
-            len(self.data), self.size, seed=3, epoch=epoch, step=place, rank=self.rank, world=self.world
-        )
-        return self.data.batch(samples, self.processor, seed=3, epoch=epoch, augment=self.augment)
+def step_batches(data, processor, size=4, rank=0, world=1):
+    return StepBatches(data, processor, size, seed=3, flip=0.5, rank=rank, world=world)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +142,7 @@ def test_texts_are_those_that_are_trained(corpus):
 
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_give_the_batches_that_one_process_gives(corpus, processor, method, workers):
-    steps = Steps(TrainingData([corpus]), processor)
+    steps = step_batches(TrainingData([corpus]), processor)
     steps.data.batch([0], processor, seed=0, epoch=0)  # shards and tokenizer are open here
     wanted = [steps[number] for number in range(9)]
     loader = DataLoader(steps, batch_size=None, sampler=range(9), num_workers=workers, multiprocessing_context=method)
@@ -163,17 +152,19 @@ def test_workers_give_the_batches_that_one_process_gives(corpus, processor, meth
 
 
 def test_a_run_that_goes_on_reads_what_it_would_have_read(corpus, processor):
-    wanted = [Steps(TrainingData([corpus]), processor)[step] for step in range(12)]
+    wanted = [step_batches(TrainingData([corpus]), processor)[step] for step in range(12)]
     for start in (1, 6, 10):  # in an epoch, after one, in the second
-        steps = Steps(TrainingData([corpus]), processor)
+        steps = step_batches(TrainingData([corpus]), processor)
         assert all(same(steps[step], wanted[step]) for step in range(start, 12))
 
 
 def test_ranks_share_the_batch_of_one(corpus):
     data = TrainingData([corpus])
+    single = step_batches(data, Plain(), size=6)
+    ranks = [step_batches(data, Plain(), size=6, rank=rank, world=3) for rank in range(3)]
     for step in range(8):
-        whole = Steps(data, Plain(), size=6)[step]
-        parts = [Steps(data, Plain(), size=6, rank=rank, world=3)[step] for rank in range(3)]
+        whole, parts = single[step], [batches[step] for batches in ranks]
+        assert len(set(whole.item_ids.tolist())) == len(single.item_ids(step)) and len(parts[0].item_ids) == 2
         assert torch.cat([part.item_ids for part in parts]).equal(whole.item_ids)
         assert torch.cat([part.weights for part in parts]).equal(whole.weights)
         assert [text for part in parts for text in part.target] == whole.target
@@ -196,12 +187,6 @@ def test_mirroring_depends_on_seed_epoch_and_sample_alone(corpus, processor):
         assert torch.equal(half, some)
     share = sum(map(sum, turned.values())) / (12 * len(samples))
     assert 0.4 < share < 0.6 and len(set(map(tuple, turned.values()))) == 12
-
-
-def test_mirroring_changes_no_text(corpus):
-    data = TrainingData([corpus])
-    plain, turned = (data.batch(range(8), Plain(), seed=5, epoch=0, augment=augment) for augment in (0.0, 1.0))
-    assert plain.target == turned.target
 
 
 def test_frames_of_a_video_come_apart_in_order(tmp_path):
@@ -229,12 +214,6 @@ def test_the_shorter_side_of_a_wide_frame_keeps_its_margin(tmp_path):
     video = {**row(0, "train", frames=2), "media": stream.getvalue()}  # two frames of 512 × 256
     shards = Shards([write_rows(tmp_path, [video], shards=1)])
     assert [frame.size for frame in item_frames(shards, 0, shards.row(0, 0), 64)] == [(256, 128)] * 2
-
-
-def test_the_processor_tells_the_size(tmp_path):
-    data = TrainingData([write_rows(tmp_path, [row(0, "train", size=512)], shards=1)])
-    assert data.batch([0], Plain(64), seed=0, epoch=0).media[0][0].size == (128, 128)
-    assert data.batch([0], Plain(), seed=0, epoch=0).media[0][0].size == (512, 512)
 
 
 def test_references_are_opened_where_they_lie(tmp_path):
@@ -336,16 +315,6 @@ def test_an_epoch_takes_no_sample_twice_and_leaves_less_than_a_batch_out(samples
     assert samples - len(flat) < size
 
 
-@given(st.integers(1, 8), st.integers(1, 12), st.integers(0, 200), st.integers(0, 99), st.integers(0, 9))
-def test_ranks_one_after_the_other_are_the_batch_of_a_single_one(world, share, more, seed, epoch):
-    samples, size = world * share + more, world * share
-    for step in range(samples // size):
-        where = {"seed": seed, "epoch": epoch, "step": step}
-        parts = [step_samples(samples, size, rank=rank, world=world, **where) for rank in range(world)]
-        assert {len(part) for part in parts} == {share}
-        assert np.concatenate(parts).tolist() == step_samples(samples, size, **where).tolist()
-
-
 def test_epochs_and_seeds_have_orders_of_their_own_and_leave_out_others():
     def epoch(number, seed=0):
         return np.concatenate(
@@ -356,17 +325,6 @@ def test_epochs_and_seeds_have_orders_of_their_own_and_leave_out_others():
     assert len({tuple(order) for order in orders}) == 15
     left_out = {frozenset(set(range(103)) - set(order)) for order in orders}
     assert len(left_out) == 15 and all(len(left) == 3 for left in left_out)
-
-
-@settings(max_examples=5)
-@given(st.integers(2, 12))
-def test_every_sample_comes_equally_often_at_every_place(samples):
-    epochs = 400
-    places = np.zeros((samples, samples))
-    for epoch in range(epochs):
-        places[np.arange(samples), step_samples(samples, samples, seed=7, epoch=epoch, step=0)] += 1
-    expected = epochs / samples
-    assert ((places - expected) ** 2 / expected).sum() < samples**2 + 6 * samples * 2**0.5
 
 
 def test_the_order_is_pinned_and_is_the_same_in_a_process_of_its_own():

@@ -1,15 +1,10 @@
 """What samples there are, the text that is drawn for each, how much a pair weighs, and what is refused."""
 
-import copy
-import pickle
-import re
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.errors import UsageError
 from stages.data.samples import (
     Shards,
     build_index,
@@ -17,7 +12,6 @@ from stages.data.samples import (
     pair_weight,
     select_views,
     source_text,
-    split_rows,
 )
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
 
@@ -77,17 +71,6 @@ def test_shards_of_several_corpora_follow_one_another(tmp_path):
         str(folders[1] / "training" / "part-00001-of-00002.arrow"),
         str(folders[0] / "training" / "part-00000-of-00002.arrow"),
     }
-
-
-def test_shards_open_when_they_are_read_and_a_pickle_holds_none(corpus):
-    shards = Shards([corpus])
-    assert not shards._open
-    first = shards.row(1, 0)
-    assert list(shards._open) == [1]
-    again = copy.copy(shards)  # by its state, as a worker gets it
-    assert not again._open and not again._columns
-    assert again.row(1, 0) == first
-    assert len(pickle.dumps(shards)) < 20_000
 
 
 def test_media_stay_on_disk_until_their_row_is_read(tmp_path):
@@ -205,16 +188,6 @@ def test_items_that_the_slots_have_nothing_to_read_of_are_counted(tmp_path):
         assert build_index(shards, "train", ("de",), "en", (), views).undescribed == count
 
 
-def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
-    rows = [row(number, "val" if number % 7 == 0 else "train") for number in range(2300)]
-    folder = write_rows(tmp_path, rows, shards=2)
-    shards = Shards([folder])
-    found = list(split_rows(shards, "val"))
-    assert sorted(item["item_id"] for _, _, item in found) == [one["item_id"] for one in rows if one["split"] == "val"]
-    for number, place, item in found[::40]:
-        assert shards.row(number, place)["item_id"] == item["item_id"]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -229,21 +202,3 @@ def test_rows_of_a_split_come_in_order_with_their_places(tmp_path):
 def test_mistakes_are_told_with_what_there_is(corpus, changes, message):
     with pytest.raises(UsageError, match=message):
         index(corpus, **changes)
-
-
-def test_corpora_without_what_is_needed(tmp_path):
-    with pytest.raises(UsageError, match="training does not exist"):
-        Shards([tmp_path])
-    english = write_training_corpus(tmp_path / "english", languages=())
-    with pytest.raises(UsageError, match=r"texts in one language only.*--stage translate"):
-        index(english)
-    empty = write_rows(tmp_path / "empty", [], shards=1)
-    with pytest.raises(UsageError, match="no items at all"):
-        index(empty)
-
-
-def test_a_damaged_shard_is_named(corpus):
-    path = Path(corpus) / "training" / "part-00001-of-00002.arrow"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(EnvironmentTrouble, match=re.escape("training/part-00001-of-00002.arrow cannot be read")):
-        index(corpus)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.batch import Texts
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
@@ -84,31 +83,11 @@ def test_they_are_the_encoders_own_to_half_precision(corpus, model, processor):
         assert not row_TC[~mask_T].any()
 
 
-def test_the_model_says_nearly_the_same_with_them(corpus, model, processor):
-    plain = TrainingData([corpus])
-    cached = TrainingData([corpus])
-    cached.states = ensure_states([corpus], model, processor, say=Said())
-    model.eval()
-    with torch.no_grad():
-        one, other = (model(data.batch(range(len(plain)), processor, seed=0, epoch=0)) for data in (plain, cached))
-    for name, value in one._asdict().items():
-        assert torch.allclose(value, getattr(other, name), atol=2e-3), name
-    assert not torch.equal(one.slots_BKE, other.slots_BKE)  # they were used
-
-
 def test_states_of_several_corpora_are_found_by_place(corpus, model, processor, tmp_path):
     other = write_training_corpus(tmp_path / "other", items=6, seed=3)
     both = ensure_states([other, corpus], model, processor, say=Said())
     alone = ensure_states([corpus], model, processor, say=Said())
     assert torch.equal(both.texts([(2 + 1, 2)]).tokens, alone.texts([(1, 2)]).tokens)
-
-
-def test_a_worker_opens_its_own(corpus, model, processor):
-    kept = ensure_states([corpus], model, processor, say=Said())
-    wanted = kept.texts([(1, 2)])
-    again = copy.copy(kept)  # by its state, as a worker gets it
-    assert kept._open and not again._open
-    assert torch.equal(again.texts([(1, 2)]).tokens, wanted.tokens)
 
 
 def test_what_is_there_is_used_again_and_what_is_missing_is_made(corpus, model, processor):
@@ -216,14 +195,6 @@ def test_verify_is_not_confused(corpus, model, processor):
     assert verify(corpus) == before == (["training: 12 rows in 3 shards, no failures"], [])
 
 
-def test_states_that_are_gone_are_told(corpus, model, processor):
-    kept = ensure_states([corpus], model, processor, say=Said())
-    for path in files(corpus):
-        path.unlink()
-    with pytest.raises(EnvironmentTrouble, match=r"part-00000-of-00003.arrow cannot be read"):
-        kept.texts([(0, 0)])
-
-
 def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, processor, monkeypatch):
     def full(path, table):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -231,8 +202,3 @@ def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, pro
     monkeypatch.setattr(states, "write_shard", full)
     with pytest.raises(EnvironmentTrouble, match=r"00000-of-00003\.arrow: .*written \(No space left.*cache_states=no"):
         ensure_states([corpus], model, processor, say=Said())
-
-
-def test_a_model_in_half_precision_has_states_too(corpus, model, processor):
-    kept = ensure_states([corpus], model.bfloat16(), processor, say=Said())
-    assert isinstance(kept.texts([(0, 0)]), Texts)

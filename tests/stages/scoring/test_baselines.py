@@ -62,16 +62,6 @@ def test_a_video_is_the_mean_of_its_frames(dual):
         assert torch.allclose(mixed[row], mean / mean.norm(), atol=1e-5)
 
 
-def test_siglip_reads_64_tokens_in_lower_case(dual):
-    kind, _, _, processor = dual
-    texts = processor.texts(["RED blue", "red"])
-    if kind == "siglip":
-        assert texts.tokens.shape == (2, 64)
-        assert texts.tokens[0].tolist() == processor.texts(["red BLUE"]).tokens[0].tolist()
-    else:
-        assert texts.tokens.shape[1] < 16 and texts.mask[1].sum() < texts.mask[0].sum()
-
-
 def test_other_models_are_refused(tmp_path):
     BertModel(
         BertConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)

@@ -10,7 +10,6 @@ import torch
 
 from model.batch import Media, Texts
 from pipeline.errors import PipelineError
-from stages.scoring import embed as embedding
 from stages.scoring.embed import Embedded, embed_split
 
 
@@ -120,13 +119,6 @@ def test_every_rank_has_all_vectors_once_in_the_order_of_the_data(world, items):
         assert not embedded_split.media_NE.requires_grad and not de[0].requires_grad
 
 
-def test_batches_and_ranks_change_nothing():
-    one = embedded(1, 11, batch_size=100)[0]
-    assert all(
-        equal(one, embedded_split) for world in (1, 2, 3) for embedded_split in embedded(world, 11, batch_size=3)
-    )
-
-
 def test_batches_are_as_large_as_asked_for_and_the_mode_is_restored():
     model = Toy(slots=0)
     embedded_split = embed_split(model, NumberProcessor(), Split(11), Ranks(1)[0], 4)
@@ -155,14 +147,3 @@ def test_a_language_has_the_gallery_of_its_items():
     )
     assert torch.equal(slots_NKE, embedded_split.slots_NKE[1:])
     assert len(embedded_split.language("de")[2]) == 5
-
-
-def test_lost_vectors_are_noticed():
-    ids = torch.tensor([4, 5, 6])
-    rows = torch.tensor([[5.0], [4], [6], [6]])
-    assert embedding._in_order("items", ids, torch.tensor([5, 4, 6, 6]), rows).flatten().tolist() == [4, 5, 6]
-    with pytest.raises(PipelineError, match="encoded"):
-        embedding._in_order("items", torch.tensor([4, 5, 4]), torch.tensor([4, 5, 4]), rows[:3])  # an id twice
-    for wrong in ([5, 4, 4, 4], [5, 4, 6, 7]):
-        with pytest.raises(PipelineError, match="encoded"):
-            embedding._in_order("items", ids, torch.tensor(wrong), rows)

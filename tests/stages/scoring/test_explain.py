@@ -20,11 +20,10 @@ from stages.scoring.explain import (
     choose_queries,
     join_tokens,
     split_words,
-    visible_weights,
     write_page,
 )
 from stages.scoring.report import rank_languages
-from tests.model.towers import picture, processor, tiny_model
+from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import write_training_corpus
 from tests.stages.duals import words_tokenizer, write_dual
 
@@ -122,12 +121,6 @@ def test_readings_are_what_the_model_attends_to(data):
     assert kinds == {True, False}
 
 
-def test_registers_and_the_summary_are_no_patches():
-    weights_KN = np.arange(2 * 21, dtype=float).reshape(2, 21)
-    assert np.array_equal(visible_weights([picture(0)], weights_KN), weights_KN[:, 5:])
-    assert visible_weights(list(np.zeros((6, 4), np.float32)), weights_KN[:, :6]).shape == (2, 6)
-
-
 def scored(tmp_path, model, of, corpus, *more):
     for part in (model, of):
         part.save_pretrained(tmp_path / "model")
@@ -190,9 +183,3 @@ def test_a_transformers_tokenizer_says_where_its_words_are(kind):
     words = split_words(of, ["red greenblue dark"], 12)
     assert [word.text for word in words] == ["red", "greenblue", "dark"]
     assert [place for word in words for place in word.tokens] == list(range(kind == "clip", 4 + (kind == "clip")))
-
-
-def test_of_sentence_vectors_each_token_is_a_sentence_or_phrase():
-    words = split_words(LeccrProcessor(Policy("embedded")), ["A cat, asleep. It is grey."], 5)
-    assert [word.text for word in words] == ["A cat, asleep.", "A cat", "asleep", "It is grey."]
-    assert [word.tokens for word in words] == [(0,), (1,), (2,), (3,)]

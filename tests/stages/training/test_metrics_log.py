@@ -40,17 +40,6 @@ def test_lines_are_on_disk_while_the_run_goes_on(tmp_path):
         assert read_metrics(tmp_path) == [LINE]
 
 
-def test_other_ranks_write_nothing(tmp_path):
-    other = SimpleNamespace(is_main_process=False, trackers=[])
-    with MetricsLog(tmp_path, Settings(tensorboard=True), other, 0) as log:
-        log.write(LINE)
-    assert not list(tmp_path.iterdir())
-
-
-def test_figures_have_flat_names():
-    assert dict(flatten(LINE)) == {"train/loss": 2.5, "train/raw/media_source": 1.0, "train/lr": 0.1}
-
-
 def test_tensorboard_gets_the_figures(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -91,19 +91,6 @@ def test_resume_where_nothing_is_starts_and_says_so(begin, tmp_path):
     assert found is None and "step-00000005 is damaged" in said[0] and "no complete checkpoint" in said[1]
 
 
-def test_a_best_folder_lost_between_two_renames_is_put_back(begin, tmp_path):
-    (tmp_path / "run" / ".best.old").mkdir()
-    begin()
-    assert (tmp_path / "run" / "best").is_dir()
-
-
-def test_the_record_names_what_was_used(corpus):
-    record = runs.make_record(resolve("demo"), [corpus], processes=2)
-    assert record["settings"]["recipe"] == "demo" and record["processes"] == 2
-    assert record["corpora"][0]["name"] == "corpus" and {"torch", "python"} <= record["tools"].keys()
-    assert str(corpus.parent) not in json.dumps(record)
-
-
 def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, tmp_path):
     class Model:
         config = SimpleNamespace(global_weight=0.8)

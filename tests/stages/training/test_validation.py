@@ -1,13 +1,9 @@
 """Validation: the sums by hand, the best global weight, chance as random orders have it."""
 
-import dataclasses
-
-import numpy as np
 import pytest
 import torch
 
 from stages.scoring.embed import Embedded
-from stages.scoring.metrics import recalls_both
 from stages.training.validation import selection_label, validation_line, validation_summary
 
 
@@ -18,13 +14,6 @@ def unit(*rows):
 def embedded(**languages):
     """Three items on the axes; slots say that item 0 is item 1 and the other way round."""
     return Embedded(torch.tensor([10, 20, 30]), torch.eye(3), torch.eye(3)[[1, 0, 2]].unsqueeze(1), languages)
-
-
-def test_recalls_by_hand():
-    got = recalls_both(np.array([1, 2, 6, 11]), np.array([1, 1]))
-    assert got["text_to_media"] == {"r1": 25.0, "r5": 50.0, "r10": 75.0}
-    assert got["media_to_text"] == {"r1": 100.0, "r5": 100.0, "r10": 100.0}
-    assert got["sum_r"] == 450.0
 
 
 def test_the_global_weight_that_is_best_is_found_and_level_ones_go_to_the_larger():
@@ -48,12 +37,6 @@ def test_languages_count_alike_and_each_has_the_gallery_it_has_texts_for():
     assert fr["text_to_media"] == {"r1": 0.0, "r5": 100.0, "r10": 100.0} == fr["media_to_text"]
     assert line["sum_r"] == (600 + 400) / 2
     assert line["chance"] == pytest.approx((100 * (2 * 1 / 3 + 4) + 100 * (2 * 1 / 2 + 4)) / 2)
-
-
-def test_a_model_without_slots():
-    plain = embedded(de=(torch.eye(3), torch.tensor([10, 20, 30])))
-    plain = dataclasses.replace(plain, slots_NKE=torch.zeros(3, 0, 3))
-    assert validation_line(plain, (0.2, 1.0), "val", 1)["sum_r"] == 600.0
 
 
 def test_another_split_than_val_is_said_loudly():
