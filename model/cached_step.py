@@ -35,7 +35,7 @@ def cached_step(
 
     Args:
         model: Encodes a batch.
-        batches: Micro-batches, of any sizes.
+        batches: Micro-batches, at least one, of any sizes.
         loss_fn: Losses of (features, item ids, weights).
         loss_parameters: Parameters that only the loss uses (the scale). They take part in the last backward pass.
         backward: Backward pass of a loss.
@@ -45,8 +45,6 @@ def cached_step(
     Returns:
         Losses without a graph.
     """
-    if not batches:
-        raise ValueError("cached_step needs at least one micro-batch")
     if len(batches) == 1:
         batch = prepare(batches[0])
         losses = loss_fn(model(batch), batch.item_ids, batch.weights)

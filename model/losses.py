@@ -58,8 +58,6 @@ def diversity(cosines_BKK: Tensor, kind: str = "squared") -> Tensor:
         kind: "squared": mean cosine² over pairs of different slots, least (0) where they are orthogonal. "signed", as
             in the released code: cosines over all K² pairs, least where slots point away from each other.
     """
-    if kind not in ("squared", "signed"):
-        raise ValueError(f"diversity={kind}: expected squared or signed")
     values_BKK = cosines_BKK.square() if kind == "squared" else cosines_BKK
     slots = cosines_BKK.shape[-1]
     others_KK = ~torch.eye(slots, dtype=torch.bool, device=cosines_BKK.device)

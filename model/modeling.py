@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 from transformers import PreTrainedModel
@@ -100,9 +99,13 @@ class LeccrModel(PreTrainedModel):
             ValueError: The weights do not fit the configuration.
         """
         config = LeccrConfig.from_pretrained(name, **hub)
-        path = cached_file(name, WEIGHTS, **hub)
+        path = str(cached_file(name, WEIGHTS, **hub))
         model = cls(config)
-        load_weights(model, str(path))
+        try:
+            model.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise ValueError(f"{path} has weights of a model with other settings. {first}") from error
         return model.train(False)
 
     def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
@@ -252,25 +255,6 @@ class LeccrModel(PreTrainedModel):
         unit_BND = normalize(tokens_BND, dim=-1 if self.config.caption_vision_axis == "features" else 1)
         count = tokens_BND.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
         return unit_BND.sum(1) / count
-
-
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load a safetensors file into a model that has exactly its tensors.
-
-    Raises:
-        ValueError: A tensor is missing, unknown or of another shape. The message names the first.
-    """
-    own = model.state_dict()
-    with safe_open(path, "pt") as file:
-        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    for name in sorted(own.keys() | saved.keys()):
-        shape, expected = (list(part[name].shape) if name in part else "nothing" for part in (saved, own))
-        if shape != expected:
-            raise ValueError(
-                f"{path} has {shape} for {name}, the model expects {expected}: "
-                "these weights belong to a model with other settings"
-            )
-    model.load_state_dict(saved)
 
 
 def _concatenate(*parts: Texts) -> Texts:

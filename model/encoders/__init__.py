@@ -1,4 +1,8 @@
-"""Media and text encoders behind two small protocols, built from a spec or loaded by name.
+"""Media and text encoders, built from a spec or loaded by name.
+
+A media encoder takes `Media` and returns visual tokens [B,N,D], their mask [B,N] bool, and the weights [B,N] of global
+pooling, which sum to 1; `width` is D. A text encoder takes `Texts` and returns states [B,T,width] and summaries
+[B,pooled_width], finite for absent texts.
 
 A spec is what `config.json` stores of an encoder: {"kind": …} and what that kind is built from.
 
@@ -12,40 +16,13 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from torch import Tensor
-
-from model.batch import Media, Texts
 from model.encoders import transformers_towers as towers
 from model.encoders.embedded import GRID_MEAN, GRID_STD, Grid, SentenceVectors
 from model.encoders.features import FeatureEncoder
 from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, FrameEncoder
 from model.encoders.tiny import TinyText, TinyVision
-
-
-@runtime_checkable
-class MediaEncoder(Protocol):
-    """Encodes items as visual tokens.
-
-    A call returns tokens [B,N,D], their mask [B,N] bool, and the weights [B,N] of global pooling, which sum to 1.
-    """
-
-    width: int  # D
-
-    def __call__(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
-        """Encode items."""
-
-
-@runtime_checkable
-class TextEncoder(Protocol):
-    """Encodes texts. A call returns states [B,T,width] and summaries [B,pooled_width], finite for absent texts."""
-
-    width: int
-    pooled_width: int
-
-    def __call__(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        """Encode texts."""
 
 
 def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:

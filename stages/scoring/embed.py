@@ -7,8 +7,8 @@ import concurrent.futures
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,50 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.batch import Media, Texts
+from model.modeling import LeccrModel
+from model.processing import LeccrProcessor
 from pipeline.errors import PipelineError
-
-
-class EvaluationView(Protocol):
-    """A split to be scored, in the same order on every rank."""
-
-    @property
-    def item_ids(self) -> Any:
-        """Item numbers [N] int64, distinct."""
-
-    @property
-    def texts(self) -> Mapping[str, tuple[Sequence[str], Any]]:
-        """By language the texts, and the item number of each, [M] int64."""
-
-    def items(self, rows: Sequence[int]) -> tuple[Sequence[Sequence[Any]], Sequence[Sequence[str]]]:
-        """Frames and descriptions of these items."""
-
-
-class Encoder(Protocol):
-    """`LeccrModel`, or a baseline."""
-
-    training: bool
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch between training and evaluation."""
-
-    def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
-        """Media [B,E] and slots [B,K,E]."""
-
-    def encode_text(self, texts: Texts) -> Tensor:
-        """Texts [B,E]."""
-
-
-class Processor(Protocol):
-    """Turns media and texts into an encoder's inputs."""
-
-    def media(self, items: Sequence[Sequence[Any]]) -> Media:
-        """Frames of items as a batch."""
-
-    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
-        """Captions as a batch."""
-
-    def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
-        """The views of items as a batch."""
+from stages.data.batches import EvaluationData
+from stages.scoring.baselines import Baseline, BaselineProcessor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +41,11 @@ class Embedded:
 
 
 def embed_split(
-    model: Encoder, processor: Processor, data: EvaluationView, accelerator: Accelerator, batch_size: int
+    model: LeccrModel | Baseline,
+    processor: LeccrProcessor | BaselineProcessor,
+    data: EvaluationData,
+    accelerator: Accelerator,
+    batch_size: int,
 ) -> Embedded:
     """Encode a split in float32; afterwards the model is in the mode that it was in.
 

@@ -72,10 +72,9 @@ def ranked(
         The ranks for each value of a.
 
     Raises:
-        ValueError: Vectors are not finite or of other sizes, an item is in the gallery twice, a text's item is not in
-            it, or an item has no text.
+        ValueError: Vectors are not finite, an item is in the gallery twice, a text's item is not in it, or an item has
+            no text.
     """
-    _check_shapes(text_ME, text_items_M, media_NE, media_items_N, slots_NKE)
     own_M = _owners(text_items_M.cpu().numpy(), media_items_N.cpu().numpy())
     vectors, weights = [text_ME, media_NE], [1.0]
     if slots_NKE is not None and slots_NKE.shape[1] and any(weight != 1 for weight in global_weights):
@@ -251,40 +250,11 @@ def _between(tile_RC: Array, low: Array, high: Array, lines: Array, side: int) -
     return places[0], places[1]
 
 
-def _check_shapes(
-    text_ME: Tensor, text_items_M: Tensor, media_NE: Tensor, media_items_N: Tensor, slots_NKE: Tensor | None
-) -> None:
-    shapes = tuple(text_ME.shape), tuple(media_NE.shape), None if slots_NKE is None else tuple(slots_NKE.shape)
-    fits = text_ME.ndim == media_NE.ndim == 2 and text_ME.shape[1] == media_NE.shape[1] and text_ME.numel() > 0
-    if slots_NKE is not None:
-        fits = fits and slots_NKE.ndim == 3 and slots_NKE.shape[::2] == media_NE.shape
-    items = tuple(text_items_M.shape), tuple(media_items_N.shape)
-    if not fits or not media_NE.numel() or items != (text_ME.shape[:1], media_NE.shape[:1]):
-        raise ValueError(
-            f"texts, media and slots have shapes {shapes} with {items} item ids, expected (M, E), (N, E) and (N, K, E) "
-            "with (M,) and (N,), none of them empty"
-        )
-
-
 def _owners(text_items_M: Array, media_items_N: Array) -> Array:
     """[M] the row in the gallery of each text's item."""
     order_N = np.argsort(media_items_N)
     sorted_N = media_items_N[order_N]
-    if (doubled := sorted_N[1:] == sorted_N[:-1]).any():
-        raise ValueError(f"{_subject(sorted_N[1:][doubled])} more than once in the gallery: keep one row for each item")
-    place_M = np.searchsorted(sorted_N, text_items_M).clip(max=len(sorted_N) - 1)
-    if (unknown := sorted_N[place_M] != text_items_M).any():
-        raise ValueError(f"{_subject(text_items_M[unknown])} not in the gallery, but texts are of it: leave them out")
-    textless_N = np.bincount(place_M, minlength=len(sorted_N)) == 0
-    if textless_N.any():
-        raise ValueError(f"{_subject(sorted_N[textless_N])} in the gallery without a text: leave it out")
-    owners_M: Array = order_N[place_M]
+    if not np.array_equal(np.unique(text_items_M), sorted_N):
+        raise ValueError("each item needs exactly one row in the gallery and at least one text, each text an item")
+    owners_M: Array = order_N[np.searchsorted(sorted_N, text_items_M)]
     return owners_M
-
-
-def _subject(items: Array) -> str:
-    """`item 5 is`, `3 items (5, 6, 7) are`."""
-    distinct = np.unique(items).tolist()
-    if len(distinct) == 1:
-        return f"item {distinct[0]} is"
-    return f"{len(distinct):,} items ({', '.join(map(str, distinct[:3]))}{', …' if len(distinct) > 3 else ''}) are"

@@ -150,20 +150,21 @@ def _encoder_specs(
         "heads": max(1, settings.tiny_width // HEAD_WIDTH),
     }
     policy = processor.policy
-    media: dict[str, dict[str, Any]] = {"embedded": {"kind": "embedded", "width": settings.embedded_width}}
-    text = dict(media)
-    if settings.media == "tiny":
-        media["tiny"] = tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch}
-    if settings.media == "features":
-        most_heads = max(1, settings.feature_width // FEATURE_HEAD_WIDTH)
-        media["features"] = {
+    embedded = {"kind": "embedded", "width": settings.embedded_width}
+    most_heads = max(1, settings.feature_width // FEATURE_HEAD_WIDTH)
+    media = {
+        "embedded": embedded,
+        "tiny": tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch},
+        "features": {
             "kind": "features",
             "input_dim": policy.input_dim,
             "width": settings.feature_width,
             "layers": settings.feature_layers,
             "heads": next(heads for heads in range(most_heads, 0, -1) if settings.feature_width % heads == 0),
             "max_frames": policy.max_frames,
-        }
+        },
+    }
+    text = {"embedded": embedded}
     if settings.text == "tiny":
         text["tiny"] = tiny | {"vocab_size": processor.vocabulary, "max_tokens": policy.max_tokens}
     return media.get(settings.media), text.get(settings.text)

@@ -68,5 +68,3 @@ def test_squared_diversity_is_least_for_orthogonal_slots_and_signed_for_opposite
     assert of_all_pairs == (pytest.approx(-0.5), 0.5)
     assert diversity(cosines(math.pi / 3)).item() == pytest.approx(0.25)  # cos² 60°
     assert diversity(torch.ones(2, 1, 1)).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="squared or signed"):
-        diversity(right, "none")

@@ -137,7 +137,7 @@ def test_saved_and_loaded_it_is_the_same_in_another_process(tmp_path):
 def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     LeccrConfig(**{**LeccrConfig.from_pretrained(tmp_path).to_diff_dict(), "embed_dim": 8}).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"\[16\] for media_head.bias, the model expects \[8\]"):
+    with pytest.raises(ValueError, match=r"size mismatch for .*_head"):
         LeccrModel.from_pretrained(str(tmp_path))
     with pytest.raises(OSError, match=r"nothing|not"):
         LeccrModel.from_pretrained(str(tmp_path / "nothing"))
@@ -169,12 +169,6 @@ def test_the_embedded_towers_share_the_vectors_of_the_processor():
     assert samples.descriptions.tokens.shape[2] == 512 and model.description_encoder is None
     assert torch.equal(model.describe_states(samples.descriptions).tokens, samples.descriptions.tokens)
     assert all(torch.isfinite(x).all() for x in model(samples))
-
-
-def test_an_encoder_with_its_own_summary_width(tmp_path):
-    text_towers()["siglip"]().save_pretrained(tmp_path)
-    model = LeccrModel.create(MEDIA, str(tmp_path), embed_dim=8, num_heads=4)
-    assert model(ids_batch(size=32)).source_BE.shape == (2, 8) and model.text_head.in_features == 24
 
 
 def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():

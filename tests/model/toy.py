@@ -57,7 +57,7 @@ def part(batch, start, stop):
     """Rows of a batch, each kind of text cut to the longest of them."""
 
     def rows(texts):
-        longest = int(texts.mask[start:stop].sum(-1).max())
+        longest = max(1, int(texts.mask[start:stop].sum(-1).max()))
         return Texts(*(x[start:stop, ..., :longest] for x in texts))
 
     media = Media(*(x[start:stop] for x in batch.media))

@@ -39,14 +39,6 @@ def test_the_cells_of_the_grid_are_row_by_row_behind_their_mean(grid, monkeypatc
     assert grid(Media(picture(), ONE))[0][0, :, 7].tolist() == [2.5, 0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_any_precision_of_the_model(grid, dtype):
-    wanted = grid(Media(picture(), ONE))[0]
-    got = grid.to(dtype)(Media(picture(), ONE))[0]
-    assert got.dtype == dtype
-    torch.testing.assert_close(got.float(), wanted, rtol=0.1, atol=0.1)
-
-
 def test_loading_the_network_draws_no_random_numbers(grid):
     """A resumed run loads it in another step than a run that was not interrupted."""
     module._network.cache_clear()

@@ -1,8 +1,6 @@
 """Families beyond the common ones; weights that are not there; what is refused."""
 
-import io
 import json
-import logging
 
 import pytest
 import torch
@@ -208,18 +206,6 @@ def test_of_a_whole_model_only_the_tower_asked_for_must_be_there(tmp_path):
         ValueError, match=r"no weights for embeddings\.class_embedding and 0 more parameters of AltCLIPVisionModel"
     ):
         load_media_encoder(str(tmp_path))
-
-
-@pytest.mark.parametrize("model", [WHOLE["metaclip2"], TEXT["masked_language_model"]])
-def test_loading_says_nothing(tmp_path, capfd, model):
-    """No bars, and nothing of heads that are left out or poolers that are not there."""
-    saved(model, tmp_path)
-    capfd.readouterr()
-    notes = logging.StreamHandler(stream := io.StringIO())
-    hf.utils.logging.add_handler(notes)
-    load_text_encoder(str(tmp_path))
-    hf.utils.logging.remove_handler(notes)
-    assert capfd.readouterr() == ("", "") and not stream.getvalue()
 
 
 def test_code_beside_the_weights_is_never_run(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -98,24 +97,6 @@ def test_a_sample_without_a_translation_has_no_target_and_weighs_nothing(tmp_pat
     batch = data.batch([2, 3, 0], Plain(), seed=0, epoch=0)
     assert batch.target[:2] == ["", ""] and batch.weights[:2].tolist() == [0, 0] and batch.weights[2] > 0
     assert not data.batch([2, 3, 0], processor, seed=0, epoch=0).target.mask[:2].any()
-
-
-def test_what_weighs_is_said_by_the_options(tmp_path):
-    folder = write_training_corpus(tmp_path / "measured", items=9)
-    options = {"split": "train", "languages": ("de",)}
-    rows = [row(number, "train", seed=1) for number in range(9)]
-    for text in itertools.chain.from_iterable(one["captions"] for one in rows):
-        text["quality"] = 1.0 if text["origin"] == "human" else 0.0
-    unmeasured = write_rows(tmp_path / "unmeasured", rows)
-
-    def weights(data):
-        return data.batch(range(len(data)), Plain(), seed=0, epoch=0).weights
-
-    both = TrainingData([folder, unmeasured], **options)
-    mine = len(TrainingData([folder], **options))
-    assert (weights(both)[:mine] < 1).all() and (weights(both)[mine:] == 1).all()
-    assert both.notes == ("unmeasured: the quality of de was not measured: every pair weighs 1",)
-    assert (weights(TrainingData([folder], pair_weighting=False, **options)) == 1).all()
 
 
 def test_views_serve_as_asked(corpus):
@@ -293,15 +274,6 @@ def test_human_texts_are_scored_where_a_language_has_any_else_translations_and_i
     mixed = EvaluationData([write_rows(tmp_path, rows)], "train", ("de",))
     assert mixed.texts["de"][0] == ["von Hand"] and mixed.caption_ids["de"] == ["h"] and not mixed.notes
     assert mixed.texts["de"][1].tolist() == [content_id(rows[1]["sha256"])]
-
-
-def test_what_cannot_be_scored(corpus, tmp_path):
-    with pytest.raises(UsageError, match=re.escape("no item in split 'test'") + ".*train .14 items., val .6 items."):
-        EvaluationData([corpus], "test")
-    with pytest.raises(UsageError, match=r"languages=ja: split 'val' has texts in de, en, fr"):
-        EvaluationData([corpus], "val", ("de", "ja"))
-    with pytest.raises(UsageError, match="training does not exist"):
-        EvaluationData([tmp_path], "val")
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 500))

@@ -61,18 +61,6 @@ def test_samples_are_items_with_each_source_text(tmp_path, asked, views):
     assert found.notes == ((f"{left_out} items of train have no text in en and are left out",) if left_out else ())
 
 
-def test_shards_of_several_corpora_follow_one_another(tmp_path):
-    folders = [write_training_corpus(tmp_path / name, items=10, seed=seed) for seed, name in enumerate("ab")]
-    shards = Shards(folders)
-    found = build_index(shards, "train", (), "en", ())
-    assert len(found) == 2 * 7 * 2 and sorted(set(found.shards.tolist())) == [0, 1, 2, 3]
-    assert shards.corpus_of == [0, 0, 1, 1]
-    assert {shards.name(3), shards.name(0)} == {
-        str(folders[1] / "training" / "part-00001-of-00002.arrow"),
-        str(folders[0] / "training" / "part-00000-of-00002.arrow"),
-    }
-
-
 def test_media_stay_on_disk_until_their_row_is_read(tmp_path):
     rows = [row(number, "train", size=512) for number in range(60)]
     folder = write_rows(tmp_path, rows, shards=1)

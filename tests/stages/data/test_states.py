@@ -17,7 +17,6 @@ from stages.data import states
 from stages.data.batches import TrainingData
 from stages.data.samples import Shards
 from stages.data.states import ensure_states
-from stages.verify import verify
 from tests.stages.corpora import row, write_rows, write_training_corpus
 
 WIDTH = 32
@@ -54,11 +53,6 @@ def model(processor):
     return make_model(processor)
 
 
-class Said(list):
-    def __call__(self, text):
-        self.append(text)
-
-
 def files(corpus):
     return {path: path.stat().st_mtime_ns for path in Path(corpus, "states").rglob("*") if path.is_file()}
 
@@ -69,9 +63,9 @@ def places(corpus):
 
 
 def test_they_are_the_encoders_own_to_half_precision(corpus, model, processor):
-    said = Said()
-    kept = ensure_states([corpus], model, processor, say=said)
-    assert len(said) == 3
+    notes = []
+    kept = ensure_states([corpus], model, processor, say=notes.append)
+    assert len(notes) == 3
     shards, where = Shards([corpus]), places(corpus)
     views = [[view["text"] for view in shards.row(*place)["descriptions"]] for place in where]
     live, found = model.describe_states(processor.descriptions(views)), kept.texts(where)
@@ -85,24 +79,26 @@ def test_they_are_the_encoders_own_to_half_precision(corpus, model, processor):
 
 def test_states_of_several_corpora_are_found_by_place(corpus, model, processor, tmp_path):
     other = write_training_corpus(tmp_path / "other", items=6, seed=3)
-    both = ensure_states([other, corpus], model, processor, say=Said())
-    alone = ensure_states([corpus], model, processor, say=Said())
+    both = ensure_states([other, corpus], model, processor)
+    alone = ensure_states([corpus], model, processor)
     assert torch.equal(both.texts([(2 + 1, 2)]).tokens, alone.texts([(1, 2)]).tokens)
 
 
 def test_what_is_there_is_used_again_and_what_is_missing_is_made(corpus, model, processor):
-    said = Said()
-    ensure_states([corpus], model, processor, say=said)
+    notes = []
+    ensure_states([corpus], model, processor, say=notes.append)
     before = files(corpus)
-    said.clear()
-    ensure_states([corpus], copy.deepcopy(model), LeccrProcessor(processor.policy, processor.tokenizer), say=said)
-    assert files(corpus) == before and not said
+    notes.clear()
+    ensure_states(
+        [corpus], copy.deepcopy(model), LeccrProcessor(processor.policy, processor.tokenizer), say=notes.append
+    )
+    assert files(corpus) == before and not notes
     shards = sorted(path for path in before if path.suffix == ".arrow")
     shards[1].unlink()
     shards[2].write_bytes(shards[2].read_bytes()[:-9])
-    ensure_states([corpus], model, processor, say=said)
+    ensure_states([corpus], model, processor, say=notes.append)
     after = files(corpus)
-    assert after.keys() == before.keys() and len(said) == 2
+    assert after.keys() == before.keys() and len(notes) == 2
     assert after[shards[0]] == before[shards[0]] and after[shards[2]] != before[shards[2]]
 
 
@@ -117,22 +113,22 @@ def test_killed_between_shards_the_next_run_makes_the_rest(corpus, model, proces
 
     monkeypatch.setattr(states, "write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
-        ensure_states([corpus], model, processor, say=Said())
+        ensure_states([corpus], model, processor)
     monkeypatch.setattr(states, "write_shard", real)
     kept = [path.stat().st_mtime_ns for path in made]
-    said = Said()
-    ensure_states([corpus], model, processor, say=said)
-    assert len(said) == 1 and [path.stat().st_mtime_ns for path in made] == kept
+    notes = []
+    ensure_states([corpus], model, processor, say=notes.append)
+    assert len(notes) == 1 and [path.stat().st_mtime_ns for path in made] == kept
 
 
 def test_ranks_make_each_their_shards_and_together_all(corpus, model, processor, tmp_path):
     alone = write_rows(tmp_path / "alone", [row(n, "train") for n in range(7)], shards=3)
     shared = write_rows(tmp_path / "shared", [row(n, "train") for n in range(7)], shards=3)
-    ensure_states([alone], model, processor, say=Said())
+    ensure_states([alone], model, processor)
     for rank, count in ((0, 2), (1, 1)):
-        said = Said()
-        ensure_states([shared], model, processor, rank=rank, world=2, say=said)
-        assert len(said) == count
+        notes = []
+        ensure_states([shared], model, processor, rank=rank, world=2, say=notes.append)
+        assert len(notes) == count
     contents = [
         {path.relative_to(home): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
         for home in (alone / "states", shared / "states")
@@ -142,7 +138,7 @@ def test_ranks_make_each_their_shards_and_together_all(corpus, model, processor,
 
 def test_what_changes_the_states_has_states_of_its_own(corpus, model, processor):
     def folder(model=model, processor=processor, **options):
-        ensure_states([corpus], model, processor, say=Said(), **options)
+        ensure_states([corpus], model, processor, **options)
         return {path.parent.name for path in files(corpus)}
 
     known = folder()
@@ -172,27 +168,21 @@ def test_what_changes_the_states_has_states_of_its_own(corpus, model, processor)
 
 
 def test_a_shard_that_was_packed_anew_gets_new_states(corpus, model, processor):
-    kept = ensure_states([corpus], model, processor, say=Said())
+    kept = ensure_states([corpus], model, processor)
     before = kept.texts([(0, 0)]).tokens
     rows = [row(number, "train") for number in range(12)]
     rows[0]["descriptions"][0]["text"] = "something else altogether"
     write_rows(corpus, rows, shards=3)
-    said = Said()
-    after = ensure_states([corpus], model, processor, say=said).texts([(0, 0)]).tokens
-    assert len(said) >= 1 and (after.shape != before.shape or not torch.equal(after, before))
+    notes = []
+    after = ensure_states([corpus], model, processor, say=notes.append).texts([(0, 0)]).tokens
+    assert len(notes) >= 1 and (after.shape != before.shape or not torch.equal(after, before))
 
 
 def test_a_trained_description_encoder_has_none_to_keep(corpus, processor):
     shared = make_model(processor, description_encoder="shared")
     with pytest.raises(ValueError, match="description_encoder=frozen"):
-        ensure_states([corpus], shared, processor, say=Said())
+        ensure_states([corpus], shared, processor)
     assert not list(Path(corpus).rglob("*.tmp"))
-
-
-def test_verify_is_not_confused(corpus, model, processor):
-    before = verify(corpus)
-    ensure_states([corpus], model, processor, say=Said())
-    assert verify(corpus) == before == (["training: 12 rows in 3 shards, no failures"], [])
 
 
 def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, processor, monkeypatch):
@@ -201,4 +191,4 @@ def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, pro
 
     monkeypatch.setattr(states, "write_shard", full)
     with pytest.raises(EnvironmentTrouble, match=r"00000-of-00003\.arrow: .*written \(No space left.*cache_states=no"):
-        ensure_states([corpus], model, processor, say=Said())
+        ensure_states([corpus], model, processor)

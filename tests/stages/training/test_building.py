@@ -80,13 +80,12 @@ def test_leak_between_corpora_is_refused(corpus, tmp_path):
     assert len(both) > len(building.open_data(settings_of(), [corpus], 1)[0])
 
 
-def test_media_that_do_not_fit_and_a_small_vocabulary_are_refused(corpus, tmp_path):
+def test_media_of_another_kind_are_refused(corpus, tmp_path):
     features = write_feature_corpus(tmp_path / "features")
     for folder, overrides, message in (
         (corpus, ("media=features", "image_size=0"), "media=features reads features, but .* has pictures"),
         (corpus, ("media=features",), "image_size=16"),
         (features, (), "media=tiny reads pictures, but .* has features of 6"),
-        (corpus, ("tiny_vocabulary=270",), "tiny_vocabulary=270 is too small"),
     ):
         with pytest.raises(UsageError, match=message):
             create(folder, *overrides)
