@@ -153,19 +153,11 @@ def pairs(kept, dropped=()):
 
 
 def test_bars_are_as_high_as_their_share(tmp_path):
-    write_quality_chart(tmp_path / "a.png", {"de": pairs({19: 60, 18: 30}, {18: 10, 2: 20}), "cs": pairs({5: 1})})
+    counts = {"de": pairs({19: 60, 18: 30}, {18: 10, 2: 20}), "cs": pairs({5: 1_000_000, 6: 1})}
+    write_quality_chart(tmp_path / "a.png", counts)
     kept, dropped = bars(tmp_path / "a.png")
     assert [[i for i, height in enumerate(part) if height] for part in (kept, dropped)] == [[18, 19], [2, 18]]
     assert kept[19] == pictures.BARS_HEIGHT and kept[18] == pictures.BARS_HEIGHT // 2
     assert dropped[2] == pytest.approx(2 * dropped[18], abs=1) and dropped[18] == pytest.approx(kept[18] / 3, abs=1)
     assert bars(tmp_path / "a.png", 1)[0][5] == pictures.BARS_HEIGHT  # each language has a scale of its own
-
-
-def test_one_pair_of_a_million_is_visible(tmp_path):
-    write_quality_chart(tmp_path / "a.png", {"de": pairs({19: 1_000_000}, {0: 1})})
-    assert bars(tmp_path / "a.png")[1][0] > 0
-
-
-def test_the_chart_grows_with_the_languages(tmp_path):
-    write_quality_chart(tmp_path / "a.png", {f"x{i}": pairs({5: 10}) for i in range(3)})
-    assert Image.open(tmp_path / "a.png").height == pictures.HEADING + 2 * pictures.PANEL_HEIGHT
+    assert bars(tmp_path / "a.png", 1)[0][6] > 0  # one pair of a million is visible

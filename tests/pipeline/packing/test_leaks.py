@@ -45,27 +45,6 @@ def test_across_corpora_the_ids_have_the_name_of_their_corpus(tmp_path, photos):
             refuse_leaks(both)
 
 
-def test_val_against_test(tmp_path, photos):
-    other = copied(photos[0], "again.jpg")
-    corpus = deal_corpus(tmp_path / "corpus", items=[item(photos[0], split="val"), item(other, split="test")])
-    with pytest.raises(UsageError, match=r"1 item.*test item again\.jpg .* val item photo-00000\.jpg"):
-        refuse_leaks([corpus])
-
-
-def test_the_same_photo_twice_in_one_split_is_no_leak(tmp_path, photos):
-    rows = [item(photos[0], name, split) for name, split in (("a", "train"), ("b", "train"))]
-    rows += [item(photos[1], name, split) for name, split in (("c", "test"), ("d", "test"))]
-    refuse_leaks([deal_corpus(tmp_path / "corpus", items=rows, shard_size=1)])
-
-
-def test_many_leaks_are_counted_and_a_few_told(tmp_path, photos):
-    rows = [item(photos[0], "held", "test"), *(item(photos[0], f"train-{number}") for number in range(9))]
-    with pytest.raises(UsageError) as raised:
-        refuse_leaks([deal_corpus(tmp_path / "corpus", items=rows)])
-    message = str(raised.value)
-    assert message.startswith("9 item(s)") and message.count("is the same picture") == 3 and "…" in message
-
-
 def test_hashes_that_end_in_zeros_or_differ_at_the_end_alone():
     digests = ["ab" * 31 + end for end in ("00", "01")] + ["00" * 32]
     _, found = content_hashes(pa.table({"sha256": digests}))

@@ -41,10 +41,6 @@ def test_dropped_pairs(tmp_path_factory, first, second, shard_size):
     assert list(dropped_pairs(folders, filters)) == sorted(expected)
 
 
-def test_a_corpus_without_translations(tmp_path):
-    assert dropped_pairs([deal_corpus(tmp_path / "c", items=[item(tmp_path, "a")])], Filters()) == {}
-
-
 def test_split_sizes(tmp_path):
     def row(item_id, split, captions, descriptions):
         text = {"caption_id": "", "language": "en", "text": "", "origin": "human", "quality": 1.0}

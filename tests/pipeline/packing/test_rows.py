@@ -56,7 +56,10 @@ def test_filters_drop_translations_and_never_human_text():
 
 def test_a_refusal_and_its_translation_are_left_out():
     rows = source(
-        descriptions=[description("a", "A cat."), description("a", "I cannot.", "detail", flags=["refusal"])],
+        descriptions=[
+            description("a", "A cat.", flags=["cut"]),
+            description("a", "I cannot.", "detail", flags=["refusal"]),
+        ],
         translations=[
             translation("a#short", "de", "Eine Katze.", source_table="descriptions"),
             translation("a#detail", "de", "Ich kann nicht.", source_table="descriptions"),
@@ -102,11 +105,6 @@ def test_a_given_translation_gives_way_to_its_measured_row():
     assert [row["caption_id"] for row in join_captions([rows], Filters())][:3] == ["a#en#0", "a#de#1", "a#fr#0"]
     dropped = join_captions([rows], Filters({"de": {"copied": 0.5}}))
     assert "Eins." not in [row["text"] for row in dropped]
-
-
-def test_other_flags_keep_a_description():
-    rows = source(descriptions=[description("a", "A cat", flags=["cut", "fragment"])])
-    assert join_descriptions([rows]) == [{"view": "short", "text": "A cat"}]
 
 
 def test_a_text_of_an_earlier_corpus_is_not_repeated():

