@@ -1,108 +1,18 @@
 """The record types of a corpus and their Arrow schemas: one page, one version.
 
+A row type states each column once: `str` is an Arrow string, `int` an int32, `float` a float64, `bytes` a large binary,
+and `| None` makes a column nullable. Where another Arrow type is stored, `Annotated` names it.
+
 A change of any column here raises SCHEMA_VERSION; `pipeline.corpus.table` refuses tables of another version.
 """
 
-from typing import TypedDict
+import types
+import typing
+from typing import Annotated, Any, TypedDict
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
-
-ITEMS = pa.schema(
-    [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("media_type", pa.string(), nullable=False),  # "image" or "video"
-        pa.field("uri", pa.string(), nullable=False),  # opened by pipeline.media.images.open_media
-        pa.field("sha256", pa.string(), nullable=False),  # hex, of the media's bytes
-        pa.field("width", pa.int32(), nullable=False),  # pixels, after EXIF orientation; 0 for features
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("num_frames", pa.int32(), nullable=False),  # 1 for a still image
-        pa.field("duration_s", pa.float64()),  # null for images
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("license", pa.string(), nullable=False),  # "" where the source names none
-    ]
-)
-
-
-class ItemRow(TypedDict):
-    """A row of `items`."""
-
-    item_id: str
-    media_type: str
-    uri: str
-    sha256: str
-    width: int
-    height: int
-    num_frames: int
-    duration_s: float | None
-    split: str
-    source: str
-    license: str
-
-
-CAPTIONS = pa.schema(
-    [
-        pa.field("caption_id", pa.string(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("language", pa.string(), nullable=False),  # BCP 47
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("origin", pa.string(), nullable=False),  # "human", "mt" or "mllm"
-        pa.field("split", pa.string(), nullable=False),
-    ]
-)
-
-
-class CaptionRow(TypedDict):
-    """A row of `captions`."""
-
-    caption_id: str
-    item_id: str
-    language: str
-    text: str
-    origin: str
-    split: str
-
-
-DESCRIPTIONS = pa.schema(
-    [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("view", pa.string(), nullable=False),
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("language", pa.string(), nullable=False),  # BCP 47
-        pa.field("captioner", pa.string(), nullable=False),  # who wrote it: a model's name, or "embedded:…"
-        pa.field("revision", pa.string(), nullable=False),  # "" if the server does not say
-        pa.field("prompt_id", pa.string(), nullable=False),  # hash of the prompt's text
-        pa.field("decoding", pa.string(), nullable=False),  # JSON: token limit, temperature, frames, pixels
-        pa.field("finish_reason", pa.string(), nullable=False),
-        pa.field("prompt_tokens", pa.int32()),  # null where no tokens were counted
-        pa.field("completion_tokens", pa.int32()),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),  # see pipeline.captioning.cleaning
-        pa.field("frame_times_s", pa.list_(pa.float64()), nullable=False),  # [] for images
-        pa.field("sha256", pa.string(), nullable=False),  # of the item's bytes that were described
-    ]
-)
-
-
-class DescriptionRow(TypedDict):
-    """A row of `descriptions`."""
-
-    item_id: str
-    view: str
-    text: str
-    language: str
-    captioner: str
-    revision: str
-    prompt_id: str
-    decoding: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    flags: list[str]
-    frame_times_s: list[float]
-    sha256: str
-
 
 # What `pipeline.quality` measures of a pair, each in [0, 1] except the length ratio; null if it was not measured.
 SCORES = (
@@ -119,80 +29,68 @@ SCORES = (
     "round_trip",  # chrF of the source and the text translated back
 )
 
-TRANSLATIONS = pa.schema(
-    [
-        pa.field("caption_id", pa.string(), nullable=False),  # of a description: item_id#view
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("source_table", pa.string(), nullable=False),  # "captions" or "descriptions"
-        pa.field("source_language", pa.string(), nullable=False),  # BCP 47
-        pa.field("source_text", pa.string(), nullable=False),
-        pa.field("target_language", pa.string(), nullable=False),  # BCP 47
-        pa.field("text", pa.string(), nullable=False),
-        pa.field("translator", pa.string(), nullable=False),  # a model's name, or "embedded:…"
-        pa.field("revision", pa.string(), nullable=False),
-        pa.field("decoding", pa.string(), nullable=False),  # JSON: beam size, length limit …
-        pa.field("scores", pa.struct([pa.field(name, pa.float32()) for name in SCORES]), nullable=False),
-        pa.field("flags", pa.list_(pa.string()), nullable=False),  # rules that fired, see pipeline.quality.rules
-    ]
-)
+
+class ItemRow(TypedDict):
+    """A row of `items`."""
+
+    item_id: str
+    media_type: str  # "image" or "video"
+    uri: str  # opened by pipeline.media.images.open_media
+    sha256: str  # hex, of the media's bytes
+    width: int  # pixels, after EXIF orientation; 0 for features
+    height: int
+    num_frames: int  # 1 for a still image
+    duration_s: float | None  # null for images
+    split: str
+    source: str
+    license: str  # "" where the source names none
 
 
-class TranslationRow(TypedDict):
-    """A row of `translations`. `scores` has the names in SCORES."""
+class CaptionRow(TypedDict):
+    """A row of `captions`."""
 
     caption_id: str
     item_id: str
-    source_table: str
-    source_language: str
-    source_text: str
-    target_language: str
+    language: str  # BCP 47
     text: str
-    translator: str
+    origin: str  # "human", "mt" or "mllm"
+    split: str
+
+
+class DescriptionRow(TypedDict):
+    """A row of `descriptions`."""
+
+    item_id: str
+    view: str
+    text: str
+    language: str  # BCP 47
+    captioner: str  # who wrote it: a model's name, or "embedded:…"
+    revision: str  # "" if the server does not say
+    prompt_id: str  # hash of the prompt's text
+    decoding: str  # JSON: token limit, temperature, frames, pixels
+    finish_reason: str
+    prompt_tokens: int | None  # null where no tokens were counted
+    completion_tokens: int | None
+    flags: list[str]  # see pipeline.captioning.cleaning
+    frame_times_s: list[float]  # [] for images
+    sha256: str  # of the item's bytes that were described
+
+
+class TranslationRow(TypedDict):
+    """A row of `translations`."""
+
+    caption_id: str  # of a description: item_id#view
+    item_id: str
+    source_table: str  # "captions" or "descriptions"
+    source_language: str  # BCP 47
+    source_text: str
+    target_language: str  # BCP 47
+    text: str
+    translator: str  # a model's name, or "embedded:…"
     revision: str
-    decoding: str
-    scores: dict[str, float | None]
-    flags: list[str]
-
-
-TRAINING = pa.schema(
-    [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("media_type", pa.string(), nullable=False),
-        # JPEG, with a video's frames stacked vertically; or .npy [frames or regions, values] of features computed
-        # before, see pipeline.media.features. The first bytes show which. Null for a reference.
-        pa.field("media", pa.large_binary()),
-        pa.field("num_frames", pa.int32(), nullable=False),  # in `media`, of features rows; 0 for a reference
-        pa.field("uri", pa.string(), nullable=False),  # of the original
-        pa.field("sha256", pa.string(), nullable=False),  # of the original's bytes
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("license", pa.string(), nullable=False),  # "" where the source names none
-        pa.field(
-            "captions",
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("caption_id", pa.string(), nullable=False),
-                        pa.field("language", pa.string(), nullable=False),
-                        pa.field("text", pa.string(), nullable=False),
-                        pa.field("origin", pa.string(), nullable=False),
-                        pa.field("quality", pa.float32(), nullable=False),  # 1: human, 0: not measured
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
-        pa.field(
-            "descriptions",
-            pa.list_(
-                pa.struct(
-                    [pa.field("view", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
-                )
-            ),
-            nullable=False,
-        ),
-    ]
-)
+    decoding: str  # JSON: beam size, length limit …
+    scores: Annotated[dict[str, float | None], pa.struct([(name, pa.float32()) for name in SCORES])]
+    flags: list[str]  # rules that fired, see pipeline.quality.rules
 
 
 class TrainingCaption(TypedDict):
@@ -202,7 +100,7 @@ class TrainingCaption(TypedDict):
     language: str
     text: str
     origin: str
-    quality: float
+    quality: Annotated[float, pa.float32()]  # 1: human, 0: not measured
 
 
 class TrainingDescription(TypedDict):
@@ -218,16 +116,41 @@ class TrainingRow(TypedDict):
     item_id: str
     split: str
     media_type: str
+    # JPEG, with a video's frames stacked vertically; or .npy [frames or regions, values] of features computed before,
+    # see pipeline.media.features. The first bytes show which. Null for a reference.
     media: bytes | None
-    num_frames: int
-    uri: str
-    sha256: str
+    num_frames: int  # in `media`, of features rows; 0 for a reference
+    uri: str  # of the original
+    sha256: str  # of the original's bytes
     source: str
-    license: str
+    license: str  # "" where the source names none
     captions: list[TrainingCaption]
     descriptions: list[TrainingDescription]
 
 
+_ARROW_TYPES = {str: pa.string(), int: pa.int32(), float: pa.float64(), bytes: pa.large_binary()}
+
+
+def _fields(row: type) -> list[pa.Field]:
+    hints = typing.get_type_hints(row, include_extras=True)
+    return [pa.field(name, _arrow_type(hint), isinstance(hint, types.UnionType)) for name, hint in hints.items()]
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if isinstance(hint, types.UnionType):  # T | None
+        hint = typing.get_args(hint)[0]
+    if typing.get_origin(hint) is Annotated:
+        return hint.__metadata__[0]
+    if typing.get_origin(hint) is list:
+        return pa.list_(_arrow_type(typing.get_args(hint)[0]))
+    return pa.struct(_fields(hint)) if typing.is_typeddict(hint) else _ARROW_TYPES[hint]
+
+
+ITEMS = pa.schema(_fields(ItemRow))
+CAPTIONS = pa.schema(_fields(CaptionRow))
+DESCRIPTIONS = pa.schema(_fields(DescriptionRow))
+TRANSLATIONS = pa.schema(_fields(TranslationRow))
+TRAINING = pa.schema(_fields(TrainingRow))
 SCHEMAS = {
     "items": ITEMS,
     "captions": CAPTIONS,
