@@ -113,7 +113,7 @@ def write(folder: Path, items: int) -> tuple[Path, list[Path]]:
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
     corpora.write_manifest(
-        home.parent, "training", stage="pack", settings={}, fingerprint="", tools={}, parents={}, shards=entries,
+        home.parent, "training", settings={}, fingerprint="", tools={}, parents={}, shards=entries,
         failures=[],
     )  # fmt: skip
     return home.parent, tars

@@ -76,16 +76,15 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
 
 def translator(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
-    from pipeline.engine.run_state import Progress
-    from pipeline.engine.stage import Run
+    from pipeline.engine.stage import Progress, Run
     from pipeline.translation.choose import TranslatorOptions, choose_local
     from pipeline.translation.service import TranslationService
 
     async def translate(corpus: Path) -> dict[str, float]:
         choice = TranslatorOptions(mt_model=(str(model),), beam_size=options.beam_size)
         chosen = choose_local(choice, "en", [TARGET], lambda line: None)[TARGET]
-        run = Run("bench", str(corpus), 1, {}, str(corpus / "cache"))
-        service = TranslationService(run, Progress(corpus, "translate"))
+        run = Run("bench", corpus, 1, {}, corpus / "cache")
+        service = TranslationService(run, Progress())
 
         async def over(part: Sequence[str]) -> None:
             results = await service.translate(chosen, part, "en", TARGET, lambda share: None)

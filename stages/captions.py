@@ -33,8 +33,8 @@ from pipeline.captioning.cleaning import clean
 from pipeline.captioning.prompts import Answer, View, parse_views
 from pipeline.captioning.response_cache import ResponseCache
 from pipeline.corpus.schema import DescriptionRow, ItemRow
-from pipeline.engine.run_state import Progress, locked
-from pipeline.engine.stage import Failure, Outcome, Rows, Run, Say, Stage
+from pipeline.engine.run_state import locked
+from pipeline.engine.stage import Failure, Outcome, Progress, Rows, Run, Say, Stage
 from pipeline.errors import MediaError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
 from pipeline.media.images import Limits, open_media
@@ -112,7 +112,7 @@ class Captions(Stage):
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         """Connect to the model and to the response cache."""
-        cache = ResponseCache(Path(run.cache))
+        cache = ResponseCache(run.cache)
         return CaptionsWorker(self, await self.captioner.open(run, len(self.views)), cache, progress)
 
 
@@ -264,15 +264,15 @@ async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, fold
     Returns:
         The exit status: 1 if nothing could be described.
     """
-    run, views = Run("", str(folder), 0, {}, str(folder)), {view.name: view for view in stage.views}
+    run, views = Run("", folder, 0, {}, folder), {view.name: view for view in stage.views}
     sources = ingest.sources()
     num_descriptions = 0
     for source in sources:
         say(f"input: {source.summary}")
     async with contextlib.AsyncExitStack() as stack:
-        checker = await ingest.open(run, Progress(folder, ingest.name))
+        checker = await ingest.open(run, Progress())
         stack.push_async_callback(checker.close)
-        describer = await stage.open(run, Progress(folder, stage.name))
+        describer = await stage.open(run, Progress())
         stack.push_async_callback(describer.close)
         for source_item in itertools.islice(all_items(sources), num_items):
             say(f"\n{source_item.item_id}  {source_item.uri}")

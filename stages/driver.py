@@ -114,7 +114,7 @@ def _make_shards(
         return False
     beam = import_beam()
     beam_options = beam.beam_options(beam_arguments, say)
-    cache = str(options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache")
+    cache = options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache"
     *earlier, last = stages
 
     def make(ready: list[Stage]) -> None:
@@ -123,7 +123,7 @@ def _make_shards(
                 for table in stage.tables:
                     (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
         retry = {name: state.retry for name, state in states.items()}
-        run = Run(run_token(corpus), str(corpus), num_shards, retry, cache)
+        run = Run(run_token(corpus), corpus, num_shards, retry, cache)
         indices = sorted(frozenset().union(*(states[stage.name].open for stage in ready)))
         with monitor.running(num_shards, {name: state.open for name, state in states.items()}):
             beam.run_stages(run, ready, indices, beam_options)
@@ -132,7 +132,7 @@ def _make_shards(
         if earlier and not states[last.name].open:
             # Only the items that failed before show whether the last stage has work, and needs its server.
             make(earlier)
-            settled = dict.fromkeys((stage.name for stage in earlier), tables.NOTHING_TO_DO)
+            settled = dict.fromkeys((stage.name for stage in earlier), tables.State())
             states = tables.begin(corpus, stages, num_shards) | settled
             if not states[last.name].open:
                 return True

@@ -19,8 +19,7 @@ from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
 from pipeline.corpus.commit import stored_settings
 from pipeline.corpus.schema import CaptionRow, ItemRow
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Row, Rows, Run, Say, Stage
+from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, open_media, probe

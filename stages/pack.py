@@ -20,8 +20,7 @@ from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
 from pipeline.corpus.schema import TrainingRow
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Row, Run, Say, ShardTask, Stage
+from pipeline.engine.stage import Failure, Outcome, Progress, Row, Run, Say, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, fingerprint, short_hash
 from pipeline.media.features import FEATURE_TYPES
@@ -230,7 +229,7 @@ class Pack(Stage):
             if state != _state_of(home):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
         num_shards, num_items = self.plan(corpus, say)
-        sidecars = [shards.sidecar(corpus, self.name, index) for index in range(num_shards)]
+        sidecars = shards.read_sidecars(corpus, self.name, num_shards)
         paths = [corpus / "training" / corpora.shard_name(index, num_shards) for index in range(num_shards)]
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)
@@ -249,7 +248,7 @@ class Pack(Stage):
         """Open the index of contents, if there are several corpora."""
         merge = None
         if len(self.corpora) > 1:
-            merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.folder))
+            merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.corpus))
         return PackWorker(self, merge, progress)
 
 

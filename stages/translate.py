@@ -18,8 +18,7 @@ from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
 from pipeline.corpus.schema import TranslationRow
 from pipeline.corpus.table import Table, read_shard, shard_name
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Failure, Outcome, Row, Rows, Run, Say, ShardTask, Stage
+from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, ShardTask, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
 from pipeline.options import option, read_options

@@ -49,7 +49,7 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
     Returns:
         What is right and what is wrong, a line each.
     """
-    names = corpora.tables(corpus)
+    names = [name for name in SCHEMAS if (corpus / name).is_dir()]
     if not names:
         raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(SCHEMAS)}")
     good, wrong = [], []

@@ -95,7 +95,7 @@ class MllmCaptioner:
 
     async def open(self, run: Run, num_views: int) -> Speaker:
         """Connect to the servers, on the running event loop."""
-        return MllmSpeaker(self, api_key(run_folder(run.folder)), num_views)
+        return MllmSpeaker(self, api_key(run_folder(run.corpus)), num_views)
 
 
 class MllmSpeaker:

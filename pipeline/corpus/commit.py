@@ -1,5 +1,6 @@
 """A stage's tables over their whole life: settings compared, begun, closed, discarded."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
@@ -34,20 +35,12 @@ class State:
     """Where one stage of a corpus stands before a run.
 
     Attributes:
-        todo: Shards to make.
-        retry: Shards finished with failures.
+        open: The shards that the run makes.
+        retry: Those of them that were finished with failures.
     """
 
-    todo: frozenset[int]
-    retry: frozenset[int]
-
-    @property
-    def open(self) -> frozenset[int]:
-        """The shards that the run makes."""
-        return self.todo | self.retry
-
-
-NOTHING_TO_DO = State(frozenset(), frozenset())
+    open: frozenset[int] = frozenset()
+    retry: frozenset[int] = frozenset()
 
 
 def check_settings(corpus: Path, stage: Stage) -> None:
@@ -113,8 +106,7 @@ def discard(corpus: Path, stage: str) -> bool:
 
 def reopen(corpus: Path, stage: Stage) -> None:
     """Let a stage be made anew with other settings, and take over from its shards what still holds."""
-    if all(corpora.complete(corpus, table) for table in stage.tables):
-        shards.restore_sidecars(corpus, stage.name, stage.tables)
+    shards.restore_sidecars(corpus, stage)
     for table in stage.tables:
         (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
     (corpora.state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
@@ -127,44 +119,37 @@ def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, S
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
             corpora.write_json(folder / "settings.json", stage.settings())
-        if all(corpora.complete(corpus, table) for table in stage.tables):
-            shards.restore_sidecars(corpus, stage.name, stage.tables)
+        shards.restore_sidecars(corpus, stage)
     return {stage.name: _state_of(corpus, stage, num_shards) for stage in stages}
 
 
 def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
-    todo, retry = set(), set()
-    for index in range(num_shards):
-        if not shards.is_current(corpus, stage, index):
-            todo.add(index)
-        elif shards.can_retry(corpus, stage, index):
-            retry.add(index)
-    return State(frozenset(todo), frozenset(retry))
+    indices = frozenset(range(num_shards))
+    current = frozenset(index for index in indices if shards.is_current(corpus, stage, index))
+    retry = frozenset(index for index in current if shards.can_retry(corpus, stage, index))
+    return State(indices - current | retry, retry)
 
 
 def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     """Write the manifests of a stage whose shards are all made, unless they are up to date."""
-    sidecars = [shards.sidecar(corpus, stage.name, index) for index in range(num_shards)]
+    sidecars = shards.read_sidecars(corpus, stage.name, num_shards)
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
+    listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
-        listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
+        is_first = table == stage.tables[0]
         for path in (corpus / table).glob("*.arrow"):
             if path.name not in listed:  # from a run with another number of shards
                 path.unlink()
-        entries = [
-            {**sidecar["tables"][table], "parent": sidecar["parent"], "items": sidecar["items"]} for sidecar in sidecars
-        ]
         corpora.write_manifest(
             corpus,
             table,
-            stage=stage.name,
             settings=stage.settings(),
             fingerprint=stage.fingerprint,
             tools=tools(stage.packages),
             parents=stage.made_from(corpus),
-            shards=entries,
-            failures=failures if table == stage.tables[0] else [],
-            extra=stage.notes(corpus) if table == stage.tables[0] else {},
+            shards=[{**made["tables"][table], "parent": made["parent"], "items": made["items"]} for made in sidecars],
+            failures=failures if is_first else [],
+            extra=stage.notes(corpus) if is_first else {},
         )
 
 
@@ -172,8 +157,6 @@ def tools(packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what made a table: Python, the packages that every stage uses, and these."""
     versions = {"python": platform.python_version()}
     for package in (*TOOLS, *sorted(packages)):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions

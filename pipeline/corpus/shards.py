@@ -5,6 +5,7 @@ checksums, the checksum of the parent shards they were made from, and the record
 its sidecar says that it was made from the present parent shards, with the present settings.
 """
 
+import collections
 import functools
 import itertools
 import shutil
@@ -49,51 +50,48 @@ def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
     return sidecar
 
 
-def sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any]:
-    """The sidecar of a shard that was made.
+def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, Any]]:
+    """The sidecars of a stage whose shards are all made.
 
     Raises:
-        EnvironmentTrouble: It is missing.
+        EnvironmentTrouble: One is missing.
     """
-    existing = read_sidecar(corpus, stage, index)
-    if existing is None:
-        raise EnvironmentTrouble(
-            f"{sidecar_path(corpus, stage, index)} is missing although its shard was made. Run the same command again"
-        )
-    return existing
+    sidecars = []
+    for index in range(num_shards):
+        sidecar = read_sidecar(corpus, stage, index)
+        if sidecar is None:
+            path = sidecar_path(corpus, stage, index)
+            raise EnvironmentTrouble(f"{path} is missing although its shard was made. Run the same command again")
+        sidecars.append(sidecar)
+    return sidecars
 
 
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan, or None if it is not made yet."""
     if parent == PLAN:
         folder = corpora.state_folder(corpus) / PLAN
-        if not (folder / "plan.json").exists():
-            return None
-        entries = _plan_entries(folder / "plan.json", (folder / "plan.json").stat().st_mtime_ns)
-        return folder / f"part-{index:05d}.arrow", entries[index]
+        entries = _listed_shards(folder / "plan.json")
+        return (folder / f"part-{index:05d}.arrow", entries[index]) if entries else None
+    folder = corpus / parent
     if sidecar := read_sidecar(corpus, corpora.MADE_BY[parent], index):
-        return corpus / parent / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
-    if corpora.complete(corpus, parent):
-        manifest = corpus / parent / corpora.MANIFEST
-        entries = _table_entries(corpus, parent, manifest.stat().st_mtime_ns)
-        return corpus / parent / corpora.shard_name(index, len(entries)), entries[index]
-    return None
+        return folder / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
+    entries = _listed_shards(folder / corpora.MANIFEST)
+    return (folder / corpora.shard_name(index, len(entries)), entries[index]) if entries else None
+
+
+def _listed_shards(path: Path) -> list[dict[str, Any]]:
+    """The entries of a plan or of a manifest; none if it is not written yet."""
+    return _read_entries(path, path.stat().st_mtime_ns) if path.exists() else []
 
 
 # Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
-@functools.lru_cache(maxsize=2)
-def _plan_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
+@functools.lru_cache(maxsize=64)
+def _read_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
     return entries
 
 
-@functools.lru_cache(maxsize=64)
-def _table_entries(corpus: Path, table: str, _mtime_ns: int) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = corpora.Table(corpus, table).manifest["shards"]
-    return entries
-
-
-def _made_from(corpus: Path, parents: Sequence[str], index: int) -> str | None:
+def _parents_checksum(corpus: Path, parents: Sequence[str], index: int) -> str | None:
     """Checksum of the present parent shards, or None if one is not made yet."""
     entries = [parent_entry(corpus, parent, index) for parent in parents]
     checksums = [entry["sha256"] for _, entry in filter(None, entries)]
@@ -109,7 +107,7 @@ def is_current(corpus: Path, stage: Stage, index: int) -> bool:
     sidecar = read_sidecar(corpus, stage.name, index)
     if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(corpus, sidecar, index):
         return False
-    checksum = _made_from(*stage.origin(corpus, index))
+    checksum = _parents_checksum(*stage.origin(corpus, index))
     if checksum is None:
         return stage.parents == (PLAN,)  # a corpus that came without its .state
     return bool(sidecar["parent"] == checksum)
@@ -117,15 +115,14 @@ def is_current(corpus: Path, stage: Stage, index: int) -> bool:
 
 def can_retry(corpus: Path, stage: Stage, index: int) -> bool:
     """Whether a shard was finished with failures, and its parents are there to try them again."""
-    return bool(sidecar(corpus, stage.name, index)["failures"]) and _made_from(*stage.origin(corpus, index)) is not None
+    sidecar = read_sidecar(corpus, stage.name, index)
+    return bool(sidecar and sidecar["failures"]) and _parents_checksum(*stage.origin(corpus, index)) is not None
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
-    for table, entry in sidecar["tables"].items():
-        path = corpus / table / corpora.shard_name(index, sidecar["count"])
-        if not path.exists() or path.stat().st_size != entry["bytes"]:
-            return False
-    return True
+    name = corpora.shard_name(index, sidecar["count"])
+    paths = {corpus / table / name: entry["bytes"] for table, entry in sidecar["tables"].items()}
+    return all(path.exists() and path.stat().st_size == size for path, size in paths.items())
 
 
 def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
@@ -166,52 +163,52 @@ def _group(grouped: Grouped, table: str, rows: Rows) -> None:
         grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
 
 
-def commit(
-    corpus: Path, stage: Stage, index: int, count: int, task: ShardTask, outcomes: Sequence[Outcome]
-) -> dict[str, Any]:
-    """Write a shard's tables, then its sidecar, which makes them count. Returns the sidecar."""
-    sidecar_path(corpus, stage.name, index).unlink(missing_ok=True)
+def commit(corpus: Path, stage: Stage, count: int, task: ShardTask, outcomes: Sequence[Outcome]) -> None:
+    """Write a shard's tables, then its sidecar, which makes them count. `count` is the number of all shards."""
+    path = sidecar_path(corpus, stage.name, task.index)
+    path.unlink(missing_ok=True)
     entries = {}
     for table in stage.tables:
         rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
-        folder = corpus / table
-        folder.mkdir(parents=True, exist_ok=True)
+        (corpus / table).mkdir(parents=True, exist_ok=True)
         arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
-        entries[table] = corpora.write_shard(folder / corpora.shard_name(index, count), arrow)
+        entries[table] = corpora.write_shard(corpus / table / corpora.shard_name(task.index, count), arrow)
     sidecar = {
         "parent": task.parent_sha256,
         "fingerprint": stage.fingerprint,
         "count": count,
         "items": len(task.rows),
         "tables": entries,
-        "failures": [failure.line(stage.name, index) for outcome in outcomes for failure in outcome.failures],
+        "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],
     }
-    path = sidecar_path(corpus, stage.name, index)
     path.parent.mkdir(parents=True, exist_ok=True)
     corpora.write_json(path, sidecar)
-    return sidecar
 
 
-def restore_sidecars(corpus: Path, stage: str, tables: Sequence[str]) -> None:
+def restore_sidecars(corpus: Path, stage: Stage) -> None:
     """Write missing sidecars of a complete stage from its manifests: a corpus may come without its `.state`."""
-    opened = [corpora.Table(corpus, table) for table in tables]
-    failures: dict[int, list[dict[str, Any]]] = {}
-    for failure in opened[0].failures():
-        failures.setdefault(failure["shard"], []).append(failure)
-    sidecar_path(corpus, stage, 0).parent.mkdir(parents=True, exist_ok=True)
-    for index in range(opened[0].num_shards):
-        if sidecar_path(corpus, stage, index).exists():
+    if not all(corpora.complete(corpus, table) for table in stage.tables):
+        return
+    tables = {name: corpora.Table(corpus, name) for name in stage.tables}
+    first = tables[stage.tables[0]]
+    failures = collections.defaultdict(list)
+    for failure in first.failures():
+        failures[failure["shard"]].append(failure)
+    sidecar_path(corpus, stage.name, 0).parent.mkdir(parents=True, exist_ok=True)
+    for index, shared in enumerate(first.manifest["shards"]):
+        path = sidecar_path(corpus, stage.name, index)
+        if path.exists():
             continue
-        first = opened[0].manifest["shards"][index]
+        entries = {}
+        for name, table in tables.items():
+            entry = table.manifest["shards"][index]
+            entries[name] = {key: entry[key] for key in ("rows", "bytes", "sha256")}
         sidecar = {
-            "parent": first["parent"],
-            "fingerprint": opened[0].manifest["fingerprint"],
-            "count": opened[0].num_shards,
-            "items": first["items"],
-            "tables": {
-                table.name: {key: table.manifest["shards"][index][key] for key in ("rows", "bytes", "sha256")}
-                for table in opened
-            },
-            "failures": failures.get(index, []),
+            "parent": shared["parent"],
+            "fingerprint": first.manifest["fingerprint"],
+            "count": first.num_shards,
+            "items": shared["items"],
+            "tables": entries,
+            "failures": failures[index],
         }
-        corpora.write_json(sidecar_path(corpus, stage, index), sidecar)
+        corpora.write_json(path, sidecar)

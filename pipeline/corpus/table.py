@@ -13,12 +13,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
+from pipeline.corpus.schema import SCHEMA_VERSION
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import file_hash
 
@@ -233,21 +232,19 @@ def write_manifest(
     corpus: Path,
     name: str,
     *,
-    stage: str,
     settings: dict[str, Any],
     fingerprint: str,
     tools: dict[str, str],
     parents: Mapping[str, Path],
     shards: list[dict[str, Any]],
     failures: list[dict[str, Any]],
-    extra: Mapping[str, Any] = MappingProxyType({}),
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Complete a table: write its failures, then its manifest, unless both are up to date.
 
     Args:
         corpus: The corpus folder.
         name: The table.
-        stage: The stage that made it.
         settings: The stage's settings.
         fingerprint: Hash of the settings.
         tools: Versions of what made it.
@@ -257,10 +254,10 @@ def write_manifest(
         extra: Further entries.
     """
     manifest = {
-        **extra,
+        **(extra or {}),
         "schema_version": SCHEMA_VERSION,
         "table": name,
-        "stage": stage,
+        "stage": MADE_BY[name],
         "settings": settings,
         "fingerprint": fingerprint,
         "tools": tools,
@@ -276,8 +273,3 @@ def write_manifest(
         for failure in failures:
             stream.write((json.dumps(failure, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
     write_json(folder / MANIFEST, manifest)
-
-
-def tables(corpus: Path) -> list[str]:
-    """Names of the tables that this corpus has, complete or not, in the order in which they are made."""
-    return [name for name in SCHEMAS if (corpus / name).is_dir()]

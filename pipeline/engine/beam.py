@@ -35,10 +35,12 @@ from pipeline.engine import window
 from pipeline.engine.run_state import stop_request
 from pipeline.engine.stage import Run, Say, Stage
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.optional import import_optional
 
 LEAD = 1  # shards
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+DASK_MODULE = "apache_beam.runners.dask.dask_runner"
+DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"
 
 
 class _Bundle(threading.local):
@@ -100,13 +102,13 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
     """
     _spread_over_dask(options, len(indices))
     try:
-        pipeline = beam.Pipeline(_runner(options, run.folder), options)
+        pipeline = beam.Pipeline(_runner(options, run.corpus), options)
         create = beam.Create(list(indices), reshuffle=False)  # type: ignore[no-untyped-call]
         pipeline | create | beam.Reshuffle() | beam.ParDo(MakeShards(run, stages))  # type: ignore[no-untyped-call]
         pipeline.run().wait_until_finish()  # type: ignore[no-untyped-call]
     finally:
         window.close_engine(run.token)
-    if error := stop_request(run.folder):
+    if error := stop_request(run.corpus):
         raise error
 
 
@@ -125,7 +127,8 @@ def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
             if standard.runner == "DaskRunner":  # Beam has no short name for it
                 standard.runner = DASK_RUNNER
             if standard.runner == DASK_RUNNER:
-                _import_dask()
+                import_optional("distributed", "dask", "--runner DaskRunner, here and on the workers,")
+                importlib.import_module(DASK_MODULE)  # makes Beam know its options
             options.get_all_options(retain_unknown_options=True)
     except SystemExit:
         complaint = stderr.getvalue().strip().splitlines()[-1].partition("error: ")[2]
@@ -144,21 +147,11 @@ def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
     return options
 
 
-def _import_dask() -> None:
-    """Import Beam's Dask runner, which also makes Beam know its options."""
-    try:
-        importlib.import_module("apache_beam.runners.dask.dask_runner")
-    except ImportError as error:
-        raise UsageError(
-            f"--runner DaskRunner needs Dask: pip install 'leccr[dask]', here and on the workers ({error})"
-        ) from error
-
-
 def _spread_over_dask(options: PipelineOptions, num_shards: int) -> None:
     """Dask would put 128 shards into one partition, which one worker makes; one shard each keeps all workers busy."""
     if options.view_as(StandardOptions).runner != DASK_RUNNER:
         return
-    dask = options.view_as(importlib.import_module("apache_beam.runners.dask.dask_runner").DaskOptions)
+    dask = options.view_as(importlib.import_module(DASK_MODULE).DaskOptions)
     if not dask.npartitions and not dask.partition_size:
         dask.npartitions = num_shards
 

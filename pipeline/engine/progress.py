@@ -4,7 +4,6 @@
 counters, draws them, and enforces the failure budget.
 """
 
-import collections
 import contextlib
 import dataclasses
 import shutil
@@ -13,14 +12,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pipeline.corpus import shards
-from pipeline.engine.run_state import progress, request_stop
-from pipeline.engine.stage import Stage
+from pipeline.engine.run_state import read_progress, request_stop
+from pipeline.engine.stage import Failure, Outcome, Progress, Stage
 from pipeline.errors import BudgetSpent, UsageError
 
-REDRAW_S, PLAIN_S, RATE_OVER_S = 0.25, 30.0, 60.0
+REDRAW_S, PLAIN_S = 0.25, 30.0
 DEFAULT_FRACTION, DEFAULT_FLOOR = 0.01, 10
 
 
@@ -63,25 +62,24 @@ class FailureBudget:
                 f"--max-failures: got {text!r}, expected a count (20) or a fraction of the records (0.01 or 1%)"
             ) from None
 
-    def check(self, stage: str, records: int, kinds: Mapping[str, int], examples: Mapping[str, str]) -> None:
+    def check(self, stage: str, records: int, progress: Progress) -> None:
         """Check a stage's failures.
 
         Args:
             stage: Its name.
             records: How many records it makes, with those that failed.
-            kinds: Failures by kind.
-            examples: A message for each kind.
+            progress: Its failures.
 
         Raises:
             BudgetSpent: More records failed than allowed, or, with the default budget, all of them.
         """
-        failed, allowed = sum(kinds.values()), self.allowed(records)
+        failed, allowed = progress.kinds.total(), self.allowed(records)
         hopeless = failed >= records > 0 and not self.text
         if failed <= allowed and not hopeless:
             return
         reasons = "; ".join(
-            f"{count:,} × {kind} (for example {examples.get(kind, 'no example')})"
-            for kind, count in sorted(kinds.items(), key=lambda pair: (-pair[1], pair[0]))[:3]
+            f"{count:,} × {kind} (for example {progress.examples[kind]})"
+            for kind, count in progress.kinds.most_common(3)
         )
         why = "every one of them" if hopeless else f"more than --max-failures ({self}) allows, {allowed:,}"
         raise BudgetSpent(
@@ -96,13 +94,18 @@ class ProgressLine:
     with ProgressLine(total=40_000, unit="items", name="index") as line:
         for batch in batches:
             line.update(line.done + len(batch))
+
+    Args:
+        total: Units of the whole work.
+        unit: What is counted, as a plural.
+        name: What is worked on; the beginning of the line.
+        done: Units that were done before.
+        visible: Whether anything is drawn, for example only by one of several processes.
     """
 
-    def __init__(self, total: int, unit: str, name: str = "", done: int = 0):
+    def __init__(self, total: int, unit: str, name: str = "", done: int = 0, visible: bool = True):
         self.total, self.done = total, done
-        self._unit, self._name = unit, name
-        self._rate = Rate()
-        self._last: tuple[float, Sequence[str]] = 0.0, ()
+        self._unit, self._name, self._first, self._visible = unit, name, done, visible
         self._terminal = sys.stderr.isatty()
         self._started = self._drawn = time.monotonic()
 
@@ -115,48 +118,28 @@ class ProgressLine:
         """
         self.done = done
         now = time.monotonic()
-        rate = self._rate.update(now, done)
-        if now - self._drawn >= (REDRAW_S if self._terminal else PLAIN_S):
-            self._drawn = now
-            self._draw(rate, notes)
-        self._last = rate, notes
-
-    def _draw(self, rate: float, notes: Sequence[str]) -> None:
-        remaining = duration((self.total - self.done) / rate) if rate else "unknown"
-        counts = f"{self._name} {self.done:,}/{self.total:,} {self._unit}".strip()
+        if not self._visible or now - self._drawn < (REDRAW_S if self._terminal else PLAIN_S):
+            return
+        self._drawn = now
+        rate = self.per_second(done - self._first)
+        remaining = duration((self.total - done) / rate) if rate else "unknown"
+        counts = f"{self._name} {done:,}/{self.total:,} {self._unit}".strip()
         text = " · ".join([counts, f"{rate:,.1f} {self._unit}/s", *notes, f"ETA {remaining}"])
         if self._terminal:
-            width = shutil.get_terminal_size((120, 24)).columns - 1
-            sys.stderr.write(f"\r{text[:width]}\x1b[K")
-            sys.stderr.flush()
-        else:
-            print(text, file=sys.stderr, flush=True)
+            text = f"\r{text[: shutil.get_terminal_size((120, 24)).columns - 1]}\x1b[K"
+        print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def per_second(self, count: float) -> float:
+        """The rate of something of which this work has done `count` so far."""
+        return count / max(time.monotonic() - self._started, 1e-9)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Clear the terminal's line; elsewhere, print the last state of work that took longer than one interval."""
-        if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-        elif time.monotonic() - self._started >= PLAIN_S:
-            self._draw(*self._last)
-
-
-class Rate:
-    """Units per second over the last minute."""
-
-    def __init__(self) -> None:
-        self._history: collections.deque[tuple[float, float]] = collections.deque()
-
-    def update(self, now: float, done: float) -> float:
-        """Record that `done` units were done at `now`, in seconds; returns the rate."""
-        self._history.append((now, done))
-        while now - self._history[0][0] > RATE_OVER_S:
-            self._history.popleft()
-        then, done_then = self._history[0]
-        return (done - done_then) / max(now - then, 1e-9)
+        """Clear the terminal's line."""
+        if self._terminal and self._visible:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 class Monitor:
@@ -188,47 +171,38 @@ class Monitor:
             thread.join()
 
     def _watch(self, base: Mapping[str, int], ended: threading.Event) -> None:
-        *earlier, last = [stage.name for stage in self._stages]
-        tokens = Rate()
-        with ProgressLine(self._num_items, "items", last, base[last]) as line:
+        last = self._stages[-1]
+        with ProgressLine(self._num_items, "items", last.name, base[last.name]) as line:
             while not ended.wait(REDRAW_S):
-                state = progress(self._corpus)
-                self._enforce(state)
-                done = {
-                    name: min(base[name] + state.get(name, {}).get("counts", {}).get("items", 0), self._num_items)
-                    for name in base
-                }
-                notes = [f"{name} {done[name]:,}" for name in earlier if done[name] < self._num_items]
-                completion_tokens = state.get(last, {}).get("counts", {}).get("completion_tokens", 0)
-                if completion_tokens:
-                    notes.append(f"{tokens.update(time.monotonic(), completion_tokens):,.0f} tokens/s")
-                notes.append(f"{sum(sum(stage['kinds'].values()) for stage in state.values()):,} failed")
-                line.update(done[last], *notes)
+                progress = read_progress(self._corpus)
+                notes = []
+                for stage in self._stages:
+                    counts = progress[stage.name].counts
+                    done = min(base[stage.name] + counts["items"], self._num_items)
+                    if stage is not last and done < self._num_items:
+                        notes.append(f"{stage.name} {done:,}")
+                    self._enforce(stage, progress[stage.name])
+                if counts["completion_tokens"]:
+                    notes.append(f"{line.per_second(counts['completion_tokens']):,.0f} tokens/s")
+                num_failed = sum(stage.kinds.total() for stage in progress.values())
+                line.update(done, *notes, f"{num_failed:,} failed")
 
-    def _enforce(self, state: Mapping[str, Any]) -> None:
-        for stage in self._stages:
-            counters = state.get(stage.name)
-            if not counters:
-                continue
-            records = round(self._num_items * stage.records_per_item)
-            try:
-                self._budget.check(stage.name, records, counters["kinds"], counters["examples"])
-            except BudgetSpent as error:
-                request_stop(self._corpus, error)
+    def _enforce(self, stage: Stage, progress: Progress) -> None:
+        records = round(self._num_items * stage.records_per_item)
+        try:
+            self._budget.check(stage.name, records, progress)
+        except BudgetSpent as error:
+            request_stop(self._corpus, error)
 
     def check_budget(self, num_shards: int) -> None:
         """Check the budget once more when all is made: a short run can end between two looks at the counters."""
         for stage in self._stages:
-            kinds: collections.Counter[str] = collections.Counter()
-            examples: dict[str, str] = {}
-            rows = 0
-            for index in range(num_shards):
-                sidecar = shards.sidecar(self._corpus, stage.name, index)
+            progress, rows = Progress(), 0
+            for sidecar in shards.read_sidecars(self._corpus, stage.name, num_shards):
                 rows += sidecar["tables"][stage.tables[0]]["rows"]
-                for failure in sidecar["failures"]:
-                    kinds[failure["error"]] += 1
-                    examples.setdefault(failure["error"], f"{failure['id']}: {failure['message']}")
-            self._budget.check(stage.name, rows + kinds.total(), kinds, examples)
+                failures = [Failure(line["id"], line["error"], line["message"]) for line in sidecar["failures"]]
+                progress.add_failures([Outcome({}, failures)])
+            self._budget.check(stage.name, rows + progress.kinds.total(), progress)
 
 
 def duration(seconds: float) -> str:

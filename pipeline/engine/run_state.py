@@ -15,19 +15,16 @@ import socket
 import sys
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import read_json, state_folder, write_json
+from pipeline.engine.stage import Progress
 from pipeline.errors import EnvironmentTrouble, Interrupted, PipelineError, UsageError
-
-if TYPE_CHECKING:
-    from pipeline.engine.stage import Failure
 
 STOP = "stop.json"
 DISK_FULL = "disk-full.json"  # becomes the stop request by a rename, which needs no room on a full disk
@@ -159,54 +156,21 @@ def stopped_by_signals(corpus: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Progress:
-    """Counters of one worker process and stage. The driver reads them from a file that is replaced whole.
-
-    Attributes:
-        counts: What was done: `items`, `shards`, and what the stage counts besides.
-        kinds: Failures by kind.
-        examples: One message per kind.
-    """
-
-    def __init__(self, corpus: Path, stage: str):
-        self._path = run_folder(corpus) / f"progress-{stage}-{socket.gethostname()}-{os.getpid()}.json"
-        self._stage = stage
-        self._written: dict[str, Any] | None = None
-        self.counts: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-
-    def add_failures(self, failures: Sequence["Failure"]) -> None:
-        """Count the failures of an outcome."""
-        for failure in failures:
-            self.kinds[failure.kind] += 1
-            self.examples.setdefault(failure.kind, f"{failure.id}: {failure.message}")
-
-    def write(self) -> None:
-        """Write the counters, if they have changed and the run has not ended."""
-        state = {
-            "stage": self._stage,
-            "counts": dict(self.counts),
-            "kinds": dict(self.kinds),
-            "examples": dict(self.examples),
-        }
-        if state == self._written or not self._path.parent.is_dir():
-            return
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self._path)
-        self._written = state
+def write_progress(corpus: Path, stages: Mapping[str, Progress]) -> None:
+    """Write the counters of this process for the driver, in a file that is replaced whole, unless the run has ended."""
+    path = run_folder(corpus) / f"progress-{socket.gethostname()}-{os.getpid()}.json"
+    if path.parent.is_dir():
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({name: vars(progress) for name, progress in stages.items()}), encoding="utf-8")
+        temporary.replace(path)
 
 
-def progress(corpus: Path) -> dict[str, dict[str, Any]]:
-    """Sums over all worker processes, by stage: `counts`, `kinds`, `examples`."""
-    total: dict[str, dict[str, Any]] = {}
+def read_progress(corpus: Path) -> defaultdict[str, Progress]:
+    """Counters of all processes together, by stage."""
+    total: defaultdict[str, Progress] = defaultdict(Progress)
     for path in sorted(run_folder(corpus).glob("progress-*.json")):
-        state = read_json(path)
-        if state is None:
-            continue
-        stage = total.setdefault(state["stage"], {"counts": Counter(), "kinds": Counter(), "examples": {}})
-        stage["counts"].update(state["counts"])
-        stage["kinds"].update(state["kinds"])
-        stage["examples"] = {**state["examples"], **stage["examples"]}
+        for name, state in (read_json(path) or {}).items():
+            total[name].counts.update(state["counts"])
+            total[name].kinds.update(state["kinds"])
+            total[name].examples = {**state["examples"], **total[name].examples}
     return total

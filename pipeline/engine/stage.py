@@ -5,11 +5,11 @@ parents → rows of one shard, grouped by item → Worker → an Outcome per ite
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
-from pipeline.engine.run_state import Progress
 from pipeline.hashing import fingerprint
 
 Row = Any
@@ -27,22 +27,17 @@ class Run:
 
     Attributes:
         token: Identifies the run, see `run_state.run_token`.
-        corpus: Absolute path of the corpus.
+        corpus: Absolute path of the corpus folder.
         num_shards: Shards of every table of the run.
         retry: By stage, the shards that an earlier run finished with failures.
         cache: Absolute path of the response cache's folder.
     """
 
     token: str
-    corpus: str
+    corpus: Path
     num_shards: int
     retry: dict[str, frozenset[int]]
-    cache: str
-
-    @property
-    def folder(self) -> Path:
-        """The corpus folder."""
-        return Path(self.corpus)
+    cache: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +64,27 @@ class Outcome:
 
     rows: dict[str, Rows]
     failures: list[Failure] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Progress:
+    """Counters of a stage at work.
+
+    Attributes:
+        counts: What was done: `items`, `shards`, and what else the stage counts.
+        kinds: Failures by kind.
+        examples: A message for each kind.
+    """
+
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    kinds: Counter[str] = dataclasses.field(default_factory=Counter)
+    examples: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def add_failures(self, outcomes: Iterable[Outcome]) -> None:
+        """Count the failures among these outcomes."""
+        for failure in (failure for outcome in outcomes for failure in outcome.failures):
+            self.kinds[failure.kind] += 1
+            self.examples.setdefault(failure.kind, f"{failure.id}: {failure.message}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,16 +12,16 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from pipeline.corpus import shards
-from pipeline.engine.run_state import Progress, as_disk_error, request_stop, run_token, stop_request
-from pipeline.engine.stage import Outcome, Row, Run, ShardTask, ShardWorker, Stage, Worker
+from pipeline.engine.run_state import as_disk_error, request_stop, run_token, stop_request, write_progress
+from pipeline.engine.stage import Outcome, Progress, Row, Run, ShardTask, ShardWorker, Stage, Worker
 from pipeline.errors import PipelineError
 
 POLL_S = 0.2
-Work = asyncio.Task[list[Outcome]]
+Work = Coroutine[Any, Any, list[Outcome]]
 
 
 @dataclasses.dataclass
@@ -67,10 +67,13 @@ class Engine:
         return fed, asyncio.run_coroutine_threadsafe(self._run_shard(index, fed), self._loop)
 
     async def _run_shard(self, index: int, fed: threading.Event) -> None:
-        task = asyncio.ensure_future(self._make_tables(index, fed))
+        task = asyncio.current_task()
+        assert task
         self._tasks.add(task)
         try:
-            await task
+            for at_work in self._open:
+                is_last = at_work is self._open[-1]
+                await self._make_shard(at_work, index, fed if is_last else threading.Event())
         except asyncio.CancelledError:
             pass
         except (PipelineError, OSError) as error:
@@ -81,63 +84,51 @@ class Engine:
             self._tasks.discard(task)
             fed.set()
 
-    async def _make_tables(self, index: int, fed: threading.Event) -> None:
-        for at_work in self._open:
-            is_last = at_work is self._open[-1]
-            await self._make_shard(at_work, index, fed if is_last else threading.Event())
-
     async def _make_shard(self, at_work: _OpenStage, index: int, fed: threading.Event) -> None:
         """Make one shard of one stage, unless it is current."""
         run, stage = self._run, at_work.stage
         async with asyncio.TaskGroup() as group:  # an item's error also ends the feeding of its shard
             async with at_work.feeding:
                 is_retry = index in run.retry.get(stage.name, ())
-                if self._stopped or not (is_retry or not shards.is_current(run.folder, stage, index)):
+                if self._stopped or not (is_retry or not shards.is_current(run.corpus, stage, index)):
                     return
-                task = await asyncio.to_thread(shards.load, run.folder, stage, index)
+                task = await asyncio.to_thread(shards.load, run.corpus, stage, index)
                 if isinstance(at_work.worker, ShardWorker):
-                    works = [await self._start(group, at_work, self._make_all(at_work, at_work.worker, task))]
+                    works = [await self._start(group, at_work, self._make_all, at_work.worker, task)]
                 else:
-                    works = [
-                        await self._start(group, at_work, self._make_item(at_work, at_work.worker, row, task))
-                        for row in task.rows
-                    ]
+                    make = self._make_item
+                    works = [await self._start(group, at_work, make, at_work.worker, task, row) for row in task.rows]
             fed.set()
         outcomes = [outcome for work in works for outcome in work.result()]
-        await asyncio.to_thread(shards.commit, run.folder, stage, index, run.num_shards, task, outcomes)
+        await asyncio.to_thread(shards.commit, run.corpus, stage, run.num_shards, task, outcomes)
         at_work.progress.counts["shards"] += 1
 
     async def _start(
-        self, group: asyncio.TaskGroup, at_work: _OpenStage, work: Coroutine[Any, Any, list[Outcome]]
-    ) -> Work:
+        self, group: asyncio.TaskGroup, at_work: _OpenStage, make: Callable[..., Work], *arguments: Any
+    ) -> asyncio.Task[list[Outcome]]:
         """Start a piece of work as soon as there is room for it."""
-        try:
-            await at_work.room.acquire()
-        except BaseException:
-            work.close()
-            raise
-        started = group.create_task(work)
+        await at_work.room.acquire()
+        started = group.create_task(make(at_work.progress, *arguments))
         started.add_done_callback(lambda _: at_work.room.release())
         return started
 
-    async def _make_all(self, at_work: _OpenStage, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
+    async def _make_all(self, progress: Progress, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
         outcomes = await worker.shard(task)
-        for outcome in outcomes:
-            at_work.progress.add_failures(outcome.failures)
+        progress.add_failures(outcomes)
         return outcomes
 
-    async def _make_item(self, at_work: _OpenStage, worker: Worker, row: Row, task: ShardTask) -> list[Outcome]:
+    async def _make_item(self, progress: Progress, worker: Worker, task: ShardTask, row: Row) -> list[Outcome]:
         item_id = row["item_id"]
         outcome = await worker.item(row, task.joined.get(item_id, {}), task.previous.get(item_id, {}), task.retrying)
-        at_work.progress.counts["items"] += 1
-        at_work.progress.add_failures(outcome.failures)
+        progress.counts["items"] += 1
+        progress.add_failures([outcome])
         return [outcome]
 
     async def _open_stages(self) -> None:
         self._watch = self._loop.create_task(self._watch_run())
         try:
             for stage in self._stages:
-                progress = Progress(self._run.folder, stage.name)
+                progress = Progress()
                 worker = await stage.open(self._run, progress)
                 self._open.append(_OpenStage(stage, worker, progress, asyncio.Semaphore(worker.ahead)))
         except (PipelineError, OSError) as error:
@@ -146,34 +137,33 @@ class Engine:
     async def _watch_run(self) -> None:
         """Write the progress for the driver, obey its stop request, and end with its run."""
         while True:
-            if run_token(self._run.folder) != self._run.token:
+            if run_token(self._run.corpus) != self._run.token:
                 self._cancel()
                 # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
                 threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
                 return
             try:
                 self._write_progress()
-                if stop_request(self._run.folder):
+                if stop_request(self._run.corpus):
                     self._cancel()
             except OSError as error:
                 self._stop(error)
             await asyncio.sleep(POLL_S)
 
     def _write_progress(self) -> None:
-        for at_work in self._open:
-            at_work.progress.write()
+        write_progress(self._run.corpus, {at_work.stage.name: at_work.progress for at_work in self._open})
 
     def _stop(self, error: Exception) -> None:
         """End the run for this error. An error of the program itself is raised again."""
-        reason = as_disk_error(error, self._run.folder) if isinstance(error, OSError) else error
+        reason = as_disk_error(error, self._run.corpus) if isinstance(error, OSError) else error
         if not isinstance(reason, PipelineError):
             raise reason
-        request_stop(self._run.folder, reason)
+        request_stop(self._run.corpus, reason)
         self._cancel()
 
     def _cancel(self) -> None:
         self._stopped = True
-        for task in self._tasks:
+        for task in self._tasks - {asyncio.current_task()}:
             task.cancel()
 
     def close(self) -> None:

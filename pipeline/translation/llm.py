@@ -74,7 +74,7 @@ class LlmBackend:
         server = translator.server
         self._window = server.window
         self._client = ChatClient(
-            server.urls, server.name, server.window, server.retries, api_key(run_folder(run.folder))
+            server.urls, server.name, server.window, server.retries, api_key(run_folder(run.corpus))
         )
 
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:

@@ -8,11 +8,9 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from pathlib import Path
 
 from pipeline.captioning.response_cache import ResponseCache
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Run
+from pipeline.engine.stage import Progress, Run
 from pipeline.hashing import canonical_json, short_hash
 from pipeline.translation.translator import Backend, Result, Translated, Translator, join_results
 
@@ -24,7 +22,7 @@ class TranslationService:
 
     def __init__(self, run: Run, progress: Progress):
         self._run, self._progress = run, progress
-        self._cache = ResponseCache(Path(run.cache))
+        self._cache = ResponseCache(run.cache)
         self._backends: dict[str, Backend] = {}  # one may serve several languages, and the way back
         self._pending: dict[str, asyncio.Future[Result | None]] = {}  # by cache key
         self._exclusive = asyncio.Lock()

@@ -6,7 +6,6 @@ N items · M texts · E shared width · K slots · L rows of one rank
 import concurrent.futures
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from model.batch import Media, Texts
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
+from pipeline.engine.progress import ProgressLine
 from pipeline.errors import PipelineError
 from stages.data.batches import EvaluationData
 from stages.scoring.baselines import Baseline, BaselineProcessor
@@ -129,10 +128,10 @@ class Share:
         mine = [order[min(place * world + rank, len(ids) - 1)] for place in range(length)]
         batches = [mine[start : start + self.batch_size] for start in range(0, length, self.batch_size)]
         parts = []
-        with _progress(what, length, self.accelerator.is_main_process) as bar:
+        with ProgressLine(length, what, visible=self.accelerator.is_main_process) as progress:
             for batch, loaded in zip(batches, _load_ahead(load, batches), strict=True):
                 parts.append([vectors.float() for vectors in encode(loaded)])
-                bar.update(len(batch))
+                progress.update(progress.done + len(batch))
         gathered_ids = self._gather(ids[mine])
         vectors = [self._gather(torch.cat(column)) for column in zip(*parts, strict=True)]
         return [_in_order(what, ids, gathered_ids, rows) for rows in vectors]
@@ -163,9 +162,3 @@ def _load_ahead(load: Callable[[list[int]], Any], batches: Sequence[list[int]]) 
                 yield loading.result()
         if pending is not None:
             yield pending.result()
-
-
-def _progress(what: str, total: int, is_main: bool) -> "tqdm[Any]":
-    """A bar on rank 0's standard error where the work takes longer than a moment."""
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(desc=what, total=total, disable=not is_main, delay=seconds, mininterval=seconds, leave=False)

@@ -126,7 +126,7 @@ class Trainer:
         with (
             stop_requests() as signals,
             MetricsLog(self.writer.run, settings, self.accelerator, position.step) as log,
-            self._progress_line() as progress,
+            ProgressLine(plan.steps, "steps", "", position.step, self.accelerator.is_main_process) as progress,
         ):
             if self._validate_if_due(log):  # the run was killed between its last step and this validation
                 self._save()
@@ -137,8 +137,7 @@ class Trainer:
                 line, stop = self._step(batches, signals)
                 position.step += 1
                 clock.count(settings.batch_size)
-                if progress:
-                    progress.update(position.step, f"loss {line['loss']:.3f}", f"{clock.samples_per_s:,.1f} samples/s")
+                progress.update(position.step, f"loss {line['loss']:.3f}", f"{clock.samples_per_s:,.1f} samples/s")
                 if position.step % settings.log_every == 0 or position.step == plan.steps:
                     log.write(line | clock.read())
                 if stop:
@@ -250,11 +249,6 @@ class Trainer:
             f"of the batch ({shown}; all are in {path}), or start again with a smaller lr, with clip or with "
             "mixed_precision=no. Earlier checkpoints are kept"
         )
-
-    def _progress_line(self) -> contextlib.AbstractContextManager[ProgressLine | None]:
-        if not self.accelerator.is_main_process:
-            return contextlib.nullcontext()
-        return ProgressLine(self.plan.steps, "steps", done=self.position.step)
 
     def _say(self, message: str) -> None:
         if self.accelerator.is_main_process:

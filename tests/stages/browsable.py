@@ -54,7 +54,7 @@ def write_browsable(folder, shards=2):
             for index in range(shards)
         ]
         corpora.write_manifest(
-            folder, table, stage="made", settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[]
+            folder, table, settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[]
         )
     (folder / "README.md").write_text(CARD, "utf-8")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "quality.png")

@@ -92,7 +92,6 @@ def write_rows(folder: Path, rows: list[dict], shards: int = 2) -> Path:
     corpora.write_manifest(
         Path(folder),
         "training",
-        stage="pack",
         settings={"corpora": ["."], "media": "pixels", "image_size": 384, "frames": 8, "filters": {}},
         fingerprint="0" * 16,
         tools={},

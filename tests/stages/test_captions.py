@@ -9,7 +9,7 @@ from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.captioning.chat_client import RequestFailed
 from pipeline.captioning.prompts import BUILT_IN, Answer
 from pipeline.captioning.response_cache import ResponseCache
-from pipeline.engine.run_state import Progress
+from pipeline.engine.stage import Progress
 from stages.captions import Captions, CaptionsWorker
 from tests.conftest import make_photos
 
@@ -59,7 +59,7 @@ def describe(tmp_path, speaker, row):
         async def once():
             stage = Captions(MllmCaptioner(("http://127.0.0.1:1",), "model"), VIEWS)
             cache = ResponseCache(tmp_path / "cache")
-            worker = CaptionsWorker(stage, speaker, cache, Progress(tmp_path, "captions"))
+            worker = CaptionsWorker(stage, speaker, cache, Progress())
             try:
                 return await worker.item({**row, **changed}, {}, {"descriptions": kept or []}, retrying)
             finally:

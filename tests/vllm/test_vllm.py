@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.corpus.table import Table
-from pipeline.engine.run_state import progress
+from pipeline.engine.run_state import read_progress
 from tests.conftest import ROOT, clean_environment, command, make_photos
 from tests.pipeline.media.test_video import encoded
 
@@ -115,7 +115,7 @@ def test_killed_in_mid_run_the_server_is_started_again_and_nothing_is_lost(model
     process = start(model, media, corpus)
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
-        if progress(corpus).get("captions", {}).get("counts", {}).get("requests", 0) >= 40:
+        if read_progress(corpus)["captions"].counts["requests"] >= 40:
             break
         time.sleep(0.1)
     for number in servers(model):

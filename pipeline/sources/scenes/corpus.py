@@ -16,7 +16,6 @@ from pipeline.captioning.prompts import BUILT_IN
 from pipeline.corpus import table as corpora
 from pipeline.corpus.commit import tools
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import MADE_BY
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
@@ -184,7 +183,6 @@ def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[d
     corpora.write_manifest(
         corpus,
         name,
-        stage=MADE_BY[name],
         settings=recorded,
         fingerprint=fingerprint(recorded),
         tools=tools(),

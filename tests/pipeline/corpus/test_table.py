@@ -32,7 +32,6 @@ def write_table(corpus, shards):
     corpora.write_manifest(
         corpus,
         "captions",
-        stage="ingest",
         settings={},
         fingerprint="f",
         tools={},

@@ -1,21 +1,15 @@
+from collections import Counter
+
 import pytest
 
-from pipeline.engine.progress import FailureBudget, duration
+from pipeline.engine.progress import FailureBudget, ProgressLine, duration
+from pipeline.engine.stage import Progress
 from pipeline.errors import BudgetSpent, UsageError
 
 
 @pytest.mark.parametrize(
     ("text", "records", "allowed"),
-    [
-        ("", 100, 10),
-        ("", 5_000, 50),
-        ("0", 100, 0),
-        ("7", 100, 7),
-        ("1%", 100, 1),
-        ("0.05", 100, 5),
-        ("1.0", 100, 100),
-        ("100%", 100, 100),
-    ],
+    [("", 100, 10), ("", 5_000, 50), ("0", 100, 0), ("7", 100, 7), ("1%", 100, 1), ("0.05", 100, 5), ("1.0", 100, 100)],
 )
 def test_allowed(text, records, allowed):
     assert FailureBudget(text).allowed(records) == allowed
@@ -29,22 +23,33 @@ def test_nonsense_is_refused(text):
 
 def test_the_commonest_reasons_are_named():
     kinds = {"timeout": 3, "unreadable": 30, "http_400": 2, "empty": 1}
+    progress = Progress(kinds=Counter(kinds), examples=dict.fromkeys(kinds, "a.jpg: no picture"))
     with pytest.raises(BudgetSpent) as caught:
-        FailureBudget("5").check("captions", 100, kinds, {"unreadable": "a.jpg: no picture"})
+        FailureBudget("5").check("captions", 100, progress)
     message = str(caught.value)
     assert "36 of 100 records failed" in message
     assert message.index("30 × unreadable (for example a.jpg: no picture)") < message.index("3 × timeout")
     assert "empty" not in message
-
-
-def test_within_the_budget_nothing_is_raised():
-    FailureBudget("5").check("captions", 100, {"timeout": 5}, {})
+    FailureBudget("36").check("captions", 100, progress)
 
 
 def test_by_default_a_run_in_which_everything_fails_is_hopeless():
+    progress = Progress(kinds=Counter(unreadable=3), examples={"unreadable": "a.jpg"})
     with pytest.raises(BudgetSpent, match="every one of them"):
-        FailureBudget().check("ingest", 3, {"unreadable": 3}, {})
-    FailureBudget("100%").check("ingest", 3, {"unreadable": 3}, {})
+        FailureBudget().check("ingest", 3, progress)
+    FailureBudget("100%").check("ingest", 3, progress)
+
+
+def test_a_line_shows_counts_rate_and_remaining_time(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with ProgressLine(100, "items", "index", done=20) as line:
+        line.update(30)
+        now = 40.0
+        line.update(60, "2 failed")
+        now = 41.0
+        line.update(61)
+    assert capsys.readouterr().err == "index 60/100 items · 1.0 items/s · 2 failed · ETA 40 s\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (12_000, "3 h 20 min")])

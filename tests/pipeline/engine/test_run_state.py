@@ -1,11 +1,12 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
 from pipeline.engine import run_state as runstate
-from pipeline.engine.stage import Failure
+from pipeline.engine.stage import Failure, Outcome, Progress
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, UsageError
 from tests.conftest import ROOT
 
@@ -68,12 +69,9 @@ def test_progress_sums_over_workers(tmp_path, monkeypatch):
     with runstate.locked(tmp_path):
         for pid in (1, 2):
             monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-            worker = runstate.Progress(tmp_path, "captions")
-            worker.counts["items"] += 3
-            worker.add_failures([Failure("a.jpg", "timeout", f"from {pid}")])
-            worker.write()
+            progress = Progress(Counter(items=3))
+            progress.add_failures([Outcome({}, [Failure("a.jpg", "timeout", f"from {pid}")])])
+            runstate.write_progress(tmp_path, {"captions": progress})
         monkeypatch.undo()
-        total = runstate.progress(tmp_path)["captions"]
-        assert total["counts"] == {"items": 6}
-        assert total["kinds"] == {"timeout": 2}
-        assert total["examples"] == {"timeout": "a.jpg: from 1"}
+        total = runstate.read_progress(tmp_path)["captions"]
+    assert total == Progress(Counter(items=6), Counter(timeout=2), {"timeout": "a.jpg: from 1"})

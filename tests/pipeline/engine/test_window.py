@@ -18,7 +18,7 @@ import pytest
 from pipeline.corpus import shards
 from pipeline.corpus.table import read_shard, write_json
 from pipeline.engine import window
-from pipeline.engine.run_state import progress, request_stop, run_folder, stop_request
+from pipeline.engine.run_state import read_progress, request_stop, run_folder, stop_request
 from pipeline.engine.stage import Failure, Outcome, Run, Stage
 from pipeline.engine.window import Engine
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, Interrupted
@@ -98,7 +98,7 @@ def plan(tmp_path):
         rows = [{"item_id": names(shard, number)} for shard in range(num_shards) for number in range(size)]
         entries = shards.write_plan(tmp_path, rows, PLAN, size)
         write_json(tmp_path / ".state" / "plan" / "plan.json", {"shards": entries})
-        return Run("token", str(tmp_path), num_shards, {}, "")
+        return Run("token", tmp_path, num_shards, {}, tmp_path)
 
     return make
 
@@ -126,8 +126,8 @@ async def for_ever(_name):
 
 
 def texts(run, index):
-    sidecar = shards.read_sidecar(run.folder, "fake", index)
-    path = run.folder / "captions" / f"part-{index:05d}-of-{run.num_shards:05d}.arrow"
+    sidecar = shards.read_sidecar(run.corpus, "fake", index)
+    path = run.corpus / "captions" / f"part-{index:05d}-of-{run.num_shards:05d}.arrow"
     return read_shard(path, sidecar["tables"]["captions"]).column("text").to_pylist()
 
 
@@ -148,7 +148,7 @@ def wait(futures, timeout=10):
 
 def made(run):
     """Numbers of the shards that were committed."""
-    return [index for index in range(run.num_shards) if shards.read_sidecar(run.folder, "fake", index)]
+    return [index for index in range(run.num_shards) if shards.read_sidecar(run.corpus, "fake", index)]
 
 
 def test_one_slow_item_holds_back_its_own_shard_only(plan, started):
@@ -228,11 +228,11 @@ def test_a_worker_on_whole_shards_has_as_many_in_work_as_it_says(plan, started):
     engine = started(run, stage)
     wait([engine.submit(index)[1] for index in range(5)])
     assert stage.shards == [
-        [row["item_id"] for row in shards.load(run.folder, stage, index).rows] for index in range(5)
+        [row["item_id"] for row in shards.load(run.corpus, stage, index).rows] for index in range(5)
     ]
     assert stage.most == 2
     assert [texts(run, index) for index in (0, 1)] == [["0-0", "0-1", "0-2", "0-3"], ["1-0", "1-2", "1-3"]]
-    failures = [shards.read_sidecar(run.folder, "fake", index)["failures"] for index in range(5)]
+    failures = [shards.read_sidecar(run.corpus, "fake", index)["failures"] for index in range(5)]
     assert [lines[0]["id"] for lines in failures if lines] == ["1-1x"]
 
 
@@ -262,7 +262,7 @@ def test_an_error_of_the_program_is_raised_as_it_is_and_other_shards_are_made(pl
         futures[1].result(5)
     wait([futures[0], futures[2]])
     assert made(run) == [0, 2]
-    assert not stop_request(run.folder)
+    assert not stop_request(run.corpus)
     assert stage.most == 2
 
 
@@ -287,7 +287,7 @@ def test_an_error_that_ends_the_run_ends_it_before_the_rest_of_its_shard_is_fed(
     assert made(run) == []
     assert time.monotonic() - began < 1
     assert len(stage.started) <= 6
-    request = stop_request(run.folder)
+    request = stop_request(run.corpus)
     assert type(request) is expected[0] and expected[1] in str(request)
     fed, late = engine.submit(1)
     late.result(5)
@@ -302,15 +302,15 @@ def test_a_disk_that_is_full_when_a_shard_is_written_ends_the_run(plan, started,
     run = plan(1, 2)
     make(started(run, FakeStage(at_once)), 1)
     assert made(run) == []
-    assert "Make room" in str(stop_request(run.folder))
+    assert "Make room" in str(stop_request(run.corpus))
 
 
 def test_a_parent_that_is_missing_ends_the_run(plan, started):
     run = plan(1, 2)
-    (run.folder / ".state" / "plan" / "part-00000.arrow").write_bytes(b"broken")
+    (run.corpus / ".state" / "plan" / "part-00000.arrow").write_bytes(b"broken")
     make(started(run, FakeStage(at_once)), 1)
     assert made(run) == []
-    assert "part-00000.arrow" in str(stop_request(run.folder))
+    assert "part-00000.arrow" in str(stop_request(run.corpus))
 
 
 def test_a_stop_request_is_obeyed_within_a_second(plan, started):
@@ -320,7 +320,7 @@ def test_a_stop_request_is_obeyed_within_a_second(plan, started):
     time.sleep(0.3)
     assert (stage.under_way, [future.done() for future in futures]) == (6, [False] * 3)
     began = time.monotonic()
-    request_stop(run.folder, Interrupted("Ctrl-C"))
+    request_stop(run.corpus, Interrupted("Ctrl-C"))
     wait(futures)
     assert time.monotonic() - began < 1
     assert stage.under_way == 0 and made(run) == []
@@ -365,14 +365,14 @@ def test_threads_of_one_process_share_one_engine_which_ends_with_its_run(plan):
     assert (stage.opened, stage.closed) == (1, 0)
     window.close_engine(run.token)
     assert (stage.opened, stage.closed) == (1, 1)
-    assert progress(run.folder)["fake"]["counts"] == {"items": 40, "shards": 8}
+    assert read_progress(run.corpus)["fake"].counts == {"items": 40, "shards": 8}
 
 
 @pytest.mark.parametrize("error", [EnvironmentTrouble("no server"), PermissionError(errno.EACCES, "", "key")])
 def test_a_stage_that_cannot_open_ends_the_run(plan, started, error):
     run, stage = plan(2, 2), FakeStage(at_once, opening=error)
     make(started(run, stage), 2)
-    assert isinstance(stop_request(run.folder), EnvironmentTrouble)
+    assert isinstance(stop_request(run.corpus), EnvironmentTrouble)
     assert stage.started == []
 
 
@@ -390,9 +390,9 @@ def test_an_engine_of_a_worker_process_closes_itself_when_its_run_is_over(plan, 
     finished = window.engine(run, [stage]).submit(0)[1]
     time.sleep(0.1)
     if end == "ended":
-        (run_folder(run.folder) / "token.json").unlink()
+        (run_folder(run.corpus) / "token.json").unlink()
     else:
-        write_json(run_folder(run.folder) / "token.json", "another")
+        write_json(run_folder(run.corpus) / "token.json", "another")
     finished.result(5)
     deadline = time.monotonic() + 5
     while threading_names() & {"window"} and time.monotonic() < deadline:

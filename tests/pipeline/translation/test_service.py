@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.run_state import Progress
-from pipeline.engine.stage import Run
+from pipeline.engine.stage import Progress, Run
 from pipeline.errors import EnvironmentTrouble
 from pipeline.translation.sentences import split
 from pipeline.translation.service import TranslationService
@@ -69,8 +68,8 @@ def backend():
 
 def run(tmp_path, work):
     async def with_service():
-        progress = Progress(tmp_path, "translate")
-        service = TranslationService(Run("t", str(tmp_path), 1, {}, str(tmp_path / "cache")), progress)
+        progress = Progress()
+        service = TranslationService(Run("t", tmp_path, 1, {}, tmp_path / "cache"), progress)
         try:
             return await work(service)
         finally:
