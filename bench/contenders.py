@@ -150,7 +150,7 @@ def beam(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float
     handler = RunningServer(options.model, min_batch_size=options.batch, max_batch_size=options.batch)
     most = max(view.max_tokens for view in VIEWS)
     before, began_s = cpu_s(), time.monotonic()
-    with apache_beam.Pipeline(options=beam_options([], print)) as pipeline:
+    with apache_beam.Pipeline(options=beam_options([])) as pipeline:
         paths = pipeline | apache_beam.Create(photos, reshuffle=False)
         chats = paths | apache_beam.FlatMap(_chats, options.max_pixels)
         answers = chats | RunInference(handler, inference_args={"max_tokens": most, "temperature": 0.0})

@@ -26,7 +26,7 @@ from PIL import Image
 
 from bench.common import commented, machine, spread, stage
 from pipeline.corpus import table as corpora
-from pipeline.corpus.schema import DESCRIPTIONS
+from pipeline.corpus.schema import SCHEMAS
 from pipeline.hashing import short_hash
 
 SIDE = 32  # pixels
@@ -107,7 +107,7 @@ def descriptions(rows: int) -> pa.Table:
                 "sha256": 4 * short_hash(str(item)),
             }
         )
-    return pa.Table.from_pylist(made, DESCRIPTIONS)
+    return pa.Table.from_pylist(made, SCHEMAS["descriptions"])
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -32,7 +32,7 @@ from bench.common import machine, spread
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.corpus import table as corpora
-from pipeline.corpus.schema import TRAINING
+from pipeline.corpus.schema import SCHEMAS
 from pipeline.hashing import short_hash
 from stages.data.batches import StepBatches, TrainingData
 
@@ -102,7 +102,7 @@ def write(folder: Path, items: int) -> tuple[Path, list[Path]]:
     for index in range(SHARDS):
         rows = [row(number) for number in range(index, items, SHARDS)]
         path = home / corpora.shard_name(index, SHARDS)
-        entries.append(corpora.write_shard(path, pa.Table.from_pylist(rows, TRAINING)))
+        entries.append(corpora.write_shard(path, pa.Table.from_pylist(rows, SCHEMAS["training"])))
         tars.append(folder / f"{index:03d}.tar")
         with tarfile.open(tars[-1], "w") as tar:
             for one in rows:

@@ -80,7 +80,7 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
     with lean_imports():
         pa.array([0])  # pyarrow looks for pandas once, when it makes its first array
     if beam_arguments:  # checked before anything is begun; without them, Beam may not be needed at all
-        import_beam().beam_options(beam_arguments, say)
+        import_beam().beam_options(beam_arguments)
     with locked(corpus):
         stages = open_stages()
         if options.overwrite:
@@ -113,7 +113,7 @@ def _make_shards(
     if not any(state.open for state in states.values()):
         return False
     beam = import_beam()
-    beam_options = beam.beam_options(beam_arguments, say)
+    beam_options = beam.beam_options(beam_arguments)
     cache = options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache"
     *earlier, last = stages
 

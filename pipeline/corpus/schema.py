@@ -146,15 +146,10 @@ def _arrow_type(hint: Any) -> pa.DataType:
     return pa.struct(_fields(hint)) if typing.is_typeddict(hint) else _ARROW_TYPES[hint]
 
 
-ITEMS = pa.schema(_fields(ItemRow))
-CAPTIONS = pa.schema(_fields(CaptionRow))
-DESCRIPTIONS = pa.schema(_fields(DescriptionRow))
-TRANSLATIONS = pa.schema(_fields(TranslationRow))
-TRAINING = pa.schema(_fields(TrainingRow))
 SCHEMAS = {
-    "items": ITEMS,
-    "captions": CAPTIONS,
-    "descriptions": DESCRIPTIONS,
-    "translations": TRANSLATIONS,
-    "training": TRAINING,
+    "items": pa.schema(_fields(ItemRow)),
+    "captions": pa.schema(_fields(CaptionRow)),
+    "descriptions": pa.schema(_fields(DescriptionRow)),
+    "translations": pa.schema(_fields(TranslationRow)),
+    "training": pa.schema(_fields(TrainingRow)),
 }

@@ -56,14 +56,11 @@ def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, A
     Raises:
         EnvironmentTrouble: One is missing.
     """
-    sidecars = []
-    for index in range(num_shards):
-        sidecar = read_sidecar(corpus, stage, index)
-        if sidecar is None:
-            path = sidecar_path(corpus, stage, index)
-            raise EnvironmentTrouble(f"{path} is missing although its shard was made. Run the same command again")
-        sidecars.append(sidecar)
-    return sidecars
+    sidecars = [read_sidecar(corpus, stage, index) for index in range(num_shards)]
+    if None in sidecars:
+        path = sidecar_path(corpus, stage, sidecars.index(None))
+        raise EnvironmentTrouble(f"{path} is missing although its shard was made. Run the same command again")
+    return [sidecar for sidecar in sidecars if sidecar]
 
 
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
@@ -132,18 +129,23 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
         EnvironmentTrouble: A parent shard is missing or damaged.
     """
     home, parents, at = stage.origin(corpus, index)
-    loaded, checksums = [], []
+    items: Rows = []
+    joined: Grouped = {}
+    checksums = []
     for parent in parents:
-        remedy = (
-            "run --stage ingest with --overwrite" if parent == PLAN else f"run --stage {corpora.MADE_BY[parent]} again"
-        )
+        maker = corpora.MADE_BY.get(parent)
+        remedy = f"run --stage {maker} again" if maker else "run --stage ingest with --overwrite"
         present = parent_entry(home, parent, at)
         if present is None:
             raise EnvironmentTrouble(
                 f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}. To fix it, {remedy}"
             )
         path, entry = present
-        loaded.append(corpora.read_shard(path, entry, remedy).to_pylist())
+        rows = corpora.read_shard(path, entry, remedy).to_pylist()
+        if parent == parents[0]:
+            items = rows
+        else:
+            _group(joined, parent, rows)
         checksums.append(entry["sha256"])
     previous: Grouped = {}
     sidecar = read_sidecar(corpus, stage.name, index)
@@ -152,10 +154,7 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
         for table in stage.tables:
             path = corpus / table / corpora.shard_name(index, sidecar["count"])
             _group(previous, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
-    joined: Grouped = {}
-    for parent, rows in zip(parents[1:], loaded[1:], strict=True):
-        _group(joined, parent, rows)
-    return ShardTask(index, loaded[0], joined, _joint(checksums), previous, retrying)
+    return ShardTask(index, items, joined, _joint(checksums), previous, retrying)
 
 
 def _group(grouped: Grouped, table: str, rows: Rows) -> None:
@@ -195,20 +194,16 @@ def restore_sidecars(corpus: Path, stage: Stage) -> None:
     for failure in first.failures():
         failures[failure["shard"]].append(failure)
     sidecar_path(corpus, stage.name, 0).parent.mkdir(parents=True, exist_ok=True)
-    for index, shared in enumerate(first.manifest["shards"]):
+    for index, entry in enumerate(first.manifest["shards"]):
         path = sidecar_path(corpus, stage.name, index)
         if path.exists():
             continue
-        entries = {}
-        for name, table in tables.items():
-            entry = table.manifest["shards"][index]
-            entries[name] = {key: entry[key] for key in ("rows", "bytes", "sha256")}
         sidecar = {
-            "parent": shared["parent"],
+            "parent": entry["parent"],
             "fingerprint": first.manifest["fingerprint"],
             "count": first.num_shards,
-            "items": shared["items"],
-            "tables": entries,
+            "items": entry["items"],
+            "tables": {name: table.manifest["shards"][index] for name, table in tables.items()},
             "failures": failures[index],
         }
         corpora.write_json(path, sidecar)

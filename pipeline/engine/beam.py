@@ -7,7 +7,6 @@ back through Beam, and runners that return neither outputs nor metrics (Dask's) 
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import importlib
 import io
@@ -19,13 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    PipelineOptions,
-    PortableOptions,
-    StandardOptions,
-    TypeOptions,
-)
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -33,7 +26,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from pipeline.corpus.table import state_folder
 from pipeline.engine import window
 from pipeline.engine.run_state import stop_request
-from pipeline.engine.stage import Run, Say, Stage
+from pipeline.engine.stage import Run, Stage
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.optional import import_optional
 
@@ -43,18 +36,8 @@ DASK_MODULE = "apache_beam.runners.dask.dask_runner"
 DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"
 
 
-class _Bundle(threading.local):
-    """The shards of the bundle that this thread processes.
-
-    Not on the DoFn: Dask hands one DoFn to several threads at once.
-    """
-
-    def __init__(self) -> None:
-        self.unfed: collections.deque[threading.Event] = collections.deque()
-        self.unfinished: collections.deque[concurrent.futures.Future[None]] = collections.deque()
-
-
-_bundle = _Bundle()
+# The bundle's `shards` that this thread has in work. Not on the DoFn: Dask hands one DoFn to several threads at once.
+_bundle = threading.local()
 
 
 class MakeShards(beam.DoFn):
@@ -69,23 +52,21 @@ class MakeShards(beam.DoFn):
 
     def start_bundle(self) -> None:
         """Forget what a bundle that broke has left in this thread."""
-        _bundle.unfed.clear()
-        _bundle.unfinished.clear()
+        _bundle.shards = collections.deque()
 
     def process(self, index: int) -> None:
         """Start a shard."""
-        fed, finished = window.engine(self._run, self._stages).submit(index)
-        _bundle.unfed.append(fed)
-        _bundle.unfinished.append(finished)
-        while len(_bundle.unfed) > LEAD:
-            _bundle.unfed.popleft().wait()
-        while _bundle.unfinished and _bundle.unfinished[0].done():
-            _bundle.unfinished.popleft().result()
+        shards = _bundle.shards
+        shards.append(window.engine(self._run, self._stages).submit(index))
+        if len(shards) > LEAD:
+            shards[-1 - LEAD].fed.wait()
+        while shards and shards[0].finished.done():
+            shards.popleft().finished.result()
 
     def finish_bundle(self) -> None:
         """Wait for the bundle's shards; raises an error of the program itself."""
-        while _bundle.unfinished:
-            _bundle.unfinished.popleft().result()
+        for shard in _bundle.shards:
+            shard.finished.result()
 
 
 def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], options: PipelineOptions) -> None:
@@ -100,7 +81,10 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
     Raises:
         PipelineError: The run was asked to stop. Finished shards are kept.
     """
-    _spread_over_dask(options, len(indices))
+    if options.view_as(StandardOptions).runner == DASK_RUNNER:
+        dask = options.view_as(importlib.import_module(DASK_MODULE).DaskOptions)
+        if not dask.npartitions and not dask.partition_size:
+            dask.npartitions = len(indices)  # Dask would put 128 shards into one partition, which one worker makes
     try:
         pipeline = beam.Pipeline(_runner(options, run.corpus), options)
         create = beam.Create(list(indices), reshuffle=False)  # type: ignore[no-untyped-call]
@@ -112,7 +96,7 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
         raise error
 
 
-def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
+def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """Beam's options, checked. FnApiRunner is the default, and replaces DirectRunner, which would fetch a binary.
 
     Raises:
@@ -122,7 +106,7 @@ def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            options = PipelineOptions(list(arguments))
+            options = PipelineOptions(["--no_pipeline_type_check", *arguments])
             standard, portable = options.view_as(StandardOptions), options.view_as(PortableOptions)
             if standard.runner == "DaskRunner":  # Beam has no short name for it
                 standard.runner = DASK_RUNNER
@@ -134,8 +118,6 @@ def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
         complaint = stderr.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         raise UsageError(f"Beam refuses an option: {complaint}") from None
     if standard.runner in (None, "DirectRunner"):
-        if standard.runner:
-            say("note: DirectRunner is replaced by Beam's FnApiRunner, which runs locally and downloads nothing")
         standard.runner = LOCAL_RUNNER
     try:
         create_runner(standard.runner)
@@ -143,17 +125,7 @@ def beam_options(arguments: Sequence[str], say: Say) -> PipelineOptions:
         raise UsageError(f"--runner: Beam cannot create {standard.runner!r}: {error}") from error
     if portable.job_endpoint and portable.job_endpoint != "embed":
         _check_job_service(portable.job_endpoint)
-    options.view_as(TypeOptions).pipeline_type_check = False
     return options
-
-
-def _spread_over_dask(options: PipelineOptions, num_shards: int) -> None:
-    """Dask would put 128 shards into one partition, which one worker makes; one shard each keeps all workers busy."""
-    if options.view_as(StandardOptions).runner != DASK_RUNNER:
-        return
-    dask = options.view_as(importlib.import_module(DASK_MODULE).DaskOptions)
-    if not dask.npartitions and not dask.partition_size:
-        dask.npartitions = num_shards
 
 
 def _runner(options: PipelineOptions, corpus: Path) -> str | FnApiRunner:

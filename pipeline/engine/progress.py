@@ -48,19 +48,16 @@ class FailureBudget:
             UsageError: The text is neither a count nor a fraction.
         """
         text = self.text
-        try:
-            if not text:
-                return max(DEFAULT_FLOOR, int(records * DEFAULT_FRACTION))
-            if text.isdecimal():
-                return int(text)
+        if not text:
+            return max(DEFAULT_FLOOR, int(records * DEFAULT_FRACTION))
+        if text.isdecimal():
+            return int(text)
+        with contextlib.suppress(ValueError):
             fraction = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
             if 0 <= fraction <= 1:
                 return int(records * fraction)
-            raise ValueError
-        except ValueError:
-            raise UsageError(
-                f"--max-failures: got {text!r}, expected a count (20) or a fraction of the records (0.01 or 1%)"
-            ) from None
+        expected = "a count (20) or a fraction of the records (0.01 or 1%)"
+        raise UsageError(f"--max-failures: got {text!r}, expected {expected}")
 
     def check(self, stage: str, records: int, progress: Progress) -> None:
         """Check a stage's failures.
@@ -181,18 +178,15 @@ class Monitor:
                     done = min(base[stage.name] + counts["items"], self._num_items)
                     if stage is not last and done < self._num_items:
                         notes.append(f"{stage.name} {done:,}")
-                    self._enforce(stage, progress[stage.name])
+                    try:
+                        records = round(self._num_items * stage.records_per_item)
+                        self._budget.check(stage.name, records, progress[stage.name])
+                    except BudgetSpent as error:
+                        request_stop(self._corpus, error)
                 if counts["completion_tokens"]:
                     notes.append(f"{line.per_second(counts['completion_tokens']):,.0f} tokens/s")
                 num_failed = sum(stage.kinds.total() for stage in progress.values())
                 line.update(done, *notes, f"{num_failed:,} failed")
-
-    def _enforce(self, stage: Stage, progress: Progress) -> None:
-        records = round(self._num_items * stage.records_per_item)
-        try:
-            self._budget.check(stage.name, records, progress)
-        except BudgetSpent as error:
-            request_stop(self._corpus, error)
 
     def check_budget(self, num_shards: int) -> None:
         """Check the budget once more when all is made: a short run can end between two looks at the counters."""

@@ -12,13 +12,13 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
@@ -66,9 +66,8 @@ def locked(corpus: Path) -> Iterator[None]:
     folder = run_folder(corpus)
     try:
         state_folder(corpus).mkdir(parents=True, exist_ok=True)
-        handle = os.open(state_folder(corpus) / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            _take_lock(handle, corpus)
+        with (state_folder(corpus) / "lock").open("a+", encoding="utf-8") as lock:
+            _take_lock(lock, corpus)
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             write_json(folder / TOKEN, uuid.uuid4().hex)
@@ -78,25 +77,24 @@ def locked(corpus: Path) -> Iterator[None]:
                 yield
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(handle)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise as_disk_error(error, corpus) from error
 
 
-def _take_lock(handle: int, corpus: Path) -> None:
+def _take_lock(lock: TextIO, corpus: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = json.loads(os.read(handle, 4096) or b"{}")
+        lock.seek(0)
+        holder = lock.read() or "host and pid unknown"
         raise UsageError(
-            f"{corpus} is in use by another run (host {holder.get('host', 'unknown')}, "
-            f"pid {holder.get('pid', 'unknown')}). Wait for it, end it, or give another --output"
+            f"{corpus} is in use by another run ({holder}). Wait for it, end it, or give another --output"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode(), 0)
+    lock.truncate(0)
+    lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
+    lock.flush()
 
 
 def _remove_temporaries(corpus: Path) -> None:
@@ -137,22 +135,19 @@ def stopped_by_signals(corpus: Path) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        if received:
-            print("error: interrupted twice, ended at once", file=sys.stderr, flush=True)
-            os._exit(128 + number)
-        received.append(number)
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_DFL)
         name = signal.Signals(number).name
         message = f"ended by {name}. Finished shards are kept; run the same command again to resume"
         request_stop(corpus, Interrupted(message))
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.corpus import shards
 from pipeline.engine.run_state import as_disk_error, request_stop, run_token, stop_request, write_progress
@@ -39,6 +39,18 @@ class _OpenStage:
     feeding: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
 
 
+class Submission(NamedTuple):
+    """A shard in work.
+
+    Attributes:
+        fed: Is set once all items of its last stage have started, which is the moment to submit the next shard.
+        finished: Ends when the shard is committed, or dropped because the run has to stop.
+    """
+
+    fed: threading.Event
+    finished: concurrent.futures.Future[None]
+
+
 class Engine:
     """Takes the shards of one run through all its stages, on an event loop in a thread of its own."""
 
@@ -56,15 +68,10 @@ class Engine:
             self.close()
             raise
 
-    def submit(self, index: int) -> tuple[threading.Event, concurrent.futures.Future[None]]:
-        """Start a shard.
-
-        Returns:
-            An event that is set once all items of its last stage have started, which is the moment to submit the next
-            shard; and a future that ends when the shard is committed, or dropped because the run has to stop.
-        """
+    def submit(self, index: int) -> Submission:
+        """Start a shard."""
         fed = threading.Event()
-        return fed, asyncio.run_coroutine_threadsafe(self._run_shard(index, fed), self._loop)
+        return Submission(fed, asyncio.run_coroutine_threadsafe(self._run_shard(index, fed), self._loop))
 
     async def _run_shard(self, index: int, fed: threading.Event) -> None:
         task = asyncio.current_task()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.corpus import table as corpora
-from pipeline.corpus.schema import TRAINING
+from pipeline.corpus.schema import SCHEMAS
 from pipeline.hashing import short_hash
 from pipeline.media.features import to_bytes
 from pipeline.packing.manifest import split_sizes
@@ -85,7 +85,7 @@ def write_rows(folder: Path, rows: list[dict], shards: int = 2) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     entries = [
         corpora.write_shard(
-            home / corpora.shard_name(index, shards), pa.Table.from_pylist(rows[index::shards], TRAINING)
+            home / corpora.shard_name(index, shards), pa.Table.from_pylist(rows[index::shards], SCHEMAS["training"])
         )
         for index in range(shards)
     ]

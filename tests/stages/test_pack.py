@@ -10,7 +10,7 @@ from PIL import Image
 
 import beam_runner
 from pipeline.corpus import commit as tables
-from pipeline.corpus.schema import TRAINING
+from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, read_json
 from pipeline.errors import UsageError
 from pipeline.packing.filters import Filters
@@ -82,7 +82,7 @@ def test_rows(stage, corpus, photos):
     assert (last["split"], last["media_type"], last["uri"]) == ("test", "image", str(photos[4]))
     for row in rows:
         assert min(Image.open(io.BytesIO(row["media"])).size) == 32 and row["num_frames"] == 1
-    assert Table(corpus, "training").shard(0).schema.equals(TRAINING)
+    assert Table(corpus, "training").shard(0).schema.equals(SCHEMAS["training"])
 
 
 def test_what_the_manifest_tells(stage, corpus):

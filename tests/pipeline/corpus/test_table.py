@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.corpus import table as corpora
-from pipeline.corpus.schema import CAPTIONS, SCHEMAS
+from pipeline.corpus.schema import SCHEMAS
 from pipeline.errors import EnvironmentTrouble, UsageError
 
+CAPTIONS = SCHEMAS["captions"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 ROWS = st.lists(
     st.fixed_dictionaries({field.name: TEXT for field in CAPTIONS}),
