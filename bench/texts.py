@@ -83,7 +83,7 @@ def write_corpus(folder: Path, texts: Sequence[str]) -> None:
             entry = corpora.write_shard(path, pa.Table.from_pylist(table_rows, SCHEMAS[table]))
             entries[table].append({**entry, "parent": "", "items": len(ids)})
     ingest = Ingest()
-    made_by = {"stage": "ingest", "settings": ingest.settings(), "fingerprint": ingest.fingerprint, "tools": {}}
+    made_by = {"settings": ingest.settings(), "fingerprint": ingest.fingerprint, "tools": {}}
     for table in ("captions", "items"):
         corpora.write_manifest(folder, table, **made_by, parents={}, shards=entries[table], failures=[])
 

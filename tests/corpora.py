@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.corpus import commit
 from pipeline.corpus.schema import SCHEMAS, SCORES
-from pipeline.corpus.table import MADE_BY, Table, complete, shard_name, write_manifest, write_shard
+from pipeline.corpus.table import Table, complete, shard_name, write_manifest, write_shard
 from pipeline.engine import window
 from pipeline.engine.run_state import locked, run_token, stop_request
 from pipeline.engine.stage import Run, Stage
@@ -103,7 +103,6 @@ def write_table(
     write_manifest(
         corpus,
         name,
-        stage=MADE_BY[name],
         settings=SETTINGS[name] | settings,
         fingerprint="0123456789abcdef",
         tools={"python": "3.11", "pyarrow": "25"},
@@ -174,7 +173,7 @@ def pack(stage: Stage, output: Path, limit: int | None = None) -> list[Row] | No
         commit.check_settings(output, stage)
         num_shards, _ = stage.plan(output, print)
         state = commit.begin(output, [stage], num_shards)["pack"]
-        run = Run(run_token(output), str(output), num_shards, {"pack": state.retry}, str(output / "cache"))
+        run = Run(run_token(output), output, num_shards, {"pack": state.retry}, output / "cache")
         try:
             submitted = [
                 window.engine(run, [stage]).submit(index)[1] for index in itertools.islice(sorted(state.open), limit)
