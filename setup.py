@@ -32,7 +32,6 @@ TRAIN = [
     "sentencepiece>=0.2,<0.3",
     "tensorboard>=2.20,<3",
     "torch>=2.9,<2.14",
-    "tqdm>=4.66,<5",
     "transformers>=5.16,<6",
 ]
 SEARCH = [

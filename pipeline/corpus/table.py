@@ -211,10 +211,8 @@ class Table:
             with path.open(encoding="utf-8") as lines:
                 return [json.loads(line) for line in lines]
         except ValueError as error:
-            remedy = f"run --stage {self.manifest['stage']} again"
-            raise EnvironmentTrouble(
-                f"{self.name}/{FAILURES} is damaged ({error}): delete {self.name}/{MANIFEST} and {remedy}"
-            ) from error
+            remedy = f"delete {self.name}/{MANIFEST} and run --stage {self.manifest['stage']} again"
+            raise EnvironmentTrouble(f"{self.name}/{FAILURES} is damaged ({error}): {remedy}") from error
 
 
 def complete(corpus: Path, name: str) -> bool:
