@@ -96,27 +96,23 @@ def test_an_input_that_holds_no_media(captions, tmp_path):
     assert "1 .txt" in ended.error() and "1 .md" in ended.error() and "images, videos" in ended.error()
 
 
-def test_a_refused_input_leaves_the_output_free_for_the_right_one(captions, photos, tmp_path):
-    assert captions(tmp_path / "phtos").status == 2
-    captions(photos).done()
-
-
-def test_an_empty_input_is_no_folder(captions, tmp_path, monkeypatch):
-    """As typed by --input "$UNSET": it must not mean the folder that one stands in."""
+@pytest.mark.parametrize("option", ["--input", "--output"])
+def test_an_empty_path_is_not_the_current_folder(run, photos, tmp_path, monkeypatch, option):
+    """As typed by --input "$UNSET"."""
     make_photos(tmp_path / "here", 1)
     monkeypatch.chdir(tmp_path / "here")
-    ended = captions("")
+    paths = {"--input": photos, "--output": tmp_path / "corpus", option: ""}
+    ended = run("--stage", "ingest", *(part for pair in paths.items() for part in pair))
     assert ended.status == 2
-    assert "--input" in ended.error()
+    assert option in ended.error()
+    assert len(list((tmp_path / "here").iterdir())) == 1
 
 
-def test_an_empty_output_is_no_folder(run, photos, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    ended = run("--stage", "ingest", "--input", photos, "--output", "")
-    assert ended.status == 2
-    assert "--output" in ended.error()
-    assert list((tmp_path / "here").iterdir()) == []
+def test_the_first_items_of_several_inputs(captions, photos, tmp_path):
+    make_photos(tmp_path / "more", 2, size=(20, 20))
+    captions(photos, "--input", tmp_path / "more", "--limit", 5).done()
+    ids = [row["item_id"] for row in Table(tmp_path / "corpus", "descriptions").rows()]
+    assert sorted(ids) == ["more/photo-00000.jpg", *(f"photos/photo-0000{number}.jpg" for number in range(4))]
 
 
 def test_bad_captions_beside_the_photos(captions, photos):
@@ -125,27 +121,8 @@ def test_bad_captions_beside_the_photos(captions, photos):
     ended = captions(photos)
     assert ended.status == 2
     assert f"{side} line 2" in ended.error()
-    side.write_text('{"file": "elsewhere.jpg", "captions": ["one"]}\n')
-    ended = captions(photos)
-    assert ended.status == 2
-    assert "about a file here" in ended.error()
     side.write_text('{"file": "photo-00000.jpg", "captions": ["one"]}\n')
     captions(photos).done()
-
-
-def test_several_inputs_in_one_corpus(captions, photos, tmp_path):
-    make_photos(tmp_path / "more", 2, size=(20, 20))
-    captions(photos, "--input", tmp_path / "more").done()
-    ids = [row["item_id"] for row in Table(tmp_path / "corpus", "items").rows()]
-    assert sorted(ids) == [
-        *(f"more/photo-0000{i}.jpg" for i in range(2)),
-        *(f"photos/photo-0000{i}.jpg" for i in range(4)),
-    ]
-
-
-def test_limit(captions, photos, tmp_path):
-    captions(photos, "--limit", 3).done()
-    assert Table(tmp_path / "corpus", "descriptions").num_rows == 3
 
 
 # What --output may be
@@ -165,22 +142,15 @@ def test_a_second_run_at_once(captions, photos, tmp_path):
     captions(photos).done()
 
 
-def test_a_folder_of_the_users_loses_nothing(captions, photos, tmp_path):
-    """--output may name a folder that holds other things, by mistake or not."""
-    mine = tmp_path / "corpus" / "notes" / ".draft.tmp"
+@pytest.mark.parametrize("name", ["README.md", "notes/.draft.tmp"])
+def test_files_of_the_users_are_not_written_over(captions, photos, tmp_path, name):
+    mine = tmp_path / "corpus" / name
     mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
-    captions(photos)
-    assert mine.exists()
-
-
-def test_a_readme_of_the_users_is_not_written_over(captions, photos, tmp_path):
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "README.md").write_text("my own")
+    mine.write_text("my own")
     ended = captions(photos)
-    assert (tmp_path / "corpus" / "README.md").read_text() == "my own"
+    assert mine.read_text() == "my own"
     assert ended.status == 2
-    assert "README.md" in ended.error() and "--output" in ended.error()
+    assert mine.relative_to(tmp_path / "corpus").parts[0] in ended.error() and "--output" in ended.error()
 
 
 def test_a_corpus_inside_its_input(captions, photos, monkeypatch):
@@ -205,23 +175,10 @@ def test_no_server_there(captions, photos, tmp_path):
     assert not (tmp_path / "corpus").exists()
 
 
-def test_a_url_without_its_scheme(captions, photos):
-    ended = captions(photos, "--mllm-url", "localhost:8000")
-    assert ended.status == 2
-    assert "'localhost:8000'" in ended.error() and "http://" in ended.error()
-
-
 def test_a_model_that_is_not_served(captions, photos):
     ended = captions(photos, "--mllm", "other")
     assert ended.status == 2
     assert "'other'" in ended.error() and "serves loopback" in ended.error()
-
-
-def test_no_model_named_where_servers_differ(captions, server, photos):
-    with Loopback(model="another") as second:
-        ended = captions(photos, "--mllm-url", server.url, "--mllm-url", second.url)
-    assert ended.status == 2
-    assert "--mllm" in ended.error() and "serves another" in ended.error() and "serves loopback" in ended.error()
 
 
 def test_a_key_that_is_refused(captions, photos, monkeypatch):
@@ -319,16 +276,6 @@ def test_a_server_that_fails_every_request_stops_the_run_early(captions, photos,
     assert Table(tmp_path / "corpus", "descriptions").num_rows == 80
 
 
-def test_nothing_that_could_be_described_is_described(captions, photos, tmp_path):
-    """Every record that was tried failed: hopeless, though those never tried dilute the fraction."""
-    for number in range(4):
-        (photos / f"broken-{number}.jpg").write_bytes(b"broken")
-    with Loopback(fault_rate=1.0, faults=["500"]) as failing:
-        ended = captions(photos, "--mllm-url", failing.url, "--attempts", 1)
-    assert ended.status == 3
-    assert "http_500" in ended.error()
-
-
 # --dry-run, --views, --cache
 
 
@@ -354,15 +301,6 @@ def test_views_of_a_file(captions, photos, tmp_path):
     views.write_text('colours: {prompt: "Name the colours in this {media}.", max_tokens: 9}\n')
     captions(photos, "--views", f"{views},short").done()
     assert {row["view"] for row in Table(tmp_path / "corpus", "descriptions").rows()} == {"colours", "short"}
-    views.write_text('colours: {promt: "Name the colours."}\n')
-    ended = captions(photos, "--views", views)
-    assert ended.status == 2
-    assert "colours" in ended.error() and "prompt" in ended.error()
-    ended = captions(photos, "--views", tmp_path / "no.yaml")
-    assert ended.status == 2
-    assert "no.yaml" in ended.error()
-    ended = captions(photos, "--views", "shrt")
-    assert "did you mean short?" in ended.error()
 
 
 def test_the_cache_is_where_it_was_asked_for(captions, photos, tmp_path, monkeypatch):

@@ -87,10 +87,6 @@ def test_filters_of_a_file_and_their_mistakes(corpus, copy, capfd, tmp_path):
     assert sum(len(row["captions"]) for row in packed(copy).values()) == 30
     assert all(row["media"] for row in packed(copy).values())
     assert ended(capfd, "--stage", "verify", "--output", copy).status == 0
-    for text, told in (("default: {quallity: 0.5}", "low_quality"), ("gr: {meaning: 0.4}", "el"), ("- 1", "filters")):
-        filters.write_text(text)
-        wrong = ended(capfd, "--stage", "pack", "--output", copy, "--filters", filters)
-        assert wrong.status == 2 and told in wrong.error(), wrong.error()
 
 
 def test_a_photo_of_the_test_split_in_training_under_another_name_is_refused_with_both_paths(tmp_path, capfd):

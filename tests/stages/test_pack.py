@@ -17,7 +17,7 @@ from pipeline.packing.filters import Filters
 from stages import pack as packing
 from stages.pack import Pack
 from tests.conftest import make_photos
-from tests.corpora import caption, deal_corpus, item, pack, small_corpus, write_table
+from tests.corpora import deal_corpus, item, pack, small_corpus, write_table
 
 PHOTOS = 5
 
@@ -99,18 +99,6 @@ def test_what_the_manifest_tells(stage, corpus):
     assert (manifest["without_text"], manifest["merged"]) == (1, 0)
     assert set(manifest["parents"]) == {"items", "captions", "descriptions", "translations"}
     assert manifest["settings"]["corpora"] == ["."]
-
-
-def test_filters_of_a_file(stage, corpus):
-    filters = Filters({"default": {"copied": None}, "de": {"meaning": 0.5, "numbers": None}})
-    rows = pack(dataclasses.replace(stage, filters=filters), corpus)
-    assert [[each["text"] for each in row["captions"] if each["origin"] == "mt"] for row in rows[:2]] == [
-        ["Foto.", "Photo."],
-        ["Gesehen."],
-    ]
-    manifest = Table(corpus, "training").manifest
-    assert manifest["dropped"] == {"de": {"pairs": 3, "kept": 2, "meaning": 1}, "fr": {"pairs": 1, "kept": 1}}
-    assert manifest["settings"]["filters"]["de"] == {"meaning": 0.5, "numbers": None}
 
 
 def test_references_open_no_file(stage, corpus, photos):
@@ -208,22 +196,6 @@ def test_a_table_made_from_other_ones_than_lie_there(stage, corpus):
 def test_no_text_at_all(tmp_path, stage, photos):
     bare = deal_corpus(tmp_path / "bare", items=[item(photos[0])], captions=[])
     assert "--stage captions" in refused(another(stage, bare, output=bare))
-
-
-def test_a_leak_ends_the_run_before_any_work(tmp_path, stage, corpus, photos):
-    rows = Table(corpus, "items").rows()
-    parts = [
-        [{**row, "sha256": item(photos[4])["sha256"]} if row["item_id"] == photos[0].name else row] for row in rows
-    ]
-    for name in ("captions", "descriptions", "translations"):
-        shutil.rmtree(corpus / name)
-    write_table(corpus, "items", parts)
-    write_table(corpus, "captions", [[caption(row["item_id"], "Text.")] for (row,) in parts])
-    message = refused(stage)
-    assert str(photos[0]) in message and str(photos[4]) in message
-    with pytest.raises(UsageError):
-        pack(stage, corpus)
-    assert not (corpus / "training").exists() and not (corpus / ".state").exists()
 
 
 def test_thresholds_for_a_language_that_is_not_there(stage):

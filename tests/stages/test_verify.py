@@ -135,17 +135,9 @@ def translated(folder, texts, **changed):
     return write_table(corpus, "translations", rows)
 
 
-@pytest.mark.parametrize(
-    "source, texts",
-    [
-        ("captions", [["a.png#en#0"], ["b.png#en#0"]]),
-        ("descriptions", [["a.png#short"], []]),
-    ],
-)
-def test_translations_of_texts_that_are_there(tmp_path, source, texts):
-    good, wrong = verified(translated(tmp_path, texts, source_table=source))
-    assert not wrong
-    assert any(line.startswith(f"translations: {sum(map(len, texts))} rows in 2 shards") for line in good)
+def test_translations_of_descriptions(tmp_path):
+    good, wrong = verified(translated(tmp_path, [["a.png#short"], []], source_table="descriptions"))
+    assert not wrong and any(line.startswith("translations: 1 rows in 2 shards") for line in good)
 
 
 @pytest.mark.parametrize(
@@ -169,13 +161,6 @@ def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, expec
     assert (
         wrong[0].startswith("translations/part-0000") and expected in wrong[0] and "run --stage translate" in wrong[0]
     )
-
-
-def test_translations_where_the_source_is_damaged(tmp_path):
-    corpus = translated(tmp_path, [["a.png#en#0"], []])
-    Table(corpus, "captions").shard_path(0).write_bytes(b"x")
-    _, wrong = verified(corpus)
-    assert [line.split(" ")[0] for line in wrong] == ["captions/part-00000-of-00002.arrow"]
 
 
 def test_translations_where_the_source_has_other_columns(tmp_path):

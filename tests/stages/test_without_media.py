@@ -8,10 +8,9 @@ import pytest
 
 import beam_runner
 from pipeline.corpus.counting import Copies, scan
-from pipeline.corpus.table import Table, read_json
-from pipeline.errors import MediaError, UsageError
+from pipeline.corpus.table import Table
+from pipeline.errors import UsageError
 from pipeline.media.images import Limits
-from pipeline.media.uri import open_media
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.sources.benchmarks import multi30k
 from pipeline.sources.items import SourceCaption, SourceItem
@@ -74,12 +73,6 @@ def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
     nothing = deal_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
     with pytest.raises(UsageError, match="no item has media"):
         Pack((str(nothing),)).check(print)
-
-
-def test_opening_tells_why():
-    with pytest.raises(MediaError, match="ingested without its media") as error:
-        open_media("")
-    assert error.value.kind == "missing"
 
 
 def test_numbers_of_captions():
@@ -185,13 +178,3 @@ def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capf
     assert [text["caption_id"] for text in row["captions"]] == ["a.jpg#en#0", "a.jpg#de#9", "a.jpg#en#0>de"]
     assert [said["view"] for said in row["descriptions"]] == ["short", "given-9"]
     assert run("--stage", "verify", "--output", corpus) == 0
-
-
-def test_given_wants_nothing_of_a_model(small, tmp_path, capfd):
-    corpus = tmp_path / "corpus"
-    whole = ("--source", "multi30k", "--input", small, "--subset", "--allow-missing-media", "--output", corpus)
-    assert run("--stage", "translate", "--translator", "given", "--languages", "de", "--round-trip", *whole) == 2
-    assert "--translator given" in capfd.readouterr().err
-    assert run("--stage", "ingest", *whole[:4], "--output", corpus) == 2
-    assert "--subset" in capfd.readouterr().err
-    assert read_json(corpus / ".state" / "plan" / "plan.json") is None
