@@ -3,7 +3,9 @@
 index of samples → samples of a step → rows → frames, texts, descriptions → processor → Batch
 """
 
+import collections
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -284,7 +286,8 @@ class EvaluationData:
                 by_origin = captions.setdefault(caption["language"], {True: [], False: []})
                 by_origin[caption["origin"] == HUMAN].append((caption["caption_id"], caption["text"], content))
         if not contents:
-            raise no_such_split(self.shards, split, self._count_splits())
+            names = (self.shards.shard(number).column("split").to_pylist() for number in range(len(self.shards)))
+            raise no_such_split(self.shards, split, collections.Counter(itertools.chain.from_iterable(names)))
         self.item_ids = np.array(list(contents), np.int64)
         if (missing := sorted(set(languages) - captions.keys())) or not captions:
             has = ", ".join(sorted(captions)) or "no language"
@@ -298,13 +301,6 @@ class EvaluationData:
             self.texts[language] = [text for _, text, _ in rows], np.array([item for _, _, item in rows], np.int64)
             if not captions[language][True]:
                 self.notes.append(f"{language}: no human text in split {split}: scored on machine-made texts")
-
-    def _count_splits(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for number in range(len(self.shards)):
-            for name in self.shards.shard(number).column("split").to_pylist():
-                counts[name] = counts.get(name, 0) + 1
-        return counts
 
     def expect(self, processor: Any, model: str) -> None:
         """Check that the split has media that this processor reads; raises UsageError naming the model."""

@@ -100,7 +100,7 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
             raise UsageError(
                 f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)"
             )
-        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)  # type: ignore[no-untyped-call]
+        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
         tokenizer = AutoTokenizer.from_pretrained(name)
         first, second = tokenizer(["one", "two"])["input_ids"]
         if first == second:  # Transformers makes an empty tokenizer where the files are missing

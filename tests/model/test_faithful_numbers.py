@@ -259,7 +259,7 @@ def computed(monkeypatch, case):
 @pytest.mark.parametrize("case", CASES)
 def test_features_and_every_term_agree(monkeypatch, case):
     features, got, reference = computed(monkeypatch, case)
-    wanted = {
+    expected = {
         "media_BE": [item.media_E for item in reference.items],
         "slots_BKE": [item.local_KE for item in reference.items],
         "slot_mean_BD": [item.caption_KE.mean(0) for item in reference.items],
@@ -268,7 +268,7 @@ def test_features_and_every_term_agree(monkeypatch, case):
         "target_BE": reference.target,
     }
     assert got == pytest.approx(reference.losses(CASES[case][2]), rel=1e-7)
-    for name, value in wanted.items():
+    for name, value in expected.items():
         np.testing.assert_allclose(getattr(features, name), value, rtol=1e-7, atol=1e-9, err_msg=name)
 
 

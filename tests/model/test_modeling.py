@@ -14,8 +14,8 @@ from tests.conftest import ROOT
 from tests.model.towers import MEDIA, batch, ids_batch, processor, text_towers, tiny_model, vision_towers
 
 
-def close(got, wanted):
-    for left, right in zip(got, wanted, strict=True):
+def close(got, expected):
+    for left, right in zip(got, expected, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
@@ -147,10 +147,10 @@ def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
     vision_towers()["clip"]().save_pretrained(tmp_path / "vision")
     text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
     model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4)
-    wanted = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
+    expected = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
     for tower in (model.text_encoder, model.description_encoder):
         weights = tower.tower.state_dict()
-        assert weights and all(torch.equal(weights[name], wanted[name]) for name in weights)
+        assert weights and all(torch.equal(weights[name], expected[name]) for name in weights)
     assert {name.split(".")[0] for name in model.new_parameters()} == {
         "text_head", "media_head", "slots", "interaction", "slot_head", "slot_caption_head", "token_vision_head",
         "log_scale",

@@ -1,4 +1,4 @@
-"""Processes: started where the launcher leaves it out, errors told once, signals that wait for the step."""
+"""Processes: started where the launcher leaves it out, errors reported once, signals that wait for the step."""
 
 import os
 import signal
@@ -77,10 +77,10 @@ sys.exit(run_program(main))
 
 
 @pytest.mark.parametrize(
-    ("word", "status", "told"),
+    ("word", "status", "message"),
     [("well", 0, ""), ("mistake", 2, "error: a mistake\n"), ("one", 2, "error: rank 1: only here\n")],
 )
-def test_as_many_processes_as_asked_for_and_a_mistake_told_once(tmp_path, monkeypatch, word, status, told):
+def test_as_many_processes_as_asked_for_and_a_mistake_reported_once(tmp_path, monkeypatch, word, status, message):
     program = tmp_path / "program.py"
     program.write_text(
         PROGRAM.replace("import os", "import os; import stages.processes as p; p.REPORT_S = 1.5\nimport os", 1)
@@ -94,7 +94,7 @@ def test_as_many_processes_as_asked_for_and_a_mistake_told_once(tmp_path, monkey
         [sys.executable, "-c", start], capture_output=True, text=True, env=environment | {"PYTHONPATH": str(ROOT)},
         timeout=60, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (status, told)
+    assert (done.returncode, done.stderr) == (status, message)
     began = set(done.stdout.splitlines())
     # where both fail, the first that did may have the other ended before it says anything
     assert began == {"rank 0 of 2", "rank 1 of 2"} or (word == "mistake" and began)

@@ -114,8 +114,8 @@ def test_towers_of_a_whole_model_have_its_weights(tmp_path, family):
     torch.testing.assert_close(media(batch.media)[0][:, 0], model.vision_model(**given).pooler_output)
     ids = batch.source.tokens
     ids[:, 6] = 2  # the end of a text
-    wanted = model.text_model(input_ids=ids)
-    summary = wanted.last_hidden_state[:, 0] if family == "chinese_clip" else wanted.pooler_output
+    expected = model.text_model(input_ids=ids)
+    summary = expected.last_hidden_state[:, 0] if family == "chinese_clip" else expected.pooler_output
     torch.testing.assert_close(text(Texts(ids, torch.ones_like(ids, dtype=torch.bool)))[1], summary)
 
 
@@ -149,10 +149,10 @@ def test_the_summary_of_a_text(tmp_path, pooling, family):
     model = saved(TEXT[family], tmp_path)
     encoder = load_text_encoder(str(tmp_path), pooling)[0].eval()
     texts = ids_batch().source
-    wanted = model(input_ids=texts.tokens, attention_mask=texts.mask.long())
-    states_BTD = wanted.last_hidden_state
+    expected = model(input_ids=texts.tokens, attention_mask=texts.mask.long())
+    states_BTD = expected.last_hidden_state
     mean_BD = torch.stack([states_BTD[0].mean(0), states_BTD[1, :6].mean(0)])
-    summary_BD = {"auto": states_BTD[:, 0], "mean": mean_BD, "pooler": wanted.pooler_output}[pooling]
+    summary_BD = {"auto": states_BTD[:, 0], "mean": mean_BD, "pooler": expected.pooler_output}[pooling]
     torch.testing.assert_close(encoder(texts), (states_BTD, summary_BD))
 
 

@@ -125,18 +125,18 @@ def test_texts_are_those_that_are_trained(corpus):
 def test_workers_give_the_batches_that_one_process_gives(corpus, processor, method, workers):
     steps = step_batches(TrainingData([corpus]), processor)
     steps.data.batch([0], processor, seed=0, epoch=0)  # shards and tokenizer are open here
-    wanted = [steps[number] for number in range(9)]
+    expected = [steps[number] for number in range(9)]
     loader = DataLoader(steps, batch_size=None, sampler=range(9), num_workers=workers, multiprocessing_context=method)
     found = list(loader)
-    assert len(found) == 9 and all(itertools.starmap(same, zip(found, wanted, strict=True)))
-    assert not same(wanted[0], wanted[7])  # the next epoch
+    assert len(found) == 9 and all(itertools.starmap(same, zip(found, expected, strict=True)))
+    assert not same(expected[0], expected[7])  # the next epoch
 
 
-def test_a_run_that_goes_on_reads_what_it_would_have_read(corpus, processor):
-    wanted = [step_batches(TrainingData([corpus]), processor)[step] for step in range(12)]
+def test_resumed_run_reads_the_same_batches(corpus, processor):
+    expected = [step_batches(TrainingData([corpus]), processor)[step] for step in range(12)]
     for start in (1, 6, 10):  # in an epoch, after one, in the second
         steps = step_batches(TrainingData([corpus]), processor)
-        assert all(same(steps[step], wanted[step]) for step in range(start, 12))
+        assert all(same(steps[step], expected[step]) for step in range(start, 12))
 
 
 def test_ranks_share_the_batch_of_one(corpus):
@@ -151,7 +151,7 @@ def test_ranks_share_the_batch_of_one(corpus):
         assert [text for part in parts for text in part.target] == whole.target
 
 
-def test_mirroring_depends_on_seed_epoch_and_sample_alone(corpus, processor):
+def test_mirroring_depends_only_on_seed_epoch_and_sample(corpus, processor):
     data = TrainingData([corpus])
     samples = list(range(len(data)))
 
@@ -197,7 +197,7 @@ def test_the_shorter_side_of_a_wide_frame_keeps_its_margin(tmp_path):
     assert [frame.size for frame in item_frames(shards, 0, shards.row(0, 0), 64)] == [(256, 128)] * 2
 
 
-def test_references_are_opened_where_they_lie(tmp_path):
+def test_referenced_media_are_read_in_place(tmp_path):
     (tmp_path / "a.jpg").write_bytes(picture(3, 48))
     reference = {**row(0, "train"), "media": None, "num_frames": 0, "uri": str(tmp_path / "a.jpg")}
     gone = {**row(1, "train"), "media": None, "num_frames": 0, "uri": str(tmp_path / "b.jpg")}
@@ -212,7 +212,7 @@ def test_references_are_opened_where_they_lie(tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-200], lambda _: b"no picture", lambda _: b"", lambda d: d[:300]]
 )
-def test_a_damaged_picture_is_told_with_its_shard_and_item(tmp_path, processor, damage, augment):
+def test_damaged_picture_is_reported_with_shard_and_item(tmp_path, processor, damage, augment):
     rows = [row(number, "train", size=64) for number in range(4)]
     rows[3]["media"] = damage(rows[3]["media"])
     data = TrainingData([write_rows(tmp_path, rows, shards=2)])
@@ -300,14 +300,14 @@ def test_epochs_and_seeds_have_orders_of_their_own_and_leave_out_others():
 
 
 def test_the_order_is_pinned_and_is_the_same_in_a_process_of_its_own():
-    wanted = [[0, 5, 1, 6], [5, 13, 7, 4]]
+    expected = [[0, 5, 1, 6], [5, 13, 7, 4]]
     assert [
         step_samples(7, 4, seed=0, epoch=0, step=0).tolist(),
         step_samples(20, 4, seed=3, epoch=2, step=1).tolist(),
-    ] == wanted
+    ] == expected
     code = "from stages.data.batches import step_samples; print(step_samples(20, 4, seed=3, epoch=2, step=1).tolist())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == str(wanted[1])
+    assert done.stdout.strip() == str(expected[1])
 
 
 @pytest.mark.parametrize(("size", "world", "message"), [(1001, 1, "only 1,000 samples"), (10, 4, "multiple of 4")])

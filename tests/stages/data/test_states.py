@@ -84,7 +84,7 @@ def test_states_of_several_corpora_are_found_by_place(corpus, model, processor, 
     assert torch.equal(both.texts([(2 + 1, 2)]).tokens, alone.texts([(1, 2)]).tokens)
 
 
-def test_what_is_there_is_used_again_and_what_is_missing_is_made(corpus, model, processor):
+def test_stored_states_are_reused_and_missing_ones_computed(corpus, model, processor):
     notes = []
     ensure_states([corpus], model, processor, say=notes.append)
     before = files(corpus)
@@ -102,7 +102,7 @@ def test_what_is_there_is_used_again_and_what_is_missing_is_made(corpus, model, 
     assert after[shards[0]] == before[shards[0]] and after[shards[2]] != before[shards[2]]
 
 
-def test_killed_between_shards_the_next_run_makes_the_rest(corpus, model, processor, monkeypatch):
+def test_run_killed_between_shards_computes_the_rest(corpus, model, processor, monkeypatch):
     real, made = states.write_shard, []
 
     def dies(path, table):
@@ -185,7 +185,7 @@ def test_a_trained_description_encoder_has_none_to_keep(corpus, processor):
     assert not list(Path(corpus).rglob("*.tmp"))
 
 
-def test_states_that_cannot_be_kept_are_told_with_the_way_out(corpus, model, processor, monkeypatch):
+def test_full_disk_is_reported_with_the_way_out(corpus, model, processor, monkeypatch):
     def full(path, table):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -35,7 +35,7 @@ def test_a_checkpoint_comes_back_and_the_last_two_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
@@ -45,12 +45,12 @@ def test_a_checkpoint_comes_back_and_the_last_two_are_kept(tmp_path):
         (lambda folder: (folder / "model.safetensors").write_bytes(b"cut"), "model.safetensors does not match"),
     ],
 )
-def test_a_damaged_checkpoint_is_passed_over_with_a_note(tmp_path, damage, told):
+def test_damaged_checkpoint_is_skipped_with_a_note(tmp_path, damage, message):
     write(tmp_path, 1)
     damage(write(tmp_path, 2))
     said = []
     assert newest(tmp_path, said.append).name == "step-00000001"
-    assert len(said) == 1 and "step-00000002" in said[0] and told in said[0]
+    assert len(said) == 1 and "step-00000002" in said[0] and message in said[0]
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -73,7 +73,7 @@ def test_a_folder_replaces_another_whole_or_not_at_all(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["best"]
 
 
-def test_a_replacement_killed_half_way_is_mended(tmp_path):
+def test_replacement_killed_half_way_is_undone(tmp_path):
     path = tmp_path / "best"
     write_folder(path, lambda folder: (folder / "a").write_text("old"))
     undo_partial_write(path)

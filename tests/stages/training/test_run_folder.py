@@ -1,4 +1,4 @@
-"""The folder of a run: begun once, gone on with by the same settings alone."""
+"""The folder of a run: it resumes only with the same settings and corpora."""
 
 import json
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def checkpoint(run, step):
     return checkpoints.save(run, step, lambda folder: (folder / "a").write_text("a"), {}, {"step": step})
 
 
-def test_begun_and_gone_on_with(begin, tmp_path):
+def test_run_resumes_from_its_newest_checkpoint(begin, tmp_path):
     assert begin("lr=.1") == (None, [])
     stored = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert stored["settings"]["lr"] == 0.1 and len(stored["corpora"]) == 1
@@ -45,7 +45,7 @@ def test_begun_and_gone_on_with(begin, tmp_path):
     assert begin("lr=.1", "workers=3", "log_every=1", resume=True)[0] == path
 
 
-def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
+def test_checkpoints_are_not_overwritten_without_an_option(begin, tmp_path):
     begin()
     begin()  # killed before its first checkpoint: nothing is lost
     checkpoint(tmp_path / "run", 5)
@@ -55,12 +55,12 @@ def test_without_resume_checkpoints_are_not_run_over(begin, tmp_path):
 
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [("lr=.2", r"lr=1e-05 \(now 0.2\)"), ("num_slots=3", r"num_slots=4 \(now 3\)"), ("seed=1", r"seed=0 \(now 1\)")],
 )
-def test_other_settings_are_refused_by_name(begin, override, told, resume):
+def test_other_settings_are_refused_by_name(begin, override, message, resume):
     begin()
-    with pytest.raises(UsageError, match=f"was started with {told}"):
+    with pytest.raises(UsageError, match=f"was started with {message}"):
         begin(override, resume=resume)
 
 
@@ -83,7 +83,7 @@ def test_overwrite_starts_over_and_leaves_what_is_not_the_runs(begin, tmp_path):
     assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2
 
 
-def test_resume_where_nothing_is_starts_and_says_so(begin, tmp_path):
+def test_resume_without_a_checkpoint_starts_with_a_note(begin, tmp_path):
     found, said = begin(resume=True)
     assert found is None and "no complete checkpoint" in said[0]
     (checkpoint(tmp_path / "run", 5) / "a").write_text("damaged")
@@ -98,8 +98,8 @@ def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, t
         def save_pretrained(self, folder):
             (folder / "weight").write_text(str(self.config.global_weight))
 
-    told = runs.make_record(resolve("demo"), [corpus], label="fitted")
-    writer = runs.ModelWriter(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), told)
+    record = runs.make_record(resolve("demo"), [corpus], label="fitted")
+    writer = runs.ModelWriter(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), record)
     both = {"sum_r": 20.0} | {way: {"r1": 1.0, "r5": 2.0, "r10": 3.0} for way in ("text_to_media", "media_to_text")}
     figures = {"step": 7, "split": "train", "items": 9, "sum_r": 20.0, "chance": 3.0, "recalls": {"pt": both}}
     writer.write_best(figures | {"global_weight": 0.4})
@@ -128,7 +128,7 @@ def test_looking_changes_nothing_and_strangers_stay(begin, corpus, tmp_path):
     assert (run / "best").is_dir()
 
 
-def test_a_run_whose_settings_are_gone_or_none_is_not_gone_on_with(begin, tmp_path):
+def test_run_without_valid_settings_does_not_resume(begin, tmp_path):
     run = tmp_path / "run"
     begin()
     checkpoint(run, 5)
