@@ -114,6 +114,7 @@ setup(
         "fsspec>=2025.9",
         "huggingface-hub>=1.0,<3",
         "jinja2>=3.1,<4",
+        "markupsafe>=3,<4",
         "langcodes>=3.5,<4",
         "language-data>=1.4,<2",  # names of languages, for langcodes
         "numpy>=2.0,<2.5",
