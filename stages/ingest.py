@@ -29,20 +29,11 @@ from pipeline.translation.tags import check_language
 from stages.driver import RunOptions, run_stages
 
 MEGAPIXEL = 1_000_000
+_CAPTION = pa.struct([*((name, pa.string()) for name in ("text", "language", "origin")), ("number", pa.int32())])
 PLAN_SCHEMA = pa.schema(
     [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("license", pa.string(), nullable=False),
-        pa.field(
-            "captions",
-            pa.list_(
-                pa.struct([*((name, pa.string()) for name in ("text", "language", "origin")), ("number", pa.int32())])
-            ),
-            nullable=False,
-        ),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("item_id", "uri", "split", "source", "license")),
+        pa.field("captions", pa.list_(_CAPTION), nullable=False),
         pa.field("media_type", pa.string(), nullable=False),
     ]
 )

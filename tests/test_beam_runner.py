@@ -21,7 +21,7 @@ class Ended:
     err: str
 
     def error(self):
-        """The one message on stderr: one line, and nothing beside it."""
+        """The one message on stderr: one line, and nothing else."""
         assert self.err.startswith("error: ") and self.err.count("\n") == 1, self.err
         assert "Traceback" not in self.out
         return self.err.removeprefix("error: ").strip()
@@ -85,10 +85,10 @@ def test_no_stage_and_no_such_stage(run):
 def test_an_input_that_holds_no_media(captions, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
-    for inputs, wanted in ((texts, "holds no files"), (tmp_path / "missing", "does not exist")):
+    for inputs, expected in ((texts, "holds no files"), (tmp_path / "missing", "does not exist")):
         ended = captions(inputs)
         assert ended.status == 2
-        assert str(inputs) in ended.error() and wanted in ended.error()
+        assert str(inputs) in ended.error() and expected in ended.error()
     (texts / "a.txt").write_text("a")
     (texts / "b.md").write_text("b")
     ended = captions(texts)

@@ -125,13 +125,13 @@ def test_several_corpora_killed_at_any_moment(corpus, copy, tmp_path, kills):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ((), "--stage ingest"),
         (("--corpus", "no/such/corpus"), "no/such/corpus"),
         (("--filters", "no/such/file.yaml"), "no/such/file.yaml"),
     ],
 )
-def test_mistakes_have_one_clear_line(tmp_path, capfd, given, told):
+def test_mistakes_have_one_clear_line(tmp_path, capfd, given, expected):
     result = ended(capfd, "--stage", "pack", "--output", tmp_path / "corpus", *given)
-    assert result.status == 2 and told in result.error(), result.error()
+    assert result.status == 2 and expected in result.error(), result.error()

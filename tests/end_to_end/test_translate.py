@@ -79,7 +79,7 @@ def test_kills_lose_nothing_and_pay_for_almost_nothing_twice(photos, tmp_path, k
     assert 0 < sum(asked - 1 for asked, _ in stats["seen"].values()) <= kills * WINDOW
     rows = list(Table(tmp_path / "whole", "translations").rows())
     assert len(rows) == ITEMS * CAPTIONS * len(NAMES)
-    for row in rows:  # an answer tells what was asked: none went to another text
+    for row in rows:  # an answer repeats the question: none went to another text
         assert row["text"] == answer_text([], prompt(row["source_text"], NAMES[row["target_language"]]))
         assert row["caption_id"].startswith(f"{row['item_id']}#en#") and row["source_table"] == "captions"
     assert run_stage("--stage", "verify", "--output", tmp_path / "killed").returncode == 0
@@ -136,7 +136,7 @@ def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         (("--languages", "gr"), ("--languages", "el")),
         (("--languages", ""), ("--languages", "de,fr,cs")),
@@ -149,10 +149,10 @@ def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
         (("--languages", "pt", "--translator", "llm", "--mt-model", "m"), ("--mt-model", "llm")),
     ],
 )
-def test_mistakes_have_one_clear_line(photos, tmp_path, capfd, more, told):
+def test_mistakes_have_one_clear_line(photos, tmp_path, capfd, more, expected):
     result = ended(capfd, "--stage", "translate", "--input", photos, "--output", tmp_path / "corpus", *more)
     assert result.status == 2
-    assert all(part in result.error() for part in told), result.error()
+    assert all(part in result.error() for part in expected), result.error()
     assert not (tmp_path / "corpus" / "translations").exists()
 
 
@@ -180,17 +180,17 @@ def translated(tmp_path, capfd, texts, *more):
     write_captions(tmp_path / "photos", {path.name: [text] for path, text in zip(paths, texts, strict=True)})
     given = ("--stage", "translate", "--input", tmp_path / "photos", "--output", tmp_path / "corpus")
     ended(capfd, *given, "--languages", "pt", *more).done()
-    found = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
-    return [found.get(path.name) for path in paths], given
+    by_item = {row["item_id"]: row for row in Table(tmp_path / "corpus", "translations").rows()}
+    return [by_item.get(path.name) for path in paths], given
 
 
 def test_odd_texts_are_translated_or_flagged_and_harm_no_neighbour(tmp_path, capfd):
-    found, _ = translated(tmp_path, capfd, [*ODD.values(), "A man rides a horse."])
-    rows = {row["item_id"]: row for row in found if row}
+    translations, _ = translated(tmp_path, capfd, [*ODD.values(), "A man rides a horse."])
+    rows = {row["item_id"]: row for row in translations if row}
     failed = {line["id"].split("#")[0]: line["error"] for line in Table(tmp_path / "corpus", "translations").failures()}
     stored = {row["item_id"]: row["text"] for row in Table(tmp_path / "corpus", "captions").rows()}
     assert stored.keys() == rows.keys() | failed.keys()
-    by = dict(zip([*ODD, "plain"], found, strict=True))
+    by = dict(zip([*ODD, "plain"], translations, strict=True))
     assert "cavalo" in by["plain"]["text"] and by["plain"]["flags"] == []
     assert by["plain"]["scores"]["quality"] > 0.7
     assert by["long"]["text"].count("homem") > 500

@@ -25,7 +25,7 @@ class Speaker:
         self.asked = []
         self.replies = {}
 
-    def prepare(self, stream, media_type, look, views):
+    def prepare(self, stream, media_type, sampling, views):
         return [], None
 
     async def ask(self, prepared, view, times_s):
@@ -53,15 +53,15 @@ def row(tmp_path):
 
 @pytest.fixture
 def describe(tmp_path, speaker, row):
-    """describe(kept, retrying) → the outcome, by a worker of its own on one cache, as after a restart."""
+    """describe(previous, retrying) → the outcome, by a worker of its own on one cache, as after a restart."""
 
-    def run(kept=None, retrying=False, **changed):
+    def run(previous=None, retrying=False, **changed):
         async def once():
             stage = Captions(MllmCaptioner(("http://127.0.0.1:1",), "model"), VIEWS)
             cache = ResponseCache(tmp_path / "cache")
             worker = CaptionsWorker(stage, speaker, cache, Progress())
             try:
-                return await worker.item({**row, **changed}, {}, {"descriptions": kept or []}, retrying)
+                return await worker.item({**row, **changed}, {}, {"descriptions": previous or []}, retrying)
             finally:
                 await worker.close()
 
@@ -72,7 +72,7 @@ def describe(tmp_path, speaker, row):
 
 def test_an_answer_is_paid_for_once(describe, speaker):
     first = describe()
-    assert [made["text"] for made in first.rows["descriptions"]] == ["Text of short.", "Text of objects."]
+    assert [row["text"] for row in first.rows["descriptions"]] == ["Text of short.", "Text of objects."]
     assert describe().rows == first.rows
     assert describe(retrying=True).rows == first.rows
     assert sorted(speaker.asked) == ["objects", "short"]
@@ -100,9 +100,12 @@ def test_a_passing_failure_is_not_remembered(describe, speaker):
 
 
 def test_rows_of_an_earlier_run_are_kept_only_for_the_same_content(describe, speaker):
-    made = describe().rows["descriptions"]
-    old = [{**made[0], "text": "Kept as it was."}, {**made[1], "text": "Stale.", "sha256": "of other bytes"}]
-    assert [one["text"] for one in describe(old).rows["descriptions"]] == ["Kept as it was.", "Text of objects."]
+    descriptions = describe().rows["descriptions"]
+    old = [
+        {**descriptions[0], "text": "Kept as it was."},
+        {**descriptions[1], "text": "Stale.", "sha256": "of other bytes"},
+    ]
+    assert [row["text"] for row in describe(old).rows["descriptions"]] == ["Kept as it was.", "Text of objects."]
 
 
 def test_bytes_that_changed_since_ingest_are_not_described(describe, speaker):
@@ -114,10 +117,14 @@ def test_bytes_that_changed_since_ingest_are_not_described(describe, speaker):
     assert speaker.asked == []
 
 
-def test_a_row_tells_how_it_was_made(describe, speaker):
+def test_a_row_records_how_it_was_made(describe, speaker):
     speaker.replies["short"] = Answer("Sure! Here is a caption: a cat on the", "length", 7, 48)
-    made = describe().rows["descriptions"][0]
-    assert (made["text"], made["flags"]) == ("A cat on the", ["boilerplate", "cut", "fragment"])
-    assert (made["captioner"], made["prompt_id"]) == ("model", VIEWS[0].prompt_id)
-    assert (made["finish_reason"], made["prompt_tokens"], made["completion_tokens"]) == ("length", 7, 48)
-    assert made["decoding"] == '{"max_pixels":589824,"max_tokens":48,"temperature":0.0}'
+    description = describe().rows["descriptions"][0]
+    assert (description["text"], description["flags"]) == ("A cat on the", ["boilerplate", "cut", "fragment"])
+    assert (description["captioner"], description["prompt_id"]) == ("model", VIEWS[0].prompt_id)
+    assert (description["finish_reason"], description["prompt_tokens"], description["completion_tokens"]) == (
+        "length",
+        7,
+        48,
+    )
+    assert description["decoding"] == '{"max_pixels":589824,"max_tokens":48,"temperature":0.0}'

@@ -54,15 +54,15 @@ def refused(stage):
 @pytest.fixture
 def reads(monkeypatch):
     """The uris whose pixels are read."""
-    found = []
+    uris = []
 
     def read(item, uri, *arguments):
-        found.append(uri)
+        uris.append(uri)
         return packing.read_media.__wrapped__(item, uri, *arguments)
 
     read.__wrapped__ = packing.read_media
     monkeypatch.setattr(packing, "read_media", read)
-    return found
+    return uris
 
 
 # One corpus
@@ -85,7 +85,7 @@ def test_rows(stage, corpus, photos):
     assert Table(corpus, "training").shard(0).schema.equals(SCHEMAS["training"])
 
 
-def test_what_the_manifest_tells(stage, corpus):
+def test_the_manifest_counts_splits_and_dropped_pairs(stage, corpus):
     pack(stage, corpus)
     manifest = Table(corpus, "training").manifest
     assert manifest["splits"] == {
@@ -219,13 +219,15 @@ def test_real_photos_with_any_number_of_workers(tmp_path, data):
     arguments = ["--output", str(corpus), "--stage"]
     assert beam_runner.run([*arguments, "ingest", "--input", str(folder), "--shard-size", "5"]) == 0
     arguments += ["pack", "--image-size", "96", "--frames", "3"]
-    found = []
+    tables_of_runs = []
     for beam in ((), ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")):
         assert beam_runner.run([*arguments, *beam]) == 0
-        found.append(files(corpus))
+        tables_of_runs.append(files(corpus))
         tables.discard(corpus, "pack")
-    assert found[0] == found[1]
-    shards = [pa.ipc.open_stream(data).read_all() for name, data in found[0].items() if name.endswith(".arrow")]
+    assert tables_of_runs[0] == tables_of_runs[1]
+    shards = [
+        pa.ipc.open_stream(data).read_all() for name, data in tables_of_runs[0].items() if name.endswith(".arrow")
+    ]
     rows = {row["item_id"]: row for shard in shards for row in shard.to_pylist()}
     assert len(rows) == 13
     for row in rows.values():

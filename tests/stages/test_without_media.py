@@ -1,6 +1,7 @@
-"""Items that were ingested for their texts alone, through every stage; translations that came along."""
+"""Items that were ingested only for their texts, through every stage; translations that came along."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,8 @@ def test_numbers_of_captions():
         SourceCaption("Un.", "fr"),
         SourceCaption("Deux.", "fr"),
     )
-    plain = _numbered(SourceItem("a", "", captions=given))
-    assert [(row["language"], row["number"]) for row in plain] == [
+    captions = _numbered(SourceItem("a", "", captions=given))
+    assert [(row["language"], row["number"]) for row in captions] == [
         ("en", 2),
         ("de", 2),
         ("de", 0),
@@ -99,8 +100,8 @@ def test_descriptions_by_a_model_are_numbered_for_themselves():
     """A caption and a description may both be number 0 of English."""
     texts = (SourceCaption("A dog.", "en", "human", 0), SourceCaption("A brown dog runs.", "en", "mllm", 0))
     row = {"item_id": "a", "split": "train", "captions": _numbered(SourceItem("a", "", captions=texts))}
-    assert [found["caption_id"] for found in _caption_rows(row)] == ["a#en#0", "a#en-x-mllm#0"]
-    assert {found["language"] for found in _caption_rows(row)} == {"en"}
+    assert [each["caption_id"] for each in _caption_rows(row)] == ["a#en#0", "a#en-x-mllm#0"]
+    assert {each["language"] for each in _caption_rows(row)} == {"en"}
 
 
 def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
@@ -114,9 +115,9 @@ def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
         "captions": [],
     }
     worker = IngestWorker(Limits())
-    for said, found in (("video", "video"), ("", "image")):
-        (item,) = worker._make_rows(row | {"captions": [], "media_type": said}).rows["items"]
-        assert item["media_type"] == found and item["num_frames"] == 1
+    for given, expected in (("video", "video"), ("", "image")):
+        (item,) = worker._make_rows(row | {"captions": [], "media_type": given}).rows["items"]
+        assert item["media_type"] == expected and item["num_frames"] == 1
     asyncio.run(worker.close())
 
 
@@ -132,8 +133,8 @@ def small(tmp_path, monkeypatch):
     original = multi30k._captions
 
     def by_others(texts):
-        for found in original(texts):
-            yield SourceCaption(found.text, found.language, "human" if found.language == "en" else "mt", found.number)
+        for caption in original(texts):
+            yield dataclasses.replace(caption, origin="human" if caption.language == "en" else "mt")
         yield SourceCaption("A long description of it all.", "en", "mllm", 9)
         yield SourceCaption("Eine lange Beschreibung von allem.", "de", "mt", 9)  # no caption's translation
 
@@ -156,8 +157,8 @@ def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capf
 
     given = ("--translator", "given", "--languages", "de,fr", "--output", corpus, "--quality-encoder", "none")
     assert run("--stage", "translate", *given) == 0
-    assert "de: 1 captions came without a translation" in (told := capfd.readouterr().out)
-    assert "fr: 3 captions came without a translation" in told
+    assert "de: 1 captions came without a translation" in (out := capfd.readouterr().out)
+    assert "fr: 3 captions came without a translation" in out
     rows = list(Table(corpus, "translations").rows())
     assert [(row["caption_id"], row["text"], row["translator"]) for row in rows] == [
         ("a.jpg#en#0", "Eine Katze sitzt auf einem roten Sofa.", "given"),
@@ -176,5 +177,5 @@ def test_every_stage_on_a_set_without_most_of_its_pictures(small, tmp_path, capf
     assert "2 items left out because they have no media" in capfd.readouterr().out
     (row,) = Table(corpus, "training").rows()
     assert [text["caption_id"] for text in row["captions"]] == ["a.jpg#en#0", "a.jpg#de#9", "a.jpg#en#0>de"]
-    assert [said["view"] for said in row["descriptions"]] == ["short", "given-9"]
+    assert [description["view"] for description in row["descriptions"]] == ["short", "given-9"]
     assert run("--stage", "verify", "--output", corpus) == 0
