@@ -133,8 +133,8 @@ def small(tmp_path, monkeypatch):
     original = multi30k._captions
 
     def by_others(texts):
-        for caption in original(texts):
-            yield dataclasses.replace(caption, origin="human" if caption.language == "en" else "mt")
+        for each in original(texts):
+            yield dataclasses.replace(each, origin="human" if each.language == "en" else "mt")
         yield SourceCaption("A long description of it all.", "en", "mllm", 9)
         yield SourceCaption("Eine lange Beschreibung von allem.", "de", "mt", 9)  # no caption's translation
 
