@@ -63,7 +63,7 @@ def test_manifests_are_those_that_pack_would_write(corpus):
     assert manifest["sources"][0]["captioner"] == "scenes:simulated"
     assert manifest["sources"][0]["translators"]["de"]["name"] == "scenes:pseudo"
     pack.with_snapshot().check(lambda _line: None)
-    assert commit.begin(corpus, [pack], 1)["pack"] == commit.NOTHING_TO_DO
+    assert commit.begin(corpus, [pack], 1)["pack"] == commit.State()
 
 
 def test_truth_and_card(corpus):
