@@ -1,7 +1,7 @@
 """How many files one record passes through. `docs/design.md` lists them in order.
 
-A file is on a record's path when its functions are called more often with more records. Start-up, and what runs once per
-shard or once per command, is the same for two records as for twelve and does not count.
+A file is on a record's path when its functions are called more often with more records. Start-up, and what runs once
+per shard or once per command, is the same for two records as for twelve and does not count.
 """
 
 import sys
