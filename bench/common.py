@@ -1,4 +1,4 @@
-"""What the benchmarks share: programs measured from outside, JPEGs told apart by a comment, how numbers are told."""
+"""What the benchmarks share: programs measured from outside, JPEGs distinguished by a comment, formatted figures."""
 
 import dataclasses
 import json

@@ -63,7 +63,7 @@ def ingest(folder: Path, items: int) -> dict[str, float]:
     for count in (items // 10, items):
         images, corpus = folder / f"images-{count}", folder / f"corpus-{count}"
         make_images(images, count)
-        told = f"  ({disk_mib(images):,.0f} MiB of images on disk)"
+        note = f"  ({disk_mib(images):,.0f} MiB of images on disk)"
         first = stage("ingest", corpus, "--input", images, "--strict")
         second = stage("ingest", corpus, "--input", images, "--strict")
         rows = corpora.Table(corpus, "items").num_rows
@@ -75,7 +75,7 @@ def ingest(folder: Path, items: int) -> dict[str, float]:
         seconds.append(first.wall_s)
         ratios.append(second.wall_s / first.wall_s)
         numbers = f"{count:>10,}{first.wall_s:>14.1f}{count / first.wall_s:>12,.0f}{first.peak_mib:>12.0f}"
-        print(f"{numbers}{second.wall_s:>14.1f}{ratios[-1]:>15.1%}{told}", flush=True)
+        print(f"{numbers}{second.wall_s:>14.1f}{ratios[-1]:>15.1%}{note}", flush=True)
         shutil.rmtree(images)
     print(f"peak memory at {items:,} / at {items // 10:,}: {peaks[1] / peaks[0]:.2f} (wanted: <= 1.3)")
     print(f"repeated run / first run at {items:,}: {ratios[1]:.1%} (wanted: under 5 %)")
@@ -174,8 +174,8 @@ def shards(folder: Path, rows: int, repeats: int) -> dict[str, float]:
     size_mib = sum(entry["bytes"] for entry in entries) / 2**20
     rates = {name: [size_mib / second for second in times] for name, times in writes.items()}
     read_rates = {name: [size_mib / second for second in times] for name, times in reads.items()}
-    told = f"{rows:,} description rows, {len(parts)} files, {size_mib:,.0f} MiB"
-    print(f"\nshards: {told}; MiB/s, median (least to greatest)")
+    note = f"{rows:,} description rows, {len(parts)} files, {size_mib:,.0f} MiB"
+    print(f"\nshards: {note}; MiB/s, median (least to greatest)")
     print(f"  write_shard: checksum, fsync, rename, fsync of the folder  {spread(rates['ours'], 0):>26}")
     print(f"  plain pyarrow with fsync, rename, fsync of the folder      {spread(rates['renamed'], 0):>26}")
     print(f"  plain pyarrow with fsync                                   {spread(rates['synced'], 0):>26}")

@@ -119,9 +119,9 @@ def make_corpus(work: Path, vllm_python: Path) -> None:
     program("beam_runner.py", "--stage", "pack", "--output", corpus)
 
 
-def right(answer: str, told: str, language: str = "en") -> float:
+def right(answer: str, expected: str, language: str = "en") -> float:
     """F1 of words, of characters where a language has no spaces."""
-    spaced = [" ".join(text.replace(" ", "")) if language in LETTERS else text for text in (answer, told)]
+    spaced = [" ".join(text.replace(" ", "")) if language in LETTERS else text for text in (answer, expected)]
     return right_words(*spaced)
 
 
@@ -232,12 +232,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             once(folder / "README.md", lambda tag=tag, folder=folder: make_translator(folder, tag, options.mt_minutes))
         # a symbolic link's target would be another environment's interpreter: the path as given
         once(work / "corpus" / "training", lambda: make_corpus(work, options.vllm_python.absolute()))
-        told = {**rightness(work, plan), "captioner": json.loads((work / "mllm" / "examined.json").read_text())}
-        (options.output / "real.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        expected = {**rightness(work, plan), "captioner": json.loads((work / "mllm" / "examined.json").read_text())}
+        (options.output / "real.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
         runs(work, options.output, plan, options.seeds, options.at_once)
-    told = json.loads((options.output / "real.json").read_text(encoding="utf-8"))
+    expected = json.loads((options.output / "real.json").read_text(encoding="utf-8"))
     found = [line for line in lines_of(options.output / LINES) if line["plan"] == plan.key()]
-    study_report.write_real(options.output / "real.md", found, told, list(WHOLE), machine())
+    study_report.write_real(options.output / "real.md", found, expected, list(WHOLE), machine())
 
 
 if __name__ == "__main__":
