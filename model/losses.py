@@ -1,13 +1,42 @@
-"""The losses as pure functions of rows, columns and who matches whom. The caller chooses the rows and columns.
+"""Similarities and losses as pure functions of rows, columns and who matches whom, which the caller chooses.
 
-R rows · C columns · B items · K slots
+R rows · C columns · B items · K slots · E shared width
 
-Each returns one loss per row, in nats, so that the caller can weigh the rows.
+Each loss is one number per row, in nats, so that the caller can weigh the rows.
 """
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div
+from torch.nn.functional import kl_div, normalize
+
+
+def global_similarity(rows_RE: Tensor, columns_CE: Tensor) -> Tensor:
+    """Cosine [R,C] of unit vectors, whichever side the items are on."""
+    return rows_RE @ columns_CE.mT
+
+
+def local_similarity(slots_RKE: Tensor, texts_CE: Tensor) -> Tensor:
+    """l(v, x) = max over k of ⟨slot_k, h_x⟩ (equation 6): items are the rows, texts the columns [R,C].
+
+    Slots that tie share the gradient. Transpose the result to have texts as rows.
+    """
+    slots, width = slots_RKE.shape[1:]
+    similarity_SC = slots_RKE.reshape(-1, width) @ texts_CE.mT  # S = R·K
+    return similarity_SC.view(len(slots_RKE), slots, len(texts_CE)).amax(1)
+
+
+def score(media_RE: Tensor, slots_RKE: Tensor, texts_CE: Tensor, global_weight: float) -> Tensor:
+    """a·global + (1 − a)·local [R,C] (equation 10), items × texts; only the global similarity without slots."""
+    similarity_RC = global_similarity(media_RE, texts_CE)
+    if slots_RKE.shape[1] == 0:
+        return similarity_RC
+    return global_weight * similarity_RC + (1 - global_weight) * local_similarity(slots_RKE, texts_CE)
+
+
+def slot_cosines(slots_BKD: Tensor) -> Tensor:
+    """Cosine [B,K,K] of every pair of slots of an item."""
+    unit_BKD = normalize(slots_BKD, dim=-1)
+    return unit_BKD @ unit_BKD.mT
 
 
 def contrastive(logits_RC: Tensor, match_RC: Tensor, candidates_C: Tensor | None = None) -> Tensor:

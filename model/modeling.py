@@ -19,9 +19,8 @@ from transformers.utils.hub import cached_file
 from model.batch import Attention, Batch, Features, Media, Texts
 from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
-from model.interaction import Interaction
-from model.matching import slot_cosines
-from model.slots import SemanticSlots
+from model.losses import slot_cosines
+from model.slots import Interaction, SemanticSlots
 
 WEIGHTS = "model.safetensors"
 LARGEST_SCALE = 100.0  # of the logits, a temperature of 0.01

@@ -11,8 +11,14 @@ from torch import Tensor
 
 from model.batch import Features
 from model.gather import gather_constant, gather_rows
-from model.losses import contrastive, distillation, diversity, min_max
-from model.matching import global_similarity, local_similarity
+from model.losses import (
+    contrastive,
+    distillation,
+    diversity,
+    global_similarity,
+    local_similarity,
+    min_max,
+)
 from model.settings import ObjectiveConfig
 
 # Cells of a similarity matrix that are computed at once: 1 MB in float32, which fits into a CPU's cache. A GPU wants

@@ -1,7 +1,7 @@
-"""Multi-view semantic slots: a few learned queries read the descriptions of an item (equation 2).
+"""Multi-view semantic slots: learned queries that read the descriptions of an item, then its visual tokens.
 
-B items · Q queries · M keys · T description tokens · K slots · D width · C width of the description's states
-H heads · d = D/H
+B items · Q queries · M keys · T description tokens · N visual tokens · K slots · D width · C width of the
+description's states · H heads · d = D/H
 """
 
 import copy
@@ -116,7 +116,7 @@ def cross_attention_stack(
 
 
 class SemanticSlots(nn.Module):
-    """Learned queries that read an item's descriptions; a learned null token stands in for missing descriptions.
+    """Learned queries that read an item's descriptions (equation 2); a null token stands in where there is none.
 
     Args:
         width: D, of the slots.
@@ -174,3 +174,40 @@ class SemanticSlots(nn.Module):
         for layer in list(self.layers)[:layers]:
             slots_BKD = layer(slots_BKD, memory_BMD, mask_BM)
         return slots_BKD
+
+
+class Interaction(nn.Module):
+    """Visual tokens and slots read each other (equation 4), in two stacks of cross-attention layers.
+
+    Each stack reads the input of the other, not its output.
+
+    Args:
+        width: D.
+        layers: L2, layers per stack.
+        **layer: Arguments of `cross_attention_stack`.
+    """
+
+    def __init__(self, width: int, layers: int = 2, **layer: Any):
+        super().__init__()
+        self.tokens_read = cross_attention_stack(layers, width, **layer)
+        self.slots_read = cross_attention_stack(layers, width, **layer)
+
+    def forward(self, tokens_BND: Tensor, mask_BN: Tensor, slots_BKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute Ẑ [B,N,D] and M̂ [B,K,D] from Z, its mask (bool, True where there is a token) and M.
+
+        Ẑ at a masked token has no meaning.
+        """
+        read_BND, read_BKD = tokens_BND, slots_BKD
+        for layer in self.tokens_read:
+            read_BND = layer(read_BND, slots_BKD)
+        for layer in self.slots_read:
+            read_BKD = layer(read_BKD, tokens_BND, mask_BN)
+        return read_BND, read_BKD
+
+    def attention(self, tokens_BND: Tensor, mask_BN: Tensor, slots_BKD: Tensor) -> Tensor:
+        """Attention weights [B,H,K,N] of the slots' last layer; they sum to 1 over N and are 0 where masked."""
+        layers: list[Any] = list(self.slots_read)
+        for layer in layers[:-1]:
+            slots_BKD = layer(slots_BKD, tokens_BND, mask_BN)
+        weights_BHKN: Tensor = layers[-1].weights(slots_BKD, tokens_BND, mask_BN)
+        return weights_BHKN

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from model.batch import Media, Texts
-from model.matching import global_similarity, local_similarity, score
+from model.losses import global_similarity, local_similarity, score
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor, pieces, square
 from pipeline.corpus.table import atomic_writer

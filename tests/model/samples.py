@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import normalize
 
 from model.batch import Features
-from model.matching import slot_cosines
+from model.losses import slot_cosines
 
 
 def make_features(count, slots=3, width=8, seed=0, dtype=torch.float64, unit_slots=True):

@@ -4,9 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from model.losses import diversity
-from model.matching import slot_cosines
-from model.slots import CrossAttentionLayer, SemanticSlots
+from model.losses import diversity, slot_cosines
+from model.slots import CrossAttentionLayer, Interaction, SemanticSlots
 
 WIDTH, TEXT_WIDTH = 16, 12
 
@@ -150,3 +149,15 @@ def test_attention_is_of_the_last_layer_and_nothing_where_nothing_is_described()
     before_1KD = first(slots.queries_KD[None], tokens_1TD, mask_BT[:1])
     torch.testing.assert_close(weights_BHKT[:1], last.weights(before_1KD, tokens_1TD, mask_BT[:1]))
     assert slots.attention(states_BTC[:, :0], mask_BT[:, :0]).shape == (2, 4, 3, 0)
+
+
+def test_attention_is_how_the_slots_last_layer_reads():
+    torch.manual_seed(0)
+    interaction = Interaction(WIDTH, 2, heads=4, dropout=0.0).double()
+    tokens_BND, slots_BKD = random(2, 6, WIDTH), random(2, 3, WIDTH, seed=1)
+    mask_BN = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
+    weights_BHKN = interaction.attention(tokens_BND, mask_BN, slots_BKD)
+    assert weights_BHKN.shape == (2, 4, 3, 6) and (weights_BHKN[0, :, :, 4:] == 0).all()
+    torch.testing.assert_close(weights_BHKN.sum(-1), torch.ones(2, 4, 3).double())
+    first, last = interaction.slots_read
+    torch.testing.assert_close(weights_BHKN, last.weights(first(slots_BKD, tokens_BND, mask_BN), tokens_BND, mask_BN))
