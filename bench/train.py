@@ -128,8 +128,8 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
     import torch
 
     from model.batch import map_tensors
-    from model.cached_step import cached_step
     from model.objective import objective
+    from model.parts import cached_step
     from model.settings import ObjectiveConfig
 
     model.to(device()).train()

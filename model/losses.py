@@ -5,9 +5,25 @@ R rows · C columns · B items · K slots · E shared width
 Each loss is one number per row, in nats, so that the caller can weigh the rows.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, normalize
+
+
+class Losses(NamedTuple):
+    """The losses of this rank; the mean over ranks of any of them is that of the whole batch.
+
+    Attributes:
+        total: The weighted sum, with its graph.
+        raw: Each term by name, before its weight, without a graph.
+        weighted: Each term by name, after its weight, without a graph.
+    """
+
+    total: Tensor
+    raw: dict[str, Tensor]
+    weighted: dict[str, Tensor]
 
 
 def global_similarity(rows_RE: Tensor, columns_CE: Tensor) -> Tensor:

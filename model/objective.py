@@ -3,15 +3,15 @@
 B samples of this rank · R rows · C columns · K slots · E shared width
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.batch import Features
-from model.gather import gather_constant, gather_rows
 from model.losses import (
+    Losses,
     contrastive,
     distillation,
     diversity,
@@ -19,6 +19,7 @@ from model.losses import (
     local_similarity,
     min_max,
 )
+from model.parts import gather_constant, gather_rows, gradient_carrier
 from model.settings import ObjectiveConfig
 
 # Cells of a similarity matrix that are computed at once: 1 MB in float32, which fits into a CPU's cache. A GPU wants
@@ -26,20 +27,6 @@ from model.settings import ObjectiveConfig
 BLOCK, BLOCK_GPU = 2**18, 2**22
 
 Terms = dict[str, Tensor]
-
-
-class Losses(NamedTuple):
-    """The losses of this rank; the mean over ranks of any of them is that of the whole batch.
-
-    Attributes:
-        total: The weighted sum, with its graph.
-        raw: Each term by name, before its weight, without a graph.
-        weighted: Each term by name, after its weight, without a graph.
-    """
-
-    total: Tensor
-    raw: dict[str, Tensor]
-    weighted: dict[str, Tensor]
 
 
 class Samples(NamedTuple):
@@ -178,12 +165,6 @@ def _sum_over_blocks(
         terms = {name: terms.get(name, 0) + value.detach() for name, value in block_values.items()}
     carrier = gradient_carrier((value, leaf.grad) for value, leaf in leaves if leaf.grad is not None)
     return torch.stack(totals).sum() + (carrier - carrier.detach()), terms
-
-
-def gradient_carrier(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """A scalar whose gradient with respect to the first tensor of each pair is the second; 0 if none needs one."""
-    products = [(value * gradient).sum() for value, gradient in pairs if value.requires_grad]
-    return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def _split(rows: Samples, size: int) -> Iterator[Samples]:

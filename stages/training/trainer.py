@@ -20,10 +20,10 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
 from model.batch import Batch, Features, map_tensors
-from model.cached_step import cached_step
-from model.gather import mean_over_ranks
+from model.losses import Losses
 from model.modeling import LARGEST_SCALE, LeccrModel
-from model.objective import Losses, objective
+from model.objective import objective
+from model.parts import cached_step, mean_over_ranks
 from pipeline.corpus.table import write_json
 from pipeline.engine.progress import ProgressLine
 from pipeline.errors import Interrupted, PipelineError

@@ -8,7 +8,7 @@ import sys
 import torch
 from accelerate import Accelerator
 
-from model.cached_step import cached_step
+from model.parts import cached_step
 from stages.processes import run_program
 from tests.distributed.steps import CONFIG, COUNT, own_part
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split

@@ -10,9 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import model.objective
 from model.batch import Features
-from model.cached_step import cached_step
-from model.gather import gather_constant, gather_rows, mean_over_ranks
 from model.losses import contrastive
+from model.parts import cached_step, gather_constant, gather_rows, mean_over_ranks
 from model.settings import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
@@ -37,7 +36,7 @@ def result(losses, network):
 
 
 def step(rank, world, config=CONFIG, gather=None, times=1, batch=None):
-    """A plain step through DistributedDataParallel; `gather` in the place of gather_rows."""
+    """A plain step through DistributedDataParallel; `gather` in place of gather_rows."""
     network = make_model()
     parallel = DistributedDataParallel(network)
     batch = own_part(batch or make_batch(COUNT), rank, world)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.batch import Features, map_tensors
-from model.cached_step import cached_step
+from model.parts import cached_step
 from model.settings import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from model.batch import Batch, Features, Media, Texts
-from model.objective import Losses
+from model.losses import Losses
 from pipeline.errors import Interrupted, PipelineError
 from stages.training import checkpoints
 from stages.training.metrics_log import read_metrics
