@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,35 +50,17 @@ class NumberWords:
 def number_words() -> dict[str, NumberWords]:
     """The number words by language."""
     listed = yaml.safe_load(Path(__file__).with_name("number_words.yaml").read_text(encoding="utf-8"))
-    return {language: _parse(language, entry) for language, entry in listed.items()}
+    return {language: _parse(entry) for language, entry in listed.items()}
 
 
-def _parse(language: str, entry: Mapping[str, Any]) -> NumberWords:
+def _parse(entry: Mapping[str, Any]) -> NumberWords:
     def by_word(name: str) -> dict[str, float]:
         return {word: float(value) for value, words in entry.get(name, {}).items() for word in words.split()}
 
     forms = zip(entry.get("cardinals", "").split(), VALUES, strict=False)
     words = {form: float(value) for listed, value in forms for form in listed.split("/")}
     joints = frozenset(entry.get("joints", "").split())
-    return NumberWords(words | _compounds(language, words), by_word("hints"), by_word("prefixes"), joints)
-
-
-def _compounds(language: str, words: Mapping[str, float]) -> dict[str, float]:
-    """Numbers from 21 to 99 that are written as one word."""
-    units = {word: value for word, value in words.items() if value < 10}
-    tens = {word: value for word, value in words.items() if value in TENS}
-    if language == "es":
-        units |= {"uno": 1, "dós": 2, "trés": 3, "séis": 6}
-        return {f"veinti{unit}": 20 + units[unit] for unit in units}
-    units |= {"de": {"ein": 1.0}, "nl": {"een": 1.0}, "it": {"uno": 1.0, "tré": 3.0}}.get(language, {})
-    join: dict[str, Callable[[str, str], str]] = {
-        "de": lambda unit, ten: f"{unit}und{ten}",
-        "nl": lambda unit, ten: f"{unit}{'ën' if unit.endswith('e') else 'en'}{ten}",
-        "it": lambda unit, ten: (ten[:-1] if unit[0] in "uo" else ten) + unit,
-    }
-    if language not in join:
-        return {}
-    return {join[language](unit, ten): tens[ten] + units[unit] for unit in units for ten in tens}
+    return NumberWords(words | by_word("compounds"), by_word("hints"), by_word("prefixes"), joints)
 
 
 def _number(whole: str, fraction: str | None) -> float:

