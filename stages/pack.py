@@ -12,21 +12,19 @@ import concurrent.futures
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
-from pipeline.corpus.counting import values
 from pipeline.corpus.schema import TrainingRow
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Run, Say, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, fingerprint, short_hash
 from pipeline.media.features import FEATURE_TYPES
 from pipeline.options import option, read_options
-from pipeline.packing import manifest as sums
-from pipeline.packing.filters import DEFAULT, Filters, read_filters
+from pipeline.packing import manifest
+from pipeline.packing.filters import Filters, read_filters
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED, recorded_settings
 from pipeline.packing.merging import Merge, SharedContents, shared_contents
@@ -71,6 +69,15 @@ class PackOptions:
     )
 
 
+class CorpusState(NamedTuple):
+    """What of a corpus decides the packed rows, as it was when the run began."""
+
+    tables: tuple[str, ...]
+    content: str  # hash of the tables
+    num_shards: int
+    num_items: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Pack(Stage):
     """Settings of the stage, named as the options.
@@ -78,7 +85,6 @@ class Pack(Stage):
     Attributes:
         corpora: Absolute paths.
         output: Absolute path; may be one of the corpora.
-        snapshot: By corpus, its tables and a hash of them, as `with_snapshot` took it.
     """
 
     corpora: tuple[str, ...]
@@ -88,7 +94,6 @@ class Pack(Stage):
     feature_type: str = "float16"  # or "float32"
     filters: Filters = dataclasses.field(default_factory=Filters)
     output: str = ""
-    snapshot: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     name = "pack"
     tables = ("training",)
@@ -115,104 +120,78 @@ class Pack(Stage):
     def fingerprint(self) -> str:
         """With several corpora any shard may hold texts of all: a change in one makes every shard anew."""
         several = len(self.corpora) > 1
-        return fingerprint(self.settings() | ({"contents": self._contents()} if several else {}))
+        return fingerprint(self.settings() | ({"contents": self._contents} if several else {}))
 
     def keeps(self, settings: dict[str, Any]) -> bool:
         """Pixels, if only the filters differ."""
-        same = ("corpora", "media", "image_size", "frames", "feature_type")
-        return all(settings.get(name) == self.settings().get(name) for name in same)
+        return settings | {"filters": None} == self.settings() | {"filters": None}
 
-    def with_snapshot(self) -> "Pack":
-        """The same stage, with the present state of the corpora: all shards are made from that, or the run ends."""
-        return dataclasses.replace(self, snapshot=tuple(map(_state_of, self.folders)))
+    @functools.cached_property
+    def states(self) -> list[CorpusState]:
+        """The state of each corpus when this was first asked for: all shards are made from that, or the run ends."""
+        return [_state_of(corpus) for corpus in self.folders]
 
-    def _joined(self, number: int) -> tuple[str, ...]:
-        return self.snapshot[number][0] if self.snapshot else _joined_tables(self.folders[number])
-
+    @property
     def _contents(self) -> list[str]:
-        return [content for _, content in self.snapshot or map(_state_of, self.folders)]
+        return [state.content for state in self.states]
 
     def place(self, index: int) -> tuple[int, int]:
         """Numbers of the corpus, and of the shard there, that shard `index` is made from: corpus after corpus."""
-        for number, corpus in enumerate(self.folders):
-            count = _table(corpus, "items").num_shards
-            if index < count:
+        for number, state in enumerate(self.states):
+            if index < state.num_shards:
                 return number, index
-            index -= count
+            index -= state.num_shards
         raise IndexError(f"shard {index} is beyond the last corpus")
 
     def origin(self, corpus: Path, index: int) -> tuple[Path, tuple[str, ...], int]:
         """The shard's corpus, its tables, and the shard's number there."""
         number, shard = self.place(index)
-        home = self.folders[number]
-        return home, self._joined(number), shard
+        return self.folders[number], self.states[number].tables, shard
 
     def made_from(self, corpus: Path) -> dict[str, Path]:
         """The output's own tables by their names, those of other corpora as `NAME/TABLE`."""
         is_own = self.folders == [corpus]
-        parents = [(home, table) for number, home in enumerate(self.folders) for table in self._joined(number)]
-        return {table if is_own else f"{home.name}/{table}": home / table for home, table in parents}
+        return {
+            table if is_own else f"{home.name}/{table}": home / table
+            for home, state in zip(self.folders, self.states, strict=True)
+            for table in state.tables
+        }
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Shards and items of all corpora."""
-        items = [_table(corpus, "items") for corpus in self.folders]
-        return sum(table.num_shards for table in items), sum(table.num_rows for table in items)
+        return sum(state.num_shards for state in self.states), sum(state.num_items for state in self.states)
 
-    def check(self, say: Say) -> None:
-        """Check the corpora before any work.
-
-        Raises:
-            UsageError: As `check_tables`, or a picture of one split is in another split, too.
-        """
-        self.check_tables()
-        refuse_leaks(self.folders)
-        self._note_languages(say)
-
-    def check_tables(self) -> None:
+    def check(self) -> None:
         """Check that there is something to pack.
 
         Raises:
             UsageError: A corpus is incomplete or outdated, two corpora have one name, or there are no texts or media.
         """
         names = [corpus.name for corpus in self.folders]
+        if len(set(names)) < len(names):
+            raise UsageError(
+                "--corpus: two folders have the same name, but the name is put in front of the ids of the items. "
+                "Rename one"
+            )
         for corpus in self.folders:
-            if names.count(corpus.name) > 1:
-                raise UsageError(
-                    f"--corpus: two folders are named {corpus.name}, but the name is put in front of the ids of the "
-                    "items. Rename one"
-                )
             _check_tables(corpus)
-        if not any(_table(*table).num_rows for table in self._texts()):
+        texts = [(corpus, name) for corpus in self.folders for name in _joined_tables(corpus)[1:]]
+        if not any(corpora.Table(*table).num_rows for table in texts):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no captions or descriptions to train on. Run --stage captions, or give "
                 "--stage ingest an --input with captions"
             )
-        num_items = sum(_table(corpus, "items").num_rows for corpus in self.folders)
-        if 0 < num_items == sum(map(sums.count_without_media, self.folders)):
+        num_items = sum(corpora.Table(corpus, "items").num_rows for corpus in self.folders)
+        if 0 < num_items == sum(map(manifest.count_without_media, self.folders)):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no item has media to train on. Put the pictures or videos where --input "
                 "is, and run --stage ingest --overwrite without --allow-missing-media"
             )
 
-    def _texts(self) -> Iterator[tuple[Path, str]]:
-        for corpus in self.folders:
-            yield from ((corpus, table) for table in _joined_tables(corpus)[1:])
-
-    def _note_languages(self, say: Say) -> None:
-        languages = {
-            language
-            for corpus, table in self._texts()
-            if table == "translations"
-            for (language,) in values(corpora.Table(corpus, table), "target_language")
-        }
-        for tag in sorted(set(self.filters.thresholds) - {DEFAULT}):
-            if not any(language == tag or language.startswith(f"{tag}-") for language in languages):
-                say(f"note: --filters names {tag}, but there are no translations into it")
-
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
         folder = corpora.state_folder(corpus) / self.name / "contents"
-        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents()])))
+        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents])))
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """What was packed, in numbers.
@@ -225,7 +204,7 @@ class Pack(Stage):
         Raises:
             EnvironmentTrouble: A corpus was changed meanwhile.
         """
-        for home, state in zip(self.folders, self.snapshot, strict=False):  # no snapshot: nothing to compare
+        for home, state in zip(self.folders, self.states, strict=True):
             if state != _state_of(home):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
         num_shards, num_items = self.plan(corpus, say)
@@ -234,14 +213,14 @@ class Pack(Stage):
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)
         failed = sum(len(sidecar["failures"]) for sidecar in sidecars)
-        num_without_media = sum(map(sums.count_without_media, self.folders))
+        num_without_media = sum(map(manifest.count_without_media, self.folders))
         return {
-            "splits": sums.split_sizes(paths),
-            "dropped": sums.dropped_pairs(self.folders, self.filters),
+            "splits": manifest.split_sizes(paths),
+            "dropped": manifest.dropped_pairs(self.folders, self.filters),
             "merged": merged,
             "without_text": num_items - merged - rows - failed - num_without_media,
             **({"without_media": num_without_media} if num_without_media else {}),
-            "sources": [sums.describe_source(home) for home in self.folders],
+            "sources": [manifest.describe_source(home) for home in self.folders],
         }
 
     async def open(self, run: Run, progress: Progress) -> "PackWorker":
@@ -256,9 +235,8 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage; returns the exit status."""
     run, options = read_options(RunOptions, parsed), read_options(PackOptions, parsed)
     output = str(run.corpus)
-    corpora = tuple(os.path.abspath(path) for path in options.corpus)  # noqa: PTH100 - follows no link
     stage = Pack(
-        corpora=corpora or (output,),
+        corpora=tuple(map(os.path.abspath, options.corpus)) or (output,),  # follows no link
         media=options.media,
         image_size=options.image_size,
         frames=read_options(FrameOptions, parsed).frames,
@@ -266,12 +244,12 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
         filters=read_filters(options.filters),
         output=output,
     )
-    stage.check_tables()  # before there is an output folder
+    stage.check()  # before there is an output folder
 
     def open_stages() -> list[Stage]:
-        locked = stage.with_snapshot()
-        locked.check(say)
-        return [locked]
+        stage.check()
+        refuse_leaks(stage.folders)
+        return [stage]
 
     return run_stages(run, beam_arguments, open_stages)
 
@@ -286,19 +264,21 @@ class PackWorker:
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """Pack the items of one shard."""
-        items = await asyncio.get_running_loop().run_in_executor(self._pool, self._sources, task)
+        loop = asyncio.get_running_loop()
+        items = await loop.run_in_executor(self._pool, self._sources, task)
         previous = {item_id: rows["training"][0] for item_id, rows in task.previous.items()}
-        return list(await asyncio.gather(*(self._item(sources, previous) for sources in items)))
+
+        async def pack_item(sources: list[Source]) -> Outcome:
+            outcome = await loop.run_in_executor(self._pool, self._pack, sources, previous)
+            self._progress.counts["items"] += 1
+            return outcome
+
+        return list(await asyncio.gather(*map(pack_item, items)))
 
     def _sources(self, task: ShardTask) -> list[list[Source]]:
         if self._merge is None:
             return [[Source("", row, task.joined.get(row["item_id"], {}))] for row in task.rows]
         return self._merge.sources(*self._stage.place(task.index), task.rows, task.joined)
-
-    async def _item(self, sources: list[Source], previous: dict[str, TrainingRow]) -> Outcome:
-        outcome = await asyncio.get_running_loop().run_in_executor(self._pool, self._pack, sources, previous)
-        self._progress.counts["items"] += 1
-        return outcome
 
     def _pack(self, sources: list[Source], previous: dict[str, TrainingRow]) -> Outcome:
         if sources and not sources[0].item["sha256"]:
@@ -342,20 +322,11 @@ class PackWorker:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _table(corpus: Path, name: str) -> corpora.Table:
-    """A table of a corpus, whose manifest each process reads once, however many shards it lists."""
-    return _open_table(corpus, name, (corpus / name / corpora.MANIFEST).stat().st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)
-def _open_table(corpus: Path, name: str, _mtime_ns: int) -> corpora.Table:
-    return corpora.Table(corpus, name)
-
-
-def _state_of(corpus: Path) -> tuple[tuple[str, ...], str]:
-    """The tables that are joined, and a hash of them."""
+def _state_of(corpus: Path) -> CorpusState:
     tables = _joined_tables(corpus)
-    return tables, short_hash(canonical_json([corpora.manifest_hash(corpus, table) for table in tables]))
+    content = short_hash(canonical_json([corpora.manifest_hash(corpus, table) for table in tables]))
+    items = corpora.Table(corpus, "items")
+    return CorpusState(tables, content, items.num_shards, items.num_rows)
 
 
 def _joined_tables(corpus: Path) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ KEYS = {
 }
 
 # The ids of texts that are translated, by the table they stand in.
-SOURCES: dict[str, Callable[[pa.Table], pa.ChunkedArray]] = {
+TEXT_IDS: dict[str, Callable[[pa.Table], pa.ChunkedArray]] = {
     "captions": lambda shard: shard["caption_id"],
     "descriptions": lambda shard: pc.binary_join_element_wise(shard["item_id"], shard["view"], "#"),
 }
@@ -73,12 +73,13 @@ def _problems(corpus: Path, name: str) -> Iterator[str]:
 def _table_problems(table: corpora.Table) -> Iterator[str]:
     corpus, name = table.corpus, table.name
     remedy = f"run --stage {table.manifest['stage']} again"
-    for parent, expected in table.manifest["parents"].items():
+    remake = f"delete {name}/{corpora.MANIFEST} and {remedy}"
+    for parent, made_from in table.manifest["parents"].items():
         if "/" in parent:
             continue  # a table of another corpus, which may have moved
         if not corpora.complete(corpus, parent):
             yield f"{name} was made from {parent}, which is not complete. Run its stage again"
-        elif corpora.manifest_hash(corpus, parent) != expected:
+        elif corpora.manifest_hash(corpus, parent) != made_from:
             yield f"{name} was made from another version of {parent}: {remedy}"
     listed = {corpora.shard_name(index, table.num_shards) for index in range(table.num_shards)}
     for path in sorted(table.folder.glob("*.arrow")):
@@ -91,24 +92,12 @@ def _table_problems(table: corpora.Table) -> Iterator[str]:
         if problem:
             damaged = True
             yield f"{name}/{path.name} {problem}: {corpora.mending(problem, remedy)}"
-    if not damaged and "splits" in table.manifest:
-        yield from _split_problems(table, f"delete {name}/{corpora.MANIFEST} and {remedy}")
-    failures = len(table.failures())
-    if failures != table.manifest["failures"]:
-        yield (
-            f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {table.manifest['failures']:,}: "
-            f"delete {name}/{corpora.MANIFEST} and {remedy}"
-        )
-
-
-def _split_problems(table: corpora.Table, remedy: str) -> Iterator[str]:
-    """Compare the sizes of splits in the manifest of `training` with its rows."""
-    recorded, actual = table.manifest["splits"], split_sizes(table.shard_paths())
-    for split in sorted({*recorded, *actual}):
-        for kind in ("items", "captions", "descriptions"):
-            expected, count = (sizes.get(split, {}).get(kind, 0) for sizes in (recorded, actual))
-            if expected != count:
-                yield f"{table.name} has {count:,} {kind} in split {split}, its manifest says {expected:,}: {remedy}"
+    splits = table.manifest.get("splits")
+    if splits is not None and not damaged and splits != (sizes := split_sizes(table.shard_paths())):
+        yield f"{name} has the splits {sizes}, its manifest says {splits}: {remake}"
+    failures, expected = len(table.failures()), table.manifest["failures"]
+    if failures != expected:
+        yield f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {expected:,}: {remake}"
 
 
 def _content_problem(table: corpora.Table, index: int) -> str | None:
@@ -126,38 +115,21 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
         return f"holds rows with the same {' and '.join(keys)}"
     if table.name == "items" or (table.name == "training" and "items" not in table.manifest["parents"]):
         return None  # what is packed from other corpora has shards of its own
-    return _unknown_items(table, shard, index) or (
-        _unknown_texts(table, shard, index) if table.name == "translations" else None
-    )
+    return _foreign_rows(table.corpus, table.name, index, shard)
 
 
-def _unknown_items(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
-    """Co-partitioning: shard i of every table holds rows of the items in shard i of `items`."""
-    known = _shard_of(table.corpus, "items", index)
-    num_unknown = _missing(shard["item_id"], known["item_id"]) if known is not None else 0
-    return f"holds {num_unknown:,} rows of items that items shard {index} does not have" if num_unknown else None
-
-
-def _unknown_texts(table: corpora.Table, shard: pa.Table, index: int) -> str | None:
-    """Shard i of `translations` is of texts in shard i of the table that each row names as its source."""
-    for name in sorted(pc.unique(shard["source_table"]).to_pylist()):
-        if name not in SOURCES:
-            return f"names {name} as a source of texts, expected {' or '.join(SOURCES)}"
-        rows, source = shard.filter(pc.equal(shard["source_table"], name)), _shard_of(table.corpus, name, index)
-        num_unknown = _missing(rows["caption_id"], SOURCES[name](source)) if source is not None else 0
-        if num_unknown:
-            return f"holds {num_unknown:,} translations of texts that {name} shard {index} does not have"
+def _foreign_rows(corpus: Path, name: str, index: int, shard: pa.Table) -> str | None:
+    """Shard i of every table is of the items in shard i of `items`, and of `translations` of the texts in shard i."""
+    ids = {"items": shard["item_id"]}
+    if name == "translations":
+        for source in TEXT_IDS:
+            ids[source] = shard.filter(pc.equal(shard["source_table"], source))["caption_id"]
+    for parent, named in ids.items():
+        try:
+            known = corpora.Table(corpus, parent).shard(index)
+            known_ids = TEXT_IDS[parent](known) if parent in TEXT_IDS else known["item_id"]
+        except (UsageError, EnvironmentTrouble, LookupError):
+            continue  # the check of that table reports it
+        if num_foreign := pc.sum(pc.invert(pc.is_in(named, value_set=known_ids))).as_py():
+            return f"holds {num_foreign:,} rows of {parent} that {parent} shard {index} does not have"
     return None
-
-
-def _missing(ids: pa.ChunkedArray, known: pa.ChunkedArray) -> int:
-    return pc.sum(pc.invert(pc.is_in(ids, value_set=known))).as_py() or 0
-
-
-def _shard_of(corpus: Path, name: str, index: int) -> pa.Table | None:
-    """Shard `index` of another table; None if it cannot be read, which the check of that table reports."""
-    try:
-        shard = corpora.Table(corpus, name).shard(index)
-    except (UsageError, EnvironmentTrouble, IndexError):
-        return None
-    return shard if shard.schema.equals(SCHEMAS[name]) else None

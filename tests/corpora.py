@@ -1,5 +1,6 @@
 """Corpora written row by row, as the stages leave them, and `--stage pack` run over them as the program does."""
 
+import dataclasses
 import hashlib
 import io
 import itertools
@@ -14,8 +15,10 @@ from pipeline.corpus.schema import SCHEMAS, SCORES
 from pipeline.corpus.table import Table, complete, shard_name, write_manifest, write_shard
 from pipeline.engine import window
 from pipeline.engine.run_state import locked, run_token, stop_request
-from pipeline.engine.stage import Run, Stage
+from pipeline.engine.stage import Run
+from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED
+from stages.pack import Pack
 
 VIEWS = {"short": {"name": "short", "prompt": "What is in this {media}?", "max_tokens": 48, "temperature": 0.0}}
 SETTINGS = {
@@ -152,7 +155,10 @@ def small_corpus(folder: Path, photos: list[Path]) -> Path:
         folder,
         items=items,
         captions=[caption(item_id, f"Photo {item_id}.") for item_id in captioned],
-        descriptions=[description(item_id, f"Seen: {item_id}.") for item_id in captioned[:2]],
+        descriptions=[
+            *(description(item_id, f"Seen: {item_id}.") for item_id in captioned[:2]),
+            description(captioned[2], "I cannot say.", flags=["refusal"]),
+        ],
         translations=[
             translation(f"{captioned[0]}#en#0", "de", "Foto.", meaning=0.7),
             translation(f"{captioned[0]}#en#0", "fr", "Photo.", flags=["copied"], meaning=0.7),
@@ -160,14 +166,17 @@ def small_corpus(folder: Path, photos: list[Path]) -> Path:
             translation(
                 f"{captioned[1]}#short", "de", "Gesehen.", flags=["numbers", "copied"], source_table="descriptions"
             ),
+            translation(f"{captioned[2]}#short", "fr", "Aucune idée.", source_table="descriptions"),
         ],
     )
 
 
-def pack(stage: Stage, output: Path, limit: int | None = None) -> list[Row] | None:
+def pack(stage: Pack, output: Path, limit: int | None = None) -> list[Row] | None:
     """Run the stage as the program does, less Beam; with `limit`, no more shards than that, as if it was killed then.
     Returns the table's rows, or None if it was cut off."""
-    stage.check(lambda line: None)
+    stage = dataclasses.replace(stage)  # with the corpora as they are now
+    stage.check()
+    refuse_leaks(stage.folders)
     output.mkdir(exist_ok=True)
     with locked(output):
         commit.check_settings(output, stage)

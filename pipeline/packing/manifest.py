@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.counting import values
@@ -46,7 +45,7 @@ def recorded_settings(
         "frames": frames,
         # Left out where it is the default, so that tables from before there were features keep their fingerprints.
         **({"feature_type": feature_type} if feature_type != "float16" else {}),
-        "filters": filters.settings(),
+        "filters": filters.thresholds,
     }
 
 
@@ -54,13 +53,11 @@ def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:
     """By split, the number of items, captions and descriptions in `training` shards. Media are not read."""
     sizes: dict[str, collections.Counter[str]] = {}
     for path in shards:
-        table = read_shard(path)
-        lengths = {name: pc.list_value_length(table[name]) for name in ("captions", "descriptions")}
-        sums = pa.table({"split": table["split"], **lengths}).group_by("split")
-        for row in sums.aggregate([([], "count_all"), ("captions", "sum"), ("descriptions", "sum")]).to_pylist():
-            counts = {"items": "count_all", "captions": "captions_sum", "descriptions": "descriptions_sum"}
-            size = sizes.setdefault(row["split"], collections.Counter())
-            size.update({name: row[column] for name, column in counts.items()})
+        shard = read_shard(path)
+        lengths = [pc.list_value_length(shard[name]).to_pylist() for name in ("captions", "descriptions")]
+        for split, captions, descriptions in zip(shard["split"].to_pylist(), *lengths, strict=True):
+            size = sizes.setdefault(split, collections.Counter())
+            size.update(items=1, captions=captions, descriptions=descriptions)
     return {split: dict(size) for split, size in sorted(sizes.items())}
 
 

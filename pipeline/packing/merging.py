@@ -1,57 +1,61 @@
 """Merging of corpora: items with the same content become one item, found in an index on disk.
 
-    items of all corpora → one file of records, sorted in place → those whose content several corpora have
+    items of all corpora → records sorted by content → those whose content several corpora have
 
-The files are memory-mapped, so memory stays flat and worker processes share them. Splits play no role: a content lies
-in one split only, see `packing.leaks`.
+The index is memory-mapped, so worker processes share it; building it takes some 150 bytes of memory an item. Splits
+play no role: a content lies in one split only, see `packing.leaks`.
 """
 
 import fcntl
 import functools
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.corpus.table import Table, atomic_writer, complete, read_json, write_json
+from pipeline.corpus.table import Table, atomic_writer, complete
 from pipeline.engine.stage import Grouped, Rows
-from pipeline.packing.leaks import AS_BYTES, RECORD, content_records
 from pipeline.packing.rows import Source
 
-INDEX = "index.json"
-STEP = 1 << 20  # records that are compared at a time
-OPEN_SHARDS = 64  # memory-mapped, with the row numbers of each item
+OPEN_SHARDS = 64  # memory-mapped at once
 TEXTS = ("captions", "descriptions", "translations")
+# Numbers are big-endian and come after the content, so that records sort as bytes: by content, then by place.
 PLACE = ["corpus", "shard", "row"]
+RECORD = np.dtype([("content", "S32"), *((name, ">u4") for name in PLACE)])
+AS_BYTES = f"S{RECORD.itemsize}"
 
 
 class SharedContents:
-    """The contents that two corpora or more have, opened for reading.
+    """The contents that two corpora or more have, opened for reading."""
 
-    Attributes:
-        merged: Number of items that become part of another corpus's item.
-    """
-
-    def __init__(self, folder: Path):
-        index = read_json(folder / INDEX)
-        self.merged: int = index["merged"]
-        self._records = np.memmap(folder / "shared", AS_BYTES, "r") if index["rows"] else np.empty(0, AS_BYTES)
+    def __init__(self, path: Path):
+        self._records = np.load(path, mmap_mode="r")
 
     def find(self, hashes: np.ndarray) -> list[list[tuple[int, int, int]]]:
         """For each hash (`S32`), the sorted (corpus, shard, row) of all items with it; [] where one corpus has it."""
+        last = np.empty(len(hashes), RECORD)
+        last["content"] = hashes
+        for name in PLACE:
+            last[name] = np.iinfo(np.uint32).max
         starts = np.searchsorted(self._records, hashes.astype(AS_BYTES))
-        ends = np.searchsorted(self._records, _upper_bounds(hashes))
+        ends = np.searchsorted(self._records, last.view(AS_BYTES))
         return [self._records[start:end].view(RECORD)[PLACE].tolist() for start, end in zip(starts, ends, strict=True)]
 
+    @property
+    def merged(self) -> int:
+        """Number of items that become part of another corpus's item."""
+        records = self._records.view(RECORD)
+        first, _ = _outer_corpora(records)
+        return int(np.count_nonzero(records["corpus"] != first))
 
-def _upper_bounds(hashes: np.ndarray) -> np.ndarray:
-    """What comes after all records of each hash."""
-    bounds = np.full((len(hashes), RECORD.itemsize), 255, np.uint8)
-    bounds[:, :32] = np.ascontiguousarray(hashes).view(np.uint8).reshape(len(hashes), 32)
-    return bounds.reshape(-1).view(AS_BYTES)
+
+def _outer_corpora(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of these sorted records, the first and the last corpus that has its content."""
+    _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
+    first, last = (np.repeat(records["corpus"][rows], counts) for rows in (starts, starts + counts - 1))
+    return first, last
 
 
 def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> SharedContents:
@@ -60,45 +64,33 @@ def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> Shared
     Processes take turns: the first one builds it, the others find it complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stamp}.npy"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (read_json(folder / INDEX) or {}).get("stamp") != stamp:
-            (folder / INDEX).unlink(missing_ok=True)
-            rows, merged = _build_index(corpora, folder)
-            write_json(folder / INDEX, {"stamp": stamp, "rows": rows, "merged": merged})
-    return SharedContents(folder)
+        if not path.exists():
+            for outdated in folder.glob("*.npy"):
+                outdated.unlink()
+            with atomic_writer(path) as stream:
+                np.save(stream, _shared_records(corpora).view(AS_BYTES))
+    return SharedContents(path)
 
 
-def _build_index(corpora: Sequence[Path], folder: Path) -> tuple[int, int]:
-    """Write the file `shared`; returns its number of records, and of items merged into those of an earlier corpus."""
-    path = folder / "all"
-    with path.open("wb") as stream:
-        for records in content_records(corpora):
-            records["split"] = 0  # the order within a content is that of the corpora
-            stream.write(records.tobytes())
-    rows = merged = 0
-    with atomic_writer(folder / "shared") as stream:
-        if path.stat().st_size:
-            everything = np.memmap(path, AS_BYTES, "r+")
-            everything.sort()
-            start = 0
-            while start < len(everything):
-                last = everything[start : start + STEP][-1:].view(RECORD)["content"]
-                end = int(np.searchsorted(everything, _upper_bounds(last))[0])  # a content stays in one part
-                shared, later = _shared(everything[start:end].view(RECORD))
-                stream.write(shared.tobytes())
-                rows, merged, start = rows + len(shared), merged + later, end
-    path.unlink()
-    return rows, merged
-
-
-def _shared(records: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of sorted records, those whose content several corpora have, and how many are not of the first such corpus."""
-    contents, corpus = records["content"], records["corpus"]
-    starts = np.flatnonzero(np.concatenate([[True], contents[1:] != contents[:-1]]))
-    lengths = np.diff(np.append(starts, len(records)))
-    first, last = (np.repeat(corpus[rows], lengths) for rows in (starts, starts + lengths - 1))
-    return records[first != last], int(np.count_nonzero(corpus != first))
+def _shared_records(corpora: Sequence[Path]) -> np.ndarray:
+    """Sorted records of the items whose content several corpora have."""
+    parts = [np.empty(0, AS_BYTES)]
+    for number, corpus in enumerate(corpora):
+        table = Table(corpus, "items")
+        for shard in range(table.num_shards):
+            hashes = table.shard(shard)["sha256"]
+            rows = np.flatnonzero(hashes.to_numpy() != "")  # an item without media is like no other
+            records = np.empty(len(rows), RECORD)
+            records["content"] = np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), "S32")
+            records["corpus"], records["shard"], records["row"] = number, shard, rows
+            parts.append(records.view(AS_BYTES))
+    everything = np.sort(np.concatenate(parts)).view(RECORD)
+    first, last = _outer_corpora(everything)
+    shared: np.ndarray = everything[first != last]
+    return shared
 
 
 class Merge:
@@ -107,12 +99,10 @@ class Merge:
     def __init__(self, corpora: Sequence[Path], shared: SharedContents):
         self._names = [corpus.name for corpus in corpora]
         self._shared = shared
-        self._lock = threading.Lock()
         self._tables = [
             {name: Table(corpus, name) for name in ("items", *TEXTS) if complete(corpus, name)} for corpus in corpora
         ]
-        self._checked: set[tuple[int, int]] = set()
-        self._shard = functools.lru_cache(OPEN_SHARDS)(self._open_shard)
+        self._shards = functools.lru_cache(OPEN_SHARDS)(self._open_shards)
 
     def sources(self, corpus: int, shard: int, rows: Rows, joined: Grouped) -> list[list[Source]]:
         """For each item of a shard: itself and the items of later corpora with its content.
@@ -130,49 +120,27 @@ class Merge:
         """
         hashes = np.array([bytes.fromhex(row["sha256"]) for row in rows], "S32")
         sources: list[list[Source]] = []
-        others: list[tuple[int, int, int, int]] = []  # corpus, shard, row; the position of the item that takes it
-        for at, (row, places) in enumerate(zip(rows, self._shared.find(hashes), strict=True)):
-            first = places[0] if places else (corpus, shard, at)
-            if first[0] != corpus:
-                sources.append([])
-                continue
-            sources.append([Source(self._prefix(corpus), row, joined.get(row["item_id"], {}))])
-            if first == (corpus, shard, at):
-                others += [(*place, at) for place in places if place[0] != corpus]
-        with self._lock:
-            for other, number, row_number, at in sorted(others):  # so that each shard is opened once
-                item, texts = self._shard(other, number).item(row_number)
-                sources[at].append(Source(self._prefix(other), item, texts))
+        for number, (row, places) in enumerate(zip(rows, self._shared.find(hashes), strict=True)):
+            first = places[0] if places else (corpus, shard, number)
+            parts = []
+            if first[0] == corpus:
+                parts.append(Source(f"{self._names[corpus]}/", row, joined.get(row["item_id"], {})))
+            if first == (corpus, shard, number):
+                parts += [self._source(*place) for place in places if place[0] != corpus]
+            sources.append(parts)
         return sources
 
-    def _prefix(self, corpus: int) -> str:
-        return f"{self._names[corpus]}/"
-
-    def _open_shard(self, corpus: int, shard: int) -> "_Shard":
-        check = (corpus, shard) not in self._checked  # the checksum once a process
-        tables = {name: table.shard(shard, check) for name, table in self._tables[corpus].items()}
-        self._checked.add((corpus, shard))
-        return _Shard(tables)
-
-
-class _Shard:
-    """A shard of another corpus: its tables memory-mapped, and by table the numbers of each item's rows."""
-
-    def __init__(self, tables: Mapping[str, pa.Table]):
-        self._items = tables["items"]
-        self._texts = {name: table for name, table in tables.items() if name != "items"}
-        self._rows: dict[str, dict[str, list[int]]] = {}
-        for name, table in self._texts.items():
-            numbers = self._rows[name] = {}
-            for row, item_id in enumerate(table["item_id"].to_pylist()):
-                numbers.setdefault(item_id, []).append(row)
-
-    def item(self, row: int) -> tuple[dict[str, Any], dict[str, Rows]]:
-        """A row of `items`, and its rows of the other tables."""
-        item: dict[str, Any] = self._items.slice(row, 1).to_pylist()[0]
+    def _source(self, corpus: int, shard: int, row: int) -> Source:
+        """An item of another corpus with its texts."""
+        tables = self._shards(corpus, shard)
+        item = tables["items"].slice(row, 1).to_pylist()[0]
         texts = {
-            name: table.take(self._rows[name][item["item_id"]]).to_pylist()
-            for name, table in self._texts.items()
-            if item["item_id"] in self._rows[name]
+            name: table.filter(pc.equal(table["item_id"], item["item_id"])).to_pylist()
+            for name, table in tables.items()
+            if name != "items"
         }
-        return item, texts
+        return Source(f"{self._names[corpus]}/", item, texts)
+
+    def _open_shards(self, corpus: int, shard: int) -> dict[str, pa.Table]:
+        # Without a checksum: each is compared when the shard itself is packed, in this run or in one before.
+        return {name: table.shard(shard) for name, table in self._tables[corpus].items()}

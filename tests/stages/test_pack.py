@@ -11,13 +11,14 @@ from PIL import Image
 import beam_runner
 from pipeline.corpus import commit as tables
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import Table, read_json
-from pipeline.errors import UsageError
+from pipeline.corpus.table import Table, complete, read_json
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.packing.filters import Filters
+from pipeline.packing.manifest import JOINED
 from stages import pack as packing
 from stages.pack import Pack
 from tests.conftest import make_photos
-from tests.corpora import deal_corpus, item, pack, small_corpus, write_table
+from tests.corpora import caption, deal_corpus, description, item, pack, small_corpus, translation, write_table
 
 PHOTOS = 5
 
@@ -32,61 +33,57 @@ def corpus(tmp_path, photos):
     return small_corpus(tmp_path / "corpus", photos)
 
 
+def pack_of(*corpora, output=None):
+    return Pack(tuple(map(str, corpora)), output=str(output or corpora[0]), image_size=32)
+
+
 @pytest.fixture
 def stage(corpus):
-    return Pack((str(corpus),), output=str(corpus), image_size=32)
-
-
-def another(stage, *corpora, output):
-    return dataclasses.replace(stage, corpora=tuple(map(str, corpora)), output=str(output))
+    return pack_of(corpus)
 
 
 def files(corpus):
     return {path.name: path.read_bytes() for path in (corpus / "training").iterdir()}
 
 
-def refused(stage):
+def texts(captions):
+    return [each["text"] for each in captions]
+
+
+def refusal(stage):
     with pytest.raises(UsageError) as raised:
-        stage.check(lambda line: None)
+        stage.check()
     return str(raised.value)
 
 
 @pytest.fixture
 def reads(monkeypatch):
     """The uris whose pixels are read."""
-    uris = []
-
-    def read(item, uri, *arguments):
-        uris.append(uri)
-        return packing.read_media.__wrapped__(item, uri, *arguments)
-
-    read.__wrapped__ = packing.read_media
-    monkeypatch.setattr(packing, "read_media", read)
+    uris, read_media = [], packing.read_media
+    monkeypatch.setattr(
+        packing, "read_media", lambda item, uri, *rest: uris.append(uri) or read_media(item, uri, *rest)
+    )
     return uris
 
 
 # One corpus
 
 
-def test_rows(stage, corpus, photos):
+def test_rows_and_what_the_manifest_counts(stage, corpus, photos):
     rows = pack(stage, corpus)
-    first, second, _, last = rows
+    first, second, third, last = rows
     assert [row["item_id"] for row in rows] == [path.name for path in photos if path != photos[3]]
-    assert [(each["caption_id"], each["language"], each["origin"]) for each in first["captions"]] == [
-        ("photo-00000.jpg#en#0", "en", "human"),
-        ("photo-00000.jpg#en#0>de", "de", "mt"),
+    assert [(each["caption_id"], each["language"], each["origin"], each["quality"]) for each in first["captions"]] == [
+        ("photo-00000.jpg#en#0", "en", "human", 1.0),
+        ("photo-00000.jpg#en#0>de", "de", "mt", 0.75),
     ]
-    assert [each["quality"] for each in first["captions"]] == [1.0, 0.75]
     assert first["descriptions"] == [{"view": "short", "text": "Seen: photo-00000.jpg."}]
-    assert [each["text"] for each in second["captions"]] == ["Photo photo-00001.jpg.", "Bild."]
+    assert texts(second["captions"]) == ["Photo photo-00001.jpg.", "Bild."]
+    assert texts(third["captions"]) == ["Photo photo-00002.jpg."] and third["descriptions"] == []
     assert (last["split"], last["media_type"], last["uri"]) == ("test", "image", str(photos[4]))
     for row in rows:
         assert min(Image.open(io.BytesIO(row["media"])).size) == 32 and row["num_frames"] == 1
     assert Table(corpus, "training").shard(0).schema.equals(SCHEMAS["training"])
-
-
-def test_the_manifest_counts_splits_and_dropped_pairs(stage, corpus):
-    pack(stage, corpus)
     manifest = Table(corpus, "training").manifest
     assert manifest["splits"] == {
         "test": {"items": 1, "captions": 1, "descriptions": 0},
@@ -94,7 +91,7 @@ def test_the_manifest_counts_splits_and_dropped_pairs(stage, corpus):
     }
     assert manifest["dropped"] == {
         "de": {"pairs": 3, "kept": 2, "numbers": 1, "copied": 1},
-        "fr": {"pairs": 1, "kept": 0, "copied": 1},
+        "fr": {"pairs": 2, "kept": 0, "copied": 1, "refusal": 1},
     }
     assert (manifest["without_text"], manifest["merged"]) == (1, 0)
     assert set(manifest["parents"]) == {"items", "captions", "descriptions", "translations"}
@@ -127,27 +124,23 @@ def test_one_broken_photo_fails_alone_and_is_tried_again(stage, corpus, photos, 
     assert files(corpus) == whole
 
 
-def test_other_texts_are_joined_anew_to_the_pixels_of_before(stage, corpus, photos, reads):
-    pack(stage, corpus)
+def test_other_texts_are_joined_to_the_pixels_of_before(stage, corpus, photos, reads):
+    shutil.move(corpus / "translations", corpus / "later")
+    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human"}
     reads.clear()
+    shutil.move(corpus / "later", corpus / "translations")
+    for path in photos:
+        path.unlink()
+    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human", "mt"}
     table = Table(corpus, "translations")
     parts = [table.shard(index).to_pylist() for index in range(table.num_shards)]
     parts[0][0]["text"] = "Ein Foto."
     write_table(corpus, "translations", parts)
-    for path in photos:
-        path.unlink()
     before = read_json(corpus / ".state" / "pack" / "part-00001.json")
     rows = pack(stage, corpus)
-    assert [each["text"] for each in rows[0]["captions"]] == ["Photo photo-00000.jpg.", "Ein Foto."]
+    assert texts(rows[0]["captions"]) == ["Photo photo-00000.jpg.", "Ein Foto."]
     assert reads == [] and rows[0]["media"]
     assert read_json(corpus / ".state" / "pack" / "part-00001.json") == before
-
-
-def test_a_table_that_is_made_later_is_joined(stage, corpus):
-    shutil.move(corpus / "translations", corpus / "later")
-    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human"}
-    shutil.move(corpus / "later", corpus / "translations")
-    assert {each["origin"] for row in pack(stage, corpus) for each in row["captions"]} == {"human", "mt"}
 
 
 def test_the_same_bytes_after_a_cut(stage, corpus, tmp_path):
@@ -170,38 +163,134 @@ def test_other_settings_are_refused(stage, corpus):
 
 def test_a_corpus_that_was_moved(stage, corpus, tmp_path):
     rows = pack(stage, corpus)
-    corpus.rename(tmp_path / "moved")
-    stage = another(stage, tmp_path / "moved", output=tmp_path / "moved")
-    assert pack(stage, tmp_path / "moved") == rows
+    moved = corpus.rename(tmp_path / "moved")
+    assert pack(pack_of(moved), moved) == rows
 
 
 # What is checked before the work
 
 
-def test_a_table_that_is_not_whole(stage, corpus):
-    (corpus / "descriptions" / "manifest.json").unlink()
-    message = refused(stage)
-    assert str(corpus) in message and "descriptions" in message and "--stage captions" in message and "again" in message
-    (corpus / "items" / "manifest.json").unlink()
-    assert "items" in refused(stage) and "--stage ingest" in refused(stage)
-
-
-def test_a_table_made_from_other_ones_than_lie_there(stage, corpus):
+def test_incomplete_and_outdated_tables(stage, corpus):
     table = Table(corpus, "captions")
     write_table(corpus, "captions", [table.shard(index).to_pylist()[:1] for index in range(table.num_shards)])
-    message = refused(stage)
+    message = refusal(stage)
     assert "another version of captions" in message and "--stage translate" in message
+    (corpus / "descriptions" / "manifest.json").unlink()
+    message = refusal(stage)
+    assert str(corpus) in message and "descriptions" in message and "--stage captions" in message and "again" in message
+    (corpus / "items" / "manifest.json").unlink()
+    assert "items" in refusal(stage) and "--stage ingest" in refusal(stage)
 
 
-def test_no_text_at_all(tmp_path, stage, photos):
+def test_no_text_at_all_and_two_folders_of_one_name(tmp_path, photos, corpus):
     bare = deal_corpus(tmp_path / "bare", items=[item(photos[0])], captions=[])
-    assert "--stage captions" in refused(another(stage, bare, output=bare))
+    assert "--stage captions" in refusal(pack_of(bare))
+    shutil.copytree(corpus, tmp_path / "else" / "corpus")
+    assert "Rename one" in refusal(pack_of(corpus, tmp_path / "else" / "corpus"))
 
 
-def test_thresholds_for_a_language_that_is_not_there(stage):
-    lines = []
-    dataclasses.replace(stage, filters=Filters({"default": {}, "de": {}, "cs": {}})).check(lines.append)
-    assert lines == ["note: --filters names cs, but there are no translations into it"]
+# Several corpora
+
+
+@pytest.fixture
+def published(tmp_path, photos):
+    """Descriptions of two of the photos under other names and in another order, and a photo of its own."""
+    (own,) = make_photos(tmp_path / "more", 1, size=(50, 30))
+    away = tmp_path / "where nobody is"
+    items = [
+        item(own, "own", size=(50, 30)),
+        {**item(photos[2], "b"), "uri": str(away / "b.jpg")},
+        {**item(photos[0], "a"), "uri": str(away / "a.jpg")},
+    ]
+    views = [("own", "Of its own."), ("b", "Published b."), ("a", "Published a."), ("a", "Seen: photo-00000.jpg.")]
+    return deal_corpus(
+        tmp_path / "published",
+        items=items,
+        captions=[caption("a", "Photo photo-00000.jpg."), caption("a", "Another.", 1)],
+        descriptions=[description(item_id, text) for item_id, text in views],
+        translations=[translation("a#en#1", "de", "Foto.")],
+    )
+
+
+def test_published_descriptions_join_ones_own(corpus, published):
+    rows = pack(pack_of(corpus, published), corpus)
+    assert [row["item_id"] for row in rows] == [
+        "corpus/photo-00000.jpg",
+        "corpus/photo-00001.jpg",
+        "corpus/photo-00002.jpg",
+        "corpus/photo-00004.jpg",
+        "published/own",
+    ]
+    first = rows[0]
+    assert texts(first["descriptions"]) == ["Seen: photo-00000.jpg.", "Published a."]
+    assert [(each["caption_id"], each["text"]) for each in first["captions"]] == [
+        ("corpus/photo-00000.jpg#en#0", "Photo photo-00000.jpg."),
+        ("published/a#en#1", "Another."),
+        ("corpus/photo-00000.jpg#en#0>de", "Foto."),
+    ]
+    assert [each["text"] for each in rows[2]["descriptions"]] == ["Published b."]
+    manifest = Table(corpus, "training").manifest
+    assert (manifest["merged"], manifest["without_text"], len(manifest["shards"])) == (2, 1, 5)
+    assert manifest["dropped"]["de"]["pairs"] == 4
+    assert set(manifest["parents"]) == {f"{name}/{table}" for name in ("corpus", "published") for table in JOINED}
+
+
+def test_media_are_read_from_the_corpus_that_has_them(tmp_path, corpus, published, photos):
+    """The published corpus comes first and its media are not here: those of one's own are."""
+    rows = pack(pack_of(published, corpus, output=tmp_path / "out"), tmp_path / "out")
+    by_id = {row["item_id"]: row for row in rows}
+    assert list(by_id) == [
+        "published/own",
+        "published/b",
+        "published/a",
+        "corpus/photo-00001.jpg",
+        "corpus/photo-00004.jpg",
+    ]
+    assert by_id["published/a"]["uri"] == str(photos[0]) and by_id["published/a"]["media"]
+    assert [each["text"] for each in by_id["published/a"]["descriptions"]] == ["Published a.", "Seen: photo-00000.jpg."]
+    assert Table(tmp_path / "out", "training").manifest["settings"]["corpora"] == [str(published), str(corpus)]
+    assert not Table(tmp_path / "out", "training").failures()
+
+
+def test_the_first_of_equal_items_takes_in_those_of_other_corpora(tmp_path, photos):
+    def twice(name, word):
+        rows = [item(photos[0], "x"), item(photos[1], "y"), item(photos[0], "z")]
+        texts = [caption(row["item_id"], f"{word} {row['item_id']}.") for row in rows]
+        return deal_corpus(tmp_path / name, items=rows, captions=texts)
+
+    both = [twice("one", "Mine"), twice("two", "Theirs")]
+    rows = pack(pack_of(*both, output=tmp_path / "out"), tmp_path / "out")
+    assert {row["item_id"]: texts(row["captions"]) for row in rows} == {
+        "one/x": ["Mine x.", "Theirs x.", "Theirs z."],
+        "one/y": ["Mine y.", "Theirs y."],
+        "one/z": ["Mine z."],
+    }
+
+
+def test_another_corpus_that_changes_while_it_is_packed_and_after(corpus, published, monkeypatch):
+    def translate(text):
+        write_table(published, "translations", [[], [translation("a#en#1", "de", text)]])
+
+    both = pack_of(corpus, published)
+    open_index = packing.shared_contents
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "shared_contents", lambda *given: translate("Neu.") or open_index(*given))
+        with pytest.raises(EnvironmentTrouble, match="published was changed while it was packed"):
+            pack(both, corpus)
+    assert not complete(corpus, "training")
+    for text in ("Neu.", "Anders."):
+        translate(text)
+        assert text in texts(pack(both, corpus)[0]["captions"])
+
+
+def test_failures_have_the_ids_of_the_rows(corpus, published, photos):
+    photos[1].unlink()
+    both = pack_of(corpus, published)
+    rows = pack(both, corpus)
+    (failure,) = Table(corpus, "training").failures()
+    assert (failure["id"], failure["error"]) == ("corpus/photo-00001.jpg", "missing") and len(rows) == 4
+    make_photos(photos[0].parent, PHOTOS)
+    assert len(pack(both, corpus)) == 5
 
 
 # On Beam, real photos

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 
 import beam_runner
-from pipeline.corpus.counting import Copies, scan
 from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 from pipeline.media.images import Limits
-from pipeline.packing.leaks import refuse_leaks
 from pipeline.sources.benchmarks import multi30k
-from pipeline.sources.items import SourceCaption, SourceItem
-from stages.ingest import IngestWorker, _caption_rows, _numbered
+from pipeline.sources.items import SourceCaption
+from stages.ingest import IngestWorker
 from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.corpora import caption, deal_corpus, item, pack
@@ -29,18 +27,6 @@ def absent(item_id, split="train"):
 @pytest.fixture
 def photos(tmp_path):
     return make_photos(tmp_path / "photos", 3)
-
-
-def test_what_has_no_media_is_the_same_as_nothing_else(tmp_path, photos):
-    items = [absent("a"), item(photos[0]), absent("b", "test"), item(photos[1], split="test"), absent("c")]
-    corpus = deal_corpus(tmp_path / "corpus", items=items)
-    refuse_leaks([corpus])
-    copies = Copies()
-    scan(Table(corpus, "items"), [copies])
-    assert copies.totals() == (0, 0)
-    twin = deal_corpus(tmp_path / "twin", items=[absent("x"), item(photos[0], "y", "val")])
-    with pytest.raises(UsageError, match=r"^1 item\(s\) have the content .* corpus/photo-00000.jpg"):
-        refuse_leaks([corpus, twin])
 
 
 def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
@@ -73,35 +59,7 @@ def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
         assert not table.failures()
     nothing = deal_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
     with pytest.raises(UsageError, match="no item has media"):
-        Pack((str(nothing),)).check(print)
-
-
-def test_numbers_of_captions():
-    given = (
-        SourceCaption("Two.", "en", "human", 2),
-        SourceCaption("Zwei.", "de", "mt", 2),
-        SourceCaption("Null.", "de", "mt", 0),
-        SourceCaption("Un.", "fr"),
-        SourceCaption("Deux.", "fr"),
-    )
-    captions = _numbered(SourceItem("a", "", captions=given))
-    assert [(row["language"], row["number"]) for row in captions] == [
-        ("en", 2),
-        ("de", 2),
-        ("de", 0),
-        ("fr", 0),
-        ("fr", 1),
-    ]
-    with pytest.raises(UsageError, match="a has two captions in en with the number 2"):
-        _numbered(SourceItem("a", "", captions=(*given, SourceCaption("Again.", "en", "human", 2))))
-
-
-def test_descriptions_by_a_model_are_numbered_for_themselves():
-    """A caption and a description may both be number 0 of English."""
-    texts = (SourceCaption("A dog.", "en", "human", 0), SourceCaption("A brown dog runs.", "en", "mllm", 0))
-    row = {"item_id": "a", "split": "train", "captions": _numbered(SourceItem("a", "", captions=texts))}
-    assert [each["caption_id"] for each in _caption_rows(row)] == ["a#en#0", "a#en-x-mllm#0"]
-    assert {each["language"] for each in _caption_rows(row)} == {"en"}
+        Pack((str(nothing),)).check()
 
 
 def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):

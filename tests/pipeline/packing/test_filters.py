@@ -2,17 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.corpus.schema import SCORES
 from pipeline.errors import UsageError
-from pipeline.packing.filters import ALWAYS_ON, Filters, read_filters
-from pipeline.quality.rules import RULES
+from pipeline.packing.filters import read_filters
 from tests.corpora import translation
-
-FREE = sorted(set(RULES) - {ALWAYS_ON})
-LANGUAGES = ("de", "cs", "pt", "pt-BR")
 
 
 @pytest.fixture
@@ -35,17 +28,12 @@ def test_without_a_file_the_stored_flags_decide():
 
 
 def test_rules_named_are_judged_anew_and_the_others_keep_their_flag(read):
-    filters = read("default: {copied: 0.5, meaning: 0.4}\ncs: {meaning: 0.8}\n")
-    assert filters.settings() == {"default": {"copied": 0.5, "meaning": 0.4}, "cs": {"meaning": 0.8}}
+    filters = read("default: {copied: 0.5, meaning: 0.4}\ncs: {meaning: 0.8}\nfr: {copied: off}\n")
+    assert filters.thresholds["fr"] == {"copied": None}
     assert filters.rules_against(pair("de", ["copied"], copied=0.4, meaning=0.6)) == []
     assert filters.rules_against(pair("de", [], copied=0.6, meaning=0.3)) == ["copied", "meaning"]
     assert filters.rules_against(pair("cs", ["numbers"], meaning=0.6)) == ["meaning", "numbers"]
-
-
-def test_off(read):
-    filters = read("default: {copied: 0.5}\nde: {copied: off}\n")
-    assert filters.rules_against(pair("de", ["copied"], copied=1.0)) == []
-    assert filters.rules_against(pair("fr", [], copied=1.0)) == ["copied"]
+    assert filters.rules_against(pair("fr", ["copied", "empty"], copied=1.0)) == ["empty"]  # empty always drops
 
 
 def test_what_was_not_measured_never_falls(read):
@@ -73,43 +61,19 @@ def test_tags_are_read_as_tags(read):
 
 
 @pytest.mark.parametrize(
-    "text, named",
+    "text, reason",
     [
-        ("default: {meanign: 0.5}", "did you mean meaning?"),
-        ("default: {xyz: 0.5}", "round_trip"),
+        ("default: {meanign: 0.5}", "round_trip"),
         ("cz: {meaning: 0.5}", "did you mean cs"),
-        ("de: {meaning: of}", "or off"),
-        ("de: {meaning: high}", "from -1 to 1"),
-        ("de: {copied: nan}", "from 0 to 1"),
-        ("de: {too_long: inf}", "at least 0"),
-        ("de: {copied: [1]}", "from 0 to 1"),
-        ("de: {empty: off}", "always on"),
+        ("de: {meaning: high}", "or off"),
+        ("de: {copied: nan}", "a number"),
+        ("de: {copied: [1]}", "a number"),
+        ("de: {empty: off}", "no threshold"),
         ("de: 0.5", "0.5"),
-        ("de: {meaning: 0.1}\ndeu: {meaning: 0.2}", "de comes twice"),
-        ("de: !!python/object/apply:os.getcwd []", "give rules"),
+        ("de: !!python/object/apply:os.getcwd []", "rules"),
     ],
 )
-def test_mistakes_are_named(read, text, named):
-    with pytest.raises(UsageError) as raised:
+def test_mistakes_are_named(read, text, reason):
+    with pytest.raises(UsageError, match=r"--filters: .*filters\.yaml") as raised:
         read(text)
-    message = str(raised.value)
-    assert message.startswith("--filters: ") and "filters.yaml" in message and "\n" not in message
-    assert named in message
-
-
-SCORE = st.one_of(st.none(), st.integers(-10_000, 10_000).map(lambda n: float(np.float32(n / 10_000))))
-PAIRS = st.builds(
-    lambda target, flags, scores: pair(target, sorted(flags), **scores),
-    st.sampled_from(LANGUAGES),
-    st.sets(st.sampled_from([*RULES, "preamble"]), max_size=4),
-    st.fixed_dictionaries(dict.fromkeys(SCORES, SCORE)),
-)
-LIMITS = st.dictionaries(
-    st.sampled_from(FREE), st.one_of(st.none(), st.integers(-10_000, 10_000).map(lambda n: n / 10_000))
-)
-FILTERS = st.dictionaries(st.sampled_from(("default", *LANGUAGES)), LIMITS).map(Filters)
-
-
-@given(PAIRS, FILTERS)
-def test_empty_always_drops(row, filters):
-    assert (ALWAYS_ON in filters.rules_against(row)) == (ALWAYS_ON in row["flags"])
+    assert reason in str(raised.value)
