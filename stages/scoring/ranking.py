@@ -1,21 +1,21 @@
 """Ranks of texts among media and of media among texts, both from one product that is never whole in memory.
 
-M texts · N media · E shared width · K slots · A global weights · R × C a tile of the product · P pairs
+M texts · N media · E shared width · K slots · A global weights · R × C a tile of the product
 
 A rank counts from 1: the place of the best correct candidate, one more than the number of wrong candidates that score
 as high. Ties count against, so a model that gives everything the same score ranks last, not first:
 
     scores of one text  0.9  0.7  0.7  0.1   the second is the right one: rank 3 (0.9 is above, 0.7 is level)
 
-Scores nearer than TIE are level. A 32-bit product is wrong in its last digits, differently for every tile size, so it
-decides only what is further from the threshold than its error can be; the rest is decided in 64 bits. That makes ranks
-independent of chunks, threads and machines, at the price of a second comparison.
+Scores nearer than TIE are level. They are computed in 64 bits, whose rounding is a billionth of TIE: ranks do not
+depend on the size of the tiles, on threads, or on the machine.
 """
 
 import concurrent.futures
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +23,9 @@ import torch
 from torch import Tensor
 
 Array = np.ndarray
-Pairs = tuple[Array, Array]  # rows of texts, and with each a row of the media
 
 TIE = 1e-6  # times the longest vectors' product: what encoders in 32 bits do not tell apart
-ROWS, COLUMNS = 1020, 1024  # of a tile: 4 MiB, so that comparing reads from cache
-BYTE = 255  # what a byte can count to
-PAIRS = 2048  # decided at once in 64 bits
-DOUBTFUL = 1 / 256  # share of a tile's cells above which the tile is computed again in 64 bits, not cell by cell
+TILE = 1024, 1024  # rows and columns: 8 MiB
 
 
 class Ranked(NamedTuple):
@@ -55,9 +51,9 @@ def ranked(
     media_items_N: Tensor,
     slots_NKE: Tensor | None = None,
     global_weights: Sequence[float] = (1.0,),
-    chunk: tuple[int, int] = (ROWS, COLUMNS),
+    tile: tuple[int, int] = TILE,
 ) -> list[Ranked]:
-    """Rank by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩ on the CPU, on as many threads as torch uses.
+    """Rank by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩ on the CPU.
 
     Args:
         text_ME: Texts.
@@ -66,7 +62,7 @@ def ranked(
         media_items_N: Their items, distinct.
         slots_NKE: Slots of the gallery; without any, the score is ⟨text, media⟩ whatever a is.
         global_weights: Values of a.
-        chunk: Rows and columns of a tile.
+        tile: Texts and media compared at once.
 
     Returns:
         The ranks for each value of a.
@@ -75,21 +71,45 @@ def ranked(
         ValueError: Vectors are not finite, an item is in the gallery twice, a text's item is not in it, or an item has
             no text.
     """
-    own_M = _owners(text_items_M.cpu().numpy(), media_items_N.cpu().numpy())
-    vectors, weights = [text_ME, media_NE], [1.0]
+    own_M = _owners(text_items_M.cpu(), media_items_N.cpu())
+    parts, weights = [media_NE[:, None]], [1.0]
     if slots_NKE is not None and slots_NKE.shape[1] and any(weight != 1 for weight in global_weights):
-        vectors, weights = [*vectors, slots_NKE], list(global_weights)
-    scorer = _Scorer([it.detach().float().cpu().contiguous() for it in vectors], weights, own_M)
-    media_counts = np.zeros((len(scorer.weights), len(media_NE)), np.int64)
-    text_counts = []
-    strips = [slice(row, min(row + chunk[0], len(own_M))) for row in range(0, len(own_M), chunk[0])]
+        parts, weights = [*parts, slots_NKE], list(global_weights)
+    text_ME, *parts = (vectors.detach().double().cpu() for vectors in (text_ME, *parts))
+    longest = [float(vectors.norm(dim=-1).max()) for vectors in (text_ME, *parts)]
+    if not all(map(math.isfinite, longest)):
+        raise ValueError("some vectors to be ranked are not finite: the model has diverged")
+    tie = TIE * longest[0] * max(longest[1:])
+
+    def count(rows: slice) -> tuple[Array, Array]:
+        """[A,R] and [A,N]: the wrong candidates that reach the thresholds of these texts, and of every item."""
+        by_row_AR = np.zeros_like(own_floor_AM[:, rows], np.int64)
+        by_column_AN = np.zeros_like(best_floor_AN, np.int64)
+        for columns in _slices(len(media_NE), tile[1]):
+            similarities = [_best(text_ME[rows] @ slot_CE.T for slot_CE in part[columns].unbind(1)) for part in parts]
+            own_R = own_M[rows] - columns.start
+            mine = torch.nonzero((own_R >= 0) & (own_R < len(media_NE[columns])))[:, 0]
+            for a, scores_RC in enumerate(_weighted(similarities, weights)):
+                scores_RC[mine, own_R[mine]] = -math.inf
+                tile_RC = scores_RC.numpy()  # NumPy counts twenty times as fast as torch
+                by_row_AR[a] += np.count_nonzero(tile_RC >= own_floor_AM[a, rows, None], axis=1)
+                by_column_AN[a, columns] += np.count_nonzero(tile_RC >= best_floor_AN[a, columns], axis=0)
+        return by_row_AR, by_column_AN
+
+    strips = _slices(len(own_M), tile[0])
+    own_AM = torch.cat([_own_scores(text_ME[rows], parts, own_M[rows], weights) for rows in strips], dim=1)
+    best_AN = torch.full((len(weights), len(media_NE)), -math.inf, dtype=torch.float64)
+    best_AN.scatter_reduce_(1, own_M.expand(len(weights), -1), own_AM, "amax")
+    own_floor_AM, best_floor_AN = (own_AM - tie).numpy(), (best_AN - tie).numpy()
     with _workers() as pool:
-        for by_row, by_column in pool.map(lambda rows: scorer.strip(rows, chunk[1]), strips):
-            text_counts.append(by_row)
-            media_counts += by_column
-    counts = np.concatenate(text_counts, axis=1), media_counts
-    parts = zip(*(torch.from_numpy(1 + count) for count in counts), *map(torch.from_numpy, scorer.best), strict=True)
-    return [Ranked(*part) for part in parts] * (len(global_weights) // len(weights))
+        by_row, by_column = zip(*pool.map(count, strips), strict=True)
+    text_ranks_AM, media_ranks_AN = 1 + np.concatenate(by_row, axis=1), 1 + np.sum(by_column, axis=0)
+    ranks = zip(*map(torch.from_numpy, (text_ranks_AM, media_ranks_AN)), own_AM, best_AN, strict=True)
+    return [Ranked(*of) for of in ranks] * (len(global_weights) // len(weights))
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, length, step)]
 
 
 @contextlib.contextmanager
@@ -104,157 +124,24 @@ def _workers() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
         torch.set_num_threads(threads)
 
 
-class _Scorer:
-    """Texts, media and slots with the thresholds to reach: for texts (side 0, a tile's rows) and media (side 1).
-
-    Counting is numpy's: it compares as fast on one thread as torch does on two.
-    """
-
-    def __init__(self, vectors: list[Tensor], weights: list[float], own_M: Array):
-        lengths = [float(it.norm(dim=-1).max()) for it in vectors]
-        if not all(map(math.isfinite, lengths)):
-            raise ValueError("some vectors to be ranked are not finite: the model has diverged")
-        self.vectors, self.weights, self.own_M = vectors, weights, own_M
-        positives_AM = self.pairs(np.arange(len(own_M)), own_M)
-        best_AN = np.full((len(weights), len(vectors[1])), -np.inf)
-        for best_N, positive_M in zip(best_AN, positives_AM, strict=True):
-            np.maximum.at(best_N, own_M, positive_M)
-        largest = lengths[0] * max(lengths[1:])  # no score is larger
-        # More than the roundings of a 32-bit score add up to: half a digit for each product and sum.
-        error = (vectors[0].shape[1] + 8) * torch.finfo(torch.float32).eps / 2 * largest
-        self.best = positives_AM, best_AN
-        self.exact: list[Array] = [best - TIE * largest for best in self.best]
-        self.low: list[Array] = [(threshold - error).astype(np.float32) for threshold in self.exact]
-        self.high: list[Array] = [(threshold + error).astype(np.float32) for threshold in self.exact]
-
-    def strip(self, rows: slice, width: int) -> tuple[Array, Array]:
-        """[A,R] and [A,N]: the wrong candidates that reach the thresholds of these texts, and of every item."""
-        num_media = len(self.vectors[1])
-        memory = _Memory()
-        by_row_AR = np.zeros((len(self.weights), rows.stop - rows.start), np.int64)
-        by_column_AN = np.zeros((len(self.weights), num_media), np.int64)
-        for start in range(0, num_media, width):
-            spans = rows, slice(start, min(start + width, num_media))
-            products = self._products(spans, torch.float32, memory)
-            for index in range(len(self.weights)):
-                by_row, by_column = self._count(index, spans, products, memory)
-                by_row_AR[index] += by_row
-                by_column_AN[index, spans[1]] += by_column
-        return by_row_AR, by_column_AN
-
-    def pairs(self, texts_P: Array, media_P: Array) -> Array:
-        """Scores [A,P] in 64 bits of texts and media given by their rows."""
-        text_ME, *others = (it.numpy() for it in self.vectors)
-        scores_AP = np.empty((len(self.weights), len(texts_P)))
-        for start in range(0, len(texts_P), PAIRS):
-            part = slice(start, start + PAIRS)
-            text_PE = text_ME[texts_P[part]].astype(np.float64)
-            whole_P = local_P = np.einsum("pe,pe->p", text_PE, others[0][media_P[part]])
-            if len(others) > 1:
-                local_P = np.einsum("pe,pke->pk", text_PE, others[1][media_P[part]]).max(1)
-            for index, weight in enumerate(self.weights):
-                scores_AP[index, part] = weight * whole_P + (1 - weight) * local_P
-        return scores_AP
-
-    def _products(self, spans: tuple[slice, slice], dtype: torch.dtype, memory: "_Memory") -> list[Tensor]:
-        """[R,C] the global and, with slots, the local similarities of a tile."""
-        text_RE = self.vectors[0][spans[0]].to(dtype)
-        media_CE, *slots = (it[spans[1]].to(dtype) for it in self.vectors[1:])
-        size = (len(text_RE), len(media_CE)), dtype
-        products = [torch.mm(text_RE, media_CE.T, out=memory.get("global", *size))]
-        for slots_CKE in slots:
-            first_CE, *more = slots_CKE.unbind(1)
-            local_RC = torch.mm(text_RE, first_CE.T, out=memory.get("local", *size))
-            for slot_CE in more:
-                slot_RC = torch.mm(text_RE, slot_CE.T, out=memory.get("slot", *size))
-                torch.maximum(local_RC, slot_RC, out=local_RC)
-            products.append(local_RC)
-        return products
-
-    def _count(
-        self, index: int, spans: tuple[slice, slice], products: list[Tensor], memory: "_Memory"
-    ) -> tuple[Array, Array]:
-        """[R] and [C]: the wrong candidates in a tile that reach its rows' and its columns' thresholds."""
-        tile_RC = self._tile(index, spans, products, memory)
-        low, high, exact = (
-            [side_AX[index, span] for side_AX, span in zip(bound, spans, strict=True)]
-            for bound in (self.low, self.high, self.exact)
-        )
-        counts = _reaching(tile_RC, high, memory)
-        doubts = [level - sure for level, sure in zip(_reaching(tile_RC, low, memory), counts, strict=True)]
-        if sum(int(doubt.sum()) for doubt in doubts) > DOUBTFUL * tile_RC.size:
-            tile_RC = self._tile(index, spans, self._products(spans, torch.float64, memory), memory)
-            return _reaching(tile_RC, exact, memory)
-        for side, doubt in enumerate(doubts):
-            if not doubt.any():
-                continue
-            places = _between(tile_RC, low[side], high[side], np.flatnonzero(doubt), side)
-            pairs = [place + span.start for place, span in zip(places, spans, strict=True)]
-            reached_P = self.pairs(*pairs)[index] >= exact[side][places[side]]
-            np.add.at(counts[side], places[side], reached_P)
-        return counts
-
-    def _tile(self, index: int, spans: tuple[slice, slice], products: list[Tensor], memory: "_Memory") -> Array:
-        """[R,C] scores by one weight; the correct pairs are taken out, so that they never count."""
-        scores_RC = products[0]
-        if len(products) > 1:
-            scores_RC = memory.get("tile", products[0].shape, products[0].dtype)
-            torch.lerp(products[1], products[0], self.weights[index], out=scores_RC)
-        tile_RC = scores_RC.numpy()
-        own_R = self.own_M[spans[0]] - spans[1].start
-        mine = np.flatnonzero((own_R >= 0) & (own_R < tile_RC.shape[1]))
-        tile_RC[mine, own_R[mine]] = -np.inf
-        return tile_RC
+def _own_scores(text_RE: Tensor, parts: Sequence[Tensor], own_R: Tensor, weights: Sequence[float]) -> Tensor:
+    """[A,R] the score of each text with its own item."""
+    similarities = [torch.einsum("re,rke->rk", text_RE, part[own_R]).amax(1) for part in parts]
+    return torch.stack(list(_weighted(similarities, weights)))
 
 
-class _Memory:
-    """Buffers that a strip's tiles share: fresh pages for each would cost a fifth of the time."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def get(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        size = math.prod(shape)
-        if (name, dtype) not in self.buffers or self.buffers[name, dtype].numel() < size:
-            self.buffers[name, dtype] = torch.empty(size, dtype=dtype)
-        return self.buffers[name, dtype][:size].view(*shape)
+def _best(similarities: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.maximum, similarities)
 
 
-def _reaching(tile_RC: Array, thresholds: Sequence[Array], memory: _Memory) -> tuple[Array, Array]:
-    """[R] and [C]: how many cells of each row and of each column reach its threshold.
-
-    Eight bytes of a comparison are summed as one 64-bit number. At most 255 of them fall to a byte, so that none
-    carries into the next: an eighth of the additions.
-    """
-    rows, columns = tile_RC.shape
-    padded = -(-rows // BYTE) * BYTE, -(-columns // 8) * 8
-    bytes_RC = memory.get("reached", padded, torch.uint8).numpy()
-    if padded != (rows, columns):
-        bytes_RC[:] = 0
-    reached_RC, words_RC = bytes_RC.view(bool)[:rows, :columns], bytes_RC.view(np.uint64)
-    np.greater_equal(tile_RC, thresholds[0][:, None], out=reached_RC)
-    sums = np.add.reduceat(words_RC, range(0, words_RC.shape[1], BYTE), axis=1)
-    by_row = sums.view(np.uint8).sum(1, dtype=np.int64)[:rows]
-    np.greater_equal(tile_RC, thresholds[1], out=reached_RC)
-    sums = words_RC.reshape(-1, BYTE, words_RC.shape[1]).sum(1)
-    by_column = sums.view(np.uint8).sum(0, dtype=np.int64)[:columns]
-    return by_row, by_column
+def _weighted(similarities: Sequence[Tensor], weights: Sequence[float]) -> Iterable[Tensor]:
+    """The scores for each weight, of global similarities and, where there are slots, local ones."""
+    return (weight * similarities[0] + (1 - weight) * similarities[-1] for weight in weights)
 
 
-def _between(tile_RC: Array, low: Array, high: Array, lines: Array, side: int) -> Pairs:
-    """Places of the cells between two thresholds, in those rows (side 0) or columns (side 1) that have some."""
-    cells = tile_RC.take(lines, axis=side)
-    least, most = (np.expand_dims(bound[lines], 1 - side) for bound in (low, high))
-    places = list(np.divmod(np.flatnonzero((cells >= least) & (cells < most)), cells.shape[1]))
-    places[side] = lines[places[side]]
-    return places[0], places[1]
-
-
-def _owners(text_items_M: Array, media_items_N: Array) -> Array:
+def _owners(text_items_M: Tensor, media_items_N: Tensor) -> Tensor:
     """[M] the row in the gallery of each text's item."""
-    order_N = np.argsort(media_items_N)
-    sorted_N = media_items_N[order_N]
-    if not np.array_equal(np.unique(text_items_M), sorted_N):
+    sorted_N, order_N = torch.sort(media_items_N)
+    if not torch.equal(torch.unique(text_items_M), sorted_N):
         raise ValueError("each item needs exactly one row in the gallery and at least one text, each text an item")
-    owners_M: Array = order_N[np.searchsorted(sorted_N, text_items_M)]
-    return owners_M
+    return order_N[torch.searchsorted(sorted_N, text_items_M)]

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.scoring import ranking
-from stages.scoring.ranking import COLUMNS, ROWS, TIE, ranked
+from stages.scoring.ranking import TIE, TILE, ranked
 
 SMALL = (7, 5)  # a tile that divides nothing
 
@@ -16,9 +15,9 @@ def unit(*shape, seed=0):
     return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def ranks(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0, chunk=(ROWS, COLUMNS)):
+def ranks(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0, tile=TILE):
     """Ranks of texts and of media for one weight."""
-    return ranked(text_ME, text_items, media_NE, media_items, slots_NKE, (weight,), chunk)[0][:2]
+    return ranked(text_ME, text_items, media_NE, media_items, slots_NKE, (weight,), tile)[0][:2]
 
 
 def by_loops(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0):
@@ -109,34 +108,13 @@ def test_any_vectors_in_any_tiles_as_by_loops(data):
     weight = data.draw(st.sampled_from([1.0, 0.8, 0.5, 0.0]))
     arguments = text_ME, text_items, media_NE, media_items, slots_NKE, weight
     expected = by_loops(*arguments)
-    for chunk in ((1020, 1024), (1, 1), SMALL, (1000, 3)):
-        assert as_lists(ranks(*arguments, chunk=chunk)) == expected
-
-
-@pytest.mark.parametrize("slots", [0, 3])
-def test_tiles_whole_and_cut_count_the_same(slots):
-    """More than 255 in a column and than 2,040 in a row: no byte of the count overflows."""
-    media_NE, of = unit(2300, 8), torch.arange(2600) % 2300
-    text_ME = unit(2600, 8, seed=1) + media_NE[of]
-    slots_NKE = unit(2300, slots, 8, seed=2)
-    arguments = text_ME, of, media_NE, torch.arange(2300), slots_NKE
-    whole = ranks(*arguments, 0.6, chunk=(2600, 2300))
-    for chunk in ((1020, 1024), (300, 2100), (517, 61)):
-        assert as_lists(ranks(*arguments, 0.6, chunk=chunk)) == as_lists(whole)
-    scores = text_ME.double() @ media_NE.double().T
-    longest = text_ME.double().norm(dim=1).max()  # media and slots are of unit length
-    if slots:
-        local = torch.stack([text_ME.double() @ slots_NKE[:, k].double().T for k in range(slots)]).amax(0)
-        scores = 0.6 * scores + 0.4 * local
-    own = of[:, None] == torch.arange(2300)
-    wrong = scores.masked_fill(own, -9) + TIE * longest
-    assert whole[0].tolist() == (1 + (wrong >= scores[own][:, None]).sum(1)).tolist()
-    assert whole[1].tolist() == (1 + (wrong >= scores.masked_fill(~own, -9).amax(0)).sum(0)).tolist()
+    for tile in ((1020, 1024), (1, 1), SMALL, (1000, 3)):
+        assert as_lists(ranks(*arguments, tile=tile)) == expected
 
 
 @pytest.mark.parametrize("long", [1.0, 1e4])
 @pytest.mark.parametrize("by_slots", [False, True])
-def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch, long, by_slots):
+def test_scores_close_to_the_threshold_are_decided_in_64_bits(long, by_slots):
     """300 candidates within a tenth of TIE of the threshold: 32 bits get half of them wrong. Also by slots that are
     much longer than the media: what is level is in proportion to the longest."""
     direction, ids = unit(1, 64), torch.arange(300)
@@ -150,27 +128,18 @@ def test_scores_between_the_thresholds_are_decided_in_64_bits(monkeypatch, long,
         arguments = text_ME, ids, near_NE, ids
     expected = by_loops(*arguments)
     assert 50 < expected[0][0] < 250
-    called = []
-    pairs = ranking._Scorer.pairs
-    monkeypatch.setattr(
-        ranking._Scorer, "pairs", lambda *arguments: called.append(len(arguments[1])) or pairs(*arguments)
-    )
-    for doubtful, by_pairs in ((1, True), (0, False)):  # a cell at a time, and whole tiles
-        monkeypatch.setattr(ranking, "DOUBTFUL", doubtful)
-        for chunk in ((400, 400), (1, 200), (30, 77)):
-            called.clear()
-            assert as_lists(ranks(*arguments, chunk=chunk)) == expected
-            assert any(called[1:]) == by_pairs
+    for tile in ((400, 400), (1, 200), (30, 77)):
+        assert as_lists(ranks(*arguments, tile=tile)) == expected
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-7])
-@pytest.mark.parametrize("chunk", [(1020, 1024), (64, 100)])
-def test_a_model_that_says_the_same_of_everything_is_last(spread, chunk):
+@pytest.mark.parametrize("tile", [(1020, 1024), (64, 100)])
+def test_a_model_that_says_the_same_of_everything_is_last(spread, tile):
     """Also where its vectors differ in their last digits, as those of batches of another size do."""
     one = torch.full((512,), 512**-0.5)
     text_ME, media_NE = (one + spread * torch.randn(count, 512, generator=torch.Generator().manual_seed(count)) / 23
                          for count in (1200, 400))  # fmt: skip
-    there, back = ranks(text_ME, torch.arange(1200) % 400, media_NE, torch.arange(400), chunk=chunk)
+    there, back = ranks(text_ME, torch.arange(1200) % 400, media_NE, torch.arange(400), tile=tile)
     assert (there == 400).all()
     assert (back == 1200 - 3 + 1).all()  # three texts each, which do not count against one another
 
@@ -182,7 +151,7 @@ def test_ranks_depend_only_on_directions():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), chunk=(50, 1024))) == expected
+        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), tile=(50, 1024))) == expected
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
