@@ -23,6 +23,8 @@ from pipeline.options import add_options, option, read_options
 from stages.processes import Parser, accelerated, on_main, run_program
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from stages.retrieval.corpus_items import CorpusItems, Place
     from stages.retrieval.encoders import Space
     from stages.retrieval.index_writer import Block, IndexWriter
@@ -59,7 +61,9 @@ def update(output: Path, options: IndexOptions) -> None:
     """Bring the index to what the corpora hold now."""
     if not options.checkpoint or not options.data:
         raise UsageError("give --checkpoint RUN|FOLDER|NAME|embedded and --data CORPUS: what to encode, and with what")
-    from stages.retrieval.corpus_items import CorpusItems
+    import pyarrow.compute as pc
+
+    from stages.retrieval.corpus_items import CorpusItems, Place
     from stages.retrieval.encoders import open_space
     from stages.scoring.embed import Share
 
@@ -68,19 +72,36 @@ def update(output: Path, options: IndexOptions) -> None:
     space.to(accelerator.device)
     items = CorpusItems(options.data, options.split, options.views or space.slot_views)
     share = Share(accelerator, options.batch_size)
+    contents: list[pa.Array] = []  # these two have a member on rank 0 only
+    writers: list[IndexWriter] = []
     with contextlib.ExitStack() as stack:
-        updates: list[IndexUpdate] = []  # one, and only on rank 0
-        on_main(lambda: updates.append(stack.enter_context(open_update(output, options, space, items))))
-        for start in range(0, on_main(lambda: len(updates[0].todo)), PART):
-            places = on_main(functools.partial(lambda start: updates[0].places(start), start))
-            block = encode(space, items, places, share)
-            on_main(functools.partial(lambda block: updates[0].writer.add(block), block))
-        on_main(lambda: updates[0].publish())
+
+        def begin() -> list[Place]:
+            writers.append(stack.enter_context(open_writer(output, options, space, items)))
+            places, all_contents = items.scan()
+            contents.append(all_contents)
+            new_N = pc.invert(pc.is_in(all_contents, value_set=writers[0].known_contents()))
+            todo = places[new_N.to_numpy(zero_copy_only=False)].tolist()
+            num_old = len(places) - len(todo)
+            _print(f"{output}: {len(places):,} items, {num_old:,} unchanged, {len(todo):,} to encode")
+            return [Place(*place) for place in todo]
+
+        todo = on_main(begin)
+        for start in range(0, len(todo), PART):
+            block = encode(space, items, todo[start : start + PART], share)
+            on_main(functools.partial(lambda block: writers[0].add(block), block))
+
+        def publish() -> None:
+            index = writers[0].publish(contents[0])
+            _print(f"{output}: {len(index):,} items, {len(todo):,} encoded now")
+            _print(f'next: python stages/search.py --index {output} "eine Katze"')
+
+        on_main(publish)
     accelerator.end_training()
 
 
 @contextlib.contextmanager
-def open_update(output: Path, options: IndexOptions, space: "Space", items: "CorpusItems") -> Iterator["IndexUpdate"]:
+def open_writer(output: Path, options: IndexOptions, space: "Space", items: "CorpusItems") -> "Iterator[IndexWriter]":
     """Hold the index for the whole run, so that a second one is refused before it encodes anything.
 
     Raises:
@@ -88,57 +109,24 @@ def open_update(output: Path, options: IndexOptions, space: "Space", items: "Cor
     """
     from stages.retrieval.index_writer import index_writer
 
-    origin = {"space": space.identity, **items.origin()}
+    origin, dtype = {"space": space.identity, **items.origin()}, options.dtype
     with index_writer(
-        output,
-        origin=origin,
-        width=space.width,
-        dtype=options.dtype,
-        kind=options.kind,
-        overwrite=options.overwrite,
+        output, origin=origin, width=space.width, dtype=dtype, kind=options.kind, overwrite=options.overwrite
     ) as writer:
         if writer.old:
-            before, dtype = writer.old.origin, writer.old.manifest["dtype"]
+            before = writer.old.origin
             for name, old, new in (
                 ("--checkpoint", before["space"]["fingerprint"], space.identity["fingerprint"]),
                 ("--split", before["split"], origin["split"]),
                 ("--views", before["views"], origin["views"]),
-                ("--dtype", dtype, options.dtype),
+                ("--dtype", writer.old.manifest["dtype"], dtype),
             ):
                 if old != new:
                     raise UsageError(
                         f"--output {output} was made with {name} {old}, and {new} is asked for. Give the same, another "
                         "--output, or --overwrite to make it anew"
                     )
-        yield IndexUpdate(output, writer, items)
-
-
-class IndexUpdate:
-    """What rank 0 does. `todo` [P,2]: places of the items to encode."""
-
-    def __init__(self, output: Path, writer: "IndexWriter", items: "CorpusItems"):
-        import numpy as np
-        import pyarrow.compute as pc
-
-        self.output, self.writer, self.items = output, writer, items
-        places, self.contents = items.scan()
-        known_N = pc.is_in(self.contents, value_set=writer.known_contents()).to_numpy(zero_copy_only=False)
-        self.todo = places[np.flatnonzero(~known_N)]
-        _print(
-            f"{output}: {len(places):,} items, {len(places) - len(self.todo):,} unchanged, {len(self.todo):,} to encode"
-        )
-
-    def places(self, start: int) -> "list[Place]":
-        """The places of one part."""
-        from stages.retrieval.corpus_items import Place
-
-        return [Place(*place) for place in self.todo[start : start + PART].tolist()]
-
-    def publish(self) -> None:
-        """Publish the index and say so."""
-        index = self.writer.publish(self.contents)
-        _print(f"{self.output}: {len(index):,} items, {len(self.todo):,} encoded now")
-        _print(f'next: python stages/search.py --index {self.output} "eine Katze"')
+        yield writer
 
 
 def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", share: "Share") -> "Block":

@@ -8,7 +8,6 @@ A writer makes a new generation in a temporary folder, renames it and then repla
 keeps answering from its generation: its files are mapped, and what is mapped stays readable after it is deleted.
 """
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -23,6 +22,7 @@ from pipeline.hashing import canonical_json, short_hash
 from stages.retrieval.vectors import DTYPES, KINDS, PARTS, load_vectors
 
 VERSION = 2
+REBUILD = "Make it anew: run stages/index.py as before with --overwrite"
 ITEMS_FILE, VECTORS_FILE = "items.arrow", "vectors.faiss"
 RECORD = pa.schema(
     [
@@ -74,7 +74,7 @@ class Index:
         home = folder / manifest["generation"]
         for name, entry in manifest["files"].items():
             if problem := shard_problem(home / name, entry):
-                raise UsageError(f"{home / name} {problem}. {_how_to_rebuild(folder, manifest)}")
+                raise UsageError(f"{home / name} {problem}. {REBUILD}")
         self.items = read_shard(home / ITEMS_FILE)
         counts = {part: self.items.column(f"{part}_rows").to_numpy() for part in PARTS}
         self.vectors = load_vectors(home / VECTORS_FILE, manifest["kind"], manifest["effort"], counts)
@@ -144,24 +144,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if version != VERSION or kind not in KINDS or dtype not in DTYPES:
         raise UsageError(
             f"{folder} is an index of version {version} ({kind}, {dtype}), and this program reads version {VERSION} "
-            f"({' or '.join(KINDS)}, {' or '.join(DTYPES)}). {_how_to_rebuild(folder, manifest)}"
+            f"({' or '.join(KINDS)}, {' or '.join(DTYPES)}). {REBUILD}"
         )
     checksum = manifest.pop("checksum", None)
     if checksum != short_hash(canonical_json(manifest)):
         raise UsageError(f"{path} was changed or is damaged (its checksum differs). Make the index anew")
     return manifest
-
-
-def _how_to_rebuild(folder: Path, manifest: dict[str, Any]) -> str:
-    """The command that makes an index anew, as exactly as its manifest has it."""
-    origin = manifest.get("origin", {})
-    command = ["python", "stages/index.py", "--checkpoint", origin.get("space", {}).get("name", "CHECKPOINT")]
-    for corpus in origin.get("corpora", [{"path": "CORPUS"}]):
-        command += ["--data", corpus["path"]]
-    if origin.get("split"):
-        command += ["--split", origin["split"]]
-    if origin.get("views", ["all"]) != ["all"]:
-        command += ["--views", ",".join(origin["views"])]
-    if manifest.get("dtype") == "float32":
-        command += ["--dtype", "float32"]
-    return f"Make it anew: {shlex.join([*command, '--output', str(folder), '--overwrite'])}"

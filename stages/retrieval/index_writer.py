@@ -30,7 +30,6 @@ PARTS_FOLDER, BUILDING = ".parts", ".building"
 # of versions before, too
 OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manifest\.json|\.parts|\.building")
 MAX_LENGTH = 1e4  # of a vector; far beyond what an encoder gives, and within float16
-COPIED_ITEMS = 4_096  # at once
 
 
 class Block(NamedTuple):
@@ -136,27 +135,20 @@ class IndexWriter:
         """Make and publish the generation that holds the items with these contents; returns it, open."""
         numbers = [int(path.name[-8:]) for path in self.folder.glob("generation-*")]
         name = f"generation-{max(numbers, default=0) + 1:08d}"
-        home, counts = self.folder / BUILDING, {}
-        home.mkdir()
-        with contextlib.ExitStack() as stack:
-            sink = stack.enter_context(pa.OSFile(str(home / ITEMS_FILE), "wb"))
-            stream = stack.enter_context(pa.ipc.new_stream(sink, ITEMS))
-            spools = {part: stack.enter_context((home / f"{part}.f32").open("wb")) for part in PARTS}
-            for block in self._blocks():
-                selected = block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
-                stream.write_table(selected.items.select(ITEMS.names).cast(ITEMS))
-                for part, spool in spools.items():
-                    spool.write(np.ascontiguousarray(selected.rows[part], "<f4").data)
-        flush(home / ITEMS_FILE)
-        items = read_shard(home / ITEMS_FILE)
-        counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
-        rows = {part: _mapped(home / f"{part}.f32", self.settings["width"]) for part in PARTS}
         kind, dtype, width = (self.settings[name] for name in ("requested_kind", "dtype", "width"))
+        blocks = [
+            block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
+            for block in self._blocks()
+        ]
+        items = pa.concat_tables([ITEMS.empty_table(), *(it.items.select(ITEMS.names).cast(ITEMS) for it in blocks)])
+        nothing = np.empty((0, width), np.float32)
+        rows = {part: np.concatenate([nothing, *(block.rows[part] for block in blocks)]) for part in PARTS}
+        counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
         vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width)
+        home = self.folder / BUILDING
+        home.mkdir()
+        write_shard(home / ITEMS_FILE, items)
         save_vectors(vectors, home / VECTORS_FILE)
-        del rows
-        for part in PARTS:
-            (home / f"{part}.f32").unlink()
         manifest = {
             **self.settings,
             "vector_index_version": VERSION,
@@ -177,12 +169,10 @@ class IndexWriter:
 
     def _blocks(self) -> Iterator[Block]:
         """Every item that is at hand, once: those of the old generation, then those of the parts."""
+        known = pa.chunked_array([], pa.string())
         if self.old:
-            for start in range(0, len(self.old), COPIED_ITEMS):
-                places = slice(start, start + COPIED_ITEMS)
-                rows = {part: self.old.vectors.rows(places, part=part) for part in PARTS}
-                yield Block(self.old.items.slice(start, COPIED_ITEMS), rows)
-        known = self.old.items["content"] if self.old else pa.chunked_array([], pa.string())
+            known = self.old.items["content"]
+            yield Block(self.old.items, {part: self.old.vectors.rows(slice(None), part=part) for part in PARTS})
         for path in self._part_paths():
             table = self._read_part(path)
             rows = {part: _flat(table[part]).reshape(-1, self.settings["width"]) for part in PARTS}
@@ -201,12 +191,6 @@ class IndexWriter:
 
 def _flat(lists: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([chunk.flatten().to_numpy() for chunk in lists.chunks] or [np.empty(0, np.float32)])
-
-
-def _mapped(path: Path, width: int) -> np.ndarray:
-    if not path.stat().st_size:  # an empty file cannot be mapped
-        return np.empty((0, width), np.float32)
-    return np.memmap(path, "<f4", "r").reshape(-1, width)
 
 
 def _sweep(folder: Path, keep: tuple[str, str]) -> None:

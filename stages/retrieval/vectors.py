@@ -12,7 +12,7 @@ measured when it is built.
 # mypy: disable-error-code="attr-defined, call-arg, arg-type"
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ DTYPES = {"float32": "Flat", "float16": "SQfp16"}
 # Flat rows are exact and cost nothing to build. 50,000 of 256 values took 1.5 ms a query on two busy processors, where
 # IVF took 0.05 ms after 3 s of building: below this, exact is the better bargain.
 FLAT_ROWS = 50_000
-BLOCK_FLOATS = 1 << 22  # worked on at once
 POINTS_A_LIST = 64  # that k-means sees; more moved recall by less than its noise
 TUNING_QUERIES, TUNING_K, TUNING_RECALL = 256, 10, 0.97  # what is promised is 0.95
 TUNING_NOISE = 0.5  # distance of a synthetic query from the row that it looks for; rows are of length 1
@@ -108,19 +107,17 @@ class ItemVectors:
         elif rows.rows < self.index.ntotal:
             selector = faiss.IDSelectorRange(rows.first, rows.first + rows.rows)
         k = min(k, items)
-        scores_Qk = np.full((len(queries_QE), k), -np.inf, np.float32)
-        items_Qk = np.full((len(queries_QE), k), -1, np.int64)
-        open_Q = np.arange(len(queries_QE) if k else 0)
+        if not k:
+            return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
         row_count = min(k * rows.most, kept_rows)  # among so many rows there are k different items
-        # a filter leaves fewer rows in each list
-        effort = self.effort * max(1, rows.rows // max(1, kept_rows))
-        while len(open_Q):
-            scores_QW, rows_QW = self._fetch(queries_QE[open_Q], row_count, effort, selector)
+        # a filter leaves fewer rows in each list; where they hold fewer than k items, all rows are compared
+        for effort in (self.effort * (rows.rows // kept_rows), self.index.ntotal):
+            scores_QW, rows_QW = self._fetch(queries_QE, row_count, effort, selector)
             items_QW = np.where(rows_QW < 0, -1, rows.owner_R[np.maximum(rows_QW - rows.first, 0)])
-            scores_Qk[open_Q], items_Qk[open_Q] = best_items(scores_QW, items_QW, k, rows.most == 1)
-            open_Q = open_Q[items_Qk[open_Q, -1] < 0]
-            effort *= 4  # at last all rows are compared, and every query has its k items
-        if self.kind != "flat" and rows.most > 1 and k:  # an item's best row may be one that was not compared
+            scores_Qk, items_Qk = best_items(scores_QW, items_QW, k)
+            if (items_Qk >= 0).all():
+                break
+        if self.kind != "flat" and rows.most > 1:  # an item's best row may be one that was not compared
             for query, items_k in enumerate(items_Qk):
                 scores_k = self.scores(queries_QE[query : query + 1], items_k, part=part)[0]
                 order_k = np.lexsort((items_k, -scores_k))
@@ -141,12 +138,12 @@ class ItemVectors:
         rows = self.parts[part]
         scores_QC = np.full((len(queries_QE), len(items_C)), -np.inf, np.float32)
         having_C = np.flatnonzero(rows.counts_N[items_C])
-        for chosen in _blocks(having_C, self.index.d * max(1, rows.most)):
-            counts = rows.counts_N[items_C[chosen]]
+        if len(having_C):
+            counts = rows.counts_N[items_C[having_C]]
             ends = np.cumsum(counts)
-            numbers = np.repeat(rows.starts_N[items_C[chosen]] - ends + counts, counts) + np.arange(ends[-1])
+            numbers = np.repeat(rows.starts_N[items_C[having_C]] - ends + counts, counts) + np.arange(ends[-1])
             products = queries_QE @ self.index.reconstruct_batch(numbers).T
-            scores_QC[:, chosen] = np.maximum.reduceat(products, ends - counts, axis=1)
+            scores_QC[:, having_C] = np.maximum.reduceat(products, ends - counts, axis=1)
         return scores_QC
 
     def rows(self, items: slice, *, part: str = "media") -> np.ndarray:
@@ -157,25 +154,19 @@ class ItemVectors:
         return rows_RE
 
 
-def best_items(scores_QW: np.ndarray, items_QW: np.ndarray, k: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
+def best_items(scores_QW: np.ndarray, items_QW: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k best different items of each query, ties by item.
 
     Args:
         scores_QW: Scores of rows.
         items_QW: Items of the rows, -1 for none.
         k: Items to keep.
-        single: Whether no item comes twice.
 
     Returns:
         Scores [Q,k] and items [Q,k], with -inf and -1 where there are fewer.
     """
-    if single and (scores_QW[:, 1:] < scores_QW[:, :-1]).all() and (items_QW >= 0).all():
-        return scores_QW[:, :k], items_QW[:, :k]  # most are in order as FAISS gives them
-    scores_QW = np.where(items_QW < 0, -np.inf, scores_QW)
-    order_QW = np.lexsort((items_QW, -scores_QW), axis=1)
+    order_QW = np.lexsort((items_QW, np.where(items_QW < 0, np.inf, -scores_QW)), axis=1)
     scores_QW, items_QW = (np.take_along_axis(values, order_QW, 1) for values in (scores_QW, items_QW))
-    if single:
-        return scores_QW[:, :k], items_QW[:, :k]
     scores_Qk = np.full((len(scores_QW), k), -np.inf, np.float32)
     items_Qk = np.full((len(scores_QW), k), -1, np.int64)
     for query, items_W in enumerate(items_QW):
@@ -201,7 +192,7 @@ def build_vectors(
     """Put rows into a FAISS index.
 
     Args:
-        rows: By part, float32 [R,E], which may be memory-mapped.
+        rows: By part, float32 [R,E].
         counts: By part, the rows of each item [N].
         kind: `flat`, `ivf`, or `auto`, which goes by size.
         dtype: How values are stored: `float32` or `float16`.
@@ -218,8 +209,7 @@ def build_vectors(
         parts = [_sample(rows[part], most * len(rows[part]) // total, generator) for part in PARTS]
         index.train(np.concatenate(parts))
     for part in PARTS:
-        for block in _blocks(np.arange(len(rows[part])), width):
-            index.add(np.ascontiguousarray(rows[part][block[0] : block[-1] + 1], np.float32))
+        index.add(rows[part])
     vectors = ItemVectors(index, kind, 1, counts)
     if kind != "flat":
         # a description is much like a query; without them, rows with noise on them stand in
@@ -257,15 +247,8 @@ def _measured_effort(vectors: ItemVectors, queries_QE: np.ndarray) -> int:
 
 
 def _sample(vectors_RE: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Up to `most` rows, in their order, float32."""
-    count = len(vectors_RE)
-    chosen = np.sort(generator.choice(count, most, replace=False)) if count > most else np.arange(count)
-    return np.ascontiguousarray(vectors_RE[chosen], np.float32)
-
-
-def _blocks(numbers: np.ndarray, floats_each: int) -> Iterator[np.ndarray]:
-    step = max(1, BLOCK_FLOATS // max(1, floats_each))
-    return (numbers[start : start + step] for start in range(0, len(numbers), step))
+    """Up to `most` rows, drawn at random."""
+    return vectors_RE[generator.permutation(len(vectors_RE))[:most]]
 
 
 def save_vectors(vectors: ItemVectors, path: Path) -> None:

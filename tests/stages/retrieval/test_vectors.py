@@ -113,28 +113,14 @@ def test_the_kind_goes_by_size(monkeypatch):
         assert build([1] * rows, [0] * rows, dtype="float16")[0].kind == kind
 
 
-def test_work_in_blocks_gives_the_same(monkeypatch):
-    vectors, _ = build([1, 4, 0, 2] * 50, [0] * 200)
-    queries, items = unit(6, 8, seed=3), np.arange(200)[::-1]
-    whole = vectors.scores(queries, items)
-    monkeypatch.setattr(item_vectors, "BLOCK_FLOATS", 100)
-    np.testing.assert_allclose(vectors.scores(queries, items), whole, rtol=1e-4)
-    assert (whole[:, items % 4 == 2] == -np.inf).all()
-
-
 def test_the_best_items_by_hand():
     """Two queries, four rows each: an item's second row counts for nothing, ties go by item, -1 is nobody."""
     scores = np.array([[0.9, 0.8, 0.8, 0.7], [0.5, -np.inf, 0.5, 0.6]], np.float32)
     items = np.array([[3, 3, 2, 1], [9, -1, 4, 9]])
-    best = best_items(scores, items, 2, single=False)
+    best = best_items(scores, items, 2)
     np.testing.assert_array_equal(best[0], np.array([[0.9, 0.8], [0.6, 0.5]], np.float32))
     assert best[1].tolist() == [[3, 2], [9, 4]]
-    assert best_items(scores, items, 4, single=False)[1].tolist() == [[3, 2, 1, -1], [9, 4, -1, -1]]
-
-
-def test_recall_by_hand():
-    assert recall(np.array([[4, 7], [1, -1]]), np.array([[7, 9], [1, -1]])) == pytest.approx(2 / 3)
-    assert recall(np.array([[-1]]), np.array([[-1]])) == 0
+    assert best_items(scores, items, 4)[1].tolist() == [[3, 2, 1, -1], [9, 4, -1, -1]]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
