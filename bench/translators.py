@@ -83,7 +83,7 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
     async def translate(corpus: Path) -> dict[str, float]:
         choice = TranslatorOptions(mt_model=(str(model),), beam_size=options.beam_size)
         chosen = choose_local(choice, "en", [TARGET], lambda line: None)[TARGET]
-        run = Run("bench", corpus, 1, {}, corpus / "cache")
+        run = Run("bench", corpus, 1, corpus / "cache")
         service = TranslationService(run, Progress())
 
         async def over(part: Sequence[str]) -> None:

@@ -264,7 +264,7 @@ async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, fold
     Returns:
         The exit status: 1 if nothing could be described.
     """
-    run, views = Run("", folder, 0, {}, folder), {view.name: view for view in stage.views}
+    run, views = Run("", folder, 0, folder), {view.name: view for view in stage.views}
     sources = ingest.sources()
     num_descriptions = 0
     for source in sources:

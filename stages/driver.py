@@ -2,14 +2,10 @@
 
 import contextlib
 import dataclasses
-import importlib.abc
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-
-import pyarrow as pa
 
 from pipeline.card.card import write_card
 from pipeline.corpus import commit as tables
@@ -44,10 +40,8 @@ class RunOptions:
         """The corpus folder as an absolute path.
 
         Raises:
-            UsageError: It is a file, or a folder that holds something else than a corpus.
+            UsageError: It is a folder that holds something else than a corpus.
         """
-        if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"--output: {self.output} is a file, expected a folder")
         corpus = self.output.absolute()
         known = corpora.state_folder(corpus).is_dir() or any(corpora.complete(corpus, table) for table in SCHEMAS)
         others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
@@ -77,8 +71,6 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         The exit status.
     """
     corpus = options.corpus
-    with lean_imports():
-        pa.array([0])  # pyarrow looks for pandas once, when it makes its first array
     if beam_arguments:  # checked before anything is begun; without them, Beam may not be needed at all
         import_beam().beam_options(beam_arguments)
     with locked(corpus):
@@ -88,8 +80,10 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         for stage in stages:
             tables.check_settings(corpus, stage)
         num_shards, num_items = stages[0].plan(corpus, say)
+        cache = options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache"
+        run = Run(run_token(corpus), corpus, num_shards, cache)
         monitor = Monitor(corpus, stages, num_items, options.max_failures)
-        changed = _make_shards(options, beam_arguments, stages, num_shards, monitor)
+        changed = _make_shards(run, beam_arguments, stages, monitor)
         monitor.check_budget(num_shards)
         try:
             for stage in stages:
@@ -104,39 +98,31 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
     return 1 if num_failed and options.strict else 0
 
 
-def _make_shards(
-    options: RunOptions, beam_arguments: Sequence[str], stages: list[Stage], num_shards: int, monitor: Monitor
-) -> bool:
+def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], monitor: Monitor) -> bool:
     """Make the shards that are missing or were finished with failures; returns whether there were any."""
-    corpus = options.corpus
-    states = tables.begin(corpus, stages, num_shards)
-    if not any(state.open for state in states.values()):
+    missing = tables.begin(run, stages)
+    if not any(missing.values()):
         return False
     beam = import_beam()
     beam_options = beam.beam_options(beam_arguments)
-    cache = options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache"
     *earlier, last = stages
 
     def make(ready: list[Stage]) -> None:
         for stage in ready:
-            if states[stage.name].open:
-                for table in stage.tables:
-                    (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
-        retry = {name: state.retry for name, state in states.items()}
-        run = Run(run_token(corpus), corpus, num_shards, retry, cache)
-        indices = sorted(frozenset().union(*(states[stage.name].open for stage in ready)))
-        with monitor.running(num_shards, {name: state.open for name, state in states.items()}):
+            if missing[stage.name]:
+                tables.mark_incomplete(run.corpus, stage.tables)
+        indices = sorted(frozenset().union(*(missing[stage.name] for stage in ready)))
+        with monitor.running(run.num_shards, missing):
             beam.run_stages(run, ready, indices, beam_options)
 
-    with stopped_by_signals(corpus):
-        if earlier and not states[last.name].open:
+    with stopped_by_signals(run.corpus):
+        if earlier and not missing[last.name]:
             # Only the items that failed before show whether the last stage has work, and needs its server.
             make(earlier)
-            settled = dict.fromkeys((stage.name for stage in earlier), tables.State())
-            states = tables.begin(corpus, stages, num_shards) | settled
-            if not states[last.name].open:
+            missing = tables.begin(run, stages)
+            if not missing[last.name]:
                 return True
-        with last.ready(corpus, say) as ready:
+        with last.ready(run.corpus, say) as ready:
             make([*earlier, ready])
     return True
 
@@ -162,29 +148,17 @@ def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
 
 def import_beam() -> ModuleType:
     """`pipeline.engine.beam`. Imported late, because Beam takes longer to import than all the rest."""
-    with lean_imports():
+    with quiet_imports():
         from pipeline.engine import beam
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     return beam
 
 
-class _NoPandas(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(f"{name} is not used here", name=name)
-
-
 @contextlib.contextmanager
-def lean_imports() -> Iterator[None]:
-    """Silence what Beam logs on import, and keep pandas out.
-
-    Beam and pyarrow import pandas if they can, which costs 0.3 s and 35 MiB for nothing.
-    """
+def quiet_imports() -> Iterator[None]:
+    """Silence what Beam logs when it is imported."""
     logging.disable(logging.WARNING)
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
         logging.disable(logging.NOTSET)

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.options import add_options, option_flags
 from pipeline.translation.choose import TranslatorOptions
 from stages.captions import DryRunOptions, FrameOptions
-from stages.driver import RunOptions, lean_imports
+from stages.driver import RunOptions, quiet_imports
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
@@ -89,22 +89,19 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _check_stage(argv: Sequence[str], stages_of: Mapping[str, tuple[str, ...]], stage: str) -> None:
     """Refuse options without effect: whoever gives one expects that it has one."""
     given = {argument.split("=")[0] for argument in argv}
-    misplaced: dict[tuple[str, ...], list[str]] = {}
-    for flag, stages in stages_of.items():
-        if flag in given and stage not in stages:
-            misplaced.setdefault(stages, []).append(flag)
+    misplaced = [
+        f"{flag} goes with --stage {' or '.join(stages)}"
+        for flag, stages in stages_of.items()
+        if flag in given and stage not in stages
+    ]
     if misplaced:
-        parts = [
-            f"{', '.join(flags)} {'go' if flags[1:] else 'goes'} with --stage {' or '.join(stages)}"
-            for stages, flags in misplaced.items()
-        ]
-        raise UsageError(f"{'; '.join(parts)}, got --stage {stage}: leave out what does not belong to it")
+        raise UsageError(f"{'; '.join(misplaced)}, not with --stage {stage}. Leave it out")
 
 
 def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
     """Refuse what is neither our option nor Beam's. Beam itself would only warn about an option it does not know."""
     beam: Any = _Parser(allow_abbrev=False, add_help=False)
-    with lean_imports():
+    with quiet_imports():
         from apache_beam.options.pipeline_options import PipelineOptions
     for owner in PipelineOptions.__subclasses__():
         owner._add_argparse_args(beam)
@@ -116,7 +113,7 @@ def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
             near = difflib.get_close_matches(flag, [*ours, *beam._option_string_actions], 1, 0.75)
             if near or not other_runner:  # another runner may know options that Beam itself does not
                 hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
-                raise UsageError(f"got {flag}, which is not an option of this program or of Beam: {hint}")
+                raise UsageError(f"{flag} is not an option of this program or of Beam: {hint}")
         elif not previous.startswith("--") or "=" in previous:
-            raise UsageError(f"got {argument!r} outside of any option: give inputs as --input {shlex.quote(argument)}")
+            raise UsageError(f"{argument!r} is outside of any option. Give inputs as --input {shlex.quote(argument)}")
         previous = argument

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import io
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +180,10 @@ def pack(stage: Pack, output: Path, limit: int | None = None) -> list[Row] | Non
     with locked(output):
         commit.check_settings(output, stage)
         num_shards, _ = stage.plan(output, print)
-        state = commit.begin(output, [stage], num_shards)["pack"]
-        run = Run(run_token(output), output, num_shards, {"pack": state.retry}, output / "cache")
+        run = Run(run_token(output), output, num_shards, output / "cache")
+        indices = sorted(commit.begin(run, [stage])["pack"])[:limit]
         try:
-            submitted = [
-                window.engine(run, [stage]).submit(index)[1] for index in itertools.islice(sorted(state.open), limit)
-            ]
+            submitted = [window.engine(run, [stage]).submit(index)[1] for index in indices]
             for future in submitted:
                 future.result()
         finally:

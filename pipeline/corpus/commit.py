@@ -1,7 +1,6 @@
 """A stage's tables over their whole life: settings compared, begun, closed, discarded."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import platform
 import shutil
@@ -11,7 +10,7 @@ from typing import Any
 
 from pipeline.corpus import shards
 from pipeline.corpus import table as corpora
-from pipeline.engine.stage import Stage
+from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
 
@@ -30,19 +29,6 @@ OPTIONS = {
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
-    """Where one stage of a corpus stands before a run.
-
-    Attributes:
-        open: The shards that the run makes.
-        retry: Those of them that were finished with failures.
-    """
-
-    open: frozenset[int] = frozenset()
-    retry: frozenset[int] = frozenset()
-
-
 def check_settings(corpus: Path, stage: Stage) -> None:
     """Refuse to mix tables made with different settings.
 
@@ -54,7 +40,7 @@ def check_settings(corpus: Path, stage: Stage) -> None:
         discard(corpus, stage.name)  # begun, but nothing was made: a mistyped model name does not bind anybody
         return
     changes = [
-        f"{_option(name)} {_change(old, new)}"
+        f"{_option(name)} was {old!r:.300} and is {new!r:.300} now"
         for name, old, new in differences(stored or stage.settings(), stage.settings())
     ]
     if changes:
@@ -71,19 +57,6 @@ def _option(setting: str) -> str:
     return f"{option} ({rest})" if rest else option
 
 
-def _change(old: Any, new: Any) -> str:
-    """A group of settings that one side lacks is not spelled out."""
-    if isinstance(old, dict) and new is None:
-        return "was set and is not now"
-    if isinstance(new, dict) and old is None:
-        return "was not set and is now"
-    return f"was {_shorten(repr(old))} and is {_shorten(repr(new))} now"
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
     """The settings with which a stage's tables were begun, or None if it has none."""
     settings: dict[str, Any] | None = corpora.read_json(corpora.state_folder(corpus) / stage.name / "settings.json")
@@ -95,8 +68,8 @@ def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
 def discard(corpus: Path, stage: str) -> bool:
     """Remove a stage's tables and state. Cached answers stay. Returns whether there was any table."""
     present = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    mark_incomplete(corpus, present)
     for table in present:
-        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(corpus / table)
     shutil.rmtree(corpora.state_folder(corpus) / stage, ignore_errors=True)
     if stage == ORDER[0]:
@@ -104,30 +77,31 @@ def discard(corpus: Path, stage: str) -> bool:
     return bool(present)
 
 
+def mark_incomplete(corpus: Path, tables: Iterable[str]) -> None:
+    """Remove the manifests of tables whose shards are about to change."""
+    for table in tables:
+        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+
+
 def reopen(corpus: Path, stage: Stage) -> None:
     """Let a stage be made anew with other settings, and take over from its shards what still holds."""
     shards.restore_sidecars(corpus, stage)
-    for table in stage.tables:
-        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+    mark_incomplete(corpus, stage.tables)
     (corpora.state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
 
-def begin(corpus: Path, stages: Sequence[Stage], num_shards: int) -> dict[str, State]:
-    """Record the stages' settings, before their first shard; returns where each stage stands."""
+def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
+    """Record the stages' settings, before their first shard; returns the shards that each stage still has to make."""
     for stage in stages:
-        folder = corpora.state_folder(corpus) / stage.name
+        folder = corpora.state_folder(run.corpus) / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
             corpora.write_json(folder / "settings.json", stage.settings())
-        shards.restore_sidecars(corpus, stage)
-    return {stage.name: _state_of(corpus, stage, num_shards) for stage in stages}
-
-
-def _state_of(corpus: Path, stage: Stage, num_shards: int) -> State:
-    indices = frozenset(range(num_shards))
-    current = frozenset(index for index in indices if shards.is_current(corpus, stage, index))
-    retry = frozenset(index for index in current if shards.can_retry(corpus, stage, index))
-    return State(indices - current | retry, retry)
+        shards.restore_sidecars(run.corpus, stage)
+    return {
+        stage.name: frozenset(index for index in range(run.num_shards) if not shards.is_current(run, stage, index))
+        for stage in stages
+    }
 
 
 def close(corpus: Path, stage: Stage, num_shards: int) -> None:

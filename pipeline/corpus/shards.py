@@ -1,8 +1,9 @@
 """The unit of work and of commit: one shard of one stage, its plan, its sidecar, its state.
 
 `CORPUS/.state/STAGE/part-00017.json` (the sidecar) is written after the stage's shards. It records their sizes and
-checksums, the checksum of the parent shards they were made from, and the records that failed. A shard is current if
-its sidecar says that it was made from the present parent shards, with the present settings.
+checksums, the checksum of the parent shards they were made from, the records that failed, and the run that tried them. A shard is
+current if its sidecar says that it was made from the present parent shards, with the present settings, and nothing that
+failed is left for this run to try again.
 """
 
 import collections
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.engine.stage import Grouped, Outcome, Rows, ShardTask, Stage
+from pipeline.engine.stage import Grouped, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
 
@@ -99,21 +100,16 @@ def _joint(checksums: Sequence[str]) -> str:
     return checksums[0] if len(checksums) == 1 else short_hash(canonical_json(list(checksums)))
 
 
-def is_current(corpus: Path, stage: Stage, index: int) -> bool:
-    """Whether shard `index` of `stage` is complete, and made with these settings from the present parents."""
-    sidecar = read_sidecar(corpus, stage.name, index)
-    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(corpus, sidecar, index):
+def is_current(run: Run, stage: Stage, index: int) -> bool:
+    """Whether this run has nothing to do for a shard: its settings and parents are the present ones, failures retried."""
+    sidecar = read_sidecar(run.corpus, stage.name, index)
+    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(run.corpus, sidecar, index):
         return False
-    checksum = _parents_checksum(*stage.origin(corpus, index))
+    checksum = _parents_checksum(*stage.origin(run.corpus, index))
     if checksum is None:
         return stage.parents == (PLAN,)  # a corpus that came without its .state
-    return bool(sidecar["parent"] == checksum)
-
-
-def can_retry(corpus: Path, stage: Stage, index: int) -> bool:
-    """Whether a shard was finished with failures, and its parents are there to try them again."""
-    sidecar = read_sidecar(corpus, stage.name, index)
-    return bool(sidecar and sidecar["failures"]) and _parents_checksum(*stage.origin(corpus, index)) is not None
+    was_tried = not sidecar["failures"] or sidecar.get("run") == run.token
+    return was_tried and bool(sidecar["parent"] == checksum)
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
@@ -162,20 +158,22 @@ def _group(grouped: Grouped, table: str, rows: Rows) -> None:
         grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
 
 
-def commit(corpus: Path, stage: Stage, count: int, task: ShardTask, outcomes: Sequence[Outcome]) -> None:
-    """Write a shard's tables, then its sidecar, which makes them count. `count` is the number of all shards."""
-    path = sidecar_path(corpus, stage.name, task.index)
+def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome]) -> None:
+    """Write a shard's tables, then its sidecar, which makes them count."""
+    path = sidecar_path(run.corpus, stage.name, task.index)
     path.unlink(missing_ok=True)
     entries = {}
     for table in stage.tables:
         rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
-        (corpus / table).mkdir(parents=True, exist_ok=True)
+        folder = run.corpus / table
+        folder.mkdir(parents=True, exist_ok=True)
         arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
-        entries[table] = corpora.write_shard(corpus / table / corpora.shard_name(task.index, count), arrow)
+        entries[table] = corpora.write_shard(folder / corpora.shard_name(task.index, run.num_shards), arrow)
     sidecar = {
+        "run": run.token,
         "parent": task.parent_sha256,
         "fingerprint": stage.fingerprint,
-        "count": count,
+        "count": run.num_shards,
         "items": len(task.rows),
         "tables": entries,
         "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],

@@ -29,14 +29,12 @@ class Run:
         token: Identifies the run, see `run_state.run_token`.
         corpus: Absolute path of the corpus folder.
         num_shards: Shards of every table of the run.
-        retry: By stage, the shards that an earlier run finished with failures.
         cache: Absolute path of the response cache's folder.
     """
 
     token: str
     corpus: Path
     num_shards: int
-    retry: dict[str, frozenset[int]]
     cache: Path
 
 

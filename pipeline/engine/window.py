@@ -12,8 +12,8 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from pipeline.corpus import shards
 from pipeline.engine.run_state import as_disk_error, request_stop, run_token, stop_request, write_progress
@@ -21,7 +21,6 @@ from pipeline.engine.stage import Outcome, Progress, Row, Run, ShardTask, ShardW
 from pipeline.errors import PipelineError
 
 POLL_S = 0.2
-Work = Coroutine[Any, Any, list[Outcome]]
 
 
 @dataclasses.dataclass
@@ -96,40 +95,35 @@ class Engine:
         run, stage = self._run, at_work.stage
         async with asyncio.TaskGroup() as group:  # an item's error also ends the feeding of its shard
             async with at_work.feeding:
-                is_retry = index in run.retry.get(stage.name, ())
-                if self._stopped or not (is_retry or not shards.is_current(run.corpus, stage, index)):
+                if self._stopped or shards.is_current(run, stage, index):
                     return
                 task = await asyncio.to_thread(shards.load, run.corpus, stage, index)
-                if isinstance(at_work.worker, ShardWorker):
-                    works = [await self._start(group, at_work, self._make_all, at_work.worker, task)]
-                else:
-                    make = self._make_item
-                    works = [await self._start(group, at_work, make, at_work.worker, task, row) for row in task.rows]
+                pieces = [None] if isinstance(at_work.worker, ShardWorker) else task.rows
+                works = [await self._start(group, at_work, task, row) for row in pieces]
             fed.set()
         outcomes = [outcome for work in works for outcome in work.result()]
-        await asyncio.to_thread(shards.commit, run.corpus, stage, run.num_shards, task, outcomes)
+        await asyncio.to_thread(shards.commit, run, stage, task, outcomes)
         at_work.progress.counts["shards"] += 1
 
     async def _start(
-        self, group: asyncio.TaskGroup, at_work: _OpenStage, make: Callable[..., Work], *arguments: Any
+        self, group: asyncio.TaskGroup, at_work: _OpenStage, task: ShardTask, row: Row | None
     ) -> asyncio.Task[list[Outcome]]:
-        """Start a piece of work as soon as there is room for it."""
+        """Start an item, or the whole shard without a row, as soon as there is room for it."""
         await at_work.room.acquire()
-        started = group.create_task(make(at_work.progress, *arguments))
+        started = group.create_task(self._work(at_work, task, row))
         started.add_done_callback(lambda _: at_work.room.release())
         return started
 
-    async def _make_all(self, progress: Progress, worker: ShardWorker, task: ShardTask) -> list[Outcome]:
-        outcomes = await worker.shard(task)
+    async def _work(self, at_work: _OpenStage, task: ShardTask, row: Row | None) -> list[Outcome]:
+        worker, progress = at_work.worker, at_work.progress
+        if isinstance(worker, ShardWorker):
+            outcomes = await worker.shard(task)
+        else:
+            joined, previous = (of.get(row["item_id"], {}) for of in (task.joined, task.previous))
+            outcomes = [await worker.item(row, joined, previous, task.retrying)]
+            progress.counts["items"] += 1
         progress.add_failures(outcomes)
         return outcomes
-
-    async def _make_item(self, progress: Progress, worker: Worker, task: ShardTask, row: Row) -> list[Outcome]:
-        item_id = row["item_id"]
-        outcome = await worker.item(row, task.joined.get(item_id, {}), task.previous.get(item_id, {}), task.retrying)
-        progress.counts["items"] += 1
-        progress.add_failures([outcome])
-        return [outcome]
 
     async def _open_stages(self) -> None:
         self._watch = self._loop.create_task(self._watch_run())

@@ -98,7 +98,7 @@ def plan(tmp_path):
         rows = [{"item_id": names(shard, number)} for shard in range(num_shards) for number in range(size)]
         entries = shards.write_plan(tmp_path, rows, PLAN, size)
         write_json(tmp_path / ".state" / "plan" / "plan.json", {"shards": entries})
-        return Run("token", tmp_path, num_shards, {}, tmp_path)
+        return Run("token", tmp_path, num_shards, tmp_path)
 
     return make
 
@@ -246,7 +246,8 @@ def test_a_shard_that_is_current_is_not_made_again_and_one_with_failures_is_when
     make(started(run, again), 2)
     assert again.started == []
     retry = FakeStage(at_once)
-    make(started(dataclasses.replace(run, retry={"fake": frozenset({1})}), retry), 2)
+    write_json(run_folder(run.corpus) / "token.json", "next")
+    make(started(dataclasses.replace(run, token="next"), retry), 2)
     assert retry.started == ["1-0", "1-1x", "1-2"]
     assert retry.previous["1-0"][0]["captions"][0]["text"] == "1-0"
     assert retry.previous["1-1x"] == ({}, True)

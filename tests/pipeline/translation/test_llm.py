@@ -80,7 +80,7 @@ def backend(tmp_path):
     """Opens a backend on a server; call it within an event loop."""
     with locked(tmp_path):
         yield lambda url, window=4: LlmTranslator(MllmCaptioner((url,), "loopback", "", window, QUICK)).open(
-            Run("t", tmp_path, 1, {}, tmp_path)
+            Run("t", tmp_path, 1, tmp_path)
         )
 
 

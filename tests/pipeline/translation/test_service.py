@@ -69,7 +69,7 @@ def backend():
 def run(tmp_path, work):
     async def with_service():
         progress = Progress()
-        service = TranslationService(Run("t", tmp_path, 1, {}, tmp_path / "cache"), progress)
+        service = TranslationService(Run("t", tmp_path, 1, tmp_path / "cache"), progress)
         try:
             return await work(service)
         finally:

@@ -8,6 +8,7 @@ import pytest
 from pipeline.corpus import commit
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.engine.stage import Run
 from pipeline.errors import UsageError
 from pipeline.media.images import probe
 from pipeline.sources import open_source
@@ -63,7 +64,7 @@ def test_manifests_are_those_that_pack_would_write(corpus):
     assert manifest["sources"][0]["captioner"] == "scenes:simulated"
     assert manifest["sources"][0]["translators"]["de"]["name"] == "scenes:pseudo"
     pack.check()
-    assert commit.begin(corpus, [pack], 1)["pack"] == commit.State()
+    assert commit.begin(Run("", corpus, 1, corpus), [pack])["pack"] == frozenset()
 
 
 def test_truth_and_card(corpus):
