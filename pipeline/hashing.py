@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
+CHUNK_BYTES = 1 << 20
 WHOLE_BYTES, PIECE_BYTES = 64 << 20, 64 << 10  # see revision()
 
 
@@ -15,8 +16,10 @@ def short_hash(text: str) -> str:
 
 def stream_hash(stream: BinaryIO) -> str:
     """SHA-256 (hex) of a stream from its start; the stream is rewound afterwards. Memory stays at one chunk."""
+    digest = hashlib.sha256()
     stream.seek(0)
-    digest = hashlib.file_digest(stream, "sha256")
+    while chunk := stream.read(CHUNK_BYTES):
+        digest.update(chunk)
     stream.seek(0)
     return digest.hexdigest()
 

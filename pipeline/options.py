@@ -11,11 +11,14 @@ options = read_options(FrameOptions, parser.parse_args(["--frames", "4"]))
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
+import itertools
 import math
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,17 +96,17 @@ def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = 
         description: Text below the heading.
     """
     group = parser.add_argument_group(title, description) if title else parser
-    for name, field in option_fields(owner).items():
-        flag, kind, rules = f"--{name.replace('_', '-')}", _kind(owner, name), field.metadata
+    for flag, (name, field) in zip(option_flags(owner), option_fields(owner).items(), strict=True):
+        rules, kind = field.metadata, _kind(owner, name)
         if kind is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
-            group.add_argument(flag, action=action, default=field.default, help=rules["help"])
+            group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=rules["help"])
             continue
         default = show_value(field.default)
         group.add_argument(
             flag,
-            type=_argument(owner, name),
-            default=None if rules["repeat"] else field.default,
+            type=functools.partial(_argument, owner, name),
+            default=argparse.SUPPRESS,
             action="append" if rules["repeat"] else "store",
             choices=rules["choices"],
             metavar=rules["metavar"] or (None if rules["choices"] else "N" if kind in (int, float) else "VALUE"),
@@ -113,12 +116,11 @@ def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = 
 
 def read_options(owner: type[T], parsed: argparse.Namespace, **others: Any) -> T:
     """Build the dataclass from a parsed command line; `others` are the fields that are not options."""
-    values = {}
-    for name, field in option_fields(owner).items():
-        value = getattr(parsed, name)
-        if field.metadata["repeat"]:
-            value = field.default if value is None else tuple(part for given in value for part in given)
-        values[name] = value
+    fields = option_fields(owner)
+    values = {name: value for name, value in vars(parsed).items() if name in fields}
+    for name in values:
+        if fields[name].metadata["repeat"]:
+            values[name] = tuple(itertools.chain.from_iterable(values[name]))
     return owner(**values, **others)
 
 
@@ -134,48 +136,36 @@ def show_value(value: Any) -> str:
 def _kind(owner: type, name: str) -> Any:
     """The field's type without `| None`."""
     kind = typing.get_type_hints(owner)[name]
-    if isinstance(kind, types.UnionType):
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
-    return kind
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
 
 
-def _argument(owner: type, name: str) -> Callable[[str], Any]:
-    default = option_fields(owner)[name].default
-
-    def parse(text: str) -> Any:
-        if text == default:  # argparse parses a default that is text; "" means "not given"
-            return text
-        try:
-            return parse_value(owner, name, text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse
+def _argument(owner: type, name: str, text: str) -> Any:
+    try:
+        return parse_value(owner, name, text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _scalar(kind: type, text: str, rules: typing.Mapping[str, Any]) -> Any:
+def _scalar(kind: type, text: str, rules: Mapping[str, Any]) -> Any:
     if kind is bool:
         if text.lower() not in YES_NO:
-            raise ValueError(f"got {text!r}, expected yes or no")
+            raise ValueError(f"{text!r} is not yes or no")
         return YES_NO[text.lower()]
     if kind is int or kind is float:
         return _number(kind, text, rules["at_least"], rules["at_most"])
     if not text.strip():
-        raise ValueError("got an empty value")
+        raise ValueError("the value is empty")
     if rules["choices"] and text not in rules["choices"]:
-        raise ValueError(f"got {text!r}, expected {' or '.join(rules['choices'])}")
+        raise ValueError(f"{text!r} is not {' or '.join(rules['choices'])}")
     return Path(text).expanduser() if kind is Path else text
 
 
 def _number(kind: type, text: str, at_least: float | None, at_most: float | None) -> Any:
-    try:
+    with contextlib.suppress(ValueError):
         value = kind(text.replace("_", ""))
-    except ValueError:
-        value = math.nan
-    low, high = (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
-    if low <= value <= high and abs(value) < math.inf:
-        return value
+        if math.isfinite(value) and (at_least is None or value >= at_least) and (at_most is None or value <= at_most):
+            return value
     expected = "a whole number" if kind is int else "a number"
     expected += "" if at_least is None else f", at least {at_least:g}"
     expected += "" if at_most is None else f", at most {at_most:g}"
-    raise ValueError(f"got {text!r}, expected {expected}")
+    raise ValueError(f"{text!r} is not {expected}")

@@ -15,17 +15,6 @@ from pipeline.errors import UsageError
 from pipeline.hashing import differences
 
 ORDER = list(dict.fromkeys(corpora.MADE_BY.values()))  # the stages, each made from what is before it
-OPTIONS = {
-    "inputs": "--input",
-    "max_source_pixels": "--max-source-megapixels (in pixels)",
-    "num_frames": "--frames",
-    "revision": "the captioner's revision",
-    "translators": "--languages or --mt-model",
-    "back": "--round-trip or --back-model",
-    "encoders": "--quality-encoder",
-    "thresholds": "a rule's default threshold",
-    "corpora": "--corpus",
-}
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
@@ -33,14 +22,14 @@ def check_settings(corpus: Path, stage: Stage) -> None:
     """Refuse to mix tables made with different settings.
 
     Raises:
-        UsageError: The stage's tables were begun with other settings. The message names the options that differ.
+        UsageError: The stage's tables were begun with other settings. The message names those that differ.
     """
     stored = stored_settings(corpus, stage)
     if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
         discard(corpus, stage.name)  # begun, but nothing was made: a mistyped model name does not bind anybody
         return
     changes = [
-        f"{_option(name)} was {old!r:.300} and is {new!r:.300} now"
+        f"{name} was {old!r:.300} and is {new!r:.300} now"
         for name, old, new in differences(stored or stage.settings(), stage.settings())
     ]
     if changes:
@@ -48,13 +37,6 @@ def check_settings(corpus: Path, stage: Stage) -> None:
             f"{corpus} was begun with other settings of stage {stage.name}: {'; '.join(changes)}. "
             "Give the same settings, another --output, or --overwrite to make it again"
         )
-
-
-def _option(setting: str) -> str:
-    """The option that sets a setting."""
-    name, _, rest = setting.partition(".")
-    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
-    return f"{option} ({rest})" if rest else option
 
 
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:

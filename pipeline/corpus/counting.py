@@ -108,9 +108,7 @@ def flattened(key: str, column: str) -> Projection:
 
 def num_words(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """The number of words in each text, separated by ASCII white space."""
-    trimmed = pc.ascii_trim_whitespace(texts)
-    words = pc.list_value_length(pc.ascii_split_whitespace(trimmed))
-    return pc.if_else(pc.equal(trimmed, ""), 0, words)
+    return pc.count_substring_regex(texts, r"\S+")
 
 
 def group_numbers(counts: Counts) -> dict[tuple[Any, ...], dict[Any, int]]:

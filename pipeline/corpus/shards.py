@@ -1,9 +1,9 @@
 """The unit of work and of commit: one shard of one stage, its plan, its sidecar, its state.
 
 `CORPUS/.state/STAGE/part-00017.json` (the sidecar) is written after the stage's shards. It records their sizes and
-checksums, the checksum of the parent shards they were made from, the records that failed, and the run that tried them. A shard is
-current if its sidecar says that it was made from the present parent shards, with the present settings, and nothing that
-failed is left for this run to try again.
+checksums, the checksum of the parent shards they were made from, the records that failed, and the run that tried them.
+A shard is current if its sidecar says that it was made from the present parent shards, with the present settings, and
+no failures are left for this run to try again.
 """
 
 import collections
@@ -101,7 +101,7 @@ def _joint(checksums: Sequence[str]) -> str:
 
 
 def is_current(run: Run, stage: Stage, index: int) -> bool:
-    """Whether this run has nothing to do for a shard: its settings and parents are the present ones, failures retried."""
+    """Whether a shard is complete, made with these settings from the present parents, and its failures were retried."""
     sidecar = read_sidecar(run.corpus, stage.name, index)
     if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(run.corpus, sidecar, index):
         return False

@@ -31,7 +31,6 @@ STATE = ".state"
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
 MISSING = "is missing"
-REQUIRED = {"schema_version", "table", "stage", "settings", "fingerprint", "parents", "failures", "shards"}
 
 
 def state_folder(corpus: Path) -> Path:
@@ -143,15 +142,13 @@ class Table:
         manifest = read_json(self.folder / MANIFEST)
         if manifest is None:
             state = "is not complete" if self.folder.is_dir() else "does not exist"
-            stage = f"--stage {MADE_BY[name]}" if name in MADE_BY else "the stage that makes it"
-            raise UsageError(f"{self.folder} {state} (no {MANIFEST}). Run {stage}, or give the corpus folder itself")
-        if not isinstance(manifest, dict) or not manifest.keys() >= REQUIRED:
-            raise EnvironmentTrouble(
-                f"{self.folder / MANIFEST} is not a manifest. Delete it and run the stage that makes {name} again"
-            )
-        if manifest["schema_version"] != SCHEMA_VERSION:
             raise UsageError(
-                f"{self.folder} has schema version {manifest['schema_version']}, this program reads {SCHEMA_VERSION}. "
+                f"{self.folder} {state} (no {MANIFEST}). Run --stage {MADE_BY[name]}, or give the corpus folder itself"
+            )
+        version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.folder / MANIFEST} has schema version {version}, this program reads {SCHEMA_VERSION}. "
                 "Make the corpus again, or read it with the version that made it"
             )
         self.manifest: dict[str, Any] = manifest

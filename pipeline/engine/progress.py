@@ -20,7 +20,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Stage
 from pipeline.errors import BudgetSpent, UsageError
 
 REDRAW_S, PLAIN_S = 0.25, 30.0
-DEFAULT_FRACTION, DEFAULT_FLOOR = 0.01, 10
+DEFAULT_FLOOR = 10  # failures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,27 +37,22 @@ class FailureBudget:
         """Refuse text that is neither."""
         self.allowed(100)
 
-    def __str__(self) -> str:
-        """The budget as a user would type it."""
-        return self.text or f"1 %, at least {DEFAULT_FLOOR}"
-
     def allowed(self, records: int) -> int:
-        """Failures allowed among `records`: a count, a fraction of them, or the default of 1 % but at least 10.
+        """Failures allowed among `records`: a count, a fraction of them, or by default 1 % or 10, but never all.
 
         Raises:
             UsageError: The text is neither a count nor a fraction.
         """
         text = self.text
         if not text:
-            return max(DEFAULT_FLOOR, int(records * DEFAULT_FRACTION))
+            return min(max(DEFAULT_FLOOR, records // 100), max(records - 1, 0))
         if text.isdecimal():
             return int(text)
         with contextlib.suppress(ValueError):
             fraction = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
             if 0 <= fraction <= 1:
                 return int(records * fraction)
-        expected = "a count (20) or a fraction of the records (0.01 or 1%)"
-        raise UsageError(f"--max-failures: got {text!r}, expected {expected}")
+        raise UsageError(f"--max-failures: {text!r} is neither a count (20) nor a fraction of the records (0.01 or 1%)")
 
     def check(self, stage: str, records: int, progress: Progress) -> None:
         """Check a stage's failures.
@@ -68,20 +63,18 @@ class FailureBudget:
             progress: Its failures.
 
         Raises:
-            BudgetSpent: More records failed than allowed, or, with the default budget, all of them.
+            BudgetSpent: More records failed than allowed.
         """
         failed, allowed = progress.kinds.total(), self.allowed(records)
-        hopeless = failed >= records > 0 and not self.text
-        if failed <= allowed and not hopeless:
+        if failed <= allowed:
             return
         reasons = "; ".join(
             f"{count:,} × {kind} (for example {progress.examples[kind]})"
             for kind, count in progress.kinds.most_common(3)
         )
-        why = "every one of them" if hopeless else f"more than --max-failures ({self}) allows, {allowed:,}"
         raise BudgetSpent(
-            f"stage {stage}: {failed:,} of {records:,} records failed, {why}: {reasons}. Fix the cause or raise "
-            "--max-failures, then run the same command again; finished shards are kept"
+            f"stage {stage}: {failed:,} of {records:,} records failed, more than {allowed:,}: {reasons}. Fix the cause "
+            "or raise --max-failures, then run the same command again; finished shards are kept"
         )
 
 

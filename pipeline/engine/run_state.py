@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -132,9 +131,6 @@ def stopped_by_signals(corpus: Path) -> Iterator[None]:
 
     For as long as Beam and the servers run. Outside of the block both signals end the process as they always do.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for other in (signal.SIGINT, signal.SIGTERM):

@@ -106,15 +106,15 @@ class Engine:
         at_work.progress.counts["shards"] += 1
 
     async def _start(
-        self, group: asyncio.TaskGroup, at_work: _OpenStage, task: ShardTask, row: Row | None
+        self, group: asyncio.TaskGroup, at_work: _OpenStage, task: ShardTask, row: Row
     ) -> asyncio.Task[list[Outcome]]:
-        """Start an item, or the whole shard without a row, as soon as there is room for it."""
+        """Start an item, or the whole shard if `row` is None, as soon as there is room for it."""
         await at_work.room.acquire()
         started = group.create_task(self._work(at_work, task, row))
         started.add_done_callback(lambda _: at_work.room.release())
         return started
 
-    async def _work(self, at_work: _OpenStage, task: ShardTask, row: Row | None) -> list[Outcome]:
+    async def _work(self, at_work: _OpenStage, task: ShardTask, row: Row) -> list[Outcome]:
         worker, progress = at_work.worker, at_work.progress
         if isinstance(worker, ShardWorker):
             outcomes = await worker.shard(task)

@@ -40,7 +40,7 @@ def test_defaults_and_given_values():
 
 @pytest.mark.parametrize("text", ["0", "1.5", "many", "nan", ""])
 def test_a_number_outside_its_bounds_is_refused(text):
-    with pytest.raises(argparse.ArgumentError, match="expected a whole number, at least 1"):
+    with pytest.raises(argparse.ArgumentError, match="not a whole number, at least 1"):
         read("--frames", text)
 
 
@@ -48,5 +48,5 @@ def test_values_as_text():
     assert parse_value(Example, "round_trip", "yes") is True
     assert parse_value(Example, "languages", "de, cs") == ("de", "cs")
     for name, text in (("round_trip", "maybe"), ("media", "video"), ("share", "inf"), ("folder", " ")):
-        with pytest.raises(ValueError, match="got"):
+        with pytest.raises(ValueError, match=" is "):
             parse_value(Example, name, text)

@@ -2,22 +2,22 @@ from collections import Counter
 
 import pytest
 
-from pipeline.engine.progress import FailureBudget, ProgressLine, duration
+from pipeline.engine.progress import FailureBudget, ProgressLine
 from pipeline.engine.stage import Progress
 from pipeline.errors import BudgetSpent, UsageError
 
 
 @pytest.mark.parametrize(
     ("text", "records", "allowed"),
-    [("", 100, 10), ("", 5_000, 50), ("0", 100, 0), ("7", 100, 7), ("1%", 100, 1), ("0.05", 100, 5), ("1.0", 100, 100)],
+    [("", 3, 2), ("", 100, 10), ("", 5_000, 50), ("0", 100, 0), ("7", 100, 7), ("1%", 100, 1), ("0.05", 100, 5)],
 )
-def test_allowed(text, records, allowed):
+def test_allowed_failures(text, records, allowed):
     assert FailureBudget(text).allowed(records) == allowed
 
 
-@pytest.mark.parametrize("text", ["-1", "many", "1.5", "120%", "-3%", "nan"])
+@pytest.mark.parametrize("text", ["-1", "many", "1.5", "120%", "nan"])
 def test_nonsense_is_refused(text):
-    with pytest.raises(UsageError, match="expected a count"):
+    with pytest.raises(UsageError, match="neither a count"):
         FailureBudget(text)
 
 
@@ -33,13 +33,6 @@ def test_the_commonest_reasons_are_named():
     FailureBudget("36").check("captions", 100, progress)
 
 
-def test_by_default_a_run_in_which_everything_fails_is_hopeless():
-    progress = Progress(kinds=Counter(unreadable=3), examples={"unreadable": "a.jpg"})
-    with pytest.raises(BudgetSpent, match="every one of them"):
-        FailureBudget().check("ingest", 3, progress)
-    FailureBudget("100%").check("ingest", 3, progress)
-
-
 def test_a_line_shows_counts_rate_and_remaining_time(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
@@ -50,8 +43,3 @@ def test_a_line_shows_counts_rate_and_remaining_time(capsys, monkeypatch):
         now = 41.0
         line.update(61)
     assert capsys.readouterr().err == "index 60/100 items · 1.0 items/s · 2 failed · ETA 40 s\n"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (12_000, "3 h 20 min")])
-def test_duration(seconds, text):
-    assert duration(seconds) == text
