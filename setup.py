@@ -97,7 +97,7 @@ setup(
     entry_points={"console_scripts": ["leccr = leccr:main"]},
     package_data={
         "pipeline": ["py.typed"],
-        "stages": ["py.typed"],
+        "stages": ["py.typed", "recipes.yaml"],
         "model": ["py.typed"],
         "pipeline.captioning": ["views.yaml"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],

@@ -1,0 +1,49 @@
+"""Recipes: named settings for a data set, listed in recipes.yaml. The command line takes their names (`--recipe`)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE = Path(__file__).with_suffix(".yaml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Settings that differ from the defaults in `stages.training.settings`.
+
+    Attributes:
+        summary: One line for `--help`.
+        settings: Values by name.
+        make_corpus: Writes the corpus of the recipe into a folder, for a recipe that needs no `--data`.
+    """
+
+    summary: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    make_corpus: Callable[[Path], None] | None = None
+
+
+@cache
+def load_recipes() -> dict[str, Recipe]:
+    """Every recipe by name. Names that begin with a dot are only shared settings."""
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
+    recipes: dict[str, Recipe] = {}
+    for name, entry in sorted(entries.items()):
+        if not name.startswith("."):
+            settings = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in entry.get("settings", {}).items()
+            }
+            scenes = partial(_draw_scenes, entry["scenes"]) if "scenes" in entry else None
+            recipes[name] = Recipe(entry["summary"], settings, scenes)
+    return recipes
+
+
+def _draw_scenes(settings: Mapping[str, Any], folder: Path) -> None:
+    from pipeline.sources.scenes.corpus import write_corpus
+    from pipeline.sources.scenes.rows import Settings
+
+    write_corpus(folder, Settings(**settings))
