@@ -1,150 +1,203 @@
-"""A released benchmark, in small and made of scenes, from its folder to a score: pictures, and frame features."""
+"""The benchmarks as their owners and the LECCR release lay them out, in small: from the folder to a score."""
 
+import io
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 
 from beam_runner import run
-from pipeline.corpus.table import Table
-from pipeline.sources.scenes.drawing import encode
-from pipeline.sources.scenes.grammar import caption
-from pipeline.sources.scenes.noise import descriptions, translation
-from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
+from model.processing import LeccrProcessor
+from pipeline.corpus.table import Table, read_json
+from pipeline.quality.rules import RULES
 from stages import score, train
 from stages.recipes import load_recipes
-from tests.pipeline.sources.benchmarks.test_bigfile import write_bigfile
-from tests.pipeline.sources.helpers import write
+from tests.marian import make_marian
+from tests.pipeline.sources.benchmarks import layouts
+from tests.pipeline.sources.benchmarks.layouts import FORBIDDEN, MESSAGES, caption
 
-SETTINGS = Settings(items=10, val=4, test=4, size=16, seed=3)
+TOKENS = {"cs": ">>ces<<", "de": ">>deu<<", "fr": ">>fra<<", "ja": ">>jpn<<", "zh": ">>cmn<<"}
+SHARE_KEPT = 0.4  # of a toy model's translations at least, per language; .63 (ja) to .92 (zh) of them passed the rules
 SMALL = [
     "text=tiny", "tiny_width=16", "tiny_layers=1", "embed_dim=16", "num_heads=2", "steps=2", "batch_size=4",
     "micro_batch=2", "validate_every=2", "select_on=val",
 ]  # fmt: skip
-PICTURES = ["media=tiny", "image_size=16"]
-OTHERS = ("base", "demo", "scenes")
-FAITHFUL = [name for name in load_recipes() if name not in OTHERS and not name.endswith("_best")]
+PICTURES, FEATURES = ["media=tiny", "image_size=16"], ["feature_width=16"]
+RELEASES = {  # by name: how it is laid out, its language
+    "release_de": (layouts.release_with_pictures, "de"),
+    "release_zh": (layouts.release_with_pictures, "zh"),
+    "release_features": (lambda folder, _: layouts.release_with_frames(folder), "zh"),
+}
+RECIPES = {  # by recipe: the set, the languages
+    "multi30k_cs": ("multi30k", ["cs"]),
+    "multi30k_de": ("multi30k", ["de"]),
+    "multi30k_fr": ("multi30k", ["fr"]),
+    "multi30k_best": ("multi30k", ["cs", "de", "fr"]),
+    "mscoco_zh": ("coco_cn", ["zh"]),
+    "mscoco_ja": ("stair", ["ja"]),
+    "mscoco_best": ("coco_cn", ["ja", "zh"]),
+    "vatex_zh": ("vatex", ["zh"]),
+    "vatex_best": ("vatex", ["zh"]),
+    "msrvtt_cn_zh": ("msrvtt_cn", ["zh"]),
+    "msrvtt_cn_best": ("msrvtt_cn", ["zh"]),
+}
+FAITHFUL = [name for name in RECIPES if not name.endswith("_best")]
 
 
-def release(folder, items, language):
-    """Texts and lists of the layout of NRCCR and LECCR; the last item has no description, the first no translation of
-    its last caption."""
-
-    def lines(split, mark, say):
-        return "".join(
-            f"{item.item_id}#{mark}#{number} {say(item, number, message)}\n"
-            for item in items
-            if item.split == split
-            for number, message in enumerate(item_messages(item, 3))
-        )
-
-    def english(item, number, message):
-        return caption(message, "en")
-
-    def human(item, number, message):
-        return caption(message, language)
-
-    def machine(item, number, message):
-        return translation(message, language, 0.3, 3, f"{item.item_id}#{number}").text
-
-    files = {
-        "TextData/smalltrain_enc.caption.txt": lines("train", "enc", english),
-        f"TextData/smalltrain_enc2{language}.caption.txt": lines("train", f"enc2{language}", machine).split("\n", 1)[1],
-    }
-    for split in ("val", "test"):
-        files[f"TextData/small{split}_{language}.caption.txt"] = lines(split, language, human)
-    for split in ("train", "val", "test"):
-        files[f"img_id/{split}_id.txt"] = "".join(f"{item.item_id}\n" for item in items if item.split == split)
-    for item in items[:-1]:
-        files[f"descriptions/{item.item_id}.txt"] = descriptions(item.scene, 0, 3, item.item_id)["short"]
-    return write(folder, files)
-
-
-def items_of_scenes():
-    return [
-        type(item)(item.item_id.replace("/", "_").removesuffix(".png"), item.split, item.scene)
-        for item in plan(SETTINGS)
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory):
+    """A toy of five target languages, trained on the captions that it is given."""
+    pairs = [
+        (f"{token} {caption(message, 'en')}", caption(message, language))
+        for language, token in TOKENS.items()
+        for messages in MESSAGES
+        for message in messages
     ]
-
-
-def imported(folder, corpus, language):
-    common = ["--output", str(corpus)]
-    ingest = ["--stage", "ingest", "--source", "leccr_release", "--input", str(folder), "--subset"]
-    translate = ["--stage", "translate", "--translator", "given", "--languages", language, "--quality-encoder", "none"]
-    for arguments in (ingest, translate, ["--stage", "pack"]):
-        assert run([*arguments, *common]) == 0
-    return corpus
+    return make_marian(tmp_path_factory.mktemp("models") / "opus-mt-en-mul", pairs, steps=350, batch=32, layers=1)
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A corpus a language."""
+def packed(request, tmp_path_factory):
+    """packed(set) → its corpus, and how it was laid out; each is packed once."""
+    known = {}
 
-    def made(language):
-        folder = tmp_path_factory.mktemp(language)
-        items = items_of_scenes()
-        release(folder / "set", items, language)
-        write(folder / "set", {f"pictures/{item.item_id}.png": encode(draw(item, SETTINGS)) for item in items})
-        return imported(folder / "set", folder / "corpus", language)
+    def make(name):
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name)
+            stages = [["--stage", "pack"]]
+            if name in RELEASES:
+                build, languages = RELEASES[name]
+                source, layout = "leccr_release", build(folder / "set", languages)
+            else:
+                source, build, languages = layouts.SETS[name]
+                layout = build(folder / "set")
+            by = ["given"]
+            if not layout.machine:
+                marian = request.getfixturevalue("marian")
+                by = ["ctranslate2", "--mt-model", str(marian), "--beam-size", "1"]
+            translate = ["--stage", "translate", "--languages", languages, "--quality-encoder", "none"]
+            stages.insert(0, [*translate, "--translator", *by])
+            if name == "multi30k":
+                stages.insert(0, ["--stage", "captions", "--captioner", "embedded", "--views", "short"])
+            stages.insert(0, ["--stage", "ingest", "--source", source, "--input", str(folder / "set"), "--subset"])
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))  # of converted models
+                for arguments in stages:
+                    assert run([*arguments, "--output", str(folder / "corpus")]) == 0
+            known[name] = folder / "corpus", layout
+        return known[name]
 
-    return {language: made(language) for language in ("de", "zh")}
+    return make
 
 
-@pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    items = items_of_scenes()
-    release(folder / "set", items, "zh")
-    frames = {item.item_id: [f"{item.item_id}_{n}" for n in range(2 + at % 3)] for at, item in enumerate(items)}
-    write_bigfile(
-        folder / "set" / "FeatureData" / "i3d", [name for names in frames.values() for name in names], 5, frames
-    )
-    return imported(folder / "set", folder / "corpus", "zh")
-
-
-def test_what_was_published_is_what_is_packed(pictures):
-    items, corpus = items_of_scenes(), pictures["de"]
-    said = {item.item_id: item_messages(item, 3) for item in items}
-    given = {
-        f"{item.item_id}#en#{number}": translation(message, "de", 0.3, 3, f"{item.item_id}#{number}").text
-        for item in items
-        if item.split == "train"
-        for number, message in enumerate(said[item.item_id])
-    }
-    del given[f"{items[0].item_id}#en#0"]  # was not published
-    table = Table(corpus, "translations")
-    assert {row["caption_id"]: row["text"] for row in table.rows()} == given
-    assert table.manifest["not_given"] == {"de": 1} and table.failures() == []
+@pytest.mark.parametrize("name", [*layouts.SETS, *RELEASES])
+def test_human_captions_and_translations_of_english_ones_are_packed(name, packed):
+    corpus, layout = packed(name)
+    languages = (RELEASES[name][1] if name in RELEASES else layouts.SETS[name][2]).split(",")
     rows = {row["item_id"]: row for row in Table(corpus, "training").rows()}
-    assert rows.keys() == said.keys()
-    for item in items:
-        row, messages = rows[item.item_id], said[item.item_id]
-        found = [(c["language"], c["origin"], c["text"], c["caption_id"]) for c in row["captions"]]
-        source = "en" if item.split == "train" else "de"
-        written = [
-            (source, "human", caption(m, source), f"{item.item_id}#{source}#{n}") for n, m in enumerate(messages)
-        ]
-        assert found[: len(written)] == written
-        for language, origin, text, caption_id in found[len(written) :]:  # less those that a filter dropped
-            assert (language, origin, text) == ("de", "mt", given[caption_id.removesuffix(">de")])
-        described = [descriptions(item.scene, 0, 3, item.item_id)["short"]] if item is not items[-1] else []
-        assert [view["text"] for view in row["descriptions"]] == described
+    assert {item: row["split"] for item, row in rows.items()} == layout.splits
+    table = Table(corpus, "translations")
+    pairs = {f"{row['caption_id']}>{row['target_language']}": row for row in table.rows()}
+    if layout.machine:
+        assert {key: row["text"] for key, row in pairs.items()} == {
+            f"{item}#en#{number}>{language}": text
+            for item, texts in layout.machine.items()
+            for (language, number), text in texts.items()
+        }
+        english = [key for texts in layout.human.values() for key in texts if key[0] == "en"]
+        assert table.manifest["not_given"] == {languages[0]: len(english) - len(pairs)} and table.failures() == []
+    else:
+        splits = set(layout.splits.values())
+        english = {key: text for split in splits for key, text in layout.of_split(split, "en").items()}
+        assert {key: row["source_text"] for key, row in pairs.items()} == {
+            f"{key}>{language}": text for key, text in english.items() for language in languages
+        }
+    sound = {key: row["text"] for key, row in pairs.items() if not RULES.keys() & set(row["flags"])}
+    for language in languages:
+        of_language = [key.endswith(f">{language}") for key in sound]
+        assert sum(of_language) > SHARE_KEPT * len(pairs) / len(languages)
+    for item, row in rows.items():
+        by_origin = {"human": {}, "mt": {}}
+        for text in row["captions"]:
+            by_origin[text["origin"]][text["caption_id"]] = text["language"], text["text"]
+        assert by_origin["human"] == {
+            f"{item}#{language}#{number}": (language, text) for (language, number), text in layout.human[item].items()
+        }
+        assert by_origin["mt"] == {
+            key: (key.rpartition(">")[2], text) for key, text in sound.items() if key.startswith(f"{item}#")
+        }
+        assert [view["view"] for view in row["descriptions"]] == ["short"] * (name == "multi30k") or name in RELEASES
+        if name in RELEASES:
+            described = [layout.described[item]] if item in layout.described else []
+            assert [view["text"] for view in row["descriptions"]] == described
+        if layout.features:
+            features = np.load(io.BytesIO(row["media"]), allow_pickle=False)
+            np.testing.assert_allclose(features, layout.features[item], atol=2e-3)
+            assert row["num_frames"] == len(features)
+
+
+def train_and_score(recipe, corpus, languages, folder, *overrides):
+    """The score of a short run on split test, and the queries as rows."""
+    given = ["--recipe", recipe, "--data", str(corpus), "--output", str(folder / "run"), *SMALL, *overrides]
+    assert train.main(given) == 0
+    scores, queries = folder / "scores.json", folder / "queries.parquet"
+    options = ["--checkpoint", str(folder / "run"), "--data", str(corpus), "--split", "test", "--languages"]
+    options += [",".join(languages), "--output", str(scores), "--per-query", str(queries)]
+    assert score.main(options) == 0
+    result = json.loads(scores.read_text())
+    assert result["checkpoint"]["recipe"] == recipe and result["checkpoint"]["selection"]["split"] == "val"
+    assert list(result["languages"]) == languages and np.isfinite(result["mean"]["sum_r"])
+    return result, [row for row in pq.read_table(queries).to_pylist() if row["direction"] == "text_to_media"]
 
 
 @pytest.mark.parametrize("recipe", FAITHFUL)
-def test_a_faithful_recipe_runs_from_the_folder_to_a_score(recipe, pictures, features, tmp_path):
-    """The other method, and recipes that have no faithful one, are in test_own_layouts.py."""
+def test_a_faithful_recipe_runs_from_the_release_to_a_score(recipe, packed, tmp_path):
     on_features = recipe.startswith(("vatex", "msrvtt"))
-    language = "de" if recipe == "multi30k_de" else "zh"
-    corpus = features if on_features else pictures[language]
-    overrides = [*SMALL, "method=faithful", f"languages={language}", "micro_batch=0"]
-    overrides += ["feature_width=16"] if on_features else PICTURES
-    given = ["--recipe", recipe, "--data", str(corpus), "--output", str(tmp_path / "run"), *overrides]
-    assert train.main(given) == 0
-    scores = tmp_path / "scores.json"
-    options = ["--checkpoint", str(tmp_path / "run"), "--data", str(corpus), "--split", "test", "--output", str(scores)]
-    assert score.main(options) == 0
-    found = json.loads(scores.read_text())
-    assert found["items"] == 4 and found["languages"].keys() == {language}
-    assert (found["checkpoint"]["recipe"], found["checkpoint"]["method"]) == (recipe, "faithful")
-    assert np.isfinite(found["mean"]["sum_r"])
+    name = "release_features" if on_features else "release_de" if recipe == "multi30k_de" else "release_zh"
+    language = RELEASES[name][1]
+    media = FEATURES if on_features else PICTURES
+    overrides = ["method=faithful", f"languages={language}", "micro_batch=0", *media]
+    result, _ = train_and_score(recipe, packed(name)[0], [language], tmp_path, *overrides)
+    assert result["items"] == 4 and result["checkpoint"]["method"] == "faithful"
+
+
+def test_every_recipe_of_the_sets_is_here():
+    assert RECIPES.keys() == load_recipes().keys() - {"base", "demo", "scenes"}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_trains_on_translations_and_is_scored_on_human_captions(recipe, packed, tmp_path, monkeypatch):
+    name, languages = RECIPES[recipe]
+    corpus, layout = packed(name)
+    read: list[str] = []
+    texts = LeccrProcessor.texts
+
+    def spy(self, given, training=False):
+        read.extend(given if training else ())
+        return texts(self, given, training)
+
+    monkeypatch.setattr(LeccrProcessor, "texts", spy)
+    media = FEATURES if layout.features else PICTURES
+    result, queries = train_and_score(recipe, corpus, languages, tmp_path, *media)
+    assert read_json(tmp_path / "run" / "record.json")["languages"] == languages
+    machine = {
+        text["text"]
+        for row in Table(corpus, "training").rows()
+        for text in row["captions"]
+        if (row["split"], text["origin"]) == ("train", "mt") and text["language"] in languages
+    }
+    english = set(layout.of_split("train", "en").values())
+    assert set(read) <= english | machine | {""}  # "": all translations of an item were dropped
+    assert english & set(read) and machine & set(read)
+    processor = LeccrProcessor.from_pretrained(tmp_path / "run" / "best")
+    learned = sentencepiece.SentencePieceProcessor(model_proto=processor.tokenizer)
+    assert not any(FORBIDDEN in learned.id_to_piece(number) for number in range(learned.get_piece_size()))
+    width = next(iter(layout.features.values())).shape[1] if layout.features else 0
+    assert processor.policy.input_dim == width and (processor.policy.image_size is None) == bool(layout.features)
+    assert result["notes"] == [] and result["items"] == sum(split == "test" for split in layout.splits.values())
+    for language in languages:
+        expected = layout.of_split("test", language)
+        assert sorted(row["query_id"] for row in queries if row["language"] == language) == sorted(expected)
+        assert result["languages"][language]["texts"] == len(expected)

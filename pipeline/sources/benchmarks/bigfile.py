@@ -2,7 +2,7 @@
 
     feature.bin        float32, little-endian, row after row, nothing else
     shape.txt          ROWS DIM
-    id.txt             the id of each row, on one line with blanks between, in ISO-8859-1
+    id.txt             the id of each row, on one line with blanks between, in ISO-8859-1 or UTF-8
     video2frames.txt   optional: from each video to its rows' ids, as Python's repr writes a dict of lists:
                        {'video0': ['video0_0', 'video0_1'], 'video1': []}
 
@@ -11,11 +11,10 @@ Only the small files are read here; `pipeline.media.uri` reads the rows of an it
 
 import ast
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UsageError
 from pipeline.media.uri import reference
 from pipeline.sources.benchmarks.reading import read_bytes, refusal
 
@@ -23,15 +22,10 @@ FRAME = re.compile(r"(.+)_([0-9]+)", re.DOTALL)
 ITEM_SUFFIXES = (".jpg", ".mp4")  # which an id has in one file of a set and lacks in another
 FLOAT = 4  # bytes
 # video2frames.txt is read entry by entry: tens of megabytes as a whole would need gigabytes as a syntax tree.
-_STRING = r"""u?(?:'[^'\\\n]*(?:\\.[^'\\\n]*)*'|"[^"\\\n]*(?:\\.[^"\\\n]*)*")"""
-_BLANKS = r"[ \t\r\n]*"
-STRING = re.compile(_STRING, re.DOTALL)
-ENTRY = re.compile(
-    rf"{_BLANKS}({_STRING}){_BLANKS}:{_BLANKS}\["
-    rf"({_BLANKS}(?:{_STRING}{_BLANKS},{_BLANKS})*(?:{_STRING}{_BLANKS})?)\]{_BLANKS}(,?)",
-    re.DOTALL,
-)
-OPEN, CLOSE = re.compile(rf"{_BLANKS}\{{"), re.compile(rf"{_BLANKS}\}}{_BLANKS}\Z")
+_STRING = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+ENTRY = re.compile(rf"\s*{_STRING}\s*:\s*\[[\s,]*(?:{_STRING}[\s,]*)*\]\s*(?:,\s*|(?=\}}))", re.DOTALL)
+
+Rows = list[tuple[str, Sequence[int]]]  # names, and the rows of each
 
 
 @dataclass(frozen=True)
@@ -48,82 +42,66 @@ def bare(name: str) -> str:
     return name[:-4] if name.endswith(ITEM_SUFFIXES) else name
 
 
-def read_bigfile(folder: Path, items: Collection[str]) -> BigFile:
-    """The rows of `items`, ids without suffix, in the BigFile `folder`.
+def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
+    """The rows of items in the BigFile `folder`. `names` are from names here, without suffix, to items.
 
     video2frames.txt says whose rows they are. Without it, ids of items are images with one row each, and ids VIDEO_N
     are the frames of VIDEO in the order of the number N. Raises UsageError where both occur, where sizes and counts do
     not agree, and for ids that come twice.
     """
-    rows, dim = _shape(folder)
+    shape = read_bytes(folder / "shape.txt").split()
+    if len(shape) != 2 or not all(re.fullmatch(rb"0*[1-9][0-9]{0,17}", number) for number in shape):
+        raise refusal(folder / "shape.txt", f"{b' '.join(shape)[:60]!r}", "two whole numbers, ROWS DIM")
+    rows, dim = map(int, shape)
     size = (folder / "feature.bin").stat().st_size
     if size != rows * dim * FLOAT:
-        raise refusal(
-            folder / "feature.bin",
-            f"{size:,} bytes",
-            f"{rows * dim * FLOAT:,} bytes for the {rows:,} rows of {dim:,} floats in shape.txt",
-        )
-    # Split as bytes: in ISO-8859-1, bytes inside a letter of UTF-8 would be blanks.
-    ids = [id.decode("iso-8859-1") for id in read_bytes(folder / "id.txt").split()]
+        expected = f"{rows * dim * FLOAT:,} bytes for the {rows:,} rows of {dim:,} floats in shape.txt"
+        raise refusal(folder / "feature.bin", f"{size:,} bytes", expected)
+    ids = re.split(r"[ \t\r\n]+", _decode(read_bytes(folder / "id.txt").strip()))
     if len(ids) != rows:
         raise refusal(folder / "id.txt", f"{len(ids):,} ids", f"{rows:,}, one for each row of shape.txt")
-    place: dict[str, int] = {}
+    places: dict[str, int] = {}
     for row, id in enumerate(ids):
-        if place.setdefault(id, row) != row:
-            raise refusal(folder / "id.txt", f"the id {id!r} for row {place[id]:,} and row {row:,}", "each id once")
-    known = {_as_latin(item): item for item in items} | {item: item for item in items}
+        if places.setdefault(id, row) != row:
+            raise refusal(folder / "id.txt", f"the id {id!r} for row {places[id]:,} and row {row:,}", "each id once")
     listed = folder / "video2frames.txt"
-    if listed.is_file():
-        video, groups = True, _listed(listed, place)
-    else:
-        video, groups = _grouped(folder, ids, known)
+    video, groups = (True, _read_listed(listed, places)) if listed.is_file() else _group(folder, ids, names)
     uris: dict[str, str] = {}
     unused = []
     for name, members in groups:
-        item = known.get(bare(name))
+        item = names.get(bare(name))
         if item is None:
             unused.append(name)
         elif item in uris:
-            raise refusal(
-                listed if listed.is_file() else folder / "id.txt", f"rows for {item} under two names", "one name"
-            )
+            raise refusal(folder, f"rows for {item} under two names", "one name")
         elif members:
             uris[item] = reference(str(folder / "feature.bin"), dim=dim, rows=members)
     return BigFile(uris, video, unused)
 
 
-def _shape(folder: Path) -> tuple[int, int]:
-    path = folder / "shape.txt"
-    numbers = read_bytes(path).split()
-    if len(numbers) != 2 or not all(re.fullmatch(rb"0*[1-9][0-9]{0,17}", number) for number in numbers):
-        text = b" ".join(numbers)[:60].decode("iso-8859-1")
-        raise refusal(path, f"the text {text!r}", "two whole numbers, ROWS DIM")
-    rows, dim = map(int, numbers)
-    return rows, dim
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("iso-8859-1")
 
 
-def _listed(path: Path, place: dict[str, int]) -> list[tuple[str, Sequence[int]]]:
+def _read_listed(path: Path, places: Mapping[str, int]) -> Rows:
     videos = read_names(path)
-    groups: list[tuple[str, Sequence[int]]] = []
-    absent: list[str] = []
-    for video, frames in videos.items():
-        members = [place.get(frame, place.get(_as_latin(frame), -1)) for frame in frames]
-        absent += [frame for frame, row in zip(frames, members, strict=True) if row < 0]
-        groups.append((video, members))
+    absent = [frame for frames in videos.values() for frame in frames if frame not in places]
     if absent:
         raise refusal(path, f"{len(absent):,} frames, such as {absent[0]!r}, that are not in id.txt", "only its frames")
-    return groups
+    return [(video, [places[frame] for frame in frames]) for video, frames in videos.items()]
 
 
-def _grouped(folder: Path, ids: Sequence[str], known: dict[str, str]) -> tuple[bool, list[tuple[str, Sequence[int]]]]:
+def _group(folder: Path, ids: Sequence[str], names: Mapping[str, str]) -> tuple[bool, Rows]:
     """Whether the rows are those of videos, and the rows of each."""
-    images = [id for id in ids if bare(id) in known]
-    frames = {id: match for id in ids if (match := FRAME.fullmatch(id)) and bare(match[1]) in known}
+    images = [id for id in ids if bare(id) in names]
+    frames = [id for id in ids if (match := FRAME.fullmatch(id)) and bare(match[1]) in names]
     if images and frames:
-        image, frame = images[0], next(iter(frames))
         raise refusal(
             folder / "id.txt",
-            f"ids that are items ({image}) and ids that are frames of items ({frame})",
+            f"ids that are items ({images[0]}) and ids that are frames of items ({frames[0]})",
             "one of the two, or a video2frames.txt that says whose each row is",
         )
     if not frames:
@@ -136,43 +114,25 @@ def _grouped(folder: Path, ids: Sequence[str], known: dict[str, str]) -> tuple[b
     return True, [(video, [row for _, row in sorted(pairs)]) for video, pairs in numbered.items()]
 
 
-def _as_latin(name: str) -> str:
-    """How a name looks whose bytes in UTF-8 are read as ISO-8859-1: id.txt may be either."""
-    return name.encode("utf-8", "surrogatepass").decode("iso-8859-1")
-
-
 def read_names(path: Path) -> dict[str, list[str]]:
     """The dict of lists in a video2frames.txt, in UTF-8 or else ISO-8859-1, also as Python 2 writes it.
 
-    Nothing is evaluated. Raises UsageError with line and column for anything else than such a dict, and for a key that
-    comes twice.
+    Only literals are evaluated. Raises UsageError with the place for anything else than such a dict, and for a key
+    that comes twice.
     """
-    data = read_bytes(path)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("iso-8859-1")
+    text = _decode(read_bytes(path)).strip()
     names: dict[str, list[str]] = {}
-    at = start.end() if (start := OPEN.match(text)) else -1
-    more = at >= 0
-    while more and (entry := ENTRY.match(text, at)):
+    at = 1
+    while text.startswith("{") and (entry := ENTRY.match(text, at)):
         try:
-            name, frames = _unquote(entry[1]), [_unquote(string) for string in STRING.findall(entry[2])]
-        except (SyntaxError, ValueError) as error:
-            raise _not_names(path, text, at, f"a string that cannot be read ({error})") from error
+            ((name, frames),) = ast.literal_eval(f"{{{entry[0]}}}").items()
+        except (SyntaxError, ValueError):
+            break
         if name in names:
-            raise _not_names(path, text, at, f"the key {name!r} a second time")
+            break
         names[name] = frames
-        at, more = entry.end(), bool(entry[3])
-    if at < 0 or not CLOSE.match(text, at):
-        raise _not_names(path, text, max(at, 0), repr(text[max(at, 0) :].lstrip()[:40]))
+        at = entry.end()
+    if not text.startswith("{") or text[at:].strip() != "}":
+        expected = "a dict from strings to lists of strings, each key once"
+        raise refusal(f"{path}, character {at:,},", repr(text[at - 1 : at + 40]), expected)
     return names
-
-
-def _unquote(string: str) -> str:
-    return str(ast.literal_eval(string)) if "\\" in string else string.removeprefix("u")[1:-1]
-
-
-def _not_names(path: Path, text: str, at: int, content: str) -> UsageError:
-    line, column = text.count("\n", 0, at) + 1, at - (text.rfind("\n", 0, at) + 1) + 1
-    return refusal(f"{path} line {line:,}, column {column:,}", content, "a dict from strings to lists of strings")

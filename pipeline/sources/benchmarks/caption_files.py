@@ -22,14 +22,15 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.importer import Importer, first_names
-from pipeline.sources.benchmarks.reading import read_lines
+from pipeline.sources.benchmarks.reading import read_lines, refusal
 from pipeline.sources.items import SourceCaption, clean_text
 
 LANGUAGES = ("de", "fr", "cs", "zh", "ja")
 SUFFIX = ".caption.txt"
 _ANY = "|".join(LANGUAGES)
-MARK = re.compile(rf"(?P<human>enc?|{_ANY})|enc?2(?P<to>{_ANY})|(?P<back>enc?2({_ANY})2enc?|({_ANY})2enc?)")
+MARK = re.compile(rf"(?P<human>enc?|{_ANY})|enc?2(?P<to>{_ANY})|(?:enc?2)?(?:{_ANY})2enc?")
 LINE = re.compile(r"(?P<item>[^ ]+)#(?P<mark>[^# ]*)#(?P<number>[0-9]{1,6})")
+ENGLISH = ("en", "human")
 
 
 @dataclass(frozen=True)
@@ -47,49 +48,35 @@ class Line:
 
 def read_captions(path: Path) -> Iterator[Line]:
     """The captions of one file. Raises UsageError, naming the line, for one that would need a guess."""
-    named = _mark_of(path.name.removesuffix(SUFFIX), str(path))
+    marks = [mark for part in path.name.removesuffix(SUFFIX).split("_") if (mark := MARK.fullmatch(part))]
+    if len(marks) > 1:
+        names = " and ".join(mark[0] for mark in marks)
+        raise UsageError(f"--input: {path} has the marks {names} in its name. Rename the file so that it has one.")
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         place = f"{path} line {number:,}"
-        cap_id, _, text = line.lstrip("\ufeff").partition(" ")
-        parts = LINE.fullmatch(cap_id)
-        if not parts:
-            raise UsageError(f"--input: {place}: {line[:60]!r} is not ITEM#enc#NUMBER TEXT. Mend or drop the line.")
-        mark = MARK.fullmatch(parts["mark"])
-        if not mark:
+        caption_id, _, text = line.partition(" ")
+        parts = LINE.fullmatch(caption_id)
+        mark = parts and MARK.fullmatch(parts["mark"])
+        if not parts or not mark:
+            languages = ", ".join(LANGUAGES)
+            raise refusal(place, repr(line[:60]), f"ITEM#MARK#NUMBER TEXT, marked enc, or de or enc2de ({languages})")
+        meaning = named = _meaning(mark)
+        if marks and (named := _meaning(marks[0])) != meaning and (meaning != ENGLISH or named[1] != "human"):
             raise UsageError(
-                f"--input: {place}: the mark {parts['mark']!r} is unknown; expected enc, enc2de or de, or the like for "
-                f"one of {', '.join(LANGUAGES)}. Mend it, or take the file away."
+                f"--input: {place}: the mark {mark[0]!r} stands in a file named {marks[0][0]!r}. Rename the file so "
+                "that both agree, or take it away."
             )
-        generic = False
-        language, origin = _meaning(mark)
-        if named and _meaning(named) != (language, origin):
-            generic = bool(named["human"]) and (language, origin) == ("en", "human")
-            if not generic:
-                raise UsageError(
-                    f"--input: {place}: the mark {parts['mark']!r} stands in a file named {named[0]!r}. Rename the "
-                    "file so that both agree, or take it away."
-                )
-            language, origin = _meaning(named)
-        yield Line(bare(parts["item"]), language, origin, int(parts["number"]), clean_text(text), generic, place)
-
-
-def _mark_of(name: str, where: str) -> re.Match[str] | None:
-    marks = [mark for part in name.split("_") if (mark := MARK.fullmatch(part))]
-    if len(marks) > 1:
-        names = " and ".join(mark[0] for mark in marks)
-        raise UsageError(f"--input: {where} has the marks {names} in its name. Rename the file so that it has one.")
-    return marks[0] if marks else None
+        generic = named != meaning
+        yield Line(bare(parts["item"]), *named, int(parts["number"]), clean_text(text), generic, place)
 
 
 def _meaning(mark: re.Match[str]) -> tuple[str, str]:
     """(language, origin); the origin of a text translated back is ""."""
-    if mark["back"]:
-        return "en", ""
     if mark["to"]:
         return mark["to"], "mt"
-    return ("en" if mark["human"] in ("en", "enc") else mark["human"]), "human"
+    return (mark["human"], "human") if mark["human"] in LANGUAGES else ("en", "human" if mark["human"] else "")
 
 
 @dataclass
@@ -112,13 +99,12 @@ class Captions:
         split = self.splits.get(line.item)
         if split is None:
             self.unlisted.append(line.item)
-            return
-        if line.generic and split == "train":
+        elif line.generic and split == "train":
             raise UsageError(
                 f"--input: {line.place} is marked enc, in a file named after {line.language}, and its item {line.item} "
                 "is trained on: its language is unclear. Rename the file."
             )
-        if not line.text:
+        elif not line.text:
             self.left_out["blank captions"] += 1
         elif not line.origin:
             self.left_out["captions translated back into English"] += 1
@@ -129,14 +115,11 @@ class Captions:
         else:
             key = (line.language, line.origin, line.number)
             other = self.lines.setdefault(line.item, {}).setdefault(key, line)
-            if other is line:
-                return
-            if other.text != line.text or other.place.rpartition(" line ")[0] == line.place.rpartition(" line ")[0]:
+            if other.text != line.text:
                 raise UsageError(
                     f"--input: {line.place} is caption {line.number} of {line.item} in {line.language} a second time "
                     f"(after {other.place}). Where they are of two tasks, keep the files of one."
                 )
-            self.left_out["captions that are in two files"] += 1
 
     def of(self, item: str) -> list[SourceCaption]:
         """An item's captions: English first, then by language; human before mt; by number."""
@@ -148,25 +131,21 @@ class Captions:
         """Report what was left out and what is missing. Raises UsageError for translations of absent captions."""
         for what, count in sorted(self.left_out.items()):
             self.importer.note(f"{what}: not used", count)
-        if self.unlisted:
-            names = first_names([*dict.fromkeys(self.unlisted)], 3)
-            self.importer.count(f"captions of ids that are in no list ({names})", len(self.unlisted), 0)
+        names = first_names(dict.fromkeys(self.unlisted))
+        self.importer.count(f"captions of ids that are in no list ({names})", len(self.unlisted), 0)
         english, translated = 0, Counter[str]()
-        orphans: list[Line] = []
         for item, lines in self.lines.items():
-            numbers = {number for language, origin, number in lines if (language, origin) == ("en", "human")}
-            translations = [line for line in lines.values() if line.origin == "mt"]
-            translated.update(line.language for line in translations)
-            orphans += [line for line in translations if line.number not in numbers]
-            english += len(numbers) if self.splits[item] == "train" else 0
-        if orphans:
-            raise UsageError(
-                f"--input: {orphans[0].place} translates caption {orphans[0].number} of {orphans[0].item}, which is "
-                f"not here ({len(orphans):,} such translations). Fetch the English file of the same release."
-            )
+            english += sum(key[:2] == ENGLISH for key in lines) if self.splits[item] == "train" else 0
+            for line in lines.values():
+                if line.origin == "mt" and (*ENGLISH, line.number) not in lines:
+                    raise UsageError(
+                        f"--input: {line.place} translates caption {line.number} of {item}, which is not here. Fetch "
+                        "the English file of the same release."
+                    )
+                translated[line.language] += line.origin == "mt"
         for language, count in sorted(translated.items()):
-            if count < english:
-                self.importer.note(f"{count:,} of {english:,} captions are translated into {language}")
+            if count:
+                self.importer.note(f"of {english:,} captions are not translated into {language}", english - count)
         silent = [item for item in self.splits if item not in self.lines]
         untrained = [item for item in silent if self.splits[item] == "train"]
         self.importer.count(f"items to train on without a caption ({first_names(untrained)})", len(untrained), 0)

@@ -6,43 +6,49 @@ Media are files named after an item, arrays `ITEM.npy`, or BigFiles.
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.bigfile import read_bigfile
-from pipeline.sources.locations import MEDIA_SUFFIXES
+from pipeline.sources.benchmarks.reading import read_bytes
 
 ARRAY = ".npy"
+PICTURES = frozenset(IMAGE_SUFFIXES)
+CLIPS = frozenset((*VIDEO_SUFFIXES, ARRAY))  # or their features
 
 
-@dataclass
-class Media:
-    """The media of a set's items: `uris` and `types` ("image" or "video") by item id."""
+class Medium(NamedTuple):
+    """The medium of an item; `name` is the file's without its suffix, `type` "image" or "video"."""
 
-    uris: dict[str, str] = field(default_factory=dict)
-    types: dict[str, str] = field(default_factory=dict)
+    uri: str
+    type: str
+    name: str
 
 
 class Files:
-    """Every file below `root`, but for hidden ones and corpora. Links are followed, each folder is entered once."""
+    """Every file below `root`, but for hidden ones and corpora. Links are followed, each folder is entered once.
+
+    `unused` are the media that belong to no item, once `media` was called.
+    """
 
     def __init__(self, root: Path):
         self.root = root
         self.folders = list(_walk(root))
-        self._paths: dict[str, list[str]] = {}
-        self._requested: set[str] = set()
-        self._unused: list[str] | None = None
-        for folder, names in self.folders:
-            for name in names:
-                self._paths.setdefault(name, []).append(f"{folder}/{name}")
+        self.unused: list[str] = []
 
     def text(self, name: str) -> Path | None:
-        """The file of this name, or with `.gz` behind it; None where there is none. Raises UsageError for two."""
-        paths = [path for packed in (name, f"{name}.gz") for path in self._paths.get(packed, ())]
-        return Path(self._only(name, paths)) if paths else None
+        """The file of this name, or with `.gz` behind it; None where there is none. Its copies must not differ."""
+        paths = [path for path, _ in self.matching(re.compile(rf"{re.escape(name)}(\.gz)?"))]
+        for other in paths[1:]:
+            if read_bytes(other) != read_bytes(paths[0]):
+                raise UsageError(
+                    f"--input: {paths[0]} and {other} differ, and nobody can tell which is meant. Take one of them "
+                    "out of this folder."
+                )
+        return paths[0] if paths else None
 
     def matching(self, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
         """The files whose whole name fits, by their paths."""
@@ -53,79 +59,53 @@ class Files:
             if (match := pattern.fullmatch(name))
         ]
 
-    def medium(self, *names: str) -> str:
-        """Path of the medium that has one of these names, "" where there is none. Raises UsageError for two."""
-        self._requested.update(names)
-        return next((self._only(name, self._paths[name]) for name in names if name in self._paths), "")
-
-    def unused_media(self) -> list[str]:
-        """Names of the media that belong to no item, once all were looked up."""
-        if self._unused is not None:
-            return self._unused
-        media = (name for name in self._paths if PurePosixPath(name).suffix.lower() in MEDIA_SUFFIXES)
-        return sorted(set(media) - self._requested)
-
-    def media(
-        self,
-        names: Mapping[str, str],
-        array_type: str,
-        *,
-        suffixes: Collection[str] = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES),
-        arrays_below: str = "",
-    ) -> Media:
-        """All media of items, also features.
+    def media(self, names: Mapping[str, str], suffixes: Collection[str], arrays_below: str = "") -> dict[str, Medium]:
+        """The media of the items.
 
         Args:
-            names: from a file's name without its suffix to the item's id.
-            array_type: the media type of an item whose array is found.
-            suffixes: those of pictures and videos.
-            arrays_below: if given, arrays count only below a folder of this name.
+            names: From a file's name without its suffix, or a name in a BigFile, to the item's id.
+            suffixes: Those of media. Arrays are features of videos.
+            arrays_below: If given, arrays count only below a folder of this name.
+
+        Returns:
+            By item. Of an item with several names, the medium that is found first.
 
         Raises:
-            UsageError: An item has two media, and nobody can tell which is meant.
+            UsageError: Two media have one of the names, and nobody can tell which is meant.
         """
-        items, media, unused = sorted(set(names.values())), Media(), list[str]()
+        media: dict[str, Medium] = {}
         for folder, files in self.folders:
             if "feature.bin" in files:
-                matrix = read_bigfile(folder, items)
+                matrix = read_bigfile(folder, names)
                 for item, uri in matrix.uris.items():
-                    self._add(media, item, uri, "video" if matrix.video else "image")
-                unused += matrix.unused if matrix.uris else []
+                    self._add(media, item, Medium(uri, "video" if matrix.video else "image", item))
+                self.unused += matrix.unused if matrix.uris else []
                 continue
-            arrays = not arrays_below or arrays_below in folder.relative_to(self.root).parts
-            known = False
+            with_arrays = not arrays_below or arrays_below in folder.relative_to(self.root).parts
             unknown: list[str] = []
-            for name in files:
-                stem, dot, suffix = name.rpartition(".")
+            here = 0
+            for file in files:
+                name, dot, suffix = file.rpartition(".")
                 suffix = f"{dot}{suffix.lower()}"
-                if suffix not in suffixes and not (arrays and suffix == ARRAY):
+                if suffix not in suffixes or (suffix == ARRAY and not with_arrays):
                     continue
-                if stem not in names:
-                    unknown.append(name)
-                    continue
-                known = True
-                media_type = array_type if suffix == ARRAY else "video" if suffix in VIDEO_SUFFIXES else "image"
-                self._add(media, names[stem], str(folder / name), media_type)
-            unused += unknown if known else []  # another folder's pictures are not this set's
-        self._unused = unused
+                if name in names:
+                    media_type = "image" if suffix in IMAGE_SUFFIXES else "video"
+                    self._add(media, names[name], Medium(str(folder / file), media_type, name))
+                    here += 1
+                else:
+                    unknown.append(file)
+            self.unused += unknown if here else []  # another folder's pictures are not this set's
         return media
 
-    def _add(self, media: Media, item: str, uri: str, media_type: str) -> None:
-        if item in media.uris:
-            first, second = (os.path.relpath(path.split("#dim=")[0], self.root) for path in (media.uris[item], uri))
+    def _add(self, media: dict[str, Medium], item: str, medium: Medium) -> None:
+        other = media.setdefault(item, medium)
+        if other is not medium and other.name == medium.name:
+            first, second = (os.path.relpath(path.split("#dim=")[0], self.root) for path in (other.uri, medium.uri))
             raise UsageError(
                 f"--input: {self.root} has two media for {item} ({first} and {second}), and nobody can tell which is "
                 "meant. Take one of them out of this folder."
             )
-        media.uris[item], media.types[item] = uri, media_type
-
-    def _only(self, name: str, paths: list[str]) -> str:
-        if len(paths) > 1:
-            first, second = (os.path.relpath(path, self.root) for path in sorted(paths)[:2])
-            raise UsageError(
-                f"--input: {self.root} has {name} more than once ({first}, {second}). Take one of them away."
-            )
-        return paths[0]
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:

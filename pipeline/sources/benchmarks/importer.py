@@ -3,14 +3,14 @@
 Differences are reported together, because whoever repairs a folder wants the whole list.
 """
 
-import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.media.images import VIDEO_SUFFIXES
-from pipeline.sources.benchmarks.files import Files
+from pipeline.sources.benchmarks.bigfile import bare
+from pipeline.sources.benchmarks.files import CLIPS, PICTURES, Files, Medium
 from pipeline.sources.items import Defaults, SourceCaption, SourceItem
 from pipeline.sources.locations import short_name
 
@@ -24,49 +24,75 @@ class Options:
     allow_missing_media: bool = False  # --allow-missing-media: items without media are kept for their texts
 
 
+@dataclass
 class BenchmarkSource:
     """A benchmark that was read and checked. It is held in memory: its texts, 700,000 at most."""
 
-    def __init__(self, kind: str, root: Path, items: list[SourceItem], notes: Sequence[str] = ()) -> None:
-        """Raises UsageError where there is no item."""
-        self.kind = kind
-        self.name = short_name(str(root))
-        self._items = items
-        if not items:
-            raise UsageError(f"--source {kind}: {root} holds no item of the set. Give the folder that holds its texts.")
-        splits = collections.Counter(item.split for item in items)
-        captions = collections.Counter(caption.language for item in items for caption in item.captions)
-        counts = [f"{len(items):,} items ({_counts(splits)})"]
-        counts += [f"{captions.total():,} captions ({_counts(captions)})"] if captions else ["no captions"]
-        self.summary = f"{kind} {root}: {'; '.join([', '.join(counts), *notes])}"
+    kind: str
+    name: str
+    summary: str
+    entries: list[SourceItem]
 
     def items(self) -> Iterator[SourceItem]:
         """The items in the order of the set."""
-        return iter(self._items)
+        return iter(self.entries)
 
 
 class Importer:
-    """Collects the items of the set `kind` below `root`, and what is wrong with the folder or worth a note."""
+    """Collects the items of the set `kind` below `root`, and what is wrong with the folder or worth a note.
+
+    `texts` are captions that people wrote: by item and language, from number to text.
+    """
 
     def __init__(self, kind: str, root: Path, options: Options) -> None:
         self.kind, self.root, self.options = kind, root, options
         self.files = Files(root)
-        self.items: list[SourceItem] = []
+        self.texts: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
+        self._items: list[SourceItem] = []
+        self._blank = 0
         self._problems: list[str] = []
         self._notes: list[str] = []
 
-    def add(
-        self, item_id: str, split: str, captions: Iterable[SourceCaption], uri: str, media_type: str = "image"
-    ) -> None:
-        """Add an item. A `uri` of "" says that its media are missing; `media_type` is what they would be."""
-        license = self.options.defaults.license
-        self.items.append(SourceItem(item_id, uri, split, self.kind, license, tuple(captions), media_type))
+    def add_text(self, item: str, language: str, text: str, number: int | None = None) -> None:
+        """Add a caption, by default with the next number of its item and language. A blank one is only counted."""
+        texts = self.texts[item][language]
+        if text:
+            texts[len(texts) if number is None else number] = text
+        else:
+            self._blank += 1
 
-    def add_videos(self, splits: Mapping[str, str], captions: Callable[[str], Iterable[SourceCaption]]) -> None:
-        """Add the videos of `splits`, which are clips or features under their names; `captions` are by video."""
-        media = self.files.media({video: video for video in splits}, "video", suffixes=VIDEO_SUFFIXES)
-        for video, split in splits.items():
-            self.add(video, split, captions(video), media.uris.get(video, ""), "video")
+    def captions(self, item: str) -> list[SourceCaption]:
+        """The captions of `texts` of an item, in the order in which languages and captions were added."""
+        return [
+            SourceCaption(text, language, "human", number)
+            for language, texts in self.texts[item].items()
+            for number, text in texts.items()
+        ]
+
+    def add_items(
+        self,
+        splits: Mapping[str, str],
+        media_type: str = "image",
+        captions: Callable[[str], Iterable[SourceCaption]] | None = None,
+        media: Mapping[str, Medium] | None = None,
+    ) -> None:
+        """Add the items.
+
+        Args:
+            splits: The split of each item, in the order of the set.
+            media_type: What the media are, also of items that have none.
+            captions: From an item to its captions; by default those of `texts`.
+            media: The items' media, by default files under their ids.
+        """
+        if media is None:
+            suffixes = PICTURES if media_type == "image" else CLIPS
+            media = self.files.media({bare(item): item for item in splits}, suffixes)
+        missing = Medium("", media_type, "")
+        for item, split in splits.items():
+            medium = media.get(item, missing)
+            texts = tuple((captions or self.captions)(item))
+            license = self.options.defaults.license
+            self._items.append(SourceItem(item, medium.uri, split, self.kind, license, texts, medium.type))
 
     def count(self, what: str, number: int, *published: int) -> None:
         """Compare a count. Where editions of the set differ, all their counts are `published`."""
@@ -80,15 +106,13 @@ class Importer:
 
     def count_splits(self, what: str, splits: Mapping[str, str], published: Mapping[str, int]) -> None:
         """Compare how many items are in each split."""
-        numbers = collections.Counter(splits.values())
+        numbers = Counter(splits.values())
         for split, number in published.items():
             self.count(f"{what} of {split}", numbers[split], number)
 
-    def note(self, text: str, count: int | None = None) -> None:
-        """Add something worth knowing to the summary. With a count, it comes first, and 0 of them are no note."""
-        if count is None:
-            self._notes.append(text)
-        elif count:
+    def note(self, text: str, count: int) -> None:
+        """Add a count worth knowing to the summary, unless it is 0."""
+        if count:
             self._notes.append(f"{count:,} {text}")
 
     def problem(self, text: str) -> None:
@@ -101,20 +125,29 @@ class Importer:
 
     def finish(self) -> BenchmarkSource:
         """The set, once everything is added. Raises UsageError listing every problem, one per line."""
-        missing = [item.item_id for item in self.items if not item.uri]
-        if missing and self.options.allow_missing_media:
-            self.note(f"of {len(self.items):,} items have no media, their texts are kept", len(missing))
-        elif missing:
+        items = self._items
+        missing = [item.item_id for item in items if not item.uri]
+        if missing and not self.options.allow_missing_media:
             self._problems.append(
-                f"media: {len(missing):,} of {len(self.items):,} items have none under {self.root} "
+                f"media: {len(missing):,} of {len(items):,} items have none under {self.root} "
                 f"({first_names(missing)}). Put them there, or give --allow-missing-media to keep their texts."
             )
-        unused = self.files.unused_media()
+        self.note(f"of {len(items):,} items have no media, their texts are kept", len(missing))
+        self.note("captions are blank: not used", self._blank)
+        unused = sorted(set(self.files.unused))
         self.note(f"media files belong to no id and are not used ({first_names(unused)})", len(unused))
         if self._problems:
             lines = "".join(f"\n  {problem}" for problem in self._problems)
             raise UsageError(f"--source {self.kind}: {self.root} is not the set as published:{lines}")
-        return BenchmarkSource(self.kind, self.root, self.items, self._notes)
+        if not items:
+            raise UsageError(
+                f"--source {self.kind}: {self.root} holds no item of the set. Give the folder that holds its texts."
+            )
+        splits = Counter(item.split for item in items)
+        languages = Counter(caption.language for item in items for caption in item.captions)
+        counts = f"{len(items):,} items ({_counts(splits)}), {languages.total():,} captions ({_counts(languages)})"
+        summary = f"{self.kind} {self.root}: {'; '.join([counts, *self._notes])}"
+        return BenchmarkSource(self.kind, short_name(str(self.root)), summary, items)
 
 
 def first_names(names: Iterable[str], most: int = 3) -> str:
@@ -123,5 +156,5 @@ def first_names(names: Iterable[str], most: int = 3) -> str:
     return ", ".join([*listed[:most], *(["…"] if listed[most:] else [])])
 
 
-def _counts(counts: "collections.Counter[str]") -> str:
+def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items())

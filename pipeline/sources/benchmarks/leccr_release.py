@@ -21,9 +21,9 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.caption_files import LANGUAGES, SUFFIX, Captions, read_captions
-from pipeline.sources.benchmarks.files import ARRAY
-from pipeline.sources.benchmarks.importer import Importer, first_names
-from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_lines, read_text, splits_of
+from pipeline.sources.benchmarks.files import CLIPS, PICTURES
+from pipeline.sources.benchmarks.importer import Importer
+from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_lines, read_text, refusal, splits_of
 from pipeline.sources.items import SourceCaption, clean_text
 
 LIST = re.compile(rf"(?:(?P<language>{'|'.join(LANGUAGES)})_)?(?P<split>train|val|test)_id(?:_(?P<more>\w+))?\.txt")
@@ -46,33 +46,30 @@ def read_set(importer: Importer) -> None:
     if not paths:
         raise importer.absent(f"TextData/NAME{SUFFIX}", "Give the folder that holds TextData.")
     splits = _splits(root)
-    importer.count_splits("items", splits, _published(paths))
+    sets = {name for path in paths for name in COUNTS if path.name.lower().startswith(name)}
+    published = [COUNTS[name] for name in sets]
+    if published and all(counts == published[0] for counts in published):
+        importer.count_splits("items", splits, published[0])
     captions = Captions(splits, importer)
     for path in paths:
         for line in read_captions(path):
             captions.add(line)
     captions.check()
     names = _names(root, splits)
-    media = importer.files.media(names, "video", arrays_below="FeatureData")
+    media = importer.files.media(names, PICTURES | CLIPS, "FeatureData")
     described = _descriptions(names, importer)
     usual = "video" if (root / "video_id").is_dir() else "image"
-    if media.types:
-        usual = next(iter(media.types.values()))
-    for item, split in splits.items():
-        texts_of_item = [*captions.of(item), *described.get(item, ())]
-        importer.add(item, split, texts_of_item, media.uris.get(item, ""), media.types.get(item, usual))
+    if media:
+        usual = next(iter(media.values())).type
+    importer.add_items(splits, usual, lambda item: [*captions.of(item), *described.get(item, ())], media)
 
 
 def _splits(root: Path) -> dict[str, str]:
     """The split of each item: train, val, test, then others; each in the order of its lists."""
-    paths = [path for folder in LIST_FOLDERS for path in sorted((root / folder).glob("*_id*.txt"))]
     lists = join_lists(
-        (
-            f"{_split(match)} {match['language'] or ''}".strip(),
-            path,
-            [*map(bare, read_ids(path))],
-        )
-        for path in paths
+        (f"{_split(match)} {match['language'] or ''}".strip(), path, [*map(bare, read_ids(path))])
+        for folder in LIST_FOLDERS
+        for path in sorted((root / folder).glob("*_id*.txt"))
         if (match := LIST.fullmatch(path.name))
     )
     if not lists:
@@ -88,64 +85,39 @@ def _split(match: re.Match[str]) -> str:
     return f"{match['split']}_{more}" if more and more != "2016" else match["split"]
 
 
-def _published(paths: list[Path]) -> dict[str, int]:
-    """The counts of the set that all caption files name; none where they name several, or one without counts."""
-    named = {name for path in paths for name in COUNTS if path.name.lower().startswith(name)}
-    counts = {tuple(COUNTS[name].items()) for name in named}
-    return dict(counts.pop()) if len(counts) == 1 else {}
-
-
 def _names(root: Path, splits: Mapping[str, str]) -> dict[str, str]:
     """From the names of files without suffix to items: their ids, or what image_ids.txt says."""
     names = {item: item for item in splits}
     path = next((path for place in PLACES if (path := root / place / "image_ids.txt").is_file()), None)
-    if path is None:
-        return names
-    files: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path) if path else (), start=1):
         item, _, file = line.strip().partition(" ")
-        stem = file.strip().rpartition("/")[2].rpartition(".")[0]
-        if not line.strip() or bare(item) not in splits:
-            continue
-        if not stem:
-            raise UsageError(f"--input: {path} line {number:,}: {line!r} is not `ID FILE`. Mend the line.")
-        if files.setdefault(stem, bare(item)) != bare(item):
-            raise UsageError(
-                f"--input: {path} line {number:,} has {file} for {item}, and a line before for {files[stem]}. Mend the "
-                "file."
-            )
-    clash = next((stem for stem, item in files.items() if names.get(stem, item) != item), None)
-    if clash is not None:
-        raise UsageError(f"--input: {path} has the file name {clash}, which is another item's id. Mend the file.")
-    return names | files
+        if bare(item) in splits:
+            stem = Path(file.strip()).stem
+            if not stem or names.setdefault(stem, bare(item)) != bare(item):
+                expected = f"ID FILE, with a file of its own for {item}"
+                raise refusal(f"{path} line {number:,}", repr(line), expected)
+    return names
 
 
 def _descriptions(names: Mapping[str, str], importer: Importer) -> dict[str, list[SourceCaption]]:
     """The descriptions of each item, numbered by the folders that hold any."""
     described: dict[str, list[SourceCaption]] = {}
-    blank = views = 0
+    views = 0
     total = len(set(names.values()))
-    for folder, files_here in importer.files.folders:
+    for folder, files in importer.files.folders:
         if folder.relative_to(importer.root).parts[:1] in (("TextData",), ("FeatureData",)):
             continue
-        texts = [name for name in files_here if name.endswith(".txt") and name[:-4] in names]
-        vectors = [name for name in files_here if name.endswith(ARRAY) and name[:-4] in names]
-        vectors_named = (
-            f"descriptions in {folder.name} are vectors ({first_names(vectors, 1)}) and not used: give texts"
-        )
-        importer.note(vectors_named, len(vectors))
-        if not texts:
-            continue
+        vectors = sum(name.endswith(".npy") and name[:-4] in names for name in files)
+        importer.note(f"descriptions in {folder.name} are vectors and not used: give texts", vectors)
         here: set[str] = set()
-        for name in texts:
-            item, text = names[name[:-4]], clean_text(read_text(folder / name))
-            if item in here:
-                raise UsageError(f"--input: {folder} has two descriptions of {item}. Take one away.")
-            here.add(item)
-            if text:
-                described.setdefault(item, []).append(SourceCaption(text, "en", "mllm", views))
-            blank += not text
-        views += 1
-        importer.note(f"of {total:,} items have no description in {folder.name}", total - len(here))
-    importer.note("descriptions are blank: not used", blank)
+        for name in files:
+            if name.endswith(".txt") and (item := names.get(name[:-4])):
+                if item in here:
+                    raise UsageError(f"--input: {folder} has two descriptions of {item}. Take one away.")
+                if text := clean_text(read_text(folder / name)):
+                    described.setdefault(item, []).append(SourceCaption(text, "en", "mllm", views))
+                    here.add(item)
+        if here:
+            views += 1
+            importer.note(f"of {total:,} items have no description in {folder.name}", total - len(here))
     return described

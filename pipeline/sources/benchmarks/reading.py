@@ -23,29 +23,23 @@ def read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"--input: {path} is a broken .gz file ({error}). Fetch it again.") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"--input: cannot read {path}: {reason}. Check its name and permissions.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"--input: cannot read {path}: {error}. Check its permissions or fetch it again.") from error
 
 
 def read_text(path: Path) -> str:
     """A text file in UTF-8, with or without a byte order mark, also packed as `.gz`; its line ends as they are.
 
-    Raises UsageError for another encoding, naming the line and the byte.
+    Raises UsageError for another encoding, naming the line.
     """
     data = read_bytes(path)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        # With a byte order mark, positions count from behind it.
-        at = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-        line = data.count(b"\n", 0, at) + 1
-        place = at - (data.rfind(b"\n", 0, at) + 1) + 1
+        line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(
-            f"--input: {path} line {line:,}: byte 0x{data[at]:02x} at place {place:,} is not UTF-8. Convert the file, "
-            "for example with iconv -f GB18030 -t UTF-8, or -f WINDOWS-1252 for Western languages."
+            f"--input: {path} line {line:,} is not UTF-8: {error}. Convert the file, for example with iconv -f GB18030 "
+            "-t UTF-8, or -f WINDOWS-1252 for Western languages."
         ) from error
 
 
@@ -66,25 +60,15 @@ def read_ids(path: Path) -> list[str]:
     return [id for line in read_lines(path) if (id := line.strip())]
 
 
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises UsageError for one that is broken, naming line and column."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"--input: {path} line {error.lineno:,}, column {error.colno:,} is broken JSON ({error.msg}). Fetch the "
-            "file as it was published."
-        ) from error
-    except (RecursionError, ValueError) as error:  # endless nesting, a number of thousands of digits
-        raise UsageError(f"--input: {path} holds JSON that cannot be read ({error}). Fetch the file again.") from error
+def read_layout(path: Path, parse: Callable[[Any], T], expected: str, text: str | None = None) -> T:
+    """What a JSON file holds, as `parse` takes it apart; `text` is its content where it is not the whole file.
 
-
-def read_layout(path: Path, parse: Callable[[Any], T], expected: str) -> T:
-    """What a JSON file holds, as `parse` takes it apart. Raises UsageError where `parse` meets another layout."""
-    data = read_json(path)
+    Raises UsageError where it is not JSON or `parse` meets another layout.
+    """
+    text = read_text(path) if text is None else text
     try:
-        return parse(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return parse(json.loads(text))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise refusal(path, f"another layout ({type(error).__name__}: {error})", expected) from error
 
 

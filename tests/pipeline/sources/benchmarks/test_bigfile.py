@@ -9,24 +9,13 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
 from pipeline.sources.benchmarks.bigfile import BigFile, read_bigfile, read_names
+from tests.pipeline.sources.benchmarks.layouts import write_bigfile
 
 
-def write_bigfile(folder, ids, dim=3, videos=None, encoding="iso-8859-1"):
-    """Row N of the matrix is full of N."""
-    folder.mkdir(parents=True, exist_ok=True)
-    matrix = np.repeat(np.arange(len(ids), dtype="<f4")[:, None], dim, axis=1)
-    (folder / "feature.bin").write_bytes(matrix.tobytes())
-    (folder / "shape.txt").write_text(f"{len(ids)} {dim}")
-    (folder / "id.txt").write_bytes(" ".join(ids).encode(encoding))
-    if videos is not None:
-        (folder / "video2frames.txt").write_text(repr(videos), "utf-8")
-    return folder
-
-
-def rows_of(read) -> dict[str, list[int]]:
+def rows_of(bigfile) -> dict[str, list[int]]:
     """By item, the rows that are there once its reference is opened."""
     rows = {}
-    for item, uri in read.uris.items():
+    for item, uri in bigfile.uris.items():
         with open_media(uri) as stream:
             array = np.load(stream, allow_pickle=False)
         assert (array == array[:, :1]).all()
@@ -34,9 +23,13 @@ def rows_of(read) -> dict[str, list[int]]:
     return rows
 
 
+def read(folder, items):
+    return read_bigfile(folder, {item: item for item in items})
+
+
 def error_of(folder, items=("v",)) -> str:
     with pytest.raises(UsageError) as caught:
-        read_bigfile(folder, items)
+        read(folder, items)
     return str(caught.value)
 
 
@@ -44,24 +37,28 @@ def test_the_frames_that_video2frames_names(tmp_path):
     ids = [f"video0_{number}" for number in range(30)] + ["video1_0", "other", "video0_30"]
     videos = {"video0": [*ids[:30], "video0_30"], "video1.mp4": ["video1_0"], "video2": [], "video9": ["other"]}
     folder = write_bigfile(tmp_path / "f", ids, dim=4, videos=videos)
-    read = read_bigfile(folder, ["video0", "video1", "video2", "video3"])
+    bigfile = read(folder, ["video0", "video1", "video2", "video3"])
     uris = {"video0": f"{folder}/feature.bin#dim=4&rows=0-29,32", "video1": f"{folder}/feature.bin#dim=4&rows=30"}
-    assert read == BigFile(uris, True, ["video9"])
-    assert rows_of(read) == {"video0": [*range(30), 32], "video1": [30]}
+    assert bigfile == BigFile(uris, True, ["video9"])
+    assert rows_of(bigfile) == {"video0": [*range(30), 32], "video1": [30]}
 
 
 def test_without_video2frames_frames_are_in_the_order_of_their_numbers(tmp_path):
     ids = ["b_10", "a_000000_000010_2", "b_9", "a_000000_000010_10", "a_000000_000010_1", "b_100", "alone"]
-    read = read_bigfile(write_bigfile(tmp_path / "f", ids), ["a_000000_000010", "b"])
-    assert read.video and rows_of(read) == {"b": [2, 0, 5], "a_000000_000010": [4, 1, 3]} and read.unused == ["alone"]
+    bigfile = read(write_bigfile(tmp_path / "f", ids), ["a_000000_000010", "b"])
+    assert (
+        bigfile.video
+        and rows_of(bigfile) == {"b": [2, 0, 5], "a_000000_000010": [4, 1, 3]}
+        and bigfile.unused == ["alone"]
+    )
 
 
 def test_ids_of_items_are_images(tmp_path):
-    read = read_bigfile(write_bigfile(tmp_path / "f", ["COCO_1", "COCO_2.jpg", "COCO_3"]), ["COCO_1", "COCO_2"])
-    assert not read.video and rows_of(read) == {"COCO_1": [0], "COCO_2": [1]} and read.unused == ["COCO_3"]
+    bigfile = read(write_bigfile(tmp_path / "f", ["COCO_1", "COCO_2.jpg", "COCO_3"]), ["COCO_1", "COCO_2"])
+    assert not bigfile.video and rows_of(bigfile) == {"COCO_1": [0], "COCO_2": [1]} and bigfile.unused == ["COCO_3"]
 
 
-def test_who_cannot_be_told_is_refused(tmp_path):
+def test_ambiguous_ids_are_refused(tmp_path):
     both = write_bigfile(tmp_path / "f", ["a_1", "a_2", "b"])
     assert "ids that are items (a_1) and ids that are frames of items (a_1)" in error_of(both, ["a", "a_1"])
     assert "ids that are items (b) and ids that are frames" in error_of(both, ["a", "b"])
@@ -74,12 +71,12 @@ def test_ids_beyond_ascii(tmp_path, encoding):
     """`à` ends in a byte that is a blank in ISO-8859-1, where it is in UTF-8."""
     ids = ["voilà_0", "voilà_1", "Å_0"]
     folder = write_bigfile(tmp_path / "f", ids, encoding=encoding)
-    assert rows_of(read_bigfile(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
+    assert rows_of(read(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
     write_bigfile(folder, ids, encoding=encoding, videos={"voilà": ids[:2], "Å": ids[2:]})
-    assert rows_of(read_bigfile(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
+    assert rows_of(read(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
 
 
-def test_what_does_not_agree_is_refused(tmp_path):
+def test_files_that_disagree_are_refused(tmp_path):
     whole = write_bigfile(tmp_path / "whole", ["v_0", "v_1", "v_2"])
 
     def broken(name, content):
@@ -97,7 +94,7 @@ def test_what_does_not_agree_is_refused(tmp_path):
         assert "shape.txt has" in broken("shape.txt", shape)
     lost = broken("video2frames.txt", b"{'v': ['v_0', 'v_7', 'v_8']}")
     assert "2 frames, such as 'v_7', that are not in id.txt" in lost
-    assert 'column 1 has "__import__' in broken("video2frames.txt", b"__import__('os')")
+    assert "character 1, has" in broken("video2frames.txt", b"__import__('os')")
     (tmp_path / "broken" / "id.txt").unlink()
     assert "cannot read" in error_of(tmp_path / "broken")
 
@@ -120,8 +117,8 @@ def folder(tmp_path_factory):
 @given(names=NAMES)
 @example(names={"it's": ['"', "\\", "\n", "a', 'b", ""], "": []})
 def test_what_repr_writes_reads_back(folder, names):
-    read = parse(folder, repr(names))
-    assert read == names and list(read) == list(names)
+    parsed = parse(folder, repr(names))
+    assert parsed == names and list(parsed) == list(names)
 
 
 @given(names=NAMES, data=st.data())
@@ -132,10 +129,10 @@ def test_a_changed_dict_is_refused_or_means_what_python_means(folder, names, dat
     change = data.draw(st.sampled_from(["", "'", '"', "\\", ",", " ", "[", "]", "}", "(", ":", "0", "u", "#", "\n"]))
     text = text[:at] + change + text[at + data.draw(st.integers(0, 1)) :]
     try:
-        read = parse(folder, text)
+        parsed = parse(folder, text)
     except UsageError:
         return
-    assert read == ast.literal_eval(text.strip())
+    assert parsed == ast.literal_eval(text.strip())
 
 
 @pytest.mark.parametrize(
@@ -159,7 +156,7 @@ def test_a_changed_dict_is_refused_or_means_what_python_means(folder, names, dat
     ],
 )
 def test_anything_else_than_names_is_refused_with_its_place(folder, text):
-    with pytest.raises(UsageError, match=r"video2frames.txt line \d+, column \d+ has"):
+    with pytest.raises(UsageError, match=r"video2frames.txt, character \d+, has"):
         parse(folder, text)
 
 
