@@ -12,6 +12,7 @@ from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
 from pipeline.media.images import Limits
 from pipeline.sources.benchmarks import multi30k
+from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.items import SourceCaption
 from stages.ingest import IngestWorker
 from stages.pack import Pack
@@ -88,15 +89,15 @@ def small(tmp_path, monkeypatch):
     files = {"task1/image_splits/train.txt": "a.jpg\nb.jpg\nc.jpg\n", "images/a.jpg": jpeg(1)}
     for language, texts in {"en": english, "de": german}.items():
         files[f"task1/raw/train.{language}"] = "\n".join(texts) + "\n"
-    original = multi30k._captions
+    original = Importer.captions
 
-    def by_others(texts):
-        for each in original(texts):
+    def by_others(importer, picture):
+        for each in original(importer, picture):
             yield dataclasses.replace(each, origin="human" if each.language == "en" else "mt")
         yield SourceCaption("A long description of it all.", "en", "mllm", 9)
         yield SourceCaption("Eine lange Beschreibung von allem.", "de", "mt", 9)  # no caption's translation
 
-    monkeypatch.setattr(multi30k, "_captions", by_others)
+    monkeypatch.setattr(Importer, "captions", by_others)
     return write(tmp_path / "multi30k", files)
 
 
