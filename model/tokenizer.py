@@ -24,7 +24,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
 
     lines = [line for text in texts if (line := " ".join(text.split()))]
     if not lines:
-        raise ValueError("the tokenizer has no text to learn from")
+        raise ValueError("there is no text to learn a tokenizer from")
     for coverage in (0.9995, 0.98):  # rarer characters become bytes where not all fit
         model = io.BytesIO()
         try:
@@ -50,6 +50,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
         return model.getvalue()
     characters = len(set("".join(lines)))
     raise ValueError(
-        f"vocabulary={max(vocabulary, SMALLEST)} is too small for texts with {characters:,} different characters: "
+        f"a vocabulary of {max(vocabulary, SMALLEST)} is too small for texts with {characters:,} different characters: "
         f"{characters + SMALLEST:,} is enough"
     )

@@ -7,9 +7,8 @@ A run that was stopped or killed resumes bit-identically with --resume.
 
 import argparse
 import contextlib
-import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,45 +22,16 @@ if TYPE_CHECKING:  # heavy imports happen after parsing, so that --help answers 
     from accelerate import Accelerator
 
     from stages.data.batches import TrainingData
-    from stages.training.trainer import Plan, Trainer
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """The command line.
-
-    Attributes:
-        recipe: Name of the recipe.
-        output: Run folder.
-        data: Corpora; empty for the one that the recipe makes.
-        overrides: Settings as `key=value`.
-        micro_batch: The setting of that name, if given as an option.
-        resume: Continue from the newest complete checkpoint.
-        overwrite: Delete an earlier run in the folder first.
-    """
-
-    recipe: str
-    output: Path
-    data: tuple[Path, ...] = ()
-    overrides: tuple[str, ...] = ()
-    micro_batch: int | None = None
-    resume: bool = False
-    overwrite: bool = False
-
-    def settings(self) -> Settings:
-        """The resolved settings of the run."""
-        given: dict[str, Any] = {"data": tuple(map(str, self.data))} if self.data else {}
-        if self.micro_batch is not None:
-            given["micro_batch"] = self.micro_batch
-        return resolve(self.recipe, self.overrides, **given)
+    from stages.training.trainer import Trainer
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the program and return its exit status."""
     options = parse(argv)
-    settings = options.settings()
+    settings = resolve_settings(options)
     accelerator = accelerated(settings.mixed_precision)
-    with lock_run(options.output):
+    with contextlib.ExitStack() as stack:
+        on_main(lambda: stack.enter_context(locked(options.output)))  # another run in the folder is refused
         train(options, settings, accelerator)
     accelerator.free_memory()  # before the process group goes: DDP would wait forever for one of its threads
     accelerator.wait_for_everyone()
@@ -69,17 +39,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def train(options: TrainOptions, settings: Settings, accelerator: "Accelerator") -> None:
+def train(options: argparse.Namespace, settings: Settings, accelerator: "Accelerator") -> None:
     """Train the model of `settings` and leave it in the run folder."""
     from stages.data.batches import StepBatches
     from stages.scoring.embed import embed_split
     from stages.training import building, run_folder
-    from stages.training.trainer import Plan, Trainer
+    from stages.training.trainer import Trainer
     from stages.training.validation import selection_label, validation_line
 
     run, say = options.output, print if accelerator.is_main_process else _discard
     rank, world = accelerator.process_index, accelerator.num_processes
-    corpora = find_corpora(options)
+    corpora = find_corpora(options.recipe, options.data, run)
     data, validation = building.open_data(settings, corpora, world)
     checkpoint = on_main(
         lambda: run_folder.checkpoint_to_resume(run, settings, corpora, options.resume, options.overwrite, say)
@@ -95,8 +65,6 @@ def train(options: TrainOptions, settings: Settings, accelerator: "Accelerator")
     batches = StepBatches(
         data, processor, settings.batch_size, seed=settings.seed, flip=settings.horizontal_flip, rank=rank, world=world
     )
-    steps = settings.steps or settings.epochs * batches.steps_per_epoch
-    plan = Plan(steps, batches.steps_per_epoch, lambda step: batches.item_ids(step - 1))
     record = run_folder.make_record(
         settings,
         corpora,
@@ -111,74 +79,74 @@ def train(options: TrainOptions, settings: Settings, accelerator: "Accelerator")
         embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
         return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
 
+    steps = settings.steps or settings.epochs * batches.steps_per_epoch
     writer = run_folder.ModelWriter(run, model, processor, record)
-    trainer = Trainer(settings, accelerator, model, batches, plan, validate, writer)
+    trainer = Trainer(settings, accelerator, model, batches, steps, validate, writer)
     if checkpoint:
         trainer.resume(checkpoint)
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    say(opening_message(settings, accelerator, trained, data, plan, record["label"]))
+    say(opening_message(trainer, data, record["label"]))
     trainer.run()
-    on_main(lambda: say(closing_message(run, settings, trainer)))
+    on_main(lambda: say(closing_message(trainer)))
 
 
-@contextlib.contextmanager
-def lock_run(run: Path) -> Iterator[None]:
-    """Hold the run folder; another run in it is refused."""
-    with contextlib.ExitStack() as stack:
-        on_main(lambda: stack.enter_context(locked(run)))
-        yield
-
-
-def find_corpora(options: TrainOptions) -> list[Path]:
-    """The corpora of the command line, or the one that the recipe makes."""
-    make_corpus = find_recipe(options.recipe).make_corpus
-    if options.data:
-        return list(options.data)
+def find_corpora(recipe: str, data: Sequence[Path], run: Path) -> list[Path]:
+    """The corpora of the command line, or the one that the recipe makes in the run folder."""
+    make_corpus = find_recipe(recipe).make_corpus
+    if data:
+        return list(data)
     if make_corpus is None:
-        raise UsageError(f"--recipe {options.recipe} does not make a corpus: give --data CORPUS")
-    corpus = options.output / "corpus"
+        raise UsageError(f"--recipe {recipe} does not make a corpus: give --data CORPUS")
+    corpus = run / "corpus"
     on_main(lambda: make_corpus(corpus))
     return [corpus]
 
 
-def opening_message(
-    settings: Settings, accelerator: "Accelerator", trained: int, data: "TrainingData", plan: "Plan", label: str | None
-) -> str:
-    """What the run trains, and what the user should know of its data; `trained` is the number of weights."""
+def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None) -> str:
+    """What the run trains, and what the user should know of its data."""
+    settings, accelerator = trainer.settings, trainer.accelerator
+    trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     precision = "" if accelerator.mixed_precision == "no" else f" in {accelerator.mixed_precision}"
     micro_batch = f", {settings.micro_batch} at once" if settings.micro_batch else ""
     lines = [
         f"recipe {settings.recipe} ({settings.method}): {len(data):,} samples of {', '.join(data.languages)} · "
-        f"{trained:,} weights to train · {plan.steps:,} steps of {settings.batch_size:,} samples{micro_batch} on "
+        f"{trained:,} weights to train · {trainer.steps:,} steps of {settings.batch_size:,} samples{micro_batch} on "
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
-    lines += [f"note: {note}" for note in data.notes] + ([label] if label else [])
-    if (count := data.index.undescribed) and settings.to_json()["num_slots"]:
+    lines += [f"note: {note}" for note in data.index.notes] + ([label] if label else [])
+    if (count := data.index.undescribed) and trainer.model.config.num_slots:
         lines.append(f"note: {count:,} items have no description for slots to read: run --stage captions, then pack")
     return "\n".join(lines)
 
 
-def closing_message(run: Path, settings: Settings, trainer: "Trainer") -> str:
+def closing_message(trainer: "Trainer") -> str:
     """Draw the curves, and say where the best weights are and how good they are."""
-    from stages.training import curves
+    from stages.training.metrics import draw_curves
 
+    run, settings = trainer.writer.run, trainer.settings
     best = trainer.position.best or {"step": 0, "sum_r": 0.0, "chance": 0.0}
     score = (
         f"best SumR {best['sum_r']:.1f} on {settings.select_on} (chance {best['chance']:.1f}) at step {best['step']:,}"
     )
-    page = curves.draw(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {score}")
+    page = draw_curves(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {score}")
     return f"{score}: {run / 'best'} · curves: {page or 'none'}"
 
 
-def parse(argv: Sequence[str]) -> TrainOptions:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; raises UsageError for a mistake."""
     parsed = parser().parse_intermixed_args(argv)
     if parsed.resume and parsed.overwrite:
         raise UsageError("--resume continues a run that --overwrite deletes: give only one of them")
     if file := next((folder for folder in parsed.output.parents if folder.is_file()), None):
         raise UsageError(f"--output {parsed.output}: {file} is a file, give another folder")
-    lists = {"data": tuple(parsed.data or ()), "overrides": tuple(parsed.overrides)}
-    return TrainOptions(**{**vars(parsed), **lists})
+    return parsed
+
+
+def resolve_settings(options: argparse.Namespace) -> Settings:
+    """The settings of the run."""
+    given: dict[str, Any] = {"data": tuple(map(str, options.data))} if options.data else {}
+    if options.micro_batch is not None:
+        given["micro_batch"] = options.micro_batch
+    return resolve(options.recipe, options.overrides, **given)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -193,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = command_line.add_argument
     add("--recipe", required=True, metavar="NAME", help="recipe that the settings come from, see below")
-    add("--data", action="append", type=Path, metavar="CORPUS", help="corpus with a training table; may be repeated")
+    add("--data", action="append", default=[], type=Path, metavar="CORPUS", help="corpus to train on; may be repeated")
     add("--output", required=True, type=Path, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")
     add("--resume", action="store_true", help="continue from the newest complete checkpoint")

@@ -5,7 +5,6 @@ index of samples → samples of a step → rows → frames, texts, descriptions 
 
 import collections
 import functools
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset
 from model.batch import Batch
 from model.processing import LeccrProcessor
 from pipeline.errors import UsageError
-from stages.data.media import Frames, check_media, feature_dim, item_frames
+from stages.data.media import Frames, check_media, item_frames
 from stages.data.samples import (
     ALL,
     HUMAN,
@@ -85,11 +84,6 @@ class TrainingData:
         """Target languages."""
         return self.index.languages
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Messages for the user."""
-        return self.index.notes
-
     def item_id(self, sample: int) -> str:
         """The item of a sample."""
         number, row = int(self.index.shards[sample]), int(self.index.rows[sample])
@@ -101,22 +95,16 @@ class TrainingData:
         Those of all items, or of about `limit` items spread evenly.
         """
         languages = {self.source_language, *self.languages}
-        for number, row in self._items(limit):
-            shard = self.shards.shard(number)
-            yield from (
-                text["text"]
-                for text in shard.column("captions")[row].as_py()
-                if text["language"] in languages
-                and (self.human_targets or text["origin"] == MACHINE or text["language"] == self.source_language)
-            )
-            yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
-
-    def _items(self, limit: int) -> Iterator[tuple[int, int]]:
-        """Shard and row of items; the samples of an item are adjacent."""
         shards, rows = self.index.shards, self.index.rows
-        firsts = np.flatnonzero(np.append(True, (np.diff(shards) != 0) | (np.diff(rows) != 0)))
+        firsts = np.flatnonzero(np.append(True, (np.diff(shards) != 0) | (np.diff(rows) != 0)))  # sample of each item
         firsts = firsts[:: math.ceil(len(firsts) / limit)]
-        return zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True)
+        for number, row in zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True):
+            shard = self.shards.shard(number)
+            for text in shard.column("captions")[row].as_py():
+                usable = self.human_targets or text["origin"] == MACHINE or text["language"] == self.source_language
+                if usable and text["language"] in languages:
+                    yield text["text"]
+            yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
 
     def batch(
         self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
@@ -127,7 +115,7 @@ class TrainingData:
         `augment` is the probability of mirroring; features are never mirrored.
         """
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
-        size, input_dim = processor.policy.image_size, feature_dim(processor)
+        size, input_dim = processor.policy.image_size, processor.policy.input_dim
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
             row = self.shards.row(number, place)
@@ -165,10 +153,7 @@ class StepBatches(Dataset[Batch]):
         seed: Of order and drawn texts.
         flip: Probability that a picture is mirrored.
         rank: This rank.
-        world: Number of ranks.
-
-    Raises:
-        UsageError: An epoch has not a single whole batch, or the ranks cannot share a batch evenly.
+        world: Number of ranks, see `check_batch_size`.
     """
 
     def __init__(
@@ -184,12 +169,10 @@ class StepBatches(Dataset[Batch]):
     ):
         self.data, self.processor, self.batch_size, self.seed, self.flip = data, processor, batch_size, seed, flip
         self.rank, self.world = rank, world
-        check_batch_size(len(data), batch_size, world)
         self.steps_per_epoch = len(data) // batch_size
 
     def __getitem__(self, step: int) -> Batch:
-        samples = self._samples(step, self.rank, self.world)
-        epoch = step // self.steps_per_epoch
+        samples, epoch = self._samples(step, self.rank, self.world), step // self.steps_per_epoch
         return self.data.batch(samples, self.processor, seed=self.seed, epoch=epoch, augment=self.flip)
 
     def item_ids(self, step: int) -> list[str]:
@@ -286,8 +269,10 @@ class EvaluationData:
                 by_origin = captions.setdefault(caption["language"], {True: [], False: []})
                 by_origin[caption["origin"] == HUMAN].append((caption["caption_id"], caption["text"], content))
         if not contents:
-            names = (self.shards.shard(number).column("split").to_pylist() for number in range(len(self.shards)))
-            raise no_such_split(self.shards, split, collections.Counter(itertools.chain.from_iterable(names)))
+            splits = collections.Counter[str]()
+            for number in range(len(self.shards)):
+                splits.update(self.shards.shard(number).column("split").to_pylist())
+            raise no_such_split(self.shards, split, splits)
         self.item_ids = np.array(list(contents), np.int64)
         if (missing := sorted(set(languages) - captions.keys())) or not captions:
             has = ", ".join(sorted(captions)) or "no language"
@@ -304,9 +289,8 @@ class EvaluationData:
 
     def expect(self, processor: Any, model: str) -> None:
         """Check that the split has media that this processor reads; raises UsageError naming the model."""
-        self.input_dim = feature_dim(processor)
-        if self.input_dim is not None:
-            check_media(self.shards, [self.split], model, self.input_dim)
+        self.input_dim = getattr(getattr(processor, "policy", None), "input_dim", 0)
+        check_media(self.shards, [self.split], model, self.input_dim)
 
     def items(self, rows: Sequence[int]) -> tuple[list[Frames], list[list[str]]]:
         """Frames and descriptions of these items."""

@@ -145,16 +145,20 @@ def build_index(
     Raises:
         UsageError: The split has no items or source texts, or languages or views are missing.
     """
-    survey = _Survey(shards, split)
+    splits, spoken, translated, views = collections.Counter[str](), set[str](), set[str](), set[str]()
     parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16))]
     without_text = undescribed = 0
     for number in range(len(shards)):
         start = 0
         for batch in shards.shard(number).select(["split", "captions", "descriptions"]).to_batches():
+            splits.update(batch.column("split").to_pylist())
             in_split = pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False)
             captions, descriptions = (_Lists(batch.column(name), in_split) for name in ("captions", "descriptions"))
-            survey.add(number, batch.column("split"), captions, descriptions)
-            own = captions.where("language", [source_language]) & ~captions.where("origin", [MACHINE])
+            machine = captions.where("origin", [MACHINE])
+            spoken |= captions.names("language")
+            translated |= captions.names("language", machine)
+            views |= descriptions.names("view")
+            own = captions.where("language", [source_language]) & ~machine
             extra = descriptions.where("view", None if ALL in extra_views else extra_views)
             owners = np.concatenate([captions.owners[own], descriptions.owners[extra]])
             texts = np.concatenate([captions.places[own], -1 - descriptions.places[extra]])
@@ -167,11 +171,26 @@ def build_index(
             undescribed += items - len(np.unique(descriptions.owners[for_slots]))
             start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
-    survey.check(source_language, {"extra_views": extra_views, "slot_views": slot_views}, len(row_of))
-    targets = survey.choose_languages(languages, source_language, human_targets)
+    if not splits[split]:
+        raise no_such_split(shards, split, splits)
+    check_views(shards, "extra_views", extra_views, views)
+    check_views(shards, "slot_views", slot_views, views)
+    if not len(row_of):
+        raise UsageError(
+            f"{shards.names}: split {split!r} has no caption in {source_language!r}. Train on the descriptions "
+            "(extra_views=all), set another source_language, or add captions with --stage ingest"
+        )
+    available = (spoken if human_targets else translated) - {source_language}
+    missing = sorted(set(languages) - available)
+    if missing or not available:
+        raise UsageError(
+            f"languages={','.join(missing)}: split {split!r} of {shards.names} has captions in {source_language}, the "
+            f"source language, and texts to train in {', '.join(sorted(available)) or 'no other'}. Run "
+            "--stage translate --languages with the missing ones, then --stage pack"
+        )
     notes = [f"{without_text:,} items of {split} have no text in {source_language} and are left out"]
-    notes = [*(notes if without_text else []), *survey.unmeasured(targets)]
-    return Index(shard_of, row_of, text_of, targets, tuple(notes), undescribed)
+    targets = tuple(languages) or tuple(sorted(available))
+    return Index(shard_of, row_of, text_of, targets, tuple(notes if without_text else ()), undescribed)
 
 
 class _Lists:
@@ -193,74 +212,12 @@ class _Lists:
         mask: np.ndarray = allowed.to_numpy(zero_copy_only=False)[self._selected]
         return mask
 
-    def numbers(self, name: str) -> np.ndarray:
-        values: np.ndarray = self._elements.field(name).to_numpy(zero_copy_only=False)[self._selected]
-        return values
-
     def names(self, name: str, among: np.ndarray | None = None) -> set[str]:
         """The values of a field, of all elements or those `among`."""
         coded = self._elements.field(name).dictionary_encode()
         codes = coded.indices.to_numpy()[self._selected]
         used = np.unique(codes if among is None else codes[among])
         return {coded.dictionary[int(code)].as_py() for code in used}
-
-
-class _Survey:
-    """What a split has, and whether that is what the user asked for."""
-
-    def __init__(self, shards: Shards, split: str):
-        self.shards, self.split = shards, split
-        self.splits = collections.Counter[str]()
-        self.languages, self.views = set[str](), set[str]()
-        self.translated = [set[str]() for _ in shards.tables]  # languages, by corpus
-        self.measured = [set[str]() for _ in shards.tables]
-
-    def add(self, number: int, splits: pa.StringArray, captions: _Lists, descriptions: _Lists) -> None:
-        corpus = self.shards.corpus_of[number]
-        self.splits.update({row["values"]: row["counts"] for row in pc.value_counts(splits).to_pylist()})
-        self.languages |= captions.names("language")
-        self.views |= descriptions.names("view")
-        machine = captions.where("origin", [MACHINE])
-        self.translated[corpus] |= captions.names("language", machine)
-        self.measured[corpus] |= captions.names("language", machine & (captions.numbers("quality") > 0))
-
-    def check(self, source_language: str, views: Mapping[str, Sequence[str]], samples: int) -> None:
-        if not self.splits[self.split]:
-            raise no_such_split(self.shards, self.split, self.splits)
-        for option, names in views.items():
-            check_views(self.shards, option, names, self.views)
-        if not samples:
-            raise UsageError(
-                f"{self.shards.names}: split {self.split!r} has no caption in {source_language!r}. Train on the "
-                "descriptions (extra_views=all), set another source_language, or add captions with --stage ingest"
-            )
-
-    def choose_languages(self, languages: Sequence[str], source_language: str, human_targets: bool) -> tuple[str, ...]:
-        """The target languages to train."""
-        usable = self.languages if human_targets else set[str]().union(*self.translated)
-        available = usable - {source_language}
-        has = ", ".join(sorted(available)) or "none"
-        if source_language in languages:
-            raise UsageError(
-                f"languages: {source_language} is the source language, which is trained anyway. Name languages that it "
-                f"was translated into: {has}"
-            )
-        if missing := sorted(set(languages) - available):
-            raise UsageError(
-                f"languages={','.join(missing)}: split {self.split!r} of {self.shards.names} has {has}. Run "
-                "--stage translate --languages with the missing ones, then --stage pack"
-            )
-        if not available:
-            raise UsageError(
-                f"{self.shards.names} has texts in one language only: run --stage translate, then --stage pack"
-            )
-        return tuple(languages) or tuple(sorted(available))
-
-    def unmeasured(self, languages: Sequence[str]) -> Iterator[str]:
-        """A note per corpus with target languages whose translations have no quality."""
-        for table, translated, measured in zip(self.shards.tables, self.translated, self.measured, strict=True):
-            if missing := sorted((translated - measured) & set(languages)):
-                yield f"{table.corpus.name}: the quality of {', '.join(missing)} was not measured: every pair weighs 1"
 
 
 def no_such_split(shards: Shards, split: str, splits: Mapping[str, int]) -> UsageError:

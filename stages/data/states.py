@@ -21,7 +21,7 @@ from model.processing import LeccrProcessor
 from pipeline.corpus.table import read_json, read_shard, shard_name, write_json, write_shard
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
-from stages.data.samples import ALL, Shards, select_views
+from stages.data.samples import Shards, select_views
 
 FOLDER = "states"
 BATCH = 64  # items encoded at once
@@ -39,18 +39,12 @@ class States:
     """Stored states of corpora, memory-mapped.
 
     Args:
-        folders: Folder of the states of each corpus.
-        shards: The corpora.
+        paths: A file of states for each shard.
         width: C.
     """
 
-    def __init__(self, folders: Sequence[Path], shards: Shards, width: int):
-        self.width = width
-        self.paths = [
-            folder / shard_name(index, table.num_shards)
-            for folder, table in zip(folders, shards.tables, strict=True)
-            for index in range(table.num_shards)
-        ]
+    def __init__(self, paths: Sequence[Path], width: int):
+        self.paths, self.width = paths, width
         self._open: dict[int, pa.Table] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,26 +56,23 @@ class States:
         In float16 as stored, which halves what loader workers pass on; the model converts them to its own precision.
         """
         rows = [self._row(number, row) for number, row in places]
-        length = max(1, *(len(row) for row in rows))
-        tokens_BTC = np.zeros((len(rows), length, self.width), np.float16)
-        for place, row_TC in enumerate(rows):
-            tokens_BTC[place, : len(row_TC)] = row_TC
         lengths = torch.tensor([len(row_TC) for row_TC in rows])
-        return Texts(torch.from_numpy(tokens_BTC), torch.arange(length)[None] < lengths[:, None])
+        tokens_BTC = np.zeros((len(rows), max(1, int(lengths.max())), self.width), np.float16)
+        for tokens_TC, row_TC in zip(tokens_BTC, rows, strict=True):
+            tokens_TC[: len(row_TC)] = row_TC
+        return Texts(torch.from_numpy(tokens_BTC), torch.arange(tokens_BTC.shape[1]) < lengths[:, None])
 
     def _row(self, number: int, row: int) -> np.ndarray:
         if number not in self._open:
             self._open[number] = read_shard(self.paths[number], remedy="train again")
-        data = self._open[number].column("states")[row].as_buffer()
-        return np.frombuffer(data, np.float16).reshape(-1, self.width)
+        return np.frombuffer(self._open[number].column("states")[row].as_buffer(), np.float16).reshape(-1, self.width)
 
 
 def ensure_states(
-    corpora: Sequence[Path],
+    shards: Shards,
     model: LeccrModel,
     processor: LeccrProcessor,
-    *,
-    slot_views: Sequence[str] = (),
+    views: Sequence[str],
     rank: int = 0,
     world: int = 1,
     say: Callable[[str], Any] = print,
@@ -91,10 +82,10 @@ def ensure_states(
     Each rank computes its share; the caller waits for all ranks before it reads.
 
     Args:
-        corpora: Corpus folders.
+        shards: The corpora.
         model: Model with a frozen description encoder.
         processor: Reads the descriptions.
-        slot_views: Views to encode; empty for all.
+        views: Views to encode, see `select_views`.
         rank: This rank.
         world: Number of ranks.
         say: Reports each shard.
@@ -102,34 +93,25 @@ def ensure_states(
     Raises:
         EnvironmentTrouble: They cannot be written.
     """
-    shards = Shards(corpora)
-    views = tuple(slot_views) or (ALL,)
     name = short_hash(canonical_json([_weights_hash(model), _text_policy(processor), list(views)]))
-    folders = [table.corpus / FOLDER / name for table in shards.tables]
-    number = 0
-    for folder, table in zip(folders, shards.tables, strict=True):
-        for index, entry in enumerate(table.manifest["shards"]):
-            path = folder / shard_name(index, table.num_shards)
-            if number % world == rank and not _is_complete(path, entry["sha256"]):
-                states = _encode(shards.shard(number), views, model, processor)
-                size = _write(path, states, entry["sha256"])
-                shard = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}"
-                say(f"states of descriptions: {shard}: {size / 2**20:,.1f} MiB")
-            number += 1
-    return States(folders, shards, model.text_encoder.width)
-
-
-def _write(path: Path, states: pa.Table, sha256: str) -> int:
-    """Write a shard and the hash of its `training` shard; returns its size in bytes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written = write_shard(path, states)
-        write_json(path.with_suffix(".json"), {ORIGIN: sha256, **written})
-    except OSError as error:
-        raise EnvironmentTrouble(
-            f"{path}: the states cannot be written ({error.strerror}): free disk space, or set cache_states=no"
-        ) from error
-    return int(written["bytes"])
+    paths = []
+    for number, (table, index) in enumerate(shards.places):
+        path = table.corpus / FOLDER / name / shard_name(index, table.num_shards)
+        paths.append(path)
+        sha256 = table.manifest["shards"][index]["sha256"]
+        if number % world == rank and not _is_complete(path, sha256):
+            states = _encode(shards.shard(number), views, model, processor)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                entry = write_shard(path, states)
+                write_json(path.with_suffix(".json"), {ORIGIN: sha256, **entry})
+            except OSError as error:
+                raise EnvironmentTrouble(
+                    f"{path}: the states cannot be written ({error.strerror}): free disk space, or set cache_states=no"
+                ) from error
+            shard = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}"
+            say(f"states of descriptions: {shard}: {entry['bytes'] / 2**20:,.1f} MiB")
+    return States(paths, model.text_encoder.width)
 
 
 def _is_complete(path: Path, sha256: str) -> bool:
@@ -140,7 +122,7 @@ def _is_complete(path: Path, sha256: str) -> bool:
 def _encode(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor: LeccrProcessor) -> pa.Table:
     device = model.log_scale.device
     descriptions = shard.column("descriptions")
-    counts, states = [], []
+    states = []
     for start in range(0, shard.num_rows, BATCH):
         texts = processor.descriptions(
             [select_views(row, views) for row in descriptions.slice(start, BATCH).to_pylist()]
@@ -148,13 +130,11 @@ def _encode(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor:
         with torch.inference_mode():
             encoded = model.describe_states(Texts(*(part.to(device) for part in texts)))
         for row_TC, mask_T in zip(*(part.cpu() for part in encoded), strict=True):
-            present_TC = row_TC[mask_T].to(torch.float16)
-            counts.append(len(present_TC))
-            states.append(present_TC.numpy().tobytes())
+            states.append(row_TC[mask_T].to(torch.float16).numpy())
     columns = [
         shard.column("item_id").combine_chunks(),
-        pa.array(counts, pa.int32()),
-        pa.array(states, pa.large_binary()),
+        pa.array(map(len, states), pa.int32()),
+        pa.array([row_TC.tobytes() for row_TC in states], pa.large_binary()),
     ]
     return pa.table(columns, schema=SCHEMA)
 

@@ -105,17 +105,10 @@ def use_states(
     settings: Settings, data: TrainingData, model: LeccrModel, processor: LeccrProcessor, accelerator: Accelerator
 ) -> None:
     """Let the data serve stored states of a frozen description encoder instead of descriptions."""
-    if not (settings.cache_states and model.config.num_slots and model.describes_frozen):
-        return
-    data.states = ensure_states(
-        [table.corpus for table in data.shards.tables],
-        model,
-        processor,
-        slot_views=settings.slot_views,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
-    accelerator.wait_for_everyone()
+    if settings.cache_states and model.config.num_slots and model.describes_frozen:
+        rank, world = accelerator.process_index, accelerator.num_processes
+        data.states = ensure_states(data.shards, model, processor, data.slot_views, rank, world)
+        accelerator.wait_for_everyone()
 
 
 def _feature_policy(settings: Settings, data: TrainingData) -> dict[str, Any]:
@@ -127,29 +120,24 @@ def _feature_policy(settings: Settings, data: TrainingData) -> dict[str, Any]:
         return {}
     if settings.image_size:
         raise UsageError(f"image_size={settings.image_size}: features have no pixels, set 0 with {model}")
-    sizes = feature_sizes(data.shards, splits)
-    check_media(data.shards, splits, model, sizes.width if sizes else 1)
-    return {"input_dim": sizes.width, "max_frames": settings.feature_frames or sizes.longest} if sizes else {}
+    width, longest = feature_sizes(data.shards, splits) or (1, 1)
+    check_media(data.shards, splits, model, width)  # refuses pictures
+    return {"input_dim": width, "max_frames": settings.feature_frames or longest}
 
 
 def _learn_tokenizer(settings: Settings, data: TrainingData) -> bytes:
     try:
         return train_tokenizer(data.texts(), settings.tiny_vocabulary)
     except ValueError as error:
-        raise UsageError(f"tiny_{error}") from error
+        raise UsageError(f"text=tiny: {error}") from error
 
 
 def _encoder_specs(
     settings: Settings, processor: LeccrProcessor
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """What media and text encoder are built from; None for an encoder by name, which has weights."""
-    tiny = {
-        "kind": "tiny",
-        "width": settings.tiny_width,
-        "layers": settings.tiny_layers,
-        "heads": max(1, settings.tiny_width // HEAD_WIDTH),
-    }
-    policy = processor.policy
+    policy, width = processor.policy, settings.tiny_width
+    tiny = {"kind": "tiny", "width": width, "layers": settings.tiny_layers, "heads": max(1, width // HEAD_WIDTH)}
     embedded = {"kind": "embedded", "width": settings.embedded_width}
     most_heads = max(1, settings.feature_width // FEATURE_HEAD_WIDTH)
     media = {

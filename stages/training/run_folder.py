@@ -1,9 +1,15 @@
-"""The folder of a run: the settings it was started with, whether it may resume, and what it produced.
+"""The folder of a run: the settings it was started with, its checkpoints, and what it produced.
 
-RUN/settings.json    every setting, and the manifest hashes of its corpora
-RUN/record.json      that, with tools, processes and the best validation; the model card is written from it
-RUN/checkpoints/     see stages.training.checkpoints; RUN/best likewise
-RUN/metrics.jsonl    see stages.training.metrics_log; RUN/curves.png is drawn from it
+    RUN/settings.json                every setting, and the manifest hashes of its corpora
+    RUN/record.json                  that, with tools, processes and the best validation; the card is written from it
+    RUN/checkpoints/step-00000123/   config.json, model.safetensors, the processor: a model like any other
+                                     training.pt: the optimiser and averaged weights; position.json: progress
+                                     manifest.json: sha256 of every file, written last
+    RUN/best/                        the best weights so far, as a model to load
+    RUN/metrics.jsonl, curves.png    see stages.training.metrics
+
+A checkpoint is complete or absent. Learning rate, order of the data and random state are not stored: they are functions
+of the step.
 """
 
 import contextlib
@@ -14,19 +20,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from model.card import card
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
-from pipeline.corpus.table import manifest_hash, read_json, write_json
+from pipeline.corpus.table import flush, manifest_hash, read_json, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.hashing import differences
-from stages.training import checkpoints
+from pipeline.hashing import differences, file_hash
 from stages.training.settings import Settings
 
+NUM_CHECKPOINTS = 2  # that a run folder has
 SETTINGS, RECORD = "settings.json", "record.json"
+MANIFEST, POSITION, TRAINING = "manifest.json", "position.json", "training.pt"
 # What a run writes. The settings go last when it is deleted.
 CONTENTS = ("checkpoints", "best", "tensorboard", "metrics.jsonl", "curves.png", "diverged.json", RECORD, SETTINGS)
 TOOLS = ("leccr", "torch", "transformers", "accelerate", "numpy", "pyarrow")
+OTHERWISE = "another --output, or --overwrite to start over"
 
 
 def checkpoint_to_resume(
@@ -40,25 +50,19 @@ def checkpoint_to_resume(
     Raises:
         UsageError: The folder has the work of another run, or of this one without `resume` or `overwrite`.
     """
-    stored = None if overwrite else read_json(run / SETTINGS)
+    existing = list_checkpoints(run)
+    if not (run / SETTINGS).exists() and (existing or (run / "best").exists()):
+        raise UsageError(f"{run} has weights but no {SETTINGS}, so it is not a run folder: give another --output")
     if overwrite:
-        _check_overwritable(run)
         return None
+    stored = read_json(run / SETTINGS)
     if stored is not None:
-        if not isinstance(stored, dict) or not stored.keys() >= {"settings", "corpora"}:
-            raise EnvironmentTrouble(f"{run / SETTINGS} has no settings of a run: give --overwrite to start over")
         _check_same(run, stored, _identity(settings, corpora), settings.free() | {"data"})
-    existing = checkpoints.list_checkpoints(run)
-    if existing and stored is None:
-        raise UsageError(
-            f"{run} has checkpoints of a run but no {SETTINGS} to compare with: give another --output, or delete "
-            f"{run / 'checkpoints'}"
-        )
     if existing and not resume:
         raise UsageError(
             f"{run} has checkpoints of a run up to {existing[0].name}: --resume continues it, --overwrite starts over"
         )
-    checkpoint = checkpoints.newest(run, say) if resume else None
+    checkpoint = newest_checkpoint(run, say) if resume else None
     if resume and checkpoint is None:
         say(f"note: --resume: {run} has no complete checkpoint, starting at the first step")
     return checkpoint
@@ -69,34 +73,18 @@ def begin_run(run: Path, settings: Settings, corpora: Sequence[Path], overwrite:
 
     Called once the model stands, so that a mistake in the settings does not cost the earlier run.
     """
-    if overwrite:
-        delete_run(run)
-    checkpoints.undo_partial_write(run / "best")
-    write_json(run / SETTINGS, _identity(settings, corpora))
-
-
-def delete_run(run: Path) -> None:
-    """Delete what a run wrote; other files in the folder stay."""
-    for name in CONTENTS:
+    for name in CONTENTS if overwrite else ():
         path = run / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    undo_partial_write(run / "best")
+    write_json(run / SETTINGS, _identity(settings, corpora))
 
 
 def _identity(settings: Settings, corpora: Sequence[Path]) -> dict[str, Any]:
     return {"settings": settings.to_json(), "corpora": [manifest_hash(path, "training") for path in corpora]}
-
-
-def _check_overwritable(run: Path) -> None:
-    """Raise UsageError for a folder with a `best` or `checkpoints` that no run wrote."""
-    foreign = [name for name in ("best", "checkpoints") if (run / name).exists()]
-    if foreign and not (run / SETTINGS).exists():
-        raise UsageError(
-            f"--overwrite: {run} has {' and '.join(foreign)} but no {SETTINGS}, so it is not a run folder: give "
-            "another --output, or delete the folder yourself"
-        )
 
 
 def _check_same(run: Path, stored: dict[str, Any], current: dict[str, Any], free: set[str]) -> None:
@@ -106,19 +94,16 @@ def _check_same(run: Path, stored: dict[str, Any], current: dict[str, Any], free
         if name not in free
     ]
     if changed:
-        raise UsageError(
-            f"{run} was started with {', '.join(changed)}: give the same settings, another --output, or --overwrite to "
-            "start over"
-        )
+        raise UsageError(f"{run} was started with {', '.join(changed)}: give the same settings, {OTHERWISE}")
     if stored["corpora"] != current["corpora"]:
         raise UsageError(
             f"{run} was started with another corpus (its training table differs from that of --data): give the same, "
-            "another --output, or --overwrite to start over"
+            f"{OTHERWISE}"
         )
 
 
 class ModelWriter:
-    """Writes the model in training, with its processor and its card.
+    """Writes the model in training, with its processor and its card, to RUN/checkpoints and RUN/best.
 
     Args:
         run: Run folder.
@@ -139,8 +124,88 @@ class ModelWriter:
     def write_best(self, best: dict[str, Any]) -> None:
         """Write the model as it is now to RUN/best, and its validation to the record."""
         self.model.config.global_weight = best["global_weight"]
-        checkpoints.write_folder(self.run / "best", lambda folder: self.write(folder, best))
+        write_folder(self.run / "best", lambda folder: self.write(folder, best))
         write_json(self.run / RECORD, {**self.record, "best": best})
+
+    def write_checkpoint(self, training: dict[str, Any], position: dict[str, Any]) -> None:
+        """Write a checkpoint, then delete all but the newest NUM_CHECKPOINTS.
+
+        Args:
+            training: Tensors to store in training.pt.
+            position: Progress to store in position.json: at least `step`, and `best`, the line of the best validation.
+        """
+
+        def fill(folder: Path) -> None:
+            self.write(folder, position["best"])
+            torch.save(training, folder / TRAINING)
+            write_json(folder / POSITION, position)
+
+        write_folder(self.run / "checkpoints" / f"step-{position['step']:08d}", fill)
+        for old in list_checkpoints(self.run)[NUM_CHECKPOINTS:]:
+            shutil.rmtree(old)
+
+
+def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Make the folder that `fill` writes appear complete and on disk, with a manifest, replacing an earlier one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    retired = path.with_name(f".{path.name}.old")
+    for leftover in (temporary, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    fill(temporary)
+    files = sorted(file for file in temporary.rglob("*") if file.is_file())
+    for file in files:
+        flush(file)
+    write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): file_hash(file) for file in files})
+    if path.exists():  # a folder cannot be replaced atomically: see `undo_partial_write` for a kill between these lines
+        path.rename(retired)
+    temporary.rename(path)
+    flush(path.parent)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def undo_partial_write(path: Path) -> None:
+    """Put back the earlier folder if `write_folder` was killed while replacing it."""
+    retired = path.with_name(f".{path.name}.old")
+    if retired.exists() and not path.exists():
+        retired.rename(path)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """Checkpoint folders, newest first, complete or damaged."""
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+
+
+def newest_checkpoint(run: Path, say: Callable[[str], Any] = print) -> Path | None:
+    """The newest complete checkpoint; damaged ones are reported and skipped."""
+    for folder in list_checkpoints(run):
+        damage = find_damage(folder)
+        if damage is None:
+            return folder
+        say(f"note: checkpoint {folder.name} is damaged ({damage}) and is skipped")
+    return None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except EnvironmentTrouble:
+        return f"{MANIFEST} is damaged"
+    if manifest is None:
+        return f"{MANIFEST} is missing"
+    for name, digest in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if file_hash(path) != digest:
+            return f"{name} does not match its checksum"
+    return None
+
+
+def read_progress(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `ModelWriter.write_checkpoint` stored: tensors, on the CPU, and position."""
+    return torch.load(checkpoint / TRAINING, map_location="cpu", weights_only=True), read_json(checkpoint / POSITION)
 
 
 def make_record(settings: Settings, corpora: Sequence[Path], **more: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from model.batch import Batch, Features, map_tensors
 from model.losses import Losses
@@ -27,15 +27,15 @@ from model.parts import cached_step, mean_over_ranks
 from pipeline.corpus.table import write_json
 from pipeline.engine.progress import ProgressLine
 from pipeline.errors import Interrupted, PipelineError
+from stages.data.batches import StepBatches
 from stages.processes import on_main, stop_requests
-from stages.training import checkpoints
-from stages.training.metrics_log import MetricsLog
+from stages.training.metrics import metrics_log
 from stages.training.optim import Ema, make_optimizer, schedule, set_learning_rate
-from stages.training.run_folder import ModelWriter
+from stages.training.run_folder import ModelWriter, read_progress
 from stages.training.settings import Settings
 from stages.training.validation import validation_summary
 
-SHOWN_IDS = 8
+REPORTED_IDS = 8
 MAX_RANKS = 1 << 20
 
 
@@ -50,36 +50,17 @@ class Position:
     processes: int = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Length of a run.
-
-    Attributes:
-        steps: Steps of the whole run.
-        steps_per_epoch: Steps of an epoch.
-        item_ids: The items of a step's whole batch, over all ranks.
-    """
-
-    steps: int
-    steps_per_epoch: int
-    item_ids: Callable[[int], Sequence[str]]
-
-    def epoch(self, step: int) -> int:
-        """The epoch, from 1, of a step, from 1."""
-        return (step - 1) // self.steps_per_epoch + 1
-
-
 class Trainer:
-    """Trains a model to the end of its plan, with validations and checkpoints.
+    """Trains a model to its last step, with validations and checkpoints.
 
     Args:
         settings: Settings of the run.
         accelerator: Processes, device and precision.
         model: The model, on any device.
         batches: `batches[i]` is this rank's batch of step i + 1.
-        plan: Length of the run.
+        steps: Steps of the whole run.
         validate: Scores the model after a step and returns the line for metrics.jsonl.
-        writer: Writes the model into a folder.
+        writer: Writes the model into the run folder.
     """
 
     def __init__(
@@ -87,12 +68,12 @@ class Trainer:
         settings: Settings,
         accelerator: Accelerator,
         model: LeccrModel,
-        batches: Dataset[Batch],
-        plan: Plan,
+        batches: StepBatches,
+        steps: int,
         validate: Callable[[int], dict[str, Any]],
         writer: ModelWriter,
     ):
-        self.settings, self.accelerator, self.batches, self.plan = settings, accelerator, batches, plan
+        self.settings, self.accelerator, self.batches, self.steps = settings, accelerator, batches, steps
         self.validate, self.writer, self.model = validate, writer, model
         self.wrapped = accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, model.new_parameters(), settings)
@@ -100,14 +81,14 @@ class Trainer:
         self.position = Position(processes=accelerator.num_processes)
         self.objective_config = settings.objective_config()
 
-    def resume(self, folder: Path) -> None:
+    def resume(self, checkpoint: Path) -> None:
         """Restore optimiser, averaged weights and progress; the model has the checkpoint's weights already."""
-        state = checkpoints.read_training(folder)
-        self.optimizer.load_state_dict(state["optimizer"])
+        tensors, position = read_progress(checkpoint)
+        self.optimizer.load_state_dict(tensors["optimizer"])
         if self.ema:
-            for name, weights in state["ema"].items():
+            for name, weights in tensors["ema"].items():
                 self.ema.weights[name].copy_(weights)
-        self.position = Position(**checkpoints.read_position(folder))
+        self.position = Position(**position)
         before, now = self.position.processes, self.accelerator.num_processes
         if before != now:
             self._say(
@@ -116,41 +97,43 @@ class Trainer:
         self.position.processes = now
 
     def run(self) -> None:
-        """Train until the plan or `patience` ends the run.
+        """Train until the last step or until `patience` ends the run.
 
         Raises:
             Interrupted: A signal asked to stop; the step was finished and saved.
             PipelineError: The loss diverged.
         """
-        position, plan, settings = self.position, self.plan, self.settings
+        position, settings, clock = self.position, self.settings, Clock()
         with (
             stop_requests() as signals,
-            MetricsLog(self.writer.run, settings, self.accelerator, position.step) as log,
-            ProgressLine(plan.steps, "steps", "", position.step, self.accelerator.is_main_process) as progress,
+            metrics_log(self.writer.run, settings, self.accelerator, position.step) as write_line,
+            ProgressLine(self.steps, "steps", "", position.step, self.accelerator.is_main_process) as progress,
         ):
-            if self._validate_if_due(log):  # the run was killed between its last step and this validation
+            if self._validate_if_due(write_line):  # the run was killed between its last step and this validation
                 self._save()
-            for batches, clock in self._load_batches():
+            for batches in self._load_batches(clock):
                 if 0 < settings.patience <= position.waiting:
                     self._say(f"no better validation in {settings.patience}: ended at step {position.step:,}")
                     break
                 line, stop = self._step(batches, signals)
                 position.step += 1
-                clock.count(settings.batch_size)
-                progress.update(position.step, f"loss {line['loss']:.3f}", f"{clock.samples_per_s:,.1f} samples/s")
-                if position.step % settings.log_every == 0 or position.step == plan.steps:
-                    log.write(line | clock.read())
+                clock.samples += settings.batch_size
+                figures = clock.figures()
+                progress.update(position.step, f"loss {line['loss']:.3f}", f"{figures['samples_per_s']:,.1f} samples/s")
+                if position.step % settings.log_every == 0 or position.step == self.steps:
+                    write_line(line | figures)
+                    clock.reset()
                 if stop:
                     self._save()
                     raise self._interrupted(signals)
-                validated = self._validate_if_due(log)
+                validated = self._validate_if_due(write_line)
                 if validated or (settings.save_every and position.step % settings.save_every == 0):
                     self._save()
 
     def _step(self, batches: Sequence[Batch], signals: Sequence[int]) -> tuple[dict[str, Any], bool]:
         """Do one step of the optimiser; returns its line for metrics.jsonl, and whether any rank was asked to stop."""
         number, settings = self.position.step + 1, self.settings
-        lr = settings.lr * schedule(number, self.plan.steps, settings.warmup, settings.schedule)
+        lr = settings.lr * schedule(number, self.steps, settings.warmup, settings.schedule)
         set_learning_rate(self.optimizer, lr)
         torch.manual_seed(step_seed(settings.seed, number, self.accelerator.process_index))
         self.model.train()
@@ -174,14 +157,14 @@ class Trainer:
             self.model.log_scale.clamp_(max=math.log(LARGEST_SCALE))
         if self.ema:
             self.ema.update(self.model, number)
-        return {"kind": "train", "step": number, "epoch": self.plan.epoch(number), **line, "lr": lr}, stop
+        return {"kind": "train", "step": number, "epoch": self._epoch(number), **line, "lr": lr}, stop
 
     def _losses(self, features: Features, item_ids: torch.Tensor, weights: torch.Tensor) -> Losses:
         return objective(features, self.model.logit_scale, item_ids, weights, self.objective_config)
 
-    def _load_batches(self) -> Iterator[tuple[list[Batch], "Clock"]]:
-        """The remaining steps' batches of this rank, in micro-batches, and a clock that separates waiting from work."""
-        steps, workers = range(self.position.step, self.plan.steps), self.settings.workers
+    def _load_batches(self, clock: "Clock") -> Iterator[list[Batch]]:
+        """The remaining steps' batches of this rank, in micro-batches; `clock` learns how long the step waited."""
+        steps, workers = range(self.position.step, self.steps), self.settings.workers
         loader = DataLoader(
             self.batches,
             batch_size=None,
@@ -190,48 +173,44 @@ class Trainer:
             prefetch_factor=2 if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        clock, batches = Clock(), iter(loader)
+        clock.reset()
+        batches = iter(loader)
         for _ in steps:
-            with clock.waiting():
-                batch = next(batches)
-            yield split_batch(batch, self.settings.micro_batch), clock
+            start = time.monotonic()
+            batch = next(batches)
+            clock.waited_s += time.monotonic() - start
+            yield split_batch(batch, self.settings.micro_batch)
 
-    def _validate_if_due(self, log: MetricsLog) -> bool:
+    def _epoch(self, step: int) -> int:
+        """The epoch, from 1, of a step, from 1."""
+        return (step - 1) // self.batches.steps_per_epoch + 1
+
+    def _validate_if_due(self, write_line: Callable[[dict[str, Any]], None]) -> bool:
         position = self.position
-        every = self.settings.validate_every or self.plan.steps_per_epoch
-        due = position.step == self.plan.steps or position.step % every == 0
+        every = self.settings.validate_every or self.batches.steps_per_epoch
+        due = position.step == self.steps or position.step % every == 0
         if not due or position.validated == position.step:
             return False
         with self.ema.applied(self.model) if self.ema else contextlib.nullcontext():
-            line = {**self.validate(position.step), "epoch": self.plan.epoch(position.step)}
+            line = {**self.validate(position.step), "epoch": self._epoch(position.step)}
             position.validated = position.step
             position.waiting += 1
             is_best = position.best is None or line["sum_r"] > position.best["sum_r"]
             if is_best:
                 position.best, position.waiting = line, 0
                 on_main(lambda: self.writer.write_best(line))
-        log.write(line)
+        write_line(line)
         self._say(validation_summary(line, is_best))
         return True
 
     def _save(self) -> None:
-        training = {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights if self.ema else {}}
-        position = dataclasses.asdict(self.position)
-        best = self.position.best
-        on_main(
-            lambda: checkpoints.save(
-                self.writer.run,
-                self.position.step,
-                lambda folder: self.writer.write(folder, best),
-                training,
-                position,
-            )
-        )
+        tensors = {"optimizer": self.optimizer.state_dict(), "ema": self.ema.weights if self.ema else {}}
+        on_main(lambda: self.writer.write_checkpoint(tensors, dataclasses.asdict(self.position)))
 
     def _interrupted(self, signals: Sequence[int]) -> Interrupted:
         number = signals[0] if signals else signal.SIGTERM  # another rank was asked
         error = Interrupted(
-            f"stopped by {signal.Signals(number).name} after step {self.position.step:,} of {self.plan.steps:,}, which "
+            f"stopped by {signal.Signals(number).name} after step {self.position.step:,} of {self.steps:,}, which "
             "is saved: run the same command with --resume to continue"
         )
         error.status = 128 + number
@@ -239,15 +218,14 @@ class Trainer:
 
     def _diverged(self, step: int, line: dict[str, Any]) -> PipelineError:
         """The error for a loss that is not finite; all ranks get here together, because figures are means over them."""
-        ids = sorted(self.plan.item_ids(step))
-        shown = ", ".join(ids[:SHOWN_IDS]) + (f" and {len(ids) - SHOWN_IDS:,} more" if len(ids) > SHOWN_IDS else "")
+        ids = self.batches.item_ids(step - 1)
         path = self.writer.run / "diverged.json"
         figures = {name: str(line[name]) for name in ("loss", "grad_norm", "raw")}
         on_main(lambda: write_json(path, {"step": step, "item_ids": ids, **figures}))
         return PipelineError(
             f"step {step:,}: the loss is {line['loss']} and the gradient norm {line['grad_norm']}. Look at the items "
-            f"of the batch ({shown}; all are in {path}), or start again with a smaller lr, with clip or with "
-            "mixed_precision=no. Earlier checkpoints are kept"
+            f"of the batch ({', '.join(ids[:REPORTED_IDS])}; all are in {path}), or start again with a smaller lr, "
+            "with clip or with mixed_precision=no. Earlier checkpoints are kept"
         )
 
     def _say(self, message: str) -> None:
@@ -258,52 +236,30 @@ class Trainer:
 
 
 class Clock:
-    """Samples per second, and the share of the time spent waiting for data, since the last reading."""
+    """Samples per second, and the share of the time spent waiting for data, since the last reset."""
 
     def __init__(self) -> None:
-        self.samples_per_s = 0.0
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
-        self._started = time.monotonic()
-        self._waited, self._samples = 0.0, 0
+    def reset(self) -> None:
+        """Start again from zero."""
+        self.started, self.waited_s, self.samples = time.monotonic(), 0.0, 0
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time in this context as waiting."""
-        start = time.monotonic()
-        yield
-        self._waited += time.monotonic() - start
-
-    def count(self, samples: int) -> None:
-        """Count samples that were processed."""
-        self._samples += samples
-        self.samples_per_s = self._samples / max(time.monotonic() - self._started, 1e-9)
-
-    def read(self) -> dict[str, float]:
-        """The figures since the last reading, for metrics.jsonl."""
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        figures = {"samples_per_s": self._samples / elapsed, "data_wait": self._waited / elapsed}
-        self._reset()
-        return figures
+    def figures(self) -> dict[str, float]:
+        """The figures for metrics.jsonl."""
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        return {"samples_per_s": self.samples / elapsed, "data_wait": self.waited_s / elapsed}
 
 
 def reduce_line(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[str, Any], bool]:
     """Figures of a step as means over ranks, in one exchange, and whether any rank was asked to stop."""
-    names = list(losses.raw)
-    values = [losses.total, norm, *losses.raw.values(), *(losses.weighted[name] for name in names)]
+    values = [losses.total, norm, *losses.raw.values(), *losses.weighted.values()]
     vector = torch.stack([value.detach().double() for value in values])
     # The stop flag has its own element: the figures may be NaN.
-    vector = torch.cat([vector, vector.new_tensor([float(stop)])])
-    total, mean_norm, *rest = mean_over_ranks(vector).tolist()
-    raw, weighted = rest[: len(names)], rest[len(names) : -1]
-    line = {
-        "loss": total,
-        "raw": dict(zip(names, raw, strict=True)),
-        "weighted": dict(zip(names, weighted, strict=True)),
-        "grad_norm": mean_norm,
-    }
-    return line, rest[-1] > 0
+    loss, grad_norm, *terms, stops = mean_over_ranks(torch.cat([vector, vector.new_tensor([float(stop)])])).tolist()
+    raw = dict(zip(losses.raw, terms, strict=False))
+    weighted = dict(zip(losses.weighted, terms[len(raw) :], strict=True))
+    return {"loss": loss, "raw": raw, "weighted": weighted, "grad_norm": grad_norm}, stops > 0
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -28,7 +28,7 @@ class Plain:
     """A processor that leaves everything as it is."""
 
     def __init__(self, image_size=None):
-        self.policy = SimpleNamespace(image_size=image_size)
+        self.policy = SimpleNamespace(image_size=image_size, input_dim=None)
 
     def media(self, items):
         return items

@@ -1,4 +1,4 @@
-"""States of descriptions: computed once, kept with the corpus, near enough to the encoder's own, never stale."""
+"""States of descriptions: computed once, stored with the corpus, and computed again when they would differ."""
 
 import copy
 import dataclasses
@@ -16,7 +16,6 @@ from pipeline.errors import EnvironmentTrouble
 from stages.data import states
 from stages.data.batches import TrainingData
 from stages.data.samples import Shards
-from stages.data.states import ensure_states
 from tests.stages.corpora import row, write_rows, write_training_corpus
 
 WIDTH = 32
@@ -53,6 +52,13 @@ def model(processor):
     return make_model(processor)
 
 
+def ensure_states(corpora, model, processor, slot_views=("all",), **options):
+    """The states and the messages."""
+    messages = []
+    stored = states.ensure_states(Shards(corpora), model, processor, slot_views, say=messages.append, **options)
+    return stored, messages
+
+
 def files(corpus):
     return {path: path.stat().st_mtime_ns for path in Path(corpus, "states").rglob("*") if path.is_file()}
 
@@ -62,127 +68,94 @@ def places(corpus):
     return [(number, place) for number in range(len(shards)) for place in range(shards.shard(number).num_rows)]
 
 
-def test_they_are_the_encoders_own_to_half_precision(corpus, model, processor):
-    notes = []
-    kept = ensure_states([corpus], model, processor, say=notes.append)
-    assert len(notes) == 3
+def test_states_are_those_of_the_encoder_to_half_precision(corpus, model, processor):
+    stored, messages = ensure_states([corpus], model, processor)
+    assert len(messages) == 3
     shards, where = Shards([corpus]), places(corpus)
     views = [[view["text"] for view in shards.row(*place)["descriptions"]] for place in where]
-    live, found = model.describe_states(processor.descriptions(views)), kept.texts(where)
-    assert found.tokens.dtype == torch.float16 and found.tokens.shape[2] == WIDTH
-    assert found.mask.sum(1).equal(live.mask.sum(1))
-    assert not found.mask[views.index([])].any() and found.mask.any(1).sum() == 11
-    for row_TC, mask_T, live_TC, live_T in zip(*found, *live, strict=True):
+    live, texts = model.describe_states(processor.descriptions(views)), stored.texts(where)
+    assert texts.tokens.dtype == torch.float16 and texts.tokens.shape[2] == WIDTH
+    assert texts.mask.sum(1).equal(live.mask.sum(1))
+    assert not texts.mask[views.index([])].any() and texts.mask.any(1).sum() == 11
+    for row_TC, mask_T, live_TC, live_T in zip(*texts, *live, strict=True):
         assert torch.allclose(row_TC[mask_T].float(), live_TC[live_T], rtol=2**-10, atol=1e-5)
         assert not row_TC[~mask_T].any()
 
 
-def test_states_of_several_corpora_are_found_by_place(corpus, model, processor, tmp_path):
+def test_states_of_several_corpora_are_read_by_place(corpus, model, processor, tmp_path):
     other = write_training_corpus(tmp_path / "other", items=6, seed=3)
-    both = ensure_states([other, corpus], model, processor)
-    alone = ensure_states([corpus], model, processor)
-    assert torch.equal(both.texts([(2 + 1, 2)]).tokens, alone.texts([(1, 2)]).tokens)
+    both, _ = ensure_states([other, corpus], model, processor)
+    single, _ = ensure_states([corpus], model, processor)
+    assert torch.equal(both.texts([(2 + 1, 2)]).tokens, single.texts([(1, 2)]).tokens)
 
 
-def test_stored_states_are_reused_and_missing_ones_computed(corpus, model, processor):
-    notes = []
-    ensure_states([corpus], model, processor, say=notes.append)
+def test_only_missing_states_are_computed(corpus, model, processor):
+    ensure_states([corpus], model, processor)
     before = files(corpus)
-    notes.clear()
-    ensure_states(
-        [corpus], copy.deepcopy(model), LeccrProcessor(processor.policy, processor.tokenizer), say=notes.append
-    )
-    assert files(corpus) == before and not notes
+    _, messages = ensure_states([corpus], copy.deepcopy(model), LeccrProcessor(processor.policy, processor.tokenizer))
+    assert files(corpus) == before and not messages
     shards = sorted(path for path in before if path.suffix == ".arrow")
     shards[1].unlink()
     shards[2].write_bytes(shards[2].read_bytes()[:-9])
-    ensure_states([corpus], model, processor, say=notes.append)
+    _, messages = ensure_states([corpus], model, processor)
     after = files(corpus)
-    assert after.keys() == before.keys() and len(notes) == 2
+    assert after.keys() == before.keys() and len(messages) == 2
     assert after[shards[0]] == before[shards[0]] and after[shards[2]] != before[shards[2]]
 
 
-def test_run_killed_between_shards_computes_the_rest(corpus, model, processor, monkeypatch):
-    real, made = states.write_shard, []
-
-    def dies(path, table):
-        if len(made) == 2:
-            raise KeyboardInterrupt
-        made.append(path)
-        return real(path, table)
-
-    monkeypatch.setattr(states, "write_shard", dies)
-    with pytest.raises(KeyboardInterrupt):
-        ensure_states([corpus], model, processor)
-    monkeypatch.setattr(states, "write_shard", real)
-    kept = [path.stat().st_mtime_ns for path in made]
-    notes = []
-    ensure_states([corpus], model, processor, say=notes.append)
-    assert len(notes) == 1 and [path.stat().st_mtime_ns for path in made] == kept
-
-
-def test_ranks_make_each_their_shards_and_together_all(corpus, model, processor, tmp_path):
-    alone = write_rows(tmp_path / "alone", [row(n, "train") for n in range(7)], shards=3)
-    shared = write_rows(tmp_path / "shared", [row(n, "train") for n in range(7)], shards=3)
-    ensure_states([alone], model, processor)
+def test_ranks_share_the_shards(corpus, model, processor, tmp_path):
+    folders = [write_rows(tmp_path / name, [row(n, "train") for n in range(7)], shards=3) for name in ("one", "two")]
+    ensure_states(folders[:1], model, processor)
     for rank, count in ((0, 2), (1, 1)):
-        notes = []
-        ensure_states([shared], model, processor, rank=rank, world=2, say=notes.append)
-        assert len(notes) == count
+        assert len(ensure_states(folders[1:], model, processor, rank=rank, world=2)[1]) == count
     contents = [
-        {path.relative_to(home): path.read_bytes() for path in sorted(home.rglob("*")) if path.is_file()}
-        for home in (alone / "states", shared / "states")
+        {path.relative_to(home): path.read_bytes() for path in (home / "states").rglob("*") if path.is_file()}
+        for home in folders
     ]
     assert contents[0] == contents[1] and len(contents[0]) == 6
 
 
-def test_what_changes_the_states_has_states_of_its_own(corpus, model, processor):
-    def folder(model=model, processor=processor, **options):
+def test_whatever_changes_the_states_gives_them_another_folder(corpus, model, processor):
+    known = set()
+
+    def count_new(model=model, processor=processor, **options):
         ensure_states([corpus], model, processor, **options)
-        return {path.parent.name for path in files(corpus)}
-
-    known = folder()
-    assert len(known) == 1
-
-    def new(**options):
-        found = folder(**options)
-        count = len(found - known)
-        known.update(found)
+        folders = {path.parent.name for path in files(corpus)}
+        count = len(folders - known)
+        known.update(folders)
         return count
+
+    def change(**policy):
+        return LeccrProcessor(dataclasses.replace(processor.policy, **policy), processor.tokenizer)
 
     other_words = make_processor(corpus, languages=("de",))
     assert other_words.tokenizer != processor.tokenizer
-    assert new(slot_views=("short",)) == 1
-    assert new(model=make_model(processor, seed=1)) == 1
-    assert new(processor=LeccrProcessor(processor.policy, other_words.tokenizer)) == 1
-    assert new(processor=LeccrProcessor(dataclasses.replace(processor.policy, max_tokens=5), processor.tokenizer)) == 1
-    # neither what is trained nor how pictures and captions are read is any of their business
+    assert count_new() == 1
+    assert count_new(slot_views=("short",)) == 1
+    assert count_new(model=make_model(processor, seed=1)) == 1
+    assert count_new(processor=LeccrProcessor(processor.policy, other_words.tokenizer)) == 1
+    assert count_new(processor=change(max_tokens=5)) == 1
+    # Neither the trained weights nor how pictures and captions are read change the states.
     trained = copy.deepcopy(model)
     with torch.no_grad():
-        for weights in (trained.text_encoder.parameters(), trained.slots.parameters()):
-            for parameter in weights:
-                parameter.add_(1.0)
-    assert new(model=trained) == 0
-    larger = dataclasses.replace(processor.policy, image_size=32, max_words=7)
-    assert new(processor=LeccrProcessor(larger, processor.tokenizer)) == 0
+        for parameter in (*trained.text_encoder.parameters(), *trained.slots.parameters()):
+            parameter.add_(1.0)
+    assert count_new(model=trained) == count_new(processor=change(image_size=32, max_words=7)) == 0
 
 
-def test_a_shard_that_was_packed_anew_gets_new_states(corpus, model, processor):
-    kept = ensure_states([corpus], model, processor)
-    before = kept.texts([(0, 0)]).tokens
+def test_shard_that_was_packed_again_gets_new_states(corpus, model, processor):
+    before = ensure_states([corpus], model, processor)[0].texts([(0, 0)]).tokens
     rows = [row(number, "train") for number in range(12)]
     rows[0]["descriptions"][0]["text"] = "something else altogether"
     write_rows(corpus, rows, shards=3)
-    notes = []
-    after = ensure_states([corpus], model, processor, say=notes.append).texts([(0, 0)]).tokens
-    assert len(notes) >= 1 and (after.shape != before.shape or not torch.equal(after, before))
+    stored, messages = ensure_states([corpus], model, processor)
+    after = stored.texts([(0, 0)]).tokens
+    assert messages and (after.shape != before.shape or not torch.equal(after, before))
 
 
-def test_a_trained_description_encoder_has_none_to_keep(corpus, processor):
-    shared = make_model(processor, description_encoder="shared")
+def test_states_of_a_trained_encoder_are_not_stored(corpus, processor):
     with pytest.raises(ValueError, match="description_encoder=frozen"):
-        ensure_states([corpus], shared, processor)
-    assert not list(Path(corpus).rglob("*.tmp"))
+        ensure_states([corpus], make_model(processor, description_encoder="shared"), processor)
 
 
 def test_full_disk_is_reported_with_the_way_out(corpus, model, processor, monkeypatch):

@@ -83,7 +83,7 @@ def test_leak_between_corpora_is_refused(corpus, tmp_path):
 def test_media_of_another_kind_are_refused(corpus, tmp_path):
     features = write_feature_corpus(tmp_path / "features")
     for folder, overrides, message in (
-        (corpus, ("media=features", "image_size=0"), "media=features reads features, but .* has pictures"),
+        (corpus, ("media=features", "image_size=0"), "media=features reads features of .*, but .* has pictures"),
         (corpus, ("media=features",), "image_size=16"),
         (features, (), "media=tiny reads pictures, but .* has features of 6"),
     ):

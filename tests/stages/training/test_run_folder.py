@@ -1,13 +1,15 @@
-"""The folder of a run: it resumes only with the same settings and corpora."""
+"""The folder of a run: it resumes only with the same settings and corpora, from its newest complete checkpoint."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.training import checkpoints
-from stages.training import run_folder as runs
+from pipeline.errors import UsageError
+from stages.training import run_folder
+from stages.training.run_folder import ModelWriter, find_damage, list_checkpoints, newest_checkpoint, write_folder
 from stages.training.settings import resolve
 
 
@@ -19,49 +21,113 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def begin(tmp_path, corpus):
+def run(tmp_path):
     (tmp_path / "run").mkdir()
-
-    def of(*overrides, resume=False, overwrite=False, recipe="base"):
-        said = []
-        settings = resolve(recipe, overrides)
-        found = runs.checkpoint_to_resume(tmp_path / "run", settings, [corpus], resume, overwrite, said.append)
-        runs.begin_run(tmp_path / "run", settings, [corpus], overwrite)
-        return found, said
-
-    return of
+    return tmp_path / "run"
 
 
-def checkpoint(run, step):
-    return checkpoints.save(run, step, lambda folder: (folder / "a").write_text("a"), {}, {"step": step})
+@pytest.fixture
+def begin(run, corpus):
+    """Begins a run; returns the checkpoint to resume from and the messages."""
+
+    def begin_run(*overrides, resume=False, overwrite=False):
+        messages, settings = [], resolve("base", overrides)
+        checkpoint = run_folder.checkpoint_to_resume(run, settings, [corpus], resume, overwrite, messages.append)
+        run_folder.begin_run(run, settings, [corpus], overwrite)
+        return checkpoint, messages
+
+    return begin_run
 
 
-def test_run_resumes_from_its_newest_checkpoint(begin, tmp_path):
-    assert begin("lr=.1") == (None, [])
-    stored = json.loads((tmp_path / "run" / "settings.json").read_text())
-    assert stored["settings"]["lr"] == 0.1 and len(stored["corpora"]) == 1
-    path = checkpoint(tmp_path / "run", 5)
-    assert begin("lr=.1", resume=True) == (path, [])
-    assert begin("lr=.1", "workers=3", "log_every=1", resume=True)[0] == path
+class Model:
+    """Writes its global weight, and a file in a folder."""
+
+    def __init__(self):
+        self.config = SimpleNamespace(global_weight=0.8)
+
+    def save_pretrained(self, folder):
+        (folder / "tokenizer").mkdir()
+        (folder / "tokenizer" / "words").write_text("words")
+        (folder / "model.safetensors").write_text(str(self.config.global_weight))
 
 
-def test_checkpoints_are_not_overwritten_without_an_option(begin, tmp_path):
-    begin()
-    begin()  # killed before its first checkpoint: nothing is lost
-    checkpoint(tmp_path / "run", 5)
-    with pytest.raises(UsageError, match="up to step-00000005: --resume continues it"):
-        begin()
+@pytest.fixture
+def writer(run, corpus):
+    record = run_folder.make_record(resolve("demo"), [corpus], label="fitted")
+    return ModelWriter(run, Model(), SimpleNamespace(save_pretrained=lambda folder: None), record)
 
 
-@pytest.mark.parametrize("resume", [True, False])
+def save(writer, *steps):
+    for step in steps:
+        writer.write_checkpoint({"optimizer": torch.tensor(step / 3)}, {"step": step, "best": None})
+    return list_checkpoints(writer.run)[0]
+
+
+def test_checkpoint_is_restored_and_the_last_two_stay(writer):
+    newest = save(writer, 5, 10, 100)
+    assert [path.name for path in list_checkpoints(writer.run)] == ["step-00000100", "step-00000010"]
+    tensors, position = run_folder.read_progress(newest_checkpoint(writer.run))
+    assert newest == newest_checkpoint(writer.run) and position["step"] == 100
+    assert tensors["optimizer"] == torch.tensor(100 / 3) and not list(newest.parent.glob(".*"))
+
+
 @pytest.mark.parametrize(
-    ("override", "message"),
-    [("lr=.2", r"lr=1e-05 \(now 0.2\)"), ("num_slots=3", r"num_slots=4 \(now 3\)"), ("seed=1", r"seed=0 \(now 1\)")],
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is damaged"),
+        (lambda folder: (folder / "training.pt").unlink(), "training.pt is missing"),
+        (lambda folder: (folder / "tokenizer" / "words").write_text("other"), "tokenizer/words does not match"),
+    ],
 )
-def test_other_settings_are_refused_by_name(begin, override, message, resume):
+def test_damaged_checkpoint_is_skipped_with_a_note(writer, begin, damage, message):
     begin()
-    with pytest.raises(UsageError, match=f"was started with {message}"):
-        begin(override, resume=resume)
+    damage(save(writer, 1, 2))
+    checkpoint, notes = begin(resume=True)
+    assert checkpoint.name == "step-00000001"
+    assert len(notes) == 1 and "step-00000002" in notes[0] and message in notes[0]
+    shutil.rmtree(checkpoint)
+    assert begin(resume=True)[0] is None
+
+
+def test_folder_is_replaced_completely_or_not_at_all(tmp_path):
+    path = tmp_path / "best"
+    write_folder(path, lambda folder: (folder / "a").write_text("old"))
+
+    def fail(folder):
+        (folder / "a").write_text("new")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        write_folder(path, fail)
+    assert (path / "a").read_text() == "old" and find_damage(path) is None
+    write_folder(path, lambda folder: (folder / "b").write_text("new"))
+    assert sorted(file.name for file in path.iterdir()) == ["b", "manifest.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["best"]
+    path.rename(tmp_path / ".best.old")  # as a kill between the two renames leaves it
+    run_folder.undo_partial_write(path)
+    assert find_damage(path) is None
+
+
+def test_run_resumes_and_is_not_overwritten_without_an_option(begin, writer):
+    assert begin("lr=.1") == (None, [])
+    stored = json.loads((writer.run / "settings.json").read_text())
+    assert stored["settings"]["lr"] == 0.1 and len(stored["corpora"]) == 1
+    assert "no complete checkpoint" in begin("lr=.1", resume=True)[1][0]  # killed before its first: nothing is lost
+    path = save(writer, 5)
+    assert begin("lr=.1", "workers=3", "log_every=1", resume=True) == (path, [])
+    with pytest.raises(UsageError, match="up to step-00000005: --resume continues it"):
+        begin("lr=.1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"), [("lr=.2", r"lr=1e-05 \(now 0.2\)"), ("num_slots=3", r"num_slots=4 \(now 3\)")]
+)
+def test_other_settings_are_refused_by_name(begin, override, message):
+    begin()
+    for resume in (True, False):
+        with pytest.raises(UsageError, match=f"was started with {message}"):
+            begin(override, resume=resume)
 
 
 def test_another_corpus_is_refused(begin, corpus):
@@ -71,10 +137,9 @@ def test_another_corpus_is_refused(begin, corpus):
         begin(resume=True)
 
 
-def test_overwrite_starts_over_and_leaves_what_is_not_the_runs(begin, tmp_path):
-    run = tmp_path / "run"
+def test_overwrite_starts_over_and_leaves_other_files(begin, run, writer):
     begin("lr=.1")
-    checkpoint(run, 5)
+    save(writer, 5)
     for name in ("best", "corpus", "tensorboard"):
         (run / name).mkdir()
     (run / "metrics.jsonl").write_text("{}\n")
@@ -83,58 +148,25 @@ def test_overwrite_starts_over_and_leaves_what_is_not_the_runs(begin, tmp_path):
     assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2
 
 
-def test_resume_without_a_checkpoint_starts_with_a_note(begin, tmp_path):
-    found, said = begin(resume=True)
-    assert found is None and "no complete checkpoint" in said[0]
-    (checkpoint(tmp_path / "run", 5) / "a").write_text("damaged")
-    found, said = begin(resume=True)
-    assert found is None and "step-00000005 is damaged" in said[0] and "no complete checkpoint" in said[1]
+def test_folder_that_is_not_a_run_is_left_alone(begin, run, corpus, writer):
+    begin("lr=0.1")
+    checkpoint = save(writer, 5)
+    run_folder.checkpoint_to_resume(run, resolve("base", ["lr=0.2"]), [corpus], False, True, print)
+    assert checkpoint.exists() and json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.1
+    (run / "settings.json").unlink()
+    for options in ({"overwrite": True}, {"resume": True}, {}):
+        with pytest.raises(UsageError, match=r"weights but no settings\.json"):
+            begin("lr=0.1", **options)
+    assert checkpoint.exists()
 
 
-def test_the_best_is_kept_with_the_global_weight_that_was_found_for_it(corpus, tmp_path):
-    class Model:
-        config = SimpleNamespace(global_weight=0.8)
-
-        def save_pretrained(self, folder):
-            (folder / "weight").write_text(str(self.config.global_weight))
-
-    record = runs.make_record(resolve("demo"), [corpus], label="fitted")
-    writer = runs.ModelWriter(tmp_path, Model(), SimpleNamespace(save_pretrained=lambda folder: None), record)
-    both = {"sum_r": 20.0} | {way: {"r1": 1.0, "r5": 2.0, "r10": 3.0} for way in ("text_to_media", "media_to_text")}
+def test_best_is_written_with_the_global_weight_of_its_validation(writer):
+    recalls = {"r1": 1.0, "r5": 2.0, "r10": 3.0}
+    both = {"sum_r": 20.0, "text_to_media": recalls, "media_to_text": recalls}
     figures = {"step": 7, "split": "train", "items": 9, "sum_r": 20.0, "chance": 3.0, "recalls": {"pt": both}}
     writer.write_best(figures | {"global_weight": 0.4})
-    assert (tmp_path / "best" / "weight").read_text() == "0.4"
-    assert checkpoints.problem(tmp_path / "best") is None
-    assert json.loads((tmp_path / "record.json").read_text())["best"]["step"] == 7
-    card = (tmp_path / "best" / "README.md").read_text()
+    best = writer.run / "best"
+    assert (best / "model.safetensors").read_text() == "0.4" and find_damage(best) is None
+    assert json.loads((writer.run / "record.json").read_text())["best"]["step"] == 7
+    card = (best / "README.md").read_text()
     assert "fitted" in card and "| pt |" in card
-
-
-def test_looking_changes_nothing_and_strangers_stay(begin, corpus, tmp_path):
-    run = tmp_path / "run"
-    listed = checkpoints.list_checkpoints
-    begin("lr=0.1")
-    checkpoint(run, 5)
-    assert runs.checkpoint_to_resume(run, resolve("base", ["lr=0.2"]), [corpus], False, True, print) is None
-    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.1 and checkpoints.list_checkpoints(
-        run
-    )
-    begin("lr=0.2", overwrite=True)
-    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 0.2 and not listed(run)
-    (run / runs.SETTINGS).unlink()
-    (run / "best").mkdir()
-    with pytest.raises(UsageError, match=r"has best but no settings\.json"):
-        begin("lr=0.3", overwrite=True)
-    assert (run / "best").is_dir()
-
-
-def test_run_without_valid_settings_does_not_resume(begin, tmp_path):
-    run = tmp_path / "run"
-    begin()
-    checkpoint(run, 5)
-    (run / "settings.json").write_text("{}")
-    with pytest.raises(EnvironmentTrouble, match="has no settings of a run"):
-        begin(resume=True)
-    (run / "settings.json").unlink()
-    with pytest.raises(UsageError, match=r"checkpoints of a run but no settings\.json"):
-        begin(resume=True)

@@ -1,0 +1,180 @@
+"""What a run reports: metrics.jsonl and its curves always, TensorBoard and W&B through Accelerate on request.
+
+A line of metrics.jsonl is JSON with `kind`:
+    train       step, epoch, loss, raw and weighted by term, lr, grad_norm, samples_per_s, data_wait (share of the time)
+    validation  step, epoch, split, sum_r, chance, global_weight, recalls by language
+Losses are means over ranks.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+
+from pipeline.corpus.table import atomic_writer
+from pipeline.errors import UsageError
+from stages.training.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+METRICS, CURVES = "metrics.jsonl", "curves.png"
+
+
+@contextlib.contextmanager
+def metrics_log(
+    run: Path, settings: Settings, accelerator: Accelerator, resumed: int
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that writes a line to disk and to the trackers; only the main process writes.
+
+    Lines after step `resumed` are removed from an earlier metrics.jsonl, because they will be written again.
+
+    Args:
+        run: Run folder.
+        settings: Settings of the run.
+        accelerator: Holds the trackers.
+        resumed: Steps done before.
+
+    Raises:
+        UsageError: A tracker's package is not installed.
+    """
+    if not accelerator.is_main_process:
+        yield lambda line: None
+        return
+    _start_trackers(run, settings, accelerator, resumed)
+    lines = [line for line in read_metrics(run) if line["step"] <= resumed]
+    with atomic_writer(run / METRICS) as file:
+        file.write("".join(map(_to_json, lines)).encode())
+    with (run / METRICS).open("a", encoding="utf-8") as stream:
+
+        def write(line: dict[str, Any]) -> None:
+            stream.write(_to_json(line))
+            stream.flush()
+            os.fsync(stream.fileno())
+            accelerator.log(dict(flatten(line)), step=line["step"])
+
+        try:
+            yield write
+        finally:
+            for tracker in accelerator.trackers:
+                tracker.finish()
+            accelerator.trackers = []
+
+
+def _start_trackers(run: Path, settings: Settings, accelerator: Accelerator, resumed: int) -> None:
+    trackers: list[GeneralTracker] = []
+    if settings.tensorboard:
+        trackers.append(TensorBoardTracker("tensorboard", run, purge_step=resumed + 1))
+    if settings.wandb:
+        trackers.append(WandBTracker(settings.wandb, name=run.name, dir=str(run), config=settings.to_json()))
+    if trackers:
+        accelerator.log_with = trackers
+        try:
+            accelerator.init_trackers(settings.wandb)
+        except ImportError as error:
+            raise UsageError(
+                f"a tracker is not installed ({error}). Install it: pip install tensorboard wandb"
+            ) from error
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl, up to one that a kill cut off."""
+    path = run / METRICS
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(ValueError):
+        for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            lines.append(json.loads(text))
+    return lines
+
+
+def flatten(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a line with their names, such as `train/raw/media_source`."""
+    prefix = prefix or line["kind"]
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float) and name not in ("step", "epoch"):
+            yield f"{prefix}/{name}", value
+
+
+def draw_curves(run: Path, title: str) -> Path | None:
+    """Draw RUN/curves.png from RUN/metrics.jsonl; returns None if there is nothing to draw yet."""
+    import matplotlib  # imported here because it is slow, and only the main process draws
+
+    matplotlib.use("Agg")  # works without a display
+    from matplotlib import pyplot
+
+    lines = read_metrics(run)
+    train = [line for line in lines if line["kind"] == "train"]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    if not train:
+        return None
+    figure, axes = pyplot.subplots(2, 2, figsize=(14, 9), layout="constrained")
+    figure.suptitle(title)
+    _draw_losses(axes[0, 0], train)
+    _draw_speed(axes[1, 0], train)
+    if validations:
+        last = validations[-1]
+        sums, recalls = dict[str, list[float]](), dict[str, list[float]]()
+        for language in sorted(last["recalls"]):
+            own = [line["recalls"][language] for line in validations]
+            sums[language] = [both["sum_r"] for both in own]
+            recalls[language] = [both["text_to_media"]["r1"] for both in own]
+        sums["mean"] = [line["sum_r"] for line in validations]
+        title = f"SumR on validation, percent of 600; best mean {max(sums['mean']):.1f}"
+        _draw_scores(axes[0, 1], title, validations, sums, last["chance"])
+        _draw_scores(axes[1, 1], "R@1 on validation, text to media, percent", validations, recalls, 100 / last["items"])
+    for axis in axes.flat:
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    with atomic_writer(run / CURVES) as stream:
+        figure.savefig(stream, format="png", dpi=100)
+    pyplot.close(figure)
+    return run / CURVES
+
+
+def _draw_losses(axis: "Axes", train: Sequence[dict[str, Any]]) -> None:
+    steps = [line["step"] for line in train]
+    axis.set_title("loss and its weighted terms, mean over ranks, nats")
+    axis.plot(steps, [line["loss"] for line in train], color="black", linewidth=2, label="total")
+    for name in sorted(train[-1]["weighted"]):
+        axis.plot(steps, [line["weighted"][name] for line in train], linewidth=1, label=name.replace("_", " "))
+    axis.set_yscale("symlog", linthresh=0.01)  # terms of weight 0.01 stay readable next to those of weight 1
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _draw_scores(
+    axis: "Axes",
+    title: str,
+    validations: Sequence[dict[str, Any]],
+    scores: dict[str, list[float]],
+    chance: float,
+) -> None:
+    steps = [line["step"] for line in validations]
+    axis.set_title(title)
+    for name, values in scores.items():
+        axis.plot(steps, values, marker=".", label=name, color="black" if name == "mean" else None)
+    axis.axhline(chance, color="gray", linestyle="--", label="chance")
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8, ncols=2)
+
+
+def _draw_speed(axis: "Axes", train: Sequence[dict[str, Any]]) -> None:
+    axis.set_title("learning rate, and gradient norm before clipping")
+    steps = [line["step"] for line in train]
+    rate = axis.plot(steps, [line["lr"] for line in train], linewidth=2, label="learning rate")
+    axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    other = axis.twinx()
+    norms = [line["grad_norm"] for line in train]
+    norm = other.plot(steps, norms, color="C1", linewidth=0.8, alpha=0.6, label="gradient norm")
+    other.set_yscale("log")
+    axis.legend(handles=[*rate, *norm], fontsize=8)
