@@ -1,1 +1,1 @@
-"""The dataset card of a corpus: the numbers, samples and pictures, and the template that shows them."""
+"""The dataset card of a corpus: the numbers, samples and contact sheet, and the template that shows them."""

@@ -1,4 +1,4 @@
-"""The dataset card: CORPUS/README.md, with contact-sheet.png and quality.png next to it.
+"""The dataset card: CORPUS/README.md, with contact-sheet.png next to it.
 
     complete tables → numbers, one pass over each table → front matter and card.md.jinja → README.md
 
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.card.contact_sheet import MAX_TILES, write_contact_sheet
 from pipeline.card.front_matter import front_matter, main_items, main_table
 from pipeline.card.markdown import cut, escape, plural, public, show
 from pipeline.card.numbers import Numbers, by_language, count_tables, spreads, totals
-from pipeline.card.pictures import MAX_TILES, write_contact_sheet, write_quality_chart
 from pipeline.card.samples import read_samples
 from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
@@ -23,13 +23,13 @@ from pipeline.packing.manifest import split_sizes
 from pipeline.quality.rules import RULES
 from pipeline.translation.checkpoints import noncommercial
 
-CARD, SHEET, QUALITY, TEMPLATE = "README.md", "contact-sheet.png", "quality.png", "card.md.jinja"
+CARD, SHEET, TEMPLATE = "README.md", "contact-sheet.png", "card.md.jinja"
 SAMPLES = 5
 EMBEDDED = "embedded:"
 
 
 def write_card(corpus: Path) -> None:
-    """Write README.md and its pictures from the corpus's complete tables; the same corpus gives the same bytes.
+    """Write README.md and its contact sheet from the corpus's complete tables; the same corpus gives the same bytes.
 
     Raises:
         UsageError: Neither `items` nor `training` is complete.
@@ -43,9 +43,6 @@ def write_card(corpus: Path) -> None:
     if not packed_only:
         subtitle = f"{values['summary']} · {values['described']}"
         write_contact_sheet(corpus / SHEET, values["name"], subtitle, read_samples(tables, MAX_TILES))
-    if values["languages"]:
-        bars = {language: quality.bars for language, quality in values["languages"].items()}
-        write_quality_chart(corpus / QUALITY, bars)
     with atomic_writer(corpus / CARD) as stream:
         stream.write(render(values).encode("utf-8"))
 

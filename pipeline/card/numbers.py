@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,8 +27,9 @@ from pipeline.packing.rows import REFUSAL
 from pipeline.quality.rules import RULES
 
 EXAMPLES = 5  # best and worst pairs of a language
+DROPPING = {*RULES, REFUSAL}  # flags; the others are notes
 DIGITS = 4  # decimals of a stored score
-BINS = 20  # of the histograms of quality
+BINS, BARS = 20, "·▁▂▃▄▅▆▇█"  # of the histograms of quality
 
 Numbers = Mapping[str, Mapping[str, Any]]  # by table and name, see `count_tables`
 
@@ -38,30 +38,22 @@ class Examples:
     """The best and the worst distinct pairs of each target language, from `translations` shards."""
 
     def __init__(self) -> None:
-        self.best: dict[str, list[dict[str, Any]]] = {}
-        self.worst: dict[str, list[dict[str, Any]]] = {}
+        self.best: dict[str, pa.Table] = {}
+        self.worst: dict[str, pa.Table] = {}
 
     def add(self, shard: pa.Table) -> None:
         """Take in the pairs of a shard that have a quality."""
         pairs = shard.select(["target_language", "source_text", "text"])
         pairs = pairs.append_column("quality", pc.struct_field(shard["scores"], "quality"))
         pairs = pairs.append_column("flags", pc.binary_join(shard["flags"], ", "))
-        pairs = _distinct(pairs.filter(pc.is_finite(pairs["quality"])))
+        pairs = pairs.filter(pc.is_finite(pairs["quality"]))
         for language in pc.unique(pairs["target_language"]).to_pylist():
             own = pairs.filter(pc.equal(pairs["target_language"], language))
             for examples, order in ((self.best, "descending"), (self.worst, "ascending")):
-                known = pa.Table.from_pylist(examples.get(language, []), own.schema)
-                candidates = _distinct(pa.concat_tables([known, _first(own, order)]))
-                examples[language] = _first(candidates, order).to_pylist()
-
-
-def _first(pairs: pa.Table, order: str) -> pa.Table:
-    keys = [("quality", order), ("source_text", "ascending"), ("text", "ascending")]
-    return pairs.take(pc.select_k_unstable(pairs, EXAMPLES, sort_keys=keys))
-
-
-def _distinct(rows: pa.Table) -> pa.Table:
-    return rows.group_by(rows.column_names, use_threads=False).aggregate([])
+                candidates = pa.concat_tables([own, *([examples[language]] if language in examples else [])])
+                distinct = candidates.group_by(candidates.column_names, use_threads=False).aggregate([])
+                keys = [("quality", order), ("source_text", "ascending"), ("text", "ascending")]
+                examples[language] = distinct.take(pc.select_k_unstable(distinct, EXAMPLES, sort_keys=keys))
 
 
 def count_tables(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
@@ -85,8 +77,8 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
             "splits": _by("split", "media_type"),
             "sources": _by("source"),
             "licenses": _by("license"),
-            "widths": _numbers(["media_type"], lambda items: _without_zeros(items["width"])),
-            "heights": _numbers(["media_type"], lambda items: _without_zeros(items["height"])),
+            "widths": _sizes("width"),
+            "heights": _sizes("height"),
             "durations": _numbers(["media_type"], lambda items: pc.round(items["duration_s"], 1)),
             "without_media": Tally(lambda items: pa.table({"missing": pc.equal(items["sha256"], "")})),
             "copies": Copies(),
@@ -131,9 +123,9 @@ def _numbers(keys: list[str], number: Callable[[pa.Table], Any]) -> Tally:
     return Tally(lambda shard: shard.select(keys).append_column("number", number(shard)))
 
 
-def _without_zeros(sizes: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Sizes in pixels; features and items without media have 0, which becomes null."""
-    return pc.if_else(pc.equal(sizes, 0), None, sizes)
+def _sizes(side: str) -> Tally:
+    """Sizes in pixels. Features and items without media have none."""
+    return Tally(lambda items: items.select(["media_type", side]).filter(pc.greater(items[side], 0)))
 
 
 def _texts(*keys: str) -> dict[str, Accumulator]:
@@ -146,10 +138,7 @@ def _texts(*keys: str) -> dict[str, Accumulator]:
 
 def _kept_and_quality(shard: pa.Table) -> pa.Table:
     """(target language, whether no rule flagged the pair, quality or null)."""
-    flags = shard["flags"].combine_chunks()
-    by_rule = pc.is_in(pc.list_flatten(flags), pa.array([*RULES, REFUSAL]))
-    is_kept = np.ones(shard.num_rows, bool)
-    is_kept[np.asarray(pc.list_parent_indices(flags).filter(by_rule))] = False
+    is_kept = [DROPPING.isdisjoint(flags) for flags in shard["flags"].to_pylist()]
     quality = pc.round(pc.cast(pc.struct_field(shard["scores"], "quality"), pa.float64()), DIGITS)
     return pa.table({"language": shard["target_language"], "kept": is_kept, "quality": quality})
 
@@ -182,21 +171,11 @@ class LanguageQuality:
         pairs: Number of pairs.
         kept: Number of those that no rule flagged.
         measured: How often each quality occurs; pairs without one are left out.
-        bars: Dropped and kept pairs in BINS bins of quality over [0, 1], [2, B]. The last bin holds 1, too.
     """
 
     pairs: int = 0
     kept: int = 0
     measured: Counter[float] = dataclasses.field(default_factory=Counter)
-    bars: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((2, BINS), np.int64))
-
-    def add(self, is_kept: bool, quality: float | None, count: int) -> None:
-        """Take in pairs of the same quality and fate."""
-        self.pairs += count
-        self.kept += count * is_kept
-        if quality is not None:
-            self.measured[quality] += count
-            self.bars[int(is_kept), min(BINS - 1, int(quality * BINS + 1e-9))] += count
 
     def summary(self) -> str:
         """Mean / median of the quality; "" where it was not measured."""
@@ -204,10 +183,22 @@ class LanguageQuality:
             return ""
         return f"{total(self.measured) / self.measured.total():.3f} / {median(self.measured):.3f}"
 
+    def histogram(self) -> str:
+        """A bar for each of BINS equal parts of [0, 1]; "" where the quality was not measured."""
+        counts = [0] * BINS
+        for quality, count in self.measured.items():
+            counts[min(BINS - 1, int(quality * BINS + 1e-9))] += count
+        # Rounded up, so that one pair of a million is visible.
+        return "".join(BARS[-(-count * (len(BARS) - 1) // max(counts))] for count in counts) if self.measured else ""
+
 
 def by_language(qualities: Counts) -> dict[str, LanguageQuality]:
     """The pairs of each target language, from counts of (language, kept, quality)."""
     languages: dict[str, LanguageQuality] = {}
-    for (language, is_kept, quality), count in qualities.items():
-        languages.setdefault(language, LanguageQuality()).add(is_kept, quality, count)
-    return dict(sorted(languages.items()))
+    for (language, is_kept, quality), count in sorted(qualities.items(), key=lambda entry: entry[0][0]):
+        of = languages.setdefault(language, LanguageQuality())
+        of.pairs += count
+        of.kept += count * is_kept
+        if quality is not None:
+            of.measured[quality] += count
+    return languages

@@ -1,4 +1,4 @@
-"""The two pictures of a card: the contact sheet, and the histograms of the translations' quality.
+"""The contact sheet of a card: pictures of the corpus with their texts.
 
 Drawn with Pillow's own font, so that the bytes depend on the corpus only. Sizes are in pixels.
 """
@@ -10,10 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.card.markdown import plural
 from pipeline.card.samples import Sample
 from pipeline.corpus.table import atomic_writer
 from pipeline.errors import MediaError, PipelineError
@@ -30,10 +28,6 @@ TILE_WIDTH, TILE_HEIGHT = THUMB_WIDTH + 12, THUMB_HEIGHT + 120
 LINE_CHARACTERS, TEXT_LINES = 36, 5  # a line of ordinary text at size 14 fits into a tile
 MAX_CHARACTERS = 1_000  # of a text that are drawn
 INVISIBLE = ("Mn", "Cf", "Cc")  # Unicode categories of accents, format and control characters
-
-KEPT, DROPPED = "#3d74ad", "#d9792b"
-PANELS_PER_ROW = 2
-PANEL_WIDTH, PANEL_HEIGHT, BARS_HEIGHT = 740, 330, 220
 
 # What Pillow's font lacks and Unicode does not decompose; the rest of Latin loses its accents.
 LOOKALIKES = str.maketrans(
@@ -72,19 +66,19 @@ def _tile(sample: Sample) -> Image.Image:
 
 def _thumbnail(sample: Sample) -> Image.Image:
     """The item letterboxed, of a video its middle frame; a grey tile where there is no picture or it has changed."""
-    item = sample.item
-    canvas = Image.new("RGB", (THUMB_WIDTH, THUMB_HEIGHT), "#e6e8ea")
+    item, reason = sample.item, ""
+    canvas = Image.new("RGB", (THUMB_WIDTH, THUMB_HEIGHT), GREY)
     pen = ImageDraw.Draw(canvas)
-    try:
-        if not item["width"]:
-            raise MediaError("no picture", sample.size)
-        picture = _read_picture(item)
-    except (MediaError, PipelineError) as error:
-        reason = sample.size if not item["width"] else error.kind if isinstance(error, MediaError) else "unreadable"
-        pen.rectangle((0, 0, THUMB_WIDTH, THUMB_HEIGHT), GREY)
-        pen.text((12, THUMB_HEIGHT // 2 - 8), printable(f"{item['media_type']}: {reason}"), INK, _font(15))
+    if not item["width"]:
+        reason = sample.size
     else:
-        canvas.paste(picture, ((THUMB_WIDTH - picture.width) // 2, (THUMB_HEIGHT - picture.height) // 2))
+        try:
+            picture = _read_picture(item)
+            canvas.paste(picture, ((THUMB_WIDTH - picture.width) // 2, (THUMB_HEIGHT - picture.height) // 2))
+        except (MediaError, PipelineError) as error:
+            reason = error.kind if isinstance(error, MediaError) else "unreadable"
+    if reason:
+        pen.text((12, THUMB_HEIGHT // 2 - 8), printable(f"{item['media_type']}: {reason}"), INK, _font(15))
     if item["media_type"] == "video":
         seconds = int(item["duration_s"] or 0)
         pen.rectangle((6, THUMB_HEIGHT - 28, 96, THUMB_HEIGHT - 6), "#000000")
@@ -102,45 +96,6 @@ def _read_picture(item: Mapping[str, Any]) -> Image.Image:
         picture = frames(stream, item["media_type"], max_pixels=2 * area, count=1)[0].image
     picture.thumbnail((THUMB_WIDTH, THUMB_HEIGHT), Image.Resampling.LANCZOS)
     return picture
-
-
-def write_quality_chart(path: Path, histograms: Mapping[str, np.ndarray]) -> None:
-    """Write a PNG with a histogram of `quality` for each language: dropped pairs stand on kept ones.
-
-    Args:
-        path: File to write.
-        histograms: By language, dropped and kept pairs in bins over [0, 1], [2, B]. Each has a scale of its own.
-    """
-    columns, rows = min(PANELS_PER_ROW, len(histograms)), -(-len(histograms) // PANELS_PER_ROW)
-    chart = Image.new("RGB", (MARGIN + columns * PANEL_WIDTH, HEADING + rows * PANEL_HEIGHT), WHITE)
-    pen = ImageDraw.Draw(chart)
-    pen.text((MARGIN, 14), "Quality of the translations", INK, _font(28))
-    pen.text((440, 20), "kept", KEPT, _font(20))
-    pen.text((560, 20), "dropped by a rule", DROPPED, _font(20))
-    for number, (language, pairs) in enumerate(histograms.items()):
-        row, column = divmod(number, PANELS_PER_ROW)
-        _draw_panel(pen, MARGIN + column * PANEL_WIDTH, HEADING + row * PANEL_HEIGHT, language, pairs)
-    with atomic_writer(path) as stream:
-        chart.save(stream, "PNG", optimize=True)
-
-
-def _draw_panel(pen: ImageDraw.ImageDraw, left: int, top: int, language: str, pairs: np.ndarray) -> None:
-    bins, highest = pairs.shape[1], pairs.sum(0).max()
-    width = (PANEL_WIDTH - 2 * MARGIN) // bins
-    floor, right = top + BARS_HEIGHT + 48, left + width * bins
-    dropped = f"{pairs[0].sum():,} dropped ({pairs[0].sum() / pairs.sum():.1%})"
-    pen.text((left, top), f"{printable(language)}: {pairs.sum():,} pairs, {dropped}", INK, _font(22))
-    for place, counts in enumerate(pairs.T):
-        y = floor
-        for count, colour in ((counts[1], KEPT), (counts[0], DROPPED)):
-            if count:
-                height = max(2, round(BARS_HEIGHT * count / highest))  # one pair of a million is visible
-                pen.rectangle((left + width * place + 2, y - height, left + width * (place + 1) - 2, y - 1), colour)
-                y -= height
-    pen.text((left, floor - BARS_HEIGHT - 16), plural(int(highest), "pair"), FAINT, _font(14))
-    pen.line((left, floor, right, floor), FAINT)
-    for tick in range(6):
-        pen.text((left + width * bins * tick / 5, floor + 6), f"{tick / 5:.1f}", FAINT, _font(16), anchor="ma")
 
 
 @cache

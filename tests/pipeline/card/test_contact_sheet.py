@@ -1,4 +1,4 @@
-"""The contact sheet and the histograms, read back from their pixels."""
+"""The contact sheet, read back from its pixels."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from pipeline.card import pictures
-from pipeline.card.pictures import printable, write_contact_sheet, write_quality_chart
+from pipeline.card import contact_sheet as pictures
+from pipeline.card.contact_sheet import printable, write_contact_sheet
 from pipeline.card.samples import Sample
 from tests.corpora import description, item, picture
 
@@ -132,32 +132,3 @@ def test_no_text_crashes_the_font(text):
     letters = printable(text)
     assert "\n" not in letters
     assert all(letter == "□" or pictures._has_glyph(letter) for letter in letters)
-
-
-def bars(path, panel=0):
-    """Heights in pixels of the kept and the dropped part of each bar of a panel."""
-    chart = np.asarray(Image.open(path))
-    row, column = divmod(panel, pictures.PANELS_PER_ROW)
-    top = pictures.HEADING + row * pictures.PANEL_HEIGHT
-    left, width = pictures.MARGIN + column * pictures.PANEL_WIDTH, (pictures.PANEL_WIDTH - 2 * pictures.MARGIN) // 20
-    strip = chart[top + 48 : top + 48 + pictures.BARS_HEIGHT, left + width // 2 : left + width * 20 : width]
-    return [(strip == ImageColor.getrgb(c)).all(-1).sum(0).tolist() for c in (pictures.KEPT, pictures.DROPPED)]
-
-
-def pairs(kept, dropped=()):
-    counts = np.zeros((2, 20), np.int64)
-    for part, numbers in enumerate((dropped, kept)):
-        for place, count in dict(numbers).items():
-            counts[part, place] = count
-    return counts
-
-
-def test_bars_are_as_high_as_their_share(tmp_path):
-    counts = {"de": pairs({19: 60, 18: 30}, {18: 10, 2: 20}), "cs": pairs({5: 1_000_000, 6: 1})}
-    write_quality_chart(tmp_path / "a.png", counts)
-    kept, dropped = bars(tmp_path / "a.png")
-    assert [[i for i, height in enumerate(part) if height] for part in (kept, dropped)] == [[18, 19], [2, 18]]
-    assert kept[19] == pictures.BARS_HEIGHT and kept[18] == pictures.BARS_HEIGHT // 2
-    assert dropped[2] == pytest.approx(2 * dropped[18], abs=1) and dropped[18] == pytest.approx(kept[18] / 3, abs=1)
-    assert bars(tmp_path / "a.png", 1)[0][5] == pictures.BARS_HEIGHT  # each language has a scale of its own
-    assert bars(tmp_path / "a.png", 1)[0][6] > 0  # one pair of a million is visible
