@@ -26,7 +26,7 @@ from pipeline.options import option, read_options
 from pipeline.packing import manifest
 from pipeline.packing.filters import Filters, read_filters
 from pipeline.packing.leaks import refuse_leaks
-from pipeline.packing.manifest import JOINED, recorded_settings
+from pipeline.packing.manifest import JOINED, STORED, recorded_settings
 from pipeline.packing.merging import Merge, SharedContents, shared_contents
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 from stages.captions import FrameOptions
@@ -107,14 +107,8 @@ class Pack(Stage):
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides a row, apart from the corpora's tables."""
-        return recorded_settings(
-            ["." if corpus == self.output else corpus for corpus in self.corpora],
-            media=self.media,
-            image_size=self.image_size,
-            frames=self.frames,
-            feature_type=self.feature_type,
-            filters=self.filters,
-        )
+        corpora = ["." if corpus == self.output else corpus for corpus in self.corpora]
+        return recorded_settings(corpora, self.filters, **{name: getattr(self, name) for name in STORED})
 
     @property
     def fingerprint(self) -> str:
@@ -336,14 +330,10 @@ def _joined_tables(corpus: Path) -> tuple[str, ...]:
 def _check_tables(corpus: Path) -> None:
     """Check that every table of the corpus is complete, and made from the present tables."""
     for name in JOINED:
-        stage = corpora.MADE_BY[name]
-        remedy = f"run --stage {stage} --output {corpus}"
-        if not corpora.complete(corpus, name):
-            if name == "items":
-                raise UsageError(f"{corpus} has no complete table of items: {remedy}")
-            if (corpus / name).is_dir():
-                raise UsageError(f"{corpus}: table {name} is not complete: {remedy} again")
-            continue
-        for parent, made_from in corpora.Table(corpus, name).manifest["parents"].items():
-            if not corpora.complete(corpus, parent) or corpora.manifest_hash(corpus, parent) != made_from:
-                raise UsageError(f"{corpus}: table {name} was made from another version of {parent}: {remedy} again")
+        remedy = f"run --stage {corpora.MADE_BY[name]} --output {corpus} again"
+        if corpora.complete(corpus, name):
+            for parent, made_from in corpora.Table(corpus, name).manifest["parents"].items():
+                if not corpora.complete(corpus, parent) or corpora.manifest_hash(corpus, parent) != made_from:
+                    raise UsageError(f"{corpus}: table {name} was made from another version of {parent}: {remedy}")
+        elif name == "items" or (corpus / name).is_dir():
+            raise UsageError(f"{corpus} has no complete table of {name}: {remedy}")

@@ -17,36 +17,22 @@ from pipeline.packing.filters import Filters
 from pipeline.packing.rows import reasons_to_drop, refused_ids
 
 JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
+STORED = {"media": "pixels", "image_size": 384, "frames": 8, "feature_type": "float16"}  # of an item
 
 
 def recorded_settings(
-    corpora: Sequence[str] = (".",),
-    *,
-    media: str = "pixels",
-    image_size: int = 384,
-    frames: int = 8,
-    feature_type: str = "float16",
-    filters: Filters = Filters(),  # noqa: B008  frozen
+    corpora: Sequence[str] = (".",), filters: Filters | None = None, **stored: str | int
 ) -> dict[str, Any]:
     """Settings as the manifest has them; the defaults are those of `--stage pack` on a single corpus.
 
     Args:
         corpora: Absolute paths; "." for the corpus that holds the training table.
-        media: "pixels" or "reference".
-        image_size: Shorter side in pixels.
-        frames: Frames of a video.
-        feature_type: What features computed before are stored as, "float16" or "float32".
         filters: Thresholds for translated pairs.
+        **stored: What replaces STORED.
     """
-    return {
-        "corpora": list(corpora),
-        "media": media,
-        "image_size": image_size,
-        "frames": frames,
-        # Left out where it is the default, so that tables from before there were features keep their fingerprints.
-        **({"feature_type": feature_type} if feature_type != "float16" else {}),
-        "filters": filters.thresholds,
-    }
+    # float16 is left out, so that tables from before there were features keep their fingerprints.
+    kinds = {name: value for name, value in {**STORED, **stored}.items() if value != "float16"}
+    return {"corpora": list(corpora), **kinds, "filters": filters.thresholds if filters else {}}
 
 
 def split_sizes(shards: Sequence[Path]) -> dict[str, dict[str, int]]:

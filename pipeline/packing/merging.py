@@ -3,11 +3,12 @@
     items of all corpora → records sorted by content → those whose content several corpora have
 
 The index is memory-mapped, so worker processes share it; building it takes some 150 bytes of memory an item. Splits
-play no role: a content lies in one split only, see `packing.leaks`.
+play no role: a content lies in one split only, see `packing.leaks`. Arrays end in their shape: R records.
 """
 
 import fcntl
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,41 +22,33 @@ from pipeline.packing.rows import Source
 
 OPEN_SHARDS = 64  # memory-mapped at once
 TEXTS = ("captions", "descriptions", "translations")
-# Numbers are big-endian and come after the content, so that records sort as bytes: by content, then by place.
-PLACE = ["corpus", "shard", "row"]
-RECORD = np.dtype([("content", "S32"), *((name, ">u4") for name in PLACE)])
-AS_BYTES = f"S{RECORD.itemsize}"
+CONTENTS, PLACES = "contents.npy", "places.npy"
 
 
 class SharedContents:
     """The contents that two corpora or more have, opened for reading."""
 
-    def __init__(self, path: Path):
-        self._records = np.load(path, mmap_mode="r")
+    def __init__(self, folder: Path):
+        self._contents_R = np.load(folder / CONTENTS, mmap_mode="r")
+        self._places_R3 = np.load(folder / PLACES, mmap_mode="r")
 
-    def find(self, hashes: np.ndarray) -> list[list[tuple[int, int, int]]]:
-        """For each hash (`S32`), the sorted (corpus, shard, row) of all items with it; [] where one corpus has it."""
-        last = np.empty(len(hashes), RECORD)
-        last["content"] = hashes
-        for name in PLACE:
-            last[name] = np.iinfo(np.uint32).max
-        starts = np.searchsorted(self._records, hashes.astype(AS_BYTES))
-        ends = np.searchsorted(self._records, last.view(AS_BYTES))
-        return [self._records[start:end].view(RECORD)[PLACE].tolist() for start, end in zip(starts, ends, strict=True)]
+    def find(self, hashes: np.ndarray) -> list[list[list[int]]]:
+        """For each hash (`S32`), the sorted [corpus, shard, row] of all items with it; [] where one corpus has it."""
+        starts, ends = (np.searchsorted(self._contents_R, hashes, side) for side in ("left", "right"))
+        return [self._places_R3[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
 
     @property
     def merged(self) -> int:
         """Number of items that become part of another corpus's item."""
-        records = self._records.view(RECORD)
-        first, _ = _outer_corpora(records)
-        return int(np.count_nonzero(records["corpus"] != first))
+        corpora_R = self._places_R3[:, 0]
+        first_R, _ = _outer_corpora(self._contents_R, corpora_R)
+        return int(np.count_nonzero(corpora_R != first_R))
 
 
-def _outer_corpora(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _outer_corpora(contents_R: np.ndarray, corpora_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of these sorted records, the first and the last corpus that has its content."""
-    _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
-    first, last = (np.repeat(records["corpus"][rows], counts) for rows in (starts, starts + counts - 1))
-    return first, last
+    _, starts, counts = np.unique(contents_R, return_index=True, return_counts=True)
+    return np.repeat(corpora_R[starts], counts), np.repeat(corpora_R[starts + counts - 1], counts)
 
 
 def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> SharedContents:
@@ -63,34 +56,37 @@ def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> Shared
 
     Processes take turns: the first one builds it, the others find it complete.
     """
+    index = folder / stamp
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stamp}.npy"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            for outdated in folder.glob("*.npy"):
-                outdated.unlink()
-            with atomic_writer(path) as stream:
-                np.save(stream, _shared_records(corpora).view(AS_BYTES))
-    return SharedContents(path)
+        if not (index / CONTENTS).exists():  # the file that is written last
+            for outdated in folder.glob("*/"):
+                shutil.rmtree(outdated)
+            index.mkdir()
+            contents_R, places_R3 = _shared_records(corpora)
+            for name, records in ((PLACES, places_R3), (CONTENTS, contents_R)):
+                with atomic_writer(index / name) as stream:
+                    np.save(stream, records)
+    return SharedContents(index)
 
 
-def _shared_records(corpora: Sequence[Path]) -> np.ndarray:
-    """Sorted records of the items whose content several corpora have."""
-    parts = [np.empty(0, AS_BYTES)]
+def _shared_records(corpora: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes and places (corpus, shard, row) of the items whose content several corpora have, sorted."""
+    contents = [np.empty(0, "S32")]
+    places = [np.empty((0, 3), np.uint32)]
     for number, corpus in enumerate(corpora):
         table = Table(corpus, "items")
         for shard in range(table.num_shards):
             hashes = table.shard(shard)["sha256"]
             rows = np.flatnonzero(hashes.to_numpy() != "")  # an item without media is like no other
-            records = np.empty(len(rows), RECORD)
-            records["content"] = np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), "S32")
-            records["corpus"], records["shard"], records["row"] = number, shard, rows
-            parts.append(records.view(AS_BYTES))
-    everything = np.sort(np.concatenate(parts)).view(RECORD)
-    first, last = _outer_corpora(everything)
-    shared: np.ndarray = everything[first != last]
-    return shared
+            contents.append(np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), "S32"))
+            places.append(np.array([(number, shard, row) for row in rows], np.uint32).reshape(-1, 3))
+    contents_R, places_R3 = np.concatenate(contents), np.concatenate(places)
+    order = np.argsort(contents_R, kind="stable")  # within a content, places stay sorted
+    contents_R, places_R3 = contents_R[order], places_R3[order]
+    first_R, last_R = _outer_corpora(contents_R, places_R3[:, 0])
+    return contents_R[first_R != last_R], places_R3[first_R != last_R]
 
 
 class Merge:
@@ -121,11 +117,11 @@ class Merge:
         hashes = np.array([bytes.fromhex(row["sha256"]) for row in rows], "S32")
         sources: list[list[Source]] = []
         for number, (row, places) in enumerate(zip(rows, self._shared.find(hashes), strict=True)):
-            first = places[0] if places else (corpus, shard, number)
+            first = places[0] if places else [corpus, shard, number]
             parts = []
             if first[0] == corpus:
                 parts.append(Source(f"{self._names[corpus]}/", row, joined.get(row["item_id"], {})))
-            if first == (corpus, shard, number):
+            if first == [corpus, shard, number]:
                 parts += [self._source(*place) for place in places if place[0] != corpus]
             sources.append(parts)
         return sources

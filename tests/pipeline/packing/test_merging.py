@@ -25,7 +25,8 @@ def corpora_of(folder, parts, shard_size=2):
 
 
 def find(shared, contents):
-    return shared.find(np.array([bytes.fromhex(content) for content in contents], "S32"))
+    places = shared.find(np.array([bytes.fromhex(content) for content in contents], "S32"))
+    return [[tuple(place) for place in of_content] for of_content in places]
 
 
 @settings(max_examples=20)
