@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.card.contact_sheet import MAX_TILES, write_contact_sheet
+from pipeline.card.sheet import MAX_TILES, write_contact_sheet
 from pipeline.card.front_matter import front_matter, main_items, main_table
 from pipeline.card.markdown import cut, escape, plural, public, show
 from pipeline.card.numbers import Numbers, by_language, count_tables, spreads, totals

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
-from pipeline.card import contact_sheet as pictures
-from pipeline.card.contact_sheet import printable, write_contact_sheet
+from pipeline.card import sheet as layout
+from pipeline.card.sheet import printable, write_contact_sheet
 from pipeline.card.samples import Sample
 from tests.corpora import description, item, picture
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
-GREY = ImageColor.getrgb(pictures.GREY)
+GREY = ImageColor.getrgb(layout.GREY)
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def sheet_of(tmp_path):
 
 
 def tile_pixel(sheet, column, x, y):
-    left = pictures.MARGIN + column * (pictures.TILE_WIDTH + pictures.GAP)
-    return sheet.getpixel((left + x, pictures.HEADING + y))
+    left = layout.MARGIN + column * (layout.TILE_WIDTH + layout.GAP)
+    return sheet.getpixel((left + x, layout.HEADING + y))
 
 
 def centre(sheet, column):
-    return tile_pixel(sheet, column, pictures.TILE_WIDTH // 2, pictures.THUMB_HEIGHT // 2)
+    return tile_pixel(sheet, column, layout.TILE_WIDTH // 2, layout.THUMB_HEIGHT // 2)
 
 
 def close_to(colour, expected):
@@ -47,12 +47,12 @@ def test_pictures_are_letterboxed_not_stretched(tmp_path, sheet_of):
     rows = [item(picture(tmp_path / name, "red", size), width=size[0], height=size[1]) for name, size in sizes.items()]
     sheet = np.asarray(sheet_of(*rows)).astype(int)
     red = (sheet[..., 0] > 200) & (sheet[..., 1] < 60)
-    step = pictures.TILE_WIDTH + pictures.GAP
+    step = layout.TILE_WIDTH + layout.GAP
     boxes = []
     for column in range(3):
-        ys, xs = np.nonzero(red[:, pictures.MARGIN + column * step : pictures.MARGIN + (column + 1) * step])
+        ys, xs = np.nonzero(red[:, layout.MARGIN + column * step : layout.MARGIN + (column + 1) * step])
         boxes.append((int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1))
-    assert boxes == [(pictures.THUMB_WIDTH, 26), (20, pictures.THUMB_HEIGHT), (3, 2)]
+    assert boxes == [(layout.THUMB_WIDTH, 26), (20, layout.THUMB_HEIGHT), (3, 2)]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +89,15 @@ def test_what_cannot_be_shown_is_a_grey_tile(sheet_of, row):
 def test_a_video_shows_a_frame_and_its_mark(data, sheet_of):
     clip = data / "clips" / "car-detection.mp4"
     sheet = sheet_of(item(clip, media_type="video", width=768, height=432, num_frames=377, duration_s=30.16))
-    left, top = pictures.MARGIN + 6, pictures.HEADING + 6
-    thumb = np.asarray(sheet.crop((left, top, left + pictures.THUMB_WIDTH, top + pictures.THUMB_HEIGHT)))
+    left, top = layout.MARGIN + 6, layout.HEADING + 6
+    thumb = np.asarray(sheet.crop((left, top, left + layout.THUMB_WIDTH, top + layout.THUMB_HEIGHT)))
     assert thumb[40:160].std() > 15  # a picture, not a blank tile
     assert thumb[-26:-8, 8:90].min() < 9 and thumb[-26:-8, 8:90].max() > 240
 
 
 def test_a_sheet_is_under_two_megabytes_even_of_noise(tmp_path, sheet_of):
     rng = np.random.default_rng(1)
-    paths = [tmp_path / f"{number}.png" for number in range(pictures.MAX_TILES)]
+    paths = [tmp_path / f"{number}.png" for number in range(layout.MAX_TILES)]
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (198, 264, 3), dtype=np.uint8)).save(path)
     sheet_of(*(item(path, width=264, height=198) for path in paths))
@@ -131,4 +131,4 @@ def test_a_text_in_another_script_is_announced_instead(tmp_path):
 def test_no_text_crashes_the_font(text):
     letters = printable(text)
     assert "\n" not in letters
-    assert all(letter == "□" or pictures._has_glyph(letter) for letter in letters)
+    assert all(letter == "□" or layout._has_glyph(letter) for letter in letters)
