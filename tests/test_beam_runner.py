@@ -75,37 +75,35 @@ def requests(server):
 # What --input may be
 
 
-def test_no_stage_and_no_such_stage(run):
-    for arguments in ((), ("--stage", "caption")):
-        ended = run(*arguments)
-        assert ended.status == 2
-        assert "--stage" in ended.error() and "--help" in ended.error()
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("--stage", "--help")),
+        (("--stage", "capshuns"), ("--stage", "captions")),
+        (("--stage", "ingest", "--output", __file__), ("is a file",)),
+        (("--stage", "ingest", "--input", "/missing"), ("/missing does not exist",)),
+        (("--stage", "ingest", "--input", ""), ("--input",)),  # as typed by --input "$UNSET": not the current folder
+        (("--stage", "ingest", "--direct_num_workers", "many"), ("--direct_num_workers", "many")),
+        (("--stage", "ingest", "--direct_running_mode", "fast"), ("--direct_running_mode", "fast")),
+        (("--stage", "ingest", "--runner", "NopeRunner"), ("--runner", "NopeRunner")),
+    ],
+)
+def test_a_mistake_is_one_message(run, tmp_path, arguments, words):
+    output = () if "--output" in arguments or not arguments else ("--output", tmp_path / "corpus")
+    ended = run(*arguments, *output)
+    assert ended.status == 2
+    assert all(word in ended.error() for word in words)
 
 
 def test_an_input_that_holds_no_media(captions, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
-    for inputs, expected in ((texts, "holds no files"), (tmp_path / "missing", "does not exist")):
-        ended = captions(inputs)
-        assert ended.status == 2
-        assert str(inputs) in ended.error() and expected in ended.error()
+    assert "holds no files" in captions(texts).error()
     (texts / "a.txt").write_text("a")
     (texts / "b.md").write_text("b")
     ended = captions(texts)
     assert ended.status == 2
     assert "1 .txt" in ended.error() and "1 .md" in ended.error() and "images, videos" in ended.error()
-
-
-@pytest.mark.parametrize("option", ["--input", "--output"])
-def test_an_empty_path_is_not_the_current_folder(run, photos, tmp_path, monkeypatch, option):
-    """As typed by --input "$UNSET"."""
-    make_photos(tmp_path / "here", 1)
-    monkeypatch.chdir(tmp_path / "here")
-    paths = {"--input": photos, "--output": tmp_path / "corpus", option: ""}
-    ended = run("--stage", "ingest", *(part for pair in paths.items() for part in pair))
-    assert ended.status == 2
-    assert option in ended.error()
-    assert len(list((tmp_path / "here").iterdir())) == 1
 
 
 def test_the_first_items_of_several_inputs(captions, photos, tmp_path):
@@ -115,23 +113,7 @@ def test_the_first_items_of_several_inputs(captions, photos, tmp_path):
     assert sorted(ids) == ["more/photo-00000.jpg", *(f"photos/photo-0000{number}.jpg" for number in range(4))]
 
 
-def test_bad_captions_beside_the_photos(captions, photos):
-    side = photos / "captions.jsonl"
-    side.write_text('{"file": "photo-00000.jpg", "captions": ["one"]}\nnonsense\n')
-    ended = captions(photos)
-    assert ended.status == 2
-    assert f"{side} line 2" in ended.error()
-    side.write_text('{"file": "photo-00000.jpg", "captions": ["one"]}\n')
-    captions(photos).done()
-
-
 # What --output may be
-
-
-def test_an_output_that_is_a_file(captions, photos):
-    ended = captions(photos, "--output", photos / "photo-00000.jpg")
-    assert ended.status == 2
-    assert "is a file" in ended.error()
 
 
 def test_a_second_run_at_once(captions, photos, tmp_path):
@@ -195,23 +177,7 @@ def test_a_key_that_is_refused(captions, photos, monkeypatch):
         captions(photos, "--mllm-url", guarded.url).done()
 
 
-def test_a_key_with_a_line_break(captions, photos, monkeypatch):
-    monkeypatch.setenv("LECCR_MLLM_API_KEY", "wrong\nsecret")
-    ended = captions(photos)
-    assert ended.status == 2
-    assert "LECCR_MLLM_API_KEY" in ended.error() and "secret" not in ended.error()
-
-
 # Options of Beam
-
-
-@pytest.mark.parametrize(
-    "options", [("--direct_num_workers", "many"), ("--direct_running_mode", "fast"), ("--runner", "NopeRunner")]
-)
-def test_a_wrong_value_of_an_option_of_beams(captions, photos, options):
-    ended = captions(photos, *options)
-    assert ended.status == 2
-    assert options[0] in ended.error() and options[1] in ended.error()
 
 
 def test_a_job_service_that_is_not_there(program, server, photos, tmp_path):
@@ -286,28 +252,6 @@ def test_dry_run_writes_nothing(captions, server, photos, tmp_path):
     assert out.count("short: Describe this picture") == out.count("objects: Name every object") == 2
     assert out.count("→ digest") == 4 and str(photos / "photo-00001.jpg") in out and "photo-00002" not in out
     assert not (tmp_path / "corpus").exists()
-
-
-def test_dry_run_of_what_cannot_be_opened(captions, tmp_path):
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "a.jpg").write_bytes(b"broken")
-    ended = captions(tmp_path / "broken", "--dry-run", 1)
-    assert ended.status == 1
-    assert "failed: unreadable" in ended.out
-
-
-def test_views_of_a_file(captions, photos, tmp_path):
-    views = tmp_path / "views.yaml"
-    views.write_text('colours: {prompt: "Name the colours in this {media}.", max_tokens: 9}\n')
-    captions(photos, "--views", f"{views},short").done()
-    assert {row["view"] for row in Table(tmp_path / "corpus", "descriptions").rows()} == {"colours", "short"}
-
-
-def test_the_cache_is_where_it_was_asked_for(captions, photos, tmp_path, monkeypatch):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    captions(photos, "--cache", "answers").done()
-    assert (tmp_path / "here" / "answers" / "responses.sqlite").exists()
 
 
 def test_a_cache_that_cannot_be_used(program, server, photos, tmp_path):

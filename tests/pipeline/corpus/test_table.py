@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
-from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.errors import UsageError
 
 CAPTIONS = SCHEMAS["captions"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -50,25 +50,6 @@ def test_rows_come_in_order_over_shards(tmp_path):
     assert table.failures() == [{"id": "ü", "error": "unreadable"}]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "is missing"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, its manifest says"),
-        (lambda path: path.write_bytes(b"\0" * path.stat().st_size), "checksum"),
-    ],
-)
-def test_a_damaged_shard_is_named_with_a_remedy(tmp_path, damage, message):
-    table = write_table(tmp_path, [caption_rows(3)])
-    damage(table.shard_path(0))
-    with pytest.raises(EnvironmentTrouble) as caught:
-        table.shard(0, check=True)
-    assert message in str(caught.value)
-    assert "captions/part-00000-of-00001.arrow" in str(caught.value)
-    assert str(caught.value).endswith("run --stage ingest again")
-    assert ("delete it" in str(caught.value)) == table.shard_path(0).exists()
-
-
 @pytest.mark.parametrize("before", [{}, {"file": b"whole"}])
 def test_a_failed_write_leaves_what_was_there(tmp_path, before):
     for name, data in before.items():
@@ -87,12 +68,6 @@ def test_a_table_that_is_not_complete_or_of_another_version_is_refused(tmp_path)
     (table.folder / "manifest.json").unlink()
     with pytest.raises(UsageError, match="is not complete"):
         corpora.Table(tmp_path, "captions")
-
-
-def test_damaged_json_ends_the_run_with_a_remedy(tmp_path):
-    (tmp_path / "manifest.json").write_text('{"half')
-    with pytest.raises(EnvironmentTrouble, match="is damaged"):
-        corpora.read_json(tmp_path / "manifest.json")
 
 
 def test_schemas_are_those_of_version_1():

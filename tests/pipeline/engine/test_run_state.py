@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -8,22 +6,6 @@ import pytest
 from pipeline.engine import run_state as runstate
 from pipeline.engine.stage import Failure, Outcome, Progress
 from pipeline.errors import BudgetSpent, EnvironmentTrouble, UsageError
-from tests.conftest import ROOT
-
-
-def test_the_second_run_is_told_who_holds_the_first(tmp_path):
-    with runstate.locked(tmp_path):
-        code = (
-            "import pathlib, sys\nfrom pipeline.engine.run_state import locked\n"
-            "with locked(pathlib.Path(sys.argv[1])): pass"
-        )
-        second = subprocess.run(
-            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, cwd=ROOT, check=False
-        )
-    assert f"pid {os.getpid()}" in second.stderr
-    assert os.uname().nodename in second.stderr
-    with runstate.locked(tmp_path):
-        pass  # free again
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
