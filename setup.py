@@ -105,7 +105,7 @@ setup(
         "stages.web": ["templates/*"],
         "pipeline.card": ["card.md.jinja"],
         "pipeline.quality": ["*.yaml"],
-        "pipeline.sources.scenes": ["shapes.yaml", "words/*.yaml"],
+        "pipeline.sources.scenes": ["card.md", "facts.yaml", "shapes.yaml", "words/*.yaml"],
         "pipeline.sources": ["samples.csv"],
     },
     install_requires=[

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = read_options(Settings, options)
     try:
         if options.folder is None and options.output is None:
-            raise UsageError("got neither --output nor --folder, expected one of them: where to write")
+            raise UsageError("give --output or --folder: where to write")
         if options.output is not None:
             write_corpus(options.output, settings, print)
         if options.folder is not None:

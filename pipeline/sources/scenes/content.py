@@ -7,17 +7,17 @@ group moves.
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 
-_KINDS = "house tree car ball star cup boat fish flower umbrella bird apple mushroom hat"
-KINDS = tuple(_KINDS.split())
-COLOURS = ("red", "blue", "green", "yellow", "orange", "purple", "white", "black")
+FACTS = yaml.safe_load(Path(__file__).with_name("facts.yaml").read_text(encoding="utf-8"))
+KINDS, COLOURS, BACKGROUNDS = (tuple[str, ...](FACTS[name]) for name in ("kinds", "colours", "backgrounds"))
 SIZES = ("small", "large")
 COUNTS = (1, 2, 3, 4)
 PAIR_COUNTS = COUNTS[:3]  # of each of two groups, which share the picture
-BACKGROUNDS = ("meadow", "beach", "night", "snow", "street", "desert", "water")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 RELATIONS = tuple(OPPOSITE)  # of the group named first to the second
 BESIDE = "beside"  # what a caption may say for left or right
@@ -25,18 +25,7 @@ PLACES = ("left", "middle", "right")  # of a single group in the picture
 MOTIONS = ("left", "right", "up", "down")
 CHANGES = ("kind", "colour", "count", "background", "mirror", "trade")
 PAIRS, SIBLINGS = 0.75, 0.5  # share of scenes with two groups; share that differs from another scene in one fact
-FORMS = {  # of captions: the facts that each states in addition to the groups
-    "related": ("relation",),  # two red cars are to the left of a blue ball
-    "related_there": ("background", "relation"),  # on a beach, two red cars are to the left of a blue ball
-    "beside": ("relation",),  # two red cars are next to a blue ball
-    "listed": ("background",),  # two red cars (and a blue ball) on a beach
-    "shown": (),  # the picture shows two red cars (and a blue ball)
-    "placed": ("place",),  # two red cars on the left side of the picture
-    "there": ("background",),  # there are two red cars on a beach
-    "moving": ("motion",),  # two red cars are moving to the left
-    "moving_there": ("background", "motion"),  # on a beach, two red cars are moving to the left
-    "passing": ("relation", "motion"),  # two red cars are moving to the left above a blue ball
-}
+FORMS: dict[str, list[str]] = FACTS["forms"]  # of captions: the facts that each states in addition to the groups
 
 T = TypeVar("T")
 

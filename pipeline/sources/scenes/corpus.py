@@ -31,34 +31,10 @@ from pipeline.sources.scenes.rows import Settings
 SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"
 SHARD_ROWS = 1_000
 PARENTS = {"captions": (), "descriptions": ("items",), "translations": ("items", "captions"), "training": JOINED}
-CARD = """---
-pretty_name: Synthetic scenes
-license: cc0-1.0
-tags: [synthetic]
----
-
-# Synthetic scenes
-
-This corpus is synthetic: a program drew the pictures, and small grammars wrote the captions. Nothing in it is a
-photograph, and no person described anything. It is a test bed in which the truth about every picture is known
-(`{truth}`). Figures measured on it say nothing about real pictures.
-
-- {items:,} items to train on, with English captions and pseudo-translations into {languages} at noise level \
-{translation_noise:g}: words are dropped, swapped and wrong, and the estimate of quality is blurred.
-- {val:,} and {test:,} held-out items (val, test), with captions in every language, written without noise.
-- Descriptions in English as a captioner might write them, each of their facts wrong with probability \
-{description_errors:g}.
-- Pictures of {size} pixels square; {videos:.0%} of the scenes are clips. Seed {seed}.
-
-The captions' origin is `human` in the tables, because they stand for what people would write.
-"""
+CARD = Path(__file__).with_name("card.md")
 
 
-def _ignore(_line: str) -> None:
-    pass
-
-
-def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = _ignore) -> None:
+def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = lambda _line: None) -> None:
     """Write a corpus of scenes: media, items, captions, descriptions, translations, training, README.md.
 
     A complete corpus with these settings is left as it is; an interrupted one is begun again.
@@ -89,7 +65,7 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = 
             say(f"{table.name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
 
 
-def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = _ignore) -> None:
+def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = lambda _line: None) -> None:
     """Write pictures and clips for `--input FOLDER`, with captions.jsonl in English and the truth in scenes.jsonl.
 
     They are those of the training items of a corpus with this seed and nothing held out. Raises UsageError where the
@@ -178,7 +154,7 @@ def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[d
         }
         values = settings.recorded() | {"truth": TRUTH, "languages": ", ".join(settings.languages)}
         with corpora.atomic_writer(corpus / "README.md") as stream:
-            stream.write(CARD.format(**values).encode())
+            stream.write(CARD.read_text(encoding="utf-8").format(**values).encode())
     recorded = _table_settings(name, settings)
     corpora.write_manifest(
         corpus,

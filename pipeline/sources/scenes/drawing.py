@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.media.images import encode_jpeg
-from pipeline.sources.scenes.content import Group, Scene
+from pipeline.sources.scenes.content import FACTS, Group, Scene
 from pipeline.sources.scenes.shapes import sprite
 
 FRAMES, FRAMES_PER_S = 6, 4  # of a clip
@@ -27,15 +27,6 @@ PARTS = {  # of the picture, as shares: x from, y from, x to, y to
     "middle": (0.25, 0.0, 0.75, 1.0),
     "above": (0.0, 0.0, 1.0, 0.5),
     "below": (0.0, 0.5, 1.0, 1.0),
-}
-SKIES = {  # (upper colour, lower colour, where the ground begins, ground's colour)
-    "meadow": ((150, 205, 245), (205, 232, 250), 0.4, (128, 200, 98)),
-    "beach": ((140, 208, 245), (190, 230, 250), 0.3, (70, 160, 205)),
-    "night": ((10, 12, 50), (34, 38, 96), 1.0, (0, 0, 0)),
-    "snow": ((196, 206, 220), (222, 228, 236), 0.4, (240, 244, 250)),
-    "street": ((170, 180, 190), (200, 205, 210), 0.36, (112, 112, 118)),
-    "desert": ((250, 214, 160), (252, 232, 196), 0.42, (222, 172, 104)),
-    "water": ((140, 205, 245), (186, 226, 250), 0.24, (52, 128, 190)),
 }
 
 
@@ -118,7 +109,7 @@ def _shift(scene: Scene, corners: list[tuple[int, int]], side: int, size: int, f
 def background(name: str, size: int, variant: int) -> Image.Image:
     """Variant number `variant` of a background, in RGB; they differ a little in light and detail."""
     rng = np.random.default_rng([variant, sum(name.encode())])
-    upper, lower, horizon, ground = SKIES[name]
+    upper, lower, horizon, ground = FACTS["backgrounds"][name]
     fine = size * 3
     share = np.linspace(0, 1, fine)[:, None, None]
     column = np.array(upper) * (1 - share) + np.array(lower) * share

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import UsageError
 from pipeline.sources.scenes.content import Group, Message
 
 SOURCE = "en"
@@ -111,10 +110,9 @@ def caption(message: Message, language: str) -> str:
     return grammar(language).sentence(grammar(language).words(message))
 
 
-def check_languages(languages: Sequence[str]) -> tuple[str, ...]:
-    """Target languages, each once, in the order of TARGETS. Raises UsageError for any other."""
-    unknown = [repr(language) for language in languages if language not in TARGETS]
-    if unknown or not languages:
-        given = ", ".join(unknown) or "no language"
-        raise UsageError(f"--languages: got {given}, expected one or more of {', '.join(TARGETS)}")
+def parse_languages(text: str) -> tuple[str, ...]:
+    """Target languages, separated by commas, each once, in the order of TARGETS. Raises ValueError for any other."""
+    languages = {part.strip() for part in text.split(",")}
+    if languages - set(TARGETS):
+        raise ValueError(f"{text!r} is not one or more of {', '.join(TARGETS)}")
     return tuple(language for language in TARGETS if language in languages)

@@ -73,52 +73,35 @@ def descriptions(scene: Scene, errors: float, seed: int, item_id: str) -> dict[s
     texts = {}
     for view in VIEWS:
         stated = mistaken(facts, generator(seed, item_id, view), errors) if errors > 0 else facts
-        texts[view] = _WRITERS[view](stated, scene.mover)
+        texts[view] = _write_views(stated, scene.mover)[view]
     return texts
 
 
-def _write_short(facts: Message, mover: int) -> str:
-    form = "moving_there" if facts.motion else "related_there" if facts.relation else "there"
-    groups = (facts.groups[mover],) if facts.motion else facts.groups
-    relation = "" if facts.motion else facts.relation
-    return caption(Message(form, groups, False, facts.background, relation, motion=facts.motion), SOURCE)
-
-
-def _write_detail(facts: Message, mover: int) -> str:
-    sentences = [
-        caption(Message("shown", facts.groups, True), SOURCE),
-        _location(facts),
-        f"In the background is {grammar(SOURCE).surroundings[facts.background]}.",
-        _movement(facts, mover) if facts.motion else "",
-    ]
-    return " ".join(filter(None, sentences))
-
-
-def _write_objects(facts: Message, mover: int) -> str:
-    names = [_counted(group) if group.count > 1 else f"one {_counted(group)}" for group in facts.groups]
-    return f"{', '.join([*names, grammar(SOURCE).surroundings[facts.background]]).capitalize()}."
-
-
-def _write_attributes(facts: Message, mover: int) -> str:
-    return " ".join(f"{_subject(group)} {group.colour} and {group.size}." for group in facts.groups)
-
-
-def _write_actions(facts: Message, mover: int) -> str:
-    return _movement(facts, mover) if facts.motion else f"Nothing moves. {_location(facts)}"
-
-
-def _location(facts: Message) -> str:
-    first = facts.groups[0]
+def _write_views(facts: Message, mover: int) -> dict[str, str]:
+    english, first, moving = grammar(SOURCE), facts.groups[0], facts.groups[mover]
+    surroundings = english.surroundings[facts.background]
+    location = movement = ""
     if facts.relation:
-        return f"{_subject(first)} {grammar(SOURCE).relations[facts.relation][0]} the {_counted(facts.groups[1])}."
-    return f"{_subject(first)} {grammar(SOURCE).places[facts.place]}." if facts.place else ""
-
-
-def _movement(facts: Message, mover: int) -> str:
-    sentences = [f"{_subject(facts.groups[mover])} moving {grammar(SOURCE).motions[facts.motion]}."]
-    for group in [group for number, group in enumerate(facts.groups) if number != mover]:
-        sentences.append(f"The {_counted(group)} {'do' if group.count > 1 else 'does'} not move.")
-    return " ".join(sentences)
+        location = f"{_subject(first)} {english.relations[facts.relation][0]} the {_counted(facts.groups[1])}."
+    elif facts.place:
+        location = f"{_subject(first)} {english.places[facts.place]}."
+    if facts.motion:
+        still = [group for number, group in enumerate(facts.groups) if number != mover]
+        sentences = [f"The {_counted(group)} {'do' if group.count > 1 else 'does'} not move." for group in still]
+        movement = " ".join([f"{_subject(moving)} moving {english.motions[facts.motion]}.", *sentences])
+        short = Message("moving_there", (moving,), False, facts.background, motion=facts.motion)
+    else:
+        form = "related_there" if facts.relation else "there"
+        short = Message(form, facts.groups, False, facts.background, facts.relation)
+    detail = [caption(Message("shown", facts.groups, True), SOURCE), location]
+    names = [_counted(group) if group.count > 1 else f"one {_counted(group)}" for group in facts.groups]
+    return {
+        "short": caption(short, SOURCE),
+        "detail": " ".join(filter(None, [*detail, f"In the background is {surroundings}.", movement])),
+        "objects": f"{', '.join([*names, surroundings]).capitalize()}.",
+        "attributes": " ".join(f"{_subject(group)} {group.colour} and {group.size}." for group in facts.groups),
+        "actions": movement or f"Nothing moves. {location}",
+    }
 
 
 def _subject(group: Group) -> str:
@@ -131,12 +114,3 @@ def _counted(group: Group) -> str:
     english = grammar(SOURCE)
     _, singular, plural = english.nouns[group.kind]
     return f"{english.numbers[group.count]} {plural}" if group.count > 1 else singular
-
-
-_WRITERS = {
-    "short": _write_short,
-    "detail": _write_detail,
-    "objects": _write_objects,
-    "attributes": _write_attributes,
-    "actions": _write_actions,
-}

@@ -8,7 +8,6 @@ from typing import Any
 from PIL import Image
 
 from pipeline.captioning.prompts import BUILT_IN
-from pipeline.corpus.schema import SCORES
 from pipeline.engine.stage import Rows
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
@@ -18,7 +17,7 @@ from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions
 from pipeline.sources.scenes.content import Message, Sampler, Scene, draw_messages, generator
 from pipeline.sources.scenes.drawing import FRAMES_PER_S, encode, frames
-from pipeline.sources.scenes.grammar import SOURCE, TARGETS, caption, check_languages
+from pipeline.sources.scenes.grammar import SOURCE, TARGETS, caption, parse_languages
 from pipeline.sources.scenes.noise import CAPTIONER, descriptions, translation
 
 TRANSLATOR, REVISION, LICENSE, NAME = "scenes:pseudo", "1", "CC0-1.0", "scenes"
@@ -36,7 +35,7 @@ class Settings:
     test: int = option(300, "items of split test", at_least=0)
     size: int = option(64, "side of a picture in pixels", at_least=16, at_most=1024)
     seed: int = option(0, "seed of everything that is drawn and written")
-    languages: tuple[str, ...] = option(TARGETS, "languages besides English", metavar="TAGS")
+    languages: tuple[str, ...] = option(TARGETS, "languages besides English", parse=parse_languages, metavar="TAGS")
     translation_noise: float = option(0.2, "level of noise in translations, 0 to 1", at_least=0, at_most=1)
     description_errors: float = option(0.1, "probability that a described fact is wrong", at_least=0, at_most=1)
     videos: float = option(0.0, "share of clips, 0 to 1", at_least=0, at_most=1)
@@ -49,9 +48,8 @@ class Settings:
                 values[name] = parse_value(Settings, name, show_value(getattr(self, name)))
             except ValueError as error:
                 raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
-        values["languages"] = check_languages(values["languages"])
         if not self.items + self.val + self.test:
-            raise UsageError("--items, --val, --test: got 0 for each, expected at least one item")
+            raise UsageError("--items, --val and --test are 0: give at least one item")
         return dataclasses.replace(self, **values)
 
     def recorded(self) -> dict[str, Any]:
@@ -159,8 +157,6 @@ def _descriptions(item: Item, row: dict[str, Any], settings: Settings) -> Rows:
             "prompt_id": BUILT_IN[view].prompt_id,
             "decoding": canonical_json({"errors": settings.description_errors}),
             "finish_reason": "stop",
-            "prompt_tokens": None,
-            "completion_tokens": None,
             "flags": [],
             "frame_times_s": times,
             "sha256": row["sha256"],
@@ -187,7 +183,7 @@ def _translations(item: Item, messages: list[Message], settings: Settings) -> Ro
                     "translator": TRANSLATOR,
                     "revision": REVISION,
                     "decoding": canonical_json({"noise": settings.translation_noise}),
-                    "scores": {**dict.fromkeys(SCORES), "quality": result.quality},
+                    "scores": {"quality": result.quality},
                     "flags": [],
                 }
             )

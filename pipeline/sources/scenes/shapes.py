@@ -7,17 +7,10 @@ from typing import Any
 import yaml
 from PIL import Image, ImageDraw
 
+from pipeline.sources.scenes.content import FACTS
+
 FINE = 6  # drawn this many times larger, then reduced, for smooth edges
-FILLS = {
-    "red": (214, 39, 40),
-    "blue": (38, 84, 210),
-    "green": (30, 150, 60),
-    "yellow": (250, 214, 30),
-    "orange": (245, 130, 20),
-    "purple": (135, 50, 170),
-    "white": (250, 250, 250),
-    "black": (22, 22, 24),
-}
+FILLS: dict[str, str] = FACTS["colours"]
 DARK, LIGHT = (40, 34, 34), (225, 225, 225)
 
 

@@ -4,29 +4,29 @@ import itertools
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from pipeline.media import images
-from pipeline.sources.scenes.content import COLOURS, KINDS, Group, Sampler, Scene
+from pipeline.sources.scenes.content import COLOURS, FACTS, KINDS, Group, Sampler, Scene
 from pipeline.sources.scenes.drawing import FRAMES, FRAMES_PER_S, _place_objects, _side, avi, frames
-from pipeline.sources.scenes.shapes import FILLS, shapes, sprite
+from pipeline.sources.scenes.shapes import shapes, sprite
 
 SIZE = 64
+FILLS = {name: ImageColor.getrgb(fill) for name, fill in FACTS["colours"].items()}
 
 
-def drawn(scene, size=SIZE, seed=0):
-    return [np.asarray(frame).astype(int) for frame in frames(scene, size, np.random.default_rng(seed))]
+def drawn(scene, seed=0):
+    return [np.asarray(frame).astype(int) for frame in frames(scene, SIZE, np.random.default_rng(seed))]
+
+
+def of_colour(pixels, colour):
+    return np.nonzero(np.abs(pixels - FILLS[colour]).max(2) < 50)
 
 
 def where(pixels, colour):
     """Mean place (x, y) of the pixels of a colour, as shares."""
-    rows, columns = np.nonzero(np.abs(pixels - FILLS[colour]).max(2) < 50)
-    assert len(rows)
-    return columns.mean() / pixels.shape[1], rows.mean() / pixels.shape[0]
-
-
-def area(pixels, colour):
-    return int((np.abs(pixels - FILLS[colour]).max(2) < 50).sum())
+    rows, columns = of_colour(pixels, colour)
+    return columns.mean() / SIZE, rows.mean() / SIZE
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
@@ -47,11 +47,10 @@ def test_places_sizes_and_counts_can_be_seen():
             for place in ("left", "middle", "right")
         )
         assert left < 0.4 < middle < 0.6 < right
-    areas = {
-        (size, count): area(drawn(Scene("night", (Group("car", "red", size, count),), place="left"))[0], "red")
-        for size in ("small", "large")
-        for count in (1, 2, 3, 4)
-    }
+    areas = {}
+    for size, count in itertools.product(("small", "large"), (1, 2, 3, 4)):
+        (pixels,) = drawn(Scene("night", (Group("car", "red", size, count),), place="left"))
+        areas[size, count] = len(of_colour(pixels, "red")[0])
     assert all(areas["large", count] > 2 * areas["small", count] for count in (1, 2, 3, 4))
     assert areas["small", 2] > 1.4 * areas["small", 1]
 
