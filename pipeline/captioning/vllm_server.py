@@ -55,11 +55,14 @@ class VllmServer:
     def __init__(self, model: str, corpus: Path, say: Say, python: str | None = None, args: Sequence[str] = ()):
         self._model, self._corpus, self._say = model, corpus, say
         self._python = python or sys.executable
-        self._arguments = list(args)
+        self._arguments = args
         self._log_path = state_folder(corpus) / LOG
-        self._port = _free_port()
+        self._key = secrets.token_hex(16)
         self._ending = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher = threading.Thread(target=self._watch, name="vllm-watch", daemon=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self._port}/v1"
 
     def __enter__(self) -> "VllmServer":
@@ -67,18 +70,16 @@ class VllmServer:
             raise EnvironmentTrouble(
                 f"--vllm-python: {self._python} is not a program: give the interpreter that has vLLM"
             )
-        self._key = secrets.token_hex(16)
         key_file = run_folder(self._corpus) / KEY_FILE
         key_file.touch(mode=0o600)
         key_file.write_text(self._key)
         self._log_path.unlink(missing_ok=True)
+        self._start()
         try:
-            self._start()
             self._wait_until_ready()
         except BaseException:
             self._end()
             raise
-        self._watcher = threading.Thread(target=self._watch, name="vllm-watch", daemon=True)
         self._watcher.start()
         return self
 
@@ -89,6 +90,7 @@ class VllmServer:
 
     def _start(self) -> None:
         command = [
+            *(sys.executable, str(Path(__file__).with_name("guard.py"))),
             *(self._python, "-m", "vllm.entrypoints.openai.api_server"),
             *self._arguments,  # first: the last of options given twice counts
             *("--model", self._model, "--served-model-name", self._model),
@@ -96,38 +98,28 @@ class VllmServer:
         ]
         environment = {**os.environ, "VLLM_API_KEY": self._key, "VLLM_NO_USAGE_STATS": "1"}
         environment.pop("PYTHONPATH", None)
-        guard = Path(__file__).with_name("guard.py")
+        pipe, output = subprocess.PIPE, subprocess.STDOUT
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(guard), *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
+                command, stdin=pipe, stdout=log, stderr=output, env=environment, start_new_session=True
             )
 
     def _end(self) -> None:
         """Close the guard's pipe, upon which it ends the server's whole process group and itself."""
-        if self._process is None:
-            return
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # in case the guard itself was killed
-        self._process = None
 
     def _wait_until_ready(self) -> None:
         started = reported = time.monotonic()
         self._say(f"vLLM: starting {self._model}; its log is {self._log_path}")
-        while not self._healthy():
+        while not self._is_healthy():
             now = time.monotonic()
             if self._ending.is_set():
                 return
             if error := stop_request(self._corpus):
                 raise error
-            if self._process is None or self._process.poll() is not None:
+            if self._process.poll() is not None:
                 raise EnvironmentTrouble(f"vLLM did not start:\n{self._last_lines()}\nThe whole log: {self._log_path}")
             if now - started > READY_WITHIN_S:
                 raise EnvironmentTrouble(f"vLLM was not ready after {duration(READY_WITHIN_S)}: see {self._log_path}")
@@ -142,8 +134,8 @@ class VllmServer:
         restarts = 0
         ready = healthy = time.monotonic()
         while not self._ending.wait(POLL_S):
-            if self._process and self._process.poll() is None:
-                healthy = time.monotonic() if self._healthy() else healthy
+            if self._process.poll() is None:
+                healthy = time.monotonic() if self._is_healthy() else healthy
                 if time.monotonic() - healthy < UNHEALTHY_S:
                     continue
             restarts = 1 if healthy - ready > RESTARTS_RESET_S else restarts + 1
@@ -152,7 +144,7 @@ class VllmServer:
                 message += "Finished work is kept: repair the server, then run the same command again"
                 request_stop(self._corpus, EnvironmentTrouble(message))
                 return
-            self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._reason()}")
+            self._say(f"vLLM: died, starting it again ({restarts} of {MAX_RESTARTS}): {self._last_lines(1, 'error')}")
             self._end()
             self._start()
             try:
@@ -163,27 +155,15 @@ class VllmServer:
                 return  # the run is being stopped
             ready = healthy = time.monotonic()
 
-    def _healthy(self) -> bool:
+    def _is_healthy(self) -> bool:
         try:
             with DIRECT.open(f"http://127.0.0.1:{self._port}/health", timeout=5):
                 return True
         except (OSError, http.client.HTTPException):
             return False
 
-    def _reason(self) -> str:
-        """The last line of the log about an error; what follows it is the noise of ending."""
-        lines = self._last_lines(200).splitlines()
-        return next((line for line in reversed(lines) if "error" in line.lower()), lines[-1])
-
-    def _last_lines(self, count: int = 12) -> str:
-        try:
-            lines = self._log_path.read_text("utf-8", "replace").strip().splitlines()
-        except FileNotFoundError:
-            return "(no log)"
+    def _last_lines(self, count: int = 12, word: str = "") -> str:
+        """The last lines of the log, or the last that contain `word`, if any does."""
+        lines = self._log_path.read_text("utf-8", "replace").strip().splitlines()
+        lines = [line for line in lines[-200:] if word in line.lower()] or lines
         return "\n".join(lines[-count:])[-3000:] or "(the log is empty)"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
