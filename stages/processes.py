@@ -40,10 +40,13 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     count = unstarted_processes()
     if count > 1:
         return start_ranks(count)
+    rank = int(os.environ.get("RANK", 0))
     try:
         status = main(sys.argv[1:])
     except PipelineError as error:
-        _report(error)
+        if rank:
+            time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
+        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
         status = error.status
     except BrokenPipeError:  # `… | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,13 +62,6 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
     return status
 
 
-def _report(error: PipelineError) -> None:
-    rank = int(os.environ.get("RANK", 0))
-    if rank:
-        time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
-    print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
-
-
 def unstarted_processes() -> int:
     """The number of processes that `accelerate launch --cpu --num_processes N` was asked for but did not start.
 
@@ -78,17 +74,9 @@ def unstarted_processes() -> int:
     import psutil
 
     parent = psutil.Process().parent()
-    return requested_processes(parent.cmdline() if parent else [])
-
-
-def requested_processes(command: Sequence[str]) -> int:
-    """The number after --num_processes in a launcher's command line; 1 if there is none, or several machines."""
-    words = [word.replace("-", "_") for argument in command for word in argument.split("=", 1)]
+    words = [word.replace("-", "_") for part in (parent.cmdline() if parent else []) for word in part.split("=", 1)]
     numbers = dict(itertools.pairwise(words))
-    if numbers.get("__num_machines", "1") != "1":
-        return 1
-    count = numbers.get("__num_processes", "1")
-    return int(count) if count.isdecimal() else 1
+    return int(numbers.get("__num_processes", 1)) if numbers.get("__num_machines", "1") == "1" else 1
 
 
 def start_ranks(count: int) -> int:
@@ -108,32 +96,20 @@ def start_ranks(count: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
-    launcher, status = os.getppid(), 0
+    launcher = os.getppid()
     codes: list[int | None] = [None]
-    try:
-        while not status and None in codes:
-            time.sleep(0.05)
-            codes = [process.poll() for process in ranks]
-            status = next((code for code in codes if code), 0)  # of the lowest rank that failed
-            if os.getppid() != launcher:  # it was killed and could not tell us
-                status = 128 + signal.SIGTERM
-    finally:
-        _stop(ranks)
-    return status if status >= 0 else 128 - status
-
-
-def _stop(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Terminate the processes that still run, and kill those that do not stop."""
-    for process in ranks:
-        if process.poll() is None:
-            process.terminate()
+    while None in codes and not any(codes) and os.getppid() == launcher:  # a launcher that was killed cannot signal
+        time.sleep(0.05)
+        codes = [process.poll() for process in ranks]
+    forward(signal.SIGTERM, None)
     deadline = time.monotonic() + GRACE_S
     for process in ranks:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+    status = next((code for code in codes if code), 0)  # of the lowest rank that failed
+    return status if status >= 0 else 128 - status
 
 
 def accelerated(precision: str) -> Any:
