@@ -3,12 +3,11 @@
 It answers with a digest of the pictures and the prompt of a request, so that a swapped answer is noticed. Latency and
 faults are functions of (seed, request, attempt): a run can be repeated, and a request asked again may succeed.
 
-    python -m tests.loopback --port 8000 --settings '{"slots": 64, "latency_s": 0.5, "sigma": 0.6}'
+    python -m tests.loopback PORT '{"slots": 64, "latency_s": 0.5, "sigma": 0.6}'
 
-The program prints one line, {"url": ...}, once it listens, and ends when its standard input closes.
+The program prints one line, its URL, once it listens, and ends when its standard input closes.
 """
 
-import argparse
 import asyncio
 import base64
 import dataclasses
@@ -90,10 +89,10 @@ def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
     return chat["model"], images, "\n".join(texts)
 
 
-def completion(model: str, text: str, images: int, prompt: str) -> bytes:
-    used = {"prompt_tokens": 64 * images + len(prompt.split()), "completion_tokens": len(text.split())}
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return json.dumps({"object": "chat.completion", "model": model, "choices": [choice], "usage": used}).encode()
+def completion(text: str, images: int, prompt: str) -> bytes:
+    usage = {"prompt_tokens": 64 * images + len(prompt.split()), "completion_tokens": len(text.split())}
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return json.dumps({"choices": [choice], "usage": usage}).encode()
 
 
 def error(status: int, message: str) -> web.Response:
@@ -112,7 +111,7 @@ class Server:
     """State and handlers of one server process."""
 
     def __init__(self, settings: Settings):
-        self.counts = dict.fromkeys(("requests", "answered", "refused", "max_concurrent"), 0)
+        self.counts = dict.fromkeys(("requests", "answered", "max_concurrent"), 0)
         self.faults = dict.fromkeys(FAULTS, 0)
         self.seen: dict[str, list[int]] = {}  # digest: [asked, answered ok]
         self.in_flight = 0
@@ -122,7 +121,7 @@ class Server:
     def use(self, settings: Settings) -> None:
         self.settings = settings
         self.slots = asyncio.Semaphore(settings.slots or sys.maxsize)
-        self.constant = completion(settings.model, answer_text([], ""), 1, "")
+        self.constant = completion(answer_text([], ""), 1, "")
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         route, settings = (request.method, request.path), self.settings
@@ -153,9 +152,9 @@ class Server:
         self.started_s = self.started_s or time.monotonic()
         self.in_flight += 1
         counts["max_concurrent"] = max(counts["max_concurrent"], self.in_flight)
+        if 0 < self.settings.die_after < counts["requests"]:
+            os.kill(os.getpid(), signal.SIGKILL)
         try:
-            if 0 < self.settings.die_after < counts["requests"]:
-                os.kill(os.getpid(), signal.SIGKILL)
             return await self.answer(request, counts["requests"])
         finally:
             self.in_flight -= 1
@@ -166,13 +165,11 @@ class Server:
             try:
                 model, images, prompt = read_chat(await request.read())
             except (ValueError, KeyError, TypeError) as fault:
-                self.counts["refused"] += 1
                 return error(400, f"not a chat request: {fault!r}")
             if model != settings.model:
-                self.counts["refused"] += 1
                 return error(404, f"The model `{model}` does not exist.")
             digest = request_digest(images, prompt)
-            body = completion(model, answer_text(images, prompt), len(images), prompt)
+            body = completion(answer_text(images, prompt), len(images), prompt)
         else:
             while await request.content.readany():
                 pass
@@ -231,23 +228,13 @@ async def serve(port: int, settings: Settings) -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
     await site.start()
-    print(json.dumps({"url": f"http://127.0.0.1:{runner.addresses[0][1]}"}), flush=True)
+    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
     await asyncio.Event().wait()
 
 
 def _end_with_stdin() -> None:
     sys.stdin.buffer.read()
     os._exit(0)  # hung and stalled requests are not waited for
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A scripted OpenAI-compatible chat server on loopback.")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--settings", default="{}", help="JSON of the fields of Settings, times in seconds")
-    arguments = parser.parse_args()
-    settings = Settings(**json.loads(arguments.settings))
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    asyncio.run(serve(arguments.port, settings))
 
 
 class Loopback:
@@ -261,13 +248,12 @@ class Loopback:
 
     def __enter__(self):
         settings = json.dumps(dataclasses.asdict(self.settings))
-        command = [sys.executable, "-m", "tests.loopback", "--port", str(self.port), "--settings", settings]
+        command = [sys.executable, "-m", "tests.loopback", str(self.port), settings]
         root = Path(__file__).resolve().parents[1]
-        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        line = self.process.stdout.readline()
-        if not line:
+        self.process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+        if not self.url:
             raise RuntimeError(f"the loopback server ended with {self.process.wait()} before it listened")
-        self.url = json.loads(line)["url"]
         return self
 
     def __exit__(self, *_):
@@ -290,4 +276,5 @@ class Loopback:
 
 
 if __name__ == "__main__":
-    main()
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    asyncio.run(serve(int(sys.argv[1]), Settings(**json.loads(sys.argv[2]))))
