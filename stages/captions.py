@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.captioning.captioners import (
+    URL_VARIABLE,
     Captioner,
-    CaptionerOptions,
     Sampling,
     ServerOptions,
     Speaker,
@@ -30,7 +30,7 @@ from pipeline.captioning.captioners import (
 )
 from pipeline.captioning.chat_client import RequestFailed
 from pipeline.captioning.cleaning import clean
-from pipeline.captioning.prompts import Answer, View, parse_views
+from pipeline.captioning.prompts import DEFAULT_VIEWS, Answer, View, parse_views
 from pipeline.captioning.response_cache import ResponseCache
 from pipeline.corpus.schema import DescriptionRow, ItemRow
 from pipeline.engine.run_state import locked
@@ -58,9 +58,17 @@ class FrameOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class DryRunOptions:
-    """Whether to try the stage on a few items only."""
+class CaptionsOptions:
+    """Who describes the items, from which views, at which size."""
 
+    captioner: str = option(
+        "auto",
+        f"auto: the server of --mllm-url or ${URL_VARIABLE}, else vLLM if a CUDA device and vLLM are available, "
+        "else the embedded describer",
+        choices=("auto", "vllm", "embedded"),
+    )
+    views: str = option(DEFAULT_VIEWS, "names of views, or .yaml files that define views")
+    max_pixels: int = option(768 * 768, "pictures are shrunk to this area in pixels", at_least=32 * 32)
     dry_run: int | None = option(
         None, "describe N items and print picture, prompt and answer; write nothing", at_least=1
     )
@@ -90,19 +98,14 @@ class Captions(Stage):
             "revision": self.captioner.revision,
             "views": {view.name: dataclasses.asdict(view) for view in self.views},
             "max_pixels": self.sampling.max_pixels,
-            "num_frames": self.sampling.num_frames,
+            "num_frames": self.sampling.count,
         }
 
     def decoding(self, view: View, media_type: str) -> str:
         """Everything that decides an answer, apart from model, prompt and content, as canonical JSON."""
-        decoding = {
-            "max_pixels": self.sampling.max_pixels,
-            "max_tokens": view.max_tokens,
-            "temperature": view.temperature,
-        }
-        return canonical_json(
-            {**decoding, "num_frames": self.sampling.num_frames} if media_type == "video" else decoding
-        )
+        frames = {"num_frames": self.sampling.count} if media_type == "video" else {}
+        limits = {"max_tokens": view.max_tokens, "temperature": view.temperature}
+        return canonical_json({"max_pixels": self.sampling.max_pixels, **limits, **frames})
 
     @contextlib.contextmanager
     def ready(self, corpus: Path, say: Say) -> Iterator[Self]:
@@ -113,31 +116,27 @@ class Captions(Stage):
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         """Connect to the model and to the response cache."""
         cache = ResponseCache(run.cache)
-        return CaptionsWorker(self, await self.captioner.open(run, len(self.views)), cache, progress)
+        speaker = await self.captioner.open(run, self.sampling, len(self.views))
+        return CaptionsWorker(self, speaker, cache, progress)
 
 
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage, after stage ingest if needed; returns the exit status."""
-    run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
-    options, servers = read_options(CaptionerOptions, parsed), read_options(ServerOptions, parsed)
-    corpus = run.corpus
-    views = parse_views(options.views)
-    captioner = choose_captioner(options.captioner, servers, views, say)
+    run, options = read_options(RunOptions, parsed), read_options(CaptionsOptions, parsed)
+    corpus, views = run.corpus, parse_views(options.views)
+    captioner = choose_captioner(options.captioner, read_options(ServerOptions, parsed), views, say)
 
-    def open_stages() -> list[Stage]:
-        ingest = open_ingest(ingest_options, corpus, strict=run.overwrite)
+    def open_stages() -> tuple[Ingest, Captions]:
+        ingest = open_ingest(read_options(IngestOptions, parsed), corpus, strict=run.overwrite)
         limits = Limits(max_source_pixels=ingest.max_source_pixels)
         sampling = Sampling(options.max_pixels, read_options(FrameOptions, parsed).frames, limits)
-        return [ingest, Captions(captioner, views, sampling)]
+        return ingest, Captions(captioner, views, sampling)
 
-    if num_items := read_options(DryRunOptions, parsed).dry_run:
-        ingest, stage = open_stages()
-        assert isinstance(ingest, Ingest) and isinstance(stage, Captions)
-        with tempfile.TemporaryDirectory(prefix="dry-run-") as name:
-            folder = Path(name)
-            with locked(folder), stage.ready(folder, say) as ready:
-                return asyncio.run(describe_samples(ingest, ready, num_items, folder, say))
-    return run_stages(run, beam_arguments, open_stages)
+    if not options.dry_run:
+        return run_stages(run, beam_arguments, lambda: list(open_stages()))
+    ingest, stage = open_stages()
+    with tempfile.TemporaryDirectory() as name, locked(Path(name)), stage.ready(Path(name), say) as ready:
+        return asyncio.run(describe_samples(ingest, ready, options.dry_run, Path(name)))
 
 
 class CaptionsWorker:
@@ -152,18 +151,15 @@ class CaptionsWorker:
     async def item(self, row: ItemRow, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Describe one item from every view that no earlier run has described it from."""
         done = {old["view"]: old for old in previous.get("descriptions", ()) if old["sha256"] == row["sha256"]}
-        missing = [view for view in self._stage.views if view.name not in done]
-        replies = await self._replies(row, missing, retrying) if missing else {}
+        replies = await self._replies(row, [view for view in self._stage.views if view.name not in done], retrying)
         outcome = Outcome({"descriptions": []})
         for view in self._stage.views:
-            if view.name in done:
-                outcome.rows["descriptions"].append(done[view.name])
-                continue
-            times_s, reply = replies[view.name]
+            times_s, reply = replies.get(view.name, ([], None))
             if isinstance(reply, Failure):
                 outcome.failures.append(reply)
             else:
-                outcome.rows["descriptions"].append(self._row(row, view, reply, times_s))
+                description = self._row(row, view, reply, times_s) if reply else done[view.name]
+                outcome.rows["descriptions"].append(description)
         return outcome
 
     async def _replies(self, row: ItemRow, views: list[View], retrying: bool) -> dict[str, Reply]:
@@ -171,9 +167,8 @@ class CaptionsWorker:
         async with self._turns.setdefault(row["sha256"], asyncio.Lock()):
             cached = {view.name: self._cached(row, view, retrying) for view in views}
             replies = {name: reply for name, reply in cached.items() if reply}
-            if unknown := [view for view in views if view.name not in replies]:
-                replies.update(await self._describe(row, unknown))
-        return replies
+            unknown = [view for view in views if view.name not in replies]
+            return replies | (await self._describe(row, unknown) if unknown else {})
 
     async def _describe(self, row: ItemRow, views: list[View]) -> dict[str, Reply]:
         try:
@@ -190,23 +185,22 @@ class CaptionsWorker:
                     "changed",
                     f"{row['uri']} has changed since it was ingested. --stage ingest --overwrite takes the new input",
                 )
-            return self._speaker.prepare(stream, row["media_type"], self._stage.sampling, views)
+            return self._speaker.prepare(stream, row["media_type"], views)
 
     async def _ask(self, row: ItemRow, prepared: Any, view: View, times_s: list[float]) -> Reply:
-        reply: Answer | Failure
+        counts = self._progress.counts
         try:
-            reply = await self._speaker.ask(prepared, view, times_s)
+            answer = await self._speaker.ask(prepared, view, times_s)
+            counts["prompt_tokens"] += answer.prompt_tokens or 0
+            counts["completion_tokens"] += answer.completion_tokens or 0
+            reply: Answer | Failure = answer
         except RequestFailed as error:
             reply = Failure(row["item_id"], error.kind, str(error), error.attempts, view.name)
             if not error.permanent:
                 return times_s, reply
         kind = "answer" if isinstance(reply, Answer) else "failure"
-        self._cache.put(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})
-        counts = self._progress.counts
+        self._cache.put([(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})])
         counts["requests"] += 1
-        if isinstance(reply, Answer):
-            counts["prompt_tokens"] += reply.prompt_tokens or 0
-            counts["completion_tokens"] += reply.completion_tokens or 0
         return times_s, reply
 
     def _cached(self, row: ItemRow, view: View, retrying: bool) -> Reply | None:
@@ -251,7 +245,7 @@ class CaptionsWorker:
         self._cache.close()
 
 
-async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, folder: Path, say: Say) -> int:
+async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, folder: Path) -> int:
     """Describe a few items and print picture, prompt and answer; the corpus is not touched.
 
     Args:
@@ -259,32 +253,26 @@ async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, fold
         stage: The stage with its server.
         num_items: How many items are described.
         folder: Folder for the answers, removed afterwards.
-        say: Prints a line.
 
     Returns:
         The exit status: 1 if nothing could be described.
     """
     run, views = Run("", folder, 0, folder), {view.name: view for view in stage.views}
-    sources = ingest.sources()
     num_descriptions = 0
-    for source in sources:
-        say(f"input: {source.summary}")
-    async with contextlib.AsyncExitStack() as stack:
-        checker = await ingest.open(run, Progress())
-        stack.push_async_callback(checker.close)
-        describer = await stage.open(run, Progress())
-        stack.push_async_callback(describer.close)
-        for source_item in itertools.islice(all_items(sources), num_items):
-            say(f"\n{source_item.item_id}  {source_item.uri}")
-            outcome = await checker.item(plan_row(source_item), {}, {}, False)
-            for item in outcome.rows.get("items", ()):
-                say(f"  {item['media_type']} {item['width']}×{item['height']}")
-                outcome = await describer.item(item, {}, {}, False)
-            for row in outcome.rows.get("descriptions", ()):
-                num_descriptions += 1
-                say(f"  {row['view']}: {question(views[row['view']], row['frame_times_s'])}")
-                say(f"    → {row['text']}" + (f"  [{', '.join(row['flags'])}]" if row["flags"] else ""))
-            for failure in outcome.failures:
-                say(f"  {failure.view or source_item.item_id}: failed: {failure.kind}: {failure.message}")
+    checker, describer = await ingest.open(run, Progress()), await stage.open(run, Progress())
+    for source_item in itertools.islice(all_items(ingest.sources()), num_items):
+        say(f"\n{source_item.item_id}  {source_item.uri}")
+        outcome = await checker.item(plan_row(source_item), {}, {}, False)
+        for item in outcome.rows.get("items", ()):
+            say(f"  {item['media_type']} {item['width']}×{item['height']}")
+            outcome = await describer.item(item, {}, {}, False)
+        for row in outcome.rows.get("descriptions", ()):
+            num_descriptions += 1
+            say(f"  {row['view']}: {question(views[row['view']], row['frame_times_s'])}")
+            say(f"    → {row['text']}" + (f"  [{', '.join(row['flags'])}]" if row["flags"] else ""))
+        for failure in outcome.failures:
+            say(f"  {failure.view or source_item.item_id}: failed: {failure.kind}: {failure.message}")
+    await checker.close()
+    await describer.close()
     say(f"dry run: {num_descriptions} descriptions; nothing was written")
     return 0 if num_descriptions else 1

@@ -9,11 +9,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from pipeline.captioning.captioners import CaptionerOptions, ServerOptions
+from pipeline.captioning.captioners import ServerOptions
 from pipeline.errors import UsageError
 from pipeline.options import add_options, option_flags
 from pipeline.translation.choose import TranslatorOptions
-from stages.captions import DryRunOptions, FrameOptions
+from stages.captions import CaptionsOptions, FrameOptions
 from stages.driver import RunOptions, quiet_imports
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
@@ -27,9 +27,8 @@ GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
         (IngestOptions, ("ingest", "captions", "translate"))
     ],
     "stage captions: describe every item from several views (table descriptions)": [
-        (CaptionerOptions, ("captions",)),
+        (CaptionsOptions, ("captions",)),
         (FrameOptions, ("captions", "pack")),
-        (DryRunOptions, ("captions",)),
     ],
     "chat servers: for --stage captions, and for --stage translate --translator llm": [
         (ServerOptions, ("captions", "translate"))

@@ -4,7 +4,7 @@ A captioner is plain data, sent to Beam's workers. Opened there, it becomes a sp
 in a thread and then answers view by view.
 
     with served(choose_captioner("auto", servers, views, say), corpus, say) as captioner:
-        speaker = await captioner.open(run, len(views))
+        speaker = await captioner.open(run, sampling, len(views))
 """
 
 import asyncio
@@ -13,24 +13,16 @@ import dataclasses
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
-from pipeline.captioning.chat_client import (
-    KEY_VARIABLE,
-    ChatClient,
-    Media,
-    Retries,
-    api_key,
-    environment_key,
-    media_of,
-    served_model,
-)
+from pipeline.captioning.chat_client import KEY_VARIABLE, ChatClient, Media, Retries, api_key, media_of, served_model
 from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_views, embedded_revision
-from pipeline.captioning.prompts import DEFAULT_VIEWS, VIDEO_PREAMBLE, Answer, View
+from pipeline.captioning.prompts import VIDEO_PREAMBLE, Answer, View
 from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
 from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run, Say
@@ -48,7 +40,7 @@ class Sampling:
     """How much of an item a captioner is shown: pixels per frame, frames per video."""
 
     max_pixels: int = 768 * 768
-    num_frames: int = 8
+    count: int = 8
     limits: Limits = dataclasses.field(default_factory=Limits)
 
 
@@ -58,23 +50,6 @@ def question(view: View, times_s: Sequence[float]) -> str:
         return view.prompt.replace("{media}", "picture")
     times = ", ".join(f"{time:.1f} s" for time in times_s)
     return VIDEO_PREAMBLE.format(count=len(times_s), times=times) + view.prompt.replace("{media}", "video")
-
-
-class Speaker(Protocol):
-    """A captioner at work in one process. `ahead` bounds the items in work at once."""
-
-    ahead: int
-
-    def prepare(
-        self, stream: BinaryIO, media_type: str, sampling: Sampling, views: Sequence[View]
-    ) -> tuple[list[float], Any]:
-        """Decode an item, in a thread: the times of its frames (none for an image), and what `ask` needs of them."""
-
-    async def ask(self, prepared: Any, view: View, times_s: Sequence[float]) -> Answer:
-        """Answer one view. Raises RequestFailed if this record fails."""
-
-    async def close(self) -> None:
-        """Release connections."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,31 +68,28 @@ class MllmCaptioner:
     vllm_python: str | None = None
     vllm_args: tuple[str, ...] = ()
 
-    async def open(self, run: Run, num_views: int) -> Speaker:
+    async def open(self, run: Run, sampling: Sampling, num_views: int) -> "MllmSpeaker":
         """Connect to the servers, on the running event loop."""
-        return MllmSpeaker(self, api_key(run_folder(run.corpus)), num_views)
+        return MllmSpeaker(self, api_key(run_folder(run.corpus)), sampling, num_views)
 
 
 class MllmSpeaker:
-    """Asks chat servers: all views of an item share its encoded frames."""
+    """Asks chat servers: all views of an item share its encoded frames. `ahead` bounds the items in work at once."""
 
-    def __init__(self, captioner: MllmCaptioner, key: str, num_views: int):
+    def __init__(self, captioner: MllmCaptioner, key: str, sampling: Sampling, num_views: int):
+        self._sampling = sampling
         self._client = ChatClient(captioner.urls, captioner.name, captioner.window, captioner.retries, key)
         # Twice what fills the window, for items that wait for a retry, and some being decoded meanwhile.
         self.ahead = 2 * math.ceil(captioner.window / num_views) + 4 * (os.cpu_count() or 1)
 
-    def prepare(
-        self, stream: BinaryIO, media_type: str, sampling: Sampling, views: Sequence[View]
-    ) -> tuple[list[float], Media]:
-        """Encode the frames as JPEGs."""
-        pictures = jpegs(
-            stream, media_type, max_pixels=sampling.max_pixels, count=sampling.num_frames, limits=sampling.limits
-        )
+    def prepare(self, stream: BinaryIO, media_type: str, views: Sequence[View]) -> tuple[list[float], Media]:
+        """Encode an item's frames, in a thread: their times (none for an image), and what `ask` needs of them."""
+        pictures = jpegs(stream, media_type, **vars(self._sampling))
         times_s = [picture.timestamp_s for picture in pictures if picture.timestamp_s is not None]
         return times_s, media_of([picture.data for picture in pictures])
 
     async def ask(self, prepared: Media, view: View, times_s: Sequence[float]) -> Answer:
-        """Send one request."""
+        """Answer one view. Raises RequestFailed if this record fails."""
         return await self._client.ask(view, question(view, times_s), prepared)
 
     async def close(self) -> None:
@@ -132,25 +104,23 @@ class EmbeddedCaptioner:
     name: str
     revision: str
 
-    async def open(self, run: Run, num_views: int) -> Speaker:
+    async def open(self, run: Run, sampling: Sampling, num_views: int) -> "EmbeddedSpeaker":
         """Load the classifier."""
-        return await asyncio.to_thread(EmbeddedSpeaker)
+        return await asyncio.to_thread(EmbeddedSpeaker, sampling)
 
 
 class EmbeddedSpeaker:
     """Describes in `prepare`, in a thread; `ask` only hands out the answers."""
 
-    def __init__(self) -> None:
-        self._describer = EmbeddedDescriber()
+    def __init__(self, sampling: Sampling) -> None:
+        self._describer, self._sampling = EmbeddedDescriber(), sampling
         self.ahead = 2 * (os.cpu_count() or 1)
 
     def prepare(
-        self, stream: BinaryIO, media_type: str, sampling: Sampling, views: Sequence[View]
+        self, stream: BinaryIO, media_type: str, views: Sequence[View]
     ) -> tuple[list[float], dict[str, Answer]]:
         """Decode the frames and answer all views."""
-        pictures = frames(
-            stream, media_type, max_pixels=sampling.max_pixels, count=sampling.num_frames, limits=sampling.limits
-        )
+        pictures = frames(stream, media_type, **vars(self._sampling))
         times_s = [picture.timestamp_s for picture in pictures]
         answers = self._describer.describe([picture.image for picture in pictures], times_s, views)
         return [time for time in times_s if time is not None], answers
@@ -163,26 +133,9 @@ class EmbeddedSpeaker:
         """Nothing to release."""
 
 
+Speaker = MllmSpeaker | EmbeddedSpeaker
 Captioner = MllmCaptioner | EmbeddedCaptioner
 AnyCaptioner = TypeVar("AnyCaptioner", bound=Captioner)
-
-
-def _split_arguments(text: str) -> tuple[str, ...]:
-    return tuple(shlex.split(text))
-
-
-@dataclasses.dataclass(frozen=True)
-class CaptionerOptions:
-    """Who describes the items, from which views, at which size."""
-
-    captioner: str = option(
-        "auto",
-        "auto: the server of --mllm-url or $LECCR_MLLM_URL, else vLLM if a CUDA device and vLLM are available, "
-        "else the embedded describer",
-        choices=("auto", "vllm", "embedded"),
-    )
-    views: str = option(DEFAULT_VIEWS, "names of views, or .yaml files that define views")
-    max_pixels: int = option(768 * 768, "pictures are shrunk to this area in pixels", at_least=32 * 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,19 +155,15 @@ class ServerOptions:
     mllm_revision: str = option(
         "", "revision recorded in every row (default: the hash of a local folder)", metavar="TEXT", parse=str
     )
-    vllm_python: str | None = option(
-        None, "interpreter of the environment that has vLLM (default: this one)", metavar="PATH"
-    )
+    vllm_python: str | None = option(None, "interpreter that has vLLM (default: this one)", metavar="PATH")
     vllm_args: tuple[str, ...] = option(
-        (), "further options of the vLLM server, quoted", metavar="TEXT", parse=_split_arguments
+        (), "further options of the vLLM server, quoted", metavar="TEXT", parse=lambda text: tuple(shlex.split(text))
     )
     window: int = option(64, "requests in flight per worker process", at_least=1)
-    timeout: float = option(
-        Retries.timeout_s, "seconds until a request is given up and tried again", at_least=0.01, metavar="S"
-    )
+    timeout: float = option(Retries.timeout_s, "seconds until a request is given up and tried again", at_least=0.01)
     attempts: int = option(Retries.attempts, "times a request is tried before its record fails", at_least=1)
     patience: float = option(
-        Retries.patience_s, "seconds to wait for a server that is down before the run ends", at_least=0, metavar="S"
+        Retries.patience_s, "seconds to wait for a server that is down before the run ends", at_least=0
     )
 
 
@@ -222,7 +171,7 @@ def choose_captioner(name: str, servers: ServerOptions, views: tuple[View, ...],
     """Choose the captioner and say which one and why.
 
     Args:
-        name: `auto`, `vllm` or `embedded`, as `CaptionerOptions.captioner`.
+        name: `auto`, `vllm` or `embedded`.
         servers: The chat servers given.
         views: The views to answer.
         say: Prints a line.
@@ -242,7 +191,7 @@ def choose_captioner(name: str, servers: ServerOptions, views: tuple[View, ...],
         return _embedded(views, "--captioner embedded", say)
     if model := choose_model(servers, "captioner", say, required=name == "vllm"):
         return model
-    if _cuda_device() and _has_vllm(servers.vllm_python):
+    if _can_start_vllm(servers.vllm_python):
         say(f"captioner: {DEFAULT_MODEL} on a vLLM server started by this run (a CUDA device and vLLM are available)")
         return _mllm(servers, (), DEFAULT_MODEL)
     return _embedded(views, f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM", say)
@@ -264,7 +213,7 @@ def choose_model(servers: ServerOptions, role: str, say: Say, *, required: bool 
     urls = servers.mllm_url or tuple(filter(None, from_environment))
     if urls:
         source = "--mllm-url" if servers.mllm_url else f"${URL_VARIABLE}"
-        model = asyncio.run(served_model(urls, servers.mllm, environment_key(), say))
+        model = asyncio.run(served_model(urls, servers.mllm, say))
         say(f"{role}: {model} at {', '.join(urls)} ({source})")
         return _mllm(servers, urls, model)
     if required or servers.mllm:
@@ -309,18 +258,14 @@ def _mllm(servers: ServerOptions, urls: tuple[str, ...], model: str) -> MllmCapt
     return MllmCaptioner(urls, model, revision, servers.window, retries, servers.vllm_python, servers.vllm_args)
 
 
-def _cuda_device() -> bool:
-    """Whether the driver lists a device, by nvidia-smi so that torch need not be imported."""
-    try:
-        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=30, check=False)  # noqa: S607
-    except (OSError, subprocess.TimeoutExpired):
+def _can_start_vllm(python: str | None) -> bool:
+    """Whether the driver lists a CUDA device and the interpreter has vLLM. Neither torch nor vLLM is imported."""
+    if shutil.which("nvidia-smi") is None:
         return False
-    return listing.returncode == 0 and b"GPU" in listing.stdout
-
-
-def _has_vllm(python: str | None) -> bool:
-    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    find_vllm = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
+    commands = (["nvidia-smi", "-L"], [python or sys.executable, "-c", find_vllm])
     try:
-        return subprocess.run([python or sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+        statuses = (subprocess.run(args, stdout=subprocess.DEVNULL, timeout=60).returncode for args in commands)
+        return not any(statuses)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentTrouble(f"--vllm-python: cannot run {python}: {error}") from error
+        raise EnvironmentTrouble(f"cannot look for a CUDA device and vLLM: {error}. Check --vllm-python") from error

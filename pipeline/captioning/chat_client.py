@@ -20,7 +20,6 @@ import time
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -48,19 +47,11 @@ MAX_CRASHES = 3  # servers that may die while they work on one record before it 
 
 
 class RequestFailed(Exception):
-    """One request failed. `permanent` failures are not worth asking again."""
+    """A request failed for good, or worth another attempt, not before `wait_s` if the server asks for it."""
 
-    def __init__(self, kind: str, message: str, attempts: int, permanent: bool):
+    def __init__(self, kind: str, message: str, attempts: int = 1, permanent: bool = False, wait_s: float = 0.0):
         super().__init__(message)
-        self.kind, self.attempts, self.permanent = kind, attempts, permanent
-
-
-class _Transient(Exception):
-    """A failure worth another attempt, not before `wait_s` if the server asks for it."""
-
-    def __init__(self, kind: str, message: str, wait_s: float = 0.0):
-        super().__init__(message)
-        self.kind, self.wait_s = kind, wait_s
+        self.kind, self.attempts, self.permanent, self.wait_s = kind, attempts, permanent, wait_s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,17 +71,16 @@ class Retries:
         return max(wait_s, asked_s * random.uniform(1, 1.25))  # noqa: S311
 
 
+@dataclasses.dataclass(eq=False)
 class Endpoint:
     """One server: its load, and whether it is up."""
 
-    def __init__(self, url: str):
-        self.url = url
-        self.in_flight = 0
-        self.up = True
-        self.trouble = ""
-        self.probing = asyncio.Lock()
-        self.probed_s = 0.0
-        self.revival: asyncio.Task[None] | None = None
+    url: str
+    in_flight: int = 0
+    up: bool = True
+    trouble: str = ""
+    probing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    probed_s: float = 0.0
 
 
 @dataclasses.dataclass
@@ -126,18 +116,16 @@ class ChatClient:
         self._suspects = asyncio.Lock()
         self._answered = 0
         self._revived = asyncio.Event()
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10),
-            headers={**_authorization(api_key), "Content-Type": "application/json"},
-        )
+        self._revivals: set[asyncio.Task[None]] = set()
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        timeout = aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_headers(api_key))
 
     async def close(self) -> None:
         """End the session and all waiting for servers."""
-        tasks = [endpoint.revival for endpoint in self._endpoints if endpoint.revival]
-        for task in tasks:
+        for task in self._revivals:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._revivals, return_exceptions=True)
         await self._session.close()
 
     async def ask(self, view: View, prompt: str, media: Media) -> Answer:
@@ -167,31 +155,34 @@ class ChatClient:
             async with turn, self._room:
                 endpoint = await self._choose(media, endpoint)
                 try:
-                    return await self._send(endpoint, body, faults + stalled + 1)
-                except _Transient as error:
+                    return await self._send(endpoint, body)
+                except RequestFailed as error:
                     failure = error
+            if failure.permanent:
+                failure.attempts = faults + stalled + 1
+                raise failure
             if failure.kind in SUSPECT and not await self._is_up(endpoint, failure):
                 crashes += failure.kind != "refused"
                 if crashes >= MAX_CRASHES:
                     message = f"the server died {crashes} times while it worked on this: {failure}"
-                    raise RequestFailed("server_died", message, faults + stalled + crashes, permanent=False)
+                    raise RequestFailed("server_died", message, faults + stalled + crashes)
                 continue
             if failure.kind == OVERLOAD:
                 overloads += 1
                 stalled = stalled + 1 if self._answered == answered else 0
             else:
                 faults += 1
-            answered, attempts = self._answered, faults + stalled
+            answered, failure.attempts = self._answered, faults + stalled
             if failure.wait_s > self._retries.patience_s:
                 raise EnvironmentTrouble(
                     f"{failure}. The server asks for a pause of {failure.wait_s:.0f} s, longer than --patience "
                     f"({self._retries.patience_s:g} s). Finished work is kept: run the same command again later"
                 )
-            if attempts >= self._retries.attempts:
-                raise RequestFailed(failure.kind, str(failure), attempts, permanent=False)
+            if failure.attempts >= self._retries.attempts:
+                raise failure
             await asyncio.sleep(self._retries.wait_s(faults + overloads, failure.wait_s))
 
-    async def _send(self, endpoint: Endpoint, body: bytes, attempt: int) -> Answer:
+    async def _send(self, endpoint: Endpoint, body: bytes) -> Answer:
         endpoint.in_flight += 1
         url = f"{endpoint.url}/chat/completions"
         try:
@@ -200,10 +191,10 @@ class ChatClient:
         except (aiohttp.ClientError, OSError) as error:
             refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             kind = "refused" if refused else "timeout" if isinstance(error, TimeoutError) else "connection"
-            raise _Transient(kind, f"no answer from {endpoint.url}: {type(error).__name__} {error}") from error
+            raise RequestFailed(kind, f"no answer from {endpoint.url}: {type(error).__name__} {error}") from error
         finally:
             endpoint.in_flight -= 1
-        status, kind = response.status, f"http_{response.status}"
+        status = response.status
         if status == 200:
             answer = parse_answer(raw)
             self._answered += 1
@@ -211,9 +202,8 @@ class ChatClient:
         message = f"{endpoint.url} answered {status}: {error_text(raw)}"
         if status in RUN_ENDING:
             raise EnvironmentTrouble(f"{message}: {RUN_ENDING[status]}")
-        if status in TRANSIENT:
-            raise _Transient(kind, message, retry_after_s(response.headers.get("Retry-After", "")))
-        raise RequestFailed(kind, message, attempt, permanent=True)
+        wait_s = retry_after_s(response.headers.get("Retry-After", ""))
+        raise RequestFailed(f"http_{status}", message, permanent=status not in TRANSIENT, wait_s=wait_s)
 
     async def _choose(self, media: Media, failed: Endpoint | None) -> Endpoint:
         """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded.
@@ -249,7 +239,7 @@ class ChatClient:
                 if not endpoint.up:
                     endpoint.trouble = str(failure)
                     self._revived.clear()
-                    endpoint.revival = asyncio.create_task(self._await_revival(endpoint))
+                    self._revivals.add(asyncio.create_task(self._await_revival(endpoint)))
             return endpoint.up
 
     async def _await_revival(self, endpoint: Endpoint) -> None:
@@ -267,7 +257,7 @@ class ChatClient:
                     await response.read()
                     if response.status >= 500:
                         return False
-        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+        except (aiohttp.ClientError, OSError):
             return False
         return True
 
@@ -277,27 +267,21 @@ def parse_answer(raw: bytes) -> Answer:
     try:
         body = json.loads(raw)
         choice = body["choices"][0]
-        text = choice["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        finish_reason, text = str(choice.get("finish_reason") or ""), choice["message"]["content"] or ""
+        text = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
+        usage = body.get("usage") or {}
+        tokens = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         message = f"the answer is not a chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
-        raise _Transient("unparsable", message) from error
-    if not isinstance(text, str) or not text.strip():
-        raise _Transient("empty", f"the answer has no text (finish_reason {choice.get('finish_reason')!r})")
-    usage = body.get("usage")
-    well_formed = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
-    tokens = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-    return Answer(well_formed, str(choice.get("finish_reason") or ""), *tokens)
-
-
-def _count(usage: Any, name: str) -> int | None:
-    """A count of tokens, None if the server gives none that fits the table's column."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if type(value) is int and 0 <= value < 1 << 31 else None
+        raise RequestFailed("unparsable", message) from error
+    if not text.strip():
+        raise RequestFailed("empty", f"the answer has no text (finish_reason {finish_reason!r})")
+    return Answer(text, finish_reason, *(count if isinstance(count, int) else None for count in tokens))
 
 
 def error_text(raw: bytes) -> str:
     """The message in the body of an error response, else the body; at most 300 characters."""
-    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+    with contextlib.suppress(ValueError, LookupError, TypeError):
         return str(json.loads(raw)["error"]["message"])[:300]
     return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
 
@@ -313,16 +297,14 @@ def retry_after_s(value: str) -> float:
 
 def base_url(url: str) -> str:
     """`http://host:8000`, `…/v1` and `…/v1/chat/completions` all name the same server: `…/v1`."""
-    try:
+    with contextlib.suppress(ValueError):
         parts = urllib.parse.urlsplit(url)
-    except ValueError as error:
-        raise UsageError(f"--mllm-url: {url!r} is not a URL: {error}") from error
-    if "@" in parts.netloc:
-        raise UsageError(f"--mllm-url: the URL holds a password; give the key in {KEY_VARIABLE} instead")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise UsageError(f"--mllm-url: got {url!r}, expected a URL such as http://127.0.0.1:8000/v1")
-    url = url.rstrip("/").removesuffix("/chat/completions")
-    return url if url.count("/") > 2 else f"{url}/v1"
+        if "@" in parts.netloc:
+            raise UsageError(f"--mllm-url: the URL holds a password; give the key in {KEY_VARIABLE} instead")
+        if parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment):
+            url = url.rstrip("/").removesuffix("/chat/completions")
+            return url if url.count("/") > 2 else f"{url}/v1"
+    raise UsageError(f"--mllm-url: {url!r} is not a URL such as http://127.0.0.1:8000/v1")
 
 
 def api_key(run_folder: Path) -> str:
@@ -339,17 +321,16 @@ def environment_key() -> str:
     return key
 
 
-def _authorization(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
+def _headers(key: str) -> dict[str, str]:
+    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
 
 
-async def served_model(urls: Sequence[str], name: str, key: str, say: Callable[[str], None]) -> str:
+async def served_model(urls: Sequence[str], name: str, say: Callable[[str], None]) -> str:
     """The model that all available servers serve.
 
     Args:
         urls: The servers.
         name: The model asked for; empty for the only one served.
-        key: Key for the servers; empty for none.
         say: Prints a line about each server that does not answer.
 
     Returns:
@@ -360,31 +341,32 @@ async def served_model(urls: Sequence[str], name: str, key: str, say: Callable[[
         UsageError: The servers do not all serve this model.
     """
     models: dict[str, list[str]] = {}
-    silent: dict[str, str] = {}
+    silent: list[str] = []
     timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=_authorization(key), timeout=timeout) as session:
+    async with aiohttp.ClientSession(headers=_headers(environment_key()), timeout=timeout) as session:
         for url in map(base_url, urls):
             try:
                 async with session.get(f"{url}/models") as response:
                     raw = await response.read()
+                message = f"{url} answered {response.status}: {error_text(raw)}"
                 if response.status in (401, 403):
-                    message = f"{url} answered {response.status}: {error_text(raw)}"
                     raise EnvironmentTrouble(f"{message}: {RUN_ENDING[response.status]}")
                 if response.status != 200:
-                    raise ValueError(f"status {response.status}: {error_text(raw)}")
+                    silent.append(message)
+                    continue
                 models[url] = [model["id"] for model in json.loads(raw)["data"]]
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError) as error:
-                silent[url] = f"{url}: {error or type(error).__name__}"
+            except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
+                silent.append(f"{url}: {error or type(error).__name__}")
     if not models:
         raise EnvironmentTrouble(
-            f"no server answers: {'; '.join(silent.values())}. Start it, or leave out --mllm-url to have one started, "
+            f"no server answers: {'; '.join(silent)}. Start it, or leave out --mllm-url to have one started, "
             "then run the same command again"
         )
-    for trouble in silent.values():
+    for trouble in silent:
         say(f"note: a server does not answer, and is not asked until it does: {trouble}")
     common = sorted(set.intersection(*map(set, models.values())))
     if name in common or (not name and len(common) == 1):
         return name or common[0]
     listing = "; ".join(f"{url} serves {', '.join(served)}" for url, served in models.items())
-    given = repr(name) if name else "no model"
-    raise UsageError(f"--mllm: got {given}, expected a model that every server serves: {listing}")
+    problem = f"not every server serves {name!r}" if name else "the servers do not serve one model only"
+    raise UsageError(f"--mllm: {problem}: name a model that every server serves. {listing}")

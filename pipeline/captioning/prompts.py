@@ -10,13 +10,13 @@
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.hashing import short_hash
 from pipeline.yaml_file import read_yaml
 
+EXAMPLE = "views such as `name: {prompt: …, max_tokens: …, temperature: …}`"
 VIDEO_PREAMBLE = "These {count} pictures are frames of one video, in order, taken at {times}. "
 
 
@@ -61,31 +61,28 @@ def parse_views(text: str) -> tuple[View, ...]:
         elif name in known:
             chosen[name] = known[name]
         else:
-            raise UsageError(f"--views: there is no view {name!r}: {_hint(name, [*known, 'a .yaml file'])}")
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}, or a .yaml file"
+            raise UsageError(f"--views: there is no view {name!r}: {hint}")
     if not chosen:
         raise UsageError("--views: expected at least one view, for example --views short,detail")
     return tuple(chosen.values())
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-
-
 def _read_views(path: Path) -> dict[str, View]:
-    loaded = read_yaml(path, "--views", "views, such as `name: {prompt: …, max_tokens: …, temperature: …}`")
+    loaded = read_yaml(path, "--views", EXAMPLE)
     return {name: _view(name, fields, f"--views: {path}: view {name!r}") for name, fields in loaded.items()}
 
 
 def _view(name: object, fields: object, place: str) -> View:
-    known = [field.name for field in dataclasses.fields(View) if field.name != "name"]
-    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+    try:
+        view = View(str(name), **fields)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UsageError(f"{place}: {error}. Expected {EXAMPLE}") from error
+    if not view.name.replace("_", "").replace("-", "").isalnum():
         raise UsageError(f"{place}: the name of a view consists of letters, digits, - and _")
-    if not isinstance(fields, dict) or not isinstance(fields.get("prompt"), str) or not fields["prompt"].strip():
+    if not isinstance(view.prompt, str) or not view.prompt.strip():
         raise UsageError(f"{place} has no prompt: add `prompt: text`")
-    if unknown := next((str(key) for key in fields if key not in known), None):
-        raise UsageError(f"{place} has the unknown key {unknown!r}: {_hint(unknown, known)}")
-    view = View(name, **fields)
     if type(view.max_tokens) is not int or view.max_tokens < 1:
         raise UsageError(f"{place}: max_tokens is {view.max_tokens!r}, not a whole number above 0")
     if type(view.temperature) not in (int, float) or not 0 <= view.temperature <= 2:

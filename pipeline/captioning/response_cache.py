@@ -5,9 +5,10 @@ An answer is committed before its request counts as finished, so SIGKILL loses n
 moments but never the file (write-ahead log).
 """
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class ResponseCache:
 
     def __init__(self, folder: Path):
         self._path = folder / "responses.sqlite"
-        try:
+        with self._errors_explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -31,36 +32,30 @@ class ResponseCache:
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
             )
-        except (sqlite3.Error, OSError) as error:
-            raise self._trouble(error) from error
 
-    def _trouble(self, error: Exception) -> EnvironmentTrouble:
-        return EnvironmentTrouble(
-            f"the response cache {self._path} cannot be used: {error}. Free the disk, or delete the file "
-            "(its answers will be asked for again), then run the same command again"
-        )
+    @contextlib.contextmanager
+    def _errors_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise EnvironmentTrouble(
+                f"the response cache {self._path} cannot be used: {error}. Free the disk, or delete the file "
+                "(its answers will be asked for again), then run the same command again"
+            ) from error
 
     def get(self, key: str) -> Any | None:
         """The value of a key, or None."""
-        try:
+        with self._errors_explained():
             row = self._connection.execute("SELECT value FROM responses WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._trouble(error) from error
         return json.loads(row[0]) if row else None
 
-    def put(self, key: str, value: Any) -> None:
-        """Keep one answer."""
-        self.put_all([(key, value)])
-
-    def put_all(self, answers: Iterable[tuple[str, Any]]) -> None:
-        """Keep several answers, all or none."""
+    def put(self, answers: Iterable[tuple[str, Any]]) -> None:
+        """Keep the values of some keys, all or none."""
         rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in answers]
-        try:
+        with self._errors_explained():
             self._connection.execute("BEGIN IMMEDIATE")
             with self._connection:  # commits, or rolls back
                 self._connection.executemany("INSERT OR REPLACE INTO responses VALUES (?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._trouble(error) from error
 
     def close(self) -> None:
         """Close the file."""

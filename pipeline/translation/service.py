@@ -101,7 +101,7 @@ class TranslationService:
 
     def _store(self, keys: dict[str, str], results: dict[str, Result]) -> None:
         """Cache translations and hand them to those who wait. Failures are not cached: the next run tries again."""
-        self._cache.put_all(
+        self._cache.put(
             (keys[segment], dataclasses.asdict(result))
             for segment, result in results.items()
             if isinstance(result, Translated)

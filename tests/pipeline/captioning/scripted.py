@@ -31,6 +31,7 @@ class Scripted:
 
     def __init__(self, *responses, latency_s=0.0, away_s=0.2, port=0):
         self.responses, self.latency_s, self.away_s, self.port = responses or (reply(),), latency_s, away_s, port
+        self.url = f"http://127.0.0.1:{port}"
         self.chats, self.times, self.probes, self.health, self.deaths = [], [], 0, 200, 0
 
     async def __aenter__(self):

@@ -4,16 +4,8 @@ import argparse
 
 import pytest
 
-from pipeline.captioning.captioners import (
-    DEFAULT_MODEL,
-    URL_VARIABLE,
-    CaptionerOptions,
-    EmbeddedCaptioner,
-    MllmCaptioner,
-    ServerOptions,
-    choose_captioner,
-    served,
-)
+from pipeline.captioning import captioners as module
+from pipeline.captioning.captioners import DEFAULT_MODEL, URL_VARIABLE, EmbeddedCaptioner, MllmCaptioner, ServerOptions
 from pipeline.captioning.chat_client import KEY_VARIABLE
 from pipeline.captioning.prompts import parse_views
 from pipeline.captioning.vllm_server import READY_WITHIN_S
@@ -38,15 +30,12 @@ def loopback():
         yield server
 
 
-def chosen(*arguments, views="short"):
-    parser = argparse.ArgumentParser(exit_on_error=False)
-    for owner in (CaptionerOptions, ServerOptions):
-        add_options(parser, owner)
-    parsed = parser.parse_args(list(map(str, arguments)))
+def chosen(*arguments, captioner="auto", views="short"):
+    parser = argparse.ArgumentParser()
+    add_options(parser, ServerOptions)
+    servers = read_options(ServerOptions, parser.parse_args(list(map(str, arguments))))
     lines = []
-    name = read_options(CaptionerOptions, parsed).captioner
-    captioner = choose_captioner(name, read_options(ServerOptions, parsed), parse_views(views), lines.append)
-    return captioner, "\n".join(lines)
+    return module.choose_captioner(captioner, servers, parse_views(views), lines.append), "\n".join(lines)
 
 
 def program(path, text):
@@ -56,39 +45,34 @@ def program(path, text):
 
 
 def test_nothing_asked_for_and_nothing_there_is_the_embedded_describer():
-    captioner, said = chosen()
+    captioner, line = chosen()
     assert isinstance(captioner, EmbeddedCaptioner)
     assert captioner.name.startswith("embedded:") and captioner.revision
-    assert "embedded" in said and "not a language model" in said and URL_VARIABLE in said
+    assert "embedded" in line and "not a language model" in line and URL_VARIABLE in line
 
 
 def test_addresses_count_first_those_given_before_those_of_the_environment(monkeypatch, loopback):
     monkeypatch.setenv(URL_VARIABLE, f" {loopback.url}, {loopback.url}/v1 ,")
-    captioner, said = chosen()
+    captioner, line = chosen()
     assert captioner.urls == (loopback.url, f"{loopback.url}/v1")
-    assert captioner.name == "loopback" and said.endswith(f"(${URL_VARIABLE})")
-    captioner, said = chosen("--mllm-url", loopback.url, "--attempts", 3, "--patience", 7, "--window", 5)
-    assert captioner.urls == (loopback.url,) and said.endswith("(--mllm-url)")
+    assert captioner.name == "loopback" and line.endswith(f"(${URL_VARIABLE})")
+    captioner, line = chosen("--mllm-url", loopback.url, "--attempts", 3, "--patience", 7, "--window", 5)
+    assert captioner.urls == (loopback.url,) and line.endswith("(--mllm-url)")
     assert (captioner.retries.attempts, captioner.retries.patience_s, captioner.window) == (3, 7.0, 5)
-    assert isinstance(chosen("--captioner", "embedded")[0], EmbeddedCaptioner)
+    assert isinstance(chosen(captioner="embedded")[0], EmbeddedCaptioner)
 
 
-def test_the_key_of_the_environment_opens_the_server_and_is_not_printed(monkeypatch):
+def test_the_key_of_the_environment_is_used_and_not_printed(monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, "geheim\n")
     with Loopback(api_key="geheim") as server:
-        captioner, said = chosen("--mllm-url", server.url)
+        captioner, line = chosen("--mllm-url", server.url)
         assert captioner.name == "loopback"
-    assert "geheim" not in said + repr(captioner)
+    assert "geheim" not in line + repr(captioner)
 
 
 def test_the_embedded_describer_asks_no_server():
     with pytest.raises(UsageError, match="--captioner embedded asks no server"):
-        chosen("--captioner", "embedded", "--mllm", "some/model")
-
-
-def test_further_options_of_vllm_are_split_as_a_shell_does():
-    captioner, _ = chosen("--mllm", "some/model", "--vllm-args", "--dtype bfloat16 --limit '{\"image\":8}'")
-    assert captioner.vllm_args == ("--dtype", "bfloat16", "--limit", '{"image":8}')
+        chosen("--mllm", "some/model", captioner="embedded")
 
 
 def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):
@@ -98,20 +82,21 @@ def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):
 
 
 def test_a_server_is_started_if_asked_for():
-    captioner, said = chosen("--captioner", "vllm")
-    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "started by this run" in said
-    captioner, _ = chosen("--mllm", "some/model", "--mllm-revision", "abc")
+    captioner, line = chosen(captioner="vllm")
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "started by this run" in line
+    captioner, _ = chosen("--mllm", "some/model", "--mllm-revision", "abc", "--vllm-args", "--limit '{\"image\":8}'")
     assert (captioner.urls, captioner.name, captioner.revision) == ((), "some/model", "abc")
+    assert captioner.vllm_args == ("--limit", '{"image":8}')
 
 
 def test_a_server_is_started_if_a_device_and_vllm_are_available(tmp_path):
     has, lacks = program(tmp_path / "has", "exit 0"), program(tmp_path / "lacks", "exit 1")
     assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)  # no nvidia-smi
     smi = program(tmp_path / "bin" / "nvidia-smi", "echo 'GPU 0: a device'")
-    captioner, said = chosen("--vllm-python", has)
-    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "a CUDA device" in said
+    captioner, line = chosen("--vllm-python", has)
+    assert (captioner.urls, captioner.name) == ((), DEFAULT_MODEL) and "a CUDA device" in line
     assert isinstance(chosen("--vllm-python", lacks)[0], EmbeddedCaptioner)
-    with pytest.raises(EnvironmentTrouble, match="--vllm-python: cannot run /no/such/python"):
+    with pytest.raises(EnvironmentTrouble, match="--vllm-python"):
         chosen("--vllm-python", "/no/such/python")
     program(smi, "echo 'No devices found'; exit 9")
     assert isinstance(chosen("--vllm-python", has)[0], EmbeddedCaptioner)
@@ -129,12 +114,12 @@ def test_the_revision_of_a_local_model_is_the_hash_of_its_files(tmp_path):
 def test_a_server_is_started_only_for_a_captioner_that_has_none(tmp_path):
     fake = Fake(tmp_path / "fake")
     own = MllmCaptioner((), "tiny", vllm_python=str(fake.python))
-    with served(own, fake.corpus, fake.lines.append) as captioner:
+    with module.served(own, fake.corpus, fake.lines.append) as captioner:
         assert healthy(captioner.urls[0])
         assert captioner.name == "tiny"
         assert captioner.retries.patience_s >= READY_WITHIN_S  # as long as a restart may take
     assert fake.left() == []
     for ready in (MllmCaptioner(("http://host/v1",), "tiny"), EmbeddedCaptioner("embedded:x", "1")):
-        with served(ready, fake.corpus, fake.lines.append) as captioner:
+        with module.served(ready, fake.corpus, fake.lines.append) as captioner:
             assert captioner is ready
     assert len(fake.starts()) == 1

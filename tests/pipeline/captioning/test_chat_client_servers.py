@@ -6,7 +6,7 @@ import dataclasses
 import time
 
 from pipeline.captioning import chat_client as module
-from pipeline.captioning.chat_client import RequestFailed, Retries, media_of
+from pipeline.captioning.chat_client import Retries, media_of
 from pipeline.errors import EnvironmentTrouble
 from tests.loopback import Loopback, request_digest
 from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, reply
@@ -17,7 +17,6 @@ def test_a_server_that_is_not_there_yet_is_waited_for_free_of_charge(monkeypatch
 
     async def one():
         server = Scripted(port=free_port())
-        server.url = f"http://127.0.0.1:{server.port}"
         async with client_of(server, retries=ONCE) as client:
             asking = [asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"]))) for _ in range(5)]
             await asyncio.sleep(0.5)
@@ -29,13 +28,11 @@ def test_a_server_that_is_not_there_yet_is_waited_for_free_of_charge(monkeypatch
 
 
 def test_patience_ends_and_with_it_the_run():
-    server = Scripted()
-    server.url = f"http://127.0.0.1:{free_port()}"
+    server = Scripted(port=free_port())
     began = time.monotonic()
     errors = ask_many([server], 3, Retries(attempts=1, patience_s=0.5))
     assert 0.5 <= time.monotonic() - began < 2.5
-    assert all(isinstance(error, EnvironmentTrouble) for [error] in errors)
-    assert "0.5 s" in str(errors[0][0]) and server.url in str(errors[0][0]) and "run the same command" in str(errors)
+    assert all(isinstance(error, EnvironmentTrouble) for [error] in errors) and server.url in str(errors[0][0])
 
 
 def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(monkeypatch):
@@ -45,15 +42,11 @@ def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(
         async with Scripted({"status": 503}, {"status": 503}, reply()) as server, client_of(server) as client:
             server.health = health
             asyncio.get_running_loop().call_later(0.5, setattr, server, "health", 200)
-            try:
-                return await client.ask(VIEW, "What?", media_of([b"x"])), server.times[-1] - server.times[0]
-            except RequestFailed as error:
-                return error, 0.0
+            answer = await client.ask(VIEW, "What?", media_of([b"x"]))
+            return answer.text, server.times[-1] - server.times[0] >= 0.4
 
-    answer, waited_s = asyncio.run(one(503))
-    assert answer.text == "A cat." and waited_s >= 0.4
-    answer, waited_s = asyncio.run(one(200))
-    assert answer.text == "A cat." and waited_s < 0.4
+    assert asyncio.run(one(503)) == ("A cat.", True)
+    assert asyncio.run(one(200)) == ("A cat.", False)
 
 
 def test_the_window_is_filled_and_never_exceeded():
@@ -65,14 +58,10 @@ def test_the_window_is_filled_and_never_exceeded():
 def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():
     with Loopback(latency_s=0.03, sigma=0.5) as one, Loopback(latency_s=0.03, sigma=0.5) as two:
         assert ask_many([one, two], 30, window=16, views=5) == expected(30, 5)
-        counts, seen = zip(
-            *((stats["requests"], set(stats["seen"])) for stats in (one.stats(), two.stats())), strict=True
-        )
-    assert sum(counts) == 150 and min(counts) >= 50
-    split = 0
-    for number in range(30):
-        split += len({request_digest([b"%d" % number], f"view {view}") in seen[0] for view in range(5)}) - 1
-    assert split <= 4  # those whose home was much busier
+        first, second = (set(server.stats()["seen"]) for server in (one, two))
+    assert len(first) + len(second) == 150 and min(len(first), len(second)) >= 50
+    items = [[request_digest([b"%d" % number], f"view {view}") in first for view in range(5)] for number in range(30)]
+    assert sum(len(set(views)) - 1 for views in items) <= 4  # those whose home was much busier
 
 
 def test_a_server_that_dies_fails_nothing_and_has_its_share_when_it_is_back(monkeypatch):
@@ -139,9 +128,7 @@ def test_close_leaves_nothing_behind_while_servers_are_probed():
 
     async def one():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        server = Scripted()
-        server.url = f"http://127.0.0.1:{free_port()}"
-        async with client_of(server, retries=ONCE) as client:
+        async with client_of(Scripted(port=free_port()), retries=ONCE) as client:
             asking = asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"])))
             await asyncio.sleep(0.3)
             asking.cancel()

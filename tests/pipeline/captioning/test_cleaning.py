@@ -7,7 +7,6 @@ from pipeline.captioning.cleaning import clean
 CASES = [
     ("A cat sits on a mat.", "stop", "A cat sits on a mat.", ()),
     ("Sure! Here is a description of the picture: a cat on a mat.", "stop", "A cat on a mat.", ("boilerplate",)),
-    ("Here's a caption: Two dogs run.", "stop", "Two dogs run.", ("boilerplate",)),
     ("Two dogs run. Let me know if you need more details!", "stop", "Two dogs run.", ("boilerplate",)),
     ("Here is a cat, and there is a dog.", "stop", "Here is a cat, and there is a dog.", ()),
     ("I'm sorry, but I can't see the image.", "stop", "I'm sorry, but I can't see the image.", ("refusal",)),

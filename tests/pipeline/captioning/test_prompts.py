@@ -20,8 +20,9 @@ def test_a_file_defines_and_redefines_views(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: {promt: Say.}", "has no prompt"),
-        ("a: {prompt: Say., max_token: 3}", "did you mean max_tokens"),
+        ("a: {promt: Say.}", "promt"),
+        ("a: Say.", "prompt: …"),
+        ("a: {prompt: ''}", "has no prompt"),
         ("a: {prompt: Say., max_tokens: many}", "not a whole number"),
         ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
         ("a b/c: {prompt: Say.}", "letters, digits"),
@@ -33,10 +34,7 @@ def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
         parse_views(str(tmp_path / "mine.yaml"))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("shrt", "did you mean short"), ("", "at least one view"), ("none.yaml", "cannot read")],
-)
+@pytest.mark.parametrize(("text", "message"), [("shrt", "did you mean short"), ("", "at least one view")])
 def test_mistakes_on_the_command_line_are_reported(text, message):
     with pytest.raises(UsageError, match=message):
         parse_views(text)
