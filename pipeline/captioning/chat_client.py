@@ -270,13 +270,14 @@ def parse_answer(raw: bytes) -> Answer:
         finish_reason, text = str(choice.get("finish_reason") or ""), choice["message"]["content"] or ""
         text = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
         usage = body.get("usage") or {}
-        tokens = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+        counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         message = f"the answer is not a chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
         raise RequestFailed("unparsable", message) from error
     if not text.strip():
         raise RequestFailed("empty", f"the answer has no text (finish_reason {finish_reason!r})")
-    return Answer(text, finish_reason, *(count if isinstance(count, int) else None for count in tokens))
+    prompt_tokens, completion_tokens = (count if isinstance(count, int) else None for count in counts)
+    return Answer(text, finish_reason, prompt_tokens, completion_tokens)
 
 
 def error_text(raw: bytes) -> str:
