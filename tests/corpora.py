@@ -170,9 +170,8 @@ def small_corpus(folder: Path, photos: list[Path]) -> Path:
     )
 
 
-def pack(stage: Pack, output: Path, limit: int | None = None) -> list[Row] | None:
-    """Run the stage as the program does, less Beam; with `limit`, no more shards than that, as if it was killed then.
-    Returns the table's rows, or None if it was cut off."""
+def pack(stage: Pack, output: Path) -> list[Row]:
+    """Run the stage as the program does, less Beam; returns the table's rows."""
     stage = dataclasses.replace(stage)  # with the corpora as they are now
     stage.check()
     refuse_leaks(stage.folders)
@@ -181,16 +180,13 @@ def pack(stage: Pack, output: Path, limit: int | None = None) -> list[Row] | Non
         commit.check_settings(output, stage)
         num_shards, _ = stage.plan(output, print)
         run = Run(run_token(output), output, num_shards, output / "cache")
-        indices = sorted(commit.begin(run, [stage])["pack"])[:limit]
+        indices = sorted(commit.begin(run, [stage])["pack"])
         try:
-            submitted = [window.engine(run, [stage]).submit(index)[1] for index in indices]
-            for future in submitted:
+            for future in [window.engine(run, [stage]).submit(index)[1] for index in indices]:
                 future.result()
         finally:
             window.close_engine(run.token)
         if error := stop_request(output):
             raise error
-        if limit is not None:
-            return None
         commit.close(output, stage, num_shards)
     return list(Table(output, "training").rows())

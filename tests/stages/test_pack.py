@@ -143,17 +143,6 @@ def test_other_texts_are_joined_to_the_pixels_of_before(stage, corpus, photos, r
     assert read_json(corpus / ".state" / "pack" / "part-00001.json") == before
 
 
-def test_the_same_bytes_after_a_cut(stage, corpus, tmp_path):
-    pack(stage, corpus)
-    whole = files(corpus)
-    tables.discard(corpus, "pack")
-    for limit in (1, 1, 0):
-        pack(stage, corpus, limit)
-        assert not (corpus / "training" / "manifest.json").exists()
-    pack(stage, corpus)
-    assert files(corpus) == whole
-
-
 def test_other_settings_are_refused(stage, corpus):
     pack(stage, corpus)
     for changed in ({"image_size": 16}, {"media": "reference"}, {"filters": Filters({"de": {"meaning": 0.5}})}):
@@ -281,16 +270,6 @@ def test_another_corpus_that_changes_while_it_is_packed_and_after(corpus, publis
     for text in ("Neu.", "Anders."):
         translate(text)
         assert text in texts(pack(both, corpus)[0]["captions"])
-
-
-def test_failures_have_the_ids_of_the_rows(corpus, published, photos):
-    photos[1].unlink()
-    both = pack_of(corpus, published)
-    rows = pack(both, corpus)
-    (failure,) = Table(corpus, "training").failures()
-    assert (failure["id"], failure["error"]) == ("corpus/photo-00001.jpg", "missing") and len(rows) == 4
-    make_photos(photos[0].parent, PHOTOS)
-    assert len(pack(both, corpus)) == 5
 
 
 # On Beam, real photos

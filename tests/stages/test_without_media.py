@@ -1,20 +1,16 @@
 """Items that were ingested only for their texts, through every stage; translations that came along."""
 
-import asyncio
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import beam_runner
 from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
-from pipeline.media.images import Limits
 from pipeline.sources.benchmarks import multi30k
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.items import SourceCaption
-from stages.ingest import IngestWorker
 from stages.pack import Pack
 from tests.conftest import make_photos
 from tests.corpora import caption, deal_corpus, item, pack
@@ -49,35 +45,10 @@ def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
     assert (notes["merged"], notes["without_media"], notes["without_text"]) == (1, 3, 0)
 
 
-def test_packing_leaves_them_out_and_counts_them(tmp_path, photos):
-    items = [absent("a"), item(photos[0]), item(photos[1])]
-    corpus = deal_corpus(tmp_path / "corpus", items=items, captions=[caption("a", "A."), caption(photos[0].name, "B.")])
-    for media in ("pixels", "reference"):
-        rows = pack(Pack((str(corpus),), media, output=str(tmp_path / media)), tmp_path / media)
-        assert [row["item_id"] for row in rows] == [photos[0].name]
-        table = Table(tmp_path / media, "training")
-        assert table.manifest["without_media"] == 1 and table.manifest["without_text"] == 1
-        assert not table.failures()
-    nothing = deal_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
+def test_a_corpus_without_any_media_is_refused(tmp_path):
+    corpus = deal_corpus(tmp_path / "nothing", items=[absent("a")], captions=[caption("a", "A.")])
     with pytest.raises(UsageError, match="no item has media"):
-        Pack((str(nothing),)).check()
-
-
-def test_an_array_of_one_frame_is_of_the_type_that_its_source_says(tmp_path):
-    np.save(tmp_path / "a.npy", np.ones((1, 4), "f4"))
-    row = {
-        "item_id": "a",
-        "uri": str(tmp_path / "a.npy"),
-        "split": "train",
-        "source": "",
-        "license": "",
-        "captions": [],
-    }
-    worker = IngestWorker(Limits())
-    for given, expected in (("video", "video"), ("", "image")):
-        (item,) = worker._make_rows(row | {"captions": [], "media_type": given}).rows["items"]
-        assert item["media_type"] == expected and item["num_frames"] == 1
-    asyncio.run(worker.close())
+        Pack((str(corpus),)).check()
 
 
 @pytest.fixture

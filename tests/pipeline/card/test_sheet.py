@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from pipeline.card import sheet as layout
-from pipeline.card.sheet import printable, write_contact_sheet
 from pipeline.card.samples import Sample
-from tests.corpora import description, item, picture
+from pipeline.card.sheet import printable, write_contact_sheet
+from tests.corpora import item, picture
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
 GREY = ImageColor.getrgb(layout.GREY)
@@ -37,11 +37,6 @@ def close_to(colour, expected):
     return max(abs(a - b) for a, b in zip(colour, expected, strict=True)) < 12
 
 
-def test_each_tile_shows_its_own_picture(tmp_path, sheet_of):
-    sheet = sheet_of(*(item(picture(tmp_path / f"{name}.png", name)) for name in COLOURS))
-    assert all(close_to(centre(sheet, column), rgb) for column, rgb in enumerate(COLOURS.values()))
-
-
 def test_pictures_are_letterboxed_not_stretched(tmp_path, sheet_of):
     sizes = {"wide.png": (900, 90), "tall.png": (90, 900), "tiny.png": (3, 2)}
     rows = [item(picture(tmp_path / name, "red", size), width=size[0], height=size[1]) for name, size in sizes.items()]
@@ -55,15 +50,7 @@ def test_pictures_are_letterboxed_not_stretched(tmp_path, sheet_of):
     assert boxes == [(layout.THUMB_WIDTH, 26), (20, layout.THUMB_HEIGHT), (3, 2)]
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda path: path.unlink(),
-        lambda path: path.write_bytes(path.read_bytes()[:40]),
-        lambda path: picture(path, "blue"),
-    ],
-    ids=["deleted", "truncated", "replaced"],
-)
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: picture(path, "blue")])
 def test_a_picture_that_changed_since_ingest_is_a_grey_tile(tmp_path, sheet_of, spoil):
     path = picture(tmp_path / "a.png")
     rows = [item(path), item(picture(tmp_path / "b.png", "green"))]
@@ -72,18 +59,10 @@ def test_a_picture_that_changed_since_ingest_is_a_grey_tile(tmp_path, sheet_of, 
     assert close_to(tile_pixel(sheet, 0, 10, 10), GREY) and close_to(centre(sheet, 1), COLOURS["green"])
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        item("nosuchprotocol://bucket/a.png"),
-        item("dropbox://needs/a-package.png"),
-        item("a.npy", width=0, height=0, num_frames=8),
-        item("a", width=0, height=0) | {"uri": ""},
-    ],
-    ids=["unknown protocol", "missing package", "features", "without media"],
-)
-def test_what_cannot_be_shown_is_a_grey_tile(sheet_of, row):
-    assert close_to(tile_pixel(sheet_of(row), 0, 10, 10), GREY)
+def test_items_without_a_picture_are_grey_tiles(sheet_of):
+    rows = [item("nosuchprotocol://a.png"), item("a.npy", width=0, num_frames=8), item("a", width=0) | {"uri": ""}]
+    sheet = sheet_of(*rows)
+    assert all(close_to(tile_pixel(sheet, column, 10, 10), GREY) for column in range(3))
 
 
 def test_a_video_shows_a_frame_and_its_mark(data, sheet_of):
@@ -117,14 +96,6 @@ def test_a_sheet_is_under_two_megabytes_even_of_noise(tmp_path, sheet_of):
 )
 def test_text_is_drawn_in_letters_that_the_font_has(text, letters):
     assert printable(text) == letters
-
-
-def test_a_text_in_another_script_is_announced_instead(tmp_path):
-    row = item(picture(tmp_path / "a.png"))
-    announcement = "(7 characters in a script that this sheet's font lacks)"
-    for name, text in (("chinese", "桌子上有一只猫"), ("english", announcement)):
-        write_contact_sheet(tmp_path / f"{name}.png", "t", "", [Sample(row, [description("a.png", text)], [])])
-    assert (tmp_path / "chinese.png").read_bytes() == (tmp_path / "english.png").read_bytes()
 
 
 @given(st.text())
