@@ -4,39 +4,25 @@ T frames or regions, I values of each. Floats of shape [T,I], [1,T,I] or [I] are
 What is written does not depend on NumPy's version, so that its hash stays the same.
 """
 
-import dataclasses
 import io
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from pipeline.errors import MediaError
 
-MAGIC = b"\x93NUMPY"
+MAGIC = np.lib.format.MAGIC_PREFIX
 FEATURE_TYPES = ("float16", "float32")
 MAX_BYTES = 256 * 1024 * 1024  # of a medium that is read whole
 MAX_HEADER = 10_000  # bytes
-HEADER_READERS: dict[int, Any] = {  # by major version
-    1: np.lib.format.read_array_header_1_0,
-    2: np.lib.format.read_array_header_2_0,
-    3: np.lib.format.read_array_header_2_0,  # which differs in the names of fields, and floats have none
-}
 ALIGNMENT = 64  # the header's length is a multiple of this, as the format demands
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """The header of an array. `offset` is the number of bytes before its values."""
+class Header(NamedTuple):
+    """The header of an array: its shape [T,I], and the number of bytes of the whole file."""
 
-    shape: tuple[int, int]  # T, I
-    dtype: np.dtype[Any]
-    by_columns: bool
-    offset: int
-
-    @property
-    def end(self) -> int:
-        """Bytes of the whole file."""
-        return self.offset + self.shape[0] * self.shape[1] * self.dtype.itemsize
+    shape: tuple[int, int]
+    num_bytes: int
 
 
 def is_features(stream: BinaryIO) -> bool:
@@ -54,8 +40,13 @@ def read_header(stream: BinaryIO) -> Header:
     stream.seek(0)
     start = io.BytesIO(stream.read(MAX_HEADER))
     try:
-        major, _ = np.lib.format.read_magic(start)
-        sizes, by_columns, dtype = HEADER_READERS[major](start, max_header_size=MAX_HEADER)
+        # The header of version 3 differs only in the encoding of field names, and floats have none.
+        read_shape = {
+            1: np.lib.format.read_array_header_1_0,
+            2: np.lib.format.read_array_header_2_0,
+            3: np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(start)[0]]
+        sizes, _, dtype = read_shape(start, max_header_size=MAX_HEADER)
     except Exception as error:  # NumPy's parser raises several types
         kind = "truncated" if is_features(stream) and str(error).startswith("EOF") else "unreadable"
         raise MediaError(kind, f"the header of the array cannot be read: {error}") from error
@@ -67,7 +58,7 @@ def read_header(stream: BinaryIO) -> Header:
         raise MediaError("unreadable", f"the array holds {dtype} of shape {sizes}, {expected}")
     if rows < 1:
         raise MediaError("no_frames", f"the array has no rows: its shape is {sizes}")
-    return Header((rows, width), dtype, by_columns, start.tell())
+    return Header((rows, width), start.tell() + rows * width * dtype.itemsize)
 
 
 def read_features(stream: BinaryIO, max_bytes: int = MAX_BYTES) -> np.ndarray:
@@ -83,19 +74,17 @@ def read_features(stream: BinaryIO, max_bytes: int = MAX_BYTES) -> np.ndarray:
     Raises:
         MediaError: As `read_header`; `too_large`; `unreadable` for values that are not finite.
     """
-    header = read_header(stream)
+    shape, num_bytes = read_header(stream)
     size = stream.seek(0, io.SEEK_END)
-    if max(size, header.end) > max_bytes:
-        raise MediaError("too_large", f"the array has {max(size, header.end):,} bytes, the limit is {max_bytes:,}")
-    if size > header.end:
-        raise MediaError("unreadable", f"the array ends at byte {header.end:,} but the file has {size:,} bytes")
-    stream.seek(header.offset)
-    data = stream.read(header.end - header.offset)
-    if header.offset + len(data) < header.end:
-        raise MediaError("truncated", f"the array is truncated: it has {size:,} of {header.end:,} bytes")
-    values_TI = np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.by_columns else "C")
+    if max(size, num_bytes) > max_bytes:
+        raise MediaError("too_large", f"the array has {max(size, num_bytes):,} bytes, the limit is {max_bytes:,}")
+    if size != num_bytes:
+        kind, problem = ("truncated", "is truncated") if size < num_bytes else ("unreadable", "does not end the file")
+        raise MediaError(kind, f"the array {problem}: it should have {num_bytes:,} bytes, the file has {size:,}")
+    stream.seek(0)
+    values = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=MAX_HEADER).reshape(shape)
     with np.errstate(over="ignore"):
-        values_TI = np.ascontiguousarray(values_TI, f"f{min(4, header.dtype.itemsize)}")
+        values_TI = np.ascontiguousarray(values, f"f{min(4, values.itemsize)}")
     if not np.isfinite(values_TI).all():
         raise MediaError("unreadable", "the array holds values that are not finite float32 numbers")
     return values_TI
@@ -111,8 +100,6 @@ def to_bytes(features_TI: np.ndarray, dtype: str = "float32") -> bytes:
     Raises:
         MediaError: `too_large` for a value that the type cannot hold.
     """
-    if dtype not in FEATURE_TYPES or features_TI.ndim != 2:
-        raise ValueError(f"got {features_TI.ndim} dimensions and {dtype}, expected 2 and one of {FEATURE_TYPES}")
     stored = np.dtype(dtype).newbyteorder("<")
     largest, limit = float(np.abs(features_TI).max(initial=0)), float(np.finfo(stored).max)
     if largest > limit:

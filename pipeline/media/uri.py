@@ -17,7 +17,7 @@ import itertools
 import re
 import threading
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,8 +28,9 @@ import pyarrow.parquet as pq
 from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError
 from pipeline.media.features import MAX_BYTES, header_bytes
 
-RANGES = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
+ROWS = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
+BATCH_ROWS = 1024
 _LOADING = threading.Lock()  # threads that need the same row group at once load it once
 NO_MEDIA = (
     "the item was ingested without its media (--allow-missing-media). To use it here, put them into --input and run "
@@ -46,7 +47,7 @@ def reference(container: str, **where: Any) -> str:
             ranges as they are written).
     """
     if not isinstance(where.get("rows", ""), str):
-        where["rows"] = _ranges(where["rows"])
+        where["rows"] = _format_rows(where["rows"])
     quote = functools.partial(urllib.parse.quote, errors="surrogateescape")
     pairs = (f"{key}={quote(str(value), safe=',' if key == 'rows' else '')}" for key, value in where.items())
     return f"{container}#{'&'.join(pairs)}"
@@ -62,18 +63,18 @@ def open_media(uri: str) -> BinaryIO:
     if not uri:
         raise MediaError("missing", NO_MEDIA)
     with typed_failures(uri):
-        parsed = _parsed(uri)
+        parsed = _parse_reference(uri)
         if parsed is None:
-            return _open_plain(uri)
-        if not _is_url(uri):
+            return open_file(uri)
+        if not is_url(uri):
             with contextlib.suppress(OSError):  # a file whose name holds a # comes first
                 return Path(uri).open("rb")
         container, where = parsed
         if "row" in where:
             return _open_cell(container, where["column"], int(where["row"]))
         if "rows" in where:
-            return _open_rows(container, *_matrix(where))
-        return _open_range(container, int(where["offset"]), int(where["size"]), where.get("member", ""))
+            return _open_rows(container, *_parse_rows(where))
+        return _open_range(container, int(where["offset"]), int(where["size"]))
 
 
 @contextlib.contextmanager
@@ -95,11 +96,12 @@ def typed_failures(what: str) -> Iterator[None]:
         raise MediaError("truncated" if cut else "unreadable", f"{what}: {message}") from error
 
 
-def _is_url(uri: str) -> bool:
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)", uri) is not None
+def is_url(location: str) -> bool:
+    """Whether a location is a URL, not a local path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)", location) is not None
 
 
-def _parsed(uri: str) -> tuple[str, dict[str, str]] | None:
+def _parse_reference(uri: str) -> tuple[str, dict[str, str]] | None:
     container, _, fragment = uri.rpartition("#")
     pairs = (part.partition("=") for part in fragment.split("&"))
     where = {key: urllib.parse.unquote(value, errors="surrogateescape") for key, _, value in pairs}
@@ -107,10 +109,11 @@ def _parsed(uri: str) -> tuple[str, dict[str, str]] | None:
     return (container, where) if container and is_reference else None
 
 
-def _open_plain(uri: str) -> BinaryIO:
-    if not _is_url(uri):
-        return Path(uri).open("rb")
-    stream: BinaryIO = fsspec.open(uri, "rb").open()
+def open_file(location: str) -> BinaryIO:
+    """Open a path or fsspec URL as a seekable binary stream; the caller closes it."""
+    if not is_url(location):
+        return Path(location).open("rb")
+    stream: BinaryIO = fsspec.open(location, "rb").open()
     if isinstance(stream, io.BytesIO):  # memory:// hands the same object, with one position, to everyone
         return io.BytesIO(stream.getvalue())
     if stream.seekable():
@@ -119,15 +122,14 @@ def _open_plain(uri: str) -> BinaryIO:
         return io.BytesIO(stream.read())
 
 
-def _inside(path: str) -> str:
-    if re.match(r"[/\\]|[A-Za-z][A-Za-z0-9+.-]*:", path) or ".." in re.split(r"[/\\]", path):
-        raise MediaError("unreadable", f"{path!r} leads out of its container's folder")
-    return path
+def stays_inside(path: str) -> bool:
+    """Whether a relative path or the name of a member leads to no place outside its folder."""
+    parts = re.split(r"[/\\]", path)
+    return not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) and "\0" not in path and parts[0] != "" and ".." not in parts
 
 
-def _open_range(container: str, offset: int, size: int, member: str) -> BinaryIO:
-    _inside(member)
-    with _open_plain(container) as stream:
+def _open_range(container: str, offset: int, size: int) -> BinaryIO:
+    with open_file(container) as stream:
         end = stream.seek(0, io.SEEK_END)
         if offset < 0 or size < 0 or offset + size > end:
             message = f"{container} has {end:,} bytes, but the member is at {offset:,} to {offset + size:,}"
@@ -139,17 +141,17 @@ def _open_range(container: str, offset: int, size: int, member: str) -> BinaryIO
 def rows_shape(uri: str) -> tuple[int, int] | None:
     """(rows, values of each) of a reference to rows of a matrix, None for any other URI. Nothing is opened."""
     with typed_failures(uri):
-        parsed = _parsed(uri)
-        if parsed is None or "rows" not in parsed[1] or "row" in parsed[1]:
+        _, where = _parse_reference(uri) or ("", {})
+        if "rows" not in where:
             return None
-        dim, ranges = _matrix(parsed[1])
-        return sum(last + 1 - first for first, last in ranges), dim
+        dim, ranges = _parse_rows(where)
+        return sum(map(len, ranges)), dim
 
 
-def _ranges(rows: Iterable[int]) -> str:
+def _format_rows(rows: Iterable[int]) -> str:
     """Numbers of rows as ranges, in the order given.
 
-    >>> _ranges([4, 5, 6, 9, 2, 3])
+    >>> _format_rows([4, 5, 6, 9, 2, 3])
     '4-6,9,2-3'
     """
     runs = itertools.groupby(enumerate(rows), lambda pair: pair[1] - pair[0])
@@ -157,87 +159,110 @@ def _ranges(rows: Iterable[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
-def _matrix(where: dict[str, str]) -> tuple[int, list[tuple[int, int]]]:
-    """(values of a row, first and last row of each range) of a reference."""
+def _parse_rows(where: dict[str, str]) -> tuple[int, list[range]]:
+    """(values of a row, the ranges of rows) of a reference."""
     dim, rows = int(where["dim"]), where["rows"]
-    if dim < 1 or not RANGES.fullmatch(rows):
-        example = "expected for example dim=4096&rows=0-29,35"
-        raise MediaError("unreadable", f"got dim={dim} and rows={rows[:80]!r}, {example}")
-    ends = (part.partition("-") for part in rows.split(","))
-    ranges = [(int(first), int(last or first)) for first, _, last in ends]
-    if any(first > last for first, last in ranges):
-        raise MediaError("unreadable", f"got rows={rows[:80]!r}, expected the smaller number of a range first")
+    ranges = []
+    if ROWS.fullmatch(rows):
+        ends = (part.partition("-") for part in rows.split(","))
+        ranges = [range(int(first), int(last or first) + 1) for first, _, last in ends]
+    if dim < 1 or not ranges or not all(ranges):
+        raise MediaError("unreadable", f"dim={dim}&rows={rows[:80]} is not of the form dim=4096&rows=0-29,35")
     return dim, ranges
 
 
-def _open_rows(container: str, dim: int, ranges: list[tuple[int, int]]) -> BinaryIO:
+def _open_rows(container: str, dim: int, ranges: list[range]) -> BinaryIO:
     """Read only these rows: the matrix of a whole data set may be larger than memory."""
-    width, count = dim * FLOAT_BYTES, sum(last + 1 - first for first, last in ranges)
+    width, count = dim * FLOAT_BYTES, sum(map(len, ranges))
     if count * width > MAX_BYTES:
         raise MediaError("too_large", f"{count:,} rows of {width:,} bytes are more than {MAX_BYTES:,} bytes")
-    array = io.BytesIO()
-    array.write(header_bytes(count, dim))
-    with _open_plain(container) as stream:
+    parts = [header_bytes(count, dim)]
+    with open_file(container) as stream:
         num_rows = stream.seek(0, io.SEEK_END) // width
-        for first, last in ranges:
-            stream.seek(first * width)
-            data = stream.read((last + 1 - first) * width) if last < num_rows else b""
-            if last >= num_rows or len(data) < (last + 1 - first) * width:
-                message = f"{container} has {num_rows:,} rows of {dim:,} float32 values, but the item's are "
-                raise MediaError("truncated", f"{message}{first} to {last}: is the file complete, and {dim} its width?")
-            array.write(data)
-    array.seek(0)
-    return array
+        if (last := max(rows.stop for rows in ranges)) > num_rows:
+            message = f"{container} has {num_rows:,} rows of {dim:,} float32 values, but the item needs {last:,}"
+            raise MediaError("truncated", f"{message}: is the file complete, and {dim} its width?")
+        for rows in ranges:
+            stream.seek(rows.start * width)
+            parts.append(stream.read(len(rows) * width))
+    return io.BytesIO(b"".join(parts))
 
 
 def _open_cell(container: str, column: str, row: int) -> BinaryIO:
-    array, index = _column(container, column, row)
-    cell = array.slice(index, 1)
-    cell.validate(full=True)  # or offsets of a broken Arrow file would be followed
-    value = cell[0].as_py()
+    with _LOADING:
+        cells = _read_cell(container, column, row)
+    cells.validate(full=True)  # or offsets of a broken Arrow file would be followed
+    value = cells[0].as_py()
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, bytes):
         return io.BytesIO(data)
-    if data is None and path:
-        folder, slash, _ = container.rpartition("/")
-        return _open_plain(f"{folder}{slash}{_inside(path)}")
-    if data is None:
+    if data is not None:
+        raise MediaError("unreadable", f"{container}: {column} is {cells.type}, expected binary or struct<bytes, path>")
+    if not path:
         raise MediaError("missing", f"{container}: row {row} of {column} is null")
-    raise MediaError("unreadable", f"{container}: {column} is {array.type}, expected binary or struct<bytes, path>")
+    if not stays_inside(path):
+        raise MediaError("unreadable", f"{container}: {path!r} leads out of its folder")
+    folder, slash, _ = container.rpartition("/")
+    return open_file(f"{folder}{slash}{path}")
 
 
-def _column(container: str, column: str, row: int) -> tuple[pa.ChunkedArray, int]:
-    """The column (of a Parquet file: its part in the row group) and the row's index in it."""
-    stat = None if _is_url(container) else Path(container).stat()
-    version = stat and (stat.st_mtime_ns, stat.st_size)
-    with _LOADING:
-        table = _open_table(container, version)
-        if not 0 <= row < table.num_rows:
-            raise MediaError("missing", f"{container} has {table.num_rows} rows, and no row {row}")
-        names = table.schema.names if isinstance(table, pa.Table) else table.schema.to_arrow_schema().names
-        if column not in names:
-            raise MediaError("missing", f"{container} has no column {column!r}, only {', '.join(names)}")
-        if isinstance(table, pa.Table):
-            return table.column(column), row
-        group = 0
-        while row >= (rows := table.row_group(group).num_rows):
-            group, row = group + 1, row - rows
-        return _read_group(container, version, column, group), row
+def _read_cell(container: str, column: str, row: int) -> pa.ChunkedArray:
+    version = None if is_url(container) else Path(container).stat().st_mtime_ns
+    table = _open_table(container, version)
+    if column not in table.schema.names:
+        raise MediaError("missing", f"{container} has no column {column!r}, only {', '.join(table.schema.names)}")
+    if not 0 <= row < table.num_rows:
+        raise MediaError("missing", f"{container} has {table.num_rows} rows, and no row {row}")
+    group = 0
+    while row >= table.groups[group]:
+        row -= table.groups[group]
+        group += 1
+    return _read_group(container, version, column, group).slice(row, 1)
+
+
+class TableFile:
+    """A Parquet file, or an Arrow file in the stream or the file format. What is not asked for is not read.
+
+    Attributes:
+        schema: Its columns.
+        groups: Rows of each row group; an Arrow file is one group.
+        num_rows: Its rows.
+    """
+
+    def __init__(self, location: str):
+        """Open a path, which is memory-mapped, or a URL."""
+        source = open_file(location) if is_url(location) else pa.memory_map(location)
+        magic = source.read(6)
+        source.seek(0)
+        self._content: pq.ParquetFile | pa.Table
+        if magic.startswith(b"PAR1"):
+            self._content = file = pq.ParquetFile(source)
+            self.schema = file.schema_arrow
+            self.groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        else:
+            self._content = (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(source).read_all()
+            self.schema, self.groups = self._content.schema, [self._content.num_rows]
+        self.num_rows = sum(self.groups)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of some columns, at least one."""
+        if isinstance(self._content, pa.Table):
+            yield from self._content.select(columns).to_batches(BATCH_ROWS)
+        else:
+            yield from self._content.iter_batches(BATCH_ROWS, columns=columns)
+
+    def column(self, name: str, group: int) -> pa.ChunkedArray:
+        """A column of a row group."""
+        if isinstance(self._content, pa.Table):
+            return self._content.column(name)
+        return self._content.read_row_group(group, columns=[name]).column(0)
 
 
 @functools.lru_cache(4)
-def _open_table(container: str, version: tuple[int, int] | None) -> pq.FileMetaData | pa.Table:
-    with _open_plain(container) as stream:
-        magic = stream.read(6)
-        stream.seek(0)
-        if magic.startswith(b"PAR1"):
-            return pq.read_metadata(stream)
-        source = pa.BufferReader(stream.read()) if _is_url(container) else pa.memory_map(container)
-    return (pa.ipc.open_file if magic == b"ARROW1" else pa.ipc.open_stream)(source).read_all()
+def _open_table(container: str, version: int | None) -> TableFile:
+    return TableFile(container)
 
 
 @functools.lru_cache(4)  # row groups may be 100 MB each
-def _read_group(container: str, version: tuple[int, int] | None, column: str, group: int) -> pa.ChunkedArray:
-    with _open_plain(container) as stream:
-        file = pq.ParquetFile(stream, metadata=_open_table(container, version))
-        return file.read_row_group(group, columns=[column]).column(0)
+def _read_group(container: str, version: int | None, column: str, group: int) -> pa.ChunkedArray:
+    return _open_table(container, version).column(column, group)

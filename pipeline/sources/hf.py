@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.media.uri import reference
+from pipeline.media.uri import TableFile, reference
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
-from pipeline.sources.locations import exists, is_url, open_binary, short_name
+from pipeline.sources.locations import exists, open_binary, short_name
 from pipeline.sources.rows import read_fields
 
 MEDIA_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "video", "mp4")
@@ -23,7 +22,6 @@ CAPTION_COLUMNS = ("captions", "caption", "sentences", "text")
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
 FIELD_COLUMNS = ("split", "license", "language")
 MARKERS = ("dataset_dict.json", "state.json")  # one of them is in a `save_to_disk` folder
-BATCH_ROWS = 1024
 
 
 class DatasetFile(NamedTuple):
@@ -55,41 +53,44 @@ class DatasetSource:
         self._files, self._defaults = files, defaults
         self.name = short_name(given)
         first = files[0].location
-        schema = _read_schema(first)
+        with _open(first) as table:
+            schema = table.schema
         self._media = media_column(schema, first)
-        usable = [name for name in schema.names if name != self._media]
-        self._captions = next((name for name in CAPTION_COLUMNS if name in usable and _has_text(schema, name)), None)
-        fields = [name for name in FIELD_COLUMNS if name in usable and _is_text(schema.field(name).type)]
-        self._columns = [*([self._captions] if self._captions else []), *fields]
+        types = {field.name: field.type for field in schema if field.name != self._media}
+        captions = next((name for name in CAPTION_COLUMNS if name in types and _has_text(types[name])), None)
+        fields = [name for name in FIELD_COLUMNS if name in types and _is_text(types[name])]
+        self._columns = [*([captions] if captions else []), *fields]
+        num_rows = 0
         for file in files:
-            if missing := {self._media, *self._columns}.difference(_read_schema(file.location).names):
+            with _open(file.location) as table:
+                num_rows += table.num_rows
+                missing = {self._media, *self._columns}.difference(table.schema.names)
+            if missing:
                 columns = " and ".join(map(repr, sorted(missing)))
                 raise UsageError(
                     f"--input: {file.location} has no column {columns}, unlike {first}: give them as two inputs"
                 )
-        num_rows = sum(_count_rows(file.location) for file in files)
         if not num_rows:
             raise UsageError(f"--input: {given} holds no rows: give a dataset with an image column and rows")
-        self._id_column = self._find_id_column(schema, num_rows)
+        self._id_column = next((name for name in ID_COLUMNS if name in schema.names and self._is_unique(name)), None)
         splits = sorted({file.split for file in files})
         self.summary = (
             f"dataset {given}: {num_rows:,} rows in {len(files):,} files, split {' and '.join(splits)}, "
-            f"media in column {self._media!r}, "
-            f"{f'captions in {self._captions!r}' if self._captions else 'no captions'}, "
+            f"media in column {self._media!r}, {f'captions in {captions!r}' if captions else 'no captions'}, "
             f"ids {f'in {self._id_column!r}' if self._id_column else 'by file and row'}"
         )
 
     def items(self) -> Iterator[SourceItem]:
         """The rows; see Source."""
-        columns = [*([self._id_column] if self._id_column else []), *self._columns]
         for location, stem, split in self._files:
-            for number, row in enumerate(_read_rows(location, columns)):
+            for number, row in enumerate(self._rows(location)):
+                item_id = str(row.pop(self._id_column)) if self._id_column else f"{stem}-{number}"
                 try:
-                    fields = read_fields({name: row[name] for name in self._columns}, self._defaults.caption_language)
+                    fields = read_fields(row, self._defaults.caption_language)
                 except ValueError as error:
-                    raise UsageError(f"--input: {location} row {number}, column {self._captions!r}: {error}") from error
+                    raise UsageError(f"--input: {location} row {number}: {error}") from error
                 yield SourceItem(
-                    str(row[self._id_column]) if self._id_column else f"{stem}-{number}",
+                    item_id,
                     reference(location, column=self._media, row=number),
                     split_named(fields.split, split),
                     self.name,
@@ -97,33 +98,36 @@ class DatasetSource:
                     fields.captions,
                 )
 
-    def _find_id_column(self, schema: pa.Schema, num_rows: int) -> str | None:
-        for name in ID_COLUMNS:
-            kind = schema.field(name).type if name in schema.names else None
-            if kind is None or not (_is_text(kind) or pa.types.is_integer(kind)):
-                continue
-            chunks = [
-                batch.column(name).cast(pa.large_string())
-                for file in self._files
-                for batch in _read_batches(file.location, [name])
-            ]
-            ids = pa.chunked_array(chunks, pa.large_string())
-            blank = pc.any(pc.equal(pc.utf8_trim_whitespace(ids), "")).as_py()
-            if len(ids) == num_rows and not blank and pc.count_distinct(ids).as_py() == num_rows:
-                return name
-        return None
+    def _rows(self, location: str) -> Iterator[dict[str, Any]]:
+        columns = [*([self._id_column] if self._id_column else []), *self._columns]
+        with _open(location) as table:
+            if not columns:
+                yield from ({} for _ in range(table.num_rows))
+            else:
+                for batch in table.batches(columns):
+                    yield from batch.to_pylist()
+
+    def _is_unique(self, name: str) -> bool:
+        """Whether a column of texts or whole numbers has a different value in every row."""
+        chunks = []
+        for file in self._files:
+            with _open(file.location) as table:
+                kind = table.schema.field(name).type
+                if not (_is_text(kind) or pa.types.is_integer(kind)):
+                    return False
+                chunks += [batch.column(name).cast(pa.large_string()) for batch in table.batches([name])]
+        ids = pa.chunked_array(chunks, pa.large_string())
+        blank = pc.any(pc.equal(pc.utf8_trim_whitespace(ids), "")).as_py()
+        return not blank and pc.count_distinct(ids).as_py() == len(ids)
 
 
 def dataset_files(root: str, default_split: str) -> list[DatasetFile]:
     """The files that a `save_to_disk` folder, which holds one of MARKERS, names; [] for none."""
     if not exists(f"{root}/dataset_dict.json"):
         return _state_files(root, "", default_split)
-    splits = _read_json(f"{root}/dataset_dict.json").get("splits")
-    if not isinstance(splits, list) or not splits:
-        raise UsageError(f"--input: {root}/dataset_dict.json names no splits: save the dataset again")
     return [
         file
-        for name in splits
+        for name in _read_json(f"{root}/dataset_dict.json").get("splits", [])
         for file in _state_files(f"{root}/{_check_name(root, name)}", f"{name}/", split_named(name, name))
     ]
 
@@ -192,9 +196,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _has_text(schema: pa.Schema, name: str) -> bool:
-    """Whether a column is text, a struct with text, or a list of these."""
-    kind = schema.field(name).type
+def _has_text(kind: pa.DataType) -> bool:
+    """Whether values are texts, structs with a text, or lists of these."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):
@@ -203,50 +206,9 @@ def _has_text(schema: pa.Schema, name: str) -> bool:
 
 
 @contextmanager
-def _open(location: str) -> Iterator[Any]:
-    """A file for pyarrow, memory-mapped if local. Raises UsageError for what pyarrow cannot read."""
+def _open(location: str) -> Iterator[TableFile]:
+    """Open a file. Raises UsageError for what pyarrow cannot read, now or while the file is open."""
     try:
-        with open_binary(location) if is_url(location) else pa.memory_map(location) as source:
-            yield source
+        yield TableFile(location)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise UsageError(f"--input: {location} cannot be read: {error}: fetch it again or leave it out") from error
-
-
-def _open_arrow(source: Any) -> Any:
-    """A reader of an Arrow file in the stream or the file format."""
-    is_file = source.read(6) == b"ARROW1"
-    source.seek(0)
-    return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
-
-
-def _read_schema(location: str) -> pa.Schema:
-    with _open(location) as source:
-        return pq.read_schema(source) if location.endswith(".parquet") else _open_arrow(source).schema
-
-
-def _read_batches(location: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Batches of some columns. The images of an Arrow file that is not compressed stay on disk."""
-    with _open(location) as source:
-        if location.endswith(".parquet"):
-            yield from pq.ParquetFile(source).iter_batches(BATCH_ROWS, columns=columns)
-            return
-        reader = _open_arrow(source)
-        if isinstance(reader, pa.RecordBatchFileReader):
-            yield from (reader.get_batch(at).select(columns) for at in range(reader.num_record_batches))
-        else:
-            yield from (batch.select(columns) for batch in reader)
-
-
-def _count_rows(location: str) -> int:
-    if location.endswith(".parquet"):
-        with _open(location) as source:
-            return int(pq.ParquetFile(source).metadata.num_rows)
-    return sum(batch.num_rows for batch in _read_batches(location, []))
-
-
-def _read_rows(location: str, columns: list[str]) -> Iterator[dict[str, Any]]:
-    if not columns:
-        yield from ({} for _ in range(_count_rows(location)))
-        return
-    for batch in _read_batches(location, columns):
-        yield from batch.to_pylist()

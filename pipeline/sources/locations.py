@@ -1,6 +1,7 @@
 """Locations of inputs: local paths and fsspec URLs, listed and opened in the same way."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ import fsspec
 from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.media.uri import is_url as is_url
+from pipeline.media.uri import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"  # media only where there are no others: next to pictures it may be anything
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
+NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python writes bytes of a name that are not UTF-8
 SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
 
 
@@ -37,7 +41,7 @@ class Listing:
         name = path.rpartition("/")[2]
         dot = name.rfind(".")
         suffix = name[dot:].lower() if dot > 0 else ""
-        if not path.isascii() and not _is_utf8(path):
+        if NOT_UTF8.search(path):
             self.unnameable += 1
             return
         self.suffixes[suffix or "no suffix"] += 1
@@ -61,19 +65,6 @@ class Listing:
     def describe(self) -> str:
         """What the folder holds, for a message: `12 .txt, 3 .json`."""
         return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self.suffixes.items())) or "no files"
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def is_url(location: str) -> bool:
-    """Whether a location is a URL, not a local path."""
-    return "://" in location
 
 
 def absolute(location: str) -> str:
@@ -107,12 +98,9 @@ def exists(location: str) -> bool:
 def open_binary(location: str) -> BinaryIO:
     """Open a file for reading at any place. Raises UsageError where it cannot be read."""
     try:
-        if not is_url(location):
-            return Path(location).open("rb")
-        filesystem, path = _filesystem(location)
-        return cast(BinaryIO, filesystem.open(path, "rb"))
-    except OSError as error:
-        reason = error.strerror or error
+        return open_file(location)
+    except (OSError, ImportError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--input: cannot read {location}: {reason}: check its name and permissions") from error
 
 
@@ -138,39 +126,35 @@ def glob(pattern: str) -> list[str]:
 def list_folder(location: str) -> Listing:
     """List every file under a folder except hidden ones. Links are followed, and each real folder is entered once."""
     root = absolute(location)
-    return (_list_remote(root) if is_url(root) else _list_local(root)).sort()
+    listing = Listing(root)
+    for path in _list_remote(root) if is_url(root) else _list_local(root):
+        listing.add(path)
+    return listing.sort()
 
 
-def _list_remote(root: str) -> Listing:
+def _list_remote(root: str) -> Iterator[str]:
     filesystem, path = _filesystem(root)
-    listing = Listing(root)
     for name in filesystem.find(path):
-        relative = name[len(path) :].lstrip("/") if name.startswith(path) else name
+        relative = name.removeprefix(path).lstrip("/")
         if not any(part.startswith(".") for part in relative.split("/")):
-            listing.add(relative)
-    return listing
+            yield relative
 
 
-def _list_local(root: str) -> Listing:
-    listing = Listing(root)
-    entered: set[tuple[int, int]] = set()
-    links = [""]  # followed after all real folders and in order, so that paths do not depend on the disk's order
-    while links:
-        top = f"{root}/{links.pop(0)}"
+def _list_local(root: str) -> Iterator[str]:
+    entered: set[str] = set()
+    tops = [root]  # grows by links, which are followed after all real folders, so that these keep their paths
+    for top in tops:
         for folder, names, files in os.walk(top, onerror=_refuse_unlistable):
-            status = Path(folder).stat()
-            if (status.st_dev, status.st_ino) in entered or STATE in names:  # or it is a corpus of this project
+            real = os.path.realpath(folder)
+            if real in entered or STATE in names:  # or it is a corpus of this project
                 names.clear()
                 continue
-            entered.add((status.st_dev, status.st_ino))
-            relative = f"{folder}/".removeprefix(f"{root}/").lstrip("/")
-            names[:] = [name for name in names if not name.startswith(".")]
-            links += [f"{relative}{name}" for name in names if Path(folder, name).is_symlink()]
+            entered.add(real)
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            tops += [f"{folder}/{name}" for name in names if Path(folder, name).is_symlink()]
             for name in files:
                 if not name.startswith(".") and Path(folder, name).is_file():
-                    listing.add(relative + name)
-        links.sort()
-    return listing
+                    yield f"{folder}/{name}".removeprefix(root).lstrip("/")
 
 
 def _refuse_unlistable(error: OSError) -> None:

@@ -87,14 +87,13 @@ def test_tar_members(tmp_path):
             assert read(reference("memory://opening/x.tar", **where)) == members[info.name]
     assert kind_of(reference(str(path), offset=0, size=path.stat().st_size + 1, member="a")) == "truncated"
     assert kind_of(reference(str(path), offset=0, size="many", member="a")) == "unreadable"
-    assert kind_of(reference(str(path), offset=0, size=1, member="../a")) == "unreadable"
     assert reference("x.tar", offset=512, size=1234, member="a/b.jpg") == "x.tar#offset=512&size=1234&member=a%2Fb.jpg"
 
 
 @given(st.text(min_size=1), st.dictionaries(st.sampled_from(["row", "member", "size"]), st.text()))
 def test_references_are_read_back(container, where):
     where = {"column": "a", "row": "1", **where}
-    assert opening._parsed(reference(container, **where)) == (container, where)
+    assert opening._parse_reference(reference(container, **where)) == (container, where)
 
 
 @pytest.mark.parametrize(
