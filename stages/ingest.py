@@ -9,7 +9,7 @@ import concurrent.futures
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.corpus.schema import CaptionRow, ItemRow
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
-from pipeline.media.images import Limits, open_media, probe
+from pipeline.media.images import Limits, Probe, open_media, probe
 from pipeline.options import option, option_fields, read_options
 from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.translation.tags import check_language
@@ -119,18 +119,9 @@ class Ingest(Stage):
 
     def sources(self) -> list[Source]:
         """The inputs, opened."""
-        return [
-            open_source(
-                input,
-                self.source,
-                split=self.split,
-                caption_language=self.caption_language,
-                license=self.license,
-                subset=self.subset,
-                allow_missing_media=self.allow_missing_media,
-            )
-            for input in self.inputs or (None,)
-        ]
+        names = ("split", "caption_language", "license", "subset", "allow_missing_media")
+        options = {name: getattr(self, name) for name in names}
+        return [open_source(input, self.source, **options) for input in self.inputs or (None,)]
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Fix which item goes into which shard, once. A corpus that is planned stays as it was planned."""
@@ -202,80 +193,75 @@ class IngestWorker:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._make_rows, row)
 
     def _make_rows(self, row: Row) -> Outcome:
+        digest, media = "", Probe("", 0, 0, 0, None)
+        if row["uri"]:  # empty for an item of a benchmark whose media are missing
+            try:
+                with open_media(row["uri"]) as stream:
+                    digest = stream_hash(stream)
+                    media = probe(stream, self._limits)
+            except MediaError as error:
+                return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
         item: ItemRow = {
             "item_id": row["item_id"],
-            "media_type": row.get("media_type") or "",
+            # An array of features does not say what it was read from: the plan's type stays, if it has one.
+            "media_type": (not media.width and row.get("media_type")) or media.media_type,
             "uri": row["uri"],
-            "sha256": "",
-            "width": 0,
-            "height": 0,
-            "num_frames": 0,
-            "duration_s": None,
+            "sha256": digest,
+            "width": media.width,
+            "height": media.height,
+            "num_frames": media.num_frames,
+            "duration_s": media.duration_s,
             "split": row["split"],
             "source": row["source"],
             "license": row["license"],
         }
-        if row["uri"]:  # empty for an item of a benchmark whose media are missing
-            try:
-                with open_media(row["uri"]) as stream:
-                    item["sha256"] = stream_hash(stream)
-                    media = probe(stream, self._limits)
-            except MediaError as error:
-                return Outcome({}, [Failure(row["item_id"], error.kind, str(error))])
-            # An array of features does not say what it was read from: the plan's type stays, if it has one.
-            item["media_type"] = (not media.width and item["media_type"]) or media.media_type
-            item["width"], item["height"] = media.width, media.height
-            item["num_frames"], item["duration_s"] = media.num_frames, media.duration_s
-        return Outcome({"items": [item], "captions": list(_caption_rows(row))})
+        captions: list[CaptionRow] = [
+            {
+                "caption_id": f"{row['item_id']}#{_series(caption)}#{caption['number']}",
+                "item_id": row["item_id"],
+                "language": caption["language"],
+                "text": caption["text"],
+                "origin": caption["origin"],
+                "split": row["split"],
+            }
+            for caption in _numbered(row["item_id"], row["captions"])
+        ]
+        return Outcome({"items": [item], "captions": captions})
 
     async def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _caption_rows(row: Row) -> Iterator[CaptionRow]:
-    numbers: dict[str, int] = {}  # for plans of the first version, which have none
-    for caption in row["captions"]:
-        series = _series(caption["language"], caption["origin"])
-        number = caption.get("number")
-        number = numbers.get(series, 0) if number is None else number
-        numbers[series] = number + 1
-        yield {
-            "caption_id": f"{row['item_id']}#{series}#{number}",
-            "item_id": row["item_id"],
-            "language": caption["language"],
-            "text": caption["text"],
-            "origin": caption["origin"],
-            "split": row["split"],
-        }
-
-
-def _series(language: str, origin: str) -> str:
-    """What an item's captions are numbered within: a language; a model's descriptions are numbered separately."""
-    return f"{language}-x-mllm" if origin == "mllm" else language
-
-
 def plan_row(item: SourceItem) -> Row:
-    """The item as a row of the plan, its captions numbered."""
-    return {**dataclasses.asdict(item), "captions": _numbered(item)}
-
-
-def _numbered(item: SourceItem) -> list[Row]:
-    """The item's captions, each with its number.
+    """The item as a row of the plan, its captions numbered.
 
     Raises:
         UsageError: Two captions of one language have the same number.
     """
+    row = dataclasses.asdict(item)
+    return {**row, "captions": _numbered(item.item_id, row["captions"])}
+
+
+def _numbered(item_id: str, captions: Sequence[Row]) -> list[Row]:
+    """The captions, each with its number. Plans of the first version have none."""
     numbers: dict[str, set[int]] = {}
-    captions = []
-    for caption in item.captions:
-        taken = numbers.setdefault(_series(caption.language, caption.origin), set())
-        number = len(taken) if caption.number is None else caption.number
+    rows = []
+    for caption in captions:
+        taken = numbers.setdefault(_series(caption), set())
+        number = caption.get("number")
+        number = len(taken) if number is None else number
         if number in taken:
             raise UsageError(
-                f"--input: {item.item_id} has two captions in {caption.language} with the number {number}. The second "
-                f"one is {caption.text!r}. Give each caption a number of its own"
+                f"--input: {item_id} has two captions in {caption['language']} with the number {number}. The second "
+                f"one is {caption['text']!r}. Give each caption a number of its own"
             )
         taken.add(number)
-        captions.append({**vars(caption), "number": number})
-    return captions
+        rows.append({**caption, "number": number})
+    return rows
+
+
+def _series(caption: Row) -> str:
+    """What an item's captions are numbered within: a language; a model's descriptions are numbered separately."""
+    language: str = caption["language"]
+    return f"{language}-x-mllm" if caption["origin"] == "mllm" else language

@@ -19,7 +19,7 @@ from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.hf import MARKERS, DatasetSource, dataset_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
-from pipeline.sources.locations import MEDIA_SUFFIXES, absolute, exists, is_folder, list_folder
+from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, list_folder
 from pipeline.sources.media_files import FolderSource, PathsSource
 from pipeline.sources.samples import SamplesSource
 from pipeline.sources.tar import TarSource, tars_of_pattern
@@ -78,17 +78,19 @@ def open_source(
 
 def _open_file(input: str, kind: str, defaults: Defaults) -> Source:
     lower = input.lower()
-    if kind in ("auto", "webdataset") and lower.endswith((".tar", *COMPRESSED_TARS)):
+    if lower.endswith(COMPRESSED_TARS):
+        raise UsageError(f"--input: {input} is compressed: decompress it to a .tar first")
+    if kind in ("auto", "webdataset") and lower.endswith(".tar"):
         return TarSource(input, [absolute(input)], defaults)
     if kind in ("auto", "dataset") and lower.endswith(SHARDS["dataset"]):
         root, _, name = absolute(input).rpartition("/")
         return DatasetSource(input, shard_files(root, [name], defaults.split), defaults)
     if kind == "paths" or (kind == "auto" and lower.endswith(".txt")):
         return PathsSource(input, defaults)
-    if lower.endswith(tuple(MEDIA_SUFFIXES)):
-        raise UsageError(f"--input: {input} is a single picture or video: give its folder, or a .txt file of paths")
-    readable = "a folder, .txt, .tar, .parquet or .arrow" if kind == "auto" else f"a file that --source {kind} reads"
-    raise UsageError(f"--input: {input} is not {readable}: see --help, --source")
+    raise UsageError(
+        f"--input: {input} is not a file that --source {kind} reads: give a .tar, .parquet or .arrow file, a .txt file "
+        "of paths, or the folder of your images and videos"
+    )
 
 
 def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
@@ -101,16 +103,15 @@ def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
     listing = list_folder(input)
     if kind == "folder" or (kind == "auto" and listing.media):
         return FolderSource(input, listing, defaults)
-    suffixes = SHARDS.get(kind, tuple(listing.shards))
-    present = [suffix for suffix in suffixes if listing.shards[suffix]]
-    if not present:
+    suffixes = SHARDS.get(kind, SHARD_SUFFIXES)
+    paths = listing.with_suffixes(suffixes)
+    if not paths:
         expected = "images, videos, " if kind == "auto" else ""
         raise UsageError(
             f"--input: {input} holds {listing.describe()}, but no {expected}{' or '.join(suffixes)} files: give another"
         )
-    if len(present) > 1:
+    if len({path.lower().rpartition(".")[2] for path in paths}) > 1:
         raise UsageError(f"--input: {input} holds {listing.describe()}, which may be the same items: give one of them")
-    paths = listing.shards[present[0]]
-    if present == [".tar"]:
+    if paths[0].lower().endswith(".tar"):
         return TarSource(input, [f"{listing.root}/{path}" for path in paths], defaults)
     return DatasetSource(input, shard_files(listing.root, paths, defaults.split), defaults)

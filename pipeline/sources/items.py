@@ -1,5 +1,6 @@
 """What a source yields: items with their captions, not yet opened. And the names of splits."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -98,17 +99,20 @@ def all_items(sources: Sequence[Source]) -> Iterator[SourceItem]:
     Memory: 8 bytes and a set's slot per item; none for folders, whose paths differ.
 
     Raises:
-        UsageError: An id comes twice in one source. The message names both places.
+        UsageError: An id comes twice in one source.
     """
     for source, prefix in zip(sources, _prefixes(sources), strict=True):
-        digests: set[int] = set()
+        digests: set[int] = set()  # 64 bits: two of ten million ids share one with a probability of 3 in a million
         for item in source.items():
             if source.kind != "folder":
                 digest = hash(item.item_id)
                 if digest in digests:
-                    _refuse_duplicate(source, item.item_id)
+                    raise UsageError(
+                        f"--input: {source.name}: the id {item.item_id!r} comes twice, the second time for {item.uri}: "
+                        "leave one out, or give them as two inputs"
+                    )
                 digests.add(digest)
-            yield replace(item, item_id=prefix + item.item_id) if prefix else item
+            yield replace(item, item_id=prefix + item.item_id)
 
 
 def _prefixes(sources: Sequence[Source]) -> list[str]:
@@ -117,22 +121,12 @@ def _prefixes(sources: Sequence[Source]) -> list[str]:
         return [""]
     names: list[str] = []
     for source in sources:
-        name, number = source.name, 1
+        name = source.name
+        numbers = itertools.count(2)
         while name in names:
-            number += 1
-            name = f"{source.name}-{number}"
+            name = f"{source.name}-{next(numbers)}"
         names.append(name)
     return [f"{name}/" for name in names]
-
-
-def _refuse_duplicate(source: Source, item_id: str) -> None:
-    places = [(at, item.uri) for at, item in enumerate(source.items(), start=1) if item.item_id == item_id]
-    if len(places) > 1:  # else two ids share a hash
-        (first, first_uri), (second, second_uri) = places[:2]
-        raise UsageError(
-            f"--input: {source.name}: the id {item_id!r} comes twice, as item {first:,} ({first_uri}) and item "
-            f"{second:,} ({second_uri}): leave one out, or give them as two inputs"
-        )
 
 
 def split_named(name: str, default: str) -> str:

@@ -1,10 +1,11 @@
 """Locations of inputs: local paths and fsspec URLs, listed and opened in the same way."""
 
 import os
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import unquote
@@ -18,7 +19,7 @@ from pipeline.media.uri import is_url as is_url
 from pipeline.media.uri import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
-FEATURES_SUFFIX = ".npy"  # media only where there are no others: next to pictures it may be anything
+FEATURES_SUFFIX = ".npy"
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python writes bytes of a name that are not UTF-8
 SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
@@ -26,45 +27,37 @@ SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv"
 
 @dataclass
 class Listing:
-    """The files under a folder by what they are: paths relative to it with `/`, each list sorted."""
+    """The files under a folder.
+
+    Attributes:
+        root: The folder.
+        paths: The files relative to it, with `/`, sorted.
+        unnameable: Files whose names are not UTF-8, which no table can store, and are not in `paths`.
+    """
 
     root: str
-    media: list[str] = field(default_factory=list)
-    features: list[str] = field(default_factory=list)
-    side: list[str] = field(default_factory=list)
-    shards: dict[str, list[str]] = field(default_factory=lambda: {suffix: [] for suffix in SHARD_SUFFIXES})
-    suffixes: Counter[str] = field(default_factory=Counter)  # of all files
-    unnameable: int = 0  # names that are not UTF-8, which no table can store
+    paths: list[str]
+    unnameable: int
 
-    def add(self, path: str) -> None:
-        """Add a file."""
-        name = path.rpartition("/")[2]
-        dot = name.rfind(".")
-        suffix = name[dot:].lower() if dot > 0 else ""
-        if NOT_UTF8.search(path):
-            self.unnameable += 1
-            return
-        self.suffixes[suffix or "no suffix"] += 1
-        if suffix in MEDIA_SUFFIXES:
-            self.media.append(path)
-        elif suffix == FEATURES_SUFFIX:
-            self.features.append(path)
-        elif name in SIDE_NAMES:
-            self.side.append(path)
-        elif suffix in self.shards:
-            self.shards[suffix].append(path)
+    def with_suffixes(self, suffixes: Container[str]) -> list[str]:
+        """The files with one of some suffixes, given in lower case."""
+        return [path for path in self.paths if _suffix(path) in suffixes]
 
-    def sort(self) -> "Listing":
-        """Sort the lists, once all files are added."""
-        if not self.media and not any(self.shards.values()):
-            self.media = self.features
-        for paths in (self.media, self.side, *self.shards.values()):
-            paths.sort()
-        return self
+    @property
+    def media(self) -> list[str]:
+        """Images and videos, or else precomputed features; next to other data an array may be anything."""
+        return self.with_suffixes(MEDIA_SUFFIXES) or (
+            [] if self.with_suffixes(SHARD_SUFFIXES) else self.with_suffixes((FEATURES_SUFFIX,))
+        )
 
     def describe(self) -> str:
         """What the folder holds, for a message: `12 .txt, 3 .json`."""
-        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self.suffixes.items())) or "no files"
+        counts = Counter(_suffix(path) or "no suffix" for path in self.paths)
+        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items())) or "no files"
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path)[1].lower()
 
 
 def absolute(location: str) -> str:
@@ -126,10 +119,9 @@ def glob(pattern: str) -> list[str]:
 def list_folder(location: str) -> Listing:
     """List every file under a folder except hidden ones. Links are followed, and each real folder is entered once."""
     root = absolute(location)
-    listing = Listing(root)
-    for path in _list_remote(root) if is_url(root) else _list_local(root):
-        listing.add(path)
-    return listing.sort()
+    names = sorted(_list_remote(root) if is_url(root) else _list_local(root))
+    paths = [name for name in names if not NOT_UTF8.search(name)]
+    return Listing(root, paths, len(names) - len(paths))
 
 
 def _list_remote(root: str) -> Iterator[str]:

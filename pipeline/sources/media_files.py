@@ -1,7 +1,7 @@
 """Media that are files: a folder of them with the captions in side files, or a text file of their paths."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline.errors import UsageError
 from pipeline.sources.items import Defaults, SourceItem, split_of_path
@@ -17,53 +17,47 @@ class FolderSource:
     def __init__(self, given: str, listing: Listing, defaults: Defaults):
         """Read the side files of a folder that was listed; `given` is its name on the command line."""
         self.name = short_name(given)
-        self._given, self._defaults = given, defaults
+        self._defaults = defaults
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
             raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
+        side_paths = [path for path in listing.paths if posixpath.basename(path) in SIDE_NAMES]
         self._sides: list[SideFile] = []
-        notes = self._read_sides(listing)
-        if ignored := listing.suffixes.total() - len(listing.media) - len(listing.side):
+        notes = self._read_sides(side_paths)
+        if ignored := len(listing.paths) - len(self._media) - len(side_paths):
             notes.append(f"{ignored:,} other files ignored")
         if listing.unnameable:
             notes.append(f"{listing.unnameable:,} names that are not UTF-8, not used")
         parts = [f"{len(self._media):,} media files", *map(str, self._sides), *notes]
         self.summary = f"folder {given}: {', '.join(parts)}"
 
-    def _read_sides(self, listing: Listing) -> list[str]:
+    def _read_sides(self, paths: Sequence[str]) -> list[str]:
         """Read the side files in the folder and next to it; the notes are about those that are not used."""
         notes: list[str] = []
-        above, _, last = self._root.rpartition("/")
-        files: list[tuple[str, str, str | None]] = [(f"{self._root}/{path}", path, None) for path in listing.side]
+        media = frozenset(self._media)
+        above, _, name = self._root.rpartition("/")
+        files = [(f"{self._root}/{path}", path) for path in paths]
         if is_url(above) or not is_url(self._root):
-            places = [(f"{above}/{name}", f"../{name}") for name in SIDE_NAMES]
-            files += [(location, label, f"{last}/") for location, label in places if exists(location)]
-        for location, label, below in files:
-            side = SideFile(location, label, self._media, self._defaults.caption_language, below)
+            places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in SIDE_NAMES]
+            files += [(location, label) for location, label in places if exists(location)]
+        for location, label in files:
+            side = SideFile(location, label, media, self._defaults.caption_language, f"../{name}/")
             try:
                 side.read()
             except UsageError as error:
-                if below is None or side.matched:
+                if not side.is_above or side.matched:
                     raise
                 notes.append(f"{label} not used ({error})")  # it may belong to something else
-                continue
-            if side.matched:
-                self._sides.append(side)
-            elif below is None:
-                raise UsageError(
-                    f"--input: {self._given}: {label} has {side.rows:,} rows, none of which is about a file here. Its "
-                    "paths must be relative to the folder, or names that are unique in it. Correct it, or remove it"
-                )
             else:
-                notes.append(f"{label} not used (about no file here)")
+                self._sides.append(side)
         return notes
 
     def items(self) -> Iterator[SourceItem]:
         """The media with their captions; see Source."""
-        for position, path in enumerate(self._media):
+        for path in self._media:
             split = split_of_path(path, self._defaults.split)
             item = SourceItem(path, f"{self._root}/{path}", split, self.name, self._defaults.license)
-            rows = [row for side in self._sides for row in side.fields(position)]
+            rows = [row for side in self._sides for row in side.fields(path)]
             yield add_fields(item, rows) if rows else item
 
 

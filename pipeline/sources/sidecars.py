@@ -3,20 +3,20 @@
 This is the one place where rows are matched to the media that they are about.
 """
 
+import contextlib
 import csv
 import dataclasses
 import json
 import posixpath
 import sqlite3
 import weakref
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.sources.items import SourceCaption, SourceItem, clean_text, split_named
 from pipeline.sources.locations import text_lines
-from pipeline.sources.rows import CAPTION_KEYS, FILE_KEYS, RowFields, distinct, read_captions, read_fields
+from pipeline.sources.rows import CAPTION_KEYS, FILE_KEYS, RowFields, distinct, read_fields
 
 
 class SideFile:
@@ -27,32 +27,36 @@ class SideFile:
     row with its path, and one path with that name among the rows.
 
     Attributes:
+        is_above: Whether the file is in the folder above the media's.
         rows: How many rows the file has.
         matched: Rows that belong to a medium.
-        unmatched: Rows about no medium here.
-        ambiguous: Rows whose name several media or several paths have.
     """
 
-    def __init__(self, location: str, label: str, media: Sequence[str], language: str, below: str | None = None):
+    def __init__(self, location: str, label: str, media: Collection[str], language: str, root: str = ""):
         """Prepare to read.
 
         Args:
             location: Path or URL of the file.
             label: Its path relative to the media's folder.
-            media: Sorted paths of the media, relative to their folder.
+            media: Paths of the media, relative to their folder.
             language: BCP 47 tag of captions whose row names no language.
-            below: For a side file above the media's folder: the part of its paths that leads down there.
+            root: `../NAME/` of the media's folder.
         """
         self._location, self._label, self._media, self._language = location, label, media, language
-        self._folder, self._below = label[: label.rfind("/") + 1], below
-        self.rows = self.matched = self.unmatched = self.ambiguous = 0
+        self._folder, self._root = label[: label.rfind("/") + 1], root
+        self.is_above = label.startswith("../")
+        self.rows = self.matched = 0
         # A temporary database on disk, so that captions of a large collection do not fill the memory.
         self._table = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._table.close)
-        self._table.execute("CREATE TABLE rows (position, name, file, fields)")
+        self._table.execute("CREATE TABLE rows (medium, name, file, fields)")
 
     def read(self) -> None:
-        """Read the file, check its rows and match them. Raises UsageError with the line of a bad row."""
+        """Read the file, check its rows and match them.
+
+        Raises:
+            UsageError: A row is wrong, or none is about a medium.
+        """
         for line, row in self._csv_rows() if self._label.endswith(".csv") else self._json_rows():
             self.rows += 1
             file = next((row[key] for key in FILE_KEYS if row.get(key)), None)
@@ -64,62 +68,49 @@ class SideFile:
             except ValueError as error:
                 raise self._error(line, str(error)) from error
             self._add(posixpath.normpath(clean_text(file)), fields)
-        self._table.execute("CREATE INDEX by_position ON rows (position)")
+        self._table.execute("CREATE INDEX by_medium ON rows (medium)")
+        self._table.execute("CREATE INDEX by_name ON rows (name)")
         self._match_names()
+        if not self.matched:
+            raise UsageError(
+                f"--input: {self._label} has {self.rows:,} rows, none of which is about a file here: its paths must be "
+                "relative to the folder, or names that are unique in it"
+            )
 
-    def fields(self, position: int) -> Iterator[RowFields]:
-        """The rows about the medium at `position`, in the file's order."""
-        rows = self._table.execute("SELECT fields FROM rows WHERE position = ? ORDER BY rowid", (position,))
+    def fields(self, medium: str) -> Iterator[RowFields]:
+        """The rows about the medium at a path, in the file's order."""
+        rows = self._table.execute("SELECT fields FROM rows WHERE medium = ? ORDER BY rowid", (medium,))
         for (stored,) in rows:
             captions, *texts = json.loads(stored)
             yield RowFields(tuple(SourceCaption(*caption) for caption in captions), *texts)
 
     def __str__(self) -> str:
-        counts = ((self.unmatched, "of no file here"), (self.ambiguous, "with a name that is not unique"))
-        unused = ", ".join(f"{count:,} {reason}" for count, reason in counts if count)
-        return f"{self._label} with {self.rows:,} rows" + (f" ({unused}: not used)" if unused else "")
+        unused = self.rows - self.matched
+        note = f" ({unused:,} not used: no file here has their path, and no single one their name)" if unused else ""
+        return f"{self._label} with {self.rows:,} rows{note}"
 
     def _add(self, file: str, fields: RowFields) -> None:
-        position = next((at for path in self._paths(file) if (at := self._position(path)) is not None), None)
-        if position is not None:
-            self.matched += 1
-        elif self._below is not None and "/" in file:  # about a neighbouring folder
-            self.unmatched += 1
+        paths = ((self._folder + file).removeprefix(self._root), file)
+        medium = next((path for path in paths if path in self._media), None)
+        if medium is None and self.is_above and "/" in file:  # about a neighbouring folder
             return
-        values = (position, posixpath.basename(file), file, json.dumps(dataclasses.astuple(fields)))
+        self.matched += medium is not None
+        values = (medium, posixpath.basename(file), file, json.dumps(dataclasses.astuple(fields)))
         self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
-
-    def _paths(self, file: str) -> Iterator[str]:
-        if self._below is None:
-            yield self._folder + file
-        elif file.startswith(self._below):
-            yield file.removeprefix(self._below)
-        yield file
-
-    def _position(self, path: str) -> int | None:
-        at = bisect_left(self._media, path)
-        return at if at < len(self._media) and self._media[at] == path else None
 
     def _match_names(self) -> None:
         """Match the rows whose path does not exist by name."""
-        count_names = "SELECT name, COUNT(*), COUNT(DISTINCT file) FROM rows WHERE position IS NULL GROUP BY name"
-        names = {name: (count, num_paths) for name, count, num_paths in self._table.execute(count_names)}
-        positions: dict[str, int] = {}  # by name; -1 where several media have it
-        for position, path in enumerate(self._media if names else ()):
+        count_rows = "SELECT name, COUNT(*) FROM rows WHERE medium IS NULL GROUP BY name HAVING MIN(file) = MAX(file)"
+        counts = dict(self._table.execute(count_rows).fetchall())
+        media: dict[str, str | None] = {}  # by name; None where several have it
+        for path in self._media if counts else ():
             name = posixpath.basename(path)
-            if name in names:
-                positions[name] = -1 if name in positions else position
-        if positions:
-            self._table.execute("CREATE INDEX by_name ON rows (name)")
-        for name, (count, num_paths) in names.items():
-            place = positions.get(name)
-            if place is None or any(self.fields(place)):
-                self.unmatched += count
-            elif place < 0 or num_paths > 1:
-                self.ambiguous += count
-            else:
-                self.matched += count
-                self._table.execute("UPDATE rows SET position = ? WHERE name = ?", (place, name))
+            if name in counts:
+                media[name] = None if name in media else path
+        for name, medium in media.items():
+            if medium is not None and not any(self.fields(medium)):
+                self.matched += counts[name]
+                self._table.execute("UPDATE rows SET medium = ? WHERE name = ?", (medium, name))
 
     def _json_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for line, text in enumerate(text_lines(self._location), start=1):
@@ -135,37 +126,27 @@ class SideFile:
             yield line, row
 
     def _csv_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        reader = csv.reader(text_lines(self._location), strict=True)
-        line = 1
+        reader = csv.DictReader(text_lines(self._location), strict=True)
         try:
-            header = [name.strip() for name in next(filter(None, reader), [])]
-            line = reader.line_num + 1
-            for cells in reader:
-                if len(cells) > len(header):
-                    problem = f"{len(cells)} cells where the header has {len(header)}: quote cells with commas"
-                    raise self._error(line, problem)
-                if cells:
-                    yield line, _csv_row(header, cells)
-                line = reader.line_num + 1
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+            for row in reader:
+                if None in row:
+                    raise self._error(reader.line_num, "more cells than the header has: quote cells with commas")
+                row.update((key, _parse_list(row[key])) for key in CAPTION_KEYS if row.get(key))
+                yield reader.line_num, row
         except csv.Error as error:
-            raise self._error(line, f"it is not valid CSV: {error}") from error
+            raise self._error(reader.line_num + 1, f"it is not valid CSV: {error}") from error
 
     def _error(self, line: int, problem: str) -> UsageError:
         return UsageError(f"--input: {self._location} line {line}: {problem}. Correct this line, or remove the file")
 
 
-def _csv_row(header: Sequence[str], cells: Sequence[str]) -> dict[str, Any]:
-    """A row of a CSV file. Captions may be a JSON list in a single cell."""
-    row: dict[str, Any] = dict(zip(header, cells, strict=False))
-    for key in CAPTION_KEYS:
-        if row.get(key, "").lstrip().startswith("["):
-            try:
-                captions = json.loads(row[key])
-                list(read_captions(captions, ""))
-            except (ValueError, RecursionError):  # a caption may begin with a bracket
-                continue
-            row[key] = captions
-    return row
+def _parse_list(cell: str) -> Any:
+    """The captions in a cell of a CSV file: a text, or a JSON list of texts."""
+    if cell.lstrip().startswith('["'):
+        with contextlib.suppress(ValueError, RecursionError):  # a caption may begin with a bracket
+            return json.loads(cell)
+    return cell
 
 
 def add_fields(item: SourceItem, rows: Sequence[RowFields]) -> SourceItem:

@@ -1,7 +1,7 @@
 """Webdataset tar files: members grouped into samples by their name up to the first dot after the last `/`."""
 
-import itertools
 import json
+import os
 import re
 import tarfile
 from collections import Counter
@@ -10,15 +10,13 @@ from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import UsageError
-from pipeline.media.uri import reference
+from pipeline.media.uri import reference, stays_inside
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
-from pipeline.sources.locations import MEDIA_SUFFIXES, absolute, exists, glob, open_binary, short_name
+from pipeline.sources.locations import MEDIA_SUFFIXES, NOT_UTF8, absolute, exists, glob, open_binary, short_name
 from pipeline.sources.rows import RowFields, distinct, read_captions, read_fields
 
 BRACE = re.compile(r"\{([^{}]*)\}")
-COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 CAPTION_SUFFIXES = ("caption", "txt")
-MAX_TEXT_BYTES = 1 << 20  # of a caption or JSON member
 
 
 class Member(NamedTuple):
@@ -35,13 +33,13 @@ Sample = dict[str, Member]  # the members of one key by suffix
 class TarSource:
     """The samples of tar files, in the order of the tars and of their members. Several tars: their paths begin the ids.
 
-    Memory: the members of one tar. Compressed tars are refused: their members cannot be read in place.
+    Memory: the members of one tar.
     """
 
     kind = "webdataset"
 
     def __init__(self, given: str, tars: Sequence[str], defaults: Defaults):
-        """Check that tars can be read.
+        """Take in tars.
 
         Args:
             given: The input on the command line.
@@ -50,51 +48,44 @@ class TarSource:
         """
         self._given, self._tars, self._defaults = given, tars, defaults
         self.name = short_name(given)
-        self._counts: Counter[str] = Counter()
-        self._finished = False
-        folders = [tar.rpartition("/")[0].split("/") for tar in tars]
-        shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
-        self._shared = sum(len(parts[0]) + 1 for parts in shared)  # characters of the folder that holds them all
-        for tar in tars:
-            with open_binary(tar) as stream:
-                _refuse_compressed(tar, stream)
+        self._counts: Counter[str] = Counter()  # empty until all samples were listed
+        # Characters of the folder that holds them all.
+        self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs
 
     @property
     def summary(self) -> str:
         """See Source."""
-        parts = [f"{len(self._tars):,} tar files"]
-        if self._finished:
-            parts += [f"{count:,} {what}" for what, count in self._counts.items()]
-        return f"webdataset {self._given}: {', '.join(parts)}"
+        counts = {"tar files": len(self._tars), **self._counts}
+        return f"webdataset {self._given}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
 
     def items(self) -> Iterator[SourceItem]:
         """The samples with media; see Source."""
-        self._finished, self._counts = False, Counter(samples=0)
+        counts = Counter(samples=0)
         for tar in self._tars:
             name = tar[self._shared :].removesuffix(".tar")
             split = split_of_shard(name, self._defaults.split)
             with open_binary(tar) as stream:
-                samples, damage = _read_samples(tar, stream, self._counts)
-                for key, members in samples.items():
+                for key, members in _read_samples(tar, stream, counts).items():
                     media = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES]
                     if not media:
-                        self._counts["samples without media, not used"] += 1
+                        counts["samples without media, not used"] += 1
                         continue
-                    self._counts["samples"] += 1
+                    counts["samples"] += 1
                     if len(media) > 1:
-                        self._counts["further media of a sample, not used"] += len(media) - 1
-                    item_id = f"{name}/{key}" if len(self._tars) > 1 else key
+                        counts["further media of a sample, not used"] += len(media) - 1
                     medium = members[min(media, key=lambda suffix: (suffix.count("."), suffix))]
-                    uri = reference(tar, offset=medium.offset, size=medium.size, member=medium.name)
                     fields = self._read_fields(tar, stream, members)
-                    license_name = fields.license or self._defaults.license
-                    split_name = split_named(fields.split, split)
-                    yield SourceItem(item_id, uri, split_name, self.name, license_name, fields.captions)
-            if damage:
-                raise UsageError(damage)
-        if not self._counts["samples"]:
+                    yield SourceItem(
+                        f"{name}/{key}" if len(self._tars) > 1 else key,
+                        reference(tar, offset=medium.offset, size=medium.size, member=medium.name),
+                        split_named(fields.split, split),
+                        self.name,
+                        fields.license or self._defaults.license,
+                        fields.captions,
+                    )
+        self._counts = counts
+        if not counts["samples"]:
             raise UsageError(f"--input: {self._given} holds no sample with an image or video; {self.summary}")
-        self._finished = True
 
     def _read_fields(self, tar: str, stream: BinaryIO, members: Sample) -> RowFields:
         """What the JSON member of a sample says, with the captions of its text members before its own."""
@@ -119,11 +110,7 @@ def split_member_name(member: str) -> tuple[str, str] | None:
 
 def is_safe(member: str) -> bool:
     """Whether a member's name stays inside its folder and can be stored in a table."""
-    try:
-        member.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return not member.startswith(("/", "\\")) and ".." not in re.split(r"[/\\]", member) and "\0" not in member
+    return stays_inside(member) and not NOT_UTF8.search(member)
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -145,11 +132,9 @@ def tars_of_pattern(pattern: str) -> list[str]:
     """The tar files that a brace or glob pattern names, sorted. Raises UsageError for one that does not exist."""
     tars: set[str] = set()
     for location in expand_braces(pattern):
-        if any(sign in location for sign in "*?["):
-            matches = glob(absolute(location))
-        else:
-            matches = [absolute(location)] if exists(location) else []
-        if not matches:
+        is_glob = any(sign in location for sign in "*?[")
+        matches = glob(absolute(location)) if is_glob else [absolute(location)]
+        if not matches or not exists(matches[0]):
             raise UsageError(f"--input: {pattern} names {location}, which does not exist: check the pattern's bounds")
         tars.update(matches)
     if not tars:
@@ -157,15 +142,8 @@ def tars_of_pattern(pattern: str) -> list[str]:
     return sorted(tars)
 
 
-def _refuse_compressed(tar: str, stream: BinaryIO) -> None:
-    magic = stream.read(6)
-    for start, tool in COMPRESSED.items():
-        if magic.startswith(start):
-            raise UsageError(f"--input: {tar} is compressed: decompress it once with {tool}")
-
-
-def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> tuple[dict[str, Sample], str]:
-    """The samples of one tar by key, and how it is damaged ("" if it is not)."""
+def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> dict[str, Sample]:
+    """The samples of one tar by key. Raises UsageError if it is damaged."""
     samples: dict[str, Sample] = {}
     end = stream.seek(0, 2)
     stream.seek(0)
@@ -174,39 +152,32 @@ def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> tuple[dic
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep each one
                 if member.offset_data + member.size > end:
-                    return samples, _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
+                    raise _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse() or not is_safe(member.name):
                     counts["members that are links, devices or outside their folder, not used"] += 1
                 elif parts := split_member_name(member.name):
                     key, suffix = parts
-                    sample = samples.setdefault(key, {})
-                    if suffix in sample:
-                        raise UsageError(
-                            f"--input: {tar} holds {key}.{suffix} twice, the second at byte {member.offset:,}: write "
-                            "the tar again without it"
-                        )
+                    if suffix in (sample := samples.setdefault(key, {})):
+                        raise UsageError(f"--input: {tar} holds {key}.{suffix} twice: write the tar again without it")
                     sample[suffix] = Member(member.offset_data, member.size, member.name)
             last = archive.offset  # tarfile mistakes damage after the first member for the end
     except tarfile.TarError as error:
-        return samples, _damage(tar, stream.tell(), str(error))
+        raise _damage(tar, stream.tell(), str(error)) from error
     stream.seek(last)
-    block = stream.read(tarfile.BLOCKSIZE)
-    if block.strip(b"\0"):
-        return samples, _damage(tar, last, "there is no valid header of a member")
-    return samples, "" if len(block) == tarfile.BLOCKSIZE else _damage(tar, last, "its end mark is missing")
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise _damage(tar, last, "there is neither a member nor an end mark")
+    return samples
 
 
-def _damage(tar: str, offset: int, reason: str) -> str:
-    return f"--input: {tar} is cut or damaged at byte {offset:,} ({reason}): fetch or write it again, or leave it out"
+def _damage(tar: str, offset: int, reason: str) -> UsageError:
+    return UsageError(
+        f"--input: {tar} is cut, compressed or damaged at byte {offset:,} ({reason}): write it again, or leave it out"
+    )
 
 
 def _read_text(tar: str, member: Member, stream: BinaryIO) -> str:
-    if member.size > MAX_TEXT_BYTES:
-        raise UsageError(
-            f"--input: {tar}: {member.name} has {member.size:,} bytes, more than the {MAX_TEXT_BYTES:,} of a text"
-        )
     stream.seek(member.offset)
     try:
         return stream.read(member.size).decode("utf-8-sig")
