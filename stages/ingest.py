@@ -137,16 +137,12 @@ class Ingest(Stage):
 
     def _write_plan(self, corpus: Path, say: Say) -> dict[str, Any]:
         sources = self.sources()
-        summaries = [source.summary for source in sources]
-        for summary in summaries:
-            say(f"input: {summary}")
         rows = map(plan_row, itertools.islice(all_items(sources), self.limit or None))
         entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
+        for source in sources:
+            say(f"input: {source.summary}")
         if not entries:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
-        for source, before in zip(sources, summaries, strict=True):
-            if source.summary != before:  # some sources can only count while they list
-                say(f"input: {source.summary}")
         return {"items": sum(entry["rows"] for entry in entries), "shards": entries}
 
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":

@@ -48,9 +48,8 @@ def reference(container: str, **where: Any) -> str:
     """
     if not isinstance(where.get("rows", ""), str):
         where["rows"] = _format_rows(where["rows"])
-    quote = functools.partial(urllib.parse.quote, errors="surrogateescape")
-    pairs = (f"{key}={quote(str(value), safe=',' if key == 'rows' else '')}" for key, value in where.items())
-    return f"{container}#{'&'.join(pairs)}"
+    safe = "," if "rows" in where else ""
+    return f"{container}#{urllib.parse.urlencode(where, safe=safe, quote_via=urllib.parse.quote)}"
 
 
 def open_media(uri: str) -> BinaryIO:
@@ -88,8 +87,6 @@ def typed_failures(what: str) -> Iterator[None]:
         raise MediaError("missing", f"{what}: there is no such file") from error
     except ImportError as error:
         raise EnvironmentTrouble(f"{what}: {error}") from error
-    except MemoryError as error:
-        raise MediaError("too_large", f"{what}: does not fit into memory") from error
     except Exception as error:  # broken files make decoders and file systems raise exceptions of every type
         message = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
         cut = isinstance(error, EOFError) or "truncated" in message.lower()
@@ -103,8 +100,7 @@ def is_url(location: str) -> bool:
 
 def _parse_reference(uri: str) -> tuple[str, dict[str, str]] | None:
     container, _, fragment = uri.rpartition("#")
-    pairs = (part.partition("=") for part in fragment.split("&"))
-    where = {key: urllib.parse.unquote(value, errors="surrogateescape") for key, _, value in pairs}
+    where = dict(urllib.parse.parse_qsl(fragment, keep_blank_values=True))
     is_reference = any(keys <= where.keys() for keys in ({"offset", "size"}, {"column", "row"}, {"dim", "rows"}))
     return (container, where) if container and is_reference else None
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # Without this list FFmpeg would also open playlists, which name other files and URLs.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf,wav,flac,mp3"
-_BACK_S = (0, 2, 10)  # how far before a time to look for a keyframe if the container's own seek misses
 _NO_SEEK = ("mpeg", "mpegvideo")  # times after a seek are FFmpeg's guesses, wrong by some frames
 
 
@@ -88,26 +88,20 @@ def _opened(stream: BinaryIO, max_source_pixels: int) -> Iterator[tuple["InputCo
         import av
     except ImportError as error:
         raise EnvironmentTrouble("videos need PyAV: pip install 'leccr[video]'") from error
-    stream.seek(4)
-    is_mp4 = stream.read(4) == b"ftyp"
     stream.seek(0)
     options = {"format_whitelist": _DEMUXERS}
     try:
         container = av.open(stream, "r", container_options=options, metadata_errors="replace")
     except (av.error.InvalidDataError, av.error.EOFError) as error:
-        if is_mp4:
-            raise MediaError("truncated", "the video is truncated: its index is missing or cut") from error
-        raise
+        raise MediaError("truncated", "the video is cut or damaged: its header or index is missing") from error
     with container:
         cover = av.stream.Disposition.attached_pic
-        videos = [video for video in container.streams.video if not video.disposition & cover]
-        if not videos:
-            kinds = ", ".join(sorted({other.type for other in container.streams})) or "nothing"
-            raise MediaError("no_frames", f"the file has no video stream, only {kinds}")
-        video = videos[0]
+        video = next((video for video in container.streams.video if not video.disposition & cover), None)
+        if video is None:
+            raise MediaError("no_frames", "the file has no video stream")
         if (video.width or 0) * (video.height or 0) > max_source_pixels:
-            limit = f"the limit is {max_source_pixels:,} pixels"
-            raise MediaError("too_large", f"the video has {video.width:,} x {video.height:,} pixels, {limit}")
+            message = f"{video.width:,} x {video.height:,} pixels a frame are more than {max_source_pixels:,}"
+            raise MediaError("too_large", message)
         video.codec_context.thread_count = 1  # the caller runs a pool of threads
         yield container, video
 
@@ -182,17 +176,15 @@ def _decoded(container: "InputContainer", video: "VideoStream") -> Iterator[tupl
                 yield time, frame
 
 
-def _keyframe(container: "InputContainer", video: "VideoStream", target: int) -> tuple[int, int]:
-    """(time, where to seek) of the last keyframe at or before `target`."""
-    for back in _BACK_S:
-        place = target - round(back / _unit(video))
-        container.seek(place, stream=video, backward=True)
-        for packet in _packets(container, video):
-            time = packet and (packet.pts if packet.pts is not None else packet.dts)
-            if time is None or time > target:
-                break
-            if packet.is_keyframe:
-                return time, place
+def _keyframe(container: "InputContainer", video: "VideoStream", target: int) -> int:
+    """Time of the last keyframe at or before `target`, as far as the container can find it."""
+    container.seek(target, stream=video, backward=True)
+    for packet in _packets(container, video):
+        time = packet and (packet.pts if packet.pts is not None else packet.dts)
+        if time is None or time > target:
+            break
+        if packet.is_keyframe:
+            return int(time)
     raise _SeekMissed
 
 
@@ -212,14 +204,13 @@ def _at(
     try:
         if container.format.name in _NO_SEEK:
             raise _SeekMissed
-        plan: dict[int, tuple[int, list[int]]] = {}
+        stretches: dict[int, list[int]] = {}
         for target in targets:
-            keyframe, place = _keyframe(container, video, target)
-            plan.setdefault(keyframe, (place, []))[1].append(target)
+            stretches.setdefault(_keyframe(container, video, target), []).append(target)
         pictures: dict[int, Image.Image] = {}
-        for place, in_stretch in plan.values():
-            container.seek(place, stream=video, backward=True)
-            pictures |= _pick(_decoded(container, video), in_stretch, picture, seeked=True)
+        for stretch in stretches.values():
+            container.seek(stretch[0], stream=video, backward=True)
+            pictures |= _pick(_decoded(container, video), stretch, picture, seeked=True)
         return pictures
     except (_SeekMissed, av.FFmpegError):
         _rewind(container, video)
@@ -235,19 +226,14 @@ def _pick(
     """Of the decoded frames, the last one at or before each target."""
     pictures: dict[int, Image.Image] = {}
     left, last = list(targets), None
-
-    def take() -> None:
-        if last and last[0] not in pictures:
-            pictures[last[0]] = picture(last[1])
-
-    for time, frame in decoded:
-        if last is None and seeked and time > left[0]:
+    for time, frame in itertools.chain(decoded, [(sys.maxsize, None)]):  # the end, broken or not, may come first
+        if seeked and last is None and frame and time > left[0]:
             raise _SeekMissed
         while left and time > left[0]:
-            take()
             left.pop(0)
-        if not left:
-            return pictures
+            if last and last[0] not in pictures:
+                pictures[last[0]] = picture(last[1])
+        if not left or frame is None:
+            break
         last = time, frame
-    take()  # the end, broken or not, came before the last target
     return pictures

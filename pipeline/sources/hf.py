@@ -67,9 +67,7 @@ class DatasetSource:
                 missing = {self._media, *self._columns}.difference(table.schema.names)
             if missing:
                 columns = " and ".join(map(repr, sorted(missing)))
-                raise UsageError(
-                    f"--input: {file.location} has no column {columns}, unlike {first}: give them as two inputs"
-                )
+                raise UsageError(f"--input: {file.location} lacks {columns}, unlike {first}: give them as two inputs")
         if not num_rows:
             raise UsageError(f"--input: {given} holds no rows: give a dataset with an image column and rows")
         self._id_column = next((name for name in ID_COLUMNS if name in schema.names and self._is_unique(name)), None)
@@ -144,13 +142,13 @@ def media_column(schema: pa.Schema, location: str) -> str:
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {})
     types = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
-    by_feature: list[str] = [name for name in schema.names if types.get(name) in ("Image", "Video")]
-    by_struct: list[str] = [field.name for field in schema if _is_encoded(field.type)]
-    by_name: list[str] = [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)]
-    for names in (by_feature, by_struct, by_name):
-        for name in (*MEDIA_COLUMNS, *names):  # well-known names first
-            if name in names:
-                return name
+    candidates: tuple[list[str], ...] = (
+        [name for name in schema.names if types.get(name) in ("Image", "Video")],
+        [field.name for field in schema if _is_encoded(field.type)],
+        [field.name for field in schema if field.name in MEDIA_COLUMNS and _is_binary(field.type)],
+    )
+    if names := next(filter(None, candidates), None):
+        return next((name for name in MEDIA_COLUMNS if name in names), names[0])
     columns = ", ".join(f"{field.name}: {field.type}" for field in schema)
     raise UsageError(
         f"--input: {location} has no column of images (it has {columns}): there must be an Image feature, a struct of "

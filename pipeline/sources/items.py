@@ -10,17 +10,12 @@ from typing import Any, Protocol
 from pipeline.errors import UsageError
 
 # Names of the three splits that the stages know, as other data sets write them; "restval" is Karpathy's COCO.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+_SPELLINGS = {
+    "train": ("train", "training", "restval"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
 }
+SPLIT_NAMES = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 NUMBERED_SPLIT = re.compile(r"(train|training|valid|validation|val|dev|test)(?=[-._0-9]|$)")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import unquote
 
 import fsspec
 
@@ -61,9 +60,7 @@ def _suffix(path: str) -> str:
 
 
 def absolute(location: str) -> str:
-    """An absolute local path, or a URL without `/` at its end; `file://` URLs become local paths."""
-    if location.startswith("file://"):
-        location = unquote(location.removeprefix("file://"))
+    """An absolute local path, or a URL without `/` at its end."""
     if is_url(location):
         return location.rstrip("/")
     return os.path.abspath(location)  # noqa: PTH100 - takes out `..` and keeps links as the user wrote them

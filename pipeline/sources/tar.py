@@ -74,7 +74,7 @@ class TarSource:
                     if len(media) > 1:
                         counts["further media of a sample, not used"] += len(media) - 1
                     medium = members[min(media, key=lambda suffix: (suffix.count("."), suffix))]
-                    fields = self._read_fields(tar, stream, members)
+                    fields = self._read_fields(tar, stream, key, members)
                     yield SourceItem(
                         f"{name}/{key}" if len(self._tars) > 1 else key,
                         reference(tar, offset=medium.offset, size=medium.size, member=medium.name),
@@ -87,18 +87,21 @@ class TarSource:
         if not counts["samples"]:
             raise UsageError(f"--input: {self._given} holds no sample with an image or video; {self.summary}")
 
-    def _read_fields(self, tar: str, stream: BinaryIO, members: Sample) -> RowFields:
+    def _read_fields(self, tar: str, stream: BinaryIO, key: str, members: Sample) -> RowFields:
         """What the JSON member of a sample says, with the captions of its text members before its own."""
+        texts = {}
+        for suffix in ("json", *CAPTION_SUFFIXES):
+            if suffix in members:
+                stream.seek(members[suffix].offset)
+                texts[suffix] = stream.read(members[suffix].size)
         try:
-            row = json.loads(_read_text(tar, members["json"], stream)) if "json" in members else {}
+            row = json.loads(texts.pop("json", b"{}"))
             fields = read_fields(row if isinstance(row, dict) else {}, self._defaults.caption_language)
+            language = fields.language or self._defaults.caption_language
+            captions = list(read_captions([text.decode("utf-8-sig") for text in texts.values()], language))
         except (ValueError, RecursionError) as error:
-            name = members["json"].name
-            raise UsageError(f"--input: {tar}: {name} is not JSON with captions ({error}): correct it") from error
-        language = fields.language or self._defaults.caption_language
-        texts = [_read_text(tar, members[suffix], stream) for suffix in CAPTION_SUFFIXES if suffix in members]
-        captions = distinct([*read_captions(texts, language), *fields.captions])
-        return replace(fields, captions=captions)
+            raise UsageError(f"--input: {tar}: the texts of {key} cannot be read ({error}): correct them") from error
+        return replace(fields, captions=distinct([*captions, *fields.captions]))
 
 
 def split_member_name(member: str) -> tuple[str, str] | None:
@@ -175,11 +178,3 @@ def _damage(tar: str, offset: int, reason: str) -> UsageError:
     return UsageError(
         f"--input: {tar} is cut, compressed or damaged at byte {offset:,} ({reason}): write it again, or leave it out"
     )
-
-
-def _read_text(tar: str, member: Member, stream: BinaryIO) -> str:
-    stream.seek(member.offset)
-    try:
-        return stream.read(member.size).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--input: {tar}: {member.name} is not text in UTF-8: correct it or leave it out") from error

@@ -1,4 +1,3 @@
-import contextlib
 import io
 import struct
 import warnings
@@ -8,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile
 
 from pipeline.errors import MediaError
-from pipeline.media.images import IMAGE_SUFFIXES, Limits, Probe, fitting, frames, jpegs, probe
+from pipeline.media.images import Limits, Probe, fitting, frames, jpegs, probe
 
 DEFAULTS = Limits()
 
@@ -29,6 +28,12 @@ def saved(image: Image.Image, image_format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, image_format, **options)
     return buffer.getvalue()
+
+
+def exif(orientation: int = 1) -> bytes:
+    data = Image.Exif()
+    data[0x0112], data[0x010F] = orientation, "maker of the camera"
+    return data.tobytes()
 
 
 def picture(data: bytes, max_pixels: int = 10**6) -> Image.Image:
@@ -58,39 +63,27 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
-WRITERS = {".jpg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".ppm": "PPM"} | {
-    suffix: name
-    for suffix, name in {".webp": "WEBP", ".avif": "AVIF", ".jp2": "JPEG2000"}.items()
-    if suffix in IMAGE_SUFFIXES
+WRITERS = {
+    **{name: {} for name in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")},
+    "WEBP": {"lossless": True},
 }
 
 
-@pytest.mark.parametrize("name", WRITERS.values())
-def test_formats(name):
-    data = saved(scene(), name)
+@pytest.mark.parametrize(("name", "options"), WRITERS.items())
+def test_formats(name, options):
+    data = saved(scene(), name, **options)
     assert probe(io.BytesIO(data)) == Probe("image", 160, 96, 1, None)
     image = picture(data)
     assert image.size == (160, 96)
     assert near(image.getpixel((10, 10)), (255, 0, 0), 12)
     assert near(image.getpixel((10, 80)), (0, 0, 255), 12)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("TIFF", {})]
-    + [("TIFF", {"compression": "tiff_lzw"})]
-    + [("WEBP", {"lossless": True})] * features.check("webp"),
-)
-@pytest.mark.parametrize("part", [0.5, 0.9, 0.99])
-def test_truncation_is_detected(name, options, part):
-    data = saved(scene(), name, **options)
-    assert failure(data[: int(len(data) * part)]).kind == "truncated"
+    if name not in ("PPM", "AVIF", "JPEG2000"):
+        for part in (0.5, 0.99):
+            assert failure(data[: int(len(data) * part)]).kind == "truncated"
 
 
 def test_other_files_are_refused():
-    assert "empty" in str(failure(b""))
-    assert failure(b"").kind == "unreadable"
-    for data in (b"x", b"plain text\n" * 100, b"<svg xmlns=''></svg>", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(5000)):
+    for data in (b"", b"x", b"plain text\n" * 100, b"<svg xmlns=''></svg>", b"%!PS-Adobe-3.0 EPSF-3.0\n", bytes(5000)):
         assert failure(data).kind == "unreadable"
     with pytest.raises(MediaError, match="HEIF"):
         probe(io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)))
@@ -108,17 +101,14 @@ def test_a_bomb_is_refused_from_its_header_with_no_warning(monkeypatch):
     assert caught == []
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF"] + ["WEBP"] * features.check("webp"))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(name, orientation):
     away = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}  # from upright
     away |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
     stored = scene() if orientation == 1 else scene().transpose(Image.Transpose[away[orientation]])
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = saved(stored, name, exif=exif)
-    found = probe(io.BytesIO(data))
-    assert (found.width, found.height) == (160, 96)
+    data = saved(stored, name, exif=exif(orientation))
+    assert probe(io.BytesIO(data)) == Probe("image", 160, 96, 1, None)
     for max_pixels, size in ((10**6, (160, 96)), (40 * 24, (40, 24))):
         image = picture(data, max_pixels)
         assert image.size == size
@@ -130,9 +120,7 @@ def test_exif_orientation(name, orientation):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_data_are_ignored():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = saved(scene(), "JPEG", exif=exif)
+    data = saved(scene(), "JPEG", exif=exif(6))
     place = data.index(b"Exif\0\0") + 6
     for garbage in (b"XX*\0\x08\0\0\0", b"II*\0\xff\xff\xff\x7f", b"II*\0\x08\0\0\0\xff\xff"):
         broken = data[:place] + garbage + data[place + len(garbage) :]
@@ -150,8 +138,7 @@ def test_cmyk_as_adobe_stores_it():
 
 @pytest.mark.parametrize(
     ("name", "dtype", "low", "high"),
-    [("PNG", np.uint16, 0, 65535), ("TIFF", np.int32, 0, 65535), ("TIFF", np.float32, 0, 1)]
-    + [("TIFF", np.float32, low, low + 1e6) for low in (0, -5e5)],
+    [("PNG", np.uint16, 0, 65535), ("TIFF", np.float32, 0, 1), ("TIFF", np.float32, -5e5, 5e5)],
 )
 def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high):
     ramp = np.linspace(low, high, 256).astype(dtype)
@@ -164,24 +151,17 @@ def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high
 def test_transparency_lies_on_white():
     clear = np.zeros((20, 40, 4), np.uint8)
     clear[:, 20:] = (200, 100, 50, 255)
-    clear[:10, 20:, 3] = 128
     rgba = Image.fromarray(clear)
     palette = Image.new("P", (40, 20), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
     palette.paste(0, (0, 0, 20, 20))
-    for data, colour in (
-        (saved(rgba, "PNG"), (200, 100, 50)),
-        (saved(rgba.convert("LA"), "PNG"), (124, 124, 124)),
-        (saved(palette, "PNG", transparency=bytes([0, 255])), (200, 100, 50)),
-        (saved(palette, "GIF", transparency=0), (200, 100, 50)),
-    ):
+    for data in (saved(rgba, "PNG"), saved(palette, "PNG", transparency=0), saved(palette, "GIF", transparency=0)):
         image = picture(data, 200)
         assert image.getpixel((2, 8)) == (255, 255, 255)
-        assert near(image.getpixel((17, 8)), colour, 4)
-    assert near(picture(saved(rgba, "PNG")).getpixel((30, 5)), (227, 177, 152), 2)
+        assert near(image.getpixel((17, 8)), (200, 100, 50), 4)
 
 
-@pytest.mark.parametrize("name", ["GIF", "PNG"] + ["WEBP"] * features.check("webp"))
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])
 def test_animations_give_their_first_frame(name):
     first, *others = (Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue"))
     data = saved(first, name, save_all=True, append_images=others, duration=100)
@@ -215,14 +195,12 @@ def test_large_photos_are_decoded_at_a_fraction(monkeypatch):
 def test_fitting_keeps_the_budget_and_the_shape(width, height, max_pixels):
     w, h = fitting((width, height), max_pixels)
     assert 1 <= w <= width and 1 <= h <= height and w * h <= max_pixels
-    if width * height <= max_pixels:
-        assert (w, h) == (width, height)
-    elif min(w, h) > 1:
+    if width * height > max_pixels and min(w, h) > 1:
         assert (w + 1) * (h + 1) > max_pixels * 0.99
         assert abs(w * height - h * width) <= width + height
 
 
-SOURCES = [saved(scene(), "JPEG", progressive=True), *(saved(scene(), name) for name in WRITERS.values())]
+SOURCES = [saved(scene(), "JPEG", progressive=True), *(saved(scene(), name) for name in WRITERS)]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -238,6 +216,7 @@ def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
         media_type = probe(io.BytesIO(broken)).media_type
         pictures = frames(io.BytesIO(broken), media_type, max_pixels=1000, count=2)
         assert pictures and all(frame.image.width * frame.image.height <= 1000 for frame in pictures)
+        assert jpegs(io.BytesIO(broken), media_type, max_pixels=1000, count=2)[0].data.startswith(b"\xff\xd8")
     except MediaError as error:
         assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
 
@@ -246,18 +225,11 @@ def photo(mode="RGB", name="JPEG", **options) -> bytes:
     return saved(scene(60, 40).convert(mode), name, **options)
 
 
-def exif(orientation: int = 1) -> bytes:
-    data = Image.Exif()
-    data[0x0112], data[0x010F] = orientation, "maker of the camera"
-    return data.tobytes()
-
-
 def sent(data: bytes, max_pixels: int = 10_000) -> bytes:
     return jpegs(io.BytesIO(data), "image", max_pixels=max_pixels, count=1)[0].data
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("mode", "options"), [("RGB", {}), ("L", {"progressive": True, "restart_marker_rows": 1})])
 def test_an_upright_jpeg_is_sent_with_its_coded_pixels_and_no_metadata(mode, options):
     data = photo(mode, exif=exif(), comment=b"a secret", icc_profile=b"profile" * 99, **options)
     bare = sent(data)
@@ -280,12 +252,3 @@ def test_what_must_be_touched_is_decoded(data, size):
     again = Image.open(io.BytesIO(sent(data)))
     assert (again.format, again.mode, again.size) == ("JPEG", "RGB", size)
     assert not again.getexif() and "comment" not in again.info
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@given(st.integers(2, 400), st.integers(0, 255))
-def test_a_changed_byte_in_the_header_gives_a_jpeg_or_a_typed_failure(at, value):
-    data = bytearray(photo(exif=exif(), comment=b"a secret"))
-    data[at] = value
-    with contextlib.suppress(MediaError):
-        assert sent(bytes(data)).startswith(b"\xff\xd8")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.errors import EnvironmentTrouble, MediaError
 from pipeline.media import uri as opening
 from pipeline.media.uri import open_media, reference
+from tests.pipeline.sources.helpers import pack
 
 CELLS = [f"picture {row}".encode() * (row + 1) for row in range(10)]
 
@@ -45,46 +46,30 @@ def test_urls(tmp_path):
     (tmp_path / "a b.jpg").write_bytes(b"local")
     assert read(f"file://{tmp_path}/a b.jpg") == b"local"
     fsspec.filesystem("memory").pipe("/opening/a#1.jpg", b"in memory")
-    assert read("memory://opening/a#1.jpg") == b"in memory"
-    assert kind_of("memory://opening/none.jpg") == "missing"
-    assert kind_of("nosuchprotocol://a/b.jpg") == "unreadable"
-
-
-def test_streams_of_one_memory_url_have_their_own_positions():
-    fsspec.filesystem("memory").pipe("/opening/two", b"0123456789")
-    with open_media("memory://opening/two") as first, open_media("memory://opening/two") as second:
-        assert first.read(5) == b"01234"
-        assert second.read(5) == b"01234"
-
-
-def test_a_protocol_that_needs_a_package_says_so():
+    with open_media("memory://opening/a#1.jpg") as first, open_media("memory://opening/a#1.jpg") as second:
+        assert first.read(3) == second.read(3) == b"in "
     fsspec.register_implementation("opening-absent", "no_such_package.Files", errtxt="pip install it", clobber=True)
     with pytest.raises(EnvironmentTrouble, match="pip install it"):
         open_media("opening-absent://a/b")
 
 
 def test_missing_and_unreadable_files(tmp_path):
-    assert kind_of(str(tmp_path / "none.jpg")) == "missing"
-    assert kind_of(str(tmp_path / "none#1.jpg")) == "missing"
-    assert kind_of(reference(str(tmp_path / "none.tar"), offset=0, size=1, member="a")) == "missing"
-    assert kind_of(str(tmp_path)) == "unreadable"
-    assert kind_of("a\0b") == "unreadable"
+    missing = (tmp_path / "none.jpg", tmp_path / "none#1.jpg", "memory://opening/none.jpg")
+    for uri in (*missing, reference(str(tmp_path / "none.tar"), offset=0, size=1, member="a")):
+        assert kind_of(str(uri)) == "missing"
+    for uri in (tmp_path, "a\0b", "nosuchprotocol://a/b.jpg"):
+        assert kind_of(str(uri)) == "unreadable"
 
 
 def test_tar_members(tmp_path):
     members = {"a/b.jpg": b"first", "ü#&=+ %.jpg": b"second" * 100, "long/" + "x" * 200: b"third"}
-    path = tmp_path / "x #1.tar"
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+    path = pack(tmp_path / "x #1.tar", members.items())
     fsspec.filesystem("memory").pipe("/opening/x.tar", path.read_bytes())
     with tarfile.open(path) as tar:
         for info in tar:
             where = {"offset": info.offset_data, "size": info.size, "member": info.name}
-            assert read(reference(str(path), **where)) == members[info.name]
-            assert read(reference("memory://opening/x.tar", **where)) == members[info.name]
+            for container in (str(path), "memory://opening/x.tar"):
+                assert read(reference(container, **where)) == members[info.name]
     assert kind_of(reference(str(path), offset=0, size=path.stat().st_size + 1, member="a")) == "truncated"
     assert kind_of(reference(str(path), offset=0, size="many", member="a")) == "unreadable"
     assert reference("x.tar", offset=512, size=1234, member="a/b.jpg") == "x.tar#offset=512&size=1234&member=a%2Fb.jpg"
@@ -98,7 +83,7 @@ def test_references_are_read_back(container, where):
 
 @pytest.mark.parametrize(
     ("rows", "written"),
-    [([0], "0"), ([2, 3, 4], "2-4"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")],
+    [([0], "0"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")],
 )
 def test_rows_of_a_matrix(tmp_path, rows, written):
     matrix = np.arange(15, dtype="<f4").reshape(5, 3)
@@ -125,15 +110,12 @@ def test_rows_of_a_matrix(tmp_path, rows, written):
         ({"dim": 3, "rows": "4-0"}, "unreadable"),
         ({"dim": 3, "rows": "0,,1"}, "unreadable"),
         ({"dim": 0, "rows": "0"}, "unreadable"),
-        ({"dim": "three", "rows": "0"}, "unreadable"),
     ],
 )
 def test_rows_that_are_not_there(tmp_path, where, kind):
     path = tmp_path / "feature.bin"
     path.write_bytes(np.zeros(15, "<f4").tobytes())
     assert kind_of(reference(str(path), **where)) == kind
-    if kind != "unreadable":
-        assert kind_of(reference(str(tmp_path / "none.bin"), **where)) in ("missing", "too_large")
 
 
 def table(kind: str) -> pa.Table:
@@ -166,6 +148,10 @@ def test_cells(tmp_path, suffix, kind):
     assert kind_of(reference(str(path), column="picture", row=0)) == "missing"
     if kind == "binary":
         assert kind_of(reference(str(path), column="other", row=0)) == "unreadable"
+    for cut in (0, 3, path.stat().st_size // 2):
+        broken = path.with_stem(f"cut-{cut}")
+        broken.write_bytes(path.read_bytes()[:cut])
+        assert kind_of(reference(str(broken), column="image", row=9)) in ("truncated", "unreadable")
     write(path, table(kind).slice(1))
     assert read(reference(str(path), column="image", row=0)) == CELLS[1]  # the file changed: not what was kept
 
@@ -193,17 +179,6 @@ def test_offsets_of_a_broken_arrow_file_are_not_followed(tmp_path):
     assert path.read_bytes().count(first) == 1
     path.write_bytes(path.read_bytes().replace(first, struct.pack("<4q", 0, 9, 1 << 20, 54)))
     assert kind_of(reference(str(path), column="image", row=1)) == "unreadable"
-
-
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".ipc"])
-def test_broken_containers(tmp_path, suffix):
-    path = tmp_path / f"x{suffix}"
-    write(path, table("binary"))
-    whole = path.read_bytes()
-    for number, cut in enumerate((0, 3, 100, len(whole) // 2)):
-        broken = tmp_path / f"{number}{suffix}"
-        broken.write_bytes(whole[:cut])
-        assert kind_of(reference(str(broken), column="image", row=9)) in ("truncated", "unreadable")
 
 
 def test_rows_in_order_read_each_row_group_once_however_many_threads_ask(tmp_path, monkeypatch):
