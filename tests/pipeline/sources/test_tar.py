@@ -1,6 +1,4 @@
 import gzip
-import io
-import json
 import tarfile
 import tempfile
 from pathlib import Path
@@ -12,19 +10,16 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from pipeline.sources.tar import expand_braces
 from tests.pipeline.sources.helpers import content, jpeg, listed, pack, texts, write
 
 
 def test_members_become_samples(tmp_path):
-    row = {"caption": "from json", "text": "x", "license": "CC0", "split": "val", "language": "de"}
     members = [
         ("./001.JPG", jpeg(1)),
-        ("./001.json", json.dumps(row).encode()),
+        ("./001.json", b'{"caption": "from json", "text": "x", "license": "CC0", "split": "val", "language": "de"}'),
         ("./in/002.v1.seg.png", jpeg(2)),
         ("./in/002.caption", b"of 2"),
         ("./in/002.jpg", jpeg(3)),
-        ("./in/002.cls", b"7"),
         ("./" + "long" * 60 + ".webp", jpeg(4)),
         ("./004.json", b"[1, 2]"),
         ("./README", b"no suffix"),
@@ -32,10 +27,12 @@ def test_members_become_samples(tmp_path):
     ]
     tar = pack(tmp_path / "photos.tar", members)
     source = open_source(str(tar), caption_language="fr", license="mine")
-    assert source.summary == f"webdataset {tar}: 1 tar files"
     items = listed(source)
-    assert list(items) == ["001", "in/002", "long" * 60]
-    assert [content(item) for item in items.values()] == [jpeg(1), jpeg(3), jpeg(4)]
+    assert {key: content(item) for key, item in items.items()} == {
+        "001": jpeg(1),
+        "in/002": jpeg(3),
+        "long" * 60: jpeg(4),
+    }
     first = items["001"]
     assert first.captions == (SourceCaption("from text", "de"), SourceCaption("from json", "de"))
     assert (first.license, first.split, first.source) == ("CC0", "val", "photos")
@@ -46,22 +43,15 @@ def test_members_become_samples(tmp_path):
 
 def test_members_outside_their_folder_are_never_used(tmp_path):
     tar = tmp_path / "evil.tar"
-    with tarfile.open(tar, "w") as archive:
-        for name in ("../out.jpg", "/etc/abs.jpg", "a/../../b.jpg", "a\\..\\c.jpg", "\udcff.jpg", "good.jpg"):
-            info = tarfile.TarInfo(name)
-            info.size = len(jpeg(1))
-            archive.addfile(info, io.BytesIO(jpeg(1)))
-        kinds = {"l": tarfile.SYMTYPE, "h": tarfile.LNKTYPE, "d": tarfile.CHRTYPE, "p": tarfile.FIFOTYPE}
-        for name, kind in kinds.items():
-            info = tarfile.TarInfo(f"{name}.jpg")
+    names = ("../out.jpg", "/etc/abs.jpg", "a/../../b.jpg", "a\\..\\c.jpg", "\udcff.jpg", "good.jpg")
+    pack(tar, [(name, jpeg(1)) for name in names])
+    with tarfile.open(tar, "a") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-        folder = tarfile.TarInfo("folder.jpg")
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
     source = open_source(str(tar))
     assert list(listed(source)) == ["good"]
-    assert "1 samples, " in source.summary or source.summary.endswith("1 samples")
     assert "9 members that are links, devices or outside their folder, not used" in source.summary
 
 
@@ -76,66 +66,52 @@ def test_ids_of_several_tars_begin_with_their_paths(tmp_path):
         "val/s-000/a": ("val", ["val/s-000"]),
     }
     for pattern in ("train/s-{000..001}.tar", "train/s-*.tar", "{train}/s-{000,001}.tar", "train/s-00[01].tar"):
-        items = listed(open_source(f"{tmp_path}/{pattern}"))
-        assert list(items) == ["s-000/a", "s-001/a"]
-    assert next(expand_braces("s-{09..99999999999999}{a,b}.tar")) == "s-09a.tar"
-    with pytest.raises(UsageError, match="names no file"):
-        open_source(f"{tmp_path}/train/s-{{1..0}}.tar")
-    with pytest.raises(UsageError, match=r"s-002\.tar, which does not exist"):
-        open_source(f"{tmp_path}/train/s-{{000..002}}.tar")
+        assert list(listed(open_source(f"{tmp_path}/{pattern}"))) == ["s-000/a", "s-001/a"]
+    for pattern, message in {
+        "s-{1..0}.tar": "names no file",
+        "s-{000..002}.tar": r"s-002\.tar, which does not",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            open_source(f"{tmp_path}/train/{pattern}")
 
 
 def test_a_tar_behind_a_url(tmp_path):
     tar = pack(tmp_path / "one.tar", [("k.jpg", jpeg(5))])
     fsspec.filesystem("memory").pipe("/tars/one.tar", tar.read_bytes())
     for place in ("memory://tars/one.tar", "memory://tars", "memory://tars/o*.tar"):
-        items = listed(open_source(place))
-        assert {key: content(item) for key, item in items.items()} == {"k": jpeg(5)}
+        assert content(listed(open_source(place))["k"]) == jpeg(5)
 
 
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz"])
-def test_compressed_tars_are_refused(tmp_path, suffix):
-    tar = pack(tmp_path / "a", [("a.jpg", jpeg(1))])
-    path = tmp_path / f"b{suffix}"
-    path.write_bytes(gzip.compress(tar.read_bytes()))
-    with pytest.raises(UsageError, match="is compressed: decompress it once with gunzip"):
-        open_source(str(path))
-
-
-def test_a_truncated_tar_yields_what_precedes_the_cut_and_fails(tmp_path):
-    members = [(f"{number}.jpg", jpeg(number)) for number in range(3)]
-    whole = pack(tmp_path / "whole.tar", members).read_bytes()
+def test_damaged_and_compressed_tars_are_refused(tmp_path):
+    whole = pack(tmp_path / "whole.tar", [(f"{number}.jpg", jpeg(number)) for number in range(3)]).read_bytes()
     with tarfile.open(tmp_path / "whole.tar") as archive:
-        starts = [member.offset for member in archive.getmembers()]
-    third = starts[2]
-    for end, keys in {third + 700: 2, third + 100: 2, third: 2, third - 1: 2, starts[1] + 513: 1, 100: 0, 0: 0}.items():
-        (tmp_path / "cut.tar").write_bytes(whole[:end])
-        got = []
-        with pytest.raises(UsageError, match=r"cut\.tar is cut or damaged at byte [0-9,]+"):
-            got.extend(open_source(str(tmp_path / "cut.tar")).items())
-        assert [content(item) for item in got] == [jpeg(number) for number in range(keys)]
+        _, second, third = (member.offset for member in archive.getmembers())
     damaged = bytearray(whole)
     damaged[third : third + 512] = b"x" * 512
-    (tmp_path / "cut.tar").write_bytes(damaged)
-    with pytest.raises(UsageError, match=f"damaged at byte {third:,}"):
-        list(open_source(str(tmp_path / "cut.tar")).items())
+    ends = (third + 700, third + 100, third, third - 1, second + 513, 100, 0)
+    for data in (*(whole[:end] for end in ends), damaged, gzip.compress(whole)):
+        (tmp_path / "cut.tar").write_bytes(data)
+        with pytest.raises(UsageError, match=r"cut\.tar is cut, compressed or damaged at byte [0-9,]+"):
+            listed(open_source(str(tmp_path / "cut.tar")))
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(whole))
+    with pytest.raises(UsageError, match="decompress"):
+        open_source(str(tmp_path / "a.tar.gz"))
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice, the second at byte 1,024"),
-        ([("a.jpg", b"1"), ("a.json", b"{")], r"a\.json is not JSON"),
-        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"a\.json .*3 \(int\)"),
-        ([("a.jpg", b"1"), ("a.txt", b"\xff")], r"a\.txt is not text in UTF-8"),
-        ([("a.jpg", b"1"), ("a.txt", b" " * (1 << 21))], r"a\.txt has 2,097,152 bytes"),
+        ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice"),
+        ([("a.jpg", b"1"), ("a.json", b"{")], "texts of a cannot be read"),
+        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"texts of a .*3 \(int\)"),
+        ([("a.jpg", b"1"), ("a.txt", b"\xff")], "texts of a .*utf-8"),
         ([("a.txt", b"1")], r"holds no sample with an image or video"),
     ],
 )
 def test_bad_members_are_refused(tmp_path, members, message):
     tar = pack(tmp_path / "t.tar", members)
     with pytest.raises(UsageError, match=message):
-        list(open_source(str(tar)).items())
+        listed(open_source(str(tar)))
 
 
 @settings(max_examples=150, deadline=None)
