@@ -29,7 +29,7 @@ import numpy as np
 from bench.common import machine, measured, spread
 from stages.retrieval import vectors as item_vectors
 from stages.retrieval.index_reader import Index, ItemRecord
-from stages.retrieval.index_writer import Block, index_writer
+from stages.retrieval.index_writer import index_writer, with_vectors
 from stages.retrieval.vectors import recall
 
 WIDTH, K, BLOCK = 256, 10, 10_000
@@ -89,7 +89,7 @@ def build_ours(folder: Path, options: argparse.Namespace) -> None:
         for vectors in blocks(options.rows):
             media_NRE = vectors.reshape(-1, options.rows_each, WIDTH)
             records = [record(number + place) for place in range(len(media_NRE))]
-            writer.add(Block.of(records, media_NRE, no_texts))
+            writer.add(with_vectors(records, media_NRE, no_texts))
             number += len(media_NRE)
         writer.publish(writer.known_contents())
 

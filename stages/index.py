@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from stages.retrieval.corpus_items import CorpusItems, Place
     from stages.retrieval.encoders import Space
-    from stages.retrieval.index_writer import Block, IndexWriter
+    from stages.retrieval.index_writer import IndexWriter
     from stages.scoring.embed import Share
 
 PART = 20_000  # items whose vectors are held in memory at once, and the most that a killed run loses
@@ -129,12 +129,12 @@ def open_writer(output: Path, options: IndexOptions, space: "Space", items: "Cor
         yield writer
 
 
-def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", share: "Share") -> "Block":
+def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", share: "Share") -> "pa.Table":
     """Encode items, and their descriptions by themselves; every rank does its share and has all of it at the end."""
     import numpy as np
     import torch
 
-    from stages.retrieval.index_writer import Block
+    from stages.retrieval.index_writer import with_vectors
 
     records = [items.record(place) for place in places]
     texts = [text["text"] for record in records for text in record["texts"]]
@@ -157,7 +157,7 @@ def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", shar
     if texts:
         numbers = torch.arange(len(texts))
         (text_ME,) = share.encode("descriptions", numbers, range(len(texts)), lambda rows: rows, encode_texts)
-    return Block.of(records, media_NRE.numpy(), np.asarray(text_ME))
+    return with_vectors(records, media_NRE.numpy(), np.asarray(text_ME))
 
 
 def remove(output: Path, names: Sequence[str]) -> None:

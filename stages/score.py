@@ -58,10 +58,10 @@ class ScoreOptions:
             UsageError: The message names the option.
         """
         for name, path in (("--output", self.output), ("--per-query", self.per_query)):
-            if path and not path.parent.is_dir():
-                raise UsageError(f"{name} {path}: the folder {path.parent} does not exist. Create it first")
-            if path and path.is_dir():
-                raise UsageError(f"{name} {path} is a folder, expected the name of a file")
+            if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+                raise UsageError(
+                    f"{name} {path} cannot be written there. Give the name of a file in an existing folder"
+                )
         if self.explain and not self.output:
             raise UsageError(f"--explain {self.explain} needs --output FILE.json: its page is written next to that")
 

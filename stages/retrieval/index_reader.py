@@ -137,16 +137,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise UsageError(f"{path} cannot be read ({error}). Make the index anew with --overwrite") from error
     if manifest is None:
         return None
-    version = manifest.get("vector_index_version") if isinstance(manifest, dict) else None
-    if version is None:
+    if not isinstance(manifest, dict) or "vector_index_version" not in manifest:
         raise UsageError(f"{path} is not the manifest of a vector index. Give the folder that stages/index.py wrote")
-    kind, dtype = manifest.get("kind"), manifest.get("dtype")
+    version, kind, dtype = (manifest.get(name) for name in ("vector_index_version", "kind", "dtype"))
     if version != VERSION or kind not in KINDS or dtype not in DTYPES:
-        raise UsageError(
-            f"{folder} is an index of version {version} ({kind}, {dtype}), and this program reads version {VERSION} "
-            f"({' or '.join(KINDS)}, {' or '.join(DTYPES)}). {REBUILD}"
-        )
+        raise UsageError(f"{folder} is an index of another version ({version}, {kind}, {dtype}). {REBUILD}")
     checksum = manifest.pop("checksum", None)
     if checksum != short_hash(canonical_json(manifest)):
-        raise UsageError(f"{path} was changed or is damaged (its checksum differs). Make the index anew")
+        raise UsageError(f"{path} was changed or is damaged: its checksum differs. {REBUILD}")
     return manifest

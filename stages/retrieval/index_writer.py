@@ -1,7 +1,7 @@
 """A vector index on disk, the side that makes it anew.
 
     with index_writer(folder, origin={"space": …}, width=256, dtype="float16", kind="auto") as writer:
-        writer.add(block)                    # items that are not in writer.known_contents(), part by part
+        writer.add(with_vectors(…))          # items that are not in writer.known_contents(), part by part
         writer.publish(contents)             # all items with these contents
 
 What is added is written to `INDEX/.parts`, so that a killed run goes on from there. `publish` builds a new generation
@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,49 +32,39 @@ OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manif
 MAX_LENGTH = 1e4  # of a vector; far beyond what an encoder gives, and within float16
 
 
-class Block(NamedTuple):
-    """Some items with their vectors.
+def with_vectors(records: list[ItemRecord], media_NRE: np.ndarray, text_ME: np.ndarray) -> pa.Table:
+    """New items with their vectors, as `IndexWriter.add` takes them: rows of ITEMS, and a list of values for each part.
 
-    Attributes:
-        items: Rows of ITEMS.
-        rows: By part, float32 rows [R,E] in the order of the items.
+    Args:
+        records: What is kept of the items.
+        media_NRE: Rows that queries are compared with.
+        text_ME: A row for each of `texts` in the records, in their order.
+
+    Raises:
+        UsageError: A vector is not finite.
     """
+    counts = {"media": [media_NRE.shape[1]] * len(records), "text": [len(record["texts"]) for record in records]}
+    rows = {"media": media_NRE.reshape(-1, media_NRE.shape[2]), "text": text_ME}
+    table = pa.Table.from_pylist(records, RECORD)
+    for part in PARTS:
+        table = table.append_column(ITEMS.field(f"{part}_rows"), pa.array(counts[part], pa.int32()))
+        lengths = np.linalg.norm(rows[part], axis=1)
+        if not (lengths <= MAX_LENGTH).all():  # so that NaN is wrong as well
+            row = int(np.flatnonzero(~(lengths <= MAX_LENGTH))[0])
+            record = records[int(np.repeat(np.arange(len(records)), counts[part])[row])]
+            raise UsageError(
+                f"item {record['item_id']} of {record['corpus']} has a vector of length {lengths[row]:g}, and "
+                "lengths of about 1 are expected. Check whether the model's training diverged"
+            )
+    return _append_vectors(table, rows)
 
-    items: pa.Table
-    rows: dict[str, np.ndarray]
 
-    @classmethod
-    def of(cls, records: list[ItemRecord], media_NRE: np.ndarray, text_ME: np.ndarray) -> "Block":
-        """A block of new items.
-
-        Args:
-            records: What is kept of the items.
-            media_NRE: Rows that queries are compared with.
-            text_ME: A row for each of `texts` in the records, in their order.
-
-        Raises:
-            UsageError: A vector is not finite.
-        """
-        table = pa.Table.from_pylist(records, RECORD)
-        counts = {"media": [media_NRE.shape[1]] * len(records), "text": [len(record["texts"]) for record in records]}
-        rows = {"media": media_NRE.reshape(-1, media_NRE.shape[2]), "text": text_ME}
-        for part in PARTS:
-            table = table.append_column(ITEMS.field(f"{part}_rows"), pa.array(counts[part], pa.int32()))
-            lengths = np.linalg.norm(rows[part], axis=1)
-            if not (lengths <= MAX_LENGTH).all():  # so that NaN is wrong as well
-                row = int(np.flatnonzero(~(lengths <= MAX_LENGTH))[0])
-                record = records[int(np.repeat(np.arange(len(records)), counts[part])[row])]
-                raise UsageError(
-                    f"item {record['item_id']} of {record['corpus']} has a vector of length {lengths[row]:g}, and "
-                    "lengths of about 1 are expected. Check whether the model's training diverged"
-                )
-        return cls(table, rows)
-
-    def filtered(self, keep: pa.Array) -> "Block":
-        """The items of which `keep` says so."""
-        keep_N = keep.to_numpy(zero_copy_only=False)
-        rows = {part: self.rows[part][np.repeat(keep_N, self.items[f"{part}_rows"].to_numpy())] for part in PARTS}
-        return Block(self.items.filter(keep), rows)
+def _append_vectors(table: pa.Table, rows: dict[str, np.ndarray]) -> pa.Table:
+    for part, rows_RE in rows.items():
+        ends = np.cumsum(table[f"{part}_rows"].to_numpy(), dtype=np.int64) * rows_RE.shape[1]
+        values = pa.array(np.ascontiguousarray(rows_RE, np.float32).ravel())
+        table = table.append_column(part, pa.LargeListArray.from_arrays(np.append(0, ends), values))
+    return table
 
 
 @contextlib.contextmanager
@@ -122,27 +112,19 @@ class IndexWriter:
         tables = [self._read_part(path) for path in self._part_paths()] + ([self.old.items] if self.old else [])
         return pa.chunked_array([chunk for table in tables for chunk in table["content"].chunks], pa.string())
 
-    def add(self, block: Block) -> None:
-        """Keep the vectors of new items on disk until `publish`."""
-        table = block.items
-        for part in PARTS:
-            vectors = pa.array(np.ascontiguousarray(block.rows[part], "<f4").ravel())
-            ends = np.cumsum(table[f"{part}_rows"].to_numpy(), dtype=np.int64) * self.settings["width"]
-            table = table.append_column(part, pa.LargeListArray.from_arrays(np.append(0, ends), vectors))
-        write_shard(self._parts / f"part-{len(self._part_paths()):05d}.arrow", table)
+    def add(self, items: pa.Table) -> None:
+        """Keep new items, see `with_vectors`, on disk until `publish`."""
+        write_shard(self._parts / f"part-{len(self._part_paths()):05d}.arrow", items)
 
     def publish(self, contents: pa.Array | pa.ChunkedArray) -> Index:
         """Make and publish the generation that holds the items with these contents; returns it, open."""
         numbers = [int(path.name[-8:]) for path in self.folder.glob("generation-*")]
         name = f"generation-{max(numbers, default=0) + 1:08d}"
         kind, dtype, width = (self.settings[name] for name in ("requested_kind", "dtype", "width"))
-        blocks = [
-            block.filtered(pc.is_in(block.items["content"], value_set=contents).combine_chunks())
-            for block in self._blocks()
-        ]
-        items = pa.concat_tables([ITEMS.empty_table(), *(it.items.select(ITEMS.names).cast(ITEMS) for it in blocks)])
-        nothing = np.empty((0, width), np.float32)
-        rows = {part: np.concatenate([nothing, *(block.rows[part] for block in blocks)]) for part in PARTS}
+        table = self._all_items()
+        table = table.filter(pc.is_in(table["content"], value_set=contents))
+        items = pa.concat_tables([ITEMS.empty_table(), table.select(ITEMS.names).cast(ITEMS)])
+        rows = {part: table[part].combine_chunks().flatten().to_numpy().reshape(-1, width) for part in PARTS}
         counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
         vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width)
         home = self.folder / BUILDING
@@ -167,17 +149,19 @@ class IndexWriter:
         _sweep(self.folder, keep=(MANIFEST, name))
         return Index.open(self.folder)
 
-    def _blocks(self) -> Iterator[Block]:
-        """Every item that is at hand, once: those of the old generation, then those of the parts."""
-        known = pa.chunked_array([], pa.string())
+    def _all_items(self) -> pa.Table:
+        """Every item that is at hand, once, with its vectors: those of the old generation, then those of the parts."""
+        width = self.settings["width"]
+        tables = [with_vectors([], np.empty((0, 1, width), np.float32), np.empty((0, width), np.float32))]
         if self.old:
-            known = self.old.items["content"]
-            yield Block(self.old.items, {part: self.old.vectors.rows(slice(None), part=part) for part in PARTS})
+            rows = {part: self.old.vectors.rows(slice(None), part=part) for part in PARTS}
+            tables.append(_append_vectors(self.old.items, rows))
+        # a run that was killed after it published left parts whose items are in the old generation, too
+        known = tables[-1]["content"]
         for path in self._part_paths():
-            table = self._read_part(path)
-            rows = {part: _flat(table[part]).reshape(-1, self.settings["width"]) for part in PARTS}
-            # a run that was killed after it published left parts whose items are in the old generation, too
-            yield Block(table, rows).filtered(pc.invert(pc.is_in(table["content"], value_set=known)).combine_chunks())
+            part = self._read_part(path)
+            tables.append(part.filter(pc.invert(pc.is_in(part["content"], value_set=known))))
+        return pa.concat_tables(tables)
 
     def _part_paths(self) -> list[Path]:
         return sorted(self._parts.glob("part-*.arrow"))
@@ -187,10 +171,6 @@ class IndexWriter:
             return read_shard(path)
         except EnvironmentTrouble as error:
             raise UsageError(f"{path} is damaged ({error}). Delete it and run the same command again") from error
-
-
-def _flat(lists: pa.ChunkedArray) -> np.ndarray:
-    return np.concatenate([chunk.flatten().to_numpy() for chunk in lists.chunks] or [np.empty(0, np.float32)])
 
 
 def _sweep(folder: Path, keep: tuple[str, str]) -> None:

@@ -2,18 +2,19 @@
 
 import functools
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import font_manager, ft2font
+from matplotlib import font_manager
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
 from stages.retrieval.engine import Finder, Hit
 
-TILE, ROW, ABOVE, BELOW = 1.6, 2.15, 0.35, 0.2
-SIDE = 240  # pixels of a thumbnail
+TILE, ROW, ABOVE, BELOW = 1.6, 1.75, 0.35, 0.2
+SIZE = 240, 180  # pixels of a thumbnail
 MAX_QUERIES, MAX_RESULTS = 40, 10
 GREY = "#d0d3d6"
 FONTS = (  # those that are installed draw each letter that the ones before lack; DejaVu comes with matplotlib
@@ -35,8 +36,6 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
         EnvironmentTrouble: The file cannot be written.
     """
     results = results[:MAX_QUERIES]
-    if any(not printable(query, "") for query, _ in results):
-        print("note: no font has all letters of the queries. Install one, such as Noto Sans CJK", file=sys.stderr)
     columns = max(1, *(len(hits[:MAX_RESULTS]) for _, hits in results))
     height = len(results) * ROW
     figure = Figure(figsize=(columns * TILE, height))
@@ -44,45 +43,37 @@ def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequen
     sides = {"left": 0.01, "right": 0.99, "wspace": 0.06}
     grid = figure.subplots(len(results), columns, squeeze=False, gridspec_kw={**margins, **sides})
     for row, (query, hits) in enumerate(results):
-        title = printable(query, f"query {row + 1}")
-        grid[row, 0].set_title(title, loc="left", fontfamily=_fonts()[0], fontsize=11)
+        grid[row, 0].set_title(" ".join(query.split()), loc="left", fontfamily=_fonts(), fontsize=11, parse_math=False)
         for axis, hit in zip(grid[row], hits, strict=False):
             axis.imshow(thumbnail(finder, hit))
-            axis.set_anchor("NW")
-            name = printable(hit.item_id.rpartition("/")[2], f"item {hit.rank}")
+            name = hit.item_id.rpartition("/")[2]
             label = f"{hit.score:.2f}  {name if len(name) < 18 else name[:16] + '…'}"
-            axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts()[0], fontsize=7)
+            axis.text(0, -0.04, label, transform=axis.transAxes, va="top", fontfamily=_fonts(), fontsize=7)
     for axis in grid.flat:
         axis.set_axis_off()
     try:
-        figure.savefig(path, dpi=110, format="png")
+        with warnings.catch_warnings(record=True) as missing_glyphs:
+            warnings.simplefilter("always")
+            figure.savefig(path, dpi=110, format="png")
     except OSError as error:
         raise EnvironmentTrouble(f"{path} cannot be written: {error.strerror}") from error
-
-
-def printable(text: str, instead: str) -> str:
-    """The text on one line, or `instead` where no installed font has its letters; lost signs are left out."""
-    text = " ".join(text.split())
-    missing = set(text) - _fonts()[1] - {" "}
-    if any(character.isalpha() for character in missing):
-        return instead
-    return "".join(character for character in text if character not in missing)
+    if missing_glyphs:
+        print("note: no font has all letters of the queries. Install one, such as Noto Sans CJK", file=sys.stderr)
 
 
 @functools.cache
-def _fonts() -> tuple[list[str], frozenset[str]]:
-    """The fonts of FONTS that are installed, and the characters that they have between them."""
-    paths = {font.name: font.fname for font in font_manager.fontManager.ttflist}
-    names = [name for name in FONTS if name in paths]
-    return names, frozenset(chr(code) for name in names for code in ft2font.FT2Font(paths[name]).get_charmap())
+def _fonts() -> list[str]:
+    """The fonts of FONTS that are installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in installed]
 
 
 def thumbnail(finder: Finder, hit: Hit) -> Image.Image:
-    """The hit's picture, grey where it cannot be read."""
+    """The hit's picture cropped to SIZE, grey where it cannot be read."""
     try:
-        return finder.picture(hit.corpus, hit.item_id, SIDE)
+        return ImageOps.fit(finder.picture(hit.corpus, hit.item_id, max(SIZE)), SIZE)
     except (KeyError, PipelineError):  # KeyError: the corpus no longer has the item
-        return Image.new("RGB", (SIDE, SIDE), GREY)
+        return Image.new("RGB", SIZE, GREY)
 
 
 def check_path(path: Path) -> None:

@@ -6,10 +6,8 @@ N items · M texts · K slots · H heads · W words · T tokens of a description
 import base64
 import dataclasses
 import io
-import itertools
 import math
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +22,7 @@ from model.losses import global_similarity, local_similarity, score
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor, pieces, square
 from pipeline.corpus.table import atomic_writer
+from pipeline.media.images import encode_jpeg
 from stages.data.batches import EvaluationData
 from stages.scoring.embed import Embedded
 from stages.scoring.ranking import TIE
@@ -101,15 +100,11 @@ def choose_queries(ranks: Mapping[str, LanguageRanks], count: int) -> list[tuple
     Every language gets an equal share, half of it texts whose item ranks first, half texts whose item does not. Both
     are spread evenly, the latter by rank.
     """
-    sizes = {language: len(found.text_items) for language, found in ranks.items()}
-    shares: Counter[str] = Counter()
-    for language in itertools.cycle(ranks):
-        if shares.total() == min(count, sum(sizes.values())):
-            break
-        shares[language] += shares[language] < sizes[language]
+    shares = [count // len(ranks) + (place < count % len(ranks)) for place in range(len(ranks))]
     queries = []
-    for place, (language, share) in enumerate(shares.items()):
+    for place, (language, share) in enumerate(zip(ranks, shares, strict=True)):
         rank_M = ranks[language].ranked.text_to_media.numpy()
+        share = min(share, len(rank_M))
         first, missed = np.flatnonzero(rank_M == 1), np.flatnonzero(rank_M > 1)
         missed = missed[np.argsort(rank_M[missed], kind="stable")]
         num_missed = min(len(missed), max((share + place % 2) // 2, share - len(first)))
@@ -297,9 +292,7 @@ def data_url(frame: Any, cropped: bool = False) -> str:
         left, upper, right, lower = map(round, square(*picture.size))
         picture = picture.crop((left, upper, right, lower))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(picture, 80)).decode()}"
 
 
 def overlay_url(weights_P: np.ndarray) -> str:

@@ -76,25 +76,11 @@ class Health(BaseModel):
     waiting: int
 
 
-class Refusal(BaseModel):
-    """Why a request was refused: what was given, what is expected, what to do."""
-
-    got: str
-    wanted: str
-    do: str
-
-
-class ErrorResponse(BaseModel):
-    """The body of every error."""
-
-    error: Refusal
-
-
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    413: {"model": ErrorResponse, "description": "The body is too large"},
-    422: {"model": ErrorResponse, "description": "The search is not valid, or beyond a limit"},
-    429: {"model": ErrorResponse, "description": "Too many queries of one client: Retry-After says when to come back"},
-    503: {"model": ErrorResponse, "description": "Too many queries at once, or an index that cannot be used"},
+    413: {"description": "The body is too large"},
+    422: {"description": "The search is not valid, or beyond a limit"},
+    429: {"description": "Too many queries of one client: Retry-After says when to come back"},
+    503: {"description": "Too many queries at once, or an index that cannot be used"},
 }
 
 

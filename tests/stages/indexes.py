@@ -4,7 +4,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from stages.retrieval.index_writer import Block, index_writer
+from stages.retrieval.index_writer import index_writer, with_vectors
 
 faiss.omp_set_num_threads(1)  # what is small gains nothing by more, and on a busy machine threads wait for each other
 
@@ -44,7 +44,7 @@ def block(numbers, media_NRE, text_ME=None):
     """Items of these numbers with one text each, or with none where `text_ME` is not given."""
     texts = 0 if text_ME is None else 1
     text_ME = np.empty((0, media_NRE.shape[2]), np.float32) if text_ME is None else text_ME
-    return Block.of([record(number, texts=texts) for number in numbers], media_NRE, text_ME)
+    return with_vectors([record(number, texts=texts) for number in numbers], media_NRE, text_ME)
 
 
 def make_index(folder, keep, *blocks, width=4, **settings):

@@ -30,18 +30,6 @@ def command(model, made, *corpora):
     return ["--checkpoint", str(model), "--output", str(made), *data]
 
 
-def test_every_item_is_there_once_with_its_descriptions(tmp_path):
-    _, _, made = write_indexed(tmp_path, 7)
-    opened = Index.open(made)
-    assert records(made).keys() == items(*range(7)) and opened.manifest["dtype"] == "float16"
-    for number, record in enumerate(opened.records(range(7))):
-        source = row(int(record["item_id"][5:10]), record["split"])
-        assert record["texts"] == source["descriptions"] and record["sha256"] == source["sha256"]
-        shapes = [opened.vectors.rows(slice(number, number + 1), part=part).shape for part in ("media", "text")]
-        assert shapes == [(3, 16), (2, 16)]
-    assert opened.origin["corpora"][0]["name"] == "photos"
-
-
 def test_run_again_it_encodes_only_what_changed_and_drops_what_is_gone(tmp_path, capsys, monkeypatch):
     model, photos, made = write_indexed(tmp_path, 6)
     encoded, encode = [], index.encode
@@ -68,19 +56,6 @@ def test_run_again_it_encodes_only_what_changed_and_drops_what_is_gone(tmp_path,
     assert "5 unchanged, 0 to encode" in capsys.readouterr().err
 
 
-def test_two_corpora_a_split_and_views(tmp_path):
-    model, photos, made = write_indexed(tmp_path, 6, "--split", "val", "--views", "short")
-    assert records(made).keys() == items(5)
-    assert {text["view"] for record in records(made).values() for text in record["texts"]} == {"short"}
-    bare = write_training_corpus(tmp_path / "bare", 5, seed=1)
-    write_rows(bare, [{**row(number, "train"), "descriptions": []} for number in range(2)])
-    both = command(model, tmp_path / "both", photos, bare)
-    assert index.main([*both, "--views", "short"]) == 0  # which one of the two corpora has
-    assert records(tmp_path / "both").keys() == items(*range(6)) | items(*range(2), corpus="bare")
-    with pytest.raises(UsageError, match="moon"):
-        index.main([*both, "--views", "moon", "--overwrite"])
-
-
 @pytest.mark.parametrize("more", [(), ("--dtype", "float32", "--kind", "ivf")])
 def test_remove_by_id(tmp_path, capsys, more):
     _, _, made = write_indexed(tmp_path, 5, *more)
@@ -90,19 +65,6 @@ def test_remove_by_id(tmp_path, capsys, more):
         with pytest.raises(UsageError, match="there is no such item"):
             index.main(["--output", str(made), "--remove", "photos/item-00000.jpg", name])
     assert records(made).keys() == items(0, 2, 4)
-
-
-def test_the_old_index_answers_until_the_new_one_is_whole(tmp_path, monkeypatch):
-    model, photos, made = write_indexed(tmp_path, 6)
-    before, states, encode = records(made), [], index.encode
-    monkeypatch.setattr(index, "PART", 2)
-    monkeypatch.setattr(index, "encode", lambda *given: states.append(records(made)) or encode(*given))
-    for seed, more in ((1, ["--overwrite"]), (2, [])):
-        write_rows(photos, [row(number, "train", seed=seed) for number in range(6)])  # the same names, other pictures
-        assert index.main([*command(model, made, photos), *more]) == 0
-        assert states == [before] * 3 and records(made) != before
-        before = records(made)
-        states.clear()
 
 
 def test_an_item_that_is_there_twice_is_refused_before_anything_is_encoded(tmp_path, monkeypatch):
@@ -175,3 +137,16 @@ def test_a_killed_run_goes_on_and_two_processes_make_what_one_makes(tmp_path):
         order = np.argsort(opened.items["item_id"].to_pylist())
         vectors[made] = np.stack([opened.vectors.rows(slice(number, number + 1)) for number in order.tolist()])
     np.testing.assert_allclose(vectors[killed], vectors[whole], atol=2e-3)
+
+
+def test_two_corpora_a_split_and_views(tmp_path):
+    model, photos, made = write_indexed(tmp_path, 6, "--split", "val", "--views", "short")
+    assert records(made).keys() == items(5)
+    assert {text["view"] for record in records(made).values() for text in record["texts"]} == {"short"}
+    bare = write_training_corpus(tmp_path / "bare", 5, seed=1)
+    write_rows(bare, [{**row(number, "train"), "descriptions": []} for number in range(2)])
+    both = command(model, tmp_path / "both", photos, bare)
+    assert index.main([*both, "--views", "short"]) == 0  # which one of the two corpora has
+    assert records(tmp_path / "both").keys() == items(*range(6)) | items(*range(2), corpus="bare")
+    with pytest.raises(UsageError, match="moon"):
+        index.main([*both, "--views", "moon", "--overwrite"])

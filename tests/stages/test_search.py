@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from pipeline.errors import UsageError
-from stages import index, search
+from stages import search
 from stages.retrieval.engine import Hit
-from stages.retrieval.result_sheet import GREY, printable, thumbnail
+from stages.retrieval.result_sheet import GREY, thumbnail
 from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 
@@ -52,15 +52,10 @@ def test_json_of_texts_a_file_and_a_picture(home, capsys):
     }  # fmt: skip
 
 
-def test_filters_and_hybrid(home, capsys):
-    (row,) = map(json.loads, run(home, capsys, "rot", "--split", "val", "--hybrid", 0.5, "--json").splitlines())
-    assert {hit["split"] for hit in row["hits"]} == {"val"}
-
-
 def test_the_results_are_drawn(home, tmp_path, capsys):
     run(home, capsys, "rot", "猫", "-k", 3, "--picture", tmp_path / "found.png")
     pixels = np.asarray(Image.open(tmp_path / "found.png").convert("RGB"))
-    assert 400 < pixels.shape[0] < 600 and 400 < pixels.shape[1] < 700
+    assert 300 < pixels.shape[0] < 500 and 400 < pixels.shape[1] < 700
     tile = pixels[50:200, 20:160].reshape(-1, 3)  # the first result, where a picture of three colours or more is
     assert len(np.unique(tile // 16, axis=0)) > 3
     with pytest.raises(UsageError, match="--picture"):
@@ -103,15 +98,3 @@ def test_mistakes(home, tmp_path):
             search.main(["--index", str(home / "index"), *arguments])
     with pytest.raises(UsageError, match="is not there"):
         search.main(["--index", str(tmp_path / "index"), "rot"])
-
-
-def test_an_empty_index_is_refused(tmp_path):
-    _, _, made = write_indexed(tmp_path, 1, splits={"train": 1.0})
-    index.main(["--output", str(made), "--remove", "photos/item-00000.jpg"])
-    with pytest.raises(UsageError, match="is empty"):
-        search.main(["--index", str(made), "rot"])
-
-
-def test_letters_without_a_font_give_way():
-    assert printable("größer\n als", "query 1") == "größer als"
-    assert printable("\U0001e900\U0001e901", "query 1") == "query 1"  # Adlam, which no font of the list has

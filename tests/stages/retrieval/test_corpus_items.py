@@ -1,7 +1,6 @@
 import pytest
 
-from pipeline.errors import UsageError
-from stages.retrieval.corpus_items import Browser, read_card
+from stages.retrieval.corpus_items import Browser
 from tests.stages.browsable import write_browsable
 from tests.stages.corpora import write_training_corpus
 from tests.stages.fake_finder import ITEMS
@@ -21,18 +20,6 @@ def test_pages_cover_every_item_once_in_order_whatever_their_size(corpus):
     assert browser.page(len(ITEMS), 3) == []
 
 
-def test_an_item_has_its_own_texts_and_scores(corpus):
-    browser = Browser(corpus)
-    for item_id in ITEMS:
-        item = browser.item(item_id)
-        assert item.facts["item_id"] == item_id and "uri" not in item.facts
-        assert [caption["text"] for caption in item.captions] == [f"caption {item_id}"]
-        assert item.descriptions[0]["text"].startswith(f"objects of {item_id}")
-        assert item.translations[0]["scores"]["quality"] == 0.75 and item.translations[0]["flags"] == ["copied"]
-    with pytest.raises(KeyError):
-        browser.item("another")
-
-
 def test_a_packed_corpus_has_translations_with_what_they_are_of(tmp_path):
     browser = Browser(write_training_corpus(tmp_path, items=10))
     item = browser.item(browser.page(0, 1)[0]["item_id"])
@@ -42,14 +29,3 @@ def test_a_packed_corpus_has_translations_with_what_they_are_of(tmp_path):
     assert by_language["de"]["source_text"] in [caption["text"] for caption in item.captions]
     assert 0 < by_language["de"]["scores"]["quality"] < 1 and "media" not in item.facts
     assert item.descriptions
-
-
-def test_a_card_is_shown_without_what_would_be_fetched(corpus, tmp_path):
-    text = read_card(corpus)
-    assert "# The squares" in text and "license: mit" not in text and "example.com" not in text
-    assert read_card(tmp_path) == ""
-
-
-def test_a_folder_that_is_not_a_corpus_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="pack"):
-        Browser(tmp_path)

@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.retrieval import encoders as spaces
-from stages.retrieval.encoders import EmbeddedSpace, ModelSpace, open_space
+from stages.retrieval.encoders import EmbeddedSpace, ModelSpace
 from tests.model.towers import picture
 from tests.stages.indexed import write_model
 
@@ -39,32 +37,12 @@ def test_the_rows_of_an_item_hold_the_models_score(model):
     np.testing.assert_allclose(np.linalg.norm(queries_QE, axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"num_slots": 0}, {"global_weight": 1.0}])
-def test_without_local_matching_an_item_has_one_row(tmp_path, settings):
-    space = ModelSpace(str(write_model(tmp_path, **settings)))
-    assert space.items([[picture(0)]], [[]]).shape == (1, 1, space.width)
-
-
-def test_a_picture_query_is_the_picture_without_descriptions(model):
-    with torch.no_grad():
-        media_NE, _ = model.model.encode_media(
-            model.processor.media([[picture(5)]]), model.processor.descriptions([[]])
-        )
-    np.testing.assert_allclose(model.pictures([[picture(5)]]), media_NE.numpy(), rtol=1e-5, atol=1e-6)
-
-
 def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
     same = ModelSpace(str(write_model(tmp_path / "same")))
     other = ModelSpace(str(write_model(tmp_path / "other", seed=1)))
     assert same.identity["fingerprint"] == model.identity["fingerprint"] != other.identity["fingerprint"]
     (tmp_path / "same" / "README.md").write_text("a card")
     assert ModelSpace(str(tmp_path / "same")).identity["fingerprint"] == same.identity["fingerprint"]
-
-
-def test_other_folders_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="Name a run folder or a model folder"):
-        open_space(str(tmp_path))
-    assert isinstance(open_space("embedded"), EmbeddedSpace)
 
 
 def test_the_embedded_score_by_hand(embedded):
@@ -84,18 +62,6 @@ def test_the_embedded_score_by_hand(embedded):
     assert (bare_RE @ queries_QE[0]).max() == pytest.approx((query_E - mean_E) @ classes_E, rel=1e-4)
 
 
-def test_items_with_fewer_descriptions_have_a_row_again(embedded):
-    rows_NRE = embedded.items([[picture(0)], [picture(1)]], [["a cat", "a dog", "a car"], ["a house"]], 3)
-    assert rows_NRE.shape == (2, 3, embedded.width)
-    assert (rows_NRE[1] == rows_NRE[1][0]).all() and not (rows_NRE[0] == rows_NRE[0][0]).all()
-
-
-def test_descriptions_by_themselves_are_compared_text_with_text(embedded):
-    text_ME, queries_QE = embedded.descriptions(["a cat", "a house"]), embedded.texts(["eine Katze"])
-    vectors = embedded.encoder.encode(["a cat", "a house", "eine Katze"])
-    np.testing.assert_allclose(queries_QE @ text_ME.T, vectors[2:] @ vectors[:2].T, rtol=1e-5)
-
-
 def test_a_picture_finds_itself(embedded):
     pictures = [[picture(seed, (200, 200))] for seed in range(4)]
     rows_NRE, queries_ME = embedded.items(pictures, [[]] * 4), embedded.pictures(pictures)
@@ -105,13 +71,3 @@ def test_a_picture_finds_itself(embedded):
 def test_features_are_refused(embedded):
     with pytest.raises(UsageError, match="reads pictures"):
         embedded.items([np.zeros((3, 5), np.float32)], [[]])
-
-
-def test_a_fingerprint_changes_with_the_constants(monkeypatch, embedded):
-    monkeypatch.setattr(spaces, "POWER", 1.0)
-    assert EmbeddedSpace().identity["fingerprint"] != embedded.identity["fingerprint"]
-
-
-def test_clips_and_pictures_of_any_mode(embedded):
-    grey = Image.new("L", (64, 64), 128)
-    assert np.isfinite(embedded.items([[grey], [picture(0), picture(1)]], [[], ["a cat"]])).all()

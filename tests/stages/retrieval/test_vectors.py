@@ -8,12 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.retrieval import vectors as item_vectors
 from stages.retrieval.vectors import (
     DTYPES,
     KINDS,
     TUNING_RECALL,
-    best_items,
     build_vectors,
     load_vectors,
     recall,
@@ -107,28 +105,6 @@ def test_the_effort_reaches_the_promised_recall():
     assert recall(items, 50 * by_numpy(queries, media[::50, None], 10)[1]) >= TUNING_RECALL - 0.03
 
 
-def test_the_kind_goes_by_size(monkeypatch):
-    monkeypatch.setattr(item_vectors, "FLAT_ROWS", 300)
-    for rows, kind in ((0, "flat"), (300, "flat"), (301, "ivf")):
-        assert build([1] * rows, [0] * rows, dtype="float16")[0].kind == kind
-
-
-def test_the_best_items_by_hand():
-    """Two queries, four rows each: an item's second row counts for nothing, ties go by item, -1 is nobody."""
-    scores = np.array([[0.9, 0.8, 0.8, 0.7], [0.5, -np.inf, 0.5, 0.6]], np.float32)
-    items = np.array([[3, 3, 2, 1], [9, -1, 4, 9]])
-    best = best_items(scores, items, 2)
-    np.testing.assert_array_equal(best[0], np.array([[0.9, 0.8], [0.6, 0.5]], np.float32))
-    assert best[1].tolist() == [[3, 2], [9, 4]]
-    assert best_items(scores, items, 4)[1].tolist() == [[3, 2, 1, -1], [9, 4, -1, -1]]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
-def test_a_full_disk_is_reported():
-    with pytest.raises(EnvironmentTrouble, match="Make room"):
-        save_vectors(build([1] * 5, [0] * 5)[0], Path("/dev/full"))
-
-
 def test_vectors_of_other_items_are_refused(tmp_path):
     save_vectors(build([1] * 5, [0] * 5)[0], tmp_path / "x.faiss")
     with pytest.raises(UsageError, match="5 vectors for 6 rows"):
@@ -136,3 +112,9 @@ def test_vectors_of_other_items_are_refused(tmp_path):
     (tmp_path / "x.faiss").write_bytes(b"nothing")
     with pytest.raises(UsageError, match="not a FAISS index"):
         load_vectors(tmp_path / "x.faiss", "flat", 1, {"media": np.ones(5, int), "text": np.zeros(5, int)})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_full_disk_is_reported():
+    with pytest.raises(EnvironmentTrouble, match="Make room"):
+        save_vectors(build([1] * 5, [0] * 5)[0], Path("/dev/full"))

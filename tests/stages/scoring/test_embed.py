@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from model.batch import Media, Texts
-from pipeline.errors import PipelineError
 from stages.scoring.embed import Embedded, embed_split
 
 
@@ -117,33 +116,3 @@ def test_every_rank_has_all_vectors_once_in_the_order_of_the_data(world, items):
         assert de[1].tolist() == np.repeat(embedded_split.item_ids.numpy(), 2).tolist()
         assert fr[0][:, 0].tolist() == list(range(items - 1, 0, -1))
         assert not embedded_split.media_NE.requires_grad and not de[0].requires_grad
-
-
-def test_batches_are_as_large_as_asked_for_and_the_mode_is_restored():
-    model = Toy(slots=0)
-    embedded_split = embed_split(model, NumberProcessor(), Split(11), Ranks(1)[0], 4)
-    assert max(model.seen) == 4 and sum(model.seen) == 11 + 22 + 10
-    assert model.training and embedded_split.slots_NKE.shape == (11, 0, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        embed_split(model.eval(), NumberProcessor(), Split(3), Ranks(1)[0], 4)
-    assert not model.training
-
-    def damaged(rows):
-        raise PipelineError("no such picture")
-
-    data = Split(3)
-    data.items = damaged
-    with pytest.raises(PipelineError, match="no such picture"):
-        embed_split(model.train(), NumberProcessor(), data, Ranks(1)[0], 4)
-    assert model.training
-
-
-def test_a_language_has_the_gallery_of_its_items():
-    embedded_split = embedded(1, 5)[0]
-    text_ME, text_items, media_NE, media_items, slots_NKE = embedded_split.language("fr")
-    assert len(text_ME) == len(text_items) == len(media_NE) == len(media_items) == len(slots_NKE) == 4
-    assert media_items.tolist() == embedded_split.item_ids[1:].tolist() and torch.equal(
-        media_NE, embedded_split.media_NE[1:]
-    )
-    assert torch.equal(slots_NKE, embedded_split.slots_NKE[1:])
-    assert len(embedded_split.language("de")[2]) == 5

@@ -144,19 +144,6 @@ def test_a_model_that_says_the_same_of_everything_is_last(spread, tile):
     assert (back == 1200 - 3 + 1).all()  # three texts each, which do not count against one another
 
 
-def test_ranks_depend_only_on_directions():
-    text_ME, media_NE, of = unit(900, 12, seed=3), unit(300, 12), torch.arange(900) % 300
-    expected = as_lists(ranks(text_ME, of, media_NE, torch.arange(300)))
-    assert as_lists(ranks(text_ME * 1e4, of, media_NE * 1e-3, torch.arange(300))) == expected
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert as_lists(ranks(text_ME, of, media_NE, torch.arange(300), tile=(50, 1024))) == expected
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(threads)
-
-
 IDS = torch.arange(3)
 
 

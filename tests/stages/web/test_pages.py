@@ -86,20 +86,6 @@ def test_filters_and_the_number_of_results_count_and_stay(url):
     assert "k = " in message(get(url, "/", 422, q="rot", k="x"))
 
 
-@pytest.mark.parametrize(
-    ("query", "text"),
-    [
-        ("   ", "Nothing to search for"),
-        ("nothing", "Nothing was found"),
-        ("refuse", "could not"),
-        ("x" * 2001, "characters"),
-    ],
-)
-def test_a_search_without_results_says_why(url, query, text):
-    page = get(url, "/", q=query)
-    assert text in message(page) and tiles(page) == []
-
-
 def test_a_picture_finds_its_like(url):
     page = upload(url, png((50, 70, 210)), k=3)
     assert len(tiles(page)) == 3 and tiles(page)[0].endswith("A blue square.") and "data:image/jpeg;base64" in page
@@ -167,19 +153,6 @@ def test_a_card_has_no_markup_of_its_own_and_fetches_nothing(url, tmp_path):
     assert "<script" not in card and "<svg" not in card and 'href="javascript' not in card and "a.example" not in card
 
 
-ODD = st.one_of(
-    st.text(st.characters(codec="utf-8"), max_size=2_500),
-    st.text(st.sampled_from("אבג مرحبا\u200e\u200f\u202e😀👩\u200d👧\x00\x07\x1b\ufeff\u200b<>&'\"${}"), max_size=100),
-)
-
-
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=ODD)
-def test_no_text_is_a_fault_or_markup(url, text):
-    page = get(url, "/", q=text)
-    assert "<script" not in page and "<img src=x" not in page and message(page)
-
-
 @pytest.fixture(scope="module")
 def browser():
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -233,3 +206,16 @@ def test_in_a_browser_the_keyboard_is_enough_and_nothing_is_fetched_from_elsewhe
     if folder := os.environ.get("PAGE_PICTURES"):
         page.screenshot(path=f"{folder}/page-{size['width']}.png", full_page=True)
     page.close()
+
+
+ODD = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=2_500),
+    st.text(st.sampled_from("אבג مرحبا\u200e\u200f\u202e😀👩\u200d👧\x00\x07\x1b\ufeff\u200b<>&'\"${}"), max_size=100),
+)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=ODD)
+def test_no_text_is_a_fault_or_markup(url, text):
+    page = get(url, "/", q=text)
+    assert "<script" not in page and "<img src=x" not in page and message(page)
