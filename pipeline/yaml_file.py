@@ -26,8 +26,6 @@ def read_yaml(path: Path, option: str, example: str, loader: Any = yaml.SafeLoad
         raise UsageError(f"{option}: cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{option}: {path} is not YAML in UTF-8: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise UsageError(f"{option}: {path} is nested too deeply, expected {example}") from error
     if not isinstance(loaded, dict) or not loaded:
         raise UsageError(f"{option}: {path} does not hold a mapping, expected {example}")
     return loaded

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.options import add_options, option_flags
 from pipeline.translation.choose import TranslatorOptions
 from stages.captions import CaptionsOptions, FrameOptions
-from stages.driver import RunOptions, quiet_imports
+from stages.driver import RunOptions, import_beam
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
@@ -100,9 +100,7 @@ def _check_stage(argv: Sequence[str], stages_of: Mapping[str, tuple[str, ...]], 
 def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
     """Refuse what is neither our option nor Beam's. Beam itself would only warn about an option it does not know."""
     beam: Any = _Parser(allow_abbrev=False, add_help=False)
-    with quiet_imports():
-        from apache_beam.options.pipeline_options import PipelineOptions
-    for owner in PipelineOptions.__subclasses__():
+    for owner in import_beam().PipelineOptions.__subclasses__():
         owner._add_argparse_args(beam)
     other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)
     previous = ""

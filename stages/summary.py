@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.corpus.counting import count_rows, flattened, values
+from pipeline.corpus.counting import values
 from pipeline.corpus.table import FAILURES, Table
-from pipeline.engine.stage import Row, Say, Stage
+from pipeline.engine.stage import Say, Stage
 
 COUNTED_BY = {
     "items": "media_type",
@@ -24,6 +24,13 @@ NEXT = {
     "captions": "beam_runner.py --stage translate --text descriptions --languages pt --output {}",
     "translate": "beam_runner.py --stage pack --output {}",
     "pack": "stages/index.py --checkpoint embedded --data {} --output INDEX",
+}
+ROWS = {
+    "items": "{item_id}  {media_type} {width}×{height}",
+    "captions": "{item_id}  {language}: {text}",
+    "descriptions": "{item_id}  {view}: {text}",
+    "translations": "{item_id}  {target_language} {scores[quality]:.2f}: {text}  ← {source_text}",
+    "training": "{item_id}  {media_type}, split {split}",
 }
 NUM_ROWS = 5
 
@@ -63,26 +70,15 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
 
 
 def _notes(table: Table) -> Iterator[str]:
-    """Flags of translations, and pairs that packing dropped, by language."""
-    if table.name == "translations":
-        counts = count_rows(table, flattened("target_language", "flags"))
-        for language in sorted({language for language, _ in counts}):
-            flags = {flag: count for (of, flag), count in counts.items() if of == language}
-            yield f"flagged in {language}: {_ranked(flags)}"
+    """What the manifest records about items and pairs that are left out."""
     for language, count in table.manifest.get("not_given", {}).items():
         yield f"{language}: {count:,} captions came without a translation, and have none"
     if count := table.manifest.get("without_media"):
         yield f"{count:,} items left out because they have no media (--allow-missing-media)"
     for language, counts in table.manifest.get("dropped", {}).items():
-        rules = {rule: count for rule, count in counts.items() if rule not in ("pairs", "kept")}
-        dropped = counts["pairs"] - counts["kept"]
-        kept = f"{counts['kept']:,} of {counts['pairs']:,} pairs kept"
-        yield f"{language}: {kept}, {dropped:,} dropped ({_ranked(rules)})"
-
-
-def _ranked(counts: dict[str, int]) -> str:
-    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    return ", ".join(f"{name} {count:,}" for name, count in ranked) or "none"
+        rules = sorted((rule, count) for rule, count in counts.items() if rule not in ("pairs", "kept") and count)
+        reasons = ", ".join(f"{rule} {count:,}" for rule, count in rules) or "nothing dropped"
+        yield f"{language}: {counts['kept']:,} of {counts['pairs']:,} pairs kept ({reasons})"
 
 
 def _rows(table: Table) -> Iterator[str]:
@@ -92,17 +88,5 @@ def _rows(table: Table) -> Iterator[str]:
     count = min(NUM_ROWS, shard.num_rows)
     spread = pa.array([number * shard.num_rows // count for number in range(count)], pa.int64())
     for row in shard.take(spread).to_pylist():
-        line = f"{row['item_id']}  {_content(table.name, row)}"
+        line = ROWS[table.name].format_map(row)
         yield line if len(line) <= width else f"{line[: width - 1]}…"
-
-
-def _content(table: str, row: Row) -> str:
-    if table in ("captions", "descriptions"):
-        return f"{row[COUNTED_BY[table]]}: {row['text']}"
-    if table == "translations":
-        return f"{row['target_language']} {row['scores']['quality']:.2f}: {row['text']}  ← {row['source_text']}"
-    if table == "training":
-        languages = collections.Counter(caption["language"] for caption in row["captions"])
-        captions = ", ".join(f"{count} {language}" for language, count in sorted(languages.items()))
-        return f"{row['split']}: captions {captions or 'none'}; {len(row['descriptions'])} descriptions"
-    return f"{row['media_type']} {row['width']}×{row['height']}"

@@ -78,16 +78,11 @@ def scan(table: Table, accumulators: Iterable[Accumulator]) -> None:
             accumulator.add(shard)
 
 
-def count_rows(table: Table, project: Projection, limit: int | None = None) -> Counts:
-    """How often each row of `project(shard)` occurs in the table, see `Tally`."""
-    tally = Tally(project, limit)
+def values(table: Table, *names: str, limit: int = MAX_DISTINCT) -> Counts:
+    """How often each combination of values of these columns occurs in the table, see `Tally`."""
+    tally = Tally(columns(*names), limit)
     scan(table, [tally])
     return tally.counts
-
-
-def values(table: Table, *names: str) -> Counts:
-    """How often each combination of values of these columns occurs in the table."""
-    return count_rows(table, columns(*names), MAX_DISTINCT)
 
 
 def columns(*names: str) -> Projection:

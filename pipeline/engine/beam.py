@@ -6,7 +6,6 @@ The graph is a single ParDo that yields nothing. A table's shards and their side
 back through Beam, and runners that return neither outputs nor metrics (Dask's) work like the others.
 """
 
-import collections
 import contextlib
 import importlib
 import io
@@ -52,7 +51,7 @@ class MakeShards(beam.DoFn):
 
     def start_bundle(self) -> None:
         """Forget what a bundle that broke has left in this thread."""
-        _bundle.shards = collections.deque()
+        _bundle.shards = []
 
     def process(self, index: int) -> None:
         """Start a shard."""
@@ -60,8 +59,6 @@ class MakeShards(beam.DoFn):
         shards.append(window.engine(self._run, self._stages).submit(index))
         if len(shards) > LEAD:
             shards[-1 - LEAD].fed.wait()
-        while shards and shards[0].finished.done():
-            shards.popleft().finished.result()
 
     def finish_bundle(self) -> None:
         """Wait for the bundle's shards; raises an error of the program itself."""

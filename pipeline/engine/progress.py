@@ -111,17 +111,13 @@ class ProgressLine:
         if not self._visible or now - self._drawn < (REDRAW_S if self._terminal else PLAIN_S):
             return
         self._drawn = now
-        rate = self.per_second(done - self._first)
+        rate = (done - self._first) / max(now - self._started, 1e-9)
         remaining = duration((self.total - done) / rate) if rate else "unknown"
         counts = f"{self._name} {done:,}/{self.total:,} {self._unit}".strip()
         text = " · ".join([counts, f"{rate:,.1f} {self._unit}/s", *notes, f"ETA {remaining}"])
         if self._terminal:
             text = f"\r{text[: shutil.get_terminal_size((120, 24)).columns - 1]}\x1b[K"
         print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
-
-    def per_second(self, count: float) -> float:
-        """The rate of something of which this work has done `count` so far."""
-        return count / max(time.monotonic() - self._started, 1e-9)
 
     def __enter__(self) -> Self:
         return self
@@ -175,8 +171,6 @@ class Monitor:
                         self._budget.check(stage.name, records, progress[stage.name])
                     except BudgetSpent as error:
                         request_stop(self._corpus, error)
-                if counts["completion_tokens"]:
-                    notes.append(f"{line.per_second(counts['completion_tokens']):,.0f} tokens/s")
                 num_failed = sum(stage.kinds.total() for stage in progress.values())
                 line.update(done, *notes, f"{num_failed:,} failed")
 

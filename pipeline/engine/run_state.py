@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
 from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
@@ -66,7 +65,17 @@ def locked(corpus: Path) -> Iterator[None]:
     try:
         state_folder(corpus).mkdir(parents=True, exist_ok=True)
         with (state_folder(corpus) / "lock").open("a+", encoding="utf-8") as lock:
-            _take_lock(lock, corpus)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                holder = lock.read() or "host and pid unknown"
+                raise UsageError(
+                    f"{corpus} is in use by another run ({holder}). Wait for it, end it, or give another --output"
+                ) from error
+            lock.truncate(0)
+            lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
+            lock.flush()
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             write_json(folder / TOKEN, uuid.uuid4().hex)
@@ -80,20 +89,6 @@ def locked(corpus: Path) -> Iterator[None]:
         if error.errno not in DISK_ERRORS:
             raise
         raise as_disk_error(error, corpus) from error
-
-
-def _take_lock(lock: TextIO, corpus: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read() or "host and pid unknown"
-        raise UsageError(
-            f"{corpus} is in use by another run ({holder}). Wait for it, end it, or give another --output"
-        ) from error
-    lock.truncate(0)
-    lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
-    lock.flush()
 
 
 def _remove_temporaries(corpus: Path) -> None:

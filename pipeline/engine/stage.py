@@ -106,10 +106,15 @@ class ShardTask:
     retrying: bool
 
 
-class Worker(Protocol):
-    """A stage at work in one process, item by item. `ahead` bounds the items in work at once."""
-
+class _Closable(Protocol):
     ahead: int
+
+    async def close(self) -> None:
+        """End threads and connections."""
+
+
+class Worker(_Closable, Protocol):
+    """A stage at work in one process, item by item. `ahead` bounds the items in work at once."""
 
     async def item(self, row: Row, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Make the rows of one item.
@@ -121,24 +126,16 @@ class Worker(Protocol):
             retrying: Whether failures of an earlier run are to be tried again.
         """
 
-    async def close(self) -> None:
-        """End threads and connections."""
-
 
 @runtime_checkable
-class ShardWorker(Protocol):
+class ShardWorker(_Closable, Protocol):
     """A stage at work in one process, shard by shard, for work that wants large batches, the same ones in every run.
 
     `ahead` bounds the shards in work at once. The worker counts its items as done by itself.
     """
 
-    ahead: int
-
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """An outcome for each of the task's rows, in their order."""
-
-    async def close(self) -> None:
-        """End threads and connections."""
 
 
 class Stage(Protocol):

@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus.counting import Copies, count_rows, flattened, median, scan
+from pipeline.corpus.counting import Copies, flattened, median, scan, values
 from pipeline.corpus.table import Table
 from tests.corpora import item, write_corpus
 
@@ -22,8 +22,7 @@ def test_copies_and_rare_values_are_counted_over_shards(tmp_path):
     table, copies = Table(write_corpus(tmp_path, items=[rows[:2], [], rows[2:]]), "items"), Copies()
     scan(table, [copies])
     assert copies.totals() == (5, 2)
-    counts = count_rows(table, lambda shard: shard.select(["source"]), limit=2)
-    assert counts == {("aa",): 3, ("bb",): 1, ("(others)",): 3}
+    assert values(table, "source", limit=2) == {("aa",): 3, ("bb",): 1, ("(others)",): 3}
 
 
 def test_lists_are_flattened_with_the_key_of_their_row():
