@@ -78,7 +78,7 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
     """What the stage does to have texts translated, shard by shard: split, look up, tokenize, decode, join, keep."""
     from pipeline.engine.stage import Progress, Run
     from pipeline.translation.choose import TranslatorOptions, choose_local
-    from pipeline.translation.service import TranslationService
+    from pipeline.translation.translator import TranslationService
 
     async def translate(corpus: Path) -> dict[str, float]:
         choice = TranslatorOptions(mt_model=(str(model),), beam_size=options.beam_size)
@@ -87,7 +87,7 @@ def translator(model: Path, texts: list[str], options: argparse.Namespace) -> di
         service = TranslationService(run, Progress())
 
         async def over(part: Sequence[str]) -> None:
-            results = await service.translate(chosen, part, "en", TARGET, lambda share: None)
+            results = await service.translate(chosen, part, "en", TARGET)
             if len(results) != len(part):
                 raise SystemExit(f"{len(results)} results for {len(part)} texts")
 

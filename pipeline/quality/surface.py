@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, facts, letters, usual_ratio
 
@@ -67,19 +67,24 @@ def copied(source: str, text: str, source_tag: str, tag: str) -> float | None:
     return sum(len(unit) for unit, is_copied in zip(ours, covered, strict=True) if is_copied) / total if total else None
 
 
+def repeats(words: Sequence[str], period: int) -> Iterator[tuple[int, int]]:
+    """The runs of words that equal the word `period` places before, as (start, stop)."""
+    start = period
+    for place in range(period, len(words) + 1):
+        if place == len(words) or words[place] != words[place - period]:
+            if place > start:
+                yield start, place
+            start = place + 1
+
+
 def repeated_share(words: Sequence[str]) -> float:
     """Share of the words that repeat the phrase of up to LOOP_WORDS words directly before them."""
-    repeats = [False] * len(words)
+    repeated: set[int] = set()
     for period in range(1, min(LOOP_WORDS, len(words) // 2) + 1):
-        run = 0
-        for place in range(period, len(words) + 1):
-            if place < len(words) and words[place] == words[place - period]:
-                run += 1
-                continue
-            if run >= max(period, MIN_REPEATS):
-                repeats[place - run : place] = [True] * run
-            run = 0
-    return sum(repeats) / len(words) if words else 0.0
+        for start, stop in repeats(words, period):
+            if stop - start >= max(period, MIN_REPEATS):
+                repeated.update(range(start, stop))
+    return len(repeated) / len(words) if words else 0.0
 
 
 def repetition(source: str, text: str, source_tag: str, tag: str) -> float:

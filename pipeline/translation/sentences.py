@@ -67,10 +67,8 @@ def join(parts: Sequence[tuple[str, str]], target: str) -> str:
     return joined.strip()
 
 
-def halves(text: str) -> tuple[str, str] | None:
-    """Cut the text near its middle, at the best place there is; None for a single character."""
-    if len(text) < 2:
-        return None
+def halves(text: str) -> tuple[str, str]:
+    """Cut the text near its middle, at the best place there is."""
     middle, quarter = len(text) // 2, len(text) // 4
     for breaks in _BREAKS:
         ends = [match.end() for match in re.finditer(breaks, text)]
@@ -85,5 +83,4 @@ def _cut(text: str) -> list[str]:
     """Pieces of at most MAX_BYTES, not counting whitespace at their ends."""
     if len(text.strip().encode("utf-8", "surrogatepass")) <= MAX_BYTES:
         return [text]
-    cut = halves(text)
-    return [piece for half in cut for piece in _cut(half)] if cut else [text]
+    return [piece for half in halves(text) for piece in _cut(half)]

@@ -1,15 +1,18 @@
-"""What a translator is, and what it returns.
+"""What a translator is, and the service that puts whole texts through one.
 
 A translator is data: it is pickled to Beam's workers, and each opens a backend there, which does the work.
 """
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Any, ClassVar, Protocol
 
-from pipeline.engine.stage import Rows, Run
+from pipeline.captioning.response_cache import ResponseCache
+from pipeline.engine.stage import Progress, Run
+from pipeline.hashing import canonical_json, short_hash
 from pipeline.translation.sentences import join, split
 
 GIVEN_ORIGIN = "mt"  # the origin of captions that somebody else translated
@@ -49,23 +52,6 @@ Result = Translated | Untranslated
 OnResults = Callable[[dict[str, Result]], None]  # takes results by segment as soon as they are available
 
 
-def join_results(parts: Sequence[tuple[Result, str]], target: str) -> Result:
-    """Join the results of a text's segments: failed where one of them is, unfinished where one is.
-
-    Args:
-        parts: (result, whitespace after the segment).
-        target: BCP 47 tag.
-    """
-    translated = []
-    for result, gap in parts:
-        if isinstance(result, Untranslated):
-            return result
-        translated.append((result, gap))
-    text = join([(result.text, gap) for result, gap in translated], target)
-    notes = sorted({note for result, _ in translated for note in result.notes})
-    return Translated(text, all(result.finished for result, _ in translated), tuple(notes))
-
-
 class Backend(Protocol):
     """A translator at work in one process.
 
@@ -84,27 +70,50 @@ class Backend(Protocol):
         """End threads and connections."""
 
 
-class Translator(Protocol):
-    """Who translates. The properties are recorded in every row and in the settings."""
+@dataclasses.dataclass(frozen=True)
+class Translator:
+    """Who translates. What `identity` returns is recorded in every row and in the settings.
+
+    Attributes:
+        name: Name of the model.
+        revision: Which version of the model.
+        license: Licence of the model, and so of its translations; "" where unknown.
+        decoding: How translations are decoded, as JSON. Decides, with name and revision, what is cached.
+        packages: Packages whose versions decide its translations.
+    """
+
+    name: str
+    revision: str
+    license: str
+    decoding: dict[str, Any]
+
+    packages: ClassVar[tuple[str, ...]] = ()
 
     @property
-    def name(self) -> str:
-        """Name of the model."""
-
-    @property
-    def revision(self) -> str:
-        """Which version of the model."""
-
-    @property
-    def license(self) -> str:
-        """Licence of the model, and so of its translations; "" where unknown."""
-
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """How translations are decoded, as JSON. Decides, with name and revision, what is cached."""
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides its translations, as JSON."""
+        return {"name": self.name, "revision": self.revision, "license": self.license, "decoding": self.decoding}
 
     def open(self, run: Run) -> Backend:
         """Start working in this process. Called within its event loop."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class GivenTranslator(Translator):
+    """`--translator given`: stands for whoever translated the captions of origin `mt` that came with the input.
+
+    Caption `ITEM#de#3` of origin `mt` is the German translation of `ITEM#en#3`. No model is asked.
+    """
+
+
+def translated_id(caption_id: str, item_id: str, language: str) -> str:
+    """The id of a caption's translation in table `captions`: that of `language` with the same number.
+
+    >>> translated_id("cat.jpg#en#3", "cat.jpg", "de")
+    'cat.jpg#de#3'
+    """
+    return f"{item_id}#{language}#{caption_id.rpartition('#')[2]}"
 
 
 class Engine(Protocol):
@@ -155,33 +164,120 @@ class LocalBackend:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class GivenTranslator:
-    """`--translator given`: stands for whoever translated the captions of origin `mt` that came with the input.
+def join_results(parts: Sequence[tuple[Result, str]], target: str) -> Result:
+    """Join the results of a text's segments: failed where one of them is, unfinished where one is.
 
-    Caption `ITEM#de#3` of origin `mt` is the German translation of `ITEM#en#3`. No model is asked.
+    Args:
+        parts: (result, whitespace after the segment).
+        target: BCP 47 tag.
+    """
+    translated = []
+    for result, gap in parts:
+        if isinstance(result, Untranslated):
+            return result
+        translated.append((result, gap))
+    text = join([(result.text, gap) for result, gap in translated], target)
+    notes = sorted({note for result, _ in translated for note in result.notes})
+    return Translated(text, all(result.finished for result, _ in translated), tuple(notes))
+
+
+class TranslationService:
+    """All translators of one process, and the cache between them and the stage.
+
+    Distinct segments are translated once, sorted by length: large even batches, and the same ones in every run. A
+    segment is cached as soon as its batch is done, so a killed run pays for one batch again.
     """
 
-    license: str = ""
+    def __init__(self, run: Run, progress: Progress):
+        self._run, self._progress = run, progress
+        self._cache = ResponseCache(run.cache)
+        self._backends: dict[str, Backend] = {}  # one may serve several languages, and the way back
+        self._pending: dict[str, asyncio.Future[Result | None]] = {}  # by cache key
+        self._exclusive = asyncio.Lock()
 
-    name = "given"
-    revision = ""
+    async def translate(
+        self,
+        translator: Translator,
+        texts: Collection[str],
+        source: str,
+        target: str,
+        advance: Callable[[float], None] = lambda share: None,
+    ) -> dict[str, Result]:
+        """Translate texts.
 
-    @property
-    def decoding(self) -> dict[str, Any]:
-        """Recorded in every row."""
-        return {"engine": "given"}
+        Args:
+            translator: Who translates.
+            texts: The texts; each distinct one is translated once.
+            source: Their language, BCP 47.
+            target: The language to translate into, BCP 47.
+            advance: Called with the share of the work that each answer of a translator completes.
 
+        Returns:
+            The result by text.
+        """
+        identity = [translator.name, translator.revision, translator.decoding]
+        name = canonical_json(identity)
+        if name not in self._backends:
+            self._backends[name] = translator.open(self._run)
+        backend = self._backends[name]
+        parts = {text: backend.segments(text, source) for text in sorted(set(texts))}
+        keys = {
+            segment: short_hash(canonical_json(["translate", *identity, source, target, segment]))
+            for text in parts
+            for segment, _ in parts[text]
+        }
+        results: dict[str, Result] = {}
 
-def translated_id(caption_id: str, item_id: str, language: str) -> str:
-    """The id of a caption's translation in table `captions`: that of `language` with the same number.
+        def on_results(new: dict[str, Result]) -> None:
+            self._store(keys, new)  # before anything else is sent: what is answered is not paid for again
+            results.update(new)
+            advance(len(new) / len(keys))
 
-    >>> translated_id("cat.jpg#en#3", "cat.jpg", "de")
-    'cat.jpg#de#3'
-    """
-    return f"{item_id}#{language}#{caption_id.rpartition('#')[2]}"
+        while missing := keys.keys() - results.keys():
+            for segment in missing:
+                if (stored := self._cache.get(keys[segment])) is not None:
+                    results[segment] = Translated(stored["text"], stored["finished"], tuple(stored["notes"]))
+            uncached = sorted(missing - results.keys(), key=lambda segment: (len(segment), segment))
+            self._progress.counts["from_cache"] += len(missing) - len(uncached)
+            # Segments that another shard is already waiting for are not requested twice.
+            others = {segment: self._pending[keys[segment]] for segment in uncached if keys[segment] in self._pending}
+            own = [segment for segment in uncached if segment not in others]
+            # Engines in this process would compete for its processors; servers serve languages and shards at once.
+            turn = self._exclusive if backend.exclusive else contextlib.nullcontext()
+            async with self._requesting([keys[segment] for segment in own]), turn:
+                await backend.translate(own, source, target, on_results)
+            for segment, future in others.items():
+                if result := await future:
+                    results[segment] = result
+        return {text: join_results([(results[part], gap) for part, gap in parts[text]], target) for text in parts}
 
+    @contextlib.asynccontextmanager
+    async def _requesting(self, keys: Sequence[str]) -> AsyncIterator[None]:
+        """Let others wait for these results meanwhile. They get None for what was given up, and request it."""
+        loop = asyncio.get_running_loop()
+        futures: dict[str, asyncio.Future[Result | None]] = {key: loop.create_future() for key in keys}
+        self._pending |= futures
+        try:
+            yield
+        finally:
+            for key, future in futures.items():
+                del self._pending[key]
+                if not future.done():
+                    future.set_result(None)
 
-def given_texts(captions: Rows) -> dict[str, str]:
-    """The captions that somebody else translated, by caption_id."""
-    return {row["caption_id"]: row["text"] for row in captions if row["origin"] == GIVEN_ORIGIN}
+    def _store(self, keys: dict[str, str], results: dict[str, Result]) -> None:
+        """Cache translations and hand them to those who wait. Failures are not cached: the next run tries again."""
+        self._cache.put(
+            (keys[segment], dataclasses.asdict(result))
+            for segment, result in results.items()
+            if isinstance(result, Translated)
+        )
+        for segment, result in results.items():
+            self._pending[keys[segment]].set_result(result)
+        self._progress.counts["requests"] += len(results)
+
+    async def close(self) -> None:
+        """End the backends and close the cache."""
+        for backend in self._backends.values():
+            await backend.close()
+        self._cache.close()

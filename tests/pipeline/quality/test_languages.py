@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.quality.languages import base, confidences, facts, script_share, usual_ratio
-from tests.pipeline.quality.conftest import each_example
+from tests.pipeline.examples import each_example
 
 pytest.importorskip("lingua")
 
@@ -49,7 +49,7 @@ def test_texts_of_few_letters_and_unknown_languages_are_not_measured(text, tag):
     assert confidences([text], [tag], EXPECTED) == [None]
 
 
-@each_example("script", "text, tag, expected")
+@each_example("quality", "script", "text, tag, expected")
 def test_script(text, tag, expected):
     assert script_share(text, tag) == expected
 

@@ -8,7 +8,7 @@ from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES
 from pipeline.quality.scores import Judge, Pair, pair_similarities, quality
 from pipeline.quality.similarity import load_encoder
-from tests.pipeline.quality.conftest import EXAMPLES, each_example
+from tests.pipeline.examples import each_example, read_examples
 
 LANGUAGES = ("en", "de", "fr", "cs")
 SOURCE = "Two brown dogs run across the wet grass."
@@ -29,7 +29,7 @@ def judge(request):
     return Judge({"de": request.param}, LANGUAGES)
 
 
-@each_example("faults", "text, rules")
+@each_example("quality", "faults", "text, rules")
 def test_a_fault_fires_its_rules_and_lowers_quality(judge, text, rules):
     good, bad = judge.judge([german(GOOD), german(text)])
     assert good.flags == ()
@@ -58,7 +58,7 @@ def test_cut_off_decoding_and_round_trips_are_scored(judge):
 
 
 def test_a_verdict_depends_on_its_pair_only(judge):
-    texts = [text for text, _ in EXAMPLES["faults"]] + [GOOD, "Taxi.", "Hunde. " * 700]
+    texts = [text for text, _ in read_examples("quality")["faults"]] + [GOOD, "Taxi.", "Hunde. " * 700]
     pairs = [german(text) for text in texts] + [Pair("A dog.", text, "en", "fr") for text in texts]
     together = judge.judge(pairs)
     assert together == [judge.judge([pair])[0] for pair in pairs]

@@ -10,55 +10,24 @@ from hypothesis import strategies as st
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.engine.run_state import locked
 from pipeline.engine.stage import Run
-from pipeline.translation.llm import MAX_CHARACTERS, PROMPT, LlmTranslator, strip_additions
+from pipeline.translation.llm import DECODING, MAX_CHARACTERS, PROMPT, LlmTranslator, strip_additions
 from pipeline.translation.translator import Translated, Untranslated
 from tests.loopback import Loopback, answer_text
 from tests.pipeline.captioning.scripted import QUICK, Scripted, reply
+from tests.pipeline.examples import each_example
 
 SOURCE = "A dog runs on the beach."
 TARGET = "Ein Hund rennt am Strand."
 
 
-@pytest.mark.parametrize(
-    ("answer", "notes"),
-    [
-        (TARGET, ()),
-        (f"Here is the translation:\n\n{TARGET}", ("preamble_removed",)),
-        (f"Sure! Here's the German translation: {TARGET}", ("preamble_removed",)),
-        (f"Translation: {TARGET}", ("preamble_removed",)),
-        (f"{TARGET}\n\nNote: “Strand” may also be a shore.", ("preamble_removed",)),
-        (f"{TARGET} Let me know if you need anything else!", ("preamble_removed",)),
-        (f'"{TARGET}"', ("quotes_removed",)),
-        (f"Translation: “{TARGET}”", ("preamble_removed", "quotes_removed")),
-        (f"{SOURCE}\n{TARGET}", ("echo_removed",)),
-        (f'"{SOURCE}" → "{TARGET}"', ("echo_removed", "quotes_removed")),
-        (f"{TARGET} ({SOURCE})", ("echo_removed",)),
-    ],
-)
+@each_example("translation", "additions", "answer, notes")
 def test_what_a_model_adds_is_removed_and_noted(answer, notes):
-    assert strip_additions(answer, SOURCE, "de") == (TARGET, notes)
+    assert strip_additions(answer, SOURCE, "de") == (TARGET, tuple(notes))
 
 
-@pytest.mark.parametrize(
-    ("answer", "source"),
-    [
-        (SOURCE, SOURCE),  # nothing else: kept, and flagged as copied later
-        ('"Taxi"', '"Taxi"'),
-        ("Er sagt: Hallo.", "He says: hello."),
-        ("„Stop“ steht auf dem „Schild“", "It says “stop” on the sign"),
-        ("", SOURCE),
-        ("STOP-Schild", "STOP"),
-        ("Description : un chien.", "Description: a dog."),
-        ("German: er lächelt.", "A German: he smiles."),
-    ],
-)
-def test_what_belongs_to_the_translation_stays(answer, source):
-    assert strip_additions(answer, source, "de") == (answer, ())
-
-
-@pytest.mark.parametrize("text", ["Here are two dogs: one black, one white.", "A child laughs. Let me know."])
-def test_an_english_translation_is_not_a_remark(text):
-    assert strip_additions(text, "Ein Text, der etwas anderes sagt.", "en") == (text, ())
+@each_example("translation", "translations", "answer, source, target")
+def test_what_belongs_to_the_translation_stays(answer, source, target):
+    assert strip_additions(answer, source, target) == (answer, ())
 
 
 @pytest.mark.parametrize("filling", ["\n", " ", "-", "→ ", "\n- "])
@@ -78,10 +47,13 @@ def test_no_answer_is_lost(answer, source):
 @pytest.fixture
 def backend(tmp_path):
     """Opens a backend on a server; call it within an event loop."""
+
+    def open_backend(url, window=4):
+        server = MllmCaptioner((url,), "loopback", "", window, QUICK)
+        return LlmTranslator("loopback", "", "", DECODING, server).open(Run("t", tmp_path, 1, tmp_path))
+
     with locked(tmp_path):
-        yield lambda url, window=4: LlmTranslator(MllmCaptioner((url,), "loopback", "", window, QUICK)).open(
-            Run("t", tmp_path, 1, tmp_path)
-        )
+        yield open_backend
 
 
 async def translate(backend, segments):
@@ -122,14 +94,13 @@ def test_only_the_refused_text_fails(backend):
 
 
 def test_a_long_text_is_sent_in_parts_of_whole_sentences(backend):
-    text = " ".join(f"Sentence number {number} tells of a dog." for number in range(100))
+    text = " ".join(f"Sentence number {number} is about a dog." for number in range(100))
 
     async def cut():
         opened = backend("http://127.0.0.1:1")
         await opened.close()
-        return opened.segments(text, "en"), opened.segments("One. Two.", "en")
+        return opened.segments(text, "en")
 
-    parts, short = asyncio.run(cut())
+    parts = asyncio.run(cut())
     assert "".join(segment + gap for segment, gap in parts) == text
     assert len(parts) > 3 and all(len(segment) <= MAX_CHARACTERS and segment.endswith(".") for segment, _ in parts)
-    assert short == [("One. Two.", "")]
