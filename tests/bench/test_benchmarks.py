@@ -60,10 +60,3 @@ def test_weights_chosen_on_test_have_a_column_of_their_own(page, tmp_path):
 def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, told):
     with pytest.raises(SystemExit, match=told):
         main([scores(tmp_path / "a.json", **changed), "--page", str(page)])
-
-
-def test_a_page_without_the_table_is_refused(tmp_path):
-    path = tmp_path / "page.md"
-    path.write_text("nothing")
-    with pytest.raises(SystemExit, match="has no table"):
-        main([scores(tmp_path / "a.json"), "--page", str(path)])

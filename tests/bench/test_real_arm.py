@@ -1,13 +1,10 @@
 """The real arm's parts that need no server: its input, its measure of rightness, its page. `make test-vllm` serves."""
 
-import json
-
 import pytest
 
 from bench import real_arm
 from bench.real_arm import described_right, drawn, pairs, right, told_by, translated_right
 from bench.study import LANGUAGES, Plan
-from bench.study_report import write_real
 from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
 from tests.conftest import run_stage
@@ -70,22 +67,3 @@ def test_translators_learn_from_other_scenes(truth, monkeypatch):
     assert len(found) == 90 and all(source != target for source, target in found)
     ours = [row["text"] for row in real_arm.rows(truth, "captions")]
     assert len({source for source, _ in found} & set(ours)) < 10  # sentences may recur, scenes do not
-
-
-def test_the_page(tmp_path):
-    rightness = {"words": 0.8, "exact": 0.25}
-    told = {
-        "captioner": {"parameters": 3_000_000, "scenes": 12000, "minutes": 25, "steps": [700, 900]},
-        "descriptions": {"real": {"short": rightness}, "errors 0.1": {"short": {"words": 0.9, "exact": 0.5}}},
-        "translations": {"real": {"de": rightness}},
-    }
-    lines = [
-        {"arm": arm, "seed": seed, "sum_r": score + seed, "commit": "abc"}
-        for arm, score in (("a", 200), ("b", 250), ("c", 300))
-        for seed in range(3)
-    ]
-    write_real(tmp_path / "real.md", lines, json.loads(json.dumps(told)), ["a", "b", "c"], "a machine")
-    page = (tmp_path / "real.md").read_text()
-    assert "3,000,000 parameters, trained on 12,000" in page and "700 and 900 steps" in page
-    assert "| real | 80.0% (25.0%) |" in page and "| errors 0.1 | 90.0% (50.0%) |" in page
-    assert "| a | 201.0 ± 2.5 | +100.0 ± 0.0 | helps | 3 |" in page and "| c | 301.0 ± 2.5 |  |  | 3 |" in page

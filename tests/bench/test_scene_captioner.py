@@ -8,7 +8,6 @@ from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 from bench import scene_captioner
 from bench.scene_captioner import (
     RATE,
-    Eye,
     Scenes,
     Teacher,
     examined,
@@ -16,7 +15,6 @@ from bench.scene_captioner import (
     learn,
     make_model,
     make_processor,
-    prompt_ids,
     right_words,
 )
 from pipeline.captioning.captioners import question
@@ -58,28 +56,11 @@ def test_what_is_to_be_said_is_the_answer_and_nothing_else(scenes, processor, mo
     assert all(any(f"{prompt}<end_of_utterance>\nAssistant:" in row for prompt in PROMPTS) for row in rows)
 
 
-def test_a_prompt_is_one_token_by_itself_and_in_a_chat(scenes, processor):
-    assert [len(processor.tokenizer.tokenize(prompt)) for prompt in PROMPTS] == [1] * len(PROMPTS)
-    ids = prompt_ids(processor, PROMPTS[0], scenes.pictures[0])
-    assert processor.tokenizer.convert_tokens_to_ids(PROMPTS[0]) in ids and len(ids) < 40
-
-
 def test_facts_of_a_scene_by_hand():
     group = {"kind": "cup", "colour": "red", "size": "small", "count": 2, "position": "left", "motion": ""}
     assert facts({"background": "snow", "objects": [group]}) == {
         "at snow", "cup", "red cup", "small cup", "2 cup", "left cup",
     }  # fmt: skip
-
-
-def test_the_eye_learns_facts(scenes, processor, monkeypatch):
-    monkeypatch.setattr(scene_captioner, "BATCH", 8)
-    torch.manual_seed(0)
-    model, teacher = make_model(processor), Teacher(scenes, processor)
-    eye, seen = Eye(model, teacher.facts.shape[1]), teacher.seen(np.random.default_rng(5))
-    before, weights = eye(*seen).item(), model.model.vision_model.embeddings.patch_embedding.weight.clone()
-    learn(eye, lambda random: eye(*teacher.seen(random)), 2 / 60, RATE, seed=0)
-    assert eye(*seen).item() < before
-    assert not torch.equal(model.model.vision_model.embeddings.patch_embedding.weight, weights)
 
 
 @pytest.mark.torture

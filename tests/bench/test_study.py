@@ -86,12 +86,6 @@ def test_runs_that_are_there_are_not_run_again_and_each_is_written_as_it_ends(tm
     assert [run.arm for run in study.done(lines, plan)] == ["two towers"]  # of other settings
 
 
-def test_a_baseline_that_sees_no_descriptions_stands_at_every_level_of_their_errors():
-    lines = [line("two towers", 0, 100), line("corrected", 0, 120)]
-    spread = study.at_every_error(lines, Plan())
-    assert [(x["arm"], x["errors"]) for x in spread] == [("two towers", 0.1), ("two towers", 0.4), ("corrected", 0.1)]
-
-
 def test_the_page_says_what_helped(tmp_path):
     lines = [line("base", seed, 100 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
     lines += [line("rival", seed, 90 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]

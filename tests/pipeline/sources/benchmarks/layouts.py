@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import FORMS, Message
@@ -24,22 +25,8 @@ SPLITS = [item.split for item in SCENES]
 MESSAGES = [item_messages(item, 3) for item in SCENES]  # by item three messages
 FORBIDDEN = "§"
 I3D, RESNET = (3, 6), 5  # frames and values of an array; values of a row of a BigFile
-SENTENCES = {  # of languages without a grammar; by the number of the message's form
-    "fr": (
-        "Une voiture rouge se trouve devant la maison.",
-        "Trois oiseaux blancs volent au-dessus du lac.",
-        "Sur cette photo, on peut voir un grand arbre vert.",
-        "Un petit bateau bleu traverse lentement la rivière.",
-        "Il y a une fleur jaune à côté de la tasse.",
-    ),
-    "ja": (
-        "赤い車が家の前に止まっています。",
-        "三羽の白い鳥が湖の上を飛んでいます。",
-        "この写真には大きな緑の木が写っています。",
-        "小さな青い船がゆっくりと川を渡っています。",
-        "カップの隣に黄色い花があります。",
-    ),
-}
+# Captions in languages without a grammar, by the number of the message's form.
+SENTENCES = yaml.safe_load(Path(__file__).with_name("sentences.yaml").read_text("utf-8"))
 
 
 @dataclass

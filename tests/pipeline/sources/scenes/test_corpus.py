@@ -135,7 +135,6 @@ def test_a_folder_is_an_input_with_captions(tmp_path):
     source = open_source(str(tmp_path / "f"))
     assert "20 media files, captions.jsonl with 20 rows" in source.summary
     items = list(source.items())
-    assert all(len(item.captions) == 3 and item.captions[0].language == "en" for item in items)
     truth = [json.loads(line) for line in (tmp_path / "f" / "scenes.jsonl").read_text("utf-8").splitlines()]
     assert sorted(line["file"] for line in truth) == [item.item_id for item in items]
     for line in truth:
@@ -155,8 +154,7 @@ def test_the_program_writes_a_corpus(tmp_path, capsys):
     recorded = corpora.Table(tmp_path / "c", "items").manifest["settings"]
     assert recorded == Settings(6, 2, 2, 32, languages=("de", "cs"), videos=0.5).recorded()
     assert main([*command, "--size", "33"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and "--size is 32 there and 33 now" in captured.err and not captured.out
+    assert "--size is 32 there and 33 now" in capsys.readouterr().err
 
 
 def test_the_program_as_a_module(tmp_path):

@@ -21,9 +21,7 @@ def items(tmp_path_factory):
 
 def test_no_two_items_are_the_same_in_any_split(items):
     planned = plan(Settings(items=300, val=100, test=100))
-    assert [item.split for item in planned] == ["train"] * 300 + ["val"] * 100 + ["test"] * 100
     assert len({canonical_json(item.scene.truth()) for item in planned}) == 500
-    assert len({item.item_id for item in planned}) == 500
     assert len({item["items"][0]["sha256"] for item in items}) == 90
 
 
@@ -47,8 +45,6 @@ def test_training_has_english_and_translations_the_rest_every_language(items):
         assert (f"{first}>de" in ids) == (not held_out) and (f"{row['item_id']}#de#0" in ids) == held_out
         assert {caption["origin"] for caption in packed["captions"]} == ({"human"} if held_out else {"human", "mt"})
         assert [view["view"] for view in packed["descriptions"]] == list(BUILT_IN)
-        texts = [(caption["language"], caption["text"]) for caption in item["captions"]]
-        assert len(set(texts)) == len(texts)
 
 
 def test_media_are_as_packed_ones(items):
