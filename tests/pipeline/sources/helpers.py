@@ -60,18 +60,14 @@ def texts(item: SourceItem) -> list[str]:
     return [caption.text for caption in item.captions]
 
 
-def open_set(kind: str, folder, **options) -> Source:
-    return open_source(str(folder), kind, **options)
-
-
 def items_and_summary(kind: str, folder, **options) -> tuple[dict[str, SourceItem], str]:
-    source = open_set(kind, folder, **options)
+    source = open_source(str(folder), kind, **options)
     return {item.item_id: item for item in source.items()}, source.summary
 
 
 def refusal(kind: str, folder, **options) -> str:
     with pytest.raises(UsageError) as caught:
-        open_set(kind, folder, **options)
+        open_source(str(folder), kind, **options)
     return str(caught.value)
 
 

@@ -23,6 +23,10 @@ def described(item):
     return [(number, text) for _, origin, number, text in all_captions(item) if origin == "mllm"]
 
 
+def captions(item):
+    return {(language, number): text for language, origin, number, text in all_captions(item) if origin != "mllm"}
+
+
 @pytest.mark.parametrize(
     "variant",
     [
@@ -35,8 +39,7 @@ def test_variants_of_ids_marks_and_folders(tmp_path, variant):
     items, summary = opened(tmp_path)
     assert {name: item.split for name, item in items.items()} == layout.splits
     for name, item in items.items():
-        texts = {(language, number): text for language, origin, number, text in all_captions(item) if origin != "mllm"}
-        assert texts == layout.human[name] | layout.machine[name]
+        assert captions(item) == layout.human[name] | layout.machine[name]
         assert item.media_type == "image" and item.uri == f"{tmp_path}/pictures/{name}.jpg"
     assert "17 items (train 10, val 3, test 4)" in summary and "1 of 30 captions are not translated" in summary
 
@@ -92,9 +95,7 @@ def test_texts_that_are_not_used_are_counted(release, tmp_path):
     assert "2 captions translated back into English: not used" in summary
     assert "1 translations into zh of items that are held out: not used" in summary
     assert "1 blank captions: not used" in summary
-    captions = {(language, number): text for language, origin, number, text in all_captions(items[held_out]) if
-                origin != "mllm"}  # fmt: skip
-    assert captions == release.human[held_out] | {("en", 0): "a dog"}
+    assert captions(items[held_out]) == release.human[held_out] | {("en", 0): "a dog"}
 
 
 def test_text_is_kept_as_it_is_behind_the_first_blank(release, tmp_path):

@@ -99,14 +99,3 @@ def test_mistakes_come_at_their_rate(rate):
             total += len(compared)
     assert abs(wrong / total - rate) < 0.03
     assert rate not in (0.0, 1.0) or wrong / total == rate
-
-
-def test_mistakes_are_possible_and_really_wrong():
-    rng = np.random.default_rng(4)
-    for scene in sampled(100, 1.0, 1):
-        if scene.relation:
-            other = mistaken(message(scene, "passing", sized=False, turned=False), rng, 1.0)
-            assert other.relation in ("above", "below") and other.motion in ("left", "right")
-    beside = message(Scene("snow", PAIR, "left"), "beside", sized=False, turned=True)
-    assert {mistaken(beside, rng, 1.0).relation for _ in range(40)} == {"above", "below"}
-    assert "beside" not in forms_of(Scene("snow", PAIR, "above"))

@@ -8,7 +8,7 @@ from PIL import Image, ImageColor
 
 from pipeline.media import images
 from pipeline.sources.scenes.content import COLOURS, FACTS, KINDS, Group, Sampler, Scene
-from pipeline.sources.scenes.drawing import FRAMES, FRAMES_PER_S, _place_objects, _side, avi, frames
+from pipeline.sources.scenes.drawing import FRAMES, FRAMES_PER_S, avi, frames
 from pipeline.sources.scenes.shapes import shapes, sprite
 
 SIZE = 64
@@ -64,17 +64,6 @@ def test_what_moves_crosses_the_picture(motion):
     assert places == sorted(places) and places[-1] - places[0] > 0.3
     across = [where(pixels, "red")[1 - axis] for pixels in clip]
     assert max(across) - min(across) < 0.02
-
-
-def test_objects_of_a_group_do_not_cover_one_another():
-    rng = np.random.default_rng(0)
-    for scene in Sampler(rng, 0.3).scenes(300):
-        for number, group in enumerate(scene.groups):
-            corners, side = _place_objects(scene, number, SIZE, rng), _side(scene, group, SIZE)
-            assert len(corners) == group.count
-            for first, second in itertools.combinations(corners, 2):
-                assert max(abs(first[0] - second[0]), abs(first[1] - second[1])) >= 0.85 * side
-            assert all(-2 <= at <= SIZE - side + 2 for corner in corners for at in corner)
 
 
 def test_a_clip_is_a_video_to_the_pipeline():

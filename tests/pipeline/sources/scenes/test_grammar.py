@@ -40,19 +40,16 @@ def test_sentences_by_hand(language):
         assert caption(message, language) == case[language]
 
 
-@pytest.mark.parametrize(
-    ("text", "case", "expected"),
-    [
+def test_czech_noun_phrases_by_hand():
+    for text, case, expected in (
         ("2 black star", "gen", "dvou černých hvězd"),
         ("2 white apple", "nom", "dvě bílá jablka"),
         ("3 orange bird", "acc", "tři oranžové ptáky"),
         ("4 blue bird", "nom", "čtyři modří ptáci"),
         ("3 red boat", "ins", "třemi červenými loděmi"),
         ("2 small white hat", "ins", "dvěma malými bílými klobouky"),
-    ],
-)
-def test_czech_noun_phrases_by_hand(text, case, expected):
-    assert grammar("cs").write_group(group(text), len(text.split()) == 4, case) == expected
+    ):
+        assert grammar("cs").write_group(group(text), len(text.split()) == 4, case) == expected
 
 
 def test_different_facts_give_different_captions():
