@@ -58,14 +58,9 @@ class Batch(NamedTuple):
 
 def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
     """Apply a function to every tensor of a batch, for example to move or slice it."""
-    return Batch(
-        Media(*map(function, batch.media)),
-        Texts(*map(function, batch.source)),
-        Texts(*map(function, batch.target)),
-        Texts(*map(function, batch.descriptions)),
-        function(batch.item_ids),
-        function(batch.weights),
-    )
+    source, target, descriptions = (Texts(*map(function, texts)) for texts in batch[1:4])
+    media, item_ids, weights = Media(*map(function, batch.media)), function(batch.item_ids), function(batch.weights)
+    return Batch(media, source, target, descriptions, item_ids, weights)
 
 
 class Features(NamedTuple):

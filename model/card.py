@@ -8,6 +8,15 @@ from typing import Any
 DIRECTIONS = ("text_to_media", "media_to_text")
 CUTOFFS = ("r1", "r5", "r10")
 
+FRONT_MATTER = """\
+---
+license: other  # that of the encoders and the corpora
+library_name: leccr
+pipeline_tag: feature-extraction
+tags: [multilingual, image-text-retrieval, video-text-retrieval]
+language: {languages}
+---
+"""
 USE = """\
 ```python
 from PIL import Image
@@ -32,7 +41,7 @@ def card(record: Mapping[str, Any]) -> str:
     settings, validation = record["settings"], record.get("validation")
     languages = sorted(validation["recalls"]) if validation else list(settings.get("languages", ()))
     parts = [
-        _front_matter(languages),
+        FRONT_MATTER.format(languages=json.dumps(list(map(str, languages)))),
         f"# LECCR, recipe {_escape(settings['recipe'])}\n",
         "Finds images and videos with queries in several languages. Trained without labels in those languages, on "
         "English captions and their machine translations, guided by descriptions that a captioner wrote "
@@ -45,14 +54,6 @@ def card(record: Mapping[str, Any]) -> str:
         "biases of its encoders and captions; their licences apply to its use.\n",
     ]
     return "\n".join(parts)
-
-
-def _front_matter(languages: list[str]) -> str:
-    lines = ["---", "license: other  # that of the encoders and the corpora", "library_name: leccr"]
-    lines += ["pipeline_tag: feature-extraction", "tags: [multilingual, image-text-retrieval, video-text-retrieval]"]
-    if languages:
-        lines.append(f"language: {json.dumps([str(tag) for tag in languages])}")
-    return "\n".join([*lines, "---", ""])
 
 
 def _scores(record: Mapping[str, Any], validation: Mapping[str, Any]) -> str:

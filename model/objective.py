@@ -97,7 +97,7 @@ def objective(
             rest |= _local_terms(rank, rank, _similarities(own, own), scale)
         if whole:
             rest |= _distillation(columns, columns, _similarities(gathered, gathered), config)
-        if _has_slots(own):
+        if own.slots_BKE.shape[1]:
             rest["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
         raw = {name: value.detach() for name, value in (raw | rest).items()}
         weighted = {name: value * _weight(name, config) for name, value in raw.items()}
@@ -129,10 +129,6 @@ def _samples(features: Features, ids_B: Tensor, weights_B: Tensor, mean_weight: 
     count = len(weights_B)
     mean_weight = mean_weight.clamp(min=torch.finfo(weights_B.dtype).tiny)  # 0 where no pair has a target text
     return Samples(features, ids_B, torch.full_like(weights_B, 1 / count), weights_B / mean_weight / count)
-
-
-def _has_slots(features: Features) -> bool:
-    return features.slots_BKE.shape[1] > 0
 
 
 def _sum_over_blocks(
@@ -181,7 +177,9 @@ def _leaves(features: Features) -> Features:
     return Features(*map(_leaf, features))
 
 
-def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Samples, pairs: bool) -> Tensor:
+def _symmetric(
+    scale: Tensor | float, there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Samples, pairs: bool = False
+) -> Tensor:
     """The mean of a contrastive loss in both directions.
 
     The columns of `there_RC` are texts, those of `back_RC` what the texts describe. With `pairs` the loss is about
@@ -190,11 +188,12 @@ def _symmetric(there_RC: Tensor, back_RC: Tensor, rows: Samples, columns: Sample
     match_RC = rows.ids_B[:, None] == columns.ids_B
     share_R = rows.pair_share_B if pairs else rows.share_B
     present_C = columns.pair_share_B > 0 if pairs else None
-    return ((contrastive(there_RC, match_RC, present_C) + contrastive(back_RC, match_RC)) / 2 * share_R).sum()
+    losses_R = contrastive(scale * there_RC, match_RC, present_C) + contrastive(scale * back_RC, match_RC)
+    return (losses_R / 2 * share_R).sum()
 
 
 def _similarities(row: Features, column: Features) -> Similarities:
-    local = _has_slots(row)
+    local = row.slots_BKE.shape[1] > 0
     return Similarities(
         global_similarity(row.media_BE, column.source_BE),
         global_similarity(row.source_BE, column.media_BE),
@@ -210,25 +209,22 @@ def _global_terms(
 ) -> Terms:
     """L_vs, L_vt, L_st (equation 5) and L_cv (equation 7)."""
     row, column = rows.features, columns.features
-
-    def loss(there_RC: Tensor, back_RC: Tensor, pairs: bool) -> Tensor:
-        return _symmetric(scale * there_RC, scale * back_RC, rows, columns, pairs)
-
     source_target_RC = global_similarity(row.source_BE, column.target_BE)
     target_source_RC = global_similarity(row.target_BE, column.source_BE)
     terms = {
-        "media_source": loss(similar.media_source_RC, similar.source_media_RC, pairs=False),
-        "media_target": loss(similar.media_target_RC, similar.target_media_RC, pairs=True),
-        "source_target": loss(source_target_RC, target_source_RC, pairs=True),
+        "media_source": _symmetric(scale, similar.media_source_RC, similar.source_media_RC, rows, columns),
+        "media_target": _symmetric(scale, similar.media_target_RC, similar.target_media_RC, rows, columns, pairs=True),
+        "source_target": _symmetric(scale, source_target_RC, target_source_RC, rows, columns, pairs=True),
     }
-    if _has_slots(row):
-        there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD) / config.caption_vision_temperature
+    if row.slots_BKE.shape[1]:
+        there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD)
+        back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD)
+        own_scale = 1 / config.caption_vision_temperature
         if config.caption_vision == "slots":
-            losses_R = contrastive(there_RC, rows.ids_B[:, None] == columns.ids_B)
+            losses_R = contrastive(own_scale * there_RC, rows.ids_B[:, None] == columns.ids_B)
             terms["caption_vision"] = (losses_R * rows.share_B).sum()
         else:
-            back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD) / config.caption_vision_temperature
-            terms["caption_vision"] = _symmetric(there_RC, back_RC, rows, columns, pairs=False)
+            terms["caption_vision"] = _symmetric(own_scale, there_RC, back_RC, rows, columns)
     return terms
 
 
@@ -238,13 +234,9 @@ def _local_terms(rows: Samples, columns: Samples, similar: Similarities, scale: 
         return {}
     slots_target_RC = local_similarity(rows.features.slots_BKE, columns.features.target_BE)
     target_slots_RC = local_similarity(columns.features.slots_BKE, rows.features.target_BE).mT
-
-    def loss(there_RC: Tensor, back_RC: Tensor, pairs: bool) -> Tensor:
-        return _symmetric(scale * there_RC, scale * back_RC, rows, columns, pairs)
-
     return {
-        "local_source": loss(similar.slots_source_RC, similar.source_slots_RC, pairs=False),
-        "local_target": loss(slots_target_RC, target_slots_RC, pairs=True),
+        "local_source": _symmetric(scale, similar.slots_source_RC, similar.source_slots_RC, rows, columns),
+        "local_target": _symmetric(scale, slots_target_RC, target_slots_RC, rows, columns, pairs=True),
     }
 
 

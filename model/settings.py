@@ -106,14 +106,17 @@ class ObjectiveConfig:
     @classmethod
     def faithful(cls) -> "ObjectiveConfig":
         """The variants of the released code, with its faults; the weights stay at their defaults."""
-        return cls(
-            caption_vision="slots",
-            diversity="signed",
-            teacher="min_max",
-            teacher_orientation="mixed",
-            local_columns="rank",
-            gather="slice",
-        )
+        return dataclasses.replace(cls(), **FAITHFUL_OBJECTIVE)
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+
+FAITHFUL_OBJECTIVE: dict[str, Any] = {
+    "caption_vision": "slots",
+    "diversity": "signed",
+    "teacher": "min_max",
+    "teacher_orientation": "mixed",
+    "local_columns": "rank",
+    "gather": "slice",
+}

@@ -2,9 +2,17 @@
 
 import io
 from collections.abc import Iterable
+from typing import Any
 
 PAD, UNKNOWN, START, END = range(4)
 SMALLEST = 300  # tokens: 256 bytes, the four above, some letters
+
+
+def load_tokenizer(model: bytes) -> Any:
+    """Load a sentencepiece model."""
+    import sentencepiece
+
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:

@@ -47,7 +47,7 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     from stages.training.trainer import Trainer
     from stages.training.validation import selection_label, validation_line
 
-    run, say = options.output, print if accelerator.is_main_process else _discard
+    run, say = options.output, print if accelerator.is_main_process else lambda line: None
     rank, world = accelerator.process_index, accelerator.num_processes
     corpora = find_corpora(options.recipe, options.data, run)
     data, validation = building.open_data(settings, corpora, world)
@@ -168,10 +168,6 @@ def parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="delete an earlier run in RUN, then start")
     add("overrides", nargs="*", metavar="key=value", help="settings that differ from the recipe")
     return command_line
-
-
-def _discard(_line: str) -> None:
-    """What processes other than the first print."""
 
 
 if __name__ == "__main__":

@@ -14,14 +14,12 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
 """
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from model.encoders import transformers_towers as towers
 from model.encoders.embedded import GRID_MEAN, GRID_STD, Grid, SentenceVectors
-from model.encoders.features import FeatureEncoder
-from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, FrameEncoder
+from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, FeatureEncoder, FrameEncoder
 from model.encoders.tiny import TinyText, TinyVision
 
 
@@ -29,13 +27,12 @@ def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:
     """Build a media encoder with random weights; raises ValueError for an invalid spec."""
     kind, options = _read_spec(spec, "media_encoder", ("transformers", "tiny", "embedded", "features"))
     if kind == "features":
-        return _build("media_encoder", FeatureEncoder, options)
+        return FeatureEncoder(**options)
     if kind == "embedded":
-        return FrameEncoder(_build("media_encoder", Grid, options), options["width"], GRID_MEAN, GRID_STD)
+        return FrameEncoder(Grid(**options), options["width"], GRID_MEAN, GRID_STD)
     if kind == "tiny":
-        tower = _build("media_encoder", TinyVision, options)
-        return FrameEncoder(tower, options["width"], IMAGENET_MEAN, IMAGENET_STD)
-    return _vision(towers.build_tower(options.get("class"), options.get("config")), options)
+        return FrameEncoder(TinyVision(**options), options["width"], IMAGENET_MEAN, IMAGENET_STD)
+    return _vision(towers.build_tower(options.get("class"), options.get("config", {})), options)
 
 
 def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
@@ -44,15 +41,17 @@ def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
     if kind == "embedded":
         return SentenceVectors()
     if kind == "tiny":
-        return _build("text_encoder", TinyText, options)
-    tower = towers.build_tower(options.get("class"), options.get("config"))
+        return TinyText(**options)
+    tower = towers.build_tower(options.get("class"), options.get("config", {}))
     return towers.TextTower(tower, options.get("pooling", "auto"))
 
 
 def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
     """Load the vision tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing = towers.load_tower(name, "vision")
-    spec = towers.spec_of(tower, **towers.pixel_statistics(name))
+    settings = towers.image_processing(name)
+    statistics = {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
+    spec = towers.spec_of(tower, **statistics)
     encoder = _vision(tower, spec)
     towers.check_weights(name, tower, missing)
     return encoder, spec
@@ -70,14 +69,6 @@ def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, 
 def _vision(tower: Any, spec: Mapping[str, Any]) -> FrameEncoder:
     mean, std = tuple(spec.get("image_mean", IMAGENET_MEAN)), tuple(spec.get("image_std", IMAGENET_STD))
     return FrameEncoder(towers.VisionTower(tower), towers.width(tower), mean, std)
-
-
-def _build(name: str, encoder: type, options: dict[str, Any]) -> Any:
-    try:
-        inspect.signature(encoder).bind(**options)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error} in {options}") from error
-    return encoder(**options)
 
 
 def _read_spec(spec: Mapping[str, Any] | None, name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:

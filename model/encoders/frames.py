@@ -1,12 +1,13 @@
-"""Frames of items → visual tokens, the same path for images and videos.
+"""Frames of items, as pixels or precomputed features → visual tokens, the same path for images and videos.
 
-B items · F frames · M frames that are present · P tokens per frame · N visual tokens · D width
+B items · F frames · M frames that are present · P tokens per frame · N visual tokens · D width · I width of features
 """
 
 import torch
 from torch import Tensor, nn
 
 from model.batch import Media
+from model.encoders.tiny import INIT_STD, Block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -31,15 +32,7 @@ class FrameEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [B,N,D], their mask [B,N] bool, and their pooling weights [B,N]. Only present frames are encoded.
-
-        Raises:
-            ValueError: The media are not pixels.
-        """
-        if media.frames.dim() != 5:
-            raise ValueError(
-                f"media have shape {list(media.frames.shape)}: expected pixels [items, frames, 3, height, width]"
-            )
+        """Tokens [B,N,D], their mask [B,N] bool, and their pooling weights [B,N]. Only present frames are encoded."""
         pixels = (media.frames[media.mask].to(self.mean.dtype) / 255 - self.mean) / self.std
         return arrange_tokens(self.tower(pixels), media.mask)
 
@@ -70,3 +63,36 @@ def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor,
     image_N = (place_N == 0).to(flat_LD.dtype)
     video_BN = mask_BN / counts_B[:, None].clamp(min=1)
     return tokens_BND, mask_BN, torch.where(image_B[:, None], image_N, video_BN.to(flat_LD.dtype))
+
+
+class FeatureEncoder(nn.Module):
+    """Projects precomputed features of frames or regions and reads them with a temporal transformer.
+
+    Positions are learned. Every frame is a visual token; global pooling is their mean.
+
+    Args:
+        input_dim: I, features per frame.
+        width: D.
+        layers: Transformer layers.
+        heads: Attention heads, a divisor of D.
+        max_frames: Largest number of frames.
+        dropout: Probability.
+    """
+
+    def __init__(self, input_dim: int, width: int, layers: int, heads: int, max_frames: int, dropout: float = 0.1):
+        super().__init__()
+        self.width = width
+        self.project = nn.Sequential(nn.LayerNorm(input_dim), nn.Linear(input_dim, width))
+        self.positions = nn.Parameter(torch.randn(max_frames, width) * INIT_STD)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [B,N,D], their mask and pooling weights [B,N]."""
+        mask_BF = media.mask
+        frames_BFI = media.frames.to(self.positions.dtype).masked_fill(~mask_BF[..., None], 0)
+        x_BFD = self.project(frames_BFI) + self.positions[: mask_BF.shape[1]]
+        visible_BF = mask_BF | ~mask_BF.any(1, keepdim=True)  # an item without frames gets finite values
+        for block in self.blocks:
+            x_BFD = block(x_BFD, visible_BF)
+        return self.norm(x_BFD) * mask_BF[..., None], mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)

@@ -44,7 +44,6 @@ class TinyVision(nn.Module):
 
     def __init__(self, image_size: int, patch_size: int, width: int, layers: int, heads: int, dropout: float = 0.0):
         super().__init__()
-        self.image_size = image_size
         if image_size % patch_size:
             raise ValueError(f"image_size={image_size}: expected a multiple of the patch size of {patch_size} pixels")
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
@@ -54,9 +53,7 @@ class TinyVision(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
-        """Encode normalised pixels; raises ValueError for another picture size."""
-        if pixels_M3HW.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(f"pictures have shape {list(pixels_M3HW.shape)}: expected image_size={self.image_size}")
+        """Encode normalised pixels."""
         patches_MPD = self.patches(pixels_M3HW).flatten(2).transpose(1, 2)
         x_MPD = torch.cat([self.summary.expand(len(patches_MPD), 1, -1), patches_MPD], 1) + self.positions
         for block in self.blocks:
@@ -79,12 +76,9 @@ class TinyText(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
-        """States [B,T,D] and summaries [B,D]; raises ValueError for texts of more than `max_tokens`."""
-        length = texts.tokens.shape[1]
-        if length > len(self.positions):
-            raise ValueError(f"texts have {length} tokens, more than max_tokens={len(self.positions)}")
+        """States [B,T,D] and summaries [B,D]."""
         mask_BT = visible_tokens(texts)
-        x_BTD = self.drop(self.words(texts.tokens) + self.positions[:length])
+        x_BTD = self.drop(self.words(texts.tokens) + self.positions[: mask_BT.shape[1]])
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BT)
         states_BTD = self.norm(x_BTD)

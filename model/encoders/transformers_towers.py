@@ -32,10 +32,7 @@ CLASSES = {
 CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
 SUMMARY_FIRST = (*CLIPS, "vit", "dinov2", "dinov3", "deit", "beit")  # token 0 is CLS
 SUMMARY_POOLED = ("siglip", "convnext")  # the pooled output, which has its own weights
-UNMASKED = (
-    "SiglipTextModel",
-    "Siglip2TextModel",
-)  # trained with padding as tokens; the summary is the last
+UNMASKED = ("SiglipTextModel", "Siglip2TextModel")  # trained with padding as tokens; the summary is the last
 POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # their summary is their own pooled output
 POOLINGS = ("auto", "cls", "mean", "pooler")
 
@@ -163,13 +160,11 @@ def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
         )
 
 
-def build_tower(kind: str | None, config: dict[str, Any] | None) -> PreTrainedModel:
+def build_tower(kind: str | None, config: dict[str, Any]) -> PreTrainedModel:
     """Build a tower of the Transformers class `kind` with random weights; raises ValueError for an unknown class."""
     tower_class = getattr(transformers, str(kind), None)
     if not (isinstance(tower_class, type) and issubclass(tower_class, PreTrainedModel)):
         raise ValueError(f"class={kind}: expected a model class of Transformers {transformers.__version__}")
-    if not isinstance(config, dict):
-        raise ValueError(f"config={config!r}: expected the configuration of a {kind} as a dict")
     with quiet():
         return tower_class(tower_class.config_class.from_dict(config))  # type: ignore[union-attr]
 
@@ -200,12 +195,6 @@ def width(tower: PreTrainedModel) -> int:
     config = tower.config
     stages = getattr(config, "hidden_sizes", None)
     return int(stages[-1] if stages else getattr(config, "project_dim", None) or config.hidden_size)
-
-
-def pixel_statistics(name: str) -> dict[str, Any]:
-    """`image_mean` and `image_std` of the model's own image processor, where it has them."""
-    settings = image_processing(name)
-    return {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
 
 
 def image_processing(name: str) -> dict[str, Any]:

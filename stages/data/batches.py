@@ -3,7 +3,6 @@
 index of samples → samples of a step → rows → frames, texts, descriptions → processor → Batch
 """
 
-import collections
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -72,17 +71,13 @@ class TrainingData:
         self.index = build_index(
             self.shards, split, languages, source_language, extra_views, self.slot_views, human_targets
         )
+        self.languages = self.index.languages
         self.source_language = source_language
         self.pair_weighting = pair_weighting
         self.states: States | None = None  # read in place of descriptions, see `stages.data.states`
 
     def __len__(self) -> int:
         return len(self.index)
-
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """Target languages."""
-        return self.index.languages
 
     def item_id(self, sample: int) -> str:
         """The item of a sample."""
@@ -258,7 +253,7 @@ class EvaluationData:
         self.item_names: list[str] = []
         self.places: list[tuple[int, int]] = []
         contents: dict[int, None] = {}
-        captions: dict[str, dict[bool, list[tuple[str, str, int]]]] = {}  # by language, human or not: id, text, item
+        captions: dict[str, list[tuple[bool, str, str, int]]] = {}  # by language: human or not, id, text, item
         for number, row, item in split_rows(self.shards, split):
             content = content_id(item["sha256"])
             if content not in contents:
@@ -266,13 +261,11 @@ class EvaluationData:
                 self.item_names.append(item["item_id"])
                 self.places.append((number, row))
             for caption in item["captions"]:
-                by_origin = captions.setdefault(caption["language"], {True: [], False: []})
-                by_origin[caption["origin"] == HUMAN].append((caption["caption_id"], caption["text"], content))
+                is_human = caption["origin"] == HUMAN
+                texts = captions.setdefault(caption["language"], [])
+                texts.append((is_human, caption["caption_id"], caption["text"], content))
         if not contents:
-            splits = collections.Counter[str]()
-            for number in range(len(self.shards)):
-                splits.update(self.shards.shard(number).column("split").to_pylist())
-            raise no_such_split(self.shards, split, splits)
+            raise no_such_split(self.shards, split)
         self.item_ids = np.array(list(contents), np.int64)
         if (missing := sorted(set(languages) - captions.keys())) or not captions:
             has = ", ".join(sorted(captions)) or "no language"
@@ -281,10 +274,11 @@ class EvaluationData:
         self.texts: dict[str, tuple[list[str], np.ndarray]] = {}
         self.notes: list[str] = []
         for language in list(languages) or sorted(captions):
-            rows = captions[language][True] or captions[language][False]
-            self.caption_ids[language] = [caption_id for caption_id, _, _ in rows]
-            self.texts[language] = [text for _, text, _ in rows], np.array([item for _, _, item in rows], np.int64)
-            if not captions[language][True]:
+            human = [row for row in captions[language] if row[0]]
+            _, ids, strings, items = zip(*(human or captions[language]), strict=True)
+            self.caption_ids[language] = list(ids)
+            self.texts[language] = list(strings), np.array(items, np.int64)
+            if not human:
                 self.notes.append(f"{language}: no human text in split {split}: scored on machine-made texts")
 
     def expect(self, processor: Any, model: str) -> None:

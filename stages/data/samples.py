@@ -7,7 +7,7 @@ the languages that this English text was translated into.
 import collections
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +62,12 @@ class Shards:
             self._columns[number] = {name: self.shard(number).column(name) for name in COLUMNS}
         return {name: column[row].as_py() for name, column in self._columns[number].items()}
 
-    def name(self, number: int) -> str:
-        """Path of a shard."""
-        table, index = self.places[number]
-        return str(table.shard_path(index))
-
     def damaged(self, number: int, item_id: str, reason: object) -> EnvironmentTrouble:
         """The error for media that cannot be read."""
+        table, index = self.places[number]
         return EnvironmentTrouble(
-            f"{self.name(number)}: the media of {item_id} cannot be read ({reason}): run --stage verify on the corpus, "
-            "then --stage pack again"
+            f"{table.shard_path(index)}: the media of {item_id} cannot be read ({reason}): run --stage verify on the "
+            "corpus, then --stage pack again"
         )
 
 
@@ -145,13 +141,12 @@ def build_index(
     Raises:
         UsageError: The split has no items or source texts, or languages or views are missing.
     """
-    splits, spoken, translated, views = collections.Counter[str](), set[str](), set[str](), set[str]()
+    spoken, translated, views = set[str](), set[str](), set[str]()
     parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int16))]
-    without_text = undescribed = 0
+    items_in_split = without_text = undescribed = 0
     for number in range(len(shards)):
         start = 0
         for batch in shards.shard(number).select(["split", "captions", "descriptions"]).to_batches():
-            splits.update(batch.column("split").to_pylist())
             in_split = pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False)
             captions, descriptions = (_Lists(batch.column(name), in_split) for name in ("captions", "descriptions"))
             machine = captions.where("origin", [MACHINE])
@@ -166,13 +161,14 @@ def build_index(
             shard_of = np.full(len(owners), number, np.int32)
             parts.append((shard_of, (start + owners[order]).astype(np.int32), texts[order].astype(np.int16)))
             items = int(np.count_nonzero(in_split))
+            items_in_split += items
             without_text += items - len(np.unique(owners))
             for_slots = descriptions.where("view", None if ALL in slot_views else slot_views)
             undescribed += items - len(np.unique(descriptions.owners[for_slots]))
             start += len(batch)
     shard_of, row_of, text_of = (np.concatenate(column) for column in zip(*parts, strict=True))
-    if not splits[split]:
-        raise no_such_split(shards, split, splits)
+    if not items_in_split:
+        raise no_such_split(shards, split)
     check_views(shards, "extra_views", extra_views, views)
     check_views(shards, "slot_views", slot_views, views)
     if not len(row_of):
@@ -220,9 +216,12 @@ class _Lists:
         return {coded.dictionary[int(code)].as_py() for code in used}
 
 
-def no_such_split(shards: Shards, split: str, splits: Mapping[str, int]) -> UsageError:
-    """The error for a split without items; `splits` counts the items of those that exist."""
-    has = ", ".join(f"{name} ({count:,} items)" for name, count in sorted(splits.items()) if count)
+def no_such_split(shards: Shards, split: str) -> UsageError:
+    """The error for a split without items."""
+    splits = collections.Counter[str]()
+    for number in range(len(shards)):
+        splits.update(shards.shard(number).column("split").to_pylist())
+    has = ", ".join(f"{name} ({count:,} items)" for name, count in sorted(splits.items()))
     return UsageError(f"{shards.names} has no item in split {split!r}. It has {has or 'no items at all'}")
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,37 +10,32 @@ from torch import Tensor, nn
 from stages.training.settings import Settings
 
 
-def parameter_groups(model: nn.Module, new: Iterable[str], settings: Settings) -> list[dict[str, Any]]:
-    """AdamW's groups of the trainable parameters: new or pretrained, with weight decay or without.
+def make_optimizer(model: nn.Module, new: Iterable[str], settings: Settings) -> torch.optim.AdamW:
+    """AdamW with groups of the trainable parameters: new or pretrained, with weight decay or without.
 
     Vectors and scalars (biases, norms, the scale) have no weight decay.
 
     Args:
         model: The model.
         new: Names of parameters that start at random; they learn `new_layer_lr_multiplier` times as fast.
-        settings: Weight decay and multiplier.
+        settings: Of the optimiser.
 
     Returns:
-        Groups with a `multiplier` that `set_learning_rate` reads.
+        The optimiser; its groups have a `multiplier` that `set_learning_rate` reads.
     """
     new_names = set(new)
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    parameters: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name in new_names, parameter.ndim >= 2), []).append(parameter)
-    return [
+            parameters.setdefault((name in new_names, parameter.ndim >= 2), []).append(parameter)
+    groups = [
         {
-            "params": groups[is_new, is_matrix],
+            "params": parameters[is_new, is_matrix],
             "multiplier": settings.new_layer_lr_multiplier if is_new else 1.0,
             "weight_decay": settings.weight_decay if is_matrix else 0.0,
         }
-        for is_new, is_matrix in sorted(groups)
+        for is_new, is_matrix in sorted(parameters)
     ]
-
-
-def make_optimizer(model: nn.Module, new: Iterable[str], settings: Settings) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`."""
-    groups = parameter_groups(model, new, settings)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
 
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from model.settings import ModelSettings, ObjectiveConfig, check_settings
+from model.settings import FAITHFUL_OBJECTIVE, ModelSettings, ObjectiveConfig, check_settings
 from pipeline.errors import UsageError
 from pipeline.options import option, option_fields, parse_value, show_value
 from stages.recipes import Recipe, load_recipes
 
-METHODS = ("corrected", "faithful")
 # What the released code does and no default does. It trains the pretrained text tower that also reads descriptions.
 FAITHFUL: Mapping[str, Any] = MappingProxyType(
     {
@@ -32,6 +31,7 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         "select_on": "test",
         "pair_weighting": False,
         "max_words": 30,
+        **FAITHFUL_OBJECTIVE,  # without the weights of the losses, which are the recipe's
     }
 )
 GLOBAL_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
@@ -48,7 +48,7 @@ class Settings:
     """
 
     recipe: str = option("base", "name of the recipe")
-    method: str = option("corrected", "faithful: as the released code, with its faults", choices=METHODS)
+    method: str = option("corrected", "faithful: the released code, with its faults", choices=("corrected", "faithful"))
 
     data: tuple[str, ...] = option((), "corpora with a training table (--data)")
     languages: tuple[str, ...] = option((), "BCP 47 tags to train and validate; none: all that the split has")
@@ -89,7 +89,7 @@ class Settings:
     warmup: float = option(0.1, "share of the run in which the learning rate rises", at_least=0, at_most=1)
     schedule: str = option("linear", "how the learning rate falls to zero", choices=("linear", "cosine"))
     clip: float = option(1.0, "largest gradient norm; 0: no limit", at_least=0)
-    ema: float = option(0.0, "decay per step of averaged weights, which are then scored; 0: off", at_least=0)
+    ema: float = option(0.0, "decay per step of averaged weights, to be scored; 0: off", at_least=0, at_most=0.99999)
     mixed_precision: str = option("auto", "auto: bf16 on GPUs that have it", choices=("auto", "no", "bf16"))
     seed: int = option(0, "of weights, order and dropout", at_least=0, at_most=2**31)
 
@@ -115,8 +115,6 @@ class Settings:
             self.objective_config()
         except ValueError as error:
             raise UsageError(str(error)) from error
-        if not self.ema < 1:
-            raise UsageError(f"ema={self.ema}: expected less than 1 (0.999 averages over a thousand steps)")
         if not self.global_weights:
             raise UsageError("global_weights has no value: expected shares from 0 to 1, such as 0.8,1")
 
@@ -152,10 +150,9 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
     typed = dict(given) | dict(map(_parse_override, overrides))
     changes = find_recipe(recipe).settings
     faithful = typed.get("method", changes.get("method")) == "faithful"
-    preset = dict(FAITHFUL) | _faithful_objective() if faithful else {}
-    values: dict[str, Any] = {"recipe": recipe, **changes, **preset, **typed}
+    values: dict[str, Any] = {"recipe": recipe, **changes, **(FAITHFUL if faithful else {}), **typed}
     for name in values:
-        _check_key(name)
+        _check_name("setting", name, OWNERS)
 
     def changed(defaults: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in values.items() if name in defaults and value != defaults[name]}
@@ -166,10 +163,8 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
 
 def find_recipe(name: str) -> Recipe:
     """A recipe by name; raises UsageError with the nearest name for an unknown one."""
-    recipes = load_recipes()
-    if name not in recipes:
-        raise UsageError(f"--recipe {name}: expected one of {', '.join(recipes)}{_nearest(name, recipes)}")
-    return recipes[name]
+    _check_name("recipe", name, load_recipes())
+    return load_recipes()[name]
 
 
 def describe_settings() -> str:
@@ -182,19 +177,13 @@ def describe_settings() -> str:
     return "\n".join(lines)
 
 
-def _faithful_objective() -> dict[str, Any]:
-    """The variants of the released code, without its weights, which are the recipe's."""
-    faithful = dataclasses.asdict(ObjectiveConfig.faithful())
-    return {name: value for name, value in faithful.items() if value != OBJECTIVE_DEFAULTS[name]}
-
-
 def _parse_override(override: str) -> tuple[str, Any]:
     name, sign, text = override.partition("=")
     if not sign:
-        raise UsageError(f"got {override!r}, expected key=value, for example epochs=20")
+        raise UsageError(f"{override!r} is not a setting: write key=value, for example epochs=20")
     if name in ("recipe", "data"):
-        raise UsageError(f"got {override!r}: use --{name} instead")
-    _check_key(name)
+        raise UsageError(f"{override}: use --{name} instead")
+    _check_name("setting", name, OWNERS)
     if not text and isinstance(getattr(OWNERS[name], name, None), str):
         return name, ""
     try:
@@ -203,11 +192,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
         raise UsageError(f"{name}: {error}") from error
 
 
-def _check_key(name: str) -> None:
-    if name not in OWNERS:
-        raise UsageError(f"unknown setting {name!r}: --help lists all settings{_nearest(name, OWNERS)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _check_name(kind: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), 1, 0.5)
+        guess = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(f"unknown {kind} {name!r}: --help lists them all{guess}")

@@ -36,11 +36,6 @@ def test_crop_takes_the_centre_and_squash_all_of_it():
     assert all(80 < squashed[channel].float().mean() < 90 for channel in range(3))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
-def test_pictures_of_any_mode(mode):
-    assert processor().media([[picture(0).convert(mode)]]).frames.shape == (1, 1, 3, 32, 32)
-
-
 def test_texts_are_padded_cut_and_none_where_empty():
     texts = processor(max_tokens=6).texts(["a red cat on a sofa and more and more of it", "cat", "", "  "])
     assert texts.tokens.shape[1] == 6 and texts.mask.sum(1).tolist() == [6, texts.mask[1].sum(), 0, 0]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from model.losses import diversity, slot_cosines
-from model.slots import CrossAttentionLayer, Interaction, SemanticSlots
+from model.slots import CrossAttentionLayer, SemanticSlots
 
 WIDTH, TEXT_WIDTH = 16, 12
 
@@ -56,15 +56,6 @@ def test_layer_is_the_released_one_whichever_side_is_short(queries, keys, masked
         torch.testing.assert_close(got, expected)
 
 
-def test_layer_drops_twice_and_needs_heads_that_divide():
-    layer = CrossAttentionLayer(WIDTH, heads=4, dropout=0.5)
-    x_BQD, m_BMD = random(2, 3, WIDTH).float(), random(2, 5, WIDTH).float()
-    assert not torch.equal(layer(x_BQD, m_BMD), layer(x_BQD, m_BMD))
-    assert [part.p for part in layer.feed_forward if isinstance(part, nn.Dropout)] == [0.5, 0.5]
-    with pytest.raises(ValueError, match="num_heads=5"):
-        CrossAttentionLayer(WIDTH, heads=5)
-
-
 @given(st.integers(1, 6), st.integers(0, 4), st.integers(0, 10**6))
 def test_padding_and_what_lies_in_it_change_nothing(tokens, padding, seed):
     slots = make_slots()
@@ -84,13 +75,6 @@ def test_null_token_stands_in_exactly_where_there_is_no_description():
         slots.null_D += 1
     after_BKD = slots(states_BTC, mask_BT)
     assert torch.equal(before_BKD[0], after_BKD[0]) and not torch.allclose(before_BKD[1], after_BKD[1])
-
-
-def test_every_parameter_has_a_gradient_whether_a_row_is_described_or_not():
-    for mask in (True, False):
-        slots = make_slots()
-        slots(random(2, 4, TEXT_WIDTH), torch.full((2, 4), mask)).square().sum().backward()
-        assert all(parameter.grad is not None for parameter in slots.parameters())
 
 
 def test_a_released_stack_starts_as_copies_of_one_layer():
@@ -135,29 +119,3 @@ def test_values_by_their_weights_are_what_the_layer_reads(queries, keys):
     values_BHMd = layer.value(m_BMD).unflatten(-1, (4, -1)).transpose(1, 2)
     read_BQD = layer.out((weights_BHQM @ values_BHMd).transpose(1, 2).flatten(2))
     torch.testing.assert_close(layer.norm(x_BQD + layer.feed_forward(read_BQD)), layer(x_BQD, m_BMD, mask_BM))
-
-
-def test_attention_is_of_the_last_layer_and_nothing_where_nothing_is_described():
-    slots = make_slots()
-    states_BTC, mask_BT = random(2, 4, TEXT_WIDTH), torch.tensor([[True, False, True, True], [False] * 4])
-    weights_BHKT = slots.attention(states_BTC, mask_BT)
-    assert weights_BHKT.shape == (2, 4, 3, 4)
-    torch.testing.assert_close(weights_BHKT.sum(-1), torch.tensor([1.0, 0.0]).double()[:, None, None].expand(2, 4, 3))
-    assert (weights_BHKT[0, :, :, 1] == 0).all()
-    first, last = slots.layers
-    tokens_1TD = slots.project(states_BTC[:1])
-    before_1KD = first(slots.queries_KD[None], tokens_1TD, mask_BT[:1])
-    torch.testing.assert_close(weights_BHKT[:1], last.weights(before_1KD, tokens_1TD, mask_BT[:1]))
-    assert slots.attention(states_BTC[:, :0], mask_BT[:, :0]).shape == (2, 4, 3, 0)
-
-
-def test_attention_is_how_the_slots_last_layer_reads():
-    torch.manual_seed(0)
-    interaction = Interaction(WIDTH, 2, heads=4, dropout=0.0).double()
-    tokens_BND, slots_BKD = random(2, 6, WIDTH), random(2, 3, WIDTH, seed=1)
-    mask_BN = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
-    weights_BHKN = interaction.attention(tokens_BND, mask_BN, slots_BKD)
-    assert weights_BHKN.shape == (2, 4, 3, 6) and (weights_BHKN[0, :, :, 4:] == 0).all()
-    torch.testing.assert_close(weights_BHKN.sum(-1), torch.ones(2, 4, 3).double())
-    first, last = interaction.slots_read
-    torch.testing.assert_close(weights_BHKN, last.weights(first(slots_BKD, tokens_BND, mask_BN), tokens_BND, mask_BN))

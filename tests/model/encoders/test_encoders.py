@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from model.batch import Media, Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
+from model.encoders.tiny import Block
 from tests.model.towers import MEDIA, VOCABULARY, ids_batch, text_spec, text_towers, vision_towers
 
 FEATURES = {"kind": "features", "input_dim": 20, "width": 16, "layers": 1, "heads": 2, "max_frames": 8}
@@ -55,8 +56,8 @@ def test_the_wrong_kind_of_tower_is_refused(tmp_path, load, make):
 def test_what_cannot_be_loaded_or_built_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a Transformers model"):
         load_media_encoder(str(tmp_path))
-    for spec in (None, {"kind": "bert"}, {"kind": "transformers", "class": "os", "config": {}}, {**MEDIA, "widht": 8}):
-        with pytest.raises(ValueError, match=r"kind|class|widht"):
+    for spec in (None, {"kind": "bert"}, {"kind": "transformers", "class": "os", "config": {}}, {**MEDIA, "heads": 5}):
+        with pytest.raises(ValueError, match=r"kind|class|heads=5"):
             build_media_encoder(spec)
 
 
@@ -102,22 +103,42 @@ def test_tiny_text_ignores_padding_and_order():
     assert not torch.allclose(encoder(Texts(changed % VOCABULARY, mask))[1][0], pooled[0])
 
 
-def test_tiny_towers_learn_with_dropout_and_refuse_odd_sizes():
-    encoder = build_text_encoder(text_spec(VOCABULARY, dropout=0.5)).train()
-    texts = Texts(torch.randint(3, VOCABULARY, (2, 8)), torch.ones(2, 8, dtype=torch.bool))
-    assert not torch.equal(encoder(texts)[1], encoder(texts)[1])
-    with pytest.raises(ValueError, match="image_size=30"):
-        build_media_encoder({**MEDIA, "image_size": 30})
-    with pytest.raises(ValueError, match="heads=5"):
-        build_media_encoder({**MEDIA, "heads": 5})
+@pytest.mark.parametrize("garbage", [1e30, float("nan"), float("inf")])
+def test_padding_of_features_changes_nothing_not_even_as_nan(garbage):
+    torch.manual_seed(0)
+    spec = {"kind": "features", "input_dim": 20, "width": 16, "layers": 2, "heads": 2, "max_frames": 8}
+    model, mask_BF = build_media_encoder(spec).eval(), torch.arange(4) < torch.tensor([4, 2, 0])[:, None]
+    clean = Media(torch.randn(3, 4, 20), mask_BF)
+    dirty = Media(clean.frames.where(clean.mask[..., None], torch.tensor(garbage)), clean.mask)
+    outputs = []
+    for media in (clean, dirty):
+        tokens_BND, mask_BN, pool_BN = model(media)
+        model.zero_grad()
+        (tokens_BND * pool_BN[..., None]).sum().backward()
+        outputs.append([tokens_BND, pool_BN, *(weights.grad for weights in model.parameters())])
+        assert not tokens_BND[~mask_BN].any()
+    assert all(torch.isfinite(value).all() for value in outputs[0])
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
-def test_the_embedded_grid_is_frozen_and_comes_with_its_package():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    encoder = build_media_encoder({"kind": "embedded", "width": 24}).train()
-    frames = torch.randint(0, 255, (2, 1, 3, 224, 224), dtype=torch.uint8)
-    tokens_BND, _, _ = encoder(Media(frames, torch.ones(2, 1, dtype=torch.bool)))
-    assert tokens_BND.shape == (2, 50, 24)
-    torch.testing.assert_close(tokens_BND[:, 0], tokens_BND[:, 1:].mean(1))
-    assert list(encoder.state_dict()) == ["tower.project.weight", "tower.project.bias"]
-    torch.testing.assert_close(encoder(Media(frames, torch.ones(2, 1, dtype=torch.bool)))[0], tokens_BND)
+def test_every_parameter_is_trained_by_the_summary_alone():
+    """Otherwise a plain two-tower model would hold up the other processes."""
+    frames = torch.randint(0, 255, (2, 1, 3, 32, 32), dtype=torch.uint8)
+    media, text = build_media_encoder(MEDIA), build_text_encoder(text_spec(VOCABULARY))
+    tokens_BND, _, pool_BN = media(Media(frames, torch.ones(2, 1, dtype=torch.bool)))
+    _, pooled_BD = text(Texts(torch.randint(3, VOCABULARY, (2, 8)), torch.ones(2, 8, dtype=torch.bool)))
+    pooled = ((tokens_BND * pool_BN[..., None]).sum(1), pooled_BD)
+    sum((x * torch.randn_like(x)).sum() for x in pooled).backward()
+    assert not [name for part in (media, text) for name, w in part.named_parameters() if w.grad is None]
+
+
+def test_a_block_is_attention_and_feed_forward_each_with_its_residual():
+    torch.manual_seed(0)
+    block, x_BTD = Block(8, 2, 0.0), torch.randn(3, 5, 8)
+    mask_BT = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
+    reference = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    reference.in_proj_weight.data, reference.in_proj_bias.data = block.inward.weight.data, block.inward.bias.data
+    reference.out_proj.weight.data, reference.out_proj.bias.data = block.outward.weight.data, block.outward.bias.data
+    normal = block.norm1(x_BTD)
+    after = x_BTD + reference(normal, normal, normal, key_padding_mask=~mask_BT)[0]
+    torch.testing.assert_close(block(x_BTD, mask_BT), after + block.feed_forward(block.norm2(after)))

@@ -137,13 +137,6 @@ def test_the_summary_is_the_class_token_or_the_mean(tmp_path):
         torch.testing.assert_close(encoder(media)[0][:, -16:], states_MPD[:, -16:])
 
 
-def test_a_grid_of_features_is_read_row_by_row(tmp_path):
-    model, media = saved(VISION["resnet"], tmp_path), ids_batch(size=32).media
-    encoder = load_media_encoder(str(tmp_path))[0].eval()
-    grid_MDHW = model(pixel_values=normalised(encoder, media)).last_hidden_state
-    torch.testing.assert_close(encoder(media)[0][:, 1 + 4 + 3], grid_MDHW[:, :, 1, 3])
-
-
 @pytest.mark.parametrize(("pooling", "family"), [("auto", "xlm_roberta"), ("mean", "bert"), ("pooler", "bert")])
 def test_the_summary_of_a_text(tmp_path, pooling, family):
     model = saved(TEXT[family], tmp_path)
@@ -181,21 +174,6 @@ def without(folder, prefix):
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith(prefix)}
     assert len(kept) < len(weights)
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
-
-
-def test_weights_that_are_not_there_are_no_random_ones(tmp_path):
-    saved(TEXT["bert"], tmp_path)
-    without(tmp_path, "encoder.layer.1.attention.self")
-    with pytest.raises(ValueError, match="and 5 more parameters of BertModel"):
-        load_text_encoder(str(tmp_path))
-
-
-def test_weights_that_are_not_needed_may_be_missing(tmp_path):
-    saved(TEXT["bert"], tmp_path)
-    without(tmp_path, "pooler")
-    load_text_encoder(str(tmp_path))
-    with pytest.raises(ValueError, match=r"no weights for pooler"):
-        load_text_encoder(str(tmp_path), "pooler")
 
 
 def test_of_a_whole_model_only_the_tower_asked_for_must_be_there(tmp_path):

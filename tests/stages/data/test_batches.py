@@ -170,14 +170,6 @@ def test_mirroring_depends_only_on_seed_epoch_and_sample(corpus, processor):
     assert 0.4 < share < 0.6 and len(set(map(tuple, turned.values()))) == 12
 
 
-def test_frames_of_a_video_come_apart_in_order(tmp_path):
-    shards = Shards([write_rows(tmp_path, [row(0, "train", size=40, frames=3)], shards=1)])
-    frames = item_frames(shards, 0, shards.row(0, 0))
-    column = np.asarray(Image.open(io.BytesIO(picture(0, 40, 3))))
-    assert [frame.size for frame in frames] == [(40, 40)] * 3
-    assert np.array_equal(np.concatenate([np.asarray(frame) for frame in frames]), column)
-
-
 @pytest.mark.parametrize(("size", "frames", "decoded"), [(512, 1, 128), (512, 2, 128), (260, 2, 260), (96, 1, 96)])
 def test_large_pictures_are_decoded_small_and_look_the_same(tmp_path, size, frames, decoded):
     shards = Shards([write_rows(tmp_path, [row(0, "train", size=size, frames=frames)], shards=1)])
@@ -187,14 +179,6 @@ def test_large_pictures_are_decoded_small_and_look_the_same(tmp_path, size, fram
     for one, other in zip(small, whole, strict=True):
         pixels = [np.asarray(frame.resize((64, 64), Image.Resampling.BICUBIC), float) for frame in (one, other)]
         assert np.abs(pixels[0] - pixels[1]).mean() < 1.0
-
-
-def test_the_shorter_side_of_a_wide_frame_keeps_its_margin(tmp_path):
-    stream = io.BytesIO()
-    Image.new("RGB", (512, 512), "red").save(stream, "JPEG")
-    video = {**row(0, "train", frames=2), "media": stream.getvalue()}  # two frames of 512 × 256
-    shards = Shards([write_rows(tmp_path, [video], shards=1)])
-    assert [frame.size for frame in item_frames(shards, 0, shards.row(0, 0), 64)] == [(256, 128)] * 2
 
 
 def test_referenced_media_are_read_in_place(tmp_path):
@@ -285,18 +269,6 @@ def test_an_epoch_takes_no_sample_twice_and_leaves_less_than_a_batch_out(samples
     flat = np.concatenate(taken).tolist()
     assert len(set(flat)) == len(flat) and set(flat) <= set(range(samples))
     assert samples - len(flat) < size
-
-
-def test_epochs_and_seeds_have_orders_of_their_own_and_leave_out_others():
-    def epoch(number, seed=0):
-        return np.concatenate(
-            [step_samples(103, 10, seed=seed, epoch=number, step=step) for step in range(10)]
-        ).tolist()
-
-    orders = [epoch(number, seed) for number in range(5) for seed in range(3)]
-    assert len({tuple(order) for order in orders}) == 15
-    left_out = {frozenset(set(range(103)) - set(order)) for order in orders}
-    assert len(left_out) == 15 and all(len(left) == 3 for left in left_out)
 
 
 def test_the_order_is_pinned_and_is_the_same_in_a_process_of_its_own():

@@ -37,13 +37,6 @@ def test_initial_weights_depend_on_the_seed(corpus):
     assert not torch.equal(first["media_head.weight"], other["media_head.weight"])
 
 
-def test_policy_follows_the_settings(corpus):
-    _, model, processor = create(corpus, "max_words=7", "max_tokens=9", "truncate_training_texts=no")
-    policy = processor.policy
-    assert (policy.max_words, policy.max_tokens, policy.truncate_training_texts) == (7, 9, False)
-    assert policy.image_size == 16 and model.config.text_encoder["max_tokens"] == 9
-
-
 @pytest.mark.parametrize(
     ("more", "stored"), [((), True), (("cache_states=no",), False), (("description_encoder=shared",), False)]
 )

@@ -47,49 +47,18 @@ def test_faithful_leaves_a_recipe_its_weights():
     assert german.languages == ("de",) and german.model["slot_init"] == "zero"
 
 
-def test_faithful_is_what_the_released_code_does():
-    flat, corrected = resolve("base", ["method=faithful"]).to_json(), resolve("base").to_json()
-    assert {name: value for name, value in flat.items() if value != corrected[name]} == {
-        "method": "faithful",
-        "slot_init": "zero",
-        "stack_init": "copies",
-        "attention_dropout": 0.1,
-        "normalize_slots": False,
-        "caption_vision_axis": "tokens",
-        "description_encoder": "shared",
-        "new_layer_lr_multiplier": 1.0,
-        "horizontal_flip": 0.5,
-        "truncate_training_texts": False,
-        "max_words": 30,
-        "global_weights": [1.0],
-        "select_on": "test",
-        "pair_weighting": False,
-        "caption_vision": "slots",
-        "diversity": "signed",
-        "teacher": "min_max",
-        "teacher_orientation": "mixed",
-        "local_columns": "rank",
-        "gather": "slice",
-    }
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("epoch=3", "did you mean 'epochs'"),
         ("num_slot=3", "did you mean 'num_slots'"),
-        ("teacher_wait=1", "did you mean 'teacher_weight'"),
         ("epochs", "key=value"),
         ("data=here", "use --data"),
         ("epochs=many", "epochs: .*'many'"),
-        ("batch_size=2.5", "batch_size: .*'2.5'"),
         ("lr=nan", "lr: .*'nan'"),
-        ("pair_weighting=maybe", "yes or no"),
         ("global_weights=0,2", "global_weights: .*'2'"),
         ("global_weights=", "global_weights has no value"),
-        ("schedule=step", "linear or cosine"),
-        ("warmup=-1", "warmup: .*at least 0"),
-        ("ema=1", "less than 1"),
+        ("ema=1", "ema: .*at most"),
         ("num_slots=-1", "num_slots: .*at least 0"),
         ("diversity=cubed", "squared or signed"),
     ],
@@ -99,32 +68,9 @@ def test_mistakes_name_the_setting_and_what_is_expected(override, message):
         resolve("base", [override])
 
 
-@pytest.mark.parametrize(("name", "value"), [("lr", -1.0), ("schedule", "step"), ("num_slots", -1), ("teacher", "max")])
-def test_a_recipe_is_checked_like_the_command_line(recipe, name, value):
-    recipe(**{name: value})
-    with pytest.raises(UsageError, match=f"{name}={value}"):
-        resolve("base")
-
-
 def test_an_unknown_recipe_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match=r"expected one of base, demo, .*did you mean 'scenes'"):
+    with pytest.raises(UsageError, match=r"unknown recipe 'scene'.*did you mean 'scenes'"):
         resolve("scene")
-
-
-@pytest.mark.parametrize(
-    ("override", "value"),
-    [
-        ("languages=de, fr", ("de", "fr")),
-        ("languages=", ()),
-        ("global_weights=.5,1", (0.5, 1.0)),
-        ("pair_weighting=no", False),
-        ("pair_weighting=TRUE", True),
-        ("lr=3e-4", 3e-4),
-        ("media=org/name=x", "org/name=x"),
-    ],
-)
-def test_values_are_read_by_the_type_of_the_default(override, value):
-    assert getattr(resolve("base", [override]), override.partition("=")[0]) == value
 
 
 def test_every_recipe_resolves_and_documents_command_hardware_cost_and_score():
