@@ -41,15 +41,13 @@ class PackOptions:
 
     corpus: tuple[Path, ...] = option(
         (),
-        "a corpus to pack into --output; repeat it for several: same pictures are joined by content hash "
-        "(default: --output itself)",
+        "a corpus to pack; repeat it to join several by the content of their items (default: --output itself)",
         repeat=True,
         metavar="CORPUS",
     )
     filters: Path | None = option(
         None,
-        "YAML of thresholds by language and rule that pairs must meet, for example {default: {meaning: 0.4}, cs: "
-        "{too_long: off}}; docs/quality.md lists the rules (default: pairs without a flag)",
+        "YAML of thresholds for translated pairs, see docs/quality.md (default: pairs without a flag)",
         metavar="FILE",
     )
     media: str = option(
@@ -113,8 +111,8 @@ class Pack(Stage):
     @property
     def fingerprint(self) -> str:
         """With several corpora any shard may hold texts of all: a change in one makes every shard anew."""
-        several = len(self.corpora) > 1
-        return fingerprint(self.settings() | ({"contents": self._contents} if several else {}))
+        contents = {"contents": [state.content for state in self.states]} if len(self.corpora) > 1 else {}
+        return fingerprint(self.settings() | contents)
 
     def keeps(self, settings: dict[str, Any]) -> bool:
         """Pixels, if only the filters differ."""
@@ -124,10 +122,6 @@ class Pack(Stage):
     def states(self) -> list[CorpusState]:
         """The state of each corpus when this was first asked for: all shards are made from that, or the run ends."""
         return [_state_of(corpus) for corpus in self.folders]
-
-    @property
-    def _contents(self) -> list[str]:
-        return [state.content for state in self.states]
 
     def place(self, index: int) -> tuple[int, int]:
         """Numbers of the corpus, and of the shard there, that shard `index` is made from: corpus after corpus."""
@@ -185,7 +179,7 @@ class Pack(Stage):
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
         folder = corpora.state_folder(corpus) / self.name / "contents"
-        return shared_contents(self.folders, folder, short_hash(canonical_json([*self.corpora, self._contents])))
+        return shared_contents(self.folders, folder, self.fingerprint)
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """What was packed, in numbers.

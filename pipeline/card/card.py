@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.card.sheet import MAX_TILES, write_contact_sheet
 from pipeline.card.front_matter import front_matter, main_items, main_table
 from pipeline.card.markdown import cut, escape, plural, public, show
 from pipeline.card.numbers import Numbers, by_language, count_tables, spreads, totals
 from pipeline.card.samples import read_samples
+from pipeline.card.sheet import MAX_TILES, write_contact_sheet
 from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, atomic_writer, complete
@@ -77,13 +77,14 @@ def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dic
     sources = packed.get("sources", [])
     captioner = public(settings.get("descriptions", {}).get("captioner", ""))
     is_embedded = captioner.startswith(EMBEDDED)
+    notices = _notices([settings.get("translations", {}), *sources])
     not_an_mllm = ", an image classifier and not a multimodal LLM" if is_embedded else ""
     return {
         "name": name,
         "tables": tables,
         "numbers": numbers,
         "settings": settings,
-        "front_matter": front_matter(name, tables, numbers),
+        "front_matter": front_matter(name, tables, numbers, bool(notices)),
         "summary": _summary(tables, numbers),
         "described": f"described by {captioner}{not_an_mllm}" if captioner else "not described yet",
         "embedded": is_embedded,
@@ -96,10 +97,9 @@ def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dic
         "splits": split_sizes(tables["training"].shard_paths()) if packed else {},
         "sources": sources,
         "licenses": numbers[main_items(tables).name]["licenses"],
-        "notices": _notices([settings.get("translations", {}), *sources]),
+        "notices": notices,
         "failures": [failure for table in tables.values() for failure in table.failures()],
         "main_table": main_table(tables),
-        "training_apart": packed and "items" not in packed["parents"],
     }
 
 

@@ -8,19 +8,25 @@ from pipeline.corpus.table import Table
 from pipeline.translation.checkpoints import noncommercial
 
 TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
-RETRIEVAL_TASKS = {"image": "image-text-retrieval", "video": "video-text-retrieval"}
 # Licences of pictures and texts that have an id on the Hub.
 HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc-sa-2\.0|nd-4\.0)|cc0-1\.0|pddl|mit"
 
 
-def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers) -> str:
-    """The card's YAML. An empty table gets no config, as `datasets` cannot make a split of no rows."""
+def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers, is_restricted: bool) -> str:
+    """The card's YAML. An empty table gets no config, as `datasets` cannot make a split of no rows.
+
+    Args:
+        name: Title of the card.
+        tables: The corpus's complete tables.
+        numbers: As `count_tables` gives them.
+        is_restricted: Whether the licence of a translator forbids commercial use.
+    """
     from huggingface_hub import DatasetCardData
 
     main = main_items(tables)
     return DatasetCardData(
         language=_languages(numbers) or None,
-        license=_license(tables, numbers),
+        license=_license(tables, numbers, is_restricted),
         task_categories=[TASKS[media] for (media,) in sorted(numbers[main.name]["media"])],
         size_categories=[size_category(main.num_rows)],
         pretty_name=name,
@@ -56,28 +62,23 @@ def _languages(numbers: Numbers) -> list[str]:
     return sorted({tag.split("-")[0].lower() for tag in tags})
 
 
-def _license(tables: Mapping[str, Table], numbers: Numbers) -> str:
+def _license(tables: Mapping[str, Table], numbers: Numbers, is_restricted: bool) -> str:
     """The licence of all items, or `other`, also where a translator's licence forbids what that of the items allows."""
     sources = tables["training"].manifest.get("sources", []) if "training" in tables else []
-    translators = [source["translators"] for source in sources]
-    if "translations" in tables:
-        translators.append(tables["translations"].manifest["settings"].get("translators", {}))
     stated = {text for (text,) in numbers[main_items(tables).name]["licenses"]}
     license = hub_license(stated.union(*(source["licenses"] for source in sources)))
-    restricted = any(noncommercial(model.get("license", "")) for of in translators for model in of.values())
-    return "other" if restricted and not noncommercial(license) else license
+    return "other" if is_restricted and not noncommercial(license) else license
 
 
 def _tags(tables: Mapping[str, Table], numbers: Numbers) -> list[str]:
-    described, translated, media = "descriptions" in tables, "translations" in tables, list[str]()
+    described, translated = "descriptions" in tables, "translations" in tables
     if "training" in tables:
         packed = numbers["training"]
         origins = {origin for _, _, origin in packed["captions"]}
         described |= "mllm" in origins or packed["described"][True,] > 0
         translated |= "mt" in origins
-        media = [RETRIEVAL_TASKS[kind] for (kind,) in sorted(packed["media"])]
     tags = {"caption-corpus": True, "synthetic": described or translated, "translation": translated}
-    return [*(tag for tag, applies in tags.items() if applies), *media]
+    return [tag for tag, applies in tags.items() if applies]
 
 
 def size_category(rows: int) -> str:

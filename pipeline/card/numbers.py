@@ -8,20 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.counting import (
-    MAX_DISTINCT,
-    Accumulator,
-    Copies,
-    Counts,
-    Tally,
-    columns,
-    flattened,
-    group_numbers,
-    median,
-    num_words,
-    scan,
-    total,
-)
+from pipeline.corpus import counting
+from pipeline.corpus.counting import Counts, Tally, columns, flattened, median, total
 from pipeline.corpus.table import Table
 from pipeline.packing.rows import REFUSAL
 from pipeline.quality.rules import RULES
@@ -65,12 +53,12 @@ def count_tables(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
     numbers: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
         accumulators = _accumulators(name)
-        scan(table, accumulators.values())
+        counting.scan(table, accumulators.values())
         numbers[name] = {key: of.counts if isinstance(of, Tally) else of for key, of in accumulators.items()}
     return numbers
 
 
-def _accumulators(table: str) -> dict[str, Accumulator]:
+def _accumulators(table: str) -> dict[str, counting.Accumulator]:
     if table == "items":
         return {
             "media": _by("media_type"),
@@ -81,7 +69,7 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
             "heights": _sizes("height"),
             "durations": _numbers(["media_type"], lambda items: pc.round(items["duration_s"], 1)),
             "without_media": Tally(lambda items: pa.table({"missing": pc.equal(items["sha256"], "")})),
-            "copies": Copies(),
+            "copies": counting.Copies(),
         }
     if table == "captions":
         return {"languages": _by("language", "origin"), **_texts("language", "origin")}
@@ -98,8 +86,7 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
         }
     if table == "translations":
         return {
-            "languages": _by("target_language", "source_language"),
-            "pairs": _by("target_language"),
+            "languages": _by("target_language"),
             "source_tables": _by("source_table"),
             "qualities": Tally(_kept_and_quality),
             "flags": Tally(flattened("target_language", "flags")),
@@ -116,7 +103,7 @@ def _accumulators(table: str) -> dict[str, Accumulator]:
 
 
 def _by(*names: str) -> Tally:
-    return Tally(columns(*names), MAX_DISTINCT)
+    return Tally(columns(*names), counting.MAX_DISTINCT)
 
 
 def _numbers(keys: list[str], number: Callable[[pa.Table], Any]) -> Tally:
@@ -128,9 +115,9 @@ def _sizes(side: str) -> Tally:
     return Tally(lambda items: items.select(["media_type", side]).filter(pc.greater(items[side], 0)))
 
 
-def _texts(*keys: str) -> dict[str, Accumulator]:
+def _texts(*keys: str) -> dict[str, counting.Accumulator]:
     return {
-        "words": _numbers(list(keys), lambda shard: num_words(shard["text"])),
+        "words": _numbers(list(keys), lambda shard: counting.num_words(shard["text"])),
         "characters": _numbers(list(keys), lambda shard: pc.utf8_length(shard["text"])),
         "covered": Tally(lambda shard: pa.table({"items": [pc.count_distinct(shard["item_id"]).as_py()]})),
     }
@@ -154,13 +141,13 @@ def spreads(counts: Counts) -> dict[tuple[Any, ...], str]:
     """Of counts of (key…, number), by key: smallest / median / largest."""
     return {
         key: f"{min(numbers):,} / {median(numbers):,} / {max(numbers):,}"
-        for key, numbers in group_numbers(counts).items()
+        for key, numbers in counting.group_numbers(counts).items()
     }
 
 
 def totals(counts: Counts) -> dict[tuple[Any, ...], Any]:
     """Of counts of (key…, number), by key: the sum."""
-    return {key: total(numbers) for key, numbers in group_numbers(counts).items()}
+    return {key: total(numbers) for key, numbers in counting.group_numbers(counts).items()}
 
 
 @dataclasses.dataclass

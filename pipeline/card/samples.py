@@ -1,6 +1,8 @@
 """Sample items of a corpus, at even distances over it, so that the same corpus gives the same samples."""
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,17 +55,14 @@ def read_samples(tables: Mapping[str, Table], count: int) -> list[Sample]:
     table = tables["training" if packed else "items"]
     total = table.num_rows
     chosen = [total * (2 * i + 1) // (2 * count) for i in range(count)] if total > count else list(range(total))
-    samples: list[Sample] = []
-    first = 0
-    for index, entry in enumerate(table.manifest["shards"]):
-        rows = [row - first for row in chosen if first <= row < first + entry["rows"]]
-        first += entry["rows"]
-        if not rows:
-            continue
-        shard = table.shard(index)
-        for item in shard.drop_columns(["media"] if packed else []).take(rows).to_pylist():
-            texts = item if packed else _texts(tables, index, item["item_id"])
-            samples.append(Sample(item, texts["descriptions"], texts["captions"]))
+    starts = list(itertools.accumulate((entry["rows"] for entry in table.manifest["shards"]), initial=0))
+    samples = []
+    for row in chosen:
+        index = bisect.bisect_right(starts, row) - 1
+        shard = table.shard(index).drop_columns(["media"] if packed else [])
+        item = shard.slice(row - starts[index], 1).to_pylist()[0]
+        texts = item if packed else _texts(tables, index, item["item_id"])
+        samples.append(Sample(item, texts["descriptions"], texts["captions"]))
     return samples
 
 

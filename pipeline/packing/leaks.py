@@ -42,12 +42,12 @@ def _leaks(corpora: Sequence[Path]) -> Iterator[str]:
         for item in items.filter(pc.not_equal(items["split"], TRAIN)).to_pylist():
             split, twin = held_out.setdefault(item["sha256"], (item["split"], _locate(place, item)))
             if split != item["split"]:
-                yield _describe(place, item, twin)
+                yield f"{_locate(place, item)} is the same as {twin}"
     contents = pa.array(held_out, pa.string())
     for place, items in _item_shards(corpora):
         is_leak = pc.and_(pc.equal(items["split"], TRAIN), pc.is_in(items["sha256"], contents))
         for item in items.filter(is_leak).to_pylist():
-            yield _describe(place, item, held_out[item["sha256"]][1])
+            yield f"{_locate(place, item)} is the same as {held_out[item['sha256']][1]}"
 
 
 def _item_shards(corpora: Sequence[Path]) -> Iterator[tuple[str, pa.Table]]:
@@ -55,13 +55,8 @@ def _item_shards(corpora: Sequence[Path]) -> Iterator[tuple[str, pa.Table]]:
     for corpus in corpora:
         table = Table(corpus, "items")
         for index in range(table.num_shards):
-            items = table.shard(index).select(["item_id", "media_type", "uri", "sha256", "split"])
+            items = table.shard(index).select(["item_id", "uri", "sha256", "split"])
             yield f"{corpus.name}/" if len(corpora) > 1 else "", items.filter(pc.not_equal(items["sha256"], ""))
-
-
-def _describe(place: str, item: dict[str, Any], twin: str) -> str:
-    kind = "picture" if item["media_type"] == "image" else "video"
-    return f"{_locate(place, item)} is the same {kind} as {twin}"
 
 
 def _locate(place: str, item: dict[str, Any]) -> str:

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table, atomic_writer, complete
 from pipeline.engine.stage import Grouped, Rows
+from pipeline.packing.manifest import JOINED
 from pipeline.packing.rows import Source
 
 OPEN_SHARDS = 64  # memory-mapped at once
-TEXTS = ("captions", "descriptions", "translations")
 CONTENTS, PLACES = "contents.npy", "places.npy"
 
 
@@ -95,9 +95,7 @@ class Merge:
     def __init__(self, corpora: Sequence[Path], shared: SharedContents):
         self._names = [corpus.name for corpus in corpora]
         self._shared = shared
-        self._tables = [
-            {name: Table(corpus, name) for name in ("items", *TEXTS) if complete(corpus, name)} for corpus in corpora
-        ]
+        self._tables = [{name: Table(corpus, name) for name in JOINED if complete(corpus, name)} for corpus in corpora]
         self._shards = functools.lru_cache(OPEN_SHARDS)(self._open_shards)
 
     def sources(self, corpus: int, shard: int, rows: Rows, joined: Grouped) -> list[list[Source]]:

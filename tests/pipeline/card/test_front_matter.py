@@ -70,5 +70,5 @@ def test_the_licence_of_packed_corpora_is_that_of_all(tmp_path):
 )
 def test_packed_texts_are_tagged_as_made_by_models(tmp_path, texts, descriptions, tags):
     row = training("a.png", texts, descriptions=descriptions)
-    expected = ["caption-corpus", *tags, "image-text-retrieval"]
+    expected = ["caption-corpus", *tags]
     assert data_of(write_table(tmp_path / "packed", "training", [[row]])).tags == expected

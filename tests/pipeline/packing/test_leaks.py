@@ -50,4 +50,4 @@ def test_leaks_are_those_of_a_naive_comparison(tmp_path_factory, parts):
     with pytest.raises(UsageError) as raised:
         refuse_leaks(corpora)
     assert str(raised.value).startswith(f"{leaks:,} item(s)")
-    assert str(raised.value).count("is the same picture as") == min(leaks, 3)
+    assert str(raised.value).count("is the same as") == min(leaks, 3)
