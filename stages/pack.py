@@ -51,15 +51,9 @@ class PackOptions:
         metavar="FILE",
     )
     media: str = option(
-        "pixels",
-        "pixels: resized JPEGs in the shards; reference: only the locations of the originals",
-        choices=("pixels", "reference"),
+        "pixels", "pixels: resized JPEGs; reference: only where the originals lie", choices=("pixels", "reference")
     )
-    image_size: int = option(
-        384,
-        "length of the shorter side, in pixels; smaller pictures stay as they are; no effect with --media reference",
-        at_least=16,
-    )
+    image_size: int = option(384, "length of the shorter side in pixels; nothing is enlarged", at_least=16)
     feature_type: str = option(
         "float16",
         "numbers that precomputed features are stored as: float16 takes half the space and ends at ±65504",

@@ -101,10 +101,7 @@ def _table_problems(table: corpora.Table) -> Iterator[str]:
 
 
 def _content_problem(table: corpora.Table, index: int) -> str | None:
-    try:
-        shard = table.shard(index)
-    except EnvironmentTrouble as error:
-        return str(error)
+    shard = table.shard(index)
     entry = table.manifest["shards"][index]
     if not shard.schema.equals(SCHEMAS[table.name]):
         return f"has columns that differ from version {table.manifest['schema_version']} of the table"

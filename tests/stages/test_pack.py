@@ -203,13 +203,8 @@ def published(tmp_path, photos):
 
 def test_published_descriptions_join_ones_own(corpus, published):
     rows = pack(pack_of(corpus, published), corpus)
-    assert [row["item_id"] for row in rows] == [
-        "corpus/photo-00000.jpg",
-        "corpus/photo-00001.jpg",
-        "corpus/photo-00002.jpg",
-        "corpus/photo-00004.jpg",
-        "published/own",
-    ]
+    own = [f"corpus/photo-0000{number}.jpg" for number in (0, 1, 2, 4)]
+    assert [row["item_id"] for row in rows] == [*own, "published/own"]
     first = rows[0]
     assert texts(first["descriptions"]) == ["Seen: photo-00000.jpg.", "Published a."]
     assert [(each["caption_id"], each["text"]) for each in first["captions"]] == [
@@ -228,13 +223,8 @@ def test_media_are_read_from_the_corpus_that_has_them(tmp_path, corpus, publishe
     """The published corpus comes first and its media are not here: those of one's own are."""
     rows = pack(pack_of(published, corpus, output=tmp_path / "out"), tmp_path / "out")
     by_id = {row["item_id"]: row for row in rows}
-    assert list(by_id) == [
-        "published/own",
-        "published/b",
-        "published/a",
-        "corpus/photo-00001.jpg",
-        "corpus/photo-00004.jpg",
-    ]
+    own = [f"corpus/photo-0000{number}.jpg" for number in (1, 4)]
+    assert list(by_id) == ["published/own", "published/b", "published/a", *own]
     assert by_id["published/a"]["uri"] == str(photos[0]) and by_id["published/a"]["media"]
     assert [each["text"] for each in by_id["published/a"]["descriptions"]] == ["Published a.", "Seen: photo-00000.jpg."]
     assert Table(tmp_path / "out", "training").manifest["settings"]["corpora"] == [str(published), str(corpus)]
