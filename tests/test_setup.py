@@ -1,6 +1,5 @@
 """Every package that is imported is declared, and every file that is not Python is shipped."""
 
-import ast
 import importlib.metadata
 import re
 import shutil
@@ -12,23 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_architecture import imports
 
 OURS = {"examples", "pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
-OPTIONAL = {
-    "vllm",
-    "dask",
-    "distributed",
-    "wandb",
-}  # the user installs them, or they live in an environment of their own
-
-
-def imported(path):
-    """Top-level names that a file imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module.split(".")[0]
+OPTIONAL = {"vllm", "dask", "distributed", "wandb"}  # the user installs them, or they live in another environment
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +29,9 @@ def test_every_imported_package_is_declared(declared):
     missing = set()
     for folder in ("pipeline", "stages", "model", "tests", "bench", "examples"):
         for path in (ROOT / folder).rglob("*.py"):
-            for name in set(imported(path)) - OURS - OPTIONAL - set(sys.stdlib_module_names):
+            for name in (
+                {module.split(".")[0] for module in imports(path)} - OURS - OPTIONAL - set(sys.stdlib_module_names)
+            ):
                 candidates = {found.lower().replace("_", "-") for found in distributions.get(name, [name])}
                 if not candidates & declared:
                     missing.add((name, str(path.relative_to(ROOT))))

@@ -8,27 +8,11 @@ from hypothesis import strategies as st
 from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
 from pipeline.errors import UsageError
+from tests.corpora import caption, write_corpus, write_table
 
 CAPTIONS = SCHEMAS["captions"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 ROWS = st.lists(st.fixed_dictionaries(dict.fromkeys(CAPTIONS.names, TEXT)), max_size=40)
-
-
-def caption_rows(count):
-    return [dict.fromkeys(CAPTIONS.names, "x") | {"caption_id": str(i), "item_id": str(i)} for i in range(count)]
-
-
-def write_table(corpus, shards):
-    """A complete table `captions` of the given shards, each a list of rows."""
-    (corpus / "captions").mkdir(parents=True)
-    paths = [corpus / "captions" / corpora.shard_name(index, len(shards)) for index in range(len(shards))]
-    tables = [pa.Table.from_pylist(rows, CAPTIONS) for rows in shards]
-    made = {"settings": {}, "fingerprint": "f", "tools": {}, "parents": {}}
-    failures = [{"id": "ü", "error": "unreadable"}]
-    corpora.write_manifest(
-        corpus, "captions", **made, shards=list(map(corpora.write_shard, paths, tables)), failures=failures
-    )
-    return corpora.Table(corpus, "captions")
 
 
 @given(rows=ROWS)
@@ -43,11 +27,12 @@ def test_what_is_written_is_read(rows, tmp_path_factory):
 
 
 def test_rows_come_in_order_over_shards(tmp_path):
-    rows = caption_rows(2_500)
-    table = write_table(tmp_path, [rows[:2_100], [], rows[2_100:]])
+    rows, failures = [caption(str(i), "x") for i in range(2_500)], [{"id": "ü", "error": "unreadable"}]
+    write_table(tmp_path, "captions", [rows[:2_100], [], rows[2_100:]], failures)
+    table = corpora.Table(tmp_path, "captions")
     assert list(table.rows()) == rows
     assert max(batch.num_rows for batch in table.batches()) <= corpora.BATCH_ROWS
-    assert table.failures() == [{"id": "ü", "error": "unreadable"}]
+    assert table.failures() == failures
 
 
 @pytest.mark.parametrize("before", [{}, {"file": b"whole"}])
@@ -61,7 +46,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, before):
 
 
 def test_a_table_that_is_not_complete_or_of_another_version_is_refused(tmp_path):
-    table = write_table(tmp_path, [caption_rows(1)])
+    table = corpora.Table(write_corpus(tmp_path, captions=[[caption("a", "x")]]), "captions")
     corpora.write_json(table.folder / "manifest.json", table.manifest | {"schema_version": 99})
     with pytest.raises(UsageError, match="schema version 99, this program reads"):
         corpora.Table(tmp_path, "captions")
