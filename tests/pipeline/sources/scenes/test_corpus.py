@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 import sys
 
@@ -67,13 +66,6 @@ def test_manifests_are_those_that_pack_would_write(corpus):
     assert manifest["sources"][0]["translators"]["de"]["name"] == "scenes:pseudo"
     pack.check()
     assert commit.begin(Run("", corpus, 1, corpus), [pack])["pack"] == frozenset()
-
-
-def test_the_same_settings_give_the_same_bytes(corpus):
-    before = files(corpus)
-    shutil.rmtree(corpus)
-    write(corpus)
-    assert files(corpus) == before
 
 
 def test_a_complete_corpus_is_left_as_it_is(corpus, monkeypatch):
