@@ -2,12 +2,7 @@
 
 import asyncio
 import contextlib
-import dataclasses
-import math
-import statistics
 import time
-
-import pytest
 
 from tests.loopback import FAULTS, Loopback, Settings, answer_text, fate, request_digest
 from tests.pipeline.captioning.scripted import VIEW, ask_many, client_of, expected, media_of
@@ -19,16 +14,11 @@ def test_digests_are_as_written_down():
     assert request_digest([b"one", b"two"], "Hi") == "9a22de739c45b12f05005b787c5e3aec046f657c70e87c4e3769263c8371ec64"
 
 
-def test_latencies_are_log_normal_and_faults_even_and_both_repeat_with_the_seed():
-    settings = Settings(latency_s=0.5, sigma=0.6, fault_rate=0.1)
-    drawn = [fate(settings, str(n), 1) for n in range(20_000)]
-    logs = [math.log(latency_s) for latency_s, _ in drawn]
-    assert statistics.median(logs) == pytest.approx(math.log(0.5), abs=0.02)
-    assert statistics.stdev(logs) == pytest.approx(0.6, abs=0.02)
-    kinds = [fault for _, fault in drawn if fault]
-    assert all(kinds.count(kind) == pytest.approx(200, abs=60) for kind in FAULTS)
-    assert fate(settings, "7", 1) == fate(settings, "7", 1) != fate(settings, "7", 2)
-    assert fate(dataclasses.replace(settings, seed=1), "7", 1) != fate(settings, "7", 1)
+def test_latencies_and_faults_repeat_with_the_seed():
+    settings = Settings(latency_s=0.5, sigma=0.6, fault_rate=0.5)
+    drawn = [fate(settings, str(number), 1) for number in range(200)]
+    assert {fault for _, fault in drawn} == {"", *FAULTS}
+    assert fate(settings, "7", 1) == drawn[7] != fate(settings, "7", 2)
 
 
 def test_slots_bound_what_is_served_at_once_and_a_client_that_leaves_frees_its_slot():

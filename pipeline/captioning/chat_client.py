@@ -78,7 +78,6 @@ class Endpoint:
     url: str
     in_flight: int = 0
     up: bool = True
-    trouble: str = ""
     probing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     probed_s: float = 0.0
 
@@ -114,7 +113,7 @@ class ChatClient:
         self._retries = retries
         self._room = asyncio.Semaphore(window)
         self._suspects = asyncio.Lock()
-        self._answered = 0
+        self._answered, self._trouble = 0, ""
         self._revived = asyncio.Event()
         self._revivals: set[asyncio.Task[None]] = set()
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
@@ -216,10 +215,9 @@ class ChatClient:
                 async with asyncio.timeout(self._retries.patience_s):
                     await self._revived.wait()
             except TimeoutError:
-                troubles = "; ".join(endpoint.trouble for endpoint in self._endpoints)
                 raise EnvironmentTrouble(
-                    f"no server has answered for {self._retries.patience_s:g} s ({troubles}). Finished work is kept: "
-                    "start the server, then run the same command again"
+                    f"no server has answered for {self._retries.patience_s:g} s ({self._trouble}). Finished work is "
+                    "kept: start the server, then run the same command again"
                 ) from None
         up = [endpoint for endpoint in self._endpoints if endpoint.up]
         candidates = [endpoint for endpoint in up if endpoint is not failed] or up
@@ -237,7 +235,7 @@ class ChatClient:
                 endpoint.up = await self._answers(endpoint)
                 endpoint.probed_s = time.monotonic()
                 if not endpoint.up:
-                    endpoint.trouble = str(failure)
+                    self._trouble = str(failure)
                     self._revived.clear()
                     self._revivals.add(asyncio.create_task(self._await_revival(endpoint)))
             return endpoint.up

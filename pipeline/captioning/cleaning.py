@@ -35,8 +35,8 @@ _EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s|$)|[。！？]")
 _ABBREVIATION = re.compile(r"\b(?:mr|mrs|ms|dr|st|no|vs|e\.g|i\.e|etc|approx|[a-z])\.$", re.IGNORECASE)
 
-LOOP_WORDS = 12  # longest phrase of a loop
-LOOP_ROUNDS = 4  # a phrase repeated this many times in a row is a loop
+# A phrase of up to twelve words that comes four times in a row or more.
+_LOOP = re.compile(r"(?<!\S)(\S+(?: \S+){0,11}?)(?: \1){3,}(?!\S)")
 
 
 def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
@@ -61,9 +61,9 @@ def clean(text: str, finish_reason: str) -> tuple[str, tuple[str, ...]]:
     text = " ".join(text.split())
     if _REFUSALS.search(text[:200]):
         flags.add("refusal")
-    if (shorter := _without_loop(text)) != text:
+    if loop := _LOOP.search(text):
         flags.add("loop")
-        text = shorter
+        text = text[: loop.end(1)]
     if finish_reason == "length":
         flags.add("cut")
     if flags & {"cut", "loop"}:
@@ -85,22 +85,6 @@ def _without_markdown(text: str) -> tuple[str, bool]:
     if _MARKS.search(bare):
         lines = [line if line[-1] in ".!?:;,。" else f"{line}." for line in lines]
     return " ".join(lines), bool(_MARKS.search(bare)) or bare != text
-
-
-def _without_loop(text: str) -> str:
-    """The text up to the end of the first round of a phrase that comes LOOP_ROUNDS times in a row."""
-    words = text.split(" ")
-    for start, first in enumerate(words):
-        for length in range(1, min(LOOP_WORDS, (len(words) - start) // LOOP_ROUNDS) + 1):
-            if words[start + length] != first:
-                continue
-            phrase = words[start : start + length]
-            rounds = 1
-            while words[start + rounds * length : start + (rounds + 1) * length] == phrase:
-                rounds += 1
-            if rounds >= LOOP_ROUNDS:
-                return " ".join(words[: start + length])
-    return text
 
 
 def _full_sentences(text: str) -> str:

@@ -1,16 +1,17 @@
 """Makes a random-weight Idefics3 of about half a million parameters, for the real vLLM to serve on a CPU.
 
-    .venv-vllm/bin/python tests/vllm/make_model.py OUT [--seed N]
+    .venv-vllm/bin/python tests/vllm/make_model.py OUT
 
 Run with the vLLM environment's Python. What it says has no meaning but is printable, and differs by picture. An image
 takes 7 tokens of the prompt, a word of the built-in prompts one or two: eight images and sixty words fit in 512.
 The same seed gives the same bytes.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -28,24 +29,15 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ message['role'] | c
 {% endfor %}<end_of_utterance>
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 
+VIEWS = yaml.safe_load((Path(__file__).parents[2] / "pipeline" / "captioning" / "views.yaml").read_text("utf-8"))
 SENTENCES = (
     "User: Assistant: System:",
     "These 8 pictures are frames of one video, in order, taken at 0.0 s, 1.5 s, 2.0 s, 3.5 s, 4.0 s, 5.5 s, 6.0 s. ",
-    "Describe this picture in one plain sentence of at most twenty words.",
-    "Describe this video in detail, in four to six plain sentences: what is in it, where each thing is, what happens, "
-    "and the surroundings. State only what can be seen.",
-    "Name every object, person and animal that can be seen in this picture, with its number, as one comma-separated "
-    "sentence. Name nothing that is not there.",
-    "In two or three plain sentences, describe the colours, sizes, materials, clothing and other visible properties of "
-    "the main things in this video.",
-    "In one or two plain sentences, say what the people, animals or things in this picture are doing and how they "
-    "relate to one another. If nothing happens, say what state they are in.",
+    *(view["prompt"].replace("{media}", medium) for view in VIEWS.values() for medium in ("picture", "video")),
     "A man in a blue shirt rides a red bicycle down a street with trees and parked cars.",
     "Two brown dogs run across the grass in a park while a woman throws a yellow ball.",
     "A white plate with bread, cheese and a cup of coffee stands on a wooden table beside a window.",
-    "A group of people wait on the platform as a train comes into the station on a sunny day.",
     "The small cat sleeps on a green sofa. A black bag and three books are next to it.",
-    "A child holds an umbrella in the rain; behind her there are houses and a grey sky.",
 )
 
 
@@ -132,22 +124,14 @@ def give_grammar(model: Idefics3ForConditionalGeneration, tokenizer: PreTrainedT
     heads[stop] = STOP_GAIN * heads[stop] - at_colon
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a tiny random-weight Idefics3.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
+def main(folder: str) -> None:
+    torch.manual_seed(0)
     tokenizer = make_tokenizer()
-    if len(tokenizer) > VOCABULARY:
-        raise SystemExit(f"the tokenizer has {len(tokenizer)} tokens, wanted at most {VOCABULARY}")
     model = Idefics3ForConditionalGeneration(make_config(tokenizer))
     give_grammar(model, tokenizer)
-    model.save_pretrained(arguments.out)
-    make_processor(tokenizer).save_pretrained(arguments.out)
-    size = sum(weight.numel() for weight in model.parameters())
-    print(f"{arguments.out}: {size:,} parameters, {len(tokenizer)} tokens")
+    model.save_pretrained(folder)
+    make_processor(tokenizer).save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

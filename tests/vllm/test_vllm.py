@@ -1,19 +1,21 @@
 """The whole path against the real vLLM server on the CPU: started by the stage, killed in mid-run, ended with it."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.corpus.table import Table
 from pipeline.engine.run_state import read_progress
 from tests.conftest import ROOT, clean_environment, command, make_photos
+from tests.pipeline.captioning.test_vllm_server import wait_for
 from tests.pipeline.media.test_video import encoded
 
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -55,22 +57,16 @@ def start(model, media, corpus, *stage):
 
 def servers(model):
     """Process ids of whatever runs with this model on its command line, the stage itself left out."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            line = (folder / "cmdline").read_bytes().decode("utf-8", "replace") if folder.name.isdigit() else ""
-            if str(model) in line and "beam_runner.py" not in line and "guard.py" not in line:
-                found.append(int(folder.name))
-    return found
+    lines = {process.pid: " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])}
+    own = ("beam_runner.py", "guard.py")
+    return [pid for pid, line in lines.items() if str(model) in line and not any(name in line for name in own)]
 
 
 def check_corpus(model, corpus):
     rows = list(Table(corpus, "descriptions").rows())
     assert Table(corpus, "descriptions").failures() == []
-    assert {(row["item_id"], row["view"]) for row in rows} == {
-        (item, view) for item in [f"photo-{i:05d}.jpg" for i in range(PHOTOS)] + ["clip.mp4"] for view in BUILT_IN
-    }
-    assert len(rows) == (PHOTOS + 1) * len(BUILT_IN)
+    items = [*(f"photo-{i:05d}.jpg" for i in range(PHOTOS)), "clip.mp4"]
+    assert sorted((row["item_id"], row["view"]) for row in rows) == sorted(itertools.product(items, BUILT_IN))
     for row in rows:
         assert row["text"]
         assert row["captioner"] == str(model)
@@ -83,28 +79,27 @@ def check_corpus(model, corpus):
 
 def test_the_stage_starts_the_server_and_describes_photos_and_a_clip(model, media, tmp_path):
     process = start(model, media, tmp_path / "corpus")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert "vLLM: ready after" in said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert "vLLM: ready after" in output
     check_corpus(model, tmp_path / "corpus")
     assert servers(model) == []
 
 
 def test_the_same_server_translates(model, media, tmp_path):
-    """A model with random weights translates nothing: what it says is kept, scored, and told to be no translation."""
+    """A model with random weights translates nothing: its answers are kept, scored low and flagged."""
     texts = {f"photo-{i:05d}.jpg": [f"Photo number {i} of a dog."] for i in range(PHOTOS)}
     captions = "".join(json.dumps({"file": name, "captions": of}) + "\n" for name, of in texts.items())
     (media / "captions.jsonl").write_text(captions, encoding="utf-8")
     stage = ("--stage", "translate", "--translator", "llm", "--languages", "de,cs", "--quality-encoder", "none")
     process = start(model, media, tmp_path / "corpus", *stage)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     rows = list(Table(tmp_path / "corpus", "translations").rows())
     assert {(row["source_text"], row["target_language"]) for row in rows} == {
         (text, language) for [text] in texts.values() for language in ("de", "cs")
     }
     assert len(rows) == 2 * PHOTOS and Table(tmp_path / "corpus", "translations").failures() == []
-    assert {(row["translator"], row["source_table"]) for row in rows} == {(str(model), "captions")}
     assert sum(bool(row["flags"]) for row in rows) > PHOTOS
     assert max(row["scores"]["quality"] for row in rows) < 0.5
     assert servers(model) == []
@@ -113,17 +108,15 @@ def test_the_same_server_translates(model, media, tmp_path):
 def test_killed_in_mid_run_the_server_is_started_again_and_nothing_is_lost(model, media, tmp_path):
     corpus = tmp_path / "corpus"
     process = start(model, media, corpus)
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and process.poll() is None:
-        if read_progress(corpus)["captions"].counts["requests"] >= 40:
-            break
-        time.sleep(0.1)
+    assert wait_for(
+        lambda: process.poll() is not None or read_progress(corpus)["captions"].counts["requests"] >= 40, 600
+    )
     for number in servers(model):
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert "vLLM: died, starting it again (1 of" in said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert "vLLM: died, starting it again (1 of" in output
     check_corpus(model, corpus)
     assert servers(model) == []
 
@@ -134,7 +127,4 @@ def test_an_interrupted_stage_leaves_no_server(model, media, tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + 60
-    while servers(model) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert servers(model) == []
+    assert wait_for(lambda: not servers(model), 60)

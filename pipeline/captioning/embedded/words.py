@@ -5,7 +5,7 @@ on a thing is named flatly, from LIKELY with "probably", from POSSIBLE as one of
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 WORDING = 2  # part of the revision: raised when sentences change, so that old and new ones are not mixed
 SURE, LIKELY, POSSIBLE, FAINT = 0.6, 0.3, 0.12, 0.03
@@ -133,10 +133,4 @@ def _actions(scene: Scene) -> tuple[str, bool]:
     return f"No action is recognised in the {scene.medium}.", True
 
 
-WRITERS: dict[str, Callable[[Scene], tuple[str, bool]]] = {
-    "short": _short,
-    "detail": _detail,
-    "objects": _objects,
-    "attributes": _attributes,
-    "actions": _actions,
-}
+WRITERS = {"short": _short, "detail": _detail, "objects": _objects, "attributes": _attributes, "actions": _actions}

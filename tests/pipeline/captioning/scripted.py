@@ -97,7 +97,7 @@ def ask_once(*responses, retries=QUICK):
     return asyncio.run(one())
 
 
-def ask_many(servers, count, retries=ONCE, window=16, views=1, meanwhile=None):
+def ask_many(servers, count, retries=ONCE, window=16, views=1):
     """Ask `count` items of `views` views each, together; the answers' texts, or the errors, by item."""
 
     async def every():
@@ -109,11 +109,7 @@ def ask_many(servers, count, retries=ONCE, window=16, views=1, meanwhile=None):
                     *(client.ask(VIEW, f"view {view}", media) for view in range(views)), return_exceptions=True
                 )
 
-            other = asyncio.create_task(meanwhile()) if meanwhile else None
-            replies = await asyncio.gather(*map(item, range(count)))
-            if other:
-                await other
-            return replies
+            return await asyncio.gather(*map(item, range(count)))
 
     return [[getattr(reply, "text", reply) for reply in replies] for replies in asyncio.run(every())]
 

@@ -8,15 +8,13 @@ import math
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.captioning import chat_client as module
 from pipeline.captioning.chat_client import Retries, base_url, media_of, retry_after_s
 from pipeline.captioning.prompts import View
 from pipeline.errors import EnvironmentTrouble, UsageError
 from tests.loopback import Loopback
-from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, free_port, reply
+from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, reply
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +50,7 @@ def test_a_permanent_refusal_fails_the_record_at_once_with_the_servers_words():
     assert len(server.times) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "remedy"), [(401, module.KEY_VARIABLE), (404, "--mllm"), (405, "--mllm-url"), (307, "--mllm-url")]
-)
+@pytest.mark.parametrize(("status", "remedy"), [(401, module.KEY_VARIABLE), (404, "--mllm"), (307, "--mllm-url")])
 def test_a_status_that_no_record_can_survive_ends_the_run_at_once(status, remedy):
     error, server = ask_once({"status": status, "text": "no", "headers": {"Location": "/elsewhere"}})
     assert isinstance(error, EnvironmentTrouble)
@@ -116,11 +112,12 @@ def test_retry_after(value, seconds):
     assert retry_after_s(value) == seconds
 
 
-@given(st.integers(1, 5000), st.floats(0, 1000))
-def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s):
-    waits = [Retries().wait_s(attempt, asked_s) for _ in range(5)]
-    assert all(asked_s <= wait <= max(30.0, 1.25 * asked_s) for wait in waits)
-    assert all(wait >= min(30.0, 0.5 * 2.0 ** min(attempt - 1, 64)) / 2 for wait in waits)
+@pytest.mark.parametrize("attempt", [1, 3, 5000])
+def test_backoff_is_bounded_and_never_sooner_than_asked(attempt):
+    for asked_s in (0.0, 100.0):
+        waits = [Retries().wait_s(attempt, asked_s) for _ in range(50)]
+        assert all(asked_s <= wait <= max(30.0, 1.25 * asked_s) for wait in waits)
+        assert all(wait >= min(30.0, 0.5 * 2.0 ** min(attempt - 1, 64)) / 2 for wait in waits)
 
 
 @pytest.mark.parametrize(
@@ -142,29 +139,16 @@ def test_invalid_urls_and_passwords_in_urls_are_rejected(url):
     assert "geheim" not in str(raised.value)
 
 
-def served(*urls, name=""):
-    notes = []
-    return asyncio.run(module.served_model(urls, name, notes.append)), notes
-
-
-def test_the_model_is_the_one_that_all_available_servers_serve(loopback):
-    nobody = f"http://127.0.0.1:{free_port()}"
-    assert served(loopback.url) == ("loopback", [])
-    model, [note] = served(nobody, f"{loopback.url}/v1", name="loopback")
-    assert model == "loopback" and nobody in note
-    with pytest.raises(UsageError, match=r"'other'.*serves loopback"):
-        served(loopback.url, name="other")
-    with pytest.raises(EnvironmentTrouble, match=f"no server answers: {nobody}"):
-        served(nobody)
-
-
 def test_servers_of_different_models_and_refused_keys_are_reported_before_anything_starts(loopback, monkeypatch):
+    def served(*urls, name=""):
+        return asyncio.run(module.served_model(urls, name, print))
+
     with Loopback(model="tiny", api_key="right") as other:
         monkeypatch.setenv(module.KEY_VARIABLE, "wrong")
         with pytest.raises(EnvironmentTrouble, match=f"rejects the key.*{module.KEY_VARIABLE}"):
             served(other.url)
         monkeypatch.setenv(module.KEY_VARIABLE, "right\n")
-        assert served(other.url) == ("tiny", [])
+        assert served(other.url) == "tiny"
         for name in ("", "tiny"):
             with pytest.raises(UsageError, match=r"serves loopback.*serves tiny"):
                 served(loopback.url, other.url, name=name)

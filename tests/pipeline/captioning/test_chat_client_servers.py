@@ -1,38 +1,12 @@
 """The chat client when servers come, go, fall ill, or are several: no record pays for what is not its fault."""
 
 import asyncio
-import contextlib
 import dataclasses
-import time
 
 from pipeline.captioning import chat_client as module
 from pipeline.captioning.chat_client import Retries, media_of
-from pipeline.errors import EnvironmentTrouble
 from tests.loopback import Loopback, request_digest
 from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, reply
-
-
-def test_a_server_that_is_not_there_yet_is_waited_for_free_of_charge(monkeypatch):
-    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.1)
-
-    async def one():
-        server = Scripted(port=free_port())
-        async with client_of(server, retries=ONCE) as client:
-            asking = [asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"]))) for _ in range(5)]
-            await asyncio.sleep(0.5)
-            assert not any(task.done() for task in asking)
-            async with server:
-                return [answer.text for answer in await asyncio.gather(*asking)]
-
-    assert asyncio.run(one()) == ["A cat."] * 5
-
-
-def test_patience_ends_and_with_it_the_run():
-    server = Scripted(port=free_port())
-    began = time.monotonic()
-    errors = ask_many([server], 3, Retries(attempts=1, patience_s=0.5))
-    assert 0.5 <= time.monotonic() - began < 2.5
-    assert all(isinstance(error, EnvironmentTrouble) for [error] in errors) and server.url in str(errors[0][0])
 
 
 def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(monkeypatch):
@@ -62,24 +36,6 @@ def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():
     assert len(first) + len(second) == 150 and min(len(first), len(second)) >= 50
     items = [[request_digest([b"%d" % number], f"view {view}") in first for view in range(5)] for number in range(30)]
     assert sum(len(set(views)) - 1 for views in items) <= 4  # those whose home was much busier
-
-
-def test_a_server_that_dies_fails_nothing_and_has_its_share_when_it_is_back(monkeypatch):
-    monkeypatch.setattr(module, "PROBE_EVERY_S", 0.1)
-    with Loopback(latency_s=0.1) as one, Loopback(latency_s=0.1) as two, contextlib.ExitStack() as later:
-
-        async def kill_and_start_again():
-            await asyncio.sleep(0.2)
-            one.process.kill()
-            await asyncio.to_thread(one.process.wait)
-            await asyncio.sleep(0.2)
-            await asyncio.to_thread(later.enter_context, back)
-
-        back = Loopback(port=int(one.url.rpartition(":")[2]), latency_s=0.1)
-        twice = dataclasses.replace(ONCE, attempts=2)  # one may be refused just before the probe finds the new server
-        assert ask_many([one, two], 400, twice, window=16, meanwhile=kill_and_start_again) == expected(400)
-        assert back.stats()["answered"] > 20
-        assert two.stats()["answered"] > 100
 
 
 def test_a_server_that_answers_errors_at_once_does_not_draw_the_records():

@@ -129,13 +129,11 @@ def test_it_is_waited_for_with_progress_and_ended_with_its_children(fake, monkey
     with fake.server("--max-model-len", "512", "--host", "0.0.0.0", "--port", "1") as server:
         assert healthy(server.url)
         [start] = fake.starts()
-        assert all(map(alive, start["pids"]))
         assert "--max-model-len 512" in " ".join(start["argv"])  # but not the address
         assert start["argv"][:2] == ["-m", "vllm.entrypoints.openai.api_server"]
         assert start["path"] is None
     assert fake.left() == []
     assert any("loading step" in line for line in fake.lines[1:-1])
-    assert fake.lines[-1].startswith("vLLM: ready after ")
 
 
 def test_the_key_is_in_a_file_of_the_owner_and_nowhere_else(fake):
