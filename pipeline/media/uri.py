@@ -241,7 +241,7 @@ class TableFile:
         self.num_rows = sum(self.groups)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of some columns, at least one."""
+        """The rows of some columns, in order."""
         if isinstance(self._content, pa.Table):
             yield from self._content.select(columns).to_batches(BATCH_ROWS)
         else:

@@ -14,10 +14,13 @@ Benchmarks are never guessed. Fields of rows with captions are read in rows.py, 
 are matched to media in sidecars.py.
 """
 
+import posixpath
+from collections.abc import Sequence
+
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.sources.benchmarks.importer import Options
-from pipeline.sources.hf import MARKERS, DatasetSource, dataset_files, shard_files
+from pipeline.sources.hf import DatasetSource, saved_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
 from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, list_folder
 from pipeline.sources.media_files import FolderSource, PathsSource
@@ -28,7 +31,8 @@ __all__ = ["KINDS", "Source", "SourceCaption", "SourceItem", "all_items", "open_
 
 KINDS = ("auto", "folder", "webdataset", "dataset", "paths", "samples", *BENCHMARKS)
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-SHARDS = {"webdataset": (".tar",), "dataset": (".parquet", ".arrow")}
+MARKERS = {"dataset_dict.json", "state.json"}  # one of them is in a `save_to_disk` folder
+SHARDS = {"auto": SHARD_SUFFIXES, "webdataset": (".tar",), "dataset": (".parquet", ".arrow")}
 
 
 def open_source(
@@ -56,8 +60,6 @@ def open_source(
         UsageError: The input cannot be of this kind, or cannot be read.
     """
     defaults = Defaults(split, caption_language, license)
-    if kind not in KINDS:
-        raise UsageError(f"--source: {kind!r} is not one of {', '.join(KINDS)}")
     if kind not in BENCHMARKS and (subset or allow_missing_media):
         option = "--subset" if subset else "--allow-missing-media"
         raise UsageError(f"{option} is for benchmarks ({', '.join(BENCHMARKS)}), not --source {kind}: leave it out")
@@ -77,15 +79,12 @@ def open_source(
 
 
 def _open_file(input: str, kind: str, defaults: Defaults) -> Source:
-    lower = input.lower()
-    if lower.endswith(COMPRESSED_TARS):
+    root, _, name = absolute(input).rpartition("/")
+    if name.lower().endswith(COMPRESSED_TARS):
         raise UsageError(f"--input: {input} is compressed: decompress it to a .tar first")
-    if kind in ("auto", "webdataset") and lower.endswith(".tar"):
-        return TarSource(input, [absolute(input)], defaults)
-    if kind in ("auto", "dataset") and lower.endswith(SHARDS["dataset"]):
-        root, _, name = absolute(input).rpartition("/")
-        return DatasetSource(input, shard_files(root, [name], defaults.split), defaults)
-    if kind == "paths" or (kind == "auto" and lower.endswith(".txt")):
+    if name.lower().endswith(SHARDS.get(kind, ())):
+        return _open_shards(input, root, [name], defaults)
+    if kind == "paths" or (kind == "auto" and name.lower().endswith(".txt")):
         return PathsSource(input, defaults)
     raise UsageError(
         f"--input: {input} is not a file that --source {kind} reads: give a .tar, .parquet or .arrow file, a .txt file "
@@ -96,22 +95,22 @@ def _open_file(input: str, kind: str, defaults: Defaults) -> Source:
 def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
     if kind == "paths":
         raise UsageError(f"--source paths: {input} is a folder: give a text file of paths")
-    root = absolute(input)
-    is_saved = kind in ("auto", "dataset") and any(exists(f"{root}/{name}") for name in MARKERS)
-    if is_saved and (files := dataset_files(root, defaults.split)):
-        return DatasetSource(input, files, defaults)
     listing = list_folder(input)
+    if kind in ("auto", "dataset") and not MARKERS.isdisjoint(listing.paths):
+        states = [path for path in listing.paths if posixpath.basename(path) == "state.json"]
+        return DatasetSource(input, saved_files(listing.root, states, defaults.split), defaults)
     if kind == "folder" or (kind == "auto" and listing.media):
         return FolderSource(input, listing, defaults)
-    suffixes = SHARDS.get(kind, SHARD_SUFFIXES)
-    paths = listing.with_suffixes(suffixes)
+    paths = listing.with_suffixes(SHARDS[kind])
     if not paths:
-        expected = "images, videos, " if kind == "auto" else ""
-        raise UsageError(
-            f"--input: {input} holds {listing.describe()}, but no {expected}{' or '.join(suffixes)} files: give another"
-        )
+        expected = f"{'images, videos, ' if kind == 'auto' else ''}{' or '.join(SHARDS[kind])}"
+        raise UsageError(f"--input: {input} holds {listing.describe()}, but no {expected} files: give another")
     if len({path.lower().rpartition(".")[2] for path in paths}) > 1:
         raise UsageError(f"--input: {input} holds {listing.describe()}, which may be the same items: give one of them")
+    return _open_shards(input, listing.root, paths, defaults)
+
+
+def _open_shards(input: str, root: str, paths: Sequence[str], defaults: Defaults) -> Source:
     if paths[0].lower().endswith(".tar"):
-        return TarSource(input, [f"{listing.root}/{path}" for path in paths], defaults)
-    return DatasetSource(input, shard_files(listing.root, paths, defaults.split), defaults)
+        return TarSource(input, [f"{root}/{path}" for path in paths], defaults)
+    return DatasetSource(input, shard_files(root, paths, defaults.split), defaults)

@@ -4,6 +4,7 @@ Read with pyarrow only, and never the images: `datasets` would first copy parque
 """
 
 import json
+import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,14 +15,13 @@ import pyarrow.compute as pc
 from pipeline.errors import UsageError
 from pipeline.media.uri import TableFile, reference
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
-from pipeline.sources.locations import exists, open_binary, short_name
+from pipeline.sources.locations import open_binary, short_name
 from pipeline.sources.rows import read_fields
 
 MEDIA_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "video", "mp4")
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "text")
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
 FIELD_COLUMNS = ("split", "license", "language")
-MARKERS = ("dataset_dict.json", "state.json")  # one of them is in a `save_to_disk` folder
 
 
 class DatasetFile(NamedTuple):
@@ -70,7 +70,7 @@ class DatasetSource:
                 raise UsageError(f"--input: {file.location} lacks {columns}, unlike {first}: give them as two inputs")
         if not num_rows:
             raise UsageError(f"--input: {given} holds no rows: give a dataset with an image column and rows")
-        self._id_column = next((name for name in ID_COLUMNS if name in schema.names and self._is_unique(name)), None)
+        self._id_column = next(filter(self._is_unique, ID_COLUMNS), None)
         splits = sorted({file.split for file in files})
         self.summary = (
             f"dataset {given}: {num_rows:,} rows in {len(files):,} files, split {' and '.join(splits)}, "
@@ -99,19 +99,16 @@ class DatasetSource:
     def _rows(self, location: str) -> Iterator[dict[str, Any]]:
         columns = [*([self._id_column] if self._id_column else []), *self._columns]
         with _open(location) as table:
-            if not columns:
-                yield from ({} for _ in range(table.num_rows))
-            else:
-                for batch in table.batches(columns):
-                    yield from batch.to_pylist()
+            for batch in table.batches(columns):
+                yield from batch.to_pylist()
 
     def _is_unique(self, name: str) -> bool:
         """Whether a column of texts or whole numbers has a different value in every row."""
         chunks = []
         for file in self._files:
             with _open(file.location) as table:
-                kind = table.schema.field(name).type
-                if not (_is_text(kind) or pa.types.is_integer(kind)):
+                kind = table.schema.field(name).type if name in table.schema.names else None
+                if kind is None or not (_is_text(kind) or pa.types.is_integer(kind)):
                     return False
                 chunks += [batch.column(name).cast(pa.large_string()) for batch in table.batches([name])]
         ids = pa.chunked_array(chunks, pa.large_string())
@@ -119,15 +116,19 @@ class DatasetSource:
         return not blank and pc.count_distinct(ids).as_py() == len(ids)
 
 
-def dataset_files(root: str, default_split: str) -> list[DatasetFile]:
-    """The files that a `save_to_disk` folder, which holds one of MARKERS, names; [] for none."""
-    if not exists(f"{root}/dataset_dict.json"):
-        return _state_files(root, "", default_split)
-    return [
-        file
-        for name in _read_json(f"{root}/dataset_dict.json").get("splits", [])
-        for file in _state_files(f"{root}/{_check_name(root, name)}", f"{name}/", split_named(name, name))
-    ]
+def saved_files(root: str, paths: Sequence[str], default_split: str) -> list[DatasetFile]:
+    """The files that the `state.json` files of a `save_to_disk` folder name. Each subfolder is a split."""
+    files = []
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        state = _read_json(f"{root}/{path}")
+        if state.get("_indices_data_files"):
+            raise UsageError(f"--input: {root}/{folder} is a selection of rows: flatten_indices() and save it again")
+        for file in state.get("_data_files", []):
+            name = f"{folder}/{_check_name(path, file.get('filename'))}".lstrip("/")
+            split = split_named(posixpath.basename(folder), default_split)
+            files.append(DatasetFile(f"{root}/{name}", name.rpartition(".")[0], split))
+    return files
 
 
 def shard_files(root: str, paths: Sequence[str], default_split: str) -> list[DatasetFile]:
@@ -156,18 +157,10 @@ def media_column(schema: pa.Schema, location: str) -> str:
     )
 
 
-def _state_files(folder: str, prefix: str, split: str) -> list[DatasetFile]:
-    state = _read_json(f"{folder}/state.json")
-    if state.get("_indices_data_files"):
-        raise UsageError(f"--input: {folder} is a selection of rows: flatten_indices() and save it again")
-    names = [_check_name(folder, file.get("filename")) for file in state.get("_data_files", [])]
-    return [DatasetFile(f"{folder}/{name}", prefix + name.rpartition(".")[0], split) for name in names]
-
-
-def _check_name(folder: str, name: Any) -> str:
+def _check_name(manifest: str, name: Any) -> str:
     """A name from a manifest, refused if it leads out of its folder."""
     if not isinstance(name, str) or not name or "/" in name or "\\" in name or name in (".", ".."):
-        raise UsageError(f"--input: the dataset in {folder} names {name!r}, which is not a file or folder in it")
+        raise UsageError(f"--input: {manifest} names {name!r}, which is not a file in its folder")
     return name
 
 
@@ -200,7 +193,7 @@ def _has_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     if pa.types.is_struct(kind):
         return not {"raw", "text", "caption"}.isdisjoint(part.name for part in kind)
-    return _is_text(kind)
+    return _is_text(kind) or bool(pa.types.is_null(kind))  # of lists that are all empty
 
 
 @contextmanager

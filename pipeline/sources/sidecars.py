@@ -121,8 +121,7 @@ class SideFile:
             except (ValueError, RecursionError) as error:
                 raise self._error(line, f"it is not valid JSON: {error}") from error
             if not isinstance(row, dict):
-                kind = type(row).__name__
-                raise self._error(line, f"it is a {kind}, not an object with `file` and `captions`")
+                raise self._error(line, "it is not an object with `file` and `captions`")
             yield line, row
 
     def _csv_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -111,11 +111,6 @@ def split_member_name(member: str) -> tuple[str, str] | None:
     return (folder + slash + stem, suffix.lower()) if stem and dot else None
 
 
-def is_safe(member: str) -> bool:
-    """Whether a member's name stays inside its folder and can be stored in a table."""
-    return stays_inside(member) and not NOT_UTF8.search(member)
-
-
 def expand_braces(pattern: str) -> Iterator[str]:
     """Expand `{000..012}` (as many digits as written) and `{a,b}`; several of them multiply."""
     match = BRACE.search(pattern)
@@ -158,7 +153,8 @@ def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> dict[str,
                     raise _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
                 if member.isdir():
                     continue
-                if not member.isreg() or member.issparse() or not is_safe(member.name):
+                is_safe = stays_inside(member.name) and not NOT_UTF8.search(member.name)
+                if not member.isreg() or member.issparse() or not is_safe:
                     counts["members that are links, devices or outside their folder, not used"] += 1
                 elif parts := split_member_name(member.name):
                     key, suffix = parts

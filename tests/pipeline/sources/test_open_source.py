@@ -51,7 +51,6 @@ def test_a_kind_that_does_not_fit_is_refused(inputs):
 def test_contradicting_options_are_refused(inputs):
     pack(inputs / "rows" / "t.tar", [("k.jpg", jpeg(2))])
     for (place, kind), message in {
-        (str(inputs), "foldr"): "'foldr' is not one of auto, folder",
         (None, "dataset"): "--source dataset: give the path",
         (str(inputs), "samples"): "--source samples takes no --input",
         ("nope://x", "auto"): "fsspec cannot open nope://x",
