@@ -28,7 +28,6 @@ from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.translation.tags import check_language
 from stages.driver import RunOptions, run_stages
 
-MEGAPIXEL = 1_000_000
 _CAPTION = pa.struct([*((name, pa.string()) for name in ("text", "language", "origin")), ("number", pa.int32())])
 PLAN_SCHEMA = pa.schema(
     [
@@ -78,12 +77,12 @@ class IngestOptions:
 
     def settings(self) -> dict[str, Any]:
         """The options that were given, as settings of `Ingest`."""
-        values = {name: getattr(self, name) for name in option_fields(type(self))}
-        settings = {name: value for name, value in values.items() if value not in (None, ())}
+        names = option_fields(type(self))
+        settings = {name: value for name in names if (value := getattr(self, name)) not in (None, ())}
         if inputs := settings.pop("input", None):
             settings["inputs"] = tuple(map(_absolute, inputs))
         if megapixels := settings.pop("max_source_megapixels", None):
-            settings["max_source_pixels"] = int(megapixels * MEGAPIXEL)
+            settings["max_source_pixels"] = int(megapixels * 1_000_000)
         return settings
 
 

@@ -8,10 +8,11 @@ import io
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.lib.format as npy
 
 from pipeline.errors import MediaError
 
-MAGIC = np.lib.format.MAGIC_PREFIX
+MAGIC = npy.MAGIC_PREFIX
 FEATURE_TYPES = ("float16", "float32")
 MAX_BYTES = 256 * 1024 * 1024  # of a medium that is read whole
 MAX_HEADER = 10_000  # bytes
@@ -41,12 +42,8 @@ def read_header(stream: BinaryIO) -> Header:
     start = io.BytesIO(stream.read(MAX_HEADER))
     try:
         # The header of version 3 differs only in the encoding of field names, and floats have none.
-        read_shape = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-            3: np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(start)[0]]
-        sizes, _, dtype = read_shape(start, max_header_size=MAX_HEADER)
+        readers = {1: npy.read_array_header_1_0, 2: npy.read_array_header_2_0, 3: npy.read_array_header_2_0}
+        sizes, _, dtype = readers[npy.read_magic(start)[0]](start, max_header_size=MAX_HEADER)
     except Exception as error:  # NumPy's parser raises several types
         kind = "truncated" if is_features(stream) and str(error).startswith("EOF") else "unreadable"
         raise MediaError(kind, f"the header of the array cannot be read: {error}") from error
@@ -82,7 +79,7 @@ def read_features(stream: BinaryIO, max_bytes: int = MAX_BYTES) -> np.ndarray:
         kind, problem = ("truncated", "is truncated") if size < num_bytes else ("unreadable", "does not end the file")
         raise MediaError(kind, f"the array {problem}: it should have {num_bytes:,} bytes, the file has {size:,}")
     stream.seek(0)
-    values = np.lib.format.read_array(stream, allow_pickle=False, max_header_size=MAX_HEADER).reshape(shape)
+    values = npy.read_array(stream, allow_pickle=False, max_header_size=MAX_HEADER).reshape(shape)
     with np.errstate(over="ignore"):
         values_TI = np.ascontiguousarray(values, f"f{min(4, values.itemsize)}")
     if not np.isfinite(values_TI).all():

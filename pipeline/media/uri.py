@@ -32,10 +32,6 @@ ROWS = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
 BATCH_ROWS = 1024
 _LOADING = threading.Lock()  # threads that need the same row group at once load it once
-NO_MEDIA = (
-    "the item was ingested without its media (--allow-missing-media). To use it here, put them into --input and run "
-    "--stage ingest --overwrite"
-)
 
 
 def reference(container: str, **where: Any) -> str:
@@ -60,7 +56,8 @@ def open_media(uri: str) -> BinaryIO:
         EnvironmentTrouble: The URL's protocol needs a package that is not installed.
     """
     if not uri:
-        raise MediaError("missing", NO_MEDIA)
+        message = "the item was ingested without its media: put them into --input and run --stage ingest --overwrite"
+        raise MediaError("missing", message)
     with typed_failures(uri):
         parsed = _parse_reference(uri)
         if parsed is None:

@@ -61,8 +61,7 @@ def open_source(
     """
     defaults = Defaults(split, caption_language, license)
     if kind not in BENCHMARKS and (subset or allow_missing_media):
-        option = "--subset" if subset else "--allow-missing-media"
-        raise UsageError(f"{option} is for benchmarks ({', '.join(BENCHMARKS)}), not --source {kind}: leave it out")
+        raise UsageError(f"--subset and --allow-missing-media are only for benchmarks ({', '.join(BENCHMARKS)})")
     if input is None:
         if kind not in ("auto", "samples"):
             raise UsageError(f"--source {kind}: give the path as --input")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
-from pipeline.media.uri import TableFile, reference
+from pipeline.media.uri import TableFile, reference, stays_inside
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
 from pipeline.sources.locations import open_binary, short_name
 from pipeline.sources.rows import read_fields
@@ -125,7 +125,9 @@ def saved_files(root: str, paths: Sequence[str], default_split: str) -> list[Dat
         if state.get("_indices_data_files"):
             raise UsageError(f"--input: {root}/{folder} is a selection of rows: flatten_indices() and save it again")
         for file in state.get("_data_files", []):
-            name = f"{folder}/{_check_name(path, file.get('filename'))}".lstrip("/")
+            if not stays_inside(str(file.get("filename"))):
+                raise UsageError(f"--input: {root}/{path} names {file['filename']!r}, which is not in its folder")
+            name = f"{folder}/{file['filename']}".lstrip("/")
             split = split_named(posixpath.basename(folder), default_split)
             files.append(DatasetFile(f"{root}/{name}", name.rpartition(".")[0], split))
     return files
@@ -155,13 +157,6 @@ def media_column(schema: pa.Schema, location: str) -> str:
         f"--input: {location} has no column of images (it has {columns}): there must be an Image feature, a struct of "
         f"bytes and path, or a binary column named one of {', '.join(MEDIA_COLUMNS)}"
     )
-
-
-def _check_name(manifest: str, name: Any) -> str:
-    """A name from a manifest, refused if it leads out of its folder."""
-    if not isinstance(name, str) or not name or "/" in name or "\\" in name or name in (".", ".."):
-        raise UsageError(f"--input: {manifest} names {name!r}, which is not a file in its folder")
-    return name
 
 
 def _read_json(location: str) -> dict[str, Any]:

@@ -69,8 +69,7 @@ def absolute(location: str) -> str:
 def short_name(location: str) -> str:
     """The last part of a location, without the suffix of a shard or a list."""
     name = absolute(location).rpartition("/")[2]
-    stem, dot, suffix = name.rpartition(".")
-    return (stem if dot and stem and f".{suffix.lower()}" in (*SHARD_SUFFIXES, ".txt") else name) or "input"
+    return (posixpath.splitext(name)[0] if _suffix(name) in (*SHARD_SUFFIXES, ".txt") else name) or "input"
 
 
 def is_folder(location: str) -> bool:
@@ -101,9 +100,7 @@ def text_lines(location: str) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UsageError(
-                    f"--input: {location} line {number}: its bytes are not UTF-8: save the file in UTF-8"
-                ) from error
+                raise UsageError(f"--input: {location} line {number} is not UTF-8: save the file in UTF-8") from error
 
 
 def glob(pattern: str) -> list[str]:

@@ -25,7 +25,6 @@ class SamplesSource:
     def __init__(self, defaults: Defaults):
         """Find the photographs. Raises UsageError where neither wheel is installed."""
         self._items: list[SourceItem] = []
-        wheels: set[str] = set()
         folders = {package: _package_folder(package) for package in WHEELS}
         with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as table:
             for row in csv.DictReader(table):
@@ -33,13 +32,12 @@ class SamplesSource:
                 if root and (path := root / row["path"]).is_file():
                     source = f"{wheel}: {row['maker']}"
                     self._items.append(SourceItem(path.name, str(path), defaults.split, source, row["license"]))
-                    wheels.add(wheel)
         if not self._items:
             raise UsageError(
                 "there is no --input, and the sample photos are not here: they come with scikit-image and "
                 "scikit-learn. Run pip install 'leccr[embedded]', or give --input FOLDER"
             )
-        self.summary = f"samples: {len(self._items)} photographs carried by {' and '.join(sorted(wheels))}"
+        self.summary = f"samples: {len(self._items)} photographs carried by installed packages"
 
     def items(self) -> Iterator[SourceItem]:
         """The photographs; see Source."""

@@ -61,8 +61,7 @@ class SideFile:
             self.rows += 1
             file = next((row[key] for key in FILE_KEYS if row.get(key)), None)
             if not isinstance(file, str):
-                columns = ", ".join(map(str, row)) or "nothing"
-                raise self._error(line, f"no path in {', '.join(FILE_KEYS)} among its columns {columns}")
+                raise self._error(line, f"no path in {', '.join(FILE_KEYS)} among its columns {', '.join(row)}")
             try:
                 fields = read_fields(row, self._language)
             except ValueError as error:

@@ -56,7 +56,7 @@ class TarSource:
     def summary(self) -> str:
         """See Source."""
         counts = {"tar files": len(self._tars), **self._counts}
-        return f"webdataset {self._given}: {', '.join(f'{count:,} {what}' for what, count in counts.items())}"
+        return f"webdataset {self._given}: {', '.join(f'{count:,} {what}' for what, count in counts.items() if count)}"
 
     def items(self) -> Iterator[SourceItem]:
         """The samples with media; see Source."""
@@ -71,8 +71,7 @@ class TarSource:
                         counts["samples without media, not used"] += 1
                         continue
                     counts["samples"] += 1
-                    if len(media) > 1:
-                        counts["further media of a sample, not used"] += len(media) - 1
+                    counts["further media of a sample, not used"] += len(media) - 1
                     medium = members[min(media, key=lambda suffix: (suffix.count("."), suffix))]
                     fields = self._read_fields(tar, stream, key, members)
                     yield SourceItem(

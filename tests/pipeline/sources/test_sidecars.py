@@ -91,7 +91,7 @@ def test_a_side_file_above_is_used_only_for_media_below(tmp_path):
         ("captions.jsonl", lines(*[{"file": "a.jpg"}] * 6) + '{"file": "a.jpg",\n', r"captions\.jsonl line 7: .*JSON"),
         ("captions.jsonl", lines({"path": "a.jpg", "n": 1}), r"line 1: .*file, file_name, .*path, n"),
         ("captions.jsonl", lines({"file": "a.jpg", "captions": ["x", 7]}), r"line 1: .*7 \(int\)"),
-        ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2: .*not UTF-8"),
+        ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2 is not UTF-8"),
         ("captions.csv", "file,caption\na.jpg,one, two\n", r"line 2: more cells"),
         ("captions.csv", 'file,caption\na.jpg,"x\ny"\na.jpg,"open\n', r"line 4: .*CSV"),
         ("captions.jsonl", lines({"file": "other.jpg", "text": "x"}), r"captions\.jsonl has 1 rows, none"),
