@@ -138,11 +138,6 @@ class LeccrProcessor:
             names = [encoder.id_to_piece(number) for number in encoder.encode(text)]
             return [None, *_with_bytes(names)][: self.policy.max_tokens]
         ids, _ = self._tokenized([text])
-        if not self.tokenizer.is_fast:
-            special = set(self.tokenizer.all_special_ids)
-            names = self.tokenizer.convert_ids_to_tokens(ids[0].tolist())
-            spaced = [name.replace("▁", " ").replace("Ġ", " ") for name in names]
-            return [None if number in special else name for number, name in zip(ids[0].tolist(), spaced, strict=True)]
         encoded = self.tokenizer(
             text, truncation=True, max_length=ids.shape[1], return_offsets_mapping=True, return_special_tokens_mask=True
         )

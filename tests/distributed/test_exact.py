@@ -1,5 +1,5 @@
 """N ranks give what one process with the whole batch gives: the loss, and every gradient, in fp64 and through
-DistributedDataParallel. Gathers known to be wrong, put in the place of ours, do not."""
+DistributedDataParallel."""
 
 from dataclasses import replace
 
@@ -12,16 +12,6 @@ from tests.distributed.processes import alone, run
 from tests.model.toy import loss_of, make_batch, make_model
 
 EXACT = 1e-9
-WRONG = 1e-2
-KNOWN_WRONG = (
-    "slice, full loss",
-    "put back, full loss",
-    "put back, full loss × world",
-    "no gradient, own rows",
-    "put back, own rows",
-    "autograd, own rows × world",
-)
-MISALIGNED = ("media_BE", "slots_BKE", "slot_mean_BD", "token_mean_BD", "source_BE", "target_BE")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
@@ -41,9 +31,9 @@ def whole(config=steps.CONFIG, batch=None):
 def distance(ranks, name, expected):
     """The largest relative difference of a gradient, on any rank."""
     return max(
-        ((rank[name]["gradients"][key] - wanted).norm() / wanted.norm().clamp(min=1e-9)).item()
+        ((rank[name]["gradients"][key] - gradient).norm() / gradient.norm().clamp(min=1e-9)).item()
         for rank in ranks
-        for key, wanted in expected["gradients"].items()
+        for key, gradient in expected["gradients"].items()
     )
 
 
@@ -51,16 +41,10 @@ def mean_total(ranks, name):
     return torch.stack([rank[name]["total"] for rank in ranks]).mean()
 
 
-def ratio(ranks, name, expected, key):
-    got, wanted = ranks[0][name]["gradients"][key], expected["gradients"][key]
-    return ((got * wanted).sum() / wanted.square().sum()).item()
-
-
 @pytest.mark.parametrize(
     ("name", "config", "weights"),
     [
-        ("ours", steps.CONFIG, None),
-        ("autograd, full loss", steps.CONFIG, None),
+        ("corrected", steps.CONFIG, None),
         ("whole teacher", steps.WHOLE_TEACHER, None),
         ("no target", steps.CONFIG, slice(None)),
         ("unequal", steps.CONFIG, slice(steps.COUNT // 2)),
@@ -97,26 +81,12 @@ def test_the_batch_is_one_that_could_go_wrong():
     assert all(gradient.abs().sum() > 0 for gradient in whole()["gradients"].values())
 
 
-@pytest.mark.parametrize("name", KNOWN_WRONG)
-def test_a_known_wrong_gather_is_found_out(ranks, name):
-    if len(ranks) > 1:
-        assert distance(ranks, name, whole()) > WRONG
-
-
-@pytest.mark.parametrize("field", MISALIGNED)
-def test_a_column_gathered_out_of_line_is_found_out(ranks, field):
-    assert distance(ranks, f"misaligned {field}", whole()) > WRONG
-
-
 def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ranks(ranks):
-    world, expected = len(ranks), whole(replace(steps.GATHERED_ONLY, gather="autograd"))
-    for name, encoders, scale in (
-        ("slice, gathered losses", 1 / world, 1),
-        ("slice, gathered losses × world", 1, world),
-    ):
-        for key in ("text_encoder.words.weight", "media_encoder.tower.patches.weight", "text_head.weight"):
-            assert ratio(ranks, name, expected, key) == pytest.approx(encoders)
-        assert ratio(ranks, name, expected, "log_scale") == pytest.approx(scale)
+    expected = whole(replace(steps.GATHERED_ONLY, gather="autograd"))["gradients"]
+    gradients = ranks[0]["slice"]["gradients"]
+    for name in ("text_encoder.words.weight", "media_encoder.tower.patches.weight", "text_head.weight"):
+        torch.testing.assert_close(gradients[name], expected[name] / len(ranks))
+    torch.testing.assert_close(gradients["log_scale"], expected["log_scale"])
 
 
 def test_faithful_depends_on_the_number_of_ranks(ranks):
@@ -131,11 +101,11 @@ def test_faithful_depends_on_the_number_of_ranks(ranks):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_cached_step_is_the_plain_step_and_reduces_once(ranks, dropout):
     plain = [rank[f"one graph {dropout}"] for rank in ranks]
-    got = [rank[f"cached {dropout}"] for rank in ranks]
-    for mine, theirs in zip(got, plain, strict=True):
+    own = [rank[f"cached {dropout}"] for rank in ranks]
+    for mine, theirs in zip(own, plain, strict=True):
         torch.testing.assert_close(mine["total"], theirs["total"])
         torch.testing.assert_close(mine["gradients"], theirs["gradients"], rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(mine["gradients"], got[0]["gradients"], rtol=0, atol=0)  # the same on every rank
+        torch.testing.assert_close(mine["gradients"], own[0]["gradients"], rtol=0, atol=0)  # the same on every rank
         assert mine["reductions"].tolist() == [0]  # one bucket, once
     if not dropout:
         assert distance(ranks, "cached 0.0", whole()) < EXACT

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from model.losses import diversity, slot_cosines
 from model.slots import CrossAttentionLayer, SemanticSlots
 
 WIDTH, TEXT_WIDTH = 16, 12
@@ -93,17 +92,6 @@ def test_attention_weights_are_dropped_in_training_alone(queries):
     torch.testing.assert_close(layer.eval()(x_BQD, m_BMD), layer(x_BQD, m_BMD))
     layer.train().attention_dropout = 0.0
     torch.testing.assert_close(layer(x_BQD, m_BMD), layer.eval()(x_BQD, m_BMD))
-
-
-def test_released_queries_start_alike_and_diversity_has_no_gradient_there():
-    zero, normal = make_slots(slot_init="zero"), make_slots()
-    states_BTC, mask_BT = random(2, 5, TEXT_WIDTH), torch.ones(2, 5, dtype=torch.bool)
-    assert zero(states_BTC, mask_BT).diff(dim=1).abs().max() < 1e-13
-    for kind in ("signed", "squared"):
-        zero.zero_grad()
-        diversity(slot_cosines(zero(states_BTC, mask_BT)), kind).mean().backward()
-        assert zero.queries_KD.grad.abs().max() < 1e-15
-    assert normal.queries_KD.std().item() == pytest.approx(0.02, rel=0.3)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(3, 7), (7, 3)])

@@ -127,16 +127,6 @@ def test_patches_are_those_of_the_models_own_processor():
     assert found["spatial_shapes"].tolist() == [[3, 5]] * 2 and found["pixel_attention_mask"].all()
 
 
-def test_the_summary_is_the_class_token_or_the_mean(tmp_path):
-    media = ids_batch(size=32).media
-    for family, of in (("dinov2", lambda states: states[:, 0]), ("swin", lambda states: states.mean(1))):
-        model = saved(VISION[family], tmp_path / family)
-        encoder = load_media_encoder(str(tmp_path / family))[0].eval()
-        states_MPD = model(pixel_values=normalised(encoder, media)).last_hidden_state
-        torch.testing.assert_close(encoder(media)[0][:, 0], of(states_MPD))
-        torch.testing.assert_close(encoder(media)[0][:, -16:], states_MPD[:, -16:])
-
-
 @pytest.mark.parametrize(("pooling", "family"), [("auto", "xlm_roberta"), ("mean", "bert"), ("pooler", "bert")])
 def test_the_summary_of_a_text(tmp_path, pooling, family):
     model = saved(TEXT[family], tmp_path)

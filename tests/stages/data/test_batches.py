@@ -111,16 +111,6 @@ def test_views_serve_as_asked(corpus):
         TrainingData([corpus], slot_views=("long",))
 
 
-def test_texts_are_those_that_are_trained(corpus):
-    data = TrainingData([corpus], languages=("de",), slot_views=("short",))
-    texts = list(data.texts())
-    assert said(5, "de", 1) in texts and said(5, "en", 0) in texts and said(5, "fr", 0) not in texts
-    assert len(texts) == 14 * (2 + 2 + 1)
-    assert data.item_id(0) == "item-00000.mp4"
-    some = list(data.texts(limit=4))
-    assert len(some) == 4 * 5 and all(said(number, "de", 0) in some for number in (0, 8, 3, 11))  # of both shards
-
-
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_give_the_batches_that_one_process_gives(corpus, processor, method, workers):
     steps = step_batches(TrainingData([corpus]), processor)
@@ -149,25 +139,6 @@ def test_ranks_share_the_batch_of_one(corpus):
         assert torch.cat([part.item_ids for part in parts]).equal(whole.item_ids)
         assert torch.cat([part.weights for part in parts]).equal(whole.weights)
         assert [text for part in parts for text in part.target] == whole.target
-
-
-def test_mirroring_depends_only_on_seed_epoch_and_sample(corpus, processor):
-    data = TrainingData([corpus])
-    samples = list(range(len(data)))
-
-    def frames(augment, epoch=0, which=samples):
-        return data.batch(which, processor, seed=5, epoch=epoch, augment=augment).media.frames
-
-    plain, always = frames(0.0), frames(1.0)
-    assert (always.int() - plain.flip(-1).int()).abs().max() <= 1
-    turned = {}
-    for epoch in range(12):
-        some = frames(0.5, epoch)
-        turned[epoch] = [not torch.equal(some[place], plain[place]) for place in samples]
-        half = frames(0.5, epoch, samples[::-1]).flip(0)
-        assert torch.equal(half, some)
-    share = sum(map(sum, turned.values())) / (12 * len(samples))
-    assert 0.4 < share < 0.6 and len(set(map(tuple, turned.values()))) == 12
 
 
 @pytest.mark.parametrize(("size", "frames", "decoded"), [(512, 1, 128), (512, 2, 128), (260, 2, 260), (96, 1, 96)])

@@ -1,21 +1,15 @@
 """Features that were computed before: found in a split, read into batches, trained on and scored."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-import beam_runner
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
-from pipeline.corpus.table import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.media.uri import reference
-from stages import score, train
 from stages.data.batches import EvaluationData, TrainingData
 from stages.data.media import feature_sizes
-from stages.training.metrics import read_metrics
 from tests.stages.corpora import feature_row, features, row, write_feature_corpus, write_rows, write_training_corpus
 
 
@@ -96,52 +90,3 @@ def test_a_split_to_be_scored_has_what_the_model_reads(tmp_path):
     with pytest.raises(UsageError, match=r"run reads features .*, but .* has pictures"):
         EvaluationData([corpus], "val").expect(of_features(training, input_dim=6), "run")
     EvaluationData([corpus], "val").expect(processor, "run")
-
-
-def stage(name, corpus, *more):
-    return beam_runner.run(["--stage", name, "--output", str(corpus), *map(str, more)])
-
-
-COLOURS = ("red", "green", "blue", "grey", "black", "white")
-
-
-def ingest(folder):
-    """A folder of `.npy` files of one frame to four, with captions in two languages beside them."""
-    folder.mkdir()
-    lines = []
-    for number in range(12):
-        name = f"clip-{number:02}.npy"
-        np.save(folder / name, 10 * features(number, 1 + number % 4))
-        texts = [f"{COLOURS[number % 6]} clip {number}", {"language": "de", "text": f"Film {number}"}]
-        lines.append({"file_name": name, "split": "val" if number % 4 == 3 else "train", "captions": texts})
-    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return folder
-
-
-def test_from_a_folder_of_arrays_to_scores(tmp_path, capfd):
-    corpus, run, scores = tmp_path / "corpus", tmp_path / "run", tmp_path / "scores.json"
-    assert stage("ingest", corpus, "--input", ingest(tmp_path / "arrays")) == 0
-    items = list(Table(corpus, "items").rows())
-    assert [(it["media_type"], it["width"], it["num_frames"]) for it in items[:2]] == [("image", 0, 1), ("video", 0, 2)]
-    captioner = ("--captioner", "embedded", "--views", "short", "--max-failures", "100")
-    assert stage("captions", corpus, *captioner) == 0
-    assert "Traceback" not in capfd.readouterr().err
-    failures = Table(corpus, "descriptions").failures()
-    assert {(it["error"], "no pixels" in it["message"]) for it in failures} == {("unreadable", True)}
-    assert {it["id"] for it in failures} == {it["item_id"] for it in items}
-    assert stage("pack", corpus) == 0
-    rows = list(Table(corpus, "training").rows())
-    assert [it["num_frames"] for it in rows] == [1 + number % 4 for number in range(12)]
-    assert stage("verify", corpus) == 0
-    assert "2 × features" in (corpus / "README.md").read_text("utf-8")
-    small = ("tiny_width=16", "tiny_layers=1", "tiny_vocabulary=200", "embed_dim=8", "num_heads=2", "num_slots=2")
-    short = ("slot_layers=1", "interaction_layers=1", "batch_size=4", "steps=4", "feature_width=32", "feature_frames=3")
-    trained = ["--recipe", "base", "--data", str(corpus), "--output", str(run), "media=features", *small, *short]
-    assert train.main(trained) == 0
-    losses = [line["loss"] for line in read_metrics(run) if line["kind"] == "train"]
-    assert losses and np.isfinite(losses).all()
-    scored = ["--checkpoint", str(run), "--output", str(scores)]
-    assert score.main([*scored, "--data", str(corpus)]) == 0
-    assert json.loads(scores.read_text())["items"] == 3
-    with pytest.raises(UsageError, match=r"--checkpoint .*run reads features .*, but .* has pictures"):
-        score.main([*scored, "--data", str(write_training_corpus(tmp_path / "pictures"))])

@@ -10,7 +10,6 @@ from stages.data.samples import (
     build_index,
     draw_target,
     pair_weight,
-    select_views,
     source_text,
 )
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
@@ -124,22 +123,6 @@ def test_without_human_targets_a_language_needs_translations(tmp_path):
     assert set(every) - set(machine) == {"zh"} and machine
     with pytest.raises(UsageError, match=r"languages=zh: split 'train' .* Run --stage translate"):
         build_index(shards, "train", ("zh",), "en", (), human_targets=False)
-
-
-def test_languages_are_drawn_alike_however_many_texts_they_have():
-    found = drawn("i#0", ("de", "fr", "zh", "ja"), 3000)
-    french = found["un animal"] + found["une longue description"]
-    for count in (found["ein Hund"], french, found["狗"]):
-        assert 900 < count < 1100
-
-
-def test_views_are_source_texts_and_feed_the_slots_in_the_order_of_the_table():
-    assert source_text(ROW, 1) == ("i#1", "an animal")
-    assert source_text(ROW, -1) == ("i#long", "a long description")
-    rows = [{"view": view, "text": view.upper()} for view in ("b", "a", "c")]
-    assert select_views(rows, ("all",)) == ["B", "A", "C"]
-    assert select_views(rows, ("c", "b")) == ["B", "C"]
-    assert select_views(rows, ()) == []
 
 
 def test_a_pair_weighs_as_much_as_its_translation_is_worth():

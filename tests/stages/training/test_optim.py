@@ -1,6 +1,5 @@
 """Parameter groups, the schedule, averaged weights."""
 
-import doctest
 import math
 
 import pytest
@@ -9,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stages.training import optim
 from stages.training.optim import Ema, make_optimizer, schedule, set_learning_rate
 from stages.training.settings import Settings
 
@@ -41,14 +39,6 @@ def test_every_trainable_parameter_is_in_exactly_one_group():
             assert group["weight_decay"] == (0.2 if name in ("tower.weight", "head.0.weight") else 0.0), name
     set_learning_rate(optimizer, 1e-2)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-2, 5e-2}
-
-
-def test_the_schedule_by_hand():
-    assert doctest.testmod(optim).failed == 0 and doctest.testmod(optim).attempted > 0
-    assert [schedule(step, 4, 0.0, "linear") for step in (1, 2, 3, 4)] == [1.0, 0.75, 0.5, 0.25]
-    assert schedule(3, 3, 1.0, "linear") == 1.0
-    # cosine: half of the way down is half of the peak
-    assert schedule(5, 8, 0.0, "cosine") == pytest.approx(0.5)
 
 
 @given(
