@@ -152,8 +152,8 @@ class Pack(Stage):
         names = [corpus.name for corpus in self.folders]
         if len(set(names)) < len(names):
             raise UsageError(
-                "--corpus: two folders have the same name, but the name is put in front of the ids of the items. "
-                "Rename one"
+                f"--corpus: two of {', '.join(self.corpora)} have the same name, which is put in front of the ids of "
+                "their items. Rename one"
             )
         for corpus in self.folders:
             _check_tables(corpus)
@@ -229,7 +229,6 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     stage.check()  # before there is an output folder
 
     def open_stages() -> list[Stage]:
-        stage.check()
         refuse_leaks(stage.folders)
         return [stage]
 

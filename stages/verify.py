@@ -107,8 +107,8 @@ def _content_problem(table: corpora.Table, index: int) -> str | None:
         return f"has columns that differ from version {table.manifest['schema_version']} of the table"
     if shard.num_rows != entry["rows"]:
         return f"has {shard.num_rows:,} rows, its manifest says {entry['rows']:,}"
-    keys = KEYS.get(table.name)
-    if keys and shard.select(keys).group_by(keys).aggregate([]).num_rows != shard.num_rows:
+    keys = KEYS[table.name]
+    if shard.select(keys).group_by(keys).aggregate([]).num_rows != shard.num_rows:
         return f"holds rows with the same {' and '.join(keys)}"
     if table.name == "items" or (table.name == "training" and "items" not in table.manifest["parents"]):
         return None  # what is packed from other corpora has shards of its own

@@ -34,9 +34,7 @@ class Sample:
     @property
     def first_captions(self) -> str:
         """The first caption of each of the first few languages."""
-        firsts: dict[str, str] = {}
-        for row in self.captions:
-            firsts.setdefault(row["language"], row["text"])
+        firsts = {row["language"]: row["text"] for row in reversed(self.captions)}  # a later row gives way
         return " — ".join(f"{language}: {firsts[language]}" for language in sorted(firsts)[:LANGUAGES])
 
     @property
