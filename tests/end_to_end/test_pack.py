@@ -82,7 +82,8 @@ def test_filters_of_a_file_and_their_mistakes(corpus, copy, capfd, tmp_path):
         result = ended(capfd, "--stage", "pack", "--output", copy, "--filters", filters, "--overwrite")
     finally:
         (tmp_path / "away").rename(photos)
-    assert "pt: 0 of 30 pairs" in result.out and "30 dropped (too_long 30)" in result.out
+    assert "pt: 0 of 30 pairs" in result.out
+    assert Table(copy, "training").manifest["dropped"] == {"pt": {"pairs": 30, "kept": 0, "too_long": 30}}
     assert sum(len(row["captions"]) for row in packed(copy).values()) == 30
     assert all(row["media"] for row in packed(copy).values())
     assert ended(capfd, "--stage", "verify", "--output", copy).status == 0
