@@ -5,7 +5,6 @@ Each stage declares its options on a dataclass in its own file. Options that are
 
 import argparse
 import difflib
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -103,14 +102,8 @@ def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
     for owner in import_beam().PipelineOptions.__subclasses__():
         owner._add_argparse_args(beam)
     other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)
-    previous = ""
     for argument in beam.parse_known_args(rest)[1]:
-        flag = argument.split("=")[0]
-        if flag.startswith("--"):
-            near = difflib.get_close_matches(flag, [*ours, *beam._option_string_actions], 1, 0.75)
-            if near or not other_runner:  # another runner may know options that Beam itself does not
-                hint = f"did you mean {near[0]}?" if near else "see python beam_runner.py --help"
-                raise UsageError(f"{flag} is not an option of this program or of Beam: {hint}")
-        elif not previous.startswith("--") or "=" in previous:
-            raise UsageError(f"{argument!r} is outside of any option. Give inputs as --input {shlex.quote(argument)}")
-        previous = argument
+        near = difflib.get_close_matches(argument.split("=")[0], [*ours, *beam._option_string_actions], 1, 0.75)
+        if near or not other_runner:  # another runner may know options that Beam itself does not
+            hint = f"did you mean {near[0]}?" if near else "see --help, and give inputs as --input PATH"
+            raise UsageError(f"{argument!r} is not an option of this program or of Beam: {hint}")

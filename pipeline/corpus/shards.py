@@ -10,7 +10,7 @@ import collections
 import functools
 import itertools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +125,7 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
         EnvironmentTrouble: A parent shard is missing or damaged.
     """
     home, parents, at = stage.origin(corpus, index)
-    items: Rows = []
-    joined: Grouped = {}
-    checksums = []
+    tables, checksums = {}, []
     for parent in parents:
         maker = corpora.MADE_BY.get(parent)
         remedy = f"run --stage {maker} again" if maker else "run --stage ingest with --overwrite"
@@ -137,25 +135,23 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
                 f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}. To fix it, {remedy}"
             )
         path, entry = present
-        rows = corpora.read_shard(path, entry, remedy).to_pylist()
-        if parent == parents[0]:
-            items = rows
-        else:
-            _group(joined, parent, rows)
+        tables[parent] = corpora.read_shard(path, entry, remedy).to_pylist()
         checksums.append(entry["sha256"])
-    previous: Grouped = {}
+    items, previous = tables.pop(parents[0]), {}
     sidecar = read_sidecar(corpus, stage.name, index)
-    retrying = bool(sidecar and _in_place(corpus, sidecar, index))
-    if sidecar and retrying:
-        for table in stage.tables:
+    if sidecar and _in_place(corpus, sidecar, index):
+        for table, entry in sidecar["tables"].items():
             path = corpus / table / corpora.shard_name(index, sidecar["count"])
-            _group(previous, table, corpora.read_shard(path, sidecar["tables"][table]).to_pylist())
-    return ShardTask(index, items, joined, _joint(checksums), previous, retrying)
+            previous[table] = corpora.read_shard(path, entry).to_pylist()
+    return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous))
 
 
-def _group(grouped: Grouped, table: str, rows: Rows) -> None:
-    for row in rows:
-        grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
+def _by_item(tables: Mapping[str, Rows]) -> Grouped:
+    grouped: Grouped = {}
+    for table, rows in tables.items():
+        for row in rows:
+            grouped.setdefault(row["item_id"], {}).setdefault(table, []).append(row)
+    return grouped
 
 
 def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome]) -> None:

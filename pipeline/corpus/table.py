@@ -123,11 +123,9 @@ def mending(problem: str, remedy: str) -> str:
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     """How a shard's file differs from its manifest entry, or None."""
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
+    if not path.exists():
         return MISSING
-    if size != entry["bytes"]:
+    if (size := path.stat().st_size) != entry["bytes"]:
         return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
     if file_hash(path) != entry["sha256"]:
         return "has a checksum that differs from its manifest"
@@ -214,35 +212,29 @@ def write_manifest(
     corpus: Path,
     name: str,
     *,
-    settings: dict[str, Any],
-    fingerprint: str,
-    tools: dict[str, str],
     parents: Mapping[str, Path],
     shards: list[dict[str, Any]],
     failures: list[dict[str, Any]],
     extra: Mapping[str, Any] | None = None,
+    **made_with: Any,
 ) -> None:
     """Complete a table: write its failures, then its manifest, unless both are up to date.
 
     Args:
         corpus: The corpus folder.
         name: The table.
-        settings: The stage's settings.
-        fingerprint: Hash of the settings.
-        tools: Versions of what made it.
         parents: Folders of the tables that it was made from, by name.
         shards: Entries of its shards.
         failures: Lines of failures.jsonl.
         extra: Further entries.
+        **made_with: The stage's `settings`, their `fingerprint`, and the versions of its `tools`.
     """
     manifest = {
         **(extra or {}),
+        **made_with,
         "schema_version": SCHEMA_VERSION,
         "table": name,
         "stage": MADE_BY[name],
-        "settings": settings,
-        "fingerprint": fingerprint,
-        "tools": tools,
         "parents": {name: file_hash(parent / MANIFEST) for name, parent in parents.items()},
         "rows": sum(shard["rows"] for shard in shards),
         "failures": len(failures),

@@ -120,8 +120,14 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
         create_runner(standard.runner)
     except (ValueError, ImportError, AttributeError) as error:
         raise UsageError(f"--runner: Beam cannot create {standard.runner!r}: {error}") from error
-    if portable.job_endpoint and portable.job_endpoint != "embed":
-        _check_job_service(portable.job_endpoint)
+    if portable.job_endpoint not in (None, "embed"):  # Beam would wait for a service that is not there without end
+        host, _, port = portable.job_endpoint.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise EnvironmentTrouble(
+                f"--job_endpoint: nothing listens on {portable.job_endpoint} ({error}). Start the job service first"
+            ) from error
     return options
 
 
@@ -138,14 +144,3 @@ def _runner(options: PipelineOptions, corpus: Path) -> str | FnApiRunner:
     log = shlex.quote(str(state_folder(corpus) / "workers.log"))
     environment = SubprocessSDKEnvironment.from_command_string(f"exec setsid {program} 2>> {log}")
     return FnApiRunner(default_environment=environment)
-
-
-def _check_job_service(endpoint: str) -> None:
-    """Refuse a job service that is not there: Beam would wait for it without end."""
-    host, _, port = endpoint.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError) as error:
-        raise EnvironmentTrouble(
-            f"--job_endpoint: nothing listens on {endpoint} ({error}). Start the job service, then run this again"
-        ) from error

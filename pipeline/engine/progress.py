@@ -4,6 +4,7 @@
 counters, draws them, and enforces the failure budget.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import shutil
@@ -147,13 +148,12 @@ class Monitor:
             name: self._num_items * (num_shards - len(indices)) // num_shards for name, indices in open_shards.items()
         }
         ended = threading.Event()
-        thread = threading.Thread(target=self._watch, args=(base, ended), name="monitor", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        with concurrent.futures.ThreadPoolExecutor(1, "monitor") as pool:
+            pool.submit(self._watch, base, ended)
+            try:
+                yield
+            finally:
+                ended.set()
 
     def _watch(self, base: Mapping[str, int], ended: threading.Event) -> None:
         last = self._stages[-1]

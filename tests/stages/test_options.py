@@ -22,9 +22,9 @@ def refusal(*arguments):
         (("--inptu", "x"), "did you mean --input?"),
         (("--direct_num_worker", "2"), "did you mean --direct_num_workers?"),
         (("--runner", "FlinkRunner", "--inptu", "x"), "did you mean --input?"),
-        (("--in", "photos"), "--in "),  # not guessed: it could become another option with the next version
-        (("photos",), "outside of any option"),
-        (("--direct_num_workers", "2", "photos"), "outside of any option"),
+        (("--in", "photos"), "'--in' "),  # not guessed: it could become another option with the next version
+        (("photos",), "--input PATH"),
+        (("--direct_num_workers", "2", "photos"), "'photos'"),
         (("--limit", "-1"), "--limit"),
         (("--max-failures", "1.5"), "--max-failures"),
         (("--caption-language", "qq"), "--caption-language"),
