@@ -52,9 +52,7 @@ Reply = tuple[list[float], Answer | Failure]
 class FrameOptions:
     """How much of a video is used, by --stage captions and --stage pack."""
 
-    frames: int = option(
-        8, "frames of a video, uniform in time: shown by captions, and stored by --stage pack", at_least=1
-    )
+    frames: int = option(8, "frames of a video, uniform in time, that captions and pack use", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +67,7 @@ class CaptionsOptions:
     )
     views: str = option(DEFAULT_VIEWS, "names of views, or .yaml files that define views")
     max_pixels: int = option(768 * 768, "pictures are shrunk to this area in pixels", at_least=32 * 32)
-    dry_run: int | None = option(
-        None, "describe N items and print picture, prompt and answer; write nothing", at_least=1
-    )
+    dry_run: int | None = option(None, "describe N items, print prompts and answers, and write nothing", at_least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,10 +177,8 @@ class CaptionsWorker:
     def _prepare(self, row: ItemRow, views: list[View]) -> tuple[list[float], Any]:
         with open_media(row["uri"]) as stream:
             if stream_hash(stream) != row["sha256"]:
-                raise MediaError(
-                    "changed",
-                    f"{row['uri']} has changed since it was ingested. --stage ingest --overwrite takes the new input",
-                )
+                message = "has changed since it was ingested. --stage ingest --overwrite takes the new input"
+                raise MediaError("changed", f"{row['uri']} {message}")
             return self._speaker.prepare(stream, row["media_type"], views)
 
     async def _ask(self, row: ItemRow, prepared: Any, view: View, times_s: list[float]) -> Reply:

