@@ -239,15 +239,3 @@ def test_mistake_on_two_processes_is_reported_once(corpus, tmp_path):
     statuses, output = run_ranks(arguments(corpus, tmp_path / "run", "batch_size=5"), tmp_path / "log", 2)
     assert statuses[0] == 2 and output.count("error") <= 2
     assert "error: batch_size=5: 2 processes" in output
-
-
-def test_run_continues_only_as_it_was_started(whole, corpus, tmp_path, mistake):
-    assert "--resume continues it" in mistake(*arguments(corpus, whole))
-    assert "started with lr=0.001 (now 0.1)" in mistake(*arguments(corpus, whole), "--resume", "lr=.1")
-    other = tmp_path / "other"
-    (other / "checkpoints").mkdir(parents=True)
-    os.symlink(newest_checkpoint(whole), other / "checkpoints" / "step-00000040")
-    stored = json.loads((whole / "settings.json").read_text())
-    stored["settings"]["num_slots"] = 3
-    (other / "settings.json").write_text(json.dumps(stored))
-    assert "has num_slots=2, the settings have 3" in mistake(*arguments(corpus, other), "--resume", "num_slots=3")

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 
 from model.batch import Media, Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
-from model.encoders.tiny import Block
 from tests.model.towers import MEDIA, VOCABULARY, ids_batch, text_spec, text_towers, vision_towers
 
 FEATURES = {"kind": "features", "input_dim": 20, "width": 16, "layers": 1, "heads": 2, "max_frames": 8}
@@ -130,15 +129,3 @@ def test_every_parameter_is_trained_by_the_summary_alone():
     pooled = ((tokens_BND * pool_BN[..., None]).sum(1), pooled_BD)
     sum((x * torch.randn_like(x)).sum() for x in pooled).backward()
     assert not [name for part in (media, text) for name, w in part.named_parameters() if w.grad is None]
-
-
-def test_a_block_is_attention_and_feed_forward_each_with_its_residual():
-    torch.manual_seed(0)
-    block, x_BTD = Block(8, 2, 0.0), torch.randn(3, 5, 8)
-    mask_BT = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
-    reference = torch.nn.MultiheadAttention(8, 2, batch_first=True)
-    reference.in_proj_weight.data, reference.in_proj_bias.data = block.inward.weight.data, block.inward.bias.data
-    reference.out_proj.weight.data, reference.out_proj.bias.data = block.outward.weight.data, block.outward.bias.data
-    normal = block.norm1(x_BTD)
-    after = x_BTD + reference(normal, normal, normal, key_padding_mask=~mask_BT)[0]
-    torch.testing.assert_close(block(x_BTD, mask_BT), after + block.feed_forward(block.norm2(after)))

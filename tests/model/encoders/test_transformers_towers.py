@@ -139,16 +139,6 @@ def test_the_summary_of_a_text(tmp_path, pooling, family):
     torch.testing.assert_close(encoder(texts), (states_BTD, summary_BD))
 
 
-def test_clip_is_read_at_its_end_token_whatever_follows(tmp_path):
-    saved(TEXT["clip"], tmp_path)
-    encoder = load_text_encoder(str(tmp_path))[0].eval()
-    ids = torch.tensor([[5, 9, 7, 59, 1, 1], [5, 9, 7, 59, 8, 8]])  # the largest id ends a text
-    mask = torch.tensor([[True] * 4 + [False] * 2] * 2)
-    pooled_BD = encoder(Texts(ids, mask))[1]
-    torch.testing.assert_close(pooled_BD[0], pooled_BD[1])
-    torch.testing.assert_close(encoder(Texts(ids[:, :4], mask[:, :4]))[1], pooled_BD)
-
-
 @pytest.mark.parametrize("family", ["siglip", "siglip2"])
 def test_siglip_reads_its_padding(tmp_path, family):
     """As it was trained; its summary is at the last place, and would otherwise see nothing there."""

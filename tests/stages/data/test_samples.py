@@ -1,7 +1,6 @@
 """What samples there are, the text that is drawn for each, how much a pair weighs, and what is refused."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pipeline.errors import UsageError
@@ -57,18 +56,6 @@ def test_samples_are_items_with_each_source_text(tmp_path, setting, views):
     left_out = len(train) - len({item for item, _ in listed})
     assert left_out == (2 if not setting else 0)
     assert samples.notes == ((f"{left_out} items of train have no text in en and are left out",) if left_out else ())
-
-
-def test_media_stay_on_disk_until_their_row_is_read(tmp_path):
-    rows = [row(number, "train", size=512) for number in range(60)]
-    folder = write_rows(tmp_path, rows, shards=1)
-    size = sum(len(one["media"]) for one in rows)
-    before = pa.total_allocated_bytes()
-    shards = Shards([folder])
-    build_index(shards, "train", (), "en", ())
-    assert pa.total_allocated_bytes() - before < size / 10
-    assert shards.row(0, 5)["media"] == rows[5]["media"]
-    assert pa.total_allocated_bytes() - before < size / 10
 
 
 TEXTS = [
@@ -134,16 +121,6 @@ def test_a_pair_weighs_as_much_as_its_translation_is_worth():
     assert pair_weight(None, False) == 0.0
     assert pair_weight({**machine, "quality": 0.0}, True) == 1.0  # not measured
     assert [pair_weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
-
-
-def test_items_that_the_slots_have_nothing_to_read_of_are_counted(tmp_path):
-    rows = [row(number, "val" if number > 6 else "train") for number in range(9)]
-    for one in (rows[1], rows[4], rows[8]):
-        one["descriptions"] = []
-    rows[2]["descriptions"] = [view for view in rows[2]["descriptions"] if view["view"] == "short"]
-    shards = Shards([write_rows(tmp_path, rows)])
-    for views, count in ((("all",), 2), (("detail",), 3), (("short", "detail"), 2)):
-        assert build_index(shards, "train", ("de",), "en", (), views).undescribed == count
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ import torch
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
-from pipeline.errors import EnvironmentTrouble
 from stages.data import states
 from stages.data.batches import TrainingData
 from stages.data.samples import Shards
@@ -156,12 +153,3 @@ def test_shard_that_was_packed_again_gets_new_states(corpus, model, processor):
 def test_states_of_a_trained_encoder_are_not_stored(corpus, processor):
     with pytest.raises(ValueError, match="description_encoder=frozen"):
         ensure_states([corpus], make_model(processor, description_encoder="shared"), processor)
-
-
-def test_full_disk_is_reported_with_the_way_out(corpus, model, processor, monkeypatch):
-    def full(path, table):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(states, "write_shard", full)
-    with pytest.raises(EnvironmentTrouble, match=r"00000-of-00003\.arrow: .*written \(No space left.*cache_states=no"):
-        ensure_states([corpus], model, processor)
