@@ -131,9 +131,7 @@ def test_broken_exif_data_are_ignored():
 def test_cmyk_as_adobe_stores_it():
     data = saved(scene().convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data
-    assert probe(io.BytesIO(data)).width == 160
     assert near(picture(data).getpixel((10, 10)), (255, 0, 0), 12)
-    assert near(picture(saved(scene().convert("CMYK"), "TIFF")).getpixel((10, 80)), (0, 0, 255))
 
 
 @pytest.mark.parametrize(
@@ -148,33 +146,24 @@ def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high
     assert np.abs(grey - np.arange(256)).max() <= 1
 
 
-def test_transparency_lies_on_white():
-    clear = np.zeros((20, 40, 4), np.uint8)
-    clear[:, 20:] = (200, 100, 50, 255)
-    rgba = Image.fromarray(clear)
-    palette = Image.new("P", (40, 20), 1)
-    palette.putpalette([0, 0, 0, 200, 100, 50])
-    palette.paste(0, (0, 0, 20, 20))
-    for data in (saved(rgba, "PNG"), saved(palette, "PNG", transparency=0), saved(palette, "GIF", transparency=0)):
-        image = picture(data, 200)
-        assert image.getpixel((2, 8)) == (255, 255, 255)
-        assert near(image.getpixel((17, 8)), (200, 100, 50), 4)
+@pytest.mark.parametrize(("mode", "name"), [("RGBA", "PNG"), ("P", "PNG"), ("RGBA", "GIF")])
+def test_transparency_lies_on_white(mode, name):
+    image = Image.new("RGBA", (40, 20), (200, 100, 50, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 20, 20))
+    shrunk = picture(saved(image if mode == "RGBA" else image.quantize(2), name), 200)
+    assert shrunk.getpixel((2, 8)) == (255, 255, 255)
+    assert near(shrunk.getpixel((17, 8)), (200, 100, 50), 4)
 
 
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])
 def test_animations_give_their_first_frame(name):
     first, *others = (Image.new("RGB", (40, 30), colour) for colour in ("red", "lime", "blue"))
-    data = saved(first, name, save_all=True, append_images=others, duration=100)
-    assert probe(io.BytesIO(data)) == Probe("image", 40, 30, 3, None)
-    assert near(picture(data).getpixel((20, 15)), (255, 0, 0))
-
-
-def test_pages_and_pictures_in_one_file_are_no_animation():
-    pages = saved(scene(), "TIFF", save_all=True, append_images=[scene()])
-    pair = saved(scene(), "MPO", save_all=True, append_images=[scene()])
-    for data in (pages, pair):
-        assert probe(io.BytesIO(data)) == Probe("image", 160, 96, 1, None)
-        assert picture(data).size == (160, 96)
+    animation = saved(first, name, save_all=True, append_images=others, duration=100)
+    assert probe(io.BytesIO(animation)) == Probe("image", 40, 30, 3, None)
+    assert near(picture(animation).getpixel((20, 15)), (255, 0, 0))
+    for pages in ("TIFF", "MPO"):  # pages, and several pictures in one file, are not an animation
+        data = saved(first, pages, save_all=True, append_images=others)
+        assert probe(io.BytesIO(data)) == Probe("image", 40, 30, 1, None)
 
 
 def test_large_photos_are_decoded_at_a_fraction(monkeypatch):
