@@ -2,7 +2,7 @@
 
     python bench/score.py                       5,000 items, 25,000 captions, width 256, random vectors
     python bench/score.py --kind trained        vectors of a model that has learned: right ones stand out
-    python bench/score.py --kind collapsed      the worst for us: all scores are level, all are decided in 64 bits
+    python bench/score.py --kind collapsed      vectors of a model that gives everything the same score
 
 Beside the loop that everybody writes first (a query's scores, their argsort, the place of the right one), and beside
 the matrix product alone, which no ranking by all scores can be faster than: as torch does it on its threads, and cut up
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import Measured, machine, measured, spread
 
 KINDS = ("random", "trained", "collapsed")
-TILE = (1020, 1024)
+TILE = (1024, 1024)
 Ranks = list[list[int]] | None
 RUNS = 3  # timed in a process, after one that is not
 

@@ -61,11 +61,11 @@ def listen(host: str, port: int) -> socket.socket:
         EnvironmentTrouble: The port is taken.
     """
     if not 0 <= port <= 65535:
-        raise UsageError(f"--port: got {port}, expected 0 to 65535, 0 for a free one")
+        raise UsageError(f"--port {port} does not exist: give 1 to 65535, or 0 for a free one")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except (socket.gaierror, UnicodeError) as error:
-        raise UsageError(f"--host: got {host!r}, expected a name or an address of this machine") from error
+        raise UsageError(f"--host {host!r} is unknown: give a name or an address of this machine") from error
     # named TCP, or asyncio leaves TCP_NODELAY off for its connections, and each answer waits 40 ms for an ACK
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

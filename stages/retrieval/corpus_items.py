@@ -174,7 +174,7 @@ class Browser:
         record = shard.select([name for name in names if name in shard.column_names]).slice(row, 1).to_pylist()[0]
         facts = {name: record[name] for name in _FACTS if record.get(name) not in (None, "")}
         if self.items.name == "training":
-            return _packed(facts, record)
+            return Item(facts, record["descriptions"], record["captions"], [])  # among which the translations are
         texts = {name: _of_item(table.shard(number), record["item_id"]) for name, table in self.others.items()}
         return Item(facts, *(texts.get(name, []) for name in ("descriptions", "captions", "translations")))
 
@@ -182,24 +182,6 @@ class Browser:
 def _of_item(shard: pa.Table, item_id: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = shard.filter(pc.equal(shard["item_id"], item_id)).to_pylist()
     return rows
-
-
-def _packed(facts: dict[str, Any], record: dict[str, Any]) -> Item:
-    """Of a row of `training`, whose translations are captions like others, with a quality."""
-    by_id = {caption["caption_id"]: caption["text"] for caption in record["captions"]}
-    captions = [caption for caption in record["captions"] if caption["origin"] != "mt"]
-    translations = [
-        {
-            "target_language": caption["language"],
-            "text": caption["text"],
-            "source_text": by_id.get(caption["caption_id"].rpartition(">")[0], ""),
-            "scores": {"quality": caption["quality"]},
-            "flags": [],
-        }
-        for caption in record["captions"]
-        if caption["origin"] == "mt"
-    ]
-    return Item(facts, record["descriptions"], captions, translations)
 
 
 def read_card(corpus: Path) -> str:

@@ -311,9 +311,9 @@ def _hits(index: Index, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.n
 def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None) -> None:
     """Raise UsageError for a query that cannot be answered."""
     if not 1 <= k <= MAX_RESULTS:
-        raise UsageError(f"-k: got {k}, expected 1 to {MAX_RESULTS:,}")
+        raise UsageError(f"-k {k} is not possible: give 1 to {MAX_RESULTS:,} results")
     if hybrid is not None and not 0 <= hybrid <= 1:
-        raise UsageError(f"--hybrid: got {hybrid}, expected a share from 0 to 1")
+        raise UsageError(f"--hybrid {hybrid} is not a share: give a number from 0 to 1")
     for query in queries:
         if not isinstance(query, str):
             continue

@@ -136,7 +136,7 @@ def _best(similarities: Iterable[Tensor]) -> Tensor:
 
 def _weighted(similarities: Sequence[Tensor], weights: Sequence[float]) -> Iterable[Tensor]:
     """The scores for each weight, of global similarities and, where there are slots, local ones."""
-    return (weight * similarities[0] + (1 - weight) * similarities[-1] for weight in weights)
+    return (torch.lerp(similarities[-1], similarities[0], weight) for weight in weights)
 
 
 def _owners(text_items_M: Tensor, media_items_N: Tensor) -> Tensor:

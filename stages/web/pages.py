@@ -65,6 +65,12 @@ class SearchForm(BaseModel):
         return Terms(self.k, None, Filters(self.corpus or None, self.split or None, self.kind or None))
 
 
+class PictureForm(SearchForm):
+    """The same form, sent with a picture."""
+
+    picture: UploadFile | None = None
+
+
 def routes(service: Service) -> APIRouter:
     """The routes of the page."""
     router, finder = APIRouter(include_in_schema=False), service.finder
@@ -107,16 +113,9 @@ def routes(service: Service) -> APIRouter:
         return await answer(form, form.q, note)
 
     @router.post("/")
-    async def search_with_picture(
-        request: Request,
-        k: Annotated[int, Form()] = SearchForm().k,
-        corpus: Annotated[str, Form()] = "",
-        split: Annotated[str, Form()] = "",
-        kind: Annotated[str, Form()] = "",
-        picture: UploadFile | None = None,
-    ) -> Response:
+    async def search_with_picture(request: Request, form: Annotated[PictureForm, Form()]) -> Response:
         service.admit(request)
-        form = SearchForm(k=k, corpus=corpus, split=split, kind=kind)
+        picture = form.picture
         if picture is None or not picture.size:
             return results(form, [], "There is no picture yet: choose a file, then search with it.")
         try:

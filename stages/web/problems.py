@@ -32,7 +32,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < math.inf:
-            raise UsageError(f"--rate: got {self.rate}, expected a number above 0")
+            raise UsageError(f"--rate {self.rate} is not possible: give a number above 0")
 
     @property
     def burst(self) -> int:

@@ -43,9 +43,3 @@ def test_two_processes_report_what_one_reports(tmp_path, capsys):
     for mine, others in zip(*rows, strict=True):
         assert mine.pop("score") == pytest.approx(others.pop("score"), abs=1e-5)
         assert mine == others
-
-
-def test_a_mistake_is_one_line(tmp_path):
-    done = run(sys.executable, PROGRAM, "--checkpoint", tmp_path / "modle", "--data", tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr

@@ -15,26 +15,17 @@ CARD = (
 TABLES = ("items", "captions", "descriptions", "translations")
 
 
-def filled(table, **values):
-    """A row in which what is not given is empty."""
-    row = {}
-    for field in SCHEMAS[table]:
-        empty = [] if pa.types.is_list(field.type) else 0 if pa.types.is_integer(field.type) else ""
-        row[field.name] = values.get(field.name, None if field.nullable else empty)
-    return row
-
-
 def rows_of(item_id):
     """The item's row in each of TABLES."""
     caption = {"caption_id": f"{item_id}#0", "item_id": item_id}
     scores = {**dict.fromkeys(SCORES), "quality": 0.75, "meaning": 0.5}
     text = f"objects of {item_id} {EVIL}"
     return (
-        filled("items", item_id=item_id, media_type="image", uri=f"/nowhere/{item_id}", split="test"),
-        filled("captions", **caption, language="en", text=f"caption {item_id}", origin="human", split="test"),
-        filled("descriptions", item_id=item_id, view="objects", text=text, language="en"),
-        filled(
-            "translations", **caption, source_language="en", source_text=f"caption {item_id}", target_language="de",
+        dict(item_id=item_id, media_type="image", uri=f"/nowhere/{item_id}", split="test"),
+        dict(**caption, language="en", text=f"caption {item_id}", origin="human", split="test"),
+        dict(item_id=item_id, view="objects", text=text, language="en"),
+        dict(
+            **caption, source_language="en", source_text=f"caption {item_id}", target_language="de",
             text=f"Bildunterschrift {item_id}", scores=scores, flags=["copied"],
         ),
     )  # fmt: skip

@@ -70,22 +70,6 @@ def test_filters(finder):
             finder.find(["rot"], filters=filters)
 
 
-@pytest.mark.parametrize(
-    ("query", "k", "hybrid", "message"),
-    [
-        ("", 3, None, "no letter"),
-        (" \n\u200b", 3, None, "no letter"),
-        ("a" * 10_000, 3, None, "10,000 characters"),
-        ("rot \udcff", 3, None, "not valid Unicode"),
-        ("a", 0, None, "-k: got 0"),
-        ("a", 3, 1.5, "--hybrid: got 1.5"),
-    ],
-)
-def test_queries_that_cannot_be_answered(finder, query, k, hybrid, message):
-    with pytest.raises(UsageError, match=message):
-        finder.find([query], k, hybrid=hybrid)
-
-
 def test_only_pictures_of_the_index_are_read(finder):
     for item in ("item-00003.jpg", "item-00000.mp4"):
         assert max(finder.picture("photos", item, 20).size) == 20

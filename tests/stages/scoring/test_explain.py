@@ -110,6 +110,14 @@ def test_readings_are_what_the_model_attends_to(data):
     assert kinds == {True, False}
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_embedding_leaves_the_model_in_its_mode(data, training):
+    of = processor()
+    model = tiny_model(of.vocabulary).train(training)
+    embed_split(model, of, data, accelerated("no"), 4)
+    assert model.training == training
+
+
 def scored(tmp_path, model, of, corpus, *more):
     for part in (model, of):
         part.save_pretrained(tmp_path / "model")
