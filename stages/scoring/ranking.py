@@ -136,6 +136,8 @@ def _best(similarities: Iterable[Tensor]) -> Tensor:
 
 def _weighted(similarities: Sequence[Tensor], weights: Sequence[float]) -> Iterable[Tensor]:
     """The scores for each weight, of global similarities and, where there are slots, local ones."""
+    if len(similarities) == 1:
+        return similarities
     return (torch.lerp(similarities[-1], similarities[0], weight) for weight in weights)
 
 
