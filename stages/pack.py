@@ -207,9 +207,8 @@ class Pack(Stage):
 
     async def open(self, run: Run, progress: Progress) -> "PackWorker":
         """Open the index of contents, if there are several corpora."""
-        merge = None
-        if len(self.corpora) > 1:
-            merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.corpus))
+        is_merged = len(self.corpora) > 1
+        merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.corpus)) if is_merged else None
         return PackWorker(self, merge, progress)
 
 

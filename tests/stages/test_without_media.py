@@ -26,7 +26,7 @@ def photos(tmp_path):
     return make_photos(tmp_path / "photos", 3)
 
 
-def test_numbers_of_hashes_stay_beside_their_items(tmp_path, photos):
+def test_shared_content_is_matched_behind_items_without_media(tmp_path, photos):
     """Two corpora, the shared photo behind items without media in both."""
     one = deal_corpus(
         tmp_path / "one",
