@@ -27,6 +27,8 @@ def refusal(*arguments):
         (("--direct_num_workers", "2", "photos"), "'photos'"),
         (("--limit", "-1"), "--limit"),
         (("--max-failures", "1.5"), "--max-failures"),
+        (("--max-failures", "nan"), "--max-failures"),
+        (("--max-failures", "many"), "--max-failures"),
         (("--caption-language", "qq"), "--caption-language"),
         (("--output", ""), "--output"),
     ],

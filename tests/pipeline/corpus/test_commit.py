@@ -132,15 +132,6 @@ def test_a_photo_that_changes_after_ingest(run, photos, corpus):
     assert Table(corpus, "descriptions").failures() == [] and len(described(corpus)) == 5
 
 
-def test_the_same_bytes_twice_are_paid_for_once(run, server, photos, corpus):
-    for number in range(5):
-        shutil.copy(photos / "photo-00000.jpg", photos / f"twin-{number}.jpg")
-    before = server.stats()["requests"]
-    run().done()
-    assert server.stats()["requests"] == before + 5
-    assert len(described(corpus)) == 10
-
-
 # A corpus that was moved, or came without its state
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.engine.progress import FailureBudget, ProgressLine
 from pipeline.engine.stage import Progress
-from pipeline.errors import BudgetSpent, UsageError
+from pipeline.errors import BudgetSpent
 
 
 @pytest.mark.parametrize(
@@ -13,12 +13,6 @@ from pipeline.errors import BudgetSpent, UsageError
 )
 def test_allowed_failures(text, records, allowed):
     assert FailureBudget(text).allowed(records) == allowed
-
-
-@pytest.mark.parametrize("text", ["-1", "many", "1.5", "120%", "nan"])
-def test_nonsense_is_refused(text):
-    with pytest.raises(UsageError, match="neither a count"):
-        FailureBudget(text)
 
 
 def test_the_commonest_reasons_are_named():

@@ -318,14 +318,6 @@ def test_threads_of_one_process_share_one_engine_which_ends_with_its_run(plan):
     assert read_progress(run.corpus)["fake"].counts == {"items": 40, "shards": 8}
 
 
-def test_a_stage_that_breaks_when_opened_leaves_no_thread(plan):
-    run = plan(1, 1)
-    with pytest.raises(ZeroDivisionError):
-        window.engine(run, [FakeStage(at_once, opening=ZeroDivisionError())])
-    assert not window_threads()
-    window.close_engine(run.token)
-
-
 def test_an_engine_of_a_worker_process_closes_itself_when_its_run_is_over(plan):
     run, stage = plan(1, 2), FakeStage(for_ever)
     finished = window.engine(run, [stage]).submit(0).finished
