@@ -32,6 +32,7 @@ from pipeline.media.images import Limits, frames, jpegs
 from pipeline.options import option
 
 URL_VARIABLE = "LECCR_MLLM_URL"
+Answers = dict[str, Answer]  # by view
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
@@ -116,16 +117,14 @@ class EmbeddedSpeaker:
         self._describer, self._sampling = EmbeddedDescriber(), sampling
         self.ahead = 2 * (os.cpu_count() or 1)
 
-    def prepare(
-        self, stream: BinaryIO, media_type: str, views: Sequence[View]
-    ) -> tuple[list[float], dict[str, Answer]]:
+    def prepare(self, stream: BinaryIO, media_type: str, views: Sequence[View]) -> tuple[list[float], Answers]:
         """Decode the frames and answer all views."""
         pictures = frames(stream, media_type, **vars(self._sampling))
         times_s = [picture.timestamp_s for picture in pictures]
         answers = self._describer.describe([picture.image for picture in pictures], times_s, views)
         return [time for time in times_s if time is not None], answers
 
-    async def ask(self, prepared: dict[str, Answer], view: View, times_s: Sequence[float]) -> Answer:
+    async def ask(self, prepared: Answers, view: View, times_s: Sequence[float]) -> Answer:
         """The answer that `prepare` made."""
         return prepared[view.name]
 

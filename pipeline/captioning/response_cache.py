@@ -14,6 +14,8 @@ from typing import Any
 
 from pipeline.errors import EnvironmentTrouble
 
+SCHEMA = "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
+
 
 class ResponseCache:
     """A dictionary of JSON values on disk, shared by the processes of one machine. Each thread needs its own instance.
@@ -27,11 +29,7 @@ class ResponseCache:
         with self._errors_explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID"
-            )
+            self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:
