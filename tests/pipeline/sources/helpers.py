@@ -3,6 +3,7 @@
 import functools
 import io
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,6 @@ from PIL import Image
 from pipeline.errors import UsageError
 from pipeline.media.images import open_media
 from pipeline.sources import Source, SourceItem, all_items, open_source
-
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
-
-
-def shared(name: str) -> Path:
-    path = (SHARED / name).resolve()
-    if not path.exists():
-        pytest.skip(f"the test data {path} is not here")
-    return path
 
 
 @functools.cache
@@ -37,7 +29,7 @@ def write(folder: Path, files: dict[str, bytes | str]) -> Path:
     return folder
 
 
-def pack(path: Path, members: list[tuple[str, bytes]]) -> Path:
+def pack(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)

@@ -74,8 +74,7 @@ def test_columns_take_precedence_over_settings(tmp_path):
     assert (second.license, second.split, second.captions[0].language) == ("mine", "test", "en")
 
 
-@pytest.mark.parametrize("opener", [pa.ipc.new_stream, pa.ipc.new_file])
-@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize(("opener", "compression"), [(pa.ipc.new_stream, None), (pa.ipc.new_file, "zstd")])
 def test_arrow_files_of_both_formats(tmp_path, opener, compression):
     table = pa.table({"key": ["k0", "k1", "k2"], "image": pa.array([jpeg(0), jpeg(1), jpeg(2)], pa.large_binary())})
     with opener(tmp_path / "a.arrow", table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
@@ -85,10 +84,10 @@ def test_arrow_files_of_both_formats(tmp_path, opener, compression):
 
 
 def test_the_image_column_is_found_by_feature_then_struct_then_name(tmp_path):
-    image = {"bytes": jpeg(1), "path": "x"}
-    other = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
-    features = datasets.Features({"image": other, "thumb": datasets.Image()})
-    rows = {"image": [{"bytes": b"no", "path": "x"}], "thumb": [image]}
+    image, encoded = {"bytes": jpeg(1), "path": "x"}, {"bytes": b"no", "path": "x"}
+    features = {"image": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}}
+    features = datasets.Features({**features, "thumb": datasets.Image()})
+    rows = {"image": [encoded], "thumb": [image]}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "f.parquet")
     pq.write_table(pa.table({"image": [b"no"], "shot": [image]}), tmp_path / "s.parquet")
     pq.write_table(pa.table({"mask": [b"no"], "img": [jpeg(1)]}), tmp_path / "n.parquet")

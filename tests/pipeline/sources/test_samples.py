@@ -9,8 +9,8 @@ from tests.pipeline.sources.helpers import content, listed
 
 
 def test_the_photographs_decode():
-    if not (importlib.util.find_spec("skimage") and importlib.util.find_spec("sklearn")):
-        pytest.skip("scikit-image and scikit-learn are not installed")
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
     items = listed(open_source(None, split="test"))
     assert len(items) == 9 and list(items) == sorted(items)
     for item in items.values():

@@ -51,13 +51,6 @@ def test_csv_with_bom_quoted_lines_lists_and_repeated_files(tmp_path):
     assert texts(items["sub/c.jpg"]) == []
 
 
-def test_metadata_inside_a_split_is_about_its_own_folder(tmp_path):
-    write(tmp_path, {"train/a.jpg": jpeg(1), "test/a.jpg": jpeg(2)})
-    write(tmp_path / "train", {"metadata.csv": "file_name,text\na.jpg,of train\n"})
-    write(tmp_path / "test", {"metadata.jsonl": lines({"file_name": "a.jpg", "text": "of test"})})
-    assert captions_of(tmp_path) == {"train/a.jpg": ["of train"], "test/a.jpg": ["of test"]}
-
-
 def test_several_side_files_add_up_each_caption_once(tmp_path):
     row = r'{"file": "a.jpg", "captions": ["one", "two", "half a pair \ud83d", "a pair \ud83d\ude00"]}'
     write(tmp_path, {**MEDIA, "captions.jsonl": row, "captions.csv": "file,caption\na.jpg,two\na.jpg,three\n"})
