@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -13,7 +12,6 @@ import pytest
 from pipeline.corpus.table import Table
 from tests.conftest import clean_environment, command, make_photos
 from tests.end_to_end.test_resume import table_bytes
-from tests.end_to_end.test_runners import free_port
 from tests.loopback import Loopback
 from tests.test_beam_runner import Ended, ended
 
@@ -160,17 +158,6 @@ def test_a_server_that_goes_away_for_good(many, tmp_path, capfd):
     with Loopback() as server:
         ended(capfd, *arguments(many, tmp_path / "corpus", server, "--shard-size", 5)).done()
         assert server.stats()["requests"] <= 60 - 30 + 4
-
-
-def test_one_server_of_two_dies_and_one_was_never_there(many, tmp_path, capfd):
-    dead = f"http://127.0.0.1:{free_port()}"
-    with Loopback(latency_s=0.05) as stays, Loopback(latency_s=0.05, die_after=10) as dies:
-        others = ("--mllm-url", dies.url, "--mllm-url", dead)
-        result = ended(capfd, *arguments(many, tmp_path / "corpus", stays, *others, "--window", 8))
-        assert stays.stats()["answered"] >= 45
-    assert re.search(rf"note: .*{dead}", result.done())
-    table = Table(tmp_path / "corpus", "descriptions")
-    assert table.num_rows == 60 and table.failures() == []
 
 
 def test_a_server_that_refuses_the_key_in_mid_run(many, tmp_path, capfd, monkeypatch):

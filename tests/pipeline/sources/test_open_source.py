@@ -32,6 +32,11 @@ def test_auto_recognizes_each_kind(inputs):
             source = open_source(f"{inputs}/{name}", asked)
             assert source.kind == kind and source.summary.startswith(f"{kind} {inputs}/{name}: ")
             assert len(listed(source)) == 1
+    pack(inputs / "folder" / "t.tar", [("b.jpg", jpeg(2))])
+    assert [list(listed(open_source(f"{inputs}/folder", kind))) for kind in ("auto", "webdataset")] == [
+        ["a.jpg"],
+        ["b"],
+    ]
 
 
 def test_a_kind_that_does_not_fit_is_refused(inputs):

@@ -27,9 +27,6 @@ def test_one_wheel_is_enough_and_is_not_imported(tmp_path, monkeypatch):
     find_spec = importlib.machinery.PathFinder.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: find_spec(name, [str(tmp_path)]))
     assert list(listed(open_source(None))) == ["coffee.png"]
-
-
-def test_without_the_wheels_the_error_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'leccr\[embedded\]'"):
         open_source(None)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from tests.pipeline.sources.helpers import content, jpeg, listed, pack, texts, write
+from tests.pipeline.sources.helpers import content, jpeg, listed, pack, texts
 
 
 def test_members_become_samples(tmp_path):
@@ -128,10 +128,3 @@ def test_a_damaged_tar_is_read_or_refused(changes):
                 content(item)
         except UsageError:
             pass
-
-
-def test_a_folder_of_tars_and_media_is_a_folder_of_media(tmp_path):
-    write(tmp_path, {"a.jpg": jpeg(1)})
-    pack(tmp_path / "t.tar", [("b.jpg", jpeg(2))])
-    assert list(listed(open_source(str(tmp_path)))) == ["a.jpg"]
-    assert list(listed(open_source(str(tmp_path), "webdataset"))) == ["b"]
