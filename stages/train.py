@@ -143,9 +143,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def resolve_settings(options: argparse.Namespace) -> Settings:
     """The settings of the run."""
-    given: dict[str, Any] = {"data": tuple(map(str, options.data))} if options.data else {}
-    if options.micro_batch is not None:
-        given["micro_batch"] = options.micro_batch
+    given = {"data": tuple(map(str, options.data)) or None, "micro_batch": options.micro_batch}
+    given = {name: value for name, value in given.items() if value is not None}
     return resolve(options.recipe, options.overrides, **given)
 
 

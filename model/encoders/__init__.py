@@ -25,25 +25,31 @@ from model.encoders.tiny import TinyText, TinyVision
 
 def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:
     """Build a media encoder with random weights; raises ValueError for an invalid spec."""
-    kind, options = _read_spec(spec, "media_encoder", ("transformers", "tiny", "embedded", "features"))
+    options = dict(spec or {})
+    kind = options.pop("kind", None)
     if kind == "features":
         return FeatureEncoder(**options)
     if kind == "embedded":
         return FrameEncoder(Grid(**options), options["width"], GRID_MEAN, GRID_STD)
     if kind == "tiny":
         return FrameEncoder(TinyVision(**options), options["width"], IMAGENET_MEAN, IMAGENET_STD)
-    return _vision(towers.build_tower(options.get("class"), options.get("config", {})), options)
+    if kind == "transformers":
+        return _vision(towers.build_tower(options.get("class"), options.get("config", {})), options)
+    raise ValueError(f"media_encoder has kind {kind!r}: expected transformers, tiny, embedded or features")
 
 
 def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
     """Build a text encoder with random weights; raises ValueError for an invalid spec."""
-    kind, options = _read_spec(spec, "text_encoder", ("transformers", "tiny", "embedded"))
+    options = dict(spec or {})
+    kind = options.pop("kind", None)
     if kind == "embedded":
         return SentenceVectors()
     if kind == "tiny":
         return TinyText(**options)
-    tower = towers.build_tower(options.get("class"), options.get("config", {}))
-    return towers.TextTower(tower, options.get("pooling", "auto"))
+    if kind == "transformers":
+        tower = towers.build_tower(options.get("class"), options.get("config", {}))
+        return towers.TextTower(tower, options.get("pooling", "auto"))
+    raise ValueError(f"text_encoder has kind {kind!r}: expected transformers, tiny or embedded")
 
 
 def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
@@ -69,11 +75,3 @@ def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, 
 def _vision(tower: Any, spec: Mapping[str, Any]) -> FrameEncoder:
     mean, std = tuple(spec.get("image_mean", IMAGENET_MEAN)), tuple(spec.get("image_std", IMAGENET_STD))
     return FrameEncoder(towers.VisionTower(tower), towers.width(tower), mean, std)
-
-
-def _read_spec(spec: Mapping[str, Any] | None, name: str, kinds: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
-    options = dict(spec or {})
-    kind = options.pop("kind", None)
-    if kind not in kinds:
-        raise ValueError(f"{name} has kind {kind!r}: expected {' or '.join(kinds)}")
-    return kind, options

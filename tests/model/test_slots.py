@@ -46,10 +46,10 @@ def test_layer_is_the_released_one_whichever_side_is_short(queries, keys, masked
     mask_BM = (random(5, keys, seed=2) > 0) | (torch.arange(keys) == 0) if masked else None
     ours, theirs = layer(x_BQD, m_BMD, mask_BM), released(layer)(x_BQD, m_BMD, mask_BM)
     torch.testing.assert_close(ours, theirs)
-    wanted = random(*ours.shape, seed=3)
+    direction = random(*ours.shape, seed=3)
     for got, expected in zip(
-        torch.autograd.grad((ours * wanted).sum(), (x_BQD, m_BMD)),
-        torch.autograd.grad((theirs * wanted).sum(), (x_BQD, m_BMD)),
+        torch.autograd.grad((ours * direction).sum(), (x_BQD, m_BMD)),
+        torch.autograd.grad((theirs * direction).sum(), (x_BQD, m_BMD)),
         strict=True,
     ):
         torch.testing.assert_close(got, expected)

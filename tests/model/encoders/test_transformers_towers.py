@@ -127,18 +127,6 @@ def test_patches_are_those_of_the_models_own_processor():
     assert found["spatial_shapes"].tolist() == [[3, 5]] * 2 and found["pixel_attention_mask"].all()
 
 
-@pytest.mark.parametrize(("pooling", "family"), [("auto", "xlm_roberta"), ("mean", "bert"), ("pooler", "bert")])
-def test_the_summary_of_a_text(tmp_path, pooling, family):
-    model = saved(TEXT[family], tmp_path)
-    encoder = load_text_encoder(str(tmp_path), pooling)[0].eval()
-    texts = ids_batch().source
-    expected = model(input_ids=texts.tokens, attention_mask=texts.mask.long())
-    states_BTD = expected.last_hidden_state
-    mean_BD = torch.stack([states_BTD[0].mean(0), states_BTD[1, :6].mean(0)])
-    summary_BD = {"auto": states_BTD[:, 0], "mean": mean_BD, "pooler": expected.pooler_output}[pooling]
-    torch.testing.assert_close(encoder(texts), (states_BTD, summary_BD))
-
-
 @pytest.mark.parametrize("family", ["siglip", "siglip2"])
 def test_siglip_reads_its_padding(tmp_path, family):
     """As it was trained; its summary is at the last place, and would otherwise see nothing there."""
