@@ -12,9 +12,9 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 home="$root/.venv-vllm"
 python="$home/bin/python"
 stamp="$home/.pins"
-wanted="$PINS without torchvision torchaudio torchcodec"
+expected="$PINS without torchvision torchaudio torchcodec"
 
-if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$expected" ]; then
     echo "$python"
     exit 0
 fi
@@ -30,7 +30,7 @@ attempt() {
             echo "vLLM for CPUs could NOT be installed: nothing here was tested against it."
             echo "failed: $*"
             grep -v '^WARNING' "$log" | tail -n 15
-            echo "wanted: Python 3.11 to 3.14 on Linux, 4 GB of disk, and a package index that has"
+            echo "needed: Python 3.11 to 3.14 on Linux, 4 GB of disk, and a package index that has"
             echo "        the CPU build of torch (2.13.0+cpu); PIP_EXTRA_INDEX_URL may name one."
             echo "======================================================================"
         } >&2
@@ -48,5 +48,5 @@ attempt "$python" -m pip install --disable-pip-version-check --prefer-binary $PI
 # Their wheels do not load beside a CPU build of torch, and break the import of transformers where they are present.
 attempt "$python" -m pip uninstall --yes torchvision torchaudio torchcodec
 attempt "$python" -c "import transformers; from vllm.engine.arg_utils import EngineArgs"
-printf '%s' "$wanted" >"$stamp"
+printf '%s' "$expected" >"$stamp"
 echo "$python"

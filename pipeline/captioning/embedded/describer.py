@@ -115,9 +115,9 @@ class EmbeddedDescriber:
         rows, columns = grid = _grid(frames[0])
         pixels_T = np.stack([_resized(frame, grid) for frame in frames])
         grey = bool(np.percentile(np.ptp(pixels_T[:, ::4, ::4], axis=-1), 99) < 16)
-        look = _look(pixels_T.mean(), grey, frames[0].width / frames[0].height, medium)
+        appearance = _look(pixels_T.mean(), grey, frames[0].width / frames[0].height, medium)
         if pixels_T.std(axis=(0, 1, 2)).max() < 4:  # one flat colour, of which the classifier would guess
-            return Scene(medium, look)
+            return Scene(medium, appearance)
         # The head is linear, so pooled logits are the logits of pooled features.
         logits_THWK = np.stack([self._logits(pixels) for pixels in pixels_T])
         whole_TK = _softmax(logits_THWK.mean(axis=(1, 2)))
@@ -135,7 +135,7 @@ class EmbeddedDescriber:
         changes = first != last and min(whole_TG[0, first], whole_TG[-1, last]) >= LIKELY
         return Scene(
             medium,
-            look,
+            appearance,
             tuple(self._thing(g, whole_K, whole_G[g], windows_VUG) for g in order if whole_G.max() >= POSSIBLE),
             tuple(self._thing(g, part_K, part_G[g], windows_VUG) for g in in_parts),
             tuple(self._actions[a] for a in np.argsort(-actions_A, kind="stable")[:2] if actions_A[a] >= LIKELY),

@@ -87,14 +87,14 @@ async def client_of(*servers, retries=QUICK, window=64, key="", model="loopback"
 def ask_once(*responses, retries=QUICK):
     """What one request comes to at a server that gives these responses, and the server."""
 
-    async def one():
+    async def ask():
         async with Scripted(*responses) as server, client_of(server, retries=retries) as client:
             try:
                 return await client.ask(VIEW, "What?", media_of([b"a jpeg"])), server
             except (RequestFailed, EnvironmentTrouble) as error:
                 return error, server
 
-    return asyncio.run(one())
+    return asyncio.run(ask())
 
 
 def ask_many(servers, count, retries=ONCE, window=16, views=1):

@@ -24,7 +24,7 @@ def loopback():
 
 
 def test_the_request_has_the_pictures_first_and_the_key_in_its_header_only():
-    async def one():
+    async def ask():
         async with (
             Scripted() as server,
             client_of(server, key="geheim", model='a "model" of 100 %s') as client,
@@ -32,7 +32,7 @@ def test_the_request_has_the_pictures_first_and_the_key_in_its_header_only():
             answer = await client.ask(View("v", "unused", 77, 0.5), 'Wer? "日本"', media_of([b"one", b"two"]))
             return answer, *server.chats[0]
 
-    answer, headers, body = asyncio.run(one())
+    answer, headers, body = asyncio.run(ask())
     assert answer.text == "A cat."
     assert headers["Authorization"] == "Bearer geheim"
     assert "geheim" not in json.dumps(body)

@@ -12,15 +12,15 @@ from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, c
 def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(monkeypatch):
     monkeypatch.setattr(module, "PROBE_EVERY_S", 0.05)
 
-    async def one(health):
+    async def ask(health):
         async with Scripted({"status": 503}, {"status": 503}, reply()) as server, client_of(server) as client:
             server.health = health
             asyncio.get_running_loop().call_later(0.5, setattr, server, "health", 200)
             answer = await client.ask(VIEW, "What?", media_of([b"x"]))
             return answer.text, server.times[-1] - server.times[0] >= 0.4
 
-    assert asyncio.run(one(503)) == ("A cat.", True)
-    assert asyncio.run(one(200)) == ("A cat.", False)
+    assert asyncio.run(ask(503)) == ("A cat.", True)
+    assert asyncio.run(ask(200)) == ("A cat.", False)
 
 
 def test_the_window_is_filled_and_never_exceeded():
@@ -30,9 +30,9 @@ def test_the_window_is_filled_and_never_exceeded():
 
 
 def test_two_servers_share_the_load_and_the_views_of_an_item_stay_together():
-    with Loopback(latency_s=0.03, sigma=0.5) as one, Loopback(latency_s=0.03, sigma=0.5) as two:
-        assert ask_many([one, two], 30, window=16, views=5) == expected(30, 5)
-        first, second = (set(server.stats()["seen"]) for server in (one, two))
+    with Loopback(latency_s=0.03, sigma=0.5) as left, Loopback(latency_s=0.03, sigma=0.5) as right:
+        assert ask_many([left, right], 30, window=16, views=5) == expected(30, 5)
+        first, second = (set(server.stats()["seen"]) for server in (left, right))
     assert len(first) + len(second) == 150 and min(len(first), len(second)) >= 50
     items = [[request_digest([b"%d" % number], f"view {view}") in first for view in range(5)] for number in range(30)]
     assert sum(len(set(views)) - 1 for views in items) <= 4  # those whose home was much busier
@@ -82,7 +82,7 @@ def test_refusals_count_anew_whenever_another_record_is_answered():
 def test_close_leaves_nothing_behind_while_servers_are_probed():
     complaints = []
 
-    async def one():
+    async def ask():
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         async with client_of(Scripted(port=free_port()), retries=ONCE) as client:
             asking = asyncio.create_task(client.ask(VIEW, "What?", media_of([b"x"])))
@@ -91,5 +91,5 @@ def test_close_leaves_nothing_behind_while_servers_are_probed():
         await asyncio.gather(asking, return_exceptions=True)
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    assert asyncio.run(one()) == set()
+    assert asyncio.run(ask()) == set()
     assert complaints == []

@@ -21,18 +21,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "finish_reason", "kept", "flags"), CASES)
-def test_cases(text, finish_reason, kept, flags):
-    assert clean(text, finish_reason) == (kept, flags)
+@pytest.mark.parametrize(("text", "finish_reason", "cleaned", "flags"), CASES)
+def test_cases(text, finish_reason, cleaned, flags):
+    assert clean(text, finish_reason) == (cleaned, flags)
 
 
 @given(st.text(max_size=300), st.sampled_from(["stop", "length"]))
 def test_any_text_stays_on_one_line_and_is_never_lost_whole(text, finish_reason):
-    kept, flags = clean(text, finish_reason)
-    assert kept == " ".join(kept.split())
+    cleaned, flags = clean(text, finish_reason)
+    assert cleaned == " ".join(cleaned.split())
     assert list(flags) == sorted(set(flags))
     if text.strip('"“” \n\t') and any(character.isalnum() for character in text):
-        assert kept
+        assert cleaned
 
 
 @given(st.text("abcdefg .", min_size=1, max_size=80))
