@@ -105,6 +105,7 @@ setup(
         "stages.web": ["templates/*"],
         "pipeline.card": ["card.md.jinja"],
         "pipeline.quality": ["*.yaml"],
+        "pipeline.translation": ["*.yaml"],
         "pipeline.sources.scenes": ["card.md", "facts.yaml", "shapes.yaml", "words/*.yaml"],
         "pipeline.sources": ["samples.csv"],
     },

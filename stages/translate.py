@@ -72,7 +72,7 @@ class Translate(Stage):
     translators: Mapping[str, Translator]  # by target language
     encoders: Mapping[str, str]  # of sentences, by target language; "" for none
     back: Mapping[str, Translator]  # for the round trip, by target language; empty for none
-    texts_per_item: float = 1.0  # an estimate, for the failure budget
+    records_per_item: float = 1.0  # an estimate, for the failure budget
 
     name = "translate"
     tables = ("translations",)
@@ -81,11 +81,6 @@ class Translate(Stage):
     def parents(self) -> tuple[str, ...]:
         """The items and the tables of texts."""
         return ("items", *self.text)
-
-    @property
-    def records_per_item(self) -> float:
-        """An estimate of the texts of an item, times the languages."""
-        return self.texts_per_item * len(self.translators)
 
     @property
     def targets(self) -> list[str]:
@@ -181,7 +176,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     encoders = resolve_encoders(options.quality_encoder, source, targets)
     for target in (target for target in targets if not encoders[target] and options.quality_encoder != "none"):
         say(f"note: no sentence encoder knows {target}: its pairs get no score of meaning (--quality-encoder)")
-    stage = Translate(text, source, translators, encoders, back, _texts_per_item(corpus, text))
+    stage = Translate(text, source, translators, encoders, back, _texts_per_item(corpus, text) * len(targets))
     stage.check_texts(corpus)
     return run_stages(run, beam_arguments, lambda: [open_ingest(ingest_options, corpus, strict=run.overwrite), stage])
 
@@ -249,7 +244,16 @@ class TranslateWorker:
             for target in self._stage.targets:
                 of_target = [pair for pair in pairs.values() if pair.target == target]
                 group.create_task(self._translate(target, of_target, given, advance))
-        await self._measure([pair for pair in pairs.values() if isinstance(pair.result, Translated)])
+        source = self._stage.source_language
+        judged = {
+            key: Pair(pair.text["source_text"], result.text, source, pair.target, result.finished, pair.back)
+            for key, pair in pairs.items()
+            if isinstance(result := pair.result, Translated)
+        }
+        loop = asyncio.get_running_loop()
+        verdicts = await loop.run_in_executor(self._measuring, self._judge.judge, list(judged.values()))
+        for key, verdict in zip(judged, verdicts, strict=True):
+            pairs[key].verdict = verdict
         self._count_items(len(task.rows) - counted)
         return [self._outcome(texts[row["item_id"]], previous[row["item_id"]], pairs) for row in task.rows]
 
@@ -296,17 +300,6 @@ class TranslateWorker:
             for pair in pairs:
                 back = returned[pair.result.text] if isinstance(pair.result, Translated) else None
                 pair.back = back.text if isinstance(back, Translated) else None
-
-    async def _measure(self, pairs: Sequence[_Pair]) -> None:
-        source = self._stage.source_language
-        judged = [
-            Pair(pair.text["source_text"], result.text, source, pair.target, result.finished, pair.back)
-            for pair in pairs
-            if isinstance(result := pair.result, Translated)
-        ]
-        verdicts = await asyncio.get_running_loop().run_in_executor(self._measuring, self._judge.judge, judged)
-        for pair, verdict in zip(pairs, verdicts, strict=True):
-            pair.verdict = verdict
 
     def _outcome(self, texts: Rows, previous: dict[Key, TranslationRow], pairs: dict[Key, _Pair]) -> Outcome:
         rows, failures = [], []

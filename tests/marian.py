@@ -14,37 +14,19 @@ from pathlib import Path
 
 import sentencepiece
 import torch
+import yaml
 from transformers import MarianConfig, MarianMTModel, MarianTokenizer
 
 Pair = tuple[str, str]
 # Sentences of one grammar in three languages: enough for a small model to learn in seconds what it is to translate.
-PHRASES = {
-    "en": (
-        "A man|A woman|A small dog|A boy|A girl|An old horse|A black cat|The child",
-        "is standing|is sleeping|is running|is waiting|is playing|is eating|is singing",
-        "on the beach|in the park|in front of a house|near the river|behind the church|on a red bench|at the window",
-        "in the morning|at night|in the rain|with a ball|without shoes",
-    ),
-    "de": (
-        "Ein Mann|Eine Frau|Ein kleiner Hund|Ein Junge|Ein Mädchen|Ein altes Pferd|Eine schwarze Katze|Das Kind",
-        "steht|schläft|rennt|wartet|spielt|isst|singt",
-        "am Strand|im Park|vor einem Haus|am Fluss|hinter der Kirche|auf einer roten Bank|am Fenster",
-        "am Morgen|in der Nacht|im Regen|mit einem Ball|ohne Schuhe",
-    ),
-    "fr": (
-        "Un homme|Une femme|Un petit chien|Un garçon|Une fille|Un vieux cheval|Un chat noir|L'enfant",
-        "se tient debout|dort|court|attend|joue|mange|chante",
-        "sur la plage|dans le parc|devant une maison|près du fleuve|derrière l'église|sur un banc rouge|à la fenêtre",
-        "le matin|la nuit|sous la pluie|avec un ballon|sans chaussures",
-    ),
-}
+PHRASES = yaml.safe_load(Path(__file__).with_name("toy_phrases.yaml").read_text("utf-8"))
 
 
-def toy_pairs(target: str, seed: int = 0) -> list[Pair]:
+def toy_pairs(target: str) -> list[Pair]:
     """All sentences of the grammar, English and `target` (de or fr), in a random order."""
     sides = (_sentences("en"), _sentences(target))
     pairs = list(zip(*sides, strict=True))
-    random.Random(seed).shuffle(pairs)
+    random.Random(0).shuffle(pairs)
     return pairs
 
 
@@ -64,11 +46,10 @@ def make_marian(
     layers: int = 2,
     batch: int = 64,
     rate: float = 3e-3,
-    seed: int = 0,
 ) -> Path:
     """`folder` with a model that has seen `pairs` for `steps` batches, or for `minutes`, whichever ends first."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     tokenizer = _tokenizer(folder, pairs, vocabulary)
     pad = tokenizer.pad_token_id
     config = MarianConfig(
@@ -87,7 +68,7 @@ def make_marian(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two get in each other's way at this size
     try:
-        _train(model, tokenizer, pairs, steps, time.monotonic() + 60 * minutes, batch, rate, seed)
+        _train(model, _encoded(tokenizer, pairs), steps, 60 * minutes, batch, rate)
     finally:
         torch.set_num_threads(threads)
     model.generation_config.bad_words_ids = [[pad]]
@@ -130,56 +111,42 @@ def _tokenizer(folder: Path, pairs: Sequence[Pair], vocabulary: int) -> MarianTo
     return tokenizer
 
 
+def _encoded(tokenizer: MarianTokenizer, pairs: Sequence[Pair]) -> list[tuple[list[int], list[int]]]:
+    sources, targets = (list(side) for side in zip(*pairs, strict=True))
+    return list(zip(tokenizer(sources)["input_ids"], tokenizer(text_target=targets)["input_ids"], strict=True))
+
+
 def _train(
     model: MarianMTModel,
-    tokenizer: MarianTokenizer,
-    pairs: Sequence[Pair],
+    encoded: list[tuple[list[int], list[int]]],
     steps: int,
-    until: float,
+    seconds: float,
     batch: int,
     rate: float,
-    seed: int,
 ) -> None:
-    encoded = list(
-        zip(
-            tokenizer([source for source, _ in pairs])["input_ids"],
-            tokenizer(text_target=[target for _, target in pairs])["input_ids"],
-            strict=True,
-        )
-    )
-    pad = tokenizer.pad_token_id
-    order = random.Random(seed)
+    pad = model.config.pad_token_id
+    order = random.Random(0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     loss_of = torch.nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=0.1)
     model.train()
-    step, warm, started, total = 0, 100, time.monotonic(), max(until - time.monotonic(), 1e-3)
-    while step < steps and time.monotonic() < until:
-        order.shuffle(encoded)
-        pools = [encoded[i : i + 20 * batch] for i in range(0, len(encoded), 20 * batch)]
-        batches = []
-        for pool in pools:  # within a pool, batches of like lengths: little padding, still a random order
-            pool.sort(key=lambda pair: len(pair[1]))
-            batches += [pool[i : i + batch] for i in range(0, len(pool), batch)]
-        order.shuffle(batches)
-        for rows in batches:
-            done = max(step / steps, (time.monotonic() - started) / total)
-            if done >= 1:
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = rate * min((step + 1) / warm, max(1 - done, 0.02))
-            inputs = _padded([source for source, _ in rows], pad)
-            labels = _padded([target for _, target in rows], -100)
-            logits = model(input_ids=inputs, attention_mask=inputs != pad, labels=labels).logits
-            loss = loss_of(logits.flatten(0, 1), labels.flatten())
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            with torch.no_grad():  # the tied output layer would move it
-                model.get_input_embeddings().weight[pad] = 0
-            step += 1
-            if step % 200 == 0:
-                print(f"step {step}: loss {loss.item():.2f}", flush=True)
+    step, started = 0, time.monotonic()
+    while (done := max(step / steps, (time.monotonic() - started) / seconds)) < 1:
+        # Of like lengths: little padding.
+        rows = sorted(order.sample(encoded, min(4 * batch, len(encoded))), key=lambda pair: len(pair[1]))
+        first = order.randrange(max(1, len(rows) - batch + 1))
+        rows = rows[first : first + batch]
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min((step + 1) / 100, max(1 - done, 0.02))
+        inputs = _padded([source for source, _ in rows], pad)
+        labels = _padded([target for _, target in rows], -100)
+        logits = model(input_ids=inputs, attention_mask=inputs != pad, labels=labels).logits
+        loss_of(logits.flatten(0, 1), labels.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+        with torch.no_grad():  # the tied output layer would move it
+            model.get_input_embeddings().weight[pad] = 0
+        step += 1
     model.eval()
 
 

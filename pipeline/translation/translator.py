@@ -7,6 +7,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -138,8 +139,7 @@ class LocalBackend:
             load: Loads the engine.
             batch_segments: Segments per call: what is lost if the run is killed, and how long a stop request waits.
         """
-        self._load, self._batch_segments = load, batch_segments
-        self._engine: Engine | None = None
+        self._load, self._batch_segments = functools.cache(load), batch_segments
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "translate")
 
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
@@ -155,9 +155,7 @@ class LocalBackend:
             on_results(dict(zip(batch, results, strict=True)))
 
     def _translate(self, batch: Sequence[str], source: str, target: str) -> list[Result]:
-        if self._engine is None:
-            self._engine = self._load()
-        return self._engine.translate(batch, source, target)
+        return self._load().translate(batch, source, target)
 
     async def close(self) -> None:
         """Give up the batches that have not started."""
@@ -229,7 +227,12 @@ class TranslationService:
         results: dict[str, Result] = {}
 
         def on_results(new: dict[str, Result]) -> None:
-            self._store(keys, new)  # before anything else is sent: what is answered is not paid for again
+            # Before anything else is sent: what is answered is not paid for again. Failures are tried by the next run.
+            translated = [(keys[part], result) for part, result in new.items() if isinstance(result, Translated)]
+            self._cache.put((key, dataclasses.asdict(result)) for key, result in translated)
+            for segment, result in new.items():
+                self._pending[keys[segment]].set_result(result)
+            self._progress.counts["requests"] += len(new)
             results.update(new)
             advance(len(new) / len(keys))
 
@@ -264,17 +267,6 @@ class TranslationService:
                 del self._pending[key]
                 if not future.done():
                     future.set_result(None)
-
-    def _store(self, keys: dict[str, str], results: dict[str, Result]) -> None:
-        """Cache translations and hand them to those who wait. Failures are not cached: the next run tries again."""
-        self._cache.put(
-            (keys[segment], dataclasses.asdict(result))
-            for segment, result in results.items()
-            if isinstance(result, Translated)
-        )
-        for segment, result in results.items():
-            self._pending[keys[segment]].set_result(result)
-        self._progress.counts["requests"] += len(results)
 
     async def close(self) -> None:
         """End the backends and close the cache."""

