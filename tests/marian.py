@@ -130,23 +130,30 @@ def _train(
     loss_of = torch.nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=0.1)
     model.train()
     step, started = 0, time.monotonic()
-    while (done := max(step / steps, (time.monotonic() - started) / seconds)) < 1:
-        # Of like lengths: little padding.
-        rows = sorted(order.sample(encoded, min(4 * batch, len(encoded))), key=lambda pair: len(pair[1]))
-        first = order.randrange(max(1, len(rows) - batch + 1))
-        rows = rows[first : first + batch]
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min((step + 1) / 100, max(1 - done, 0.02))
-        inputs = _padded([source for source, _ in rows], pad)
-        labels = _padded([target for _, target in rows], -100)
-        logits = model(input_ids=inputs, attention_mask=inputs != pad, labels=labels).logits
-        loss_of(logits.flatten(0, 1), labels.flatten()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        with torch.no_grad():  # the tied output layer would move it
-            model.get_input_embeddings().weight[pad] = 0
-        step += 1
+    while step < steps and time.monotonic() < started + seconds:
+        order.shuffle(encoded)
+        pools = [encoded[i : i + 20 * batch] for i in range(0, len(encoded), 20 * batch)]
+        batches = []
+        for pool in pools:  # within a pool, batches of like lengths: little padding, still a random order
+            pool.sort(key=lambda pair: len(pair[1]))
+            batches += [pool[i : i + batch] for i in range(0, len(pool), batch)]
+        order.shuffle(batches)
+        for rows in batches:
+            done = max(step / steps, (time.monotonic() - started) / seconds)
+            if done >= 1:
+                break
+            for group in optimiser.param_groups:
+                group["lr"] = rate * min((step + 1) / 100, max(1 - done, 0.02))
+            inputs = _padded([source for source, _ in rows], pad)
+            labels = _padded([target for _, target in rows], -100)
+            logits = model(input_ids=inputs, attention_mask=inputs != pad, labels=labels).logits
+            loss_of(logits.flatten(0, 1), labels.flatten()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+            with torch.no_grad():  # the tied output layer would move it
+                model.get_input_embeddings().weight[pad] = 0
+            step += 1
     model.eval()
 
 
