@@ -110,13 +110,16 @@ class ItemVectors:
         if not k:
             return np.empty((len(queries_QE), 0), np.float32), np.empty((len(queries_QE), 0), np.int64)
         row_count = min(k * rows.most, kept_rows)  # among so many rows there are k different items
-        # a filter leaves fewer rows in each list; where they hold fewer than k items, all rows are compared
-        for effort in (self.effort * (rows.rows // kept_rows), self.index.ntotal):
-            scores_QW, rows_QW = self._fetch(queries_QE, row_count, effort, selector)
+        scores_Qk = np.empty((len(queries_QE), k), np.float32)
+        items_Qk = np.empty((len(queries_QE), k), np.int64)
+        open_Q = np.arange(len(queries_QE))
+        effort = self.effort * (rows.rows // kept_rows)  # a filter leaves fewer rows in each list
+        while len(open_Q):  # at last all rows are compared, and every query has its k items
+            scores_QW, rows_QW = self._fetch(queries_QE[open_Q], row_count, effort, selector)
             items_QW = np.where(rows_QW < 0, -1, rows.owner_R[np.maximum(rows_QW - rows.first, 0)])
-            scores_Qk, items_Qk = best_items(scores_QW, items_QW, k)
-            if (items_Qk >= 0).all():
-                break
+            scores_Qk[open_Q], items_Qk[open_Q] = best_items(scores_QW, items_QW, k)
+            open_Q = open_Q[items_Qk[open_Q, -1] < 0]
+            effort *= 4
         if self.kind != "flat" and rows.most > 1:  # an item's best row may be one that was not compared
             for query, items_k in enumerate(items_Qk):
                 scores_k = self.scores(queries_QE[query : query + 1], items_k, part=part)[0]
