@@ -25,8 +25,8 @@ import pyarrow as pa
 from PIL import Image
 
 from bench.common import commented, machine, spread, stage
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
 
 SIDE = 32  # pixels
@@ -66,7 +66,7 @@ def ingest(folder: Path, items: int) -> dict[str, float]:
         note = f"  ({disk_mib(images):,.0f} MiB of images on disk)"
         first = stage("ingest", corpus, "--input", images, "--strict")
         second = stage("ingest", corpus, "--input", images, "--strict")
-        rows = corpora.Table(corpus, "items").num_rows
+        rows = Table(corpus, "items").num_rows
         if rows != count or "nothing to do" not in second.output:
             raise SystemExit(
                 f"got {rows:,} rows, wanted {count:,}, and a second run with nothing to do: {second.output}"
@@ -118,9 +118,9 @@ def timed(work: Callable[[], object]) -> float:
 
 def write_plain(path: Path, table: pa.Table, durability: str) -> None:
     """The same stream file by pyarrow alone, in batches of the same size: unsynced, synced, or renamed as well."""
-    with corpora.atomic_writer(path) if durability == "renamed" else path.open("wb") as stream:
+    with atomic_writer(path) if durability == "renamed" else path.open("wb") as stream:
         with pa.ipc.new_stream(stream, table.schema) as writer:
-            writer.write_table(table, max_chunksize=corpora.BATCH_ROWS)
+            writer.write_table(table, max_chunksize=BATCH_ROWS)
         if durability == "synced":
             stream.flush()
             os.fsync(stream.fileno())
@@ -150,21 +150,21 @@ def shards(folder: Path, rows: int, repeats: int) -> dict[str, float]:
     ours, plain = folder / "shards" / "descriptions", folder / "plain"
     ours.mkdir(parents=True)
     plain.mkdir()
-    paths = [ours / corpora.shard_name(index, len(parts)) for index in range(len(parts))]
+    paths = [ours / shard_name(index, len(parts)) for index in range(len(parts))]
     names = [plain / path.name for path in paths]
     entries: list[dict[str, Any]] = []
     pairs, plain_pairs = list(zip(paths, parts, strict=True)), list(zip(names, parts, strict=True))
     writes: dict[str, list[float]] = {name: [] for name in ("ours", "renamed", "synced", "unsynced")}
     for _ in range(repeats):
         entries.clear()
-        writes["ours"].append(timed(lambda: entries.extend(corpora.write_shard(*pair) for pair in pairs)))
+        writes["ours"].append(timed(lambda: entries.extend(write_shard(*pair) for pair in pairs)))
         for name in ("renamed", "synced", "unsynced"):
             writes[name].append(timed(lambda name=name: [write_plain(*pair, name) for pair in plain_pairs]))
     if [path.read_bytes() for path in paths] != [path.read_bytes() for path in names]:
         raise SystemExit("the shards differ from plain pyarrow's files: what was compared is not the same work")
     made = {"stage": "captions", "settings": {}, "fingerprint": "", "tools": {}, "parents": (), "failures": []}
-    corpora.write_manifest(folder / "shards", "descriptions", shards=entries, **made)
-    opened = corpora.Table(folder / "shards", "descriptions")
+    write_manifest(folder / "shards", "descriptions", shards=entries, **made)
+    opened = Table(folder / "shards", "descriptions")
     reads: dict[str, list[float]] = {"ours": [], "plain": []}
     if touch(opened.batches()) != touch(read_plain(names)):
         raise SystemExit("Table.batches gives other bytes than plain pyarrow")
@@ -192,7 +192,7 @@ def shards(folder: Path, rows: int, repeats: int) -> dict[str, float]:
     return {"write": ratio["synced"], "durable": ratio["renamed"], "read": read}
 
 
-def random_rows(table: corpora.Table, rows: int, count: int = 5_000) -> None:
+def random_rows(table: Table, rows: int, count: int = 5_000) -> None:
     """Rows in random order as dictionaries: from mapped shards that are kept open, and from `datasets`."""
     try:
         import datasets

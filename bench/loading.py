@@ -31,8 +31,8 @@ from torch.utils.data import DataLoader
 from bench.common import machine, spread
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
 from stages.data.batches import StepBatches, TrainingData
 
@@ -101,8 +101,8 @@ def write(folder: Path, items: int) -> tuple[Path, list[Path]]:
     home.mkdir(parents=True)
     for index in range(SHARDS):
         rows = [row(number) for number in range(index, items, SHARDS)]
-        path = home / corpora.shard_name(index, SHARDS)
-        entries.append(corpora.write_shard(path, pa.Table.from_pylist(rows, SCHEMAS["training"])))
+        path = home / shard_name(index, SHARDS)
+        entries.append(write_shard(path, pa.Table.from_pylist(rows, SCHEMAS["training"])))
         tars.append(folder / f"{index:03d}.tar")
         with tarfile.open(tars[-1], "w") as tar:
             for one in rows:
@@ -112,7 +112,7 @@ def write(folder: Path, items: int) -> tuple[Path, list[Path]]:
                     member = tarfile.TarInfo(name)
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
-    corpora.write_manifest(
+    write_manifest(
         home.parent, "training", settings={}, fingerprint="", tools={}, parents={}, shards=entries,
         failures=[],
     )  # fmt: skip

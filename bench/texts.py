@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from bench.common import DATA
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
 from stages.ingest import Ingest
 
@@ -79,13 +79,13 @@ def write_corpus(folder: Path, texts: Sequence[str]) -> None:
         }
         for table, table_rows in rows.items():
             (folder / table).mkdir(parents=True, exist_ok=True)
-            path = folder / table / corpora.shard_name(index, len(parts))
-            entry = corpora.write_shard(path, pa.Table.from_pylist(table_rows, SCHEMAS[table]))
+            path = folder / table / shard_name(index, len(parts))
+            entry = write_shard(path, pa.Table.from_pylist(table_rows, SCHEMAS[table]))
             entries[table].append({**entry, "parent": "", "items": len(ids)})
     ingest = Ingest()
     made_by = {"settings": ingest.settings(), "fingerprint": ingest.fingerprint, "tools": {}}
     for table in ("captions", "items"):
-        corpora.write_manifest(folder, table, **made_by, parents={}, shards=entries[table], failures=[])
+        write_manifest(folder, table, **made_by, parents={}, shards=entries[table], failures=[])
 
 
 def _item(item_id: str) -> dict[str, Any]:

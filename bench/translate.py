@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import ROOT, Measured, machine, measured, spread, stage
 from bench.texts import captions, train, widen, write_corpus
 from bench.translators import WAYS, arguments
-from pipeline.corpus import table as corpora
+from pipeline.corpus.table import Table
 
 REPEATED = 20_000  # most captions that a contender translates in all runs of one size, beyond the first
 ENCODERS = ("none", "auto")
@@ -93,7 +93,7 @@ class Arena:
         shutil.rmtree(corpus, ignore_errors=True)
         write_corpus(corpus, self.texts[:size])
         process = stage("translate", corpus, *arguments(self.converted, self.beam_size, encoder))
-        rows = corpora.Table(corpus, "translations").num_rows
+        rows = Table(corpus, "translations").num_rows
         if rows != size:
             raise SystemExit(f"the stage wrote {rows:,} rows for {size:,} captions:\n{process.output[-2000:]}")
         return process

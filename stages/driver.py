@@ -12,9 +12,9 @@ from types import ModuleType
 import pyarrow as pa
 
 from pipeline.card.card import write_card
-from pipeline.corpus import commit as tables
-from pipeline.corpus import table as corpora
+from pipeline.corpus import commit
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import complete, state_folder
 from pipeline.engine.progress import FailureBudget, Monitor
 from pipeline.engine.run_state import locked, run_token, stopped_by_signals
 from pipeline.engine.stage import Run, Stage
@@ -47,7 +47,7 @@ class RunOptions:
             UsageError: It is a folder that holds something else than a corpus.
         """
         corpus = self.output.absolute()
-        known = corpora.state_folder(corpus).is_dir() or any(corpora.complete(corpus, table) for table in SCHEMAS)
+        known = state_folder(corpus).is_dir() or any(complete(corpus, table) for table in SCHEMAS)
         others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
         if set(others) - {"lost+found"}:
             raise UsageError(
@@ -84,18 +84,18 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         if options.overwrite:
             _discard_outdated(corpus, stages)
         for stage in stages:
-            tables.check_settings(corpus, stage)
+            commit.check_settings(corpus, stage)
         num_shards, num_items = stages[0].plan(corpus, say)
-        cache = options.cache.absolute() if options.cache else corpora.state_folder(corpus) / "cache"
+        cache = options.cache.absolute() if options.cache else state_folder(corpus) / "cache"
         run = Run(run_token(corpus), corpus, num_shards, cache)
         monitor = Monitor(corpus, stages, num_items, options.max_failures)
         changed = _make_shards(run, beam_arguments, stages, monitor)
         monitor.check_budget(num_shards)
         try:
             for stage in stages:
-                tables.close(corpus, stage, num_shards)
+                commit.close(corpus, stage, num_shards)
         except UsageError:  # only the finished parents show that this stage has nothing to do
-            tables.discard(corpus, stage.name)
+            commit.discard(corpus, stage.name)
             write_card(corpus)
             raise
         if changed or not (corpus / "README.md").exists():
@@ -106,7 +106,7 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
 
 def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], monitor: Monitor) -> bool:
     """Make the shards that are missing or were finished with failures; returns whether there were any."""
-    missing = tables.begin(run, stages)
+    missing = commit.begin(run, stages)
     if not any(missing.values()):
         return False
     beam = import_beam()
@@ -116,7 +116,7 @@ def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], m
     def make(ready: list[Stage]) -> None:
         for stage in ready:
             if missing[stage.name]:
-                tables.mark_incomplete(run.corpus, stage.tables)
+                commit.mark_incomplete(run.corpus, stage.tables)
         indices = sorted(frozenset().union(*(missing[stage.name] for stage in ready)))
         with monitor.running(run.num_shards, missing):
             beam.run_stages(run, ready, indices, beam_options)
@@ -125,7 +125,7 @@ def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], m
         if earlier and not missing[last.name]:
             # Only the items that failed before show whether the last stage has work, and needs its server.
             make(earlier)
-            missing = tables.begin(run, stages)
+            missing = commit.begin(run, stages)
             if not missing[last.name]:
                 return True
         with last.ready(run.corpus, say) as ready:
@@ -139,15 +139,15 @@ def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
     What is made from other items than before is useless, and would only be found by readers: it is discarded, too.
     """
     for stage in stages:
-        stored = tables.stored_settings(corpus, stage)
+        stored = commit.stored_settings(corpus, stage)
         if stage is not stages[-1] and (stored is None or stored == stage.settings()):
             continue
         if stored is not None and stage.keeps(stored):
-            tables.reopen(corpus, stage)
+            commit.reopen(corpus, stage)
             return
-        makes_items = stage.name == tables.ORDER[0]
-        for name in tables.ORDER if makes_items else [stage.name]:
-            if tables.discard(corpus, name) and name not in [stage.name for stage in stages]:
+        makes_items = stage.name == commit.ORDER[0]
+        for name in commit.ORDER if makes_items else [stage.name]:
+            if commit.discard(corpus, name) and name not in [stage.name for stage in stages]:
                 say(f"note: removed the tables of stage {name}, made from the old items. Answers stay in the cache")
         return
 

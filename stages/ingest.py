@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus import shards
-from pipeline.corpus import table as corpora
 from pipeline.corpus.commit import stored_settings
 from pipeline.corpus.schema import CaptionRow, ItemRow
+from pipeline.corpus.table import Table, complete, read_json, state_folder, write_json
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
@@ -124,14 +124,14 @@ class Ingest(Stage):
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Fix which item goes into which shard, once. A corpus that is planned stays as it was planned."""
-        path = corpora.state_folder(corpus) / shards.PLAN / "plan.json"
-        planned = corpora.read_json(path)
-        if planned is None and all(corpora.complete(corpus, table) for table in self.tables):
-            manifest = corpora.Table(corpus, "items").manifest  # a corpus that came without its .state
+        path = state_folder(corpus) / shards.PLAN / "plan.json"
+        planned = read_json(path)
+        if planned is None and all(complete(corpus, table) for table in self.tables):
+            manifest = Table(corpus, "items").manifest  # a corpus that came without its .state
             return len(manifest["shards"]), sum(entry["items"] for entry in manifest["shards"])
         if planned is None:
             planned = self._write_plan(corpus, say)
-            corpora.write_json(path, planned)
+            write_json(path, planned)
         return len(planned["shards"]), planned["items"]
 
     def _write_plan(self, corpus: Path, say: Say) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.corpus import shards
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import TrainingRow
+from pipeline.corpus.table import MADE_BY, Table, complete, manifest_hash, shard_name, state_folder
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Run, Say, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, fingerprint, short_hash
@@ -158,12 +158,12 @@ class Pack(Stage):
         for corpus in self.folders:
             _check_tables(corpus)
         texts = [(corpus, name) for corpus in self.folders for name in _joined_tables(corpus)[1:]]
-        if not any(corpora.Table(*table).num_rows for table in texts):
+        if not any(Table(*table).num_rows for table in texts):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no captions or descriptions to train on. Run --stage captions, or give "
                 "--stage ingest an --input with captions"
             )
-        num_items = sum(corpora.Table(corpus, "items").num_rows for corpus in self.folders)
+        num_items = sum(Table(corpus, "items").num_rows for corpus in self.folders)
         if 0 < num_items == sum(map(manifest.count_without_media, self.folders)):
             raise UsageError(
                 f"{', '.join(self.corpora)}: no item has media to train on. Put the pictures or videos where --input "
@@ -172,7 +172,7 @@ class Pack(Stage):
 
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
-        folder = corpora.state_folder(corpus) / self.name / "contents"
+        folder = state_folder(corpus) / self.name / "contents"
         return shared_contents(self.folders, folder, self.fingerprint)
 
     def notes(self, corpus: Path) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class Pack(Stage):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
         num_shards, num_items = self.plan(corpus, say)
         sidecars = shards.read_sidecars(corpus, self.name, num_shards)
-        paths = [corpus / "training" / corpora.shard_name(index, num_shards) for index in range(num_shards)]
+        paths = [corpus / "training" / shard_name(index, num_shards) for index in range(num_shards)]
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)
         failed = sum(len(sidecar["failures"]) for sidecar in sidecars)
@@ -304,22 +304,22 @@ class PackWorker:
 
 def _state_of(corpus: Path) -> CorpusState:
     tables = _joined_tables(corpus)
-    content = short_hash(canonical_json([corpora.manifest_hash(corpus, table) for table in tables]))
-    items = corpora.Table(corpus, "items")
+    content = short_hash(canonical_json([manifest_hash(corpus, table) for table in tables]))
+    items = Table(corpus, "items")
     return CorpusState(tables, content, items.num_shards, items.num_rows)
 
 
 def _joined_tables(corpus: Path) -> tuple[str, ...]:
-    return tuple(table for table in JOINED if table == "items" or corpora.complete(corpus, table))
+    return tuple(table for table in JOINED if table == "items" or complete(corpus, table))
 
 
 def _check_tables(corpus: Path) -> None:
     """Check that every table of the corpus is complete, and made from the present tables."""
     for name in JOINED:
-        remedy = f"run --stage {corpora.MADE_BY[name]} --output {corpus} again"
-        if corpora.complete(corpus, name):
-            for parent, made_from in corpora.Table(corpus, name).manifest["parents"].items():
-                if not corpora.complete(corpus, parent) or corpora.manifest_hash(corpus, parent) != made_from:
+        remedy = f"run --stage {MADE_BY[name]} --output {corpus} again"
+        if complete(corpus, name):
+            for parent, made_from in Table(corpus, name).manifest["parents"].items():
+                if not complete(corpus, parent) or manifest_hash(corpus, parent) != made_from:
                     raise UsageError(f"{corpus}: table {name} was made from another version of {parent}: {remedy}")
         elif name == "items" or (corpus / name).is_dir():
             raise UsageError(f"{corpus} has no complete table of {name}: {remedy}")

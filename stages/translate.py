@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.captioning.captioners import ServerOptions, served
-from pipeline.corpus import table as corpora
 from pipeline.corpus.counting import values
 from pipeline.corpus.schema import TranslationRow
-from pipeline.corpus.table import Table, read_shard, shard_name
+from pipeline.corpus.table import Table, complete, read_shard, shard_name
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, ShardTask, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
@@ -104,7 +103,7 @@ class Translate(Stage):
         Raises:
             UsageError: The tables have no text in the source language.
         """
-        if not all(corpora.complete(corpus, table) for table in self.text):
+        if not all(complete(corpus, table) for table in self.text):
             return
         for table in self.text:
             texts = values(Table(corpus, table), "language", *(("origin",) if table == "captions" else ()))
@@ -185,14 +184,14 @@ def _text_tables(names: tuple[str, ...], corpus: Path) -> tuple[str, ...]:
     known = ("captions", "descriptions")
     if not names or set(names) - set(known):
         raise UsageError(f"--text {','.join(names)}: give captions, descriptions, or captions,descriptions")
-    if "descriptions" in names and not corpora.complete(corpus, "descriptions"):
+    if "descriptions" in names and not complete(corpus, "descriptions"):
         raise UsageError(f"--text descriptions: {corpus} has no complete descriptions. Run --stage captions first")
     return tuple(name for name in known if name in names)
 
 
 def _texts_per_item(corpus: Path, text: tuple[str, ...]) -> float:
     """Texts of an item; many while that is not known, so that the failure budget is not judged too early."""
-    if not all(corpora.complete(corpus, table) for table in ("items", *text)):
+    if not all(complete(corpus, table) for table in ("items", *text)):
         return 10.0
     rows = sum(Table(corpus, table).num_rows for table in text)
     return rows / max(1, Table(corpus, "items").num_rows)

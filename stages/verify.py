@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import FAILURES, MANIFEST, Table, complete, manifest_hash, mending, shard_name, shard_problem
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import read_options
 from pipeline.packing.manifest import split_sizes
@@ -57,7 +57,7 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
         problems = list(_problems(corpus, name))
         wrong += problems
         if not problems:
-            table = corpora.Table(corpus, name)
+            table = Table(corpus, name)
             failures = f"{table.manifest['failures']:,}" if table.manifest["failures"] else "no"
             good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {failures} failures")
     return good, wrong
@@ -65,42 +65,42 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
 
 def _problems(corpus: Path, name: str) -> Iterator[str]:
     try:
-        yield from _table_problems(corpora.Table(corpus, name))
+        yield from _table_problems(Table(corpus, name))
     except (UsageError, EnvironmentTrouble) as error:  # its manifest or failures cannot be read
         yield str(error)
 
 
-def _table_problems(table: corpora.Table) -> Iterator[str]:
+def _table_problems(table: Table) -> Iterator[str]:
     corpus, name = table.corpus, table.name
     remedy = f"run --stage {table.manifest['stage']} again"
-    remake = f"delete {name}/{corpora.MANIFEST} and {remedy}"
+    remake = f"delete {name}/{MANIFEST} and {remedy}"
     for parent, made_from in table.manifest["parents"].items():
         if "/" in parent:
             continue  # a table of another corpus, which may have moved
-        if not corpora.complete(corpus, parent):
+        if not complete(corpus, parent):
             yield f"{name} was made from {parent}, which is not complete. Run its stage again"
-        elif corpora.manifest_hash(corpus, parent) != made_from:
+        elif manifest_hash(corpus, parent) != made_from:
             yield f"{name} was made from another version of {parent}: {remedy}"
-    listed = {corpora.shard_name(index, table.num_shards) for index in range(table.num_shards)}
+    listed = {shard_name(index, table.num_shards) for index in range(table.num_shards)}
     for path in sorted(table.folder.glob("*.arrow")):
         if path.name not in listed:
             yield f"{name}/{path.name} is not in the manifest. Delete it"
     damaged = False
     for index, entry in enumerate(table.manifest["shards"]):
         path = table.shard_path(index)
-        problem = corpora.shard_problem(path, entry) or _content_problem(table, index)
+        problem = shard_problem(path, entry) or _content_problem(table, index)
         if problem:
             damaged = True
-            yield f"{name}/{path.name} {problem}: {corpora.mending(problem, remedy)}"
+            yield f"{name}/{path.name} {problem}: {mending(problem, remedy)}"
     splits = table.manifest.get("splits")
     if splits is not None and not damaged and splits != (sizes := split_sizes(table.shard_paths())):
         yield f"{name} has the splits {sizes}, its manifest says {splits}: {remake}"
     failures, expected = len(table.failures()), table.manifest["failures"]
     if failures != expected:
-        yield f"{name}/{corpora.FAILURES} has {failures:,} lines, its manifest says {expected:,}: {remake}"
+        yield f"{name}/{FAILURES} has {failures:,} lines, its manifest says {expected:,}: {remake}"
 
 
-def _content_problem(table: corpora.Table, index: int) -> str | None:
+def _content_problem(table: Table, index: int) -> str | None:
     shard = table.shard(index)
     entry = table.manifest["shards"][index]
     if not shard.schema.equals(SCHEMAS[table.name]):
@@ -123,7 +123,7 @@ def _foreign_rows(corpus: Path, name: str, index: int, shard: pa.Table) -> str |
             ids[source] = shard.filter(pc.equal(shard["source_table"], source))["caption_id"]
     for parent, named in ids.items():
         try:
-            known = corpora.Table(corpus, parent).shard(index)
+            known = Table(corpus, parent).shard(index)
             known_ids = TEXT_IDS[parent](known) if parent in TEXT_IDS else known["item_id"]
         except (UsageError, EnvironmentTrouble, LookupError):
             continue  # the check of that table reports it

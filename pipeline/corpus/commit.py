@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.corpus import shards
-from pipeline.corpus import table as corpora
+from pipeline.corpus.table import (
+    MADE_BY,
+    MANIFEST,
+    Table,
+    complete,
+    read_json,
+    shard_name,
+    state_folder,
+    write_json,
+    write_manifest,
+)
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
 
-ORDER = list(dict.fromkeys(corpora.MADE_BY.values()))  # the stages, each made from what is before it
+ORDER = list(dict.fromkeys(MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
@@ -41,44 +51,44 @@ def check_settings(corpus: Path, stage: Stage) -> None:
 
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
     """The settings with which a stage's tables were begun, or None if it has none."""
-    settings: dict[str, Any] | None = corpora.read_json(corpora.state_folder(corpus) / stage.name / "settings.json")
-    if settings is None and corpora.complete(corpus, stage.tables[0]):
-        settings = corpora.Table(corpus, stage.tables[0]).manifest["settings"]
+    settings: dict[str, Any] | None = read_json(state_folder(corpus) / stage.name / "settings.json")
+    if settings is None and complete(corpus, stage.tables[0]):
+        settings = Table(corpus, stage.tables[0]).manifest["settings"]
     return settings
 
 
 def discard(corpus: Path, stage: str) -> bool:
     """Remove a stage's tables and state. Cached answers stay. Returns whether there was any table."""
-    present = [table for table, maker in corpora.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    present = [table for table, maker in MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
     mark_incomplete(corpus, present)
     for table in present:
         shutil.rmtree(corpus / table)
-    shutil.rmtree(corpora.state_folder(corpus) / stage, ignore_errors=True)
+    shutil.rmtree(state_folder(corpus) / stage, ignore_errors=True)
     if stage == ORDER[0]:
-        shutil.rmtree(corpora.state_folder(corpus) / shards.PLAN, ignore_errors=True)
+        shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
     return bool(present)
 
 
 def mark_incomplete(corpus: Path, tables: Iterable[str]) -> None:
     """Remove the manifests of tables whose shards are about to change."""
     for table in tables:
-        (corpus / table / corpora.MANIFEST).unlink(missing_ok=True)
+        (corpus / table / MANIFEST).unlink(missing_ok=True)
 
 
 def reopen(corpus: Path, stage: Stage) -> None:
     """Let a stage be made anew with other settings, and take over from its shards what still holds."""
     shards.restore_sidecars(corpus, stage)
     mark_incomplete(corpus, stage.tables)
-    (corpora.state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
+    (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
 
 def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
     """Record the stages' settings, before their first shard; returns the shards that each stage still has to make."""
     for stage in stages:
-        folder = corpora.state_folder(run.corpus) / stage.name
+        folder = state_folder(run.corpus) / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
-            corpora.write_json(folder / "settings.json", stage.settings())
+            write_json(folder / "settings.json", stage.settings())
         shards.restore_sidecars(run.corpus, stage)
     return {
         stage.name: frozenset(index for index in range(run.num_shards) if not shards.is_current(run, stage, index))
@@ -90,13 +100,13 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     """Write the manifests of a stage whose shards are all made, unless they are up to date."""
     sidecars = shards.read_sidecars(corpus, stage.name, num_shards)
     failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
-    listed = {corpora.shard_name(index, num_shards) for index in range(num_shards)}
+    listed = {shard_name(index, num_shards) for index in range(num_shards)}
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         is_first = table == stage.tables[0]
         for path in (corpus / table).glob("*.arrow"):
             if path.name not in listed:  # from a run with another number of shards
                 path.unlink()
-        corpora.write_manifest(
+        write_manifest(
             corpus,
             table,
             settings=stage.settings(),

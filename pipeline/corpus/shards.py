@@ -16,8 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import (
+    MADE_BY,
+    MANIFEST,
+    Table,
+    complete,
+    read_json,
+    read_shard,
+    shard_name,
+    state_folder,
+    write_json,
+    write_shard,
+)
 from pipeline.engine.stage import Grouped, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
@@ -29,25 +40,25 @@ def write_plan(
     corpus: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, shard_rows: int
 ) -> list[dict[str, Any]]:
     """Write the plan: the fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
-    folder = corpora.state_folder(corpus) / PLAN
+    folder = state_folder(corpus) / PLAN
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     rows = iter(rows)
     entries: list[dict[str, Any]] = []
     while part := list(itertools.islice(rows, shard_rows)):
         path = folder / f"part-{len(entries):05d}.arrow"
-        entries.append(corpora.write_shard(path, pa.Table.from_pylist(part, schema)))
+        entries.append(write_shard(path, pa.Table.from_pylist(part, schema)))
     return entries
 
 
 def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
     """Path of a shard's sidecar."""
-    return corpora.state_folder(corpus) / stage / f"part-{index:05d}.json"
+    return state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
 def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
     """A shard's sidecar, or None if the shard is not made yet."""
-    sidecar: dict[str, Any] | None = corpora.read_json(sidecar_path(corpus, stage, index))
+    sidecar: dict[str, Any] | None = read_json(sidecar_path(corpus, stage, index))
     return sidecar
 
 
@@ -67,14 +78,14 @@ def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, A
 def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan, or None if it is not made yet."""
     if parent == PLAN:
-        folder = corpora.state_folder(corpus) / PLAN
+        folder = state_folder(corpus) / PLAN
         entries = _listed_shards(folder / "plan.json")
         return (folder / f"part-{index:05d}.arrow", entries[index]) if entries else None
     folder = corpus / parent
-    if sidecar := read_sidecar(corpus, corpora.MADE_BY[parent], index):
-        return folder / corpora.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
-    entries = _listed_shards(folder / corpora.MANIFEST)
-    return (folder / corpora.shard_name(index, len(entries)), entries[index]) if entries else None
+    if sidecar := read_sidecar(corpus, MADE_BY[parent], index):
+        return folder / shard_name(index, sidecar["count"]), sidecar["tables"][parent]
+    entries = _listed_shards(folder / MANIFEST)
+    return (folder / shard_name(index, len(entries)), entries[index]) if entries else None
 
 
 def _listed_shards(path: Path) -> list[dict[str, Any]]:
@@ -85,7 +96,7 @@ def _listed_shards(path: Path) -> list[dict[str, Any]]:
 # Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=64)
 def _read_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = corpora.read_json(path)["shards"]
+    entries: list[dict[str, Any]] = read_json(path)["shards"]
     return entries
 
 
@@ -113,7 +124,7 @@ def is_current(run: Run, stage: Stage, index: int) -> bool:
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
-    name = corpora.shard_name(index, sidecar["count"])
+    name = shard_name(index, sidecar["count"])
     paths = {corpus / table / name: entry["bytes"] for table, entry in sidecar["tables"].items()}
     return all(path.exists() and path.stat().st_size == size for path, size in paths.items())
 
@@ -127,7 +138,7 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
     home, parents, at = stage.origin(corpus, index)
     tables, checksums = {}, []
     for parent in parents:
-        maker = corpora.MADE_BY.get(parent)
+        maker = MADE_BY.get(parent)
         remedy = f"run --stage {maker} again" if maker else "run --stage ingest with --overwrite"
         present = parent_entry(home, parent, at)
         if present is None:
@@ -135,14 +146,14 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
                 f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}. To fix it, {remedy}"
             )
         path, entry = present
-        tables[parent] = corpora.read_shard(path, entry, remedy).to_pylist()
+        tables[parent] = read_shard(path, entry, remedy).to_pylist()
         checksums.append(entry["sha256"])
     items, previous = tables.pop(parents[0]), {}
     sidecar = read_sidecar(corpus, stage.name, index)
     if sidecar and _in_place(corpus, sidecar, index):
         for table, entry in sidecar["tables"].items():
-            path = corpus / table / corpora.shard_name(index, sidecar["count"])
-            previous[table] = corpora.read_shard(path, entry).to_pylist()
+            path = corpus / table / shard_name(index, sidecar["count"])
+            previous[table] = read_shard(path, entry).to_pylist()
     return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous))
 
 
@@ -164,7 +175,7 @@ def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome])
         folder = run.corpus / table
         folder.mkdir(parents=True, exist_ok=True)
         arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
-        entries[table] = corpora.write_shard(folder / corpora.shard_name(task.index, run.num_shards), arrow)
+        entries[table] = write_shard(folder / shard_name(task.index, run.num_shards), arrow)
     sidecar = {
         "run": run.token,
         "parent": task.parent_sha256,
@@ -175,14 +186,14 @@ def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome])
         "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    corpora.write_json(path, sidecar)
+    write_json(path, sidecar)
 
 
 def restore_sidecars(corpus: Path, stage: Stage) -> None:
     """Write missing sidecars of a complete stage from its manifests: a corpus may come without its `.state`."""
-    if not all(corpora.complete(corpus, table) for table in stage.tables):
+    if not all(complete(corpus, table) for table in stage.tables):
         return
-    tables = {name: corpora.Table(corpus, name) for name in stage.tables}
+    tables = {name: Table(corpus, name) for name in stage.tables}
     first = tables[stage.tables[0]]
     failures = collections.defaultdict(list)
     for failure in first.failures():
@@ -200,4 +211,4 @@ def restore_sidecars(corpus: Path, stage: Stage) -> None:
             "tables": {name: table.manifest["shards"][index] for name, table in tables.items()},
             "failures": failures[index],
         }
-        corpora.write_json(path, sidecar)
+        write_json(path, sidecar)

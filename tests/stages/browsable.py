@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS, SCORES
+from pipeline.corpus.table import shard_name, write_manifest, write_shard
 from tests.stages.fake_finder import ITEMS
 
 EVIL = "<script>window.hit=3</script>"
@@ -38,15 +38,13 @@ def write_browsable(folder, shards=2):
     for table, rows in zip(TABLES, by_table, strict=True):
         (folder / table).mkdir(parents=True)
         entries = [
-            corpora.write_shard(
-                folder / table / corpora.shard_name(index, shards),
+            write_shard(
+                folder / table / shard_name(index, shards),
                 pa.Table.from_pylist(rows[index * cut : (index + 1) * cut], SCHEMAS[table]),
             )
             for index in range(shards)
         ]
-        corpora.write_manifest(
-            folder, table, settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[]
-        )
+        write_manifest(folder, table, settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[])
     (folder / "README.md").write_text(CARD, "utf-8")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "quality.png")
     return folder

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
 from pipeline.media.features import to_bytes
 from pipeline.packing.manifest import split_sizes
@@ -84,12 +84,10 @@ def write_rows(folder: Path, rows: list[dict], shards: int = 2) -> Path:
     home = Path(folder) / "training"
     home.mkdir(parents=True, exist_ok=True)
     entries = [
-        corpora.write_shard(
-            home / corpora.shard_name(index, shards), pa.Table.from_pylist(rows[index::shards], SCHEMAS["training"])
-        )
+        write_shard(home / shard_name(index, shards), pa.Table.from_pylist(rows[index::shards], SCHEMAS["training"]))
         for index in range(shards)
     ]
-    corpora.write_manifest(
+    write_manifest(
         Path(folder),
         "training",
         settings={"corpora": ["."], "media": "pixels", "image_size": 384, "frames": 8, "filters": {}},
@@ -98,7 +96,7 @@ def write_rows(folder: Path, rows: list[dict], shards: int = 2) -> Path:
         parents={},
         shards=entries,
         failures=[],
-        extra={"splits": split_sizes([home / corpora.shard_name(index, shards) for index in range(shards)])},
+        extra={"splits": split_sizes([home / shard_name(index, shards) for index in range(shards)])},
     )
     return Path(folder)
 

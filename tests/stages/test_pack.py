@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import beam_runner
-from pipeline.corpus import commit as tables
+from pipeline.corpus import commit
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, complete, read_json
 from pipeline.errors import EnvironmentTrouble, UsageError
@@ -119,7 +119,7 @@ def test_one_broken_photo_fails_alone_and_is_tried_again(stage, corpus, photos, 
     assert reads == [str(photos[1])]
     assert Table(corpus, "training").failures() == []
     whole = files(corpus)
-    tables.discard(corpus, "pack")
+    commit.discard(corpus, "pack")
     pack(stage, corpus)
     assert files(corpus) == whole
 
@@ -281,7 +281,7 @@ def test_real_photos_with_any_number_of_workers(tmp_path, data):
     for beam in ((), ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing")):
         assert beam_runner.run([*arguments, *beam]) == 0
         tables_of_runs.append(files(corpus))
-        tables.discard(corpus, "pack")
+        commit.discard(corpus, "pack")
     assert tables_of_runs[0] == tables_of_runs[1]
     shards = [
         pa.ipc.open_stream(data).read_all() for name, data in tables_of_runs[0].items() if name.endswith(".arrow")

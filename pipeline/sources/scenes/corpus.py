@@ -13,9 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.captioning.prompts import BUILT_IN
-from pipeline.corpus import table as corpora
 from pipeline.corpus.commit import tools
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import (
+    MANIFEST,
+    Table,
+    atomic_writer,
+    complete,
+    read_json,
+    shard_name,
+    write_json,
+    write_manifest,
+    write_shard,
+)
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
@@ -54,14 +64,14 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = 
             say(f"{folder}: is complete already, made with the same settings")
             return
         for name in SCHEMAS:
-            (corpus / name / corpora.MANIFEST).unlink(missing_ok=True)
+            (corpus / name / MANIFEST).unlink(missing_ok=True)
         for name in (*SCHEMAS, MEDIA):
             shutil.rmtree(corpus / name, ignore_errors=True)
-        corpora.write_json(corpus / SETTINGS, settings.recorded())
+        write_json(corpus / SETTINGS, settings.recorded())
         entries = _write_shards(corpus, rows.plan(settings), settings)
         for name in SCHEMAS:
             _write_manifest(corpus, name, settings, entries[name])
-        for table in (corpora.Table(corpus, name) for name in SCHEMAS):
+        for table in (Table(corpus, name) for name in SCHEMAS):
             say(f"{table.name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
 
 
@@ -78,10 +88,10 @@ def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = 
     files = [(item.item_id.rpartition("/")[2], item) for item in rows.plan(settings)]
     for name, item in files:
         (folder / name).write_bytes(encode(rows.draw(item, settings)))
-    with corpora.atomic_writer(folder / "scenes.jsonl") as stream:
+    with atomic_writer(folder / "scenes.jsonl") as stream:
         for name, item in files:
             stream.write(f"{canonical_json({'file': name, **item.scene.truth()})}\n".encode())
-    with corpora.atomic_writer(folder / "captions.jsonl") as stream:
+    with atomic_writer(folder / "captions.jsonl") as stream:
         for name, item in files:
             texts = [caption(message, SOURCE) for message in rows.item_messages(item, settings.seed)]
             stream.write(f"{json.dumps({'file': name, 'captions': texts}, ensure_ascii=False)}\n".encode())
@@ -100,8 +110,8 @@ def _refuse_strangers(corpus: Path) -> None:
 
 def _is_complete(corpus: Path, settings: Settings) -> bool:
     """Whether the whole corpus is there with these settings. The settings of an unfinished one do not matter."""
-    stored = corpora.read_json(corpus / SETTINGS)
-    if stored is None or not all(corpora.complete(corpus, name) for name in SCHEMAS):
+    stored = read_json(corpus / SETTINGS)
+    if stored is None or not all(complete(corpus, name) for name in SCHEMAS):
         return False
     differing = [
         f"--{name.replace('_', '-')} is {theirs!r} there and {ours!r} now"
@@ -126,9 +136,9 @@ def _write_shards(corpus: Path, items: list[rows.Item], settings: Settings) -> d
         written = [rows.item_rows(item, settings, corpus / MEDIA) for item in items[start : start + SHARD_ROWS]]
         for name, schema in SCHEMAS.items():
             table = pa.Table.from_pylist([row for tables in written for row in tables[name]], schema)
-            entry = corpora.write_shard(corpus / name / corpora.shard_name(index, len(starts)), table)
+            entry = write_shard(corpus / name / shard_name(index, len(starts)), table)
             entries[name].append({**entry, "parent": _parent_hash(name, entries, index), "items": len(written)})
-    with corpora.atomic_writer(corpus / TRUTH) as stream:
+    with atomic_writer(corpus / TRUTH) as stream:
         for item in items:
             line = {"item_id": item.item_id, "split": item.split, **item.scene.truth()}
             stream.write(f"{canonical_json(line)}\n".encode())
@@ -144,7 +154,7 @@ def _parent_hash(name: str, entries: dict[str, list[dict[str, Any]]], index: int
 def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[dict[str, Any]]) -> None:
     extra: dict[str, Any] = {}
     if name == "training":
-        shards = [corpus / name / corpora.shard_name(index, len(entries)) for index in range(len(entries))]
+        shards = [corpus / name / shard_name(index, len(entries)) for index in range(len(entries))]
         extra = {
             "splits": manifest.split_sizes(shards),
             "dropped": manifest.dropped_pairs([corpus], Filters()),
@@ -153,10 +163,10 @@ def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[d
             "sources": [manifest.describe_source(corpus)],
         }
         values = settings.recorded() | {"truth": TRUTH, "languages": ", ".join(settings.languages)}
-        with corpora.atomic_writer(corpus / "README.md") as stream:
+        with atomic_writer(corpus / "README.md") as stream:
             stream.write(CARD.read_text(encoding="utf-8").format(**values).encode())
     recorded = _table_settings(name, settings)
-    corpora.write_manifest(
+    write_manifest(
         corpus,
         name,
         settings=recorded,

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
+from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, read_shard, shard_problem, write_json, write_shard
 from pipeline.errors import UsageError
 from tests.corpora import caption, write_corpus, write_table
 
@@ -18,20 +18,20 @@ ROWS = st.lists(st.fixed_dictionaries(dict.fromkeys(CAPTIONS.names, TEXT)), max_
 @given(rows=ROWS)
 def test_what_is_written_is_read(rows, tmp_path_factory):
     path = tmp_path_factory.mktemp("shard") / "part.arrow"
-    entry = corpora.write_shard(path, pa.Table.from_pylist(rows, CAPTIONS))
-    assert corpora.read_shard(path, entry).to_pylist() == rows
-    assert corpora.shard_problem(path, entry) is None
+    entry = write_shard(path, pa.Table.from_pylist(rows, CAPTIONS))
+    assert read_shard(path, entry).to_pylist() == rows
+    assert shard_problem(path, entry) is None
     first = path.read_bytes()
-    corpora.write_shard(path, pa.Table.from_pylist(rows, CAPTIONS))
+    write_shard(path, pa.Table.from_pylist(rows, CAPTIONS))
     assert path.read_bytes() == first
 
 
 def test_rows_come_in_order_over_shards(tmp_path):
     rows, failures = [caption(str(i), "x") for i in range(2_500)], [{"id": "ü", "error": "unreadable"}]
     write_table(tmp_path, "captions", [rows[:2_100], [], rows[2_100:]], failures)
-    table = corpora.Table(tmp_path, "captions")
+    table = Table(tmp_path, "captions")
     assert list(table.rows()) == rows
-    assert max(batch.num_rows for batch in table.batches()) <= corpora.BATCH_ROWS
+    assert max(batch.num_rows for batch in table.batches()) <= BATCH_ROWS
     assert table.failures() == failures
 
 
@@ -39,20 +39,20 @@ def test_rows_come_in_order_over_shards(tmp_path):
 def test_a_failed_write_leaves_what_was_there(tmp_path, before):
     for name, data in before.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(RuntimeError), corpora.atomic_writer(tmp_path / "file") as stream:
+    with pytest.raises(RuntimeError), atomic_writer(tmp_path / "file") as stream:
         stream.write(b"half")
         raise RuntimeError
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_table_that_is_not_complete_or_of_another_version_is_refused(tmp_path):
-    table = corpora.Table(write_corpus(tmp_path, captions=[[caption("a", "x")]]), "captions")
-    corpora.write_json(table.folder / "manifest.json", table.manifest | {"schema_version": 99})
+    table = Table(write_corpus(tmp_path, captions=[[caption("a", "x")]]), "captions")
+    write_json(table.folder / "manifest.json", table.manifest | {"schema_version": 99})
     with pytest.raises(UsageError, match="schema version 99, this program reads"):
-        corpora.Table(tmp_path, "captions")
+        Table(tmp_path, "captions")
     (table.folder / "manifest.json").unlink()
     with pytest.raises(UsageError, match="is not complete"):
-        corpora.Table(tmp_path, "captions")
+        Table(tmp_path, "captions")
 
 
 def test_schemas_are_those_of_version_1():

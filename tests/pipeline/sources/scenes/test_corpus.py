@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from pipeline.corpus import commit
-from pipeline.corpus import table as corpora
 from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import MANIFEST, Table, complete
 from pipeline.engine.stage import Run
 from pipeline.errors import UsageError
 from pipeline.media.images import probe
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory):
 def test_the_corpus_is_verified(corpus):
     good, wrong = verify(corpus)
     assert len(good) == len(SCHEMAS) and wrong == []
-    for row in corpora.Table(corpus, "items").rows():
+    for row in Table(corpus, "items").rows():
         with open(row["uri"], "rb") as stream:
             info = probe(stream)
         assert (info.media_type, info.width) == (row["media_type"], row["width"])
@@ -56,7 +56,7 @@ def test_the_corpus_is_verified(corpus):
 
 
 def test_manifests_are_those_that_pack_would_write(corpus):
-    manifest = corpora.Table(corpus, "training").manifest
+    manifest = Table(corpus, "training").manifest
     pack = Pack((str(corpus),), output=str(corpus))
     assert manifest["settings"] == pack.settings() and manifest["fingerprint"] == pack.fingerprint
     assert manifest["splits"]["val"] == {"items": 4, "captions": 4 * 3 * 2, "descriptions": 4 * 5}
@@ -91,7 +91,7 @@ def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypat
     monkeypatch.setattr(scenes, "SHARD_ROWS", 6)
     with pytest.raises(KeyboardInterrupt):
         write(folder)
-    assert not any(corpora.complete(folder, name) for name in SCHEMAS)
+    assert not any(complete(folder, name) for name in SCHEMAS)
     monkeypatch.setattr(rows, "item_rows", item_rows)
     write(folder)
     good, wrong = verify(folder)
@@ -103,11 +103,11 @@ def test_a_corpus_interrupted_between_manifests_is_begun_again_with_any_settings
     folder = tmp_path / "scenes"
     write(folder)
     before = files(folder)
-    (folder / "training" / corpora.MANIFEST).unlink()
+    (folder / "training" / MANIFEST).unlink()
     (folder / "items" / "part-00000-of-00001.arrow").write_bytes(b"broken")
     write(folder)
     assert files(folder) == before
-    (folder / "training" / corpora.MANIFEST).unlink()
+    (folder / "training" / MANIFEST).unlink()
     write(folder, Settings(items=5, val=1, test=1, languages=("cs",)))
     assert verify(folder)[1] == [] and len(list((folder / "media" / "train").iterdir())) == 5
 
@@ -133,7 +133,7 @@ def test_a_folder_is_an_input_with_captions(tmp_path):
         assert line["file"].endswith(".avi") == any(thing["motion"] for thing in line["objects"])
     write(tmp_path / "c", settings)
     captions: dict[str, list[str]] = {}
-    for row in corpora.Table(tmp_path / "c", "captions").rows():
+    for row in Table(tmp_path / "c", "captions").rows():
         captions.setdefault(row["item_id"].removeprefix("train/"), []).append(row["text"])
     assert captions == {item.item_id: [caption.text for caption in item.captions] for item in items}
 
@@ -143,7 +143,7 @@ def test_the_program_writes_a_corpus(tmp_path, capsys):
     command = ["--output", str(tmp_path / "c"), *arguments]
     assert main(command) == 0
     assert "training: 10 rows in 1 shards" in capsys.readouterr().out
-    recorded = corpora.Table(tmp_path / "c", "items").manifest["settings"]
+    recorded = Table(tmp_path / "c", "items").manifest["settings"]
     assert recorded == Settings(6, 2, 2, 32, languages=("de", "cs"), videos=0.5).recorded()
     assert main([*command, "--size", "33"]) == 2
     assert "--size is 32 there and 33 now" in capsys.readouterr().err
