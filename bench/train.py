@@ -34,7 +34,7 @@ MICRO, MICRO_GPU = 64, 256
 STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
 STEPS_GPU = {"large": (5, 20), "cached": (1, 3)}
 LARGE = {
-    "two towers": {"num_slots": 0},
+    "two towers": {"slots": "none"},
     "LECCR, states kept": {},
     "LECCR, states computed": {},
 }
@@ -137,7 +137,7 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
     if device() == "cuda":
         batches = [map_tensors(batch, torch.Tensor.pin_memory) for batch in batches]  # as the loader does
-    config = ObjectiveConfig(distillation_weight=0.5 if model.config.num_slots else 0.0)
+    config = ObjectiveConfig(distillation_weight=0.5 if model.config.slots != "none" else 0.0)
 
     def features_of(batch: Any) -> Any:
         with torch.autocast(device(), torch.bfloat16, enabled=device() == "cuda"):
@@ -147,8 +147,8 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
         cached_step(
             features_of,
             batches,
-            lambda features, ids, weights: objective(features, model.logit_scale, ids, weights, config),
-            [model.log_scale],
+            lambda features, ids, weights: objective(features, model.logit_scales, ids, weights, config),
+            model.log_scales,
             prepare=lambda batch: map_tensors(batch, lambda x: x.to(device(), non_blocking=True)),
         )
         optimizer.step()

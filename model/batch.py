@@ -68,12 +68,13 @@ class Features(NamedTuple):
 
     Attributes:
         media_BE: ĥ_v, unit length.
-        slots_BKE: W_l M̂, unit length with `normalize_slots`; K = 0 without slots.
-        slot_mean_BD: mean over k of norm(W_cp M_k); zeros without slots.
-        token_mean_BD: mean over n of norm(W_vp Z_n).
+        slots_BKE: W_l M̂, unit length with `normalize_slots`; K = 0 without slots. Views as slots: their mean, K = 1.
+        slot_mean_BD: mean over k of norm(W_cp M_k); zeros without slots. Views as slots: m̄, by trust.
+        token_mean_BD: mean over n of norm(W_vp Z_n). Views as slots: the picture's own vector g.
         slot_cosines_BKK: Cosines between the slots M of one item.
         source_BE: h_s, unit length.
         target_BE: h_t, unit length.
+        own_BE: g where slots are views, else [B,0].
     """
 
     media_BE: Tensor
@@ -83,6 +84,7 @@ class Features(NamedTuple):
     slot_cosines_BKK: Tensor
     source_BE: Tensor
     target_BE: Tensor
+    own_BE: Tensor
 
 
 class Attention(NamedTuple):

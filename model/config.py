@@ -25,6 +25,24 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
     text_encoder: dict[str, Any] | None = None
     global_weight: float = setting(0.8, "share of the global similarity in the score", at_least=0, at_most=1)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read a configuration; one of before 0.3 has slots that are learned queries, and random heads."""
+        if "slots" not in config_dict:
+            queries = config_dict.get("num_slots", 4)
+            before = {"slots": "queries" if queries else "none", "num_slots": queries or 4, "heads": "random"}
+            config_dict = config_dict | before
+        return super().from_dict(config_dict, **kwargs)
+
+    def layer(self) -> dict[str, Any]:
+        """Arguments of each cross-attention layer."""
+        return {
+            "heads": self.num_heads,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "stack_init": self.stack_init,
+        }
+
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         check_settings(self)

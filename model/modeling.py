@@ -1,7 +1,10 @@
-"""The LECCR model: descriptions → semantic slots → interaction of slots and visual tokens → matching.
+"""The LECCR model: descriptions → semantic slots → interaction of slots and the picture → matching.
+
+Slots are the views themselves, projected like captions, or (as released) learned queries that read the tokens of all
+views.
 
 B samples · N visual tokens · V views · T text tokens · K slots · D width of visual tokens · C width of the text tower's
-states · E width of the shared space
+states · I width of its summaries · E width of the shared space
 """
 
 import copy
@@ -19,6 +22,7 @@ from transformers.utils.hub import cached_file
 from model.batch import Attention, Batch, Features, Media, Texts
 from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
+from model.heads import ResidualHead, ViewReader, media_head
 from model.losses import slot_cosines
 from model.slots import Interaction, SemanticSlots
 
@@ -27,7 +31,7 @@ LARGEST_SCALE = 100.0  # of the logits, a temperature of 0.01
 
 
 class LeccrModel(PreTrainedModel):
-    """Embeds items and texts in one space. With `num_slots=0` it is a two-tower model of the same encoders.
+    """Embeds items and texts in one space. With `slots="none"` it is a two-tower model of the same encoders.
 
     >>> model, processor = LeccrModel.from_pretrained("RUN/best"), LeccrProcessor.from_pretrained("RUN/best")
     >>> media_BE, slots_BKE = model.encode_media(processor.media([[photo]]), processor.descriptions([["A cat."]]))
@@ -42,15 +46,13 @@ class LeccrModel(PreTrainedModel):
         self.media_encoder = build_media_encoder(config.media_encoder)
         self.text_encoder = build_text_encoder(config.text_encoder)
         media_width, text_width, shared = self.media_encoder.width, self.text_encoder.width, config.embed_dim
-        self.text_head = nn.Linear(self.text_encoder.pooled_width, shared)
-        self.media_head = nn.Linear(media_width, shared)  # W_v
-        if config.num_slots:
-            layer = {
-                "heads": config.num_heads,
-                "dropout": config.dropout,
-                "attention_dropout": config.attention_dropout,
-                "stack_init": config.stack_init,
-            }
+        aligned, layer = config.heads == "aligned", config.layer()
+        self.text_head = (ResidualHead if aligned else nn.Linear)(self.text_encoder.pooled_width, shared)
+        self.media_head = (media_head if aligned else nn.Linear)(media_width, shared)  # W_v
+        if config.slots == "views":
+            self.reader = ViewReader(shared, max(1, len(config.views)), config.read_start)
+            self.log_local_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
+        if config.slots == "queries":
             self.slots = SemanticSlots(
                 media_width, text_width, config.num_slots, config.slot_layers, config.slot_init, **layer
             )
@@ -79,6 +81,9 @@ class LeccrModel(PreTrainedModel):
             loaded["media_encoder"], media = load_media_encoder(media)
         if isinstance(text, str):
             loaded["text_encoder"], text = load_text_encoder(text)
+        if not settings.get("embed_dim"):
+            encoder = loaded.get("text_encoder") or build_text_encoder(text)
+            settings["embed_dim"] = encoder.pooled_width
         model = cls(LeccrConfig(media_encoder=media, text_encoder=text, **settings))
         for name, tower in loaded.items():
             setattr(model, name, tower)
@@ -124,7 +129,7 @@ class LeccrModel(PreTrainedModel):
 
     def _freeze_description_encoder(self) -> None:
         """Copy the text tower as it is now, to read descriptions with; None if it has no weights to freeze."""
-        frozen = self.config.num_slots and self.config.description_encoder == "frozen" and self._text_encoder_trains
+        frozen = self.config.slots != "none" and self.config.description_encoder == "frozen" and self._text_encoder_trains
         self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if frozen else None
 
     @property
@@ -139,9 +144,14 @@ class LeccrModel(PreTrainedModel):
         return self
 
     @property
-    def logit_scale(self) -> Tensor:
-        """1/τ. The training loop clamps it to LARGEST_SCALE after each step."""
-        return self.log_scale.exp()
+    def log_scales(self) -> list[nn.Parameter]:
+        """log 1/τ of the global and, where slots are views, of the local similarity. Training clamps them."""
+        return [self.log_scale, self.log_local_scale] if self.config.slots == "views" else [self.log_scale]
+
+    @property
+    def logit_scales(self) -> Tensor:
+        """1/τ [2] of the global and of the local similarity; they are one parameter unless slots are views."""
+        return torch.stack([self.log_scales[0], self.log_scales[-1]]).exp()
 
     def new_parameters(self) -> set[str]:
         """Names of the trainable parameters that did not come with a pretrained encoder."""
@@ -157,21 +167,46 @@ class LeccrModel(PreTrainedModel):
         """Encode a batch, sample by sample, so that it can also be encoded in parts."""
         source_BE, target_BE = self.encode_text(_concatenate(batch.source, batch.target)).chunk(2)
         tokens_BND, mask_BN, pool_BN = self.media_encoder(batch.media)
+        if self.config.slots == "views":
+            own_BE, media_BE, views_BVE, present_BV, mean_BE = self._read_views(
+                _pool(tokens_BND, pool_BN), batch.descriptions
+            )
+            share_BV = present_BV.to(views_BVE.dtype) / present_BV.sum(1, keepdim=True).clamp(min=1)
+            local_B1E = torch.einsum("bv,bve->be", share_BV, views_BVE)[:, None]
+            return Features(media_BE, local_B1E, mean_BE, own_BE, slot_cosines(views_BVE), source_BE, target_BE, own_BE)
         slots_BKD = self._slots(batch.descriptions)
         media_BE, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         if slots_BKD is None:
             none_BD, no_cosines_BKK = media_BE.new_zeros(len(media_BE), 1), media_BE.new_zeros(len(media_BE), 0, 0)
-            return Features(media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE)
+            return Features(media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE, media_BE[:, :0])
         slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
         token_mean_BD = self._unit_mean(self.token_vision_head(tokens_BND), mask_BN)
         with torch.autocast(slots_BKD.device.type, enabled=False):
             cosines_BKK = slot_cosines(_full(slots_BKD))
-        return Features(media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE)
+        return Features(media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE, media_BE[:, :0])
 
-    def encode_media(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor]:
-        """Encode items: ĥ_v [B,E] of unit length, and the slots W_l M̂ [B,K,E] for local matching."""
+    def encode_media(self, media: Media, descriptions: Texts, pooled: bool = True) -> tuple[Tensor, Tensor]:
+        """Encode items for the score.
+
+        Args:
+            media: The items.
+            descriptions: Their descriptions.
+            pooled: Whether views are pooled as the configuration has it, or all returned, to choose it.
+
+        Returns:
+            ĥ_v [B,E] of unit length, and slots [B,K,E] for local matching. Where slots are views, K is 1 for their
+            mean, else V; the mean stands for an absent view, and the picture's own vector for those of an item that
+            has none.
+        """
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
-        return self._project(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
+        if self.config.slots != "views":
+            return self._project(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
+        own_BE, media_BE, views_BVE, present_BV, _ = self._read_views(_pool(tokens_BND, pool_BN), descriptions)
+        count_B1 = present_BV.sum(1, keepdim=True)
+        mean_BE = torch.where(count_B1 > 0, views_BVE.sum(1) / count_B1.clamp(min=1), own_BE)
+        if pooled and self.config.local_pooling == "mean":
+            return media_BE, mean_BE[:, None]
+        return media_BE, torch.where(present_BV[..., None], views_BVE, mean_BE[:, None])
 
     def attention(self, media: Media, descriptions: Texts) -> Attention:
         """Compute what each slot reads, to inspect a few items; `forward` does not keep these weights.
@@ -179,10 +214,10 @@ class LeccrModel(PreTrainedModel):
         Raises:
             ValueError: The model has no slots.
         """
-        if not self.config.num_slots:
-            raise ValueError("attention needs a model with slots, but num_slots=0")
+        if self.config.slots != "queries":
+            raise ValueError(f"attention needs slots=queries, but slots={self.config.slots}")
         states = self._states(descriptions)
-        states_BTC = states.tokens.to(self.media_head.weight.dtype)
+        states_BTC = states.tokens.to(self.log_scale.dtype)
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
         slots_BKD = self.slots(states_BTC, states.mask)
         _, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
@@ -196,7 +231,9 @@ class LeccrModel(PreTrainedModel):
         return normalize(_full(self.text_head(pooled_BC)), dim=-1)
 
     def describe_states(self, descriptions: Texts) -> Texts:
-        """Compute the states [B,V·T,C] of descriptions, which the model takes in place of the descriptions.
+        """Compute the states of descriptions, which the model takes in place of the descriptions.
+
+        [B,V·T,C] of their tokens; where slots are views their summaries [B,V,I].
 
         They do not change during training, so they can be computed once and stored.
 
@@ -213,23 +250,40 @@ class LeccrModel(PreTrainedModel):
         return self.description_encoder is not None or not self._text_encoder_trains
 
     def _states(self, descriptions: Texts) -> Texts:
-        if descriptions.tokens.is_floating_point():
+        if descriptions.tokens.is_floating_point() and descriptions.tokens.dim() == 3:
             if not self.describes_frozen:
                 raise ValueError("descriptions are states, but this model trains their encoder and needs token ids")
             return descriptions
-        batch, views, length = descriptions.tokens.shape
+        batch, views = descriptions.tokens.shape[:2]
         flat = Texts(descriptions.tokens.flatten(0, 1), descriptions.mask.flatten(0, 1))
         encoder = self.text_encoder if self.description_encoder is None else self.description_encoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.description_encoder == "trained"):
-            states, _ = encoder(flat)
-        return Texts(states.reshape(batch, views * length, -1), descriptions.mask.flatten(1))
+            states, summaries = encoder(flat)
+        if self.config.slots == "views":
+            return Texts(summaries.unflatten(0, (batch, views)), descriptions.mask.any(2))
+        return Texts(states.reshape(batch, -1, states.shape[-1]), descriptions.mask.flatten(1))
+
+    def _read_views(
+        self, summary_BD: Tensor, descriptions: Texts
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The picture's own vector g [B,E], ĥ_v [B,E], the views m [B,V,E] and which are there [B,V], their mean m̄."""
+        states = self._states(descriptions)
+        present_BV = states.mask
+        if self.training and self.config.view_dropout:
+            present_BV = present_BV & (torch.rand_like(present_BV, dtype=torch.float) >= self.config.view_dropout)
+        own_BE = normalize(_full(self.media_head(summary_BD)), dim=-1)
+        views_BVE = normalize(_full(self.text_head(states.tokens.to(self.log_scale.dtype))), dim=-1)
+        views_BVE = views_BVE * present_BV[..., None]
+        with torch.autocast(own_BE.device.type, enabled=False):
+            media_BE, mean_BE = self.reader(own_BE, views_BVE, present_BV)
+        return own_BE, media_BE, views_BVE, present_BV, mean_BE
 
     def _slots(self, descriptions: Texts) -> Tensor | None:
         """M [B,K,D] (equation 2); None without slots."""
-        if not self.config.num_slots:
+        if self.config.slots == "none":
             return None
         states = self._states(descriptions)
-        slots_BKD: Tensor = self.slots(states.tokens.to(self.media_head.weight.dtype), states.mask)
+        slots_BKD: Tensor = self.slots(states.tokens.to(self.log_scale.dtype), states.mask)
         return slots_BKD
 
     def _project(
@@ -243,8 +297,7 @@ class LeccrModel(PreTrainedModel):
             slots_BKE = _full(self.slot_head(read_BKD))
             if self.config.normalize_slots:
                 slots_BKE = normalize(slots_BKE, dim=-1)
-        pooled_BD = (pool_BN[..., None].to(read_BND.dtype) * read_BND).sum(1)
-        return normalize(_full(self.media_head(pooled_BD)), dim=-1), slots_BKE
+        return normalize(_full(self.media_head(_pool(read_BND, pool_BN))), dim=-1), slots_BKE
 
     def _unit_mean(self, tokens_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
         """Mean [B,D] of unit vectors (equation 7); the released code normalises over the tokens instead."""
@@ -254,6 +307,11 @@ class LeccrModel(PreTrainedModel):
         unit_BND = normalize(tokens_BND, dim=-1 if self.config.caption_vision_axis == "features" else 1)
         count = tokens_BND.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
         return unit_BND.sum(1) / count
+
+
+def _pool(tokens_BND: Tensor, pool_BN: Tensor) -> Tensor:
+    """The weighted sum [B,D] of tokens."""
+    return (pool_BN[..., None].to(tokens_BND.dtype) * tokens_BND).sum(1)
 
 
 def _concatenate(*parts: Texts) -> Texts:

@@ -57,23 +57,25 @@ class Similarities(NamedTuple):
 
 
 def objective(
-    features: Features, scale: Tensor, item_ids_B: Tensor, weights_B: Tensor, config: ObjectiveConfig
+    features: Features, scales: Tensor, item_ids_B: Tensor, weights_B: Tensor, config: ObjectiveConfig
 ) -> Losses:
-    """L = L_vs + w_cv·L_cv + (1 − w_d)·L_vt + w_d·L_kd + L_st + w_c·(L_sc + L_tc) + w_r·R (equation 9).
+    """L = L_vs + w_cv·L_cv + (1 − w_d)·L_vt + w_d·L_kd + w_st·L_st + w_c·(L_sc + L_tc) + w_r·R (equation 9).
+
+    Where slots are views, w_o·(L_os + L_ot) is added: of texts and the picture's own vector, before it reads its views.
 
     Computed in float32 at least, whatever autocast says. Without slots L_cv, L_sc, L_tc and R are left out. A term of
     weight 0 is computed all the same, so that its parameters are in the graph on every rank.
 
     Args:
         features: Of the samples of this rank; every rank has the same number.
-        scale: 1/τ.
+        scales: 1/τ [2], of the global and of the local similarity.
         item_ids_B: int64; samples with the same id are positives of each other.
         weights_B: Weights of the pairs (s, t).
         config: Weights and variants of the losses.
     """
     with torch.autocast(features.media_BE.device.type, enabled=False):
         own = Features(*(x if x.dtype == torch.float64 else x.float() for x in features))
-        scale, weights_B = scale.to(own.media_BE.dtype), weights_B.to(own.media_BE.dtype)
+        scales, weights_B = scales.to(own.media_BE.dtype), weights_B.to(own.media_BE.dtype)
         compared = own._replace(slot_cosines_BKK=own.media_BE[:, :0])  # only compared with one another, not gathered
         gathered = Features(*(gather_rows(x, config.gather) for x in compared))
         ids, weights = gather_constant(item_ids_B), gather_constant(weights_B)
@@ -83,18 +85,18 @@ def objective(
         # These variants need the whole square matrix, not blocks of rows.
         whole = config.teacher == "min_max" or config.teacher_orientation == "mixed"
 
-        def block_terms(rows: Samples, columns: Samples, scale: Tensor) -> Terms:
+        def block_terms(rows: Samples, columns: Samples, scales: Tensor) -> Terms:
             similar = _similarities(rows.features, columns.features)
-            terms = _global_terms(rows, columns, similar, scale, config)
+            terms = _global_terms(rows, columns, similar, scales[0], config)
             if config.local_columns == "all":
-                terms |= _local_terms(rows, columns, similar, scale)
+                terms |= _local_terms(rows, columns, similar, scales[1])
             return terms if whole else terms | _distillation(rows, columns, similar, config)
 
-        total, raw = _sum_over_blocks(block_terms, rows, columns, scale, config)
+        total, raw = _sum_over_blocks(block_terms, rows, columns, scales, config)
         rest: Terms = {}
         if config.local_columns == "rank":
-            rank = _samples(own, torch.arange(len(item_ids_B), device=scale.device), weights_B, weights_B.mean())
-            rest |= _local_terms(rank, rank, _similarities(own, own), scale)
+            rank = _samples(own, torch.arange(len(item_ids_B), device=scales.device), weights_B, weights_B.mean())
+            rest |= _local_terms(rank, rank, _similarities(own, own), scales[1])
         if whole:
             rest |= _distillation(columns, columns, _similarities(gathered, gathered), config)
         if own.slots_BKE.shape[1]:
@@ -107,7 +109,9 @@ def objective(
 def _weight(name: str, config: ObjectiveConfig) -> float:
     return {
         "media_source": 1.0,
-        "source_target": 1.0,
+        "source_target": config.source_target_weight,
+        "own_source": config.own_weight,
+        "own_target": config.own_weight,
         "media_target": 1 - config.distillation_weight,
         "distillation": config.distillation_weight,
         "caption_vision": config.caption_vision_weight,
@@ -135,7 +139,7 @@ def _sum_over_blocks(
     block_terms: Callable[[Samples, Samples, Tensor], Terms],
     rows: Samples,
     columns: Samples,
-    scale: Tensor,
+    scales: Tensor,
     config: ObjectiveConfig,
 ) -> tuple[Tensor, Terms]:
     """The weighted total with its graph, and the terms, as sums over blocks of rows.
@@ -143,16 +147,16 @@ def _sum_over_blocks(
     Several blocks are differentiated one after another, so that memory grows with the columns and not with their
     square, and nothing is computed twice.
     """
-    size = max(1, (BLOCK if scale.device.type == "cpu" else BLOCK_GPU) // len(columns.ids_B))
+    size = max(1, (BLOCK if scales.device.type == "cpu" else BLOCK_GPU) // len(columns.ids_B))
     if len(rows.ids_B) <= size:
-        terms = block_terms(rows, columns, scale)
+        terms = block_terms(rows, columns, scales)
         return _total(terms, config), terms
-    column_leaves, scale_leaf = columns._replace(features=_leaves(columns.features)), _leaf(scale)
-    leaves = [*zip(columns.features, column_leaves.features, strict=True), (scale, scale_leaf)]
+    column_leaves, scales_leaf = columns._replace(features=_leaves(columns.features)), _leaf(scales)
+    leaves = [*zip(columns.features, column_leaves.features, strict=True), (scales, scales_leaf)]
     totals, terms = [], {}
     for block in _split(rows, size):
         block_leaves = block._replace(features=_leaves(block.features))
-        block_values = block_terms(block_leaves, column_leaves, scale_leaf)
+        block_values = block_terms(block_leaves, column_leaves, scales_leaf)
         total = _total(block_values, config)
         if total.requires_grad:
             total.backward()
@@ -219,12 +223,17 @@ def _global_terms(
     if row.slots_BKE.shape[1]:
         there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD)
         back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD)
-        own_scale = 1 / config.caption_vision_temperature
+        cv_scale = 1 / config.caption_vision_temperature if config.caption_vision_temperature else scale
         if config.caption_vision == "slots":
-            losses_R = contrastive(own_scale * there_RC, rows.ids_B[:, None] == columns.ids_B)
+            losses_R = contrastive(cv_scale * there_RC, rows.ids_B[:, None] == columns.ids_B)
             terms["caption_vision"] = (losses_R * rows.share_B).sum()
         else:
-            terms["caption_vision"] = _symmetric(own_scale, there_RC, back_RC, rows, columns)
+            terms["caption_vision"] = _symmetric(cv_scale, there_RC, back_RC, rows, columns)
+    if row.own_BE.shape[1]:
+        own_source_RC, source_own_RC = row.own_BE @ column.source_BE.mT, row.source_BE @ column.own_BE.mT
+        own_target_RC, target_own_RC = row.own_BE @ column.target_BE.mT, row.target_BE @ column.own_BE.mT
+        terms["own_source"] = _symmetric(scale, own_source_RC, source_own_RC, rows, columns)
+        terms["own_target"] = _symmetric(scale, own_target_RC, target_own_RC, rows, columns, pairs=True)
     return terms
 
 

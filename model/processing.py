@@ -29,7 +29,7 @@ FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
 SENTENCEPIECE = "tokenizer.model"
 BYTE = r"<0x[0-9A-F]{2}>"  # a sentencepiece token for one byte
 EMBEDDED_WIDTH = 512  # of a sentence vector
-MAX_PIECES = 32  # sentences and phrases per item
+MAX_SENTENCES = 16  # of a description
 CACHED_VECTORS = 20_000  # sentence vectors of 2 kB that each loading process keeps
 TINY_TOKENS, TINY_SIZE = 64, 64
 EMBEDDED_SIZE = 224
@@ -119,18 +119,20 @@ class LeccrProcessor:
         return self._ids(texts)
 
     def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
-        """Convert the views of each item: ids [B,V,T], or vectors of sentences and phrases for the embedded encoder."""
-        if self.policy.kind == "embedded":
-            return self._embed([pieces(views) for views in items])
+        """Convert the views of each item: ids [B,V,T], or vectors [B,V,T,·] of sentences for the embedded encoder.
+
+        Views have their place in every item; "" is an absent one.
+        """
         views = max(1, *(len(views) for views in items))
-        texts = self._ids([*(text for item in items for text in [*item, *[""] * (views - len(item))])])
+        flat = [text for item in items for text in [*item, *[""] * (views - len(item))]]
+        texts = self._embed([sentences(text) for text in flat]) if self.policy.kind == "embedded" else self._ids(flat)
         return Texts(*(tensor.unflatten(0, (len(items), views)) for tensor in texts))
 
     def surfaces(self, text: str) -> list[str | None]:
         """The text behind each token of a view, in the order of `descriptions`, with the space before it.
 
         "" for the further bytes of a character, None for a special token (start, end, padding). For the embedded
-        encoder use `pieces`.
+        encoder use `sentences`.
         """
         text = text.lower() if self.policy.lower_case else text
         if self.policy.kind == "tiny":
@@ -237,20 +239,14 @@ def square(width: int, height: int) -> tuple[float, float, float, float]:
     return left, upper, left + side, upper + side
 
 
-def pieces(views: Sequence[str]) -> list[str]:
-    """The sentences of an item's descriptions, and the phrases of sentences that have several, each once.
+def sentences(text: str) -> list[str]:
+    """The sentences of a description.
 
-    >>> pieces(["A cat, asleep on a sofa. It is grey.", "It is grey."])
-    ['A cat, asleep on a sofa.', 'A cat', 'asleep on a sofa', 'It is grey.']
+    >>> sentences("A cat, asleep on a sofa. It is grey.")
+    ['A cat, asleep on a sofa.', 'It is grey.']
     """
-    texts: dict[str, None] = {}
-    for view in views:
-        for sentence in re.split(r"(?<=[.!?。！？])\s*", view):
-            phrases = [part.strip(" .!?。！？") for part in re.split(r"[,;:、，；]| and ", sentence)]
-            for text in (sentence.strip(), *(phrases if len(phrases) > 1 else ())):
-                if any(character.isalnum() for character in text):
-                    texts.setdefault(text)
-    return list(texts)[:MAX_PIECES]
+    parts = (part.strip() for part in re.split(r"(?<=[.!?。！？])\s*", text))
+    return [part for part in parts if any(character.isalnum() for character in part)][:MAX_SENTENCES]
 
 
 def _with_bytes(names: Sequence[str]) -> list[str]:

@@ -54,14 +54,26 @@ class ModelSettings:
 
     "As released" is what the authors' released code does; docs/method.md describes each of these switches.
 
+    `slots`, `heads`: the default starts from what is known, so that training can only add; what follows `num_slots` is
+    for slots=queries.
     `stack_init`: the layers of a stack start independently, or as copies of the first (released).
     `caption_vision_axis`: caption–vision vectors are normalised over features, or over tokens (released).
     `description_encoder`: descriptions are read by a frozen copy of the text tower, by the tower itself without
     gradient ("shared", released), or by the tower with gradient ("trained").
     """
 
-    embed_dim: int = setting(256, "E, width of the shared space", at_least=1)
-    num_slots: int = setting(4, "K, semantic slots per item; 0: a two-tower model without slots", at_least=0)
+    embed_dim: int = setting(0, "E, width of the shared space; 0: that of the text tower's summaries", at_least=0)
+    heads: str = setting(
+        "aligned", "aligned start as pretrained projections or the identity; random as released", choices=("aligned", "random")
+    )
+    slots: str = setting(
+        "views", "views: each description is a slot; queries read them all, as released", choices=("views", "queries", "none")
+    )
+    views: tuple[str, ...] = setting((), "names of the views that are slots, in order; set from the data")
+    view_dropout: float = setting(0.2, "probability that a view is missing in training", at_least=0, at_most=1)
+    read_start: float = setting(0.0, "share of the views' mean in the picture's vector at the start", at_least=0)
+    local_pooling: str = setting("mean", "of the views' similarities, chosen on validation", choices=("mean", "max"))
+    num_slots: int = setting(4, "K, learned queries per item", at_least=1)
     slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
     interaction_layers: int = setting(2, "L2, cross-attention layers between slots and visual tokens", at_least=1)
     num_heads: int = setting(8, "heads of every cross-attention layer", at_least=1)
@@ -72,7 +84,7 @@ class ModelSettings:
     normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
     caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
     description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
-    init_temperature: float = setting(0.07, "initial value of the learned τ", at_least=0.01, at_most=1)
+    init_temperature: float = setting(0.05, "initial value of the learned τ; 0.07 as released", at_least=0.01, at_most=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +100,18 @@ class ObjectiveConfig:
     `gather`: with "slice" only local rows get gradients, and every process takes the full loss.
     """
 
-    caption_vision_weight: float = setting(0.01, "w_cv", at_least=0)
-    distillation_weight: float = setting(0.5, "w_d; items and target texts keep 1 − w_d", at_least=0, at_most=1)
-    local_weight: float = setting(0.01, "w_c, of local matching", at_least=0)
-    diversity_weight: float = setting(0.01, "w_r", at_least=0)
+    own_weight: float = setting(1.0, "of texts and the picture's own vector, before it reads its views", at_least=0)
+    local_weight: float = setting(1.0, "w_c, of local matching; 0.01 as released", at_least=0)
+    caption_vision_weight: float = setting(0.5, "w_cv; 0.01 as released", at_least=0)
+    source_target_weight: float = setting(0.0, "of captions and their translations; 1 as released", at_least=0)
+    distillation_weight: float = setting(0.0, "w_d; items and target texts keep 1 − w_d", at_least=0, at_most=1)
+    diversity_weight: float = setting(0.0, "w_r; 0.01 as released", at_least=0)
     teacher_weight: float = setting(0.8, "α, share of the global similarity in the teacher", at_least=0, at_most=1)
     teacher_temperature: float = setting(0.1, "divides the teacher's similarities", at_least=1e-4)
     student_temperature: float = setting(0.1, "divides the student's similarities", at_least=1e-4)
-    caption_vision_temperature: float = setting(1.0, "divides caption–vision similarities", at_least=1e-4)
+    caption_vision_temperature: float = setting(
+        0.0, "divides caption–vision similarities; 0: the learned τ; 1 as released", at_least=0
+    )
     caption_vision: str = setting("symmetric", "directions; slots: slots to media only", choices=("symmetric", "slots"))
     diversity: str = setting("squared", "cosines of slots; signed as released", choices=("squared", "signed"))
     teacher: str = setting("softmax", "soft targets; min_max as released", choices=("softmax", "min_max"))
@@ -104,14 +120,27 @@ class ObjectiveConfig:
     gather: str = setting("autograd", "gradients of gathered rows; slice as released", choices=("autograd", "slice"))
 
     @classmethod
+    def paper(cls) -> "ObjectiveConfig":
+        """The weights of the released code."""
+        return cls(**RELEASED_WEIGHTS)
+
+    @classmethod
     def faithful(cls) -> "ObjectiveConfig":
-        """The variants of the released code, with its faults; the weights stay at their defaults."""
-        return dataclasses.replace(cls(), **FAITHFUL_OBJECTIVE)
+        """Weights and variants of the released code, with its faults."""
+        return cls(**RELEASED_WEIGHTS, **FAITHFUL_OBJECTIVE)
 
     def __post_init__(self) -> None:
         check_settings(self)
 
 
+RELEASED_WEIGHTS: dict[str, Any] = {
+    "local_weight": 0.01,
+    "distillation_weight": 0.5,
+    "diversity_weight": 0.01,
+    "source_target_weight": 1.0,
+    "caption_vision_weight": 0.01,
+    "caption_vision_temperature": 1.0,
+}
 FAITHFUL_OBJECTIVE: dict[str, Any] = {
     "caption_vision": "slots",
     "diversity": "signed",

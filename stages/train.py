@@ -76,8 +76,9 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     )
 
     def validate(step: int) -> dict[str, Any]:
-        embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
-        return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
+        embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size, pooled=False)
+        poolings = ("mean", "max") if model.config.slots == "views" else ("max",)
+        return on_main(lambda: validation_line(embedded, settings.global_weights, poolings, settings.select_on, step))
 
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
     writer = run_folder.ModelWriter(run, model, processor, record)
@@ -113,7 +114,7 @@ def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None)
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
     lines += [f"note: {note}" for note in data.index.notes] + ([label] if label else [])
-    if (count := data.index.undescribed) and trainer.model.config.num_slots:
+    if (count := data.index.undescribed) and trainer.model.config.slots != "none":
         lines.append(f"note: {count:,} items have no description for slots to read: run --stage captions, then pack")
     return "\n".join(lines)
 

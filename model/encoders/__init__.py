@@ -8,7 +8,7 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 
 | kind | media | text |
 | --- | --- | --- |
-| transformers | `class`, `config`, `image_mean`, `image_std` | `class`, `config`, `pooling` |
+| transformers | `class`, `config`, `projection`, `image_mean`, `image_std` | `class`, `config`, `projection`, `pooling` |
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
 | embedded | `width`, to which EfficientNet-Lite0's frozen grid is projected | sentence vectors, from the processor |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
@@ -48,30 +48,33 @@ def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
         return TinyText(**options)
     if kind == "transformers":
         tower = towers.build_tower(options.get("class"), options.get("config", {}))
-        return towers.TextTower(tower, options.get("pooling", "auto"))
+        return towers.TextTower(tower, options.get("pooling", "auto"), options.get("projection", 0))
     raise ValueError(f"text_encoder has kind {kind!r}: expected transformers, tiny or embedded")
 
 
 def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
     """Load the vision tower of a Transformers model and return it with its spec; raises ValueError."""
-    tower, missing = towers.load_tower(name, "vision")
+    tower, missing, projection = towers.load_tower(name, "vision")
     settings = towers.image_processing(name)
-    statistics = {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
-    spec = towers.spec_of(tower, **statistics)
+    more = {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
+    spec = towers.spec_of(tower, projection, **more)
     encoder = _vision(tower, spec)
     towers.check_weights(name, tower, missing)
+    towers.set_projection(encoder.tower, projection)
     return encoder, spec
 
 
 def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, Any]]:
     """Load the text tower of a Transformers model and return it with its spec; raises ValueError."""
-    tower, missing = towers.load_tower(name, "text")
-    spec = towers.spec_of(tower, pooling=pooling)
-    encoder = towers.TextTower(tower, pooling)
+    tower, missing, projection = towers.load_tower(name, "text")
+    spec = towers.spec_of(tower, projection, pooling=pooling)
+    encoder = towers.TextTower(tower, pooling, spec.get("projection", 0))
     towers.check_weights(name, tower, missing)
+    towers.set_projection(encoder, projection)
     return encoder, spec
 
 
 def _vision(tower: Any, spec: Mapping[str, Any]) -> FrameEncoder:
     mean, std = tuple(spec.get("image_mean", IMAGENET_MEAN)), tuple(spec.get("image_std", IMAGENET_STD))
-    return FrameEncoder(towers.VisionTower(tower), towers.width(tower), mean, std)
+    projection = spec.get("projection", 0)
+    return FrameEncoder(towers.VisionTower(tower, projection), projection or towers.width(tower), mean, std)

@@ -19,12 +19,13 @@ GRID_MEAN, GRID_STD = (127 / 255,) * 3, (128 / 255,) * 3  # as in the network's 
 class Grid(nn.Module):
     """Pictures [M,3,H,W] → tokens [M,P,width]: the mean of EfficientNet's grid, then its cells, projected.
 
-    The network is frozen and not part of this module's weights: it comes with its package and is not saved again.
+    The network is frozen and not part of this module's weights: it comes with its package and is not saved again. A
+    width of 1280 leaves its cells as they are.
     """
 
     def __init__(self, width: int):
         super().__init__()
-        self.project = nn.Linear(GRID_WIDTH, width)
+        self.project = nn.Linear(GRID_WIDTH, width) if width != GRID_WIDTH else nn.Identity()
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         """Encode normalised pixels."""

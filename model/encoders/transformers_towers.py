@@ -38,9 +38,12 @@ POOLINGS = ("auto", "cls", "mean", "pooler")
 
 
 class VisionTower(nn.Module):
-    """Pictures [M,3,H,W] → tokens [M,P,D], the summary first: CLS, or else the pooled output or the mean."""
+    """Pictures [M,3,H,W] → tokens [M,P,D], the summary first: CLS, or else the pooled output or the mean.
 
-    def __init__(self, tower: PreTrainedModel):
+    With `projection` all tokens go through the pretrained projection into the space that both towers share.
+    """
+
+    def __init__(self, tower: PreTrainedModel, projection: int = 0):
         super().__init__()
         family = tower.config.model_type
         self.cls_first = family.startswith(SUMMARY_FIRST)
@@ -49,9 +52,14 @@ class VisionTower(nn.Module):
         self.normalizes = family.removesuffix("_vision_model") in CLIPS
         self.interpolates = "interpolate_pos_encoding" in _reads(tower)
         self.patch_size = int(tower.config.patch_size) if "spatial_shapes" in _reads(tower) else 0
+        self.projection = _projection(width(tower), projection)
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         """Encode normalised pixels."""
+        tokens_MPD: Tensor = self.projection(self._tokens(pixels_M3HW))
+        return tokens_MPD
+
+    def _tokens(self, pixels_M3HW: Tensor) -> Tensor:
         if self.patch_size:
             out = self.tower(**patches(pixels_M3HW, self.patch_size))
         else:
@@ -75,9 +83,10 @@ class TextTower(nn.Module):
     Args:
         tower: The Transformers model.
         pooling: "cls", "mean" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else "cls".
+        projection: Width of the pretrained projection of summaries; 0 for none.
     """
 
-    def __init__(self, tower: PreTrainedModel, pooling: str = "auto"):
+    def __init__(self, tower: PreTrainedModel, pooling: str = "auto", projection: int = 0):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling}: expected {' or '.join(POOLINGS)}")
@@ -89,10 +98,15 @@ class TextTower(nn.Module):
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooling == "pooler")
         self.width = width(tower)
         own = getattr(tower.config, "projection_size", None) if kind in UNMASKED else None
-        self.pooled_width = int(own or self.width) if self.pooling == "pooler" else self.width
+        summary_width = int(own or self.width) if self.pooling == "pooler" else self.width
+        self.projection, self.pooled_width = _projection(summary_width, projection), projection or summary_width
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """States and summaries."""
+        states_BTD, summary_BI = self._states(texts)
+        return states_BTD, self.projection(summary_BI)
+
+    def _states(self, texts: Texts) -> tuple[Tensor, Tensor]:
         mask_BT = visible_tokens(texts)
         out = self.tower(input_ids=texts.tokens, attention_mask=None if self.unmasked else mask_BT.long())
         states_BTD = out.last_hidden_state
@@ -101,6 +115,17 @@ class TextTower(nn.Module):
         if self.pooling == "cls":
             return states_BTD, states_BTD[:, 0]
         return states_BTD, masked_mean(states_BTD, mask_BT)
+
+
+def set_projection(encoder: VisionTower | TextTower, weight_ED: Tensor | None) -> None:
+    """Give an encoder the projection that it was pretrained with."""
+    if weight_ED is not None:
+        with torch.no_grad():
+            encoder.projection.weight.copy_(weight_ED)  # type: ignore[operator, union-attr]
+
+
+def _projection(width: int, shared: int) -> nn.Module:
+    return nn.Linear(width, shared, bias=False) if shared else nn.Identity()
 
 
 def patches(pixels_M3HW: Tensor, size: int) -> dict[str, Tensor]:
@@ -113,7 +138,7 @@ def patches(pixels_M3HW: Tensor, size: int) -> dict[str, Tensor]:
     return {"pixel_values": patches_MPL, "pixel_attention_mask": whole_MP, "spatial_shapes": shapes_M2}
 
 
-def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
+def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str], Tensor | None]:
     """Load one tower of a Transformers model.
 
     Args:
@@ -121,7 +146,7 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
         part: "vision" or "text".
 
     Returns:
-        The tower, and the names of the weights that were not found.
+        The tower, the names of the weights that were not found, and its projection [E,D] in a model with two towers.
 
     Raises:
         ValueError: There is no such model, or it has no such tower.
@@ -139,6 +164,7 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
             f"{name} is not a Transformers model, or not a folder of one, with a {part} tower: {reason}"
         ) from error
     prefix = f"{part}_model."
+    projection = getattr(tower, "visual_projection" if part == "vision" else "text_projection", None)
     if hasattr(config, f"{part}_config"):  # a model with two towers; some towers do not find their weights on their own
         tower = getattr(tower, f"{part}_model", tower)
     reads = [key for key in ("pixel_values", "input_ids", "decoder_input_ids") if key in _reads(tower)]
@@ -147,7 +173,8 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str]]:
             f"{name} is a {type(tower).__name__}, which reads {' and '.join(reads) or 'neither pictures nor tokens'}: "
             f"expected a {part} tower"
         )
-    return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}
+    weight = projection.weight.detach() if isinstance(projection, nn.Linear) else None
+    return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}, weight
 
 
 def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
@@ -169,8 +196,10 @@ def build_tower(kind: str | None, config: dict[str, Any]) -> PreTrainedModel:
         return tower_class(tower_class.config_class.from_dict(config))  # type: ignore[union-attr]
 
 
-def spec_of(tower: PreTrainedModel, **more: Any) -> dict[str, Any]:
-    """The spec that `build_tower` builds this tower from, without its weights."""
+def spec_of(tower: PreTrainedModel, projection: Tensor | None, **more: Any) -> dict[str, Any]:
+    """The spec that `build_tower` builds this tower from, without its weights, and the width of its projection."""
+    if projection is not None:
+        more["projection"] = len(projection)
     return {"kind": "transformers", "class": type(tower).__name__, "config": tower.config.to_diff_dict(), **more}
 
 

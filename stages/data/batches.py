@@ -19,7 +19,6 @@ from model.processing import LeccrProcessor
 from pipeline.errors import UsageError
 from stages.data.media import Frames, check_media, item_frames
 from stages.data.samples import (
-    ALL,
     HUMAN,
     MACHINE,
     Shards,
@@ -29,6 +28,7 @@ from stages.data.samples import (
     draw_target,
     no_such_split,
     pair_weight,
+    resolve_views,
     select_views,
     source_text,
     split_rows,
@@ -66,7 +66,7 @@ class TrainingData:
         human_targets: bool = True,
     ):
         self.shards = Shards(corpora)
-        self.slot_views = tuple(slot_views) or (ALL,)
+        self.slot_views = resolve_views(self.shards, slot_views)
         self.human_targets = human_targets
         self.index = build_index(
             self.shards, split, languages, source_language, extra_views, self.slot_views, human_targets
@@ -247,7 +247,7 @@ class EvaluationData:
     ):
         self.shards, self.split = Shards(corpora), split
         self.input_dim: int | None = None  # see `expect`
-        self.slot_views = tuple(slot_views) or (ALL,)
+        self.slot_views = resolve_views(self.shards, slot_views)
         if slot_views:
             check_views(self.shards, "slot_views", slot_views, all_views(self.shards))
         self.item_names: list[str] = []

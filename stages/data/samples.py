@@ -87,9 +87,17 @@ def all_views(shards: Shards) -> set[str]:
     return views
 
 
+def resolve_views(shards: Shards, views: Sequence[str]) -> tuple[str, ...]:
+    """These views, or for "all" or none the names of every view, in alphabetical order."""
+    return tuple(views) if views and ALL not in views else tuple(sorted(all_views(shards)))
+
+
 def select_views(descriptions: Sequence[dict[str, str]], views: Sequence[str]) -> list[str]:
-    """Texts of the named views, in the order of the table; "all" selects every view."""
-    return [row["text"] for row in descriptions if ALL in views or row["view"] in views]
+    """Texts of the named views, in the order of the names, "" for one that is absent; "all" selects every view."""
+    if ALL in views:
+        return [row["text"] for row in descriptions]
+    texts = {row["view"]: row["text"] for row in descriptions}
+    return [texts.get(view, "") for view in views]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ class States:
         return {**self.__dict__, "_open": {}}
 
     def texts(self, places: Sequence[tuple[int, int]]) -> Texts:
-        """States [B,T,C] of rows given as (shard, row).
+        """States [B,T,C] of rows given as (shard, row); a state that is all zeros is absent.
 
         In float16 as stored, which halves what loader workers pass on; the model converts them to its own precision.
         """
@@ -60,7 +60,7 @@ class States:
         tokens_BTC = np.zeros((len(rows), max(1, int(lengths.max())), self.width), np.float16)
         for tokens_TC, row_TC in zip(tokens_BTC, rows, strict=True):
             tokens_TC[: len(row_TC)] = row_TC
-        return Texts(torch.from_numpy(tokens_BTC), torch.arange(tokens_BTC.shape[1]) < lengths[:, None])
+        return Texts(torch.from_numpy(tokens_BTC), torch.from_numpy(tokens_BTC.any(-1)))
 
     def _row(self, number: int, row: int) -> np.ndarray:
         if number not in self._open:
@@ -93,7 +93,8 @@ def ensure_states(
     Raises:
         EnvironmentTrouble: They cannot be written.
     """
-    name = short_hash(canonical_json([_weights_hash(model), _text_policy(processor), list(views)]))
+    kind = "summaries" if model.config.slots == "views" else "tokens"
+    name = short_hash(canonical_json([_weights_hash(model), _text_policy(processor), list(views), kind]))
     paths = []
     for number, (table, index) in enumerate(shards.places):
         path = table.corpus / FOLDER / name / shard_name(index, table.num_shards)
@@ -111,7 +112,8 @@ def ensure_states(
                 ) from error
             shard = f"{table.corpus.name}, shard {index + 1:,} of {table.num_shards:,}"
             say(f"states of descriptions: {shard}: {entry['bytes'] / 2**20:,.1f} MiB")
-    return States(paths, model.text_encoder.width)
+    encoder = model.text_encoder
+    return States(paths, encoder.pooled_width if model.config.slots == "views" else encoder.width)
 
 
 def _is_complete(path: Path, sha256: str) -> bool:
@@ -130,7 +132,8 @@ def _encode(shard: pa.Table, views: Sequence[str], model: LeccrModel, processor:
         with torch.inference_mode():
             encoded = model.describe_states(Texts(*(part.to(device) for part in texts)))
         for row_TC, mask_T in zip(*(part.cpu() for part in encoded), strict=True):
-            states.append(row_TC[mask_T].to(torch.float16).numpy())
+            row_TC = row_TC * mask_T[:, None] if model.config.slots == "views" else row_TC[mask_T]
+            states.append(row_TC.to(torch.float16).numpy())
     columns = [
         shard.column("item_id").combine_chunks(),
         pa.array(map(len, states), pa.int32()),

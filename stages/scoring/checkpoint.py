@@ -42,7 +42,8 @@ class Checkpoint(NamedTuple):
     @property
     def slot_views(self) -> tuple[str, ...]:
         """The views that the slots read in the run; empty for every view."""
-        return tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
+        own = read_json(Path(self.source) / CONFIG).get("views") if Path(self.source).is_dir() else ()
+        return tuple(own or (self.record or {}).get("settings", {}).get("slot_views", ()))
 
     @property
     def notes(self) -> list[str]:

@@ -38,6 +38,10 @@ class Embedded:
         keep_N = torch.isin(self.item_ids, items_M)
         return text_ME, items_M, self.media_NE[keep_N], self.item_ids[keep_N], self.slots_NKE[keep_N]
 
+    def with_mean_slots(self) -> "Embedded":
+        """The same with the mean of each item's slots as its only slot."""
+        return dataclasses.replace(self, slots_NKE=self.slots_NKE.mean(1, keepdim=True))
+
 
 def embed_split(
     model: LeccrModel | Baseline,
@@ -45,6 +49,7 @@ def embed_split(
     data: EvaluationData,
     accelerator: Accelerator,
     batch_size: int,
+    pooled: bool = True,
 ) -> Embedded:
     """Encode a split in float32; afterwards the model is in the mode that it was in.
 
@@ -54,6 +59,8 @@ def embed_split(
         data: The split.
         accelerator: The ranks.
         batch_size: Items, or texts, that each rank encodes at once.
+        pooled: Whether the views of an item are pooled as the model's configuration has it; else there is a slot for
+            each, to choose the pooling.
     """
     was_training, device = model.training, accelerator.device
 
@@ -64,7 +71,7 @@ def embed_split(
     def encode_media(loaded: tuple[Media, Texts]) -> tuple[Tensor, ...]:
         media, descriptions = loaded
         return model.encode_media(
-            Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions))
+            Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)), pooled
         )
 
     def encode_texts(loaded: Texts) -> tuple[Tensor]:

@@ -41,7 +41,7 @@ def open_data(settings: Settings, corpora: Sequence[Path], processes: int) -> tu
         human_targets=settings.human_targets,
     )
     check_batch_size(len(train), settings.batch_size, processes)
-    validation = EvaluationData(corpora, settings.select_on, train.languages, settings.slot_views)
+    validation = EvaluationData(corpora, settings.select_on, train.languages, train.slot_views)
     if len(corpora) > 1 and settings.train_on != settings.select_on:
         _refuse_leaks(train.shards, settings.train_on)
     return train, validation
@@ -78,7 +78,8 @@ def create_model(settings: Settings, data: TrainingData, accelerator: Accelerato
         with accelerator.main_process_first():  # it downloads
             processor = LeccrProcessor.create(settings.media, settings.text, tokenizer, **policy)
             media, text = _encoder_specs(settings, processor)
-            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.model)
+            names = {"views": data.slot_views} if settings.model.get("slots", MODEL_DEFAULTS["slots"]) == "views" else {}
+            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.model, **names)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     return model, processor
@@ -92,7 +93,8 @@ def restore_model(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrPr
         media, text = _encoder_specs(settings, processor)
         expected = {"media_encoder": media, "text_encoder": text, **MODEL_DEFAULTS, **settings.model}
         for name, value in expected.items():
-            if value is not None and getattr(config, name) != value:
+            from_data = name == "views" or (name == "embed_dim" and not value)
+            if value is not None and not from_data and getattr(config, name) != value:
                 raise ValueError(f"it has {name}={getattr(config, name)}, the settings have {value}")
         return LeccrModel.from_pretrained(str(folder)), processor
     except (ValueError, OSError) as error:
@@ -105,7 +107,7 @@ def use_states(
     settings: Settings, data: TrainingData, model: LeccrModel, processor: LeccrProcessor, accelerator: Accelerator
 ) -> None:
     """Let the data serve stored states of a frozen description encoder instead of descriptions."""
-    if settings.cache_states and model.config.num_slots and model.describes_frozen:
+    if settings.cache_states and model.config.slots != "none" and model.describes_frozen:
         rank, world = accelerator.process_index, accelerator.num_processes
         data.states = ensure_states(data.shards, model, processor, data.slot_views, rank, world)
         accelerator.wait_for_everyone()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from model.settings import FAITHFUL_OBJECTIVE, ModelSettings, ObjectiveConfig, check_settings
+from model.settings import FAITHFUL_OBJECTIVE, RELEASED_WEIGHTS, ModelSettings, ObjectiveConfig, check_settings
 from pipeline.errors import UsageError
 from pipeline.options import option, option_fields, parse_value, show_value
 from stages.recipes import Recipe, load_recipes
@@ -18,6 +18,8 @@ from stages.recipes import Recipe, load_recipes
 # What the released code does and no default does. It trains the pretrained text tower that also reads descriptions.
 FAITHFUL: Mapping[str, Any] = MappingProxyType(
     {
+        "heads": "random",
+        "slots": "queries",
         "slot_init": "zero",
         "stack_init": "copies",
         "attention_dropout": 0.1,
@@ -34,7 +36,7 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         **FAITHFUL_OBJECTIVE,  # without the weights of the losses, which are the recipe's
     }
 )
-GLOBAL_WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
+GLOBAL_WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 MODEL_DEFAULTS = {name: field.default for name, field in option_fields(ModelSettings).items()}
 OBJECTIVE_DEFAULTS = dataclasses.asdict(ObjectiveConfig())
 
@@ -68,7 +70,7 @@ class Settings:
     tiny_layers: int = option(2, "layers of tiny encoders", at_least=1)
     tiny_patch: int = option(8, "pixels per side of a patch of the tiny media encoder", at_least=1)
     tiny_vocabulary: int = option(1000, "largest vocabulary of the tiny text encoder, in tokens", at_least=32)
-    embedded_width: int = option(256, "width that the embedded media encoder projects to", at_least=8)
+    embedded_width: int = option(1280, "width that the embedded media encoder projects to; 1280: not projected", at_least=8)
     feature_width: int = option(512, "width that precomputed features are projected to", at_least=8)
     feature_layers: int = option(1, "layers that read features over time", at_least=1)
     feature_frames: int = option(0, "largest number of frames of features per item; 0: all", at_least=0)
@@ -150,7 +152,8 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
     typed = dict(given) | dict(map(_parse_override, overrides))
     changes = find_recipe(recipe).settings
     faithful = typed.get("method", changes.get("method")) == "faithful"
-    values: dict[str, Any] = {"recipe": recipe, **changes, **(FAITHFUL if faithful else {}), **typed}
+    weights, preset = (RELEASED_WEIGHTS | {"init_temperature": 0.07}, FAITHFUL) if faithful else ({}, {})
+    values: dict[str, Any] = {"recipe": recipe, **weights, **changes, **preset, **typed}
     for name in values:
         _check_name("setting", name, OWNERS)
 

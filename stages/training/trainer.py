@@ -44,7 +44,7 @@ class Position:
     """Progress of a run: what its checkpoint stores next to weights and optimiser."""
 
     step: int = 0  # steps done
-    validated: int = 0  # step of the last validation
+    validated: int = -1  # step of the last validation
     best: dict[str, Any] | None = None  # line of the best validation
     waiting: int = 0  # validations since the best
     processes: int = 1
@@ -141,7 +141,7 @@ class Trainer:
             self.wrapped,
             batches,
             self._losses,
-            [self.model.log_scale],
+            self.model.log_scales,
             self.accelerator.backward,
             lambda: self.accelerator.no_sync(self.wrapped),
             lambda batch: map_tensors(batch, lambda x: x.to(self.accelerator.device, non_blocking=True)),
@@ -154,13 +154,14 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
-            self.model.log_scale.clamp_(max=math.log(LARGEST_SCALE))
+            for scale in self.model.log_scales:
+                scale.clamp_(max=math.log(LARGEST_SCALE))
         if self.ema:
             self.ema.update(self.model, number)
         return {"kind": "train", "step": number, "epoch": self._epoch(number), **line, "lr": lr}, stop
 
     def _losses(self, features: Features, item_ids: torch.Tensor, weights: torch.Tensor) -> Losses:
-        return objective(features, self.model.logit_scale, item_ids, weights, self.objective_config)
+        return objective(features, self.model.logit_scales, item_ids, weights, self.objective_config)
 
     def _load_batches(self, clock: "Clock") -> Iterator[list[Batch]]:
         """The remaining steps' batches of this rank, in micro-batches; `clock` learns how long the step waited."""

@@ -23,34 +23,38 @@ def selection_label(select_on: str, train_on: str = "train") -> str | None:
     return None if select_on == "val" != train_on else WARNING.format(split=select_on)
 
 
-def validation_line(embedded: Embedded, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:
-    """The line for metrics.jsonl: SumR (mean over languages) at the best global weight, and recalls by language.
+def validation_line(
+    embedded: Embedded, weights: Sequence[float], poolings: Sequence[str], split: str, step: int
+) -> dict[str, Any]:
+    """The line for metrics.jsonl: SumR (mean over languages) at the best score, and recalls by language.
 
-    The gallery of a language has the items with a text in it. The larger of equally good weights is taken.
+    The gallery of a language has the items with a text in it. Of equally good scores the larger weight is taken.
 
     Args:
-        embedded: The split as vectors.
+        embedded: The split as vectors, with a slot per view.
         weights: Weights of the global similarity to try.
+        poolings: Poolings of the slots' similarities to try: "mean", "max".
         split: Name of the split.
         step: Steps done.
     """
-    by_weight: dict[float, dict[str, Any]] = {weight: {} for weight in weights}
-    chances = []
-    for language, (_, items_M) in embedded.texts.items():
-        by_ranks = ranked(*embedded.language(language), weights)
-        for weight, ranks in zip(weights, by_ranks, strict=True):
-            by_weight[weight][language] = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
-        chances.append(chance_recalls(items_M.numpy())["sum_r"])
-    best = max(sorted(by_weight, reverse=True), key=lambda weight: _mean_sum_r(by_weight[weight]))
+    recalls: dict[tuple[float, str], dict[str, Any]] = {}
+    for pooling in poolings:
+        pooled = embedded.with_mean_slots() if pooling == "mean" else embedded
+        for language in embedded.texts:
+            for weight, ranks in zip(weights, ranked(*pooled.language(language), weights), strict=True):
+                both = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
+                recalls.setdefault((weight, pooling), {})[language] = both
+    best = max(sorted(recalls, reverse=True), key=lambda score: _mean_sum_r(recalls[score]))
     return {
         "kind": "validation",
         "step": step,
         "split": split,
         "items": len(embedded.item_ids),
-        "sum_r": _mean_sum_r(by_weight[best]),
-        "chance": float(np.mean(chances)),
-        "global_weight": best,
-        "recalls": by_weight[best],
+        "sum_r": _mean_sum_r(recalls[best]),
+        "chance": float(np.mean([chance_recalls(items_M.numpy())["sum_r"] for _, items_M in embedded.texts.values()])),
+        "global_weight": best[0],
+        "local_pooling": best[1],
+        "recalls": recalls[best],
     }
 
 

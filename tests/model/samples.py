@@ -7,7 +7,7 @@ from model.batch import Features
 from model.losses import slot_cosines
 
 
-def make_features(count, slots=3, width=8, seed=0, dtype=torch.float64, unit_slots=True):
+def make_features(count, slots=3, width=8, seed=0, dtype=torch.float64, unit_slots=True, own=False):
     """Leaves with gradient, so that a test can ask what the loss wants of each."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -23,5 +23,6 @@ def make_features(count, slots=3, width=8, seed=0, dtype=torch.float64, unit_slo
         slot_cosines_BKK=slot_cosines(rows(slots, width)),
         source_BE=normalize(rows(width), dim=-1),
         target_BE=normalize(rows(width), dim=-1),
+        own_BE=normalize(rows(width if own else 0), dim=-1),
     )
     return Features(*(x.detach().requires_grad_() for x in features))

@@ -25,7 +25,7 @@ from model.settings import ObjectiveConfig
 from tests.conftest import ROOT
 
 FIXTURE = ROOT / "tests" / "golden" / "faithful_numbers.safetensors"
-SHAPE = {"embed_dim": 7, "num_slots": 3, "slot_layers": 3, "interaction_layers": 2, "num_heads": 3}
+SHAPE = {"slots": "queries", "heads": "random", "embed_dim": 7, "num_slots": 3, "slot_layers": 3, "interaction_layers": 2, "num_heads": 3}
 B, F, P, D, T, W = 6, 4, 3, 12, 8, 10
 INPUTS = ("frames", "frame_count", "described", "is_described", "source", "target", "ids", "weights")
 AS_RELEASED = {
@@ -39,8 +39,8 @@ SHARP = {"teacher_temperature": 0.2, "student_temperature": 0.3, "caption_vision
 CASES = {  # whether as released, whether the queries are what they were at the start, the objective
     "faithful at the start": (True, True, ObjectiveConfig.faithful()),
     "faithful, trained": (True, False, replace(ObjectiveConfig.faithful(), **WEIGHTS)),
-    "corrected": (False, False, ObjectiveConfig()),
-    "corrected, other weights": (False, False, ObjectiveConfig(**WEIGHTS, **SHARP, teacher_weight=0.6)),
+    "paper": (False, False, ObjectiveConfig.paper()),
+    "paper, other weights": (False, False, replace(ObjectiveConfig.paper(), **WEIGHTS, **SHARP, teacher_weight=0.6)),
 }
 
 
@@ -251,7 +251,7 @@ def computed(monkeypatch, case):
     )
     with torch.no_grad():
         features = leccr(batch)
-        losses = objective(features, leccr.logit_scale, batch.item_ids, batch.weights, config)
+        losses = objective(features, leccr.logit_scales, batch.item_ids, batch.weights, config)
     terms = {name: x.item() for name, x in (losses.raw | {"total": losses.total}).items()}
     return features, terms, Reference(values, released)
 

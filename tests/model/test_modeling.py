@@ -10,7 +10,7 @@ from model.batch import Texts
 from model.config import LeccrConfig
 from model.modeling import LeccrModel
 from tests.conftest import ROOT
-from tests.model.towers import batch, ids_batch, processor, text_towers, tiny_model, vision_towers
+from tests.model.towers import RELEASED, batch, ids_batch, processor, text_towers, tiny_model, vision_towers
 
 
 def close(got, expected):
@@ -23,7 +23,7 @@ def test_features_have_their_shapes_and_lengths():
     shapes = {name: tuple(value.shape) for name, value in features._asdict().items()}
     assert shapes == {
         "media_BE": (3, 16), "slots_BKE": (3, 3, 16), "slot_mean_BD": (3, 32), "token_mean_BD": (3, 32),
-        "slot_cosines_BKK": (3, 3, 3), "source_BE": (3, 16), "target_BE": (3, 16),
+        "slot_cosines_BKK": (3, 3, 3), "source_BE": (3, 16), "target_BE": (3, 16), "own_BE": (3, 0),
     }  # fmt: skip
     for unit in (features.media_BE, features.slots_BKE, features.source_BE, features.target_BE):
         torch.testing.assert_close(unit.norm(dim=-1), torch.ones(unit.shape[:-1]))
@@ -39,7 +39,7 @@ def test_every_trained_weight_takes_part_whatever_the_batch_lacks():
     for description_encoder in ("frozen", "shared"):
         for samples in (whole, bare):
             model = tiny_model(description_encoder=description_encoder)
-            sum((x * torch.randn_like(x)).sum() for x in (*model(samples), model.logit_scale)).backward()
+            sum((x * torch.randn_like(x)).sum() for x in (*model(samples), model.logit_scales)).backward()
             assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
             assert all(torch.isfinite(x.grad).all() for x in model.parameters() if x.requires_grad)
 
@@ -83,7 +83,7 @@ def test_a_shared_description_encoder_is_the_text_tower_with_its_dropout(kind):
 
 
 def test_without_slots_it_is_a_plain_two_tower_model():
-    model, samples = tiny_model(num_slots=0).eval(), batch()
+    model, samples = tiny_model(slots="none").eval(), batch()
     features = model(samples)
     assert features.slots_BKE.shape == (3, 0, 16) and features.slot_cosines_BKK.shape == (3, 0, 0)
     tokens_BND, _, pool_BN = model.media_encoder(samples.media)
@@ -130,7 +130,7 @@ def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
 def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
     vision_towers()["clip"]().save_pretrained(tmp_path / "vision")
     text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
-    model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4)
+    model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4, **RELEASED)
     expected = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
     for tower in (model.text_encoder, model.description_encoder):
         weights = tower.tower.state_dict()
@@ -160,5 +160,5 @@ def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     assert (found.media_BHKN * ~found.media_mask_BN[:, None, None] == 0).all()
     close(model.attention(samples.media, model.describe_states(samples.descriptions)), found)
     assert all(torch.equal(left, right) for left, right in zip(model(samples), before, strict=True))
-    with pytest.raises(ValueError, match="num_slots=0"):
-        tiny_model(num_slots=0).attention(samples.media, samples.descriptions)
+    with pytest.raises(ValueError, match="slots=none"):
+        tiny_model(slots="none").attention(samples.media, samples.descriptions)

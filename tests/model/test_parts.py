@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from model.settings import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 UNEVEN = [5, 1, 7, 3]
-CONFIG = ObjectiveConfig(caption_vision_weight=0.3, local_weight=0.5, diversity_weight=0.3)
+CONFIG = replace(ObjectiveConfig.paper(), caption_vision_weight=0.3, local_weight=0.5, diversity_weight=0.3)
 
 
 def plain_step(model, batches):
@@ -22,14 +23,14 @@ def plain_step(model, batches):
     return losses
 
 
-def run_both(dropout, sizes, device, dtype=torch.float64, context=contextlib.nullcontext):
+def run_both(dropout, sizes, device, dtype=torch.float64, context=contextlib.nullcontext, slots="queries"):
     """(losses, gradients, random numbers drawn afterwards) of the plain and of the cached step."""
 
     def cached(model, batches):
-        return cached_step(model, batches, loss_of(model, CONFIG), [model.log_scale])
+        return cached_step(model, batches, loss_of(model, CONFIG), model.log_scales)
 
     for step in (plain_step, cached):
-        model = make_model(dropout=dropout, dtype=dtype).to(device)
+        model = make_model(dropout=dropout, dtype=dtype, slots=slots).to(device)
         torch.manual_seed(5)
         with context():
             losses = step(model, split(map_tensors(make_batch(), lambda x: x.to(device)), sizes))
@@ -45,6 +46,12 @@ def test_cached_step_is_the_plain_step(dropout, sizes, device):
     torch.testing.assert_close(cached.raw, plain.raw)
     assert torch.equal(drawn, drawn_after)  # the next step draws what it would have drawn
     assert all(gradient.abs().sum() > 0 for gradient in computed.values()) and not cached.total.requires_grad
+
+
+def test_cached_step_replays_the_views_that_were_dropped():
+    (plain, expected, _), (cached, computed, _) = run_both(0.0, UNEVEN, "cpu", slots="views")
+    torch.testing.assert_close(computed, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cached.raw, plain.raw)
 
 
 def test_under_autocast(device):
@@ -76,7 +83,7 @@ def test_one_synchronisation_the_last_and_gradients_add_up():
 
     def step():
         torch.manual_seed(5)
-        cached_step(model, batches, loss_of(model, CONFIG), [model.log_scale], backward, no_sync, prepare)
+        cached_step(model, batches, loss_of(model, CONFIG), model.log_scales, backward, no_sync, prepare)
         return {name: gradient.clone() for name, gradient in gradients(model).items()}
 
     once, first = step(), events.copy()

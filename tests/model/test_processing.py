@@ -9,7 +9,7 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model.processing import LeccrProcessor, pieces
+from model.processing import LeccrProcessor, sentences
 from tests.model.towers import TEXTS, picture, processor, text_towers, vision_towers
 
 
@@ -60,10 +60,9 @@ def test_descriptions_have_a_view_axis_and_no_limit_of_words():
     assert of.descriptions([[], []]).mask.shape[:2] == (2, 1)
 
 
-def test_pieces_are_sentences_and_phrases_each_once():
-    assert pieces(["一只猫，在沙发上。它是灰色的。"]) == ["一只猫，在沙发上。", "一只猫", "在沙发上", "它是灰色的。"]
-    assert pieces(["A cat and a dog."]) == ["A cat and a dog.", "A cat", "a dog"]
-    assert pieces([" ", "…", "?!"]) == [] and len(pieces([f"Number {i}." for i in range(99)])) == 32
+def test_descriptions_are_read_by_sentence():
+    assert sentences("一只猫，在沙发上。它是灰色的。") == ["一只猫，在沙发上。", "它是灰色的。"]
+    assert sentences(" … ?! ") == [] and len(sentences("A. " * 99)) == 16
 
 
 @pytest.mark.parametrize("of", [processor(max_words=5, resize="squash")], ids=["tiny"])
@@ -114,5 +113,5 @@ def test_sentence_vectors_do_not_depend_on_their_neighbours():
     assert together.tokens.shape == (6, 1, 512) and together.mask.sum().item() == 5
     assert torch.equal(together.tokens[2], alone.tokens[0])
     described = of.descriptions([["A cat, red. A sofa."], []])
-    assert described.mask.sum(1).tolist() == [4, 0]
+    assert described.mask.sum((1, 2)).tolist() == [2, 0]
     assert len(pickle.dumps(of)) < 2000

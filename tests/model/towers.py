@@ -26,9 +26,13 @@ def text_spec(vocabulary, **more):
     return {"kind": "tiny", "vocab_size": vocabulary, "max_tokens": 16, "width": 32, "layers": 2, "heads": 4} | more
 
 
+RELEASED = {"slots": "queries", "heads": "random", "init_temperature": 0.07}  # the architecture of the paper
+
+
 def tiny_model(vocabulary=300, seed=0, **settings):
     torch.manual_seed(seed)
-    settings = {"embed_dim": 16, "num_heads": 4, "num_slots": 3, "slot_layers": 1, "interaction_layers": 1} | settings
+    small = {"embed_dim": 16, "num_heads": 4, "num_slots": 3, "slot_layers": 1, "interaction_layers": 1}
+    settings = RELEASED | small | settings
     return LeccrModel.create(MEDIA, text_spec(vocabulary), **settings)
 
 

@@ -9,13 +9,16 @@ from model.objective import objective
 WORDS = 30
 
 
-def make_model(seed=0, dtype=torch.float64, dropout=0.0):
+def make_model(seed=0, dtype=torch.float64, dropout=0.0, slots="queries"):
     torch.manual_seed(seed)
     tower = {"kind": "tiny", "width": 8, "layers": 1, "heads": 2, "dropout": dropout}
     return LeccrModel.create(
         media={**tower, "image_size": 8, "patch_size": 4},
         text={**tower, "vocab_size": WORDS, "max_tokens": 8},
         embed_dim=6,
+        slots=slots,
+        heads="aligned" if slots == "views" else "random",
+        views=("caption", "objects"),
         num_slots=3,
         slot_layers=1,
         interaction_layers=1,
@@ -25,8 +28,8 @@ def make_model(seed=0, dtype=torch.float64, dropout=0.0):
 
 
 def loss_of(model, config):
-    """(features, ids, weights) → Losses, with the model's learned scale."""
-    return lambda features, ids, weights: objective(features, model.logit_scale, ids, weights, config)
+    """(features, ids, weights) → Losses, with the model's learned scales."""
+    return lambda features, ids, weights: objective(features, model.logit_scales, ids, weights, config)
 
 
 def make_batch(count=16, seed=0):

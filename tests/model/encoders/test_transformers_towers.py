@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 import transformers as hf
 from safetensors.torch import load_file, save_file
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
@@ -111,12 +112,14 @@ def test_towers_of_a_whole_model_have_its_weights(tmp_path, family):
     media, text = load_media_encoder(str(tmp_path))[0].eval(), load_text_encoder(str(tmp_path))[0].eval()
     pixels = normalised(media, batch.media)
     given = patches(pixels, 8) if family == "siglip2" else {"pixel_values": pixels}
-    torch.testing.assert_close(media(batch.media)[0][:, 0], model.vision_model(**given).pooler_output)
+    project_media, project_text = (getattr(model, name, nn.Identity()) for name in ("visual_projection", "text_projection"))
+    picture = project_media(model.vision_model(**given).pooler_output)
+    torch.testing.assert_close(media(batch.media)[0][:, 0], picture)
     ids = batch.source.tokens
     ids[:, 6] = 2  # the end of a text
     expected = model.text_model(input_ids=ids)
     summary = expected.last_hidden_state[:, 0] if family == "chinese_clip" else expected.pooler_output
-    torch.testing.assert_close(text(Texts(ids, torch.ones_like(ids, dtype=torch.bool)))[1], summary)
+    torch.testing.assert_close(text(Texts(ids, torch.ones_like(ids, dtype=torch.bool)))[1], project_text(summary))
 
 
 def test_patches_are_those_of_the_models_own_processor():

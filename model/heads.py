@@ -1,0 +1,97 @@
+"""Heads that start from what is already known, and the reader through which an item's picture sees its descriptions.
+
+At the start every part that training adds is neutral: heads are the identity on a space that pretrained towers share, and
+the gates of what heads and reader add are zero.
+
+B items or texts · V views · I width of a summary · E width of the shared space
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+HIDDEN = 1024
+FAST = 10.0  # a parameter that is used times FAST learns that many times as fast under Adam
+TEXT_DROPOUT = 0.3
+MEDIA_DROPOUT = 0.1, 0.2  # of the summary, of the hidden layer
+
+
+class ResidualHead(nn.Module):
+    """T(u) = A u + b + γ ∘ MLP(u), with γ = 0 at the start: the text head, shared by queries and descriptions.
+
+    A is the identity at the start where I = E, else random.
+    """
+
+    def __init__(self, width: int, shared: int):
+        super().__init__()
+        self.project = identity_layer(width, shared)
+        self.mlp = _mlp(width, shared)
+        self.gate_E = nn.Parameter(torch.zeros(shared))
+
+    def forward(self, summary_BI: Tensor) -> Tensor:
+        """Project summaries [B,I] to [B,E], not normalised."""
+        projected_BE: Tensor = self.project(summary_BI) + self.gate_E * self.mlp(summary_BI)
+        return projected_BE
+
+
+class ViewReader(nn.Module):
+    """ĥ_v = norm(g + a·m̄ + η ∘ MLP(m̄)): the picture's vector g reads its views, m̄ = Σ_k w_k m_k.
+
+    The trust in a view is w = softmax_k(c_k + s·⟨g, m_k⟩) over the views that are there: c learns which views help, s how
+    far a view that contradicts the picture is doubted. All of it is equal weights at the start; without views ĥ_v = g.
+
+    Args:
+        shared: E.
+        views: V.
+        start: a at the start. 0 leaves the score of pretrained towers as it is.
+    """
+
+    def __init__(self, shared: int, views: int, start: float):
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(float(start)))
+        self.trust_V = nn.Parameter(torch.zeros(views))
+        self.agreement = nn.Parameter(torch.zeros(()))
+        self.mlp = _mlp(shared, shared)
+        self.gate_E = nn.Parameter(torch.zeros(shared))
+
+    def forward(self, own_BE: Tensor, views_BVE: Tensor, present_BV: Tensor) -> tuple[Tensor, Tensor]:
+        """ĥ_v [B,E] and m̄ [B,E].
+
+        Args:
+            own_BE: g, of unit length.
+            views_BVE: m, of unit length.
+            present_BV: bool, True where there is a view.
+        """
+        agreement_BV = torch.einsum("be,bve->bv", own_BE.detach(), views_BVE)
+        logits_BV = FAST * (self.trust_V[: views_BVE.shape[1]] + self.agreement * agreement_BV)
+        weights_BV = logits_BV.masked_fill(~present_BV, torch.finfo(logits_BV.dtype).min).softmax(1) * present_BV
+        mean_BE = torch.einsum("bv,bve->be", weights_BV, views_BVE)
+        described_B1 = present_BV.any(1, keepdim=True)
+        added_BE = self.share * mean_BE + self.gate_E * self.mlp(mean_BE) * described_B1
+        return normalize(own_BE + added_BE, dim=-1), mean_BE
+
+
+def media_head(width: int, shared: int) -> nn.Module:
+    """The head of media: the identity for towers that project into the shared space, else a random network."""
+    if width == shared:
+        return identity_layer(width, shared)
+    before, inside = MEDIA_DROPOUT
+    return nn.Sequential(
+        nn.Dropout(before), nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(inside), nn.Linear(HIDDEN, shared)
+    )
+
+
+def identity_layer(width: int, shared: int) -> nn.Linear:
+    """A linear layer that starts as the identity where the widths agree, else random."""
+    layer = nn.Linear(width, shared)
+    if width == shared:
+        with torch.no_grad():
+            layer.weight.copy_(torch.eye(width))
+            layer.bias.zero_()
+    return layer
+
+
+def _mlp(width: int, shared: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(TEXT_DROPOUT), nn.Linear(HIDDEN, shared)
+    )

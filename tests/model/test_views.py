@@ -1,0 +1,115 @@
+"""Slots that are the views themselves: what an untrained model is, and what training can add."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from model.batch import Texts
+from model.losses import score
+from model.modeling import LeccrModel
+from tests.model.towers import batch, ids_batch, tiny_model, whole
+
+VIEWS = {"slots": "views", "heads": "aligned", "views": ("caption", "objects")}
+
+
+def two_views(samples):
+    """The second item without its second view."""
+    first, second = samples.descriptions, samples.source
+    tokens = torch.cat([first.tokens, second.tokens[:, None]], 1)
+    mask = torch.cat([first.mask, second.mask[:, None]], 1)
+    mask[1, 1] = False
+    return samples._replace(descriptions=Texts(tokens, mask))
+
+
+@pytest.fixture(scope="module", params=["clip", "siglip"])
+def dual(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    pretrained = whole(request.param).eval()
+    pretrained.save_pretrained(folder)
+    return pretrained, LeccrModel.create(str(folder), str(folder), **VIEWS).eval(), two_views(ids_batch())
+
+
+def test_untrained_it_is_the_dual_encoder_and_with_descriptions_late_fusion(dual):
+    pretrained, model, samples = dual
+    encoder = model.media_encoder
+    pixels = (samples.media.frames[:, 0] / 255 - encoder.mean) / encoder.std
+    with torch.no_grad():
+        picture_BE = normalize(pretrained.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output)
+        text_BE = normalize(
+            pretrained.get_text_features(
+                input_ids=samples.source.tokens,
+                **({} if model.text_encoder.unmasked else {"attention_mask": samples.source.mask.long()}),
+            ).pooler_output
+        )
+        media_BE, views_BVE = model.encode_media(samples.media, samples.descriptions, pooled=False)
+        view_BE = model.encode_text(Texts(*(x[:, 0] for x in samples.descriptions)))
+    torch.testing.assert_close(media_BE, picture_BE)
+    torch.testing.assert_close(model.encode_text(samples.source), text_BE)
+    torch.testing.assert_close(views_BVE[:, 0], view_BE)
+    best_BB = torch.einsum("bve,ce->bcv", views_BVE, text_BE).amax(2)
+    fused_BB = 0.3 * picture_BE @ text_BE.T + 0.7 * best_BB
+    torch.testing.assert_close(score(media_BE, views_BVE, text_BE, 0.3), fused_BB)
+
+
+def test_an_item_without_views_has_its_pictures_vector_and_a_mean_stands_for_an_absent_view():
+    model, samples = tiny_model(**VIEWS, read_start=1.0).eval(), batch()
+    with torch.no_grad():
+        media_BE, slots_BVE = model.encode_media(samples.media, samples.descriptions, pooled=False)
+        bare_BE, own_B1E = model.encode_media(samples.media, samples.descriptions._replace(mask=samples.descriptions.mask & False))
+    assert not torch.allclose(media_BE[:2], bare_BE[:2])
+    torch.testing.assert_close(media_BE[2], bare_BE[2])
+    torch.testing.assert_close(own_B1E[:, 0], bare_BE)
+    torch.testing.assert_close(slots_BVE[1, 0], slots_BVE[1, 1])
+    torch.testing.assert_close(slots_BVE[2], bare_BE[2].expand(2, -1))
+
+
+def test_with_every_view_dropped_training_sees_two_towers():
+    model, samples = tiny_model(**VIEWS, read_start=1.0, view_dropout=1.0, dropout=0.0).train(), batch()
+    towers = tiny_model(**VIEWS | {"slots": "none"})
+    towers.load_state_dict({name: x for name, x in model.state_dict().items() if name in towers.state_dict()})
+    for each in (model, towers):
+        for module in each.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    torch.testing.assert_close(model(samples).media_BE, towers(samples).media_BE)
+
+
+def test_training_learns_to_trust_a_view_and_to_doubt_one_that_contradicts_the_picture():
+    reader = tiny_model(**VIEWS, read_start=1.0).eval().reader
+    own_BE = normalize(torch.randn(2, 16), dim=-1)
+    views_BVE = torch.stack([own_BE, -own_BE], 1)
+    present_BV = torch.ones(2, 2, dtype=torch.bool)
+    torch.testing.assert_close(reader(own_BE, views_BVE, present_BV)[1], torch.zeros(2, 16))
+    with torch.no_grad():
+        reader.agreement.fill_(1.0)
+    torch.testing.assert_close(reader(own_BE, views_BVE, present_BV)[1], own_BE)
+    with torch.no_grad():
+        reader.agreement.zero_()
+        reader.trust_V.copy_(torch.tensor([-2.0, 2.0]))
+    torch.testing.assert_close(reader(own_BE, views_BVE, present_BV)[1], -own_BE)
+
+
+def test_every_trained_weight_takes_part_also_without_a_description():
+    samples = batch()
+    for described in (True, False):
+        model = tiny_model(**VIEWS)
+        features = model(samples._replace(descriptions=samples.descriptions._replace(mask=samples.descriptions.mask & described)))
+        sum((x * torch.randn_like(x)).sum() for x in (*features, model.logit_scales)).backward()
+        assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
+
+
+def test_stored_summaries_stand_for_descriptions():
+    model, samples = tiny_model(**VIEWS, read_start=1.0).eval(), batch()
+    states = model.describe_states(samples.descriptions)
+    assert states.tokens.shape == (3, 2, 32) and states.mask.tolist() == [[True, True], [True, False], [False, False]]
+    for left, right in zip(model(samples), model(samples._replace(descriptions=states)), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_pooling_by_the_mean_gives_one_slot():
+    samples = batch()
+    mean = tiny_model(**VIEWS).eval().encode_media(samples.media, samples.descriptions)[1]
+    best = tiny_model(**VIEWS, local_pooling="max").eval().encode_media(samples.media, samples.descriptions)[1]
+    assert mean.shape[1] == 1 and best.shape[1] == 2
+    torch.testing.assert_close(mean[0, 0], best[0].mean(0))
