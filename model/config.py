@@ -3,6 +3,7 @@
 How a model is trained is `model.settings.ObjectiveConfig`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -16,6 +17,8 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
     Attributes:
         media_encoder: Spec of the media encoder, `{"kind": …}`, see `model.encoders`.
         text_encoder: Spec of the text encoder.
+        views: Names of the views that are slots, in order.
+        local_pooling: How the similarities of views make one, chosen on validation.
         global_weight: a, share of the global similarity in the score (equation 10), chosen on validation.
     """
 
@@ -23,6 +26,8 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
 
     media_encoder: dict[str, Any] | None = None
     text_encoder: dict[str, Any] | None = None
+    views: Sequence[str] = ()
+    local_pooling: str = setting("mean", "of the views' similarities", choices=("mean", "max"))
     global_weight: float = setting(0.8, "share of the global similarity in the score", at_least=0, at_most=1)
 
     @classmethod

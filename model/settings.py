@@ -69,10 +69,8 @@ class ModelSettings:
     slots: str = setting(
         "views", "views: each description is a slot; queries read them all, as released", choices=("views", "queries", "none")
     )
-    views: tuple[str, ...] = setting((), "names of the views that are slots, in order; set from the data")
     view_dropout: float = setting(0.2, "probability that a view is missing in training", at_least=0, at_most=1)
     read_start: float = setting(0.0, "share of the views' mean in the picture's vector at the start", at_least=0)
-    local_pooling: str = setting("mean", "of the views' similarities, chosen on validation", choices=("mean", "max"))
     num_slots: int = setting(4, "K, learned queries per item", at_least=1)
     slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
     interaction_layers: int = setting(2, "L2, cross-attention layers between slots and visual tokens", at_least=1)

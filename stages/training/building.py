@@ -93,7 +93,7 @@ def restore_model(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrPr
         media, text = _encoder_specs(settings, processor)
         expected = {"media_encoder": media, "text_encoder": text, **MODEL_DEFAULTS, **settings.model}
         for name, value in expected.items():
-            from_data = name == "views" or (name == "embed_dim" and not value)
+            from_data = name == "embed_dim" and not value
             if value is not None and not from_data and getattr(config, name) != value:
                 raise ValueError(f"it has {name}={getattr(config, name)}, the settings have {value}")
         return LeccrModel.from_pretrained(str(folder)), processor

@@ -109,7 +109,9 @@ class Trainer:
             metrics_log(self.writer.run, settings, self.accelerator, position.step) as write_line,
             ProgressLine(self.steps, "steps", "", position.step, self.accelerator.is_main_process) as progress,
         ):
-            if self._validate_if_due(write_line):  # the run was killed between its last step and this validation
+            # The start is validated too: training can only be better than it. Later steps get here without a validation
+            # if the run was killed between its last step and that.
+            if self._validate_if_due(write_line) and position.step:
                 self._save()
             for batches in self._load_batches(clock):
                 if 0 < settings.patience <= position.waiting:

@@ -139,8 +139,8 @@ def test_the_page_shows_queries_results_words_and_patches(tmp_path, data, corpus
     assert page.count('src="data:image/jpeg;base64,') >= 25 and 'src="data:image/png;base64,' in page
     assert "<mark" in page and "--depth: 1.00" in page and "frame 2" in page
     assert not re.search(r'(?:src|href)="(?!data:)', page)  # stands by itself
-    page = scored(tmp_path, tiny_model(of.vocabulary, num_slots=0), of, corpus, "--explain", "1")
-    assert "num_slots=0" in page and page.count("<section>") == 1 and "<mark" not in page
+    page = scored(tmp_path, tiny_model(of.vocabulary, slots="none"), of, corpus, "--explain", "1")
+    assert "slots=none" in page and page.count("<section>") == 1 and "<mark" not in page
 
 
 def test_a_baseline_is_explained_without_slots(tmp_path, corpus):

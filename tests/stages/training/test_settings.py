@@ -59,7 +59,7 @@ def test_faithful_leaves_a_recipe_its_weights():
         ("global_weights=0,2", "global_weights: .*'2'"),
         ("global_weights=", "global_weights has no value"),
         ("ema=1", "ema: .*at most"),
-        ("num_slots=-1", "num_slots: .*at least 0"),
+        ("num_slots=0", "num_slots: .*at least 1"),
         ("diversity=cubed", "squared or signed"),
     ],
 )

@@ -36,8 +36,12 @@ class Small(nn.Module):
         self.step = 0
 
     @property
-    def logit_scale(self):
-        return self.log_scale.exp()
+    def log_scales(self):
+        return [self.log_scale]
+
+    @property
+    def logit_scales(self):
+        return torch.stack([self.log_scale, self.log_scale]).exp()
 
     def new_parameters(self):
         return [name for name, _ in self.named_parameters()]
@@ -54,7 +58,7 @@ class Small(nn.Module):
         unit_slots = unit(slots, dim=-1)
         return Features(
             unit(media, dim=-1), unit_slots, unit_slots.mean(1), unit(media, dim=-1),
-            unit_slots @ unit_slots.mT, source, target,
+            unit_slots @ unit_slots.mT, source, target, source[:, :0],
         )  # fmt: skip
 
 
@@ -159,7 +163,7 @@ def test_run_killed_three_times_ends_bit_identically(tmp_path, settings):
     for step in (5, 8):
         killed_at(Run(killed, resume=True, **settings), step)
     last = Run(killed, resume=True, **settings).run()
-    assert last.lines() == whole.lines() and len(whole.lines()) == 9 + 3
+    assert last.lines() == whole.lines() and len(whole.lines()) == 9 + 1 + 3
     assert last.weights() == whole.weights()
     assert last.trainer.optimizer.state_dict()["state"].keys() == whole.trainer.optimizer.state_dict()["state"].keys()
     if "ema" in settings:
@@ -212,7 +216,7 @@ def test_signal_saves_after_the_step_and_the_run_resumes_there(tmp_path, number)
     run = Run(tmp_path / "stopped")
     error = signalled_in(run, 6, number)  # when a validation is due
     assert error.status == 128 + number and "after step 6 of 9" in str(error)
-    assert [step for step, _ in run.validated] == [3]
+    assert [step for step, _ in run.validated] == [0, 3]
     resumed = Run(tmp_path / "stopped", resume=True)
     assert resumed.trainer.position.step == 6
     resumed.run()
@@ -240,10 +244,10 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_items(tmp_path, mic
 
 
 def test_the_best_is_kept_and_patience_ends_the_run(tmp_path):
-    run = Run(tmp_path, sums=[5.0, 7.0, 6.0, 7.0, 9.0], steps=15, patience=2).run()
-    assert [step for step, _ in run.validated] == [3, 6, 9, 12]
+    run = Run(tmp_path, sums=[1.0, 5.0, 7.0, 6.0, 7.0, 9.0], steps=15, patience=2).run()
+    assert [step for step, _ in run.validated] == [0, 3, 6, 9, 12]
     best = torch.load(tmp_path / "best" / "weights.pt", weights_only=True)
-    assert all(torch.equal(best[name], value) for name, value in run.validated[1][1].items())
+    assert all(torch.equal(best[name], value) for name, value in run.validated[2][1].items())
     _, position = run_folder.read_progress(newest_checkpoint(tmp_path))
     assert (position["step"], position["validated"], position["waiting"]) == (12, 12, 2)
     assert (position["best"]["step"], position["best"]["sum_r"], position["best"]["epoch"]) == (6, 7.0, 2)
