@@ -31,7 +31,12 @@ from pipeline.engine.progress import duration
 from pipeline.hashing import canonical_json, short_hash
 
 LANGUAGES = ("cs", "de", "zh")
-TWO_TOWERS = ("num_slots=0", "distillation_weight=0", "pair_weighting=no", "global_weights=1")
+PAPER = (  # the architecture and the weights of the paper, as small as the scenes are
+    "heads=random", "slots=queries", "num_heads=4", "slot_layers=1", "interaction_layers=1", "init_temperature=.07",
+    "local_weight=.01", "diversity_weight=.01", "distillation_weight=.5", "source_target_weight=1",
+    "caption_vision_weight=.01", "caption_vision_temperature=1",
+)  # fmt: skip
+TWO_TOWERS = ("slots=none", "distillation_weight=0", "pair_weighting=no", "global_weights=1")
 # one view is a caption too, the others are what slots read: what does both lets a model match a text with itself
 VIEWS = ("extra_views=short", "slot_views=detail,objects,attributes,actions")
 # each adds one part to the one before it
@@ -51,6 +56,7 @@ WHOLE: dict[str, tuple[str, ...]] = {
     "faithful": ("method=faithful", "slot_views=detail", "select_on=val"),
     "corrected": (),
 }
+PARTS, WHOLE = ({name: (*PAPER, *arm) for name, arm in arms.items()} for arms in (PARTS, WHOLE))
 BLIND = ("two towers",)  # to descriptions: a run at one level of their errors is that of all
 ARMS = PARTS | WHOLE
 

@@ -45,7 +45,7 @@ def test_every_arm_is_what_its_name_says():
         before = after
     assert changed[1:] == [
         {"extra_views"},
-        {"num_slots", "slot_views", "local_weight"},
+        {"slots", "slot_views", "local_weight"},
         {"local_weight", "global_weights"},
         {"distillation_weight"},
         {"pair_weighting"},
