@@ -43,16 +43,20 @@ class ViewReader(nn.Module):
     Args:
         shared: E.
         views: V.
+        read: Whether ĥ_v reads the views at all.
+        trust: "agreement": as above; "name": s stays 0; "equal": c too.
         start: a at the start. 0 leaves the score of pretrained towers as it is.
     """
 
-    def __init__(self, shared: int, views: int, start: float):
+    def __init__(self, shared: int, views: int, read: bool, trust: str, start: float):
         super().__init__()
-        self.share = nn.Parameter(torch.tensor(float(start)))
-        self.trust_V = nn.Parameter(torch.zeros(views))
-        self.agreement = nn.Parameter(torch.zeros(()))
-        self.mlp = _mlp(shared, shared)
-        self.gate_E = nn.Parameter(torch.zeros(shared))
+        self.register_parameter("trust_V", None if trust == "equal" else nn.Parameter(torch.zeros(views)))
+        self.register_parameter("agreement", nn.Parameter(torch.zeros(())) if trust == "agreement" else None)
+        self.read = read
+        if read:
+            self.share = nn.Parameter(torch.tensor(float(start)))
+            self.mlp = _mlp(shared, shared)
+            self.gate_E = nn.Parameter(torch.zeros(shared))
 
     def forward(self, own_BE: Tensor, views_BVE: Tensor, present_BV: Tensor) -> tuple[Tensor, Tensor]:
         """ĥ_v [B,E] and m̄ [B,E].
@@ -62,10 +66,15 @@ class ViewReader(nn.Module):
             views_BVE: m, of unit length.
             present_BV: bool, True where there is a view.
         """
-        agreement_BV = torch.einsum("be,bve->bv", own_BE.detach(), views_BVE)
-        logits_BV = FAST * (self.trust_V[: views_BVE.shape[1]] + self.agreement * agreement_BV)
+        logits_BV = views_BVE.new_zeros(views_BVE.shape[:2])
+        if self.trust_V is not None:
+            logits_BV = logits_BV + FAST * self.trust_V[: views_BVE.shape[1]]
+        if self.agreement is not None:
+            logits_BV = logits_BV + FAST * self.agreement * torch.einsum("be,bve->bv", own_BE.detach(), views_BVE)
         weights_BV = logits_BV.masked_fill(~present_BV, torch.finfo(logits_BV.dtype).min).softmax(1) * present_BV
         mean_BE = torch.einsum("bv,bve->be", weights_BV, views_BVE)
+        if not self.read:
+            return own_BE, mean_BE
         described_B1 = present_BV.any(1, keepdim=True)
         added_BE = self.share * mean_BE + self.gate_E * self.mlp(mean_BE) * described_B1
         return normalize(own_BE + added_BE, dim=-1), mean_BE

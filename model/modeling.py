@@ -50,7 +50,9 @@ class LeccrModel(PreTrainedModel):
         self.text_head = (ResidualHead if aligned else nn.Linear)(self.text_encoder.pooled_width, shared)
         self.media_head = (media_head if aligned else nn.Linear)(media_width, shared)  # W_v
         if config.slots == "views":
-            self.reader = ViewReader(shared, max(1, len(config.views)), config.read_start)
+            self.reader = ViewReader(
+                shared, max(1, len(config.views)), config.read_views, config.trust, config.read_start
+            )
             self.log_local_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
         if config.slots == "queries":
             self.slots = SemanticSlots(
@@ -129,7 +131,9 @@ class LeccrModel(PreTrainedModel):
 
     def _freeze_description_encoder(self) -> None:
         """Copy the text tower as it is now, to read descriptions with; None if it has no weights to freeze."""
-        frozen = self.config.slots != "none" and self.config.description_encoder == "frozen" and self._text_encoder_trains
+        frozen = (
+            self.config.slots != "none" and self.config.description_encoder == "frozen" and self._text_encoder_trains
+        )
         self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if frozen else None
 
     @property
@@ -145,7 +149,7 @@ class LeccrModel(PreTrainedModel):
 
     @property
     def log_scales(self) -> list[nn.Parameter]:
-        """log 1/τ of the global and, where slots are views, of the local similarity. Training clamps them."""
+        """Log 1/τ of the global and, where slots are views, of the local similarity. Training clamps them."""
         return [self.log_scale, self.log_local_scale] if self.config.slots == "views" else [self.log_scale]
 
     @property
@@ -178,12 +182,16 @@ class LeccrModel(PreTrainedModel):
         media_BE, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         if slots_BKD is None:
             none_BD, no_cosines_BKK = media_BE.new_zeros(len(media_BE), 1), media_BE.new_zeros(len(media_BE), 0, 0)
-            return Features(media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE, media_BE[:, :0])
+            return Features(
+                media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE, media_BE[:, :0]
+            )
         slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
         token_mean_BD = self._unit_mean(self.token_vision_head(tokens_BND), mask_BN)
         with torch.autocast(slots_BKD.device.type, enabled=False):
             cosines_BKK = slot_cosines(_full(slots_BKD))
-        return Features(media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE, media_BE[:, :0])
+        return Features(
+            media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE, media_BE[:, :0]
+        )
 
     def encode_media(self, media: Media, descriptions: Texts, pooled: bool = True) -> tuple[Tensor, Tensor]:
         """Encode items for the score.
@@ -263,9 +271,7 @@ class LeccrModel(PreTrainedModel):
             return Texts(summaries.unflatten(0, (batch, views)), descriptions.mask.any(2))
         return Texts(states.reshape(batch, -1, states.shape[-1]), descriptions.mask.flatten(1))
 
-    def _read_views(
-        self, summary_BD: Tensor, descriptions: Texts
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _read_views(self, summary_BD: Tensor, descriptions: Texts) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The picture's own vector g [B,E], ĥ_v [B,E], the views m [B,V,E] and which are there [B,V], their mean m̄."""
         states = self._states(descriptions)
         present_BV = states.mask

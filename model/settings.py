@@ -64,12 +64,22 @@ class ModelSettings:
 
     embed_dim: int = setting(0, "E, width of the shared space; 0: that of the text tower's summaries", at_least=0)
     heads: str = setting(
-        "aligned", "aligned start as pretrained projections or the identity; random as released", choices=("aligned", "random")
+        "aligned",
+        "aligned start as pretrained projections or the identity; random as released",
+        choices=("aligned", "random"),
     )
     slots: str = setting(
-        "views", "views: each description is a slot; queries read them all, as released", choices=("views", "queries", "none")
+        "views",
+        "views: each description is a slot; queries read them all, as released",
+        choices=("views", "queries", "none"),
     )
     view_dropout: float = setting(0.2, "probability that a view is missing in training", at_least=0, at_most=1)
+    read_views: bool = setting(True, "the picture's vector reads the views; no: late fusion, and only the local part")
+    trust: str = setting(
+        "agreement",
+        "in a view: learned by name and by agreement with the picture, or only by name, or equal",
+        choices=("agreement", "name", "equal"),
+    )
     read_start: float = setting(0.0, "share of the views' mean in the picture's vector at the start", at_least=0)
     num_slots: int = setting(4, "K, learned queries per item", at_least=1)
     slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
@@ -82,7 +92,9 @@ class ModelSettings:
     normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
     caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
     description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
-    init_temperature: float = setting(0.05, "initial value of the learned τ; 0.07 as released", at_least=0.01, at_most=1)
+    init_temperature: float = setting(
+        0.05, "initial value of the learned τ; 0.07 as released", at_least=0.01, at_most=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,9 @@ def create_model(settings: Settings, data: TrainingData, accelerator: Accelerato
         with accelerator.main_process_first():  # it downloads
             processor = LeccrProcessor.create(settings.media, settings.text, tokenizer, **policy)
             media, text = _encoder_specs(settings, processor)
-            names = {"views": data.slot_views} if settings.model.get("slots", MODEL_DEFAULTS["slots"]) == "views" else {}
+            names = (
+                {"views": data.slot_views} if settings.model.get("slots", MODEL_DEFAULTS["slots"]) == "views" else {}
+            )
             model = LeccrModel.create(media or settings.media, text or settings.text, **settings.model, **names)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error

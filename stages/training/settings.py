@@ -70,7 +70,9 @@ class Settings:
     tiny_layers: int = option(2, "layers of tiny encoders", at_least=1)
     tiny_patch: int = option(8, "pixels per side of a patch of the tiny media encoder", at_least=1)
     tiny_vocabulary: int = option(1000, "largest vocabulary of the tiny text encoder, in tokens", at_least=32)
-    embedded_width: int = option(1280, "width that the embedded media encoder projects to; 1280: not projected", at_least=8)
+    embedded_width: int = option(
+        1280, "width that the embedded media encoder projects to; 1280: not projected", at_least=8
+    )
     feature_width: int = option(512, "width that precomputed features are projected to", at_least=8)
     feature_layers: int = option(1, "layers that read features over time", at_least=1)
     feature_frames: int = option(0, "largest number of frames of features per item; 0: all", at_least=0)

@@ -25,7 +25,15 @@ from model.settings import ObjectiveConfig
 from tests.conftest import ROOT
 
 FIXTURE = ROOT / "tests" / "golden" / "faithful_numbers.safetensors"
-SHAPE = {"slots": "queries", "heads": "random", "embed_dim": 7, "num_slots": 3, "slot_layers": 3, "interaction_layers": 2, "num_heads": 3}
+SHAPE = {
+    "slots": "queries",
+    "heads": "random",
+    "embed_dim": 7,
+    "num_slots": 3,
+    "slot_layers": 3,
+    "interaction_layers": 2,
+    "num_heads": 3,
+}
 B, F, P, D, T, W = 6, 4, 3, 12, 8, 10
 INPUTS = ("frames", "frame_count", "described", "is_described", "source", "target", "ids", "weights")
 AS_RELEASED = {

@@ -82,6 +82,8 @@ def test_large_logits_are_computed_in_fp32_under_autocast():
     features = make_features(6, dtype=torch.float32)
     expected = objective(features, torch.tensor([100.0, 100.0]), IDS, WEIGHTS.float(), ALL_ON).total
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(objective(features, torch.tensor([100.0, 100.0]), IDS, WEIGHTS.float(), ALL_ON).total, expected)
+        assert torch.equal(
+            objective(features, torch.tensor([100.0, 100.0]), IDS, WEIGHTS.float(), ALL_ON).total, expected
+        )
     low = Features(*(x.bfloat16() for x in features))
     assert objective(low, torch.tensor([100.0, 100.0]), IDS, WEIGHTS, ALL_ON).total.dtype == torch.float32

@@ -35,7 +35,9 @@ def test_untrained_it_is_the_dual_encoder_and_with_descriptions_late_fusion(dual
     encoder = model.media_encoder
     pixels = (samples.media.frames[:, 0] / 255 - encoder.mean) / encoder.std
     with torch.no_grad():
-        picture_BE = normalize(pretrained.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output)
+        picture_BE = normalize(
+            pretrained.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True).pooler_output
+        )
         text_BE = normalize(
             pretrained.get_text_features(
                 input_ids=samples.source.tokens,
@@ -56,7 +58,9 @@ def test_an_item_without_views_has_its_pictures_vector_and_a_mean_stands_for_an_
     model, samples = tiny_model(**VIEWS, read_start=1.0).eval(), batch()
     with torch.no_grad():
         media_BE, slots_BVE = model.encode_media(samples.media, samples.descriptions, pooled=False)
-        bare_BE, own_B1E = model.encode_media(samples.media, samples.descriptions._replace(mask=samples.descriptions.mask & False))
+        bare_BE, own_B1E = model.encode_media(
+            samples.media, samples.descriptions._replace(mask=samples.descriptions.mask & False)
+        )
     assert not torch.allclose(media_BE[:2], bare_BE[:2])
     torch.testing.assert_close(media_BE[2], bare_BE[2])
     torch.testing.assert_close(own_B1E[:, 0], bare_BE)
@@ -94,7 +98,9 @@ def test_every_trained_weight_takes_part_also_without_a_description():
     samples = batch()
     for described in (True, False):
         model = tiny_model(**VIEWS)
-        features = model(samples._replace(descriptions=samples.descriptions._replace(mask=samples.descriptions.mask & described)))
+        features = model(
+            samples._replace(descriptions=samples.descriptions._replace(mask=samples.descriptions.mask & described))
+        )
         sum((x * torch.randn_like(x)).sum() for x in (*features, model.logit_scales)).backward()
         assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
 

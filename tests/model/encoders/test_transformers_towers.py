@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from torch import nn
 import transformers as hf
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
 from model.batch import Texts
@@ -112,7 +112,9 @@ def test_towers_of_a_whole_model_have_its_weights(tmp_path, family):
     media, text = load_media_encoder(str(tmp_path))[0].eval(), load_text_encoder(str(tmp_path))[0].eval()
     pixels = normalised(media, batch.media)
     given = patches(pixels, 8) if family == "siglip2" else {"pixel_values": pixels}
-    project_media, project_text = (getattr(model, name, nn.Identity()) for name in ("visual_projection", "text_projection"))
+    project_media, project_text = (
+        getattr(model, name, nn.Identity()) for name in ("visual_projection", "text_projection")
+    )
     picture = project_media(model.vision_model(**given).pooler_output)
     torch.testing.assert_close(media(batch.media)[0][:, 0], picture)
     ids = batch.source.tokens

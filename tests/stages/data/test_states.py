@@ -23,7 +23,9 @@ def make_model(processor, seed=0, **settings):
     torch.manual_seed(seed)
     media = {**SPEC, "image_size": 16, "patch_size": 8}
     text = {**SPEC, "vocab_size": processor.vocabulary, "max_tokens": processor.policy.max_tokens}
-    return LeccrModel.create(media, text, **({"slots": "queries", "embed_dim": 16, "num_heads": 2, "num_slots": 2} | settings))
+    return LeccrModel.create(
+        media, text, **({"slots": "queries", "embed_dim": 16, "num_heads": 2, "num_slots": 2} | settings)
+    )
 
 
 def make_processor(corpus, **options):
