@@ -1,7 +1,7 @@
 """Heads that start from what is already known, and the reader through which an item's picture sees its descriptions.
 
-At the start every part that training adds is neutral: heads are the identity on a space that pretrained towers share, and
-the gates of what heads and reader add are zero.
+At the start every part that training adds is neutral: heads are the identity on a space that pretrained towers share,
+and the gates of what heads and reader add are zero.
 
 B items or texts · V views · I width of a summary · E width of the shared space
 """
@@ -37,8 +37,8 @@ class ResidualHead(nn.Module):
 class ViewReader(nn.Module):
     """ĥ_v = norm(g + a·m̄ + η ∘ MLP(m̄)): the picture's vector g reads its views, m̄ = Σ_k w_k m_k.
 
-    The trust in a view is w = softmax_k(c_k + s·⟨g, m_k⟩) over the views that are there: c learns which views help, s how
-    far a view that contradicts the picture is doubted. All of it is equal weights at the start; without views ĥ_v = g.
+    The trust in a view is w = softmax_k(c_k + s·⟨g, m_k⟩) over the views that are there: c learns which views help, s
+    how far a view that contradicts the picture is doubted. Weights are equal at the start; without views ĥ_v = g.
 
     Args:
         shared: E.
@@ -50,8 +50,8 @@ class ViewReader(nn.Module):
 
     def __init__(self, shared: int, views: int, read: bool, trust: str, start: float):
         super().__init__()
-        self.register_parameter("trust_V", None if trust == "equal" else nn.Parameter(torch.zeros(views)))
-        self.register_parameter("agreement", nn.Parameter(torch.zeros(())) if trust == "agreement" else None)
+        self.trust_V = None if trust == "equal" else nn.Parameter(torch.zeros(views))
+        self.agreement = nn.Parameter(torch.zeros(())) if trust == "agreement" else None
         self.read = read
         if read:
             self.share = nn.Parameter(torch.tensor(float(start)))

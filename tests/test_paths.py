@@ -15,6 +15,7 @@ from tests.loopback import Loopback
 
 MAX_FILES = 15
 FEW, MANY = 2, 12
+BY_THE_CLOCK = ("pipeline/engine/progress.py", "pipeline/engine/run_state.py")  # called more often by a slow machine
 PRODUCT = tuple(f"{ROOT}/{name}" for name in ("pipeline/", "stages/", "model/", "beam_runner.py"))
 
 
@@ -41,7 +42,7 @@ def files_of_a_record(run):
     run(1)  # what is imported and cached once
     few, many = calls_by_file(lambda: run(FEW)), calls_by_file(lambda: run(MANY))
     grown = {name for name in many if many[name] - few[name] >= MANY - FEW}
-    return sorted(name for name in grown if "/card/" not in name)  # made once, from whole tables
+    return sorted(name for name in grown if name not in BY_THE_CLOCK and "/card/" not in name)  # made once, from tables
 
 
 def assert_documented(files, heading):

@@ -8,7 +8,7 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 
 | kind | media | text |
 | --- | --- | --- |
-| transformers | `class`, `config`, `projection`, `image_mean`, `image_std` | `class`, `config`, `projection`, `pooling` |
+| transformers | `class`, `config`, `projection`, `image_mean` … | `class`, `config`, `projection`, `pooling` |
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
 | embedded | `width`, to which EfficientNet-Lite0's frozen grid is projected | sentence vectors, from the processor |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |

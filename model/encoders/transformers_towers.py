@@ -117,11 +117,12 @@ class TextTower(nn.Module):
         return states_BTD, masked_mean(states_BTD, mask_BT)
 
 
-def set_projection(encoder: VisionTower | TextTower, weight_ED: Tensor | None) -> None:
-    """Give an encoder the projection that it was pretrained with."""
-    if weight_ED is not None:
+def set_projection(encoder: nn.Module, weight_ED: Tensor | None) -> None:
+    """Give an encoder's projection the weights that it was pretrained with."""
+    layer = encoder.projection
+    if isinstance(layer, nn.Linear) and weight_ED is not None:
         with torch.no_grad():
-            encoder.projection.weight.copy_(weight_ED)  # type: ignore[operator, union-attr]
+            layer.weight.copy_(weight_ED)
 
 
 def _projection(width: int, shared: int) -> nn.Module:

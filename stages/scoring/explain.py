@@ -20,7 +20,7 @@ from PIL import Image
 from model.batch import Media, Texts
 from model.losses import global_similarity, local_similarity, score
 from model.modeling import LeccrModel
-from model.processing import LeccrProcessor, pieces, square
+from model.processing import LeccrProcessor, sentences, square
 from pipeline.corpus.table import atomic_writer
 from pipeline.media.images import encode_jpeg
 from stages.data.batches import EvaluationData
@@ -243,13 +243,13 @@ def visible_weights(frames: Sequence[Any], media_KN: np.ndarray) -> np.ndarray:
 def split_words(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Word]:
     """The words of a description whose views are read as `length` tokens each.
 
-    Where the tower reads sentence vectors, each sentence or phrase is a word of view 0. Marks of beginning and end
-    belong to no word.
+    Where the tower reads sentence vectors, each sentence is a word. Marks of beginning and end belong to no word.
     """
-    if processor.policy.kind == "embedded":
-        return [Word(text, 0, (place,)) for place, text in enumerate(pieces(views))]
     words = []
     for view, text in enumerate(views):
+        if processor.policy.kind == "embedded":
+            words += [Word(part, view, (view * length + place,)) for place, part in enumerate(sentences(text)[:length])]
+            continue
         surfaces = processor.surfaces(text)[:length] if text.strip() else []
         for word, places in join_tokens(surfaces):
             words.append(Word(word, view, tuple(view * length + place for place in places)))

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from bench import study
-from bench.study import ARMS, MIDDLE, PARTS, WHOLE, Level, Plan, Run
+from bench.study import ARMS, MIDDLE, PAPER, PARTS, WHOLE, Level, Plan, Run
 from bench.study_report import Estimate, Scores, write
 from stages.training.settings import resolve
 
@@ -50,9 +50,9 @@ def test_every_arm_is_what_its_name_says():
         {"distillation_weight"},
         {"pair_weighting"},
     ]
-    assert settings("corrected") == resolve("scenes").to_json()
+    assert settings("corrected") == resolve("scenes", PAPER).to_json()
     faithful = ["method=faithful", "slot_views=detail", "select_on=val"]
-    assert settings("faithful") == resolve("scenes", faithful).to_json()
+    assert settings("faithful") == resolve("scenes", [*PAPER, *faithful]).to_json()
 
 
 def test_the_plan_has_parts_at_the_middle_and_the_whole_at_every_level():

@@ -118,7 +118,7 @@ class Run:
 
     def validate(self, step):
         self.validated.append((step, {name: value.clone() for name, value in self.model.state_dict().items()}))
-        sum_r = self.sums[step // PER_EPOCH - 1] if self.sums else float(step)
+        sum_r = self.sums[step // PER_EPOCH] if self.sums else float(step)
         recalls = {"de": {"sum_r": sum_r}}
         return {
             "kind": "validation", "step": step, "sum_r": sum_r, "chance": 1.0, "split": "val", "items": 3,
