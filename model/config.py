@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from model.fusion import POOLINGS, Fusion
 from model.settings import ModelSettings, check_settings, setting
 
 
@@ -19,6 +20,7 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
         text_encoder: Spec of the text encoder.
         views: Names of the views that are slots, in order.
         local_pooling: How the similarities of views make one, chosen on validation.
+        view_weights: Weights of views in that by name, chosen on validation; 1 where a name is missing.
         global_weight: a, share of the global similarity in the score (equation 10), chosen on validation.
     """
 
@@ -27,7 +29,8 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
     media_encoder: dict[str, Any] | None = None
     text_encoder: dict[str, Any] | None = None
     views: Sequence[str] = ()
-    local_pooling: str = setting("mean", "of the views' similarities", choices=("mean", "max"))
+    local_pooling: str = setting("mean", "of the views' similarities", choices=POOLINGS)
+    view_weights: dict[str, float] | None = None
     global_weight: float = setting(0.8, "share of the global similarity in the score", at_least=0, at_most=1)
 
     @classmethod
@@ -38,6 +41,11 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
             before = {"slots": "queries" if queries else "none", "num_slots": queries or 4, "heads": "random"}
             config_dict = config_dict | before
         return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def fusion(self) -> Fusion:
+        """How the score is made of the global similarity and those of views."""
+        return Fusion(self.global_weight, self.local_pooling, self.view_weights or {})
 
     def layer(self) -> dict[str, Any]:
         """Arguments of each cross-attention layer."""

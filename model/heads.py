@@ -48,6 +48,9 @@ class ViewReader(nn.Module):
         start: a at the start. 0 leaves the score of pretrained towers as it is.
     """
 
+    trust_V: nn.Parameter | None
+    agreement: nn.Parameter | None
+
     def __init__(self, shared: int, views: int, read: bool, trust: str, start: float):
         super().__init__()
         self.trust_V = None if trust == "equal" else nn.Parameter(torch.zeros(views))
@@ -66,18 +69,21 @@ class ViewReader(nn.Module):
             views_BVE: m, of unit length.
             present_BV: bool, True where there is a view.
         """
-        logits_BV = views_BVE.new_zeros(views_BVE.shape[:2])
-        if self.trust_V is not None:
-            logits_BV = logits_BV + FAST * self.trust_V[: views_BVE.shape[1]]
-        if self.agreement is not None:
-            logits_BV = logits_BV + FAST * self.agreement * torch.einsum("be,bve->bv", own_BE.detach(), views_BVE)
-        weights_BV = logits_BV.masked_fill(~present_BV, torch.finfo(logits_BV.dtype).min).softmax(1) * present_BV
-        mean_BE = torch.einsum("bv,bve->be", weights_BV, views_BVE)
+        mean_BE = torch.einsum("bv,bve->be", self.trust(own_BE, views_BVE, present_BV), views_BVE)
         if not self.read:
             return own_BE, mean_BE
         described_B1 = present_BV.any(1, keepdim=True)
         added_BE = self.share * mean_BE + self.gate_E * self.mlp(mean_BE) * described_B1
         return normalize(own_BE + added_BE, dim=-1), mean_BE
+
+    def trust(self, own_BE: Tensor, views_BVE: Tensor, present_BV: Tensor) -> Tensor:
+        """W [B,V]: the trust in each view, 0 where it is absent, else together 1. Arguments as for `forward`."""
+        logits_BV = views_BVE.new_zeros(views_BVE.shape[:2])
+        if self.trust_V is not None:
+            logits_BV = logits_BV + FAST * self.trust_V[: views_BVE.shape[1]]
+        if self.agreement is not None:
+            logits_BV = logits_BV + FAST * self.agreement * torch.einsum("be,bve->bv", own_BE.detach(), views_BVE)
+        return logits_BV.masked_fill(~present_BV, torch.finfo(logits_BV.dtype).min).softmax(1) * present_BV
 
 
 def media_head(width: int, shared: int) -> nn.Module:

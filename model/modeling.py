@@ -8,6 +8,7 @@ states · I width of its summaries · E width of the shared space
 """
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, Self
@@ -193,28 +194,41 @@ class LeccrModel(PreTrainedModel):
             media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE, media_BE[:, :0]
         )
 
-    def encode_media(self, media: Media, descriptions: Texts, pooled: bool = True) -> tuple[Tensor, Tensor]:
+    def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
         """Encode items for the score.
 
         Args:
             media: The items.
             descriptions: Their descriptions.
-            pooled: Whether views are pooled as the configuration has it, or all returned, to choose it.
+            fused: Whether views are weighed and pooled as the configuration has it, or returned as they are, zeros
+                where absent, to choose that. Slots that are pooled by logsumexp are returned as for "max".
 
         Returns:
             ĥ_v [B,E] of unit length, and slots [B,K,E] for local matching. Where slots are views, K is 1 for their
-            mean, else V; the mean stands for an absent view, and the picture's own vector for those of an item that
-            has none.
+            mean, else V; the picture's own vector stands for those of an item that has none.
         """
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
-        if self.config.slots != "views":
+        if not self.slots_are_views:
             return self._project(tokens_BND, mask_BN, pool_BN, self._slots(descriptions))
-        own_BE, media_BE, views_BVE, present_BV, _ = self._read_views(_pool(tokens_BND, pool_BN), descriptions)
-        count_B1 = present_BV.sum(1, keepdim=True)
-        mean_BE = torch.where(count_B1 > 0, views_BVE.sum(1) / count_B1.clamp(min=1), own_BE)
-        if pooled and self.config.local_pooling == "mean":
-            return media_BE, mean_BE[:, None]
-        return media_BE, torch.where(present_BV[..., None], views_BVE, mean_BE[:, None])
+        _, media_BE, views_BVE, _, _ = self._read_views(_pool(tokens_BND, pool_BN), descriptions)
+        if not fused:
+            return media_BE, views_BVE
+        fusion = self.config.fusion
+        if fusion.pooling == "logsumexp":
+            fusion = dataclasses.replace(fusion, pooling="max")
+        return media_BE, fusion.slots(views_BVE, media_BE, self.config.views)[0]
+
+    def trust(self, media: Media, descriptions: Texts) -> Tensor:
+        """The trust [B,V] in each view of items whose slots are views, 0 where absent: to inspect a few items."""
+        tokens_BND, _, pool_BN = self.media_encoder(media)
+        own_BE, _, views_BVE, present_BV, _ = self._read_views(_pool(tokens_BND, pool_BN), descriptions)
+        weights_BV: Tensor = self.reader.trust(own_BE, views_BVE, present_BV)
+        return weights_BV
+
+    @property
+    def slots_are_views(self) -> bool:
+        """Whether `encode_media` has a slot for each view."""
+        return bool(self.config.slots == "views")
 
     def attention(self, media: Media, descriptions: Texts) -> Attention:
         """Compute what each slot reads, to inspect a few items; `forward` does not keep these weights.

@@ -78,19 +78,20 @@ def main(argv: Sequence[str]) -> int:
     accelerator = accelerated("no")
     views = checkpoint.slot_views if options.slot_views is None else options.slot_views
     data = EvaluationData(options.data, options.split, options.languages, views)
-    model, processor, own_weight = checkpoint.load()
+    model, processor, fusion = checkpoint.load()
     data.expect(processor, f"--checkpoint {checkpoint.name}")
     model.to(accelerator.device)
-    weight = own_weight if options.global_weight is None else options.global_weight
+    if options.global_weight is not None:
+        fusion = dataclasses.replace(fusion, global_weight=options.global_weight)
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
 
     def finish() -> None:
         try:
-            ranks = report(options, checkpoint, data, embedded, weight, views)
+            ranks = report(options, checkpoint, data, embedded.fused(fusion), fusion.global_weight, views)
             if options.explain:
                 from stages.scoring.explain import Explainer, write_page
 
-                explainer = Explainer(model, processor, data, embedded, ranks, weight)
+                explainer = Explainer(model, processor, data, embedded, ranks, fusion)
                 count = write_page(options.page, explainer, options.explain)
                 print(f"{options.page} explains {count:,} queries", file=sys.stderr, flush=True)
         except OSError as error:

@@ -76,9 +76,8 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     )
 
     def validate(step: int) -> dict[str, Any]:
-        embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size, pooled=False)
-        poolings = ("mean", "max") if model.config.slots == "views" else ("max",)
-        return on_main(lambda: validation_line(embedded, settings.global_weights, poolings, settings.select_on, step))
+        embedded = embed_split(model, processor, validation, accelerator, settings.eval_batch_size)
+        return on_main(lambda: validation_line(embedded, settings.global_weights, settings.select_on, step))
 
     steps = settings.steps or settings.epochs * batches.steps_per_epoch
     writer = run_folder.ModelWriter(run, model, processor, record)

@@ -75,7 +75,8 @@ class ModelSpace:
         from stages.scoring.checkpoint import find_checkpoint
 
         weights = find_checkpoint(checkpoint)
-        self.model, self.processor, self.global_weight = weights.load()
+        self.model, self.processor, fusion = weights.load()
+        self.global_weight = fusion.global_weight
         self.model.train(False)
         self.slot_views = weights.slot_views
         name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint

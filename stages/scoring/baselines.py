@@ -22,12 +22,14 @@ from pipeline.errors import UsageError
 class Baseline(nn.Module):
     """A dual encoder with the interface of `LeccrModel`."""
 
+    slots_are_views = False
+
     def __init__(self, model: Any):
         super().__init__()
         self.model = model
         self.reads_padding = model.config.model_type.startswith("siglip")
 
-    def encode_media(self, media: Media, descriptions: Texts, pooled: bool = True) -> tuple[Tensor, Tensor]:
+    def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
         """Media [B,E] of unit length, of a video the mean over its frames' directions; and no slots, [B,0,E]."""
         real_BF = media.mask
         frames_E = normalize(_pooled(self.model.get_image_features(pixel_values=media.frames[real_BF])), dim=-1)

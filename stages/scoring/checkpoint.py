@@ -1,10 +1,13 @@
 """The checkpoint loader of every program: finds the weights of a run, a model folder or a model on the Hub."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.corpus.table import read_json
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:  # imports torch
+    from model.fusion import Fusion
 
 CONFIG, BEST = "config.json", "best"
 RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
@@ -16,12 +19,12 @@ class LoadedModel(NamedTuple):
     Attributes:
         model: `LeccrModel` or a `Baseline`, float32, on the CPU.
         processor: Turns media and texts into the model's inputs.
-        global_weight: Share of the global similarity in the score, as the model's configuration has it.
+        fusion: How the score is made of its parts, as the model's configuration has it; a baseline has one part.
     """
 
     model: Any
     processor: Any
-    global_weight: float
+    fusion: "Fusion"
 
 
 class Checkpoint(NamedTuple):
@@ -75,9 +78,10 @@ class Checkpoint(NamedTuple):
         from model.config import LeccrConfig
 
         if self.model_type != LeccrConfig.model_type:
+            from model.fusion import Fusion
             from stages.scoring.baselines import load_baseline
 
-            return LoadedModel(*load_baseline(self.source), 1.0)
+            return LoadedModel(*load_baseline(self.source), Fusion())
         from model.modeling import LeccrModel
         from model.processing import LeccrProcessor
 
@@ -86,7 +90,7 @@ class Checkpoint(NamedTuple):
             processor = LeccrProcessor.from_pretrained(self.source)
         except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
-        return LoadedModel(model.float(), processor, model.config.global_weight)
+        return LoadedModel(model.float(), processor, model.config.fusion)
 
 
 def find_checkpoint(name: str) -> Checkpoint:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from model.batch import Media, Texts
+from model.fusion import Fusion
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from pipeline.engine.progress import ProgressLine
@@ -25,22 +26,54 @@ from stages.scoring.baselines import Baseline, BaselineProcessor
 
 @dataclasses.dataclass(frozen=True)
 class Embedded:
-    """A split as vectors, on the CPU, float32, the same on every rank; rows in the order of the data."""
+    """A split as vectors, on the CPU, float32, the same on every rank; rows in the order of the data.
 
-    item_ids: Tensor  # [N] int64
+    Attributes:
+        item_ids: [N] int64.
+        media_NE: The items' own vectors.
+        slots_NKE: Slots; K = 0 without any.
+        texts: By language: vectors [M,E], and [M] int64, the item of each.
+        views: Names of the slots that are views, not yet fused: zeros where a view is absent.
+        log_shares_NK: Of slots that are fused by logsumexp, the logarithms of their weights.
+    """
+
+    item_ids: Tensor
     media_NE: Tensor
-    slots_NKE: Tensor  # K = 0 without slots
-    texts: dict[str, tuple[Tensor, Tensor]]  # by language: [M,E], and [M] int64, the item of each
+    slots_NKE: Tensor
+    texts: dict[str, tuple[Tensor, Tensor]]
+    views: tuple[str, ...] = ()
+    log_shares_NK: Tensor | None = None
 
-    def language(self, language: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def language(self, language: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """The arguments of `ranking.ranked` for a language: its texts, and the items that have one."""
         text_ME, items_M = self.texts[language]
         keep_N = torch.isin(self.item_ids, items_M)
-        return text_ME, items_M, self.media_NE[keep_N], self.item_ids[keep_N], self.slots_NKE[keep_N]
+        shares_NK = None if self.log_shares_NK is None else self.log_shares_NK[keep_N]
+        return text_ME, items_M, self.media_NE[keep_N], self.item_ids[keep_N], self.slots_NKE[keep_N], shares_NK
 
-    def with_mean_slots(self) -> "Embedded":
-        """The same with the mean of each item's slots as its only slot."""
-        return dataclasses.replace(self, slots_NKE=self.slots_NKE.mean(1, keepdim=True))
+    def fused(self, fusion: Fusion) -> "Embedded":
+        """The same with slots that can be ranked: views weighed and pooled. Other slots stay as they are."""
+        if not self.views:
+            return self
+        slots_NKE, log_shares_NK = fusion.slots(self.slots_NKE, self.media_NE, self.views)
+        return dataclasses.replace(self, slots_NKE=slots_NKE, log_shares_NK=log_shares_NK, views=())
+
+    def only(self, item_ids: Tensor) -> "Embedded":
+        """The same with these items only, and the languages that have a text of them."""
+        keep_N = torch.isin(self.item_ids, item_ids)
+        texts = {}
+        for language, (text_ME, items_M) in self.texts.items():
+            keep_M = torch.isin(items_M, item_ids)
+            if keep_M.any():
+                texts[language] = text_ME[keep_M], items_M[keep_M]
+        return dataclasses.replace(
+            self,
+            item_ids=self.item_ids[keep_N],
+            media_NE=self.media_NE[keep_N],
+            slots_NKE=self.slots_NKE[keep_N],
+            texts=texts,
+            log_shares_NK=None if self.log_shares_NK is None else self.log_shares_NK[keep_N],
+        )
 
 
 def embed_split(
@@ -49,9 +82,8 @@ def embed_split(
     data: EvaluationData,
     accelerator: Accelerator,
     batch_size: int,
-    pooled: bool = True,
 ) -> Embedded:
-    """Encode a split in float32; afterwards the model is in the mode that it was in.
+    """Encode a split in float32, views of its items not yet fused; afterwards the model is in the mode it was in.
 
     Args:
         model: The encoder, on the accelerator's device.
@@ -59,8 +91,6 @@ def embed_split(
         data: The split.
         accelerator: The ranks.
         batch_size: Items, or texts, that each rank encodes at once.
-        pooled: Whether the views of an item are pooled as the model's configuration has it; else there is a slot for
-            each, to choose the pooling.
     """
     was_training, device = model.training, accelerator.device
 
@@ -71,7 +101,7 @@ def embed_split(
     def encode_media(loaded: tuple[Media, Texts]) -> tuple[Tensor, ...]:
         media, descriptions = loaded
         return model.encode_media(
-            Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)), pooled
+            Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)), fused=False
         )
 
     def encode_texts(loaded: Texts) -> tuple[Tensor]:
@@ -95,7 +125,9 @@ def embed_split(
                 texts[language] = text_ME, torch.from_numpy(np.array(items, np.int64))
     finally:
         model.train(was_training)
-    return Embedded(item_ids, media_NE, slots_NKE, texts)
+    num_slots = slots_NKE.shape[1] if model.slots_are_views else 0
+    names = (*data.slot_views, *[""] * num_slots)[:num_slots]  # one without a name where no item has a description
+    return Embedded(item_ids, media_NE, slots_NKE, texts, names)
 
 
 class Share:

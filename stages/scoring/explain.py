@@ -1,6 +1,9 @@
-"""Explanations of single queries as an HTML page: what each query finds, and what the slots of those items attend to.
+"""Explanations of single queries as an HTML page: what each query finds, and what the slots of those items say.
 
-N items · M texts · K slots · H heads · W words · T tokens of a description · P patches, or frames · E shared width
+Slots that are views say what they are; learned slots are explained by what they attend to.
+
+N items · M texts · K slots · V views · H heads · W words · T tokens of a description · P patches, or frames
+E shared width
 """
 
 import base64
@@ -8,7 +11,7 @@ import dataclasses
 import io
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +21,14 @@ import torch
 from PIL import Image
 
 from model.batch import Media, Texts
-from model.losses import global_similarity, local_similarity, score
+from model.fusion import Fusion
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor, sentences, square
 from pipeline.corpus.table import atomic_writer
 from pipeline.media.images import encode_jpeg
 from stages.data.batches import EvaluationData
 from stages.scoring.embed import Embedded
-from stages.scoring.ranking import TIE
+from stages.scoring.ranking import TIE, pool_similarities
 from stages.scoring.report import LanguageRanks
 
 RESULTS = 5  # listed for each query
@@ -43,6 +46,17 @@ class Word(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """A description of an item as a query sees it."""
+
+    name: str
+    text: str
+    similarity: float  # ⟨view, query⟩
+    weight: float  # in the fused score, relative to other views
+    trust: float | None  # of the item's vector in it, in [0, 1]; None where the model does not read views
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """An item as a query ranks it. Without slots there are no similarities but the score."""
 
@@ -50,9 +64,10 @@ class Result:
     item_id: str
     rank: int  # from 1
     score: float
-    similarities: tuple[float, float] | None  # global, and of the best slot
+    similarities: tuple[float, float] | None  # global, and local
     is_right: bool
     frames: Sequence[Any]  # pictures, or feature vectors
+    views: list[View]  # those that the item has, where slots are views
 
     @property
     def picture(self) -> str:
@@ -120,9 +135,9 @@ class Explainer:
         model: `LeccrModel`, or a baseline, whose queries are explained without slots.
         processor: The model's processor.
         data: The split.
-        embedded: The split as vectors.
+        embedded: The split as vectors, not fused.
         ranks: Its ranks by language.
-        global_weight: Share of the global similarity in the score.
+        fusion: How the score is made of its parts.
     """
 
     def __init__(
@@ -132,38 +147,41 @@ class Explainer:
         data: EvaluationData,
         embedded: Embedded,
         ranks: Mapping[str, LanguageRanks],
-        global_weight: float,
+        fusion: Fusion,
     ):
         self.model, self.processor, self.data = model, processor, data
-        self.embedded, self.ranks, self.global_weight = embedded, ranks, global_weight
+        self.embedded, self.ranks, self.fusion = embedded.fused(fusion), ranks, fusion
         self.has_slots = bool(embedded.slots_NKE.shape[1])
+        self.views, self.views_NVE = embedded.views, embedded.slots_NKE.double()
         self.rows = {number: row for row, number in enumerate(embedded.item_ids.tolist())}
 
     def explain(self, language: str, row: int) -> Explanation:
         """Explain query `row` of a language."""
-        text_ME, items_M, media_NE, ids_N, slots_NKE = self.embedded.language(language)
-        text_1E, right_id = text_ME[row : row + 1].double(), int(items_M[row])
-        media_NE, slots_NKE = media_NE.double(), slots_NKE.double()
-        score_N = score(media_NE, slots_NKE, text_1E, self.global_weight)[:, 0]
-        tie = TIE * float(media_NE.norm(dim=1).max() * text_1E.norm())
+        text_ME, items_M, media_NE, ids_N, slots_NKE, shares_NK = self.embedded.language(language)
+        text_E, right_id = text_ME[row].double(), int(items_M[row])
+        media_NE = media_NE.double()
+        score_N = global_N = local_N = media_NE @ text_E
+        if self.has_slots:
+            log_shares = None if shares_NK is None else shares_NK.double().unbind(1)
+            local_N = pool_similarities((slots_NKE.double() @ text_E).unbind(1), log_shares)
+            score_N = torch.lerp(local_N, global_N, self.fusion.global_weight)
+        tie = TIE * float(media_NE.norm(dim=1).max() * text_E.norm())
         order = torch.argsort(score_N - 2 * tie * (ids_N == right_id), descending=True, stable=True).tolist()
         right_rank = int(self.ranks[language].ranked.text_to_media[row])
 
         def result(place: int) -> Result:
             item_id = int(ids_N[place])
             item, is_right = self.rows[item_id], item_id == right_id
-            similarities = None
-            if self.has_slots:
-                parts = global_similarity(media_NE[[place]], text_1E), local_similarity(slots_NKE[[place]], text_1E)
-                similarities = float(parts[0]), float(parts[1])
+            frames, descriptions = self.data.items([item])
             return Result(
                 row=item,
                 item_id=self.data.item_names[item],
                 rank=right_rank if is_right else order.index(place) + 1,
                 score=float(score_N[place]),
-                similarities=similarities,
+                similarities=(float(global_N[place]), float(local_N[place])) if self.has_slots else None,
                 is_right=is_right,
-                frames=list(self.data.items([item])[0][0]),
+                frames=list(frames[0]),
+                views=self.view_rows(item, frames, descriptions, text_E) if self.views else [],
             )
 
         results = [result(place) for place in order[:RESULTS]]
@@ -176,22 +194,46 @@ class Explainer:
             rank=right_rank,
             gallery=len(ids_N),
             results=results,
-            readings=[self.read(it, text_1E) for it in read] if self.has_slots else [],
+            readings=[self.read(it, text_E) for it in read] if self.has_slots and not self.views else [],
         )
 
-    def read(self, result: Result, text_1E: torch.Tensor) -> Reading:
-        """What the slots of an item attend to."""
-        views = self.data.items([result.row])[1][0]
-        media, descriptions = self.processor.media([result.frames]), self.processor.descriptions([views])
+    def view_rows(
+        self, item: int, frames: Sequence[Any], descriptions: Sequence[Sequence[str]], text_E: torch.Tensor
+    ) -> list[View]:
+        """The views that an item has, with their similarity to a query."""
+        trust = None
+        if isinstance(self.model, LeccrModel):
+            trust = self._ask(self.model.trust, frames, self.processor.descriptions(descriptions))[0].tolist()
+        similarities = (self.views_NVE[item] @ text_E).tolist()
+        return [
+            View(
+                name,
+                text,
+                similarities[place],
+                self.fusion.view_weights.get(name, 1.0),
+                None if trust is None else trust[place],
+            )
+            for place, (name, text) in enumerate(zip(self.views, descriptions[0], strict=False))
+            if text.strip()
+        ]
+
+    def _ask(self, method: Callable[[Media, Texts], Any], frames: Sequence[Any], descriptions: Texts) -> Any:
+        """What a method of the model returns for an item, in evaluation mode."""
         device = self.model.log_scale.device
         self.model.train(False)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            inputs = Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions))
-            attention = self.model.attention(*inputs)
-        words = split_words(self.processor, views, descriptions.tokens.shape[-1])
+            media = self.processor.media(frames)
+            return method(Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)))
+
+    def read(self, result: Result, text_E: torch.Tensor) -> Reading:
+        """What the slots of an item attend to."""
+        views = self.data.items([result.row])[1][0]
+        descriptions = self.processor.descriptions([views])
+        attention = self._ask(self.model.attention, [result.frames], descriptions)
+        words = split_words(self.processor, views, descriptions.mask.shape[-1])
         words_KT = attention.words_BHKT[0].mean(0).cpu().numpy()
         media_KP = visible_weights(result.frames, attention.media_BHKN[0].mean(0).cpu().numpy())
-        similarity_K = (attention.slots_BKE[0].cpu().double() @ text_1E[0]).tolist()
+        similarity_K = (attention.slots_BKE[0].cpu().double() @ text_E).tolist()
         is_patches = len(result.frames) == 1 and isinstance(result.frames[0], Image.Image)
         slots = [
             Slot(
@@ -219,8 +261,9 @@ def write_page(path: Path, explainer: Explainer, count: int) -> int:
     page = template.generate(
         explanations=(explainer.explain(language, row) for language, row in queries),
         has_slots=explainer.has_slots,
+        has_views=bool(explainer.views),
         is_leccr=isinstance(explainer.model, LeccrModel),
-        global_weight=explainer.global_weight,
+        fusion=explainer.fusion,
     )
     with atomic_writer(path) as stream:
         for part in page:

@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.fusion import POOLING_TEMPERATURE
+
 Array = np.ndarray
 
 TIE = 1e-6  # times the longest vectors' product: what encoders in 32 bits do not tell apart
@@ -50,10 +52,11 @@ def ranked(
     media_NE: Tensor,
     media_items_N: Tensor,
     slots_NKE: Tensor | None = None,
+    log_shares_NK: Tensor | None = None,
     global_weights: Sequence[float] = (1.0,),
     tile: tuple[int, int] = TILE,
 ) -> list[Ranked]:
-    """Rank by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩ on the CPU.
+    """Rank by the score a·⟨text, media⟩ + (1 − a)·max_k ⟨text, slot_k⟩ on the CPU, or with logsumexp in place of max.
 
     Args:
         text_ME: Texts.
@@ -61,6 +64,7 @@ def ranked(
         media_NE: Media of the gallery.
         media_items_N: Their items, distinct.
         slots_NKE: Slots of the gallery; without any, the score is ⟨text, media⟩ whatever a is.
+        log_shares_NK: Logarithms of weights w, where slots are pooled by τ·log Σ_k w_k exp(⟨text, slot_k⟩ / τ).
         global_weights: Values of a.
         tile: Texts and media compared at once.
 
@@ -76,6 +80,7 @@ def ranked(
     if slots_NKE is not None and slots_NKE.shape[1] and any(weight != 1 for weight in global_weights):
         parts, weights = [*parts, slots_NKE], list(global_weights)
     text_ME, *parts = (vectors.detach().double().cpu() for vectors in (text_ME, *parts))
+    shares = [None, None if log_shares_NK is None else log_shares_NK.detach().double().cpu()]
     longest = [float(vectors.norm(dim=-1).max()) for vectors in (text_ME, *parts)]
     if not all(map(math.isfinite, longest)):
         raise ValueError("some vectors to be ranked are not finite: the model has diverged")
@@ -86,7 +91,13 @@ def ranked(
         by_row_AR = np.zeros_like(own_floor_AM[:, rows], np.int64)
         by_column_AN = np.zeros_like(best_floor_AN, np.int64)
         for columns in _slices(len(media_NE), tile[1]):
-            similarities = [_best(text_ME[rows] @ slot_CE.T for slot_CE in part[columns].unbind(1)) for part in parts]
+            similarities = [
+                pool_similarities(
+                    [text_ME[rows] @ slot_CE.T for slot_CE in part[columns].unbind(1)],
+                    None if shares_NK is None else shares_NK[columns].unbind(1),
+                )
+                for part, shares_NK in zip(parts, shares, strict=False)
+            ]
             own_R = own_M[rows] - columns.start
             mine = torch.nonzero((own_R >= 0) & (own_R < len(media_NE[columns])))[:, 0]
             for a, scores_RC in enumerate(_weighted(similarities, weights)):
@@ -97,7 +108,7 @@ def ranked(
         return by_row_AR, by_column_AN
 
     strips = _slices(len(own_M), tile[0])
-    own_AM = torch.cat([_own_scores(text_ME[rows], parts, own_M[rows], weights) for rows in strips], dim=1)
+    own_AM = torch.cat([_own_scores(text_ME[rows], parts, shares, own_M[rows], weights) for rows in strips], dim=1)
     best_AN = torch.full((len(weights), len(media_NE)), -math.inf, dtype=torch.float64)
     best_AN.scatter_reduce_(1, own_M.expand(len(weights), -1), own_AM, "amax")
     own_floor_AM, best_floor_AN = (own_AM - tie).numpy(), (best_AN - tie).numpy()
@@ -124,14 +135,31 @@ def _workers() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
         torch.set_num_threads(threads)
 
 
-def _own_scores(text_RE: Tensor, parts: Sequence[Tensor], own_R: Tensor, weights: Sequence[float]) -> Tensor:
+def _own_scores(
+    text_RE: Tensor, parts: Sequence[Tensor], shares: Sequence[Tensor | None], own_R: Tensor, weights: Sequence[float]
+) -> Tensor:
     """[A,R] the score of each text with its own item."""
-    similarities = [torch.einsum("re,rke->rk", text_RE, part[own_R]).amax(1) for part in parts]
+    similarities = [
+        pool_similarities(
+            torch.einsum("re,rke->kr", text_RE, part[own_R]).unbind(),
+            None if shares_NK is None else shares_NK[own_R].unbind(1),
+        )
+        for part, shares_NK in zip(parts, shares, strict=False)
+    ]
     return torch.stack(list(_weighted(similarities, weights)))
 
 
-def _best(similarities: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(torch.maximum, similarities)
+def pool_similarities(similarities: Sequence[Tensor], log_shares: Sequence[Tensor] | None) -> Tensor:
+    """One similarity from those with each slot: the best, or where slots have weights their logsumexp.
+
+    Args:
+        similarities: One tensor for each slot.
+        log_shares: For logsumexp: logarithms of the slots' weights, which broadcast to the similarities.
+    """
+    if log_shares is None:
+        return functools.reduce(torch.maximum, similarities)
+    terms = (values / POOLING_TEMPERATURE + share for values, share in zip(similarities, log_shares, strict=True))
+    return POOLING_TEMPERATURE * functools.reduce(torch.logaddexp, terms)
 
 
 def _weighted(similarities: Sequence[Tensor], weights: Sequence[float]) -> Iterable[Tensor]:

@@ -56,8 +56,8 @@ def rank_languages(embedded: Embedded, global_weight: float) -> dict[str, Langua
     """Rank every language of a split, each in the gallery of the items that have a text in it."""
     ranks = {}
     for language in embedded.texts:
-        text_ME, text_items, media_NE, media_items, slots_NKE = embedded.language(language)
-        result = ranked(text_ME, text_items, media_NE, media_items, slots_NKE, (global_weight,))[0]
+        _, text_items, _, media_items, *_ = vectors = embedded.language(language)
+        result = ranked(*vectors, global_weights=(global_weight,))[0]
         ranks[language] = LanguageRanks(text_items.numpy(), media_items.numpy(), result)
     return ranks
 
@@ -78,25 +78,16 @@ def rank_variance(
     if len(ranks) < 2 or not len(shared):
         return None
     if any(len(language.media_items) != len(shared) for language in ranks.values()):
-        ranks = rank_languages(_only(embedded, torch.from_numpy(shared)), global_weight)
+        ranks = rank_languages(embedded.only(torch.from_numpy(shared)), global_weight)
     by_language = {name: (of.ranked.text_to_media.numpy(), of.text_items) for name, of in ranks.items()}
     return {"value": mean_rank_variance(item_ranks(by_language, shared)), "items": len(shared)}
-
-
-def _only(embedded: Embedded, item_ids: torch.Tensor) -> Embedded:
-    keep_N = torch.isin(embedded.item_ids, item_ids)
-    texts = {}
-    for language, (text_ME, items_M) in embedded.texts.items():
-        keep_M = torch.isin(items_M, item_ids)
-        texts[language] = text_ME[keep_M], items_M[keep_M]
-    return Embedded(embedded.item_ids[keep_N], embedded.media_NE[keep_N], embedded.slots_NKE[keep_N], texts)
 
 
 def figures(embedded: Embedded, global_weight: float, seed: int = 0) -> tuple[dict[str, Any], dict[str, LanguageRanks]]:
     """All figures of a split as the JSON report has them, and the ranks that they come from.
 
     Args:
-        embedded: The split as vectors.
+        embedded: The split as vectors, fused.
         global_weight: Share of the global similarity in the score.
         seed: Seed of the bootstrap.
 

@@ -123,7 +123,8 @@ class ModelWriter:
 
     def write_best(self, best: dict[str, Any]) -> None:
         """Write the model as it is now to RUN/best, and its validation to the record."""
-        self.model.config.global_weight, self.model.config.local_pooling = best["global_weight"], best["local_pooling"]
+        for name in ("global_weight", "local_pooling", "view_weights"):
+            setattr(self.model.config, name, best[name])
         write_folder(self.run / "best", lambda folder: self.write(folder, best))
         write_json(self.run / RECORD, {**self.record, "best": best})
 

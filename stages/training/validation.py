@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from stages.scoring.embed import Embedded
+from stages.scoring.fusion import choose_fusion
 from stages.scoring.metrics import chance_recalls, recalls_both
-from stages.scoring.ranking import ranked
+from stages.scoring.report import rank_languages
 
 WARNING = (
     "note: the best weights were selected on {split}, not on a split held out for it: these scores show how well the "
@@ -23,43 +24,34 @@ def selection_label(select_on: str, train_on: str = "train") -> str | None:
     return None if select_on == "val" != train_on else WARNING.format(split=select_on)
 
 
-def validation_line(
-    embedded: Embedded, weights: Sequence[float], poolings: Sequence[str], split: str, step: int
-) -> dict[str, Any]:
-    """The line for metrics.jsonl: SumR (mean over languages) at the best score, and recalls by language.
+def validation_line(embedded: Embedded, weights: Sequence[float], split: str, step: int) -> dict[str, Any]:
+    """The line for metrics.jsonl: SumR (mean over languages) with the best fusion, and recalls by language.
 
-    The gallery of a language has the items with a text in it. Of equally good scores the larger weight is taken.
+    The gallery of a language has the items with a text in it.
 
     Args:
         embedded: The split as vectors, with a slot per view.
         weights: Weights of the global similarity to try.
-        poolings: Poolings of the slots' similarities to try: "mean", "max".
         split: Name of the split.
         step: Steps done.
     """
-    recalls: dict[tuple[float, str], dict[str, Any]] = {}
-    for pooling in poolings:
-        pooled = embedded.with_mean_slots() if pooling == "mean" else embedded
-        for language in embedded.texts:
-            for weight, ranks in zip(weights, ranked(*pooled.language(language), weights), strict=True):
-                both = recalls_both(ranks.text_to_media.numpy(), ranks.media_to_text.numpy())
-                recalls.setdefault((weight, pooling), {})[language] = both
-    best = max(sorted(recalls, reverse=True), key=lambda score: _mean_sum_r(recalls[score]))
+    fusion = choose_fusion(embedded, weights)
+    recalls = {
+        language: recalls_both(of.ranked.text_to_media.numpy(), of.ranked.media_to_text.numpy())
+        for language, of in rank_languages(embedded.fused(fusion), fusion.global_weight).items()
+    }
     return {
         "kind": "validation",
         "step": step,
         "split": split,
         "items": len(embedded.item_ids),
-        "sum_r": _mean_sum_r(recalls[best]),
+        "sum_r": float(np.mean([both["sum_r"] for both in recalls.values()])),
         "chance": float(np.mean([chance_recalls(items_M.numpy())["sum_r"] for _, items_M in embedded.texts.values()])),
-        "global_weight": best[0],
-        "local_pooling": best[1],
-        "recalls": recalls[best],
+        "global_weight": fusion.global_weight,
+        "local_pooling": fusion.pooling,
+        "view_weights": dict(fusion.view_weights),
+        "recalls": recalls,
     }
-
-
-def _mean_sum_r(recalls: Mapping[str, Mapping[str, Any]]) -> float:
-    return float(np.mean([both["sum_r"] for both in recalls.values()]))
 
 
 def validation_summary(line: Mapping[str, Any], is_best: bool) -> str:

@@ -44,7 +44,7 @@ def test_untrained_it_is_the_dual_encoder_and_with_descriptions_late_fusion(dual
                 **({} if model.text_encoder.unmasked else {"attention_mask": samples.source.mask.long()}),
             ).pooler_output
         )
-        media_BE, views_BVE = model.encode_media(samples.media, samples.descriptions, pooled=False)
+        media_BE, views_BVE = model.encode_media(samples.media, samples.descriptions, fused=False)
         view_BE = model.encode_text(Texts(*(x[:, 0] for x in samples.descriptions)))
     torch.testing.assert_close(media_BE, picture_BE)
     torch.testing.assert_close(model.encode_text(samples.source), text_BE)
@@ -54,18 +54,22 @@ def test_untrained_it_is_the_dual_encoder_and_with_descriptions_late_fusion(dual
     torch.testing.assert_close(score(media_BE, views_BVE, text_BE, 0.3), fused_BB)
 
 
-def test_an_item_without_views_has_its_pictures_vector_and_a_mean_stands_for_an_absent_view():
-    model, samples = tiny_model(**VIEWS, read_start=1.0).eval(), batch()
+@pytest.mark.parametrize("pooling", ["mean", "max", "logsumexp"])
+def test_an_item_without_views_has_its_pictures_vector_and_an_absent_view_does_not_count(pooling):
+    model, samples = tiny_model(**VIEWS, read_start=1.0, local_pooling=pooling).eval(), batch()
     with torch.no_grad():
-        media_BE, slots_BVE = model.encode_media(samples.media, samples.descriptions, pooled=False)
-        bare_BE, own_B1E = model.encode_media(
+        views_BVE = model.encode_media(samples.media, samples.descriptions, fused=False)[1]
+        media_BE, slots_BKE = model.encode_media(samples.media, samples.descriptions)
+        bare_BE, own_BKE = model.encode_media(
             samples.media, samples.descriptions._replace(mask=samples.descriptions.mask & False)
         )
     assert not torch.allclose(media_BE[:2], bare_BE[:2])
     torch.testing.assert_close(media_BE[2], bare_BE[2])
-    torch.testing.assert_close(own_B1E[:, 0], bare_BE)
-    torch.testing.assert_close(slots_BVE[1, 0], slots_BVE[1, 1])
-    torch.testing.assert_close(slots_BVE[2], bare_BE[2].expand(2, -1))
+    assert not views_BVE[1, 1].any() and not views_BVE[2].any()
+    for slot in range(slots_BKE.shape[1]):
+        torch.testing.assert_close(own_BKE[:, slot], bare_BE)
+        torch.testing.assert_close(slots_BKE[1, slot], views_BVE[1, 0])
+        torch.testing.assert_close(slots_BKE[2, slot], bare_BE[2])
 
 
 def test_with_every_view_dropped_training_sees_two_towers():
@@ -113,9 +117,13 @@ def test_stored_summaries_stand_for_descriptions():
         torch.testing.assert_close(left, right)
 
 
-def test_pooling_by_the_mean_gives_one_slot():
+def test_views_are_weighed_by_name_and_pooled_as_configured():
     samples = batch()
-    mean = tiny_model(**VIEWS).eval().encode_media(samples.media, samples.descriptions)[1]
-    best = tiny_model(**VIEWS, local_pooling="max").eval().encode_media(samples.media, samples.descriptions)[1]
-    assert mean.shape[1] == 1 and best.shape[1] == 2
-    torch.testing.assert_close(mean[0, 0], best[0].mean(0))
+    model = tiny_model(**VIEWS, view_weights={"objects": 3.0}).eval()
+    views_VE = model.encode_media(samples.media, samples.descriptions, fused=False)[1][0]
+    torch.testing.assert_close(
+        model.encode_media(samples.media, samples.descriptions)[1][0, 0], (views_VE[0] + 3 * views_VE[1]) / 4
+    )
+    model.config.local_pooling = "max"
+    slots_VE = model.encode_media(samples.media, samples.descriptions)[1][0]
+    torch.testing.assert_close(slots_VE, torch.stack([views_VE[0] / 3, views_VE[1]]))

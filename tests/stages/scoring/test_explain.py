@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.fusion import Fusion
 from model.processing import LeccrProcessor, Policy
 from stages import score
 from stages.data.batches import EvaluationData
@@ -50,11 +51,12 @@ def data(corpus):
     return EvaluationData([corpus], "val")
 
 
-def explainer_of(data, weight=0.4, **settings):
+def explainer_of(data, weight=0.4, fusion={}, **settings):  # noqa: B006
     of = processor()
     model = tiny_model(of.vocabulary, **settings).eval()
     embedded = embed_split(model, of, data, accelerated("no"), 4)
-    return Explainer(model, of, data, embedded, rank_languages(embedded, weight), weight)
+    fusion = Fusion(weight, **fusion)
+    return Explainer(model, of, data, embedded, rank_languages(embedded.fused(fusion), weight), fusion)
 
 
 @pytest.mark.parametrize("same", [False, True])
@@ -108,6 +110,28 @@ def test_readings_are_what_the_model_attends_to(data):
         assert similarities == sorted(similarities, reverse=True)
         assert similarities[0] == pytest.approx(reading.result.similarities[1], abs=1e-5)
     assert kinds == {True, False}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "logsumexp"])
+def test_views_are_listed_with_similarity_weight_and_trust(data, pooling, tmp_path):
+    settings = {"slots": "views", "heads": "aligned", "views": ("detail", "short"), "read_start": 1.0}
+    fusion = {"pooling": pooling, "view_weights": {"short": 0.0}}
+    explainer = explainer_of(data, fusion=fusion, **settings)
+    with torch.no_grad():
+        explainer.model.reader.trust_V[1] = 0.1
+    query = explainer.explain("de", 3)
+    for result in query.results:
+        assert [view.name for view in result.views] == ["detail", "short"] and not query.readings
+        assert [view.text for view in result.views] == data.items([result.row])[1][0]
+        assert [view.weight for view in result.views] == [1.0, 0.0]
+        assert sum(view.trust for view in result.views) == pytest.approx(1)
+        assert result.views[1].trust > 0.6
+        whole, local = result.similarities
+        assert local == pytest.approx(result.views[0].similarity, abs=1e-6)
+        assert result.score == pytest.approx(0.4 * whole + 0.6 * local)
+    write_page(tmp_path / "page.html", explainer, 2)
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert query.results[0].views[0].text and "trust 73 %" in page and "weight 0" in page
 
 
 @pytest.mark.parametrize("training", [True, False])

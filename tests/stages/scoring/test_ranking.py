@@ -17,7 +17,7 @@ def unit(*shape, seed=0):
 
 def ranks(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0, tile=TILE):
     """Ranks of texts and of media for one weight."""
-    return ranked(text_ME, text_items, media_NE, media_items, slots_NKE, (weight,), tile)[0][:2]
+    return ranked(text_ME, text_items, media_NE, media_items, slots_NKE, None, (weight,), tile)[0][:2]
 
 
 def by_loops(text_ME, text_items, media_NE, media_items, slots_NKE=None, weight=1.0):
@@ -81,7 +81,7 @@ def test_slots_by_hand():
     text_ME, media_NE = torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[0.0, 1], [0.6, 0.8]])
     slots_NKE = torch.tensor([[[0.0, 0], [1, 0]], [[0, 0.5], [0, -1]]])
     ids = torch.tensor([5, 6])
-    half, whole = ranked(text_ME, ids, media_NE, ids, slots_NKE, (0.5, 1.0))
+    half, whole = ranked(text_ME, ids, media_NE, ids, slots_NKE, None, (0.5, 1.0))
     assert half.text_to_media.tolist() == [1, 1]
     assert half.media_to_text.tolist() == [2, 1]  # item 5's two texts are level
     assert half.text_scores.tolist() == pytest.approx([0.5, 0.65])
