@@ -143,7 +143,7 @@ class ServerOptions:
 
     mllm_url: tuple[str, ...] = option(
         (),
-        "an OpenAI-compatible server; repeat it for several: each request goes to the least loaded. "
+        "an OpenAI-compatible server; repeat it for several: each item goes to the least loaded. "
         f"Its key: ${KEY_VARIABLE}",
         metavar="URL",
         repeat=True,
@@ -162,7 +162,9 @@ class ServerOptions:
     timeout: float = option(Retries.timeout_s, "seconds until a request is given up and tried again", at_least=0.01)
     attempts: int = option(Retries.attempts, "times a request is tried before its record fails", at_least=1)
     patience: float = option(
-        Retries.patience_s, "seconds to wait for a server that is down before the run ends", at_least=0
+        Retries.patience_s,
+        "seconds to wait for a server that is down, and the longest Retry-After to obey, before the run ends",
+        at_least=0,
     )
 
 
