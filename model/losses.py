@@ -5,6 +5,8 @@ R rows · C columns · B items · K slots · E shared width
 Each loss is one number per row, in nats, so that the caller can weigh the rows.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -19,11 +21,16 @@ class Losses(NamedTuple):
         total: The weighted sum, with its graph.
         raw: Each term by name, before its weight, without a graph.
         weighted: Each term by name, after its weight, without a graph.
+        gradients: Squared norm of the gradient of each weighted term with respect to the features of this rank, where
+            it was asked for.
+        slot_cosine: Mean cosine between different slots of an item, likewise; None where items have a single slot.
     """
 
     total: Tensor
     raw: dict[str, Tensor]
     weighted: dict[str, Tensor]
+    gradients: Mapping[str, Tensor] = MappingProxyType({})
+    slot_cosine: Tensor | None = None
 
 
 def global_similarity(rows_RE: Tensor, columns_CE: Tensor) -> Tensor:
@@ -53,6 +60,17 @@ def slot_cosines(slots_BKD: Tensor) -> Tensor:
     """Cosine [B,K,K] of every pair of slots of an item."""
     unit_BKD = normalize(slots_BKD, dim=-1)
     return unit_BKD @ unit_BKD.mT
+
+
+def mean_slot_cosine(cosines_BKK: Tensor) -> Tensor:
+    """The mean cosine between different slots of an item, over the slots that are there; 0 if no item has two.
+
+    The cosine of an absent slot with itself is 0.
+    """
+    there_BK = cosines_BKK.diagonal(dim1=1, dim2=2) > 0.5
+    pairs_BKK = there_BK[:, :, None] & there_BK[:, None]
+    pairs_BKK = pairs_BKK & ~torch.eye(cosines_BKK.shape[1], dtype=torch.bool, device=cosines_BKK.device)
+    return (cosines_BKK * pairs_BKK).sum() / pairs_BKK.sum().clamp(min=1)
 
 
 def contrastive(logits_RC: Tensor, match_RC: Tensor, candidates_C: Tensor | None = None) -> Tensor:

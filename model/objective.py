@@ -3,7 +3,7 @@
 B samples of this rank · R rows · C columns · K slots · E shared width
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from model.losses import (
     diversity,
     global_similarity,
     local_similarity,
+    mean_slot_cosine,
     min_max,
 )
 from model.parts import gather_constant, gather_rows, gradient_carrier
@@ -57,7 +58,12 @@ class Similarities(NamedTuple):
 
 
 def objective(
-    features: Features, scales: Tensor, item_ids_B: Tensor, weights_B: Tensor, config: ObjectiveConfig
+    features: Features,
+    scales: Tensor,
+    item_ids_B: Tensor,
+    weights_B: Tensor,
+    config: ObjectiveConfig,
+    with_gradients: bool = False,
 ) -> Losses:
     """L = L_vs + w_cv·L_cv + (1 − w_d)·L_vt + w_d·L_kd + w_st·L_st + w_c·(L_sc + L_tc) + w_r·R (equation 9).
 
@@ -72,9 +78,13 @@ def objective(
         item_ids_B: int64; samples with the same id are positives of each other.
         weights_B: Weights of the pairs (s, t).
         config: Weights and variants of the losses.
+        with_gradients: Whether to report the gradients of the terms and the cosine of slots, which costs a second
+            backward pass through the losses.
     """
     with torch.autocast(features.media_BE.device.type, enabled=False):
         own = Features(*(x if x.dtype == torch.float64 else x.float() for x in features))
+        if with_gradients:  # a tensor that stands for two features gets the gradient of each
+            own = Features(*(x.view_as(x) for x in own))
         scales, weights_B = scales.to(own.media_BE.dtype), weights_B.to(own.media_BE.dtype)
         compared = own._replace(slot_cosines_BKK=own.media_BE[:, :0])  # only compared with one another, not gathered
         gathered = Features(*(gather_rows(x, config.gather) for x in compared))
@@ -92,7 +102,7 @@ def objective(
                 terms |= _local_terms(rows, columns, similar, scales[1])
             return terms if whole else terms | _distillation(rows, columns, similar, config)
 
-        total, raw = _sum_over_blocks(block_terms, rows, columns, scales, config)
+        total, raw, differentiable = _sum_over_blocks(block_terms, rows, columns, scales, config, with_gradients)
         rest: Terms = {}
         if config.local_columns == "rank":
             rank = _samples(own, torch.arange(len(item_ids_B), device=scales.device), weights_B, weights_B.mean())
@@ -101,9 +111,26 @@ def objective(
             rest |= _distillation(columns, columns, _similarities(gathered, gathered), config)
         if own.slots_BKE.shape[1]:
             rest["diversity"] = diversity(own.slot_cosines_BKK, config.diversity).mean()
+        total = total + _total(rest, config) if rest else total
         raw = {name: value.detach() for name, value in (raw | rest).items()}
-        weighted = {name: value * _weight(name, config) for name, value in raw.items()}
-    return Losses(total + _total(rest, config) if rest else total, raw, weighted)
+        losses = Losses(total, raw, {name: value * _weight(name, config) for name, value in raw.items()})
+        if with_gradients:
+            losses = losses._replace(gradients=_squared_norms(differentiable | rest, own, config))
+            if own.slot_cosines_BKK.shape[1] > 1:
+                losses = losses._replace(slot_cosine=mean_slot_cosine(own.slot_cosines_BKK.detach()))
+    return losses
+
+
+def _squared_norms(terms: Terms, features: Features, config: ObjectiveConfig) -> Terms:
+    """Squared norm of the gradient that each weighted term has with respect to the features."""
+    leaves = [x for x in features if x.requires_grad]
+    norms = {name: features.media_BE.new_zeros(()) for name in terms}
+    for name, value in terms.items():
+        if _weight(name, config) and value.requires_grad:
+            gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+            squares = [gradient.square().sum() for gradient in gradients if gradient is not None]
+            norms[name] = torch.stack(squares).sum() * _weight(name, config) ** 2
+    return norms
 
 
 def _weight(name: str, config: ObjectiveConfig) -> float:
@@ -141,22 +168,32 @@ def _sum_over_blocks(
     columns: Samples,
     scales: Tensor,
     config: ObjectiveConfig,
-) -> tuple[Tensor, Terms]:
+    separate: bool,
+) -> tuple[Tensor, Terms, Terms]:
     """The weighted total with its graph, and the terms, as sums over blocks of rows.
 
     Several blocks are differentiated one after another, so that memory grows with the columns and not with their
-    square, and nothing is computed twice.
+    square, and nothing is computed twice. Only with `separate` do the terms returned last have the gradients of each.
     """
     size = max(1, (BLOCK if scales.device.type == "cpu" else BLOCK_GPU) // len(columns.ids_B))
     if len(rows.ids_B) <= size:
         terms = block_terms(rows, columns, scales)
-        return _total(terms, config), terms
+        return _total(terms, config), terms, terms
     column_leaves, scales_leaf = columns._replace(features=_leaves(columns.features)), _leaf(scales)
     leaves = [*zip(columns.features, column_leaves.features, strict=True), (scales, scales_leaf)]
     totals, terms = [], {}
+    separately: dict[str, dict[Tensor, Tensor]] = {}  # the gradients of each term
     for block in _split(rows, size):
         block_leaves = block._replace(features=_leaves(block.features))
         block_values = block_terms(block_leaves, column_leaves, scales_leaf)
+        if separate:
+            pairs = [
+                *zip(columns.features, column_leaves.features, strict=True),
+                *zip(block.features, block_leaves.features, strict=True),
+            ]
+            for name, value in block_values.items():
+                if _weight(name, config):
+                    _add_gradients(separately.setdefault(name, {}), value, pairs)
         total = _total(block_values, config)
         if total.requires_grad:
             total.backward()
@@ -164,7 +201,17 @@ def _sum_over_blocks(
         leaves += zip(block.features, block_leaves.features, strict=True)
         terms = {name: terms.get(name, 0) + value.detach() for name, value in block_values.items()}
     carrier = gradient_carrier((value, leaf.grad) for value, leaf in leaves if leaf.grad is not None)
-    return torch.stack(totals).sum() + (carrier - carrier.detach()), terms
+    carriers = {name: gradient_carrier(gradients.items()) for name, gradients in separately.items()}
+    return torch.stack(totals).sum() + (carrier - carrier.detach()), terms, terms | carriers
+
+
+def _add_gradients(sums: dict[Tensor, Tensor], value: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Add the gradient of `value` with respect to the second tensor of each pair to the sum of the first."""
+    pairs = [(tensor, leaf) for tensor, leaf in pairs if leaf.requires_grad]
+    gradients = torch.autograd.grad(value, [leaf for _, leaf in pairs], retain_graph=True, allow_unused=True)
+    for (tensor, _), gradient in zip(pairs, gradients, strict=True):
+        if gradient is not None:
+            sums[tensor] = sums[tensor] + gradient if tensor in sums else gradient
 
 
 def _split(rows: Samples, size: int) -> Iterator[Samples]:

@@ -1,9 +1,11 @@
 """What a run reports: metrics.jsonl and its curves always, TensorBoard and W&B through Accelerate on request.
 
 A line of metrics.jsonl is JSON with `kind`:
-    train       step, epoch, loss, raw and weighted by term, lr, grad_norm, samples_per_s, data_wait (share of the time)
+    train       step, epoch, loss, raw and weighted by term, gradient_share by term, slot_cosine, lr, grad_norm,
+                samples_per_s, data_wait (share of the time)
     validation  step, epoch, split, sum_r, chance, global_weight, recalls by language
-Losses are means over ranks.
+Losses are means over ranks. The gradient share of a term is the norm of its weighted gradient with respect to what the
+encoders return, over the sum of these norms. The cosine is the mean between different slots of an item.
 """
 
 import contextlib

@@ -122,7 +122,7 @@ class Trainer:
                 clock.samples += settings.batch_size
                 figures = clock.figures()
                 progress.update(position.step, f"loss {line['loss']:.3f}", f"{figures['samples_per_s']:,.1f} samples/s")
-                if position.step % settings.log_every == 0 or position.step == self.steps:
+                if self._is_logged(position.step):
                     write_line(line | figures)
                     clock.reset()
                 if stop:
@@ -163,7 +163,11 @@ class Trainer:
         return {"kind": "train", "step": number, "epoch": self._epoch(number), **line, "lr": lr}, stop
 
     def _losses(self, features: Features, item_ids: torch.Tensor, weights: torch.Tensor) -> Losses:
-        return objective(features, self.model.logit_scales, item_ids, weights, self.objective_config)
+        logged = self._is_logged(self.position.step + 1)
+        return objective(features, self.model.logit_scales, item_ids, weights, self.objective_config, logged)
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.settings.log_every == 0 or step == self.steps
 
     def _load_batches(self, clock: "Clock") -> Iterator[list[Batch]]:
         """The remaining steps' batches of this rank, in micro-batches; `clock` learns how long the step waited."""
@@ -256,13 +260,22 @@ class Clock:
 
 def reduce_line(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[str, Any], bool]:
     """Figures of a step as means over ranks, in one exchange, and whether any rank was asked to stop."""
-    values = [losses.total, norm, *losses.raw.values(), *losses.weighted.values()]
+    single = {"loss": losses.total, "grad_norm": norm}
+    if losses.slot_cosine is not None:
+        single["slot_cosine"] = losses.slot_cosine
+    by_term = {"raw": losses.raw, "weighted": losses.weighted, "gradient_share": losses.gradients}
+    values = [*single.values(), *(value for terms in by_term.values() for value in terms.values())]
     vector = torch.stack([value.detach().double() for value in values])
     # The stop flag has its own element: the figures may be NaN.
-    loss, grad_norm, *terms, stops = mean_over_ranks(torch.cat([vector, vector.new_tensor([float(stop)])])).tolist()
-    raw = dict(zip(losses.raw, terms, strict=False))
-    weighted = dict(zip(losses.weighted, terms[len(raw) :], strict=True))
-    return {"loss": loss, "raw": raw, "weighted": weighted, "grad_norm": grad_norm}, stops > 0
+    *means, stops = mean_over_ranks(torch.cat([vector, vector.new_tensor([float(stop)])])).tolist()
+    mean = iter(means)
+    line: dict[str, Any] = {name: next(mean) for name in single}
+    line |= {name: {term: next(mean) for term in terms} for name, terms in by_term.items() if terms}
+    if losses.gradients:  # the squares of the norms add up over ranks
+        norms = {name: math.sqrt(square) for name, square in line["gradient_share"].items()}
+        total = sum(norms.values()) or 1.0
+        line["gradient_share"] = {name: value / total for name, value in norms.items()}
+    return line, stops > 0
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -5,6 +5,7 @@ import torch
 
 import model.objective
 from model.batch import Features
+from model.losses import mean_slot_cosine, slot_cosines
 from model.objective import objective
 from model.settings import ObjectiveConfig
 from tests.model.samples import make_features
@@ -87,3 +88,34 @@ def test_large_logits_are_computed_in_fp32_under_autocast():
         )
     low = Features(*(x.bfloat16() for x in features))
     assert objective(low, torch.tensor([100.0, 100.0]), IDS, WEIGHTS, ALL_ON).total.dtype == torch.float32
+
+
+EVERY = replace(ALL_ON, own_weight=0.5, source_target_weight=0.0)
+
+
+@pytest.mark.parametrize("block", [6 * 4, 6 * 6])
+@pytest.mark.parametrize("config", [EVERY, replace(ObjectiveConfig.faithful(), diversity_weight=0.4)])
+def test_gradients_of_single_terms(monkeypatch, block, config):
+    """Each term's, by a loss that has no other; a tensor that stands for two features counts once for each."""
+    monkeypatch.setattr(model.objective, "BLOCK", block)
+    features = make_features(6, own=True)
+    features = features._replace(token_mean_BD=features.own_BE)
+    losses = objective(features, SCALE, IDS, WEIGHTS, config, with_gradients=True)
+    weights = {name: model.objective._weight(name, config) for name in losses.raw}
+    assert losses.gradients["diversity"] > 0 and losses.gradients.keys() == losses.weighted.keys()
+    for name in losses.raw:
+        copies = Features(*(x.detach().clone().requires_grad_() for x in features))
+        monkeypatch.setattr(model.objective, "_weight", lambda term, _, name=name: weights[term] * (term == name))
+        objective(copies, SCALE, IDS, WEIGHTS, config).total.backward()
+        expected = sum((x.grad.square().sum() for x in copies if x.grad is not None), torch.zeros(()))
+        torch.testing.assert_close(losses.gradients[name], expected.double(), msg=name)
+    losses.total.backward()
+    assert features.media_BE.grad.isfinite().all()
+
+
+def test_slots_cosine_leaves_out_a_slot_with_itself_and_absent_slots():
+    slots = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    assert mean_slot_cosine(slot_cosines(slots)).item() == pytest.approx(0.6)
+    features = make_features(6)
+    assert objective(features, SCALE, IDS, WEIGHTS, ALL_ON).slot_cosine is None
+    assert objective(features, SCALE, IDS, WEIGHTS, ALL_ON, with_gradients=True).slot_cosine is not None

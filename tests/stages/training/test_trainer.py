@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from model.batch import Batch, Features, Media, Texts
 from model.losses import Losses
 from pipeline.errors import Interrupted, PipelineError
-from stages.training import run_folder
+from stages.training import run_folder, trainer
 from stages.training.metrics import read_metrics
 from stages.training.run_folder import ModelWriter, list_checkpoints, newest_checkpoint
 from stages.training.settings import Settings
@@ -190,9 +190,25 @@ def test_it_learns_and_every_term_is_in_the_line(tmp_path):
     assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
     for line in lines:
         assert line["loss"] == pytest.approx(sum(line["weighted"].values()), rel=1e-6)
-        assert line["raw"].keys() == line["weighted"].keys()
+        assert line["raw"].keys() == line["weighted"].keys() == line["gradient_share"].keys()
+        assert sum(line["gradient_share"].values()) == pytest.approx(1) and -1 <= line["slot_cosine"] <= 1
     assert [line["epoch"] for line in lines[:7]] == [1, 1, 1, 2, 2, 2, 3]
     assert lines[0]["lr"] == 0.05
+
+
+def test_gradients_of_terms_are_computed_on_logged_steps_only(tmp_path, monkeypatch):
+    asked, real = [], trainer.objective
+    monkeypatch.setattr(trainer, "objective", lambda *given: asked.append(given[-1]) or real(*given))
+    Run(tmp_path, log_every=4, micro_batch=2).run()
+    assert asked == [False, False, False, True, False, False, False, True, True]
+
+
+def test_gradient_shares_are_those_of_the_whole_batch():
+    """Ranks send squared norms, whose mean is proportional to the square of the whole gradient's norm."""
+    one = torch.tensor(1.0)
+    losses = Losses(one, {"a": one, "b": one}, {"a": one, "b": one}, {"a": torch.tensor(9.0), "b": one}, one / 2)
+    line, _ = reduce_line(losses, one, False)
+    assert line["gradient_share"] == {"a": 0.75, "b": 0.25} and line["slot_cosine"] == 0.5
 
 
 def signalled_in(run, step, number=signal.SIGTERM):
