@@ -129,8 +129,8 @@ class Collate:
         target = [captions[1 + int(torch.randint(len(LANGUAGES), ()))] for _, captions, _ in rows]
         return (
             self.processor.media([[image] for image, _, _ in rows]),
-            self.processor.texts([captions[0]["text"] for _, captions, _ in rows], training=True),
-            self.processor.texts([caption["text"] for caption in target], training=True),
+            self.processor.texts([captions[0]["text"] for _, captions, _ in rows]),
+            self.processor.texts([caption["text"] for caption in target]),
             self.processor.descriptions([[view["text"] for view in views] for _, _, views in rows]),
             torch.tensor([caption["quality"] for caption in target]),
         )

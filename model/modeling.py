@@ -68,12 +68,15 @@ class LeccrModel(PreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
-    def create(cls, media: str | dict[str, Any], text: str | dict[str, Any], **settings: Any) -> Self:
+    def create(
+        cls, media: str | dict[str, Any], text: str | dict[str, Any], image_size: int | None = None, **settings: Any
+    ) -> Self:
         """Create a model to train.
 
         Args:
             media: Media encoder: a Transformers model with its weights, by name or folder, or a spec.
             text: Text encoder, likewise.
+            image_size: Pixels per side of the pictures to come; None: as a Transformers model was trained.
             **settings: Settings of `LeccrConfig`.
 
         Raises:
@@ -81,7 +84,7 @@ class LeccrModel(PreTrainedModel):
         """
         loaded: dict[str, nn.Module] = {}
         if isinstance(media, str):
-            loaded["media_encoder"], media = load_media_encoder(media)
+            loaded["media_encoder"], media = load_media_encoder(media, image_size)
         if isinstance(text, str):
             loaded["text_encoder"], text = load_text_encoder(text)
         if not settings.get("embed_dim"):

@@ -31,6 +31,7 @@ BYTE = r"<0x[0-9A-F]{2}>"  # a sentencepiece token for one byte
 EMBEDDED_WIDTH = 512  # of a sentence vector
 MAX_SENTENCES = 16  # of a description
 CACHED_VECTORS = 20_000  # sentence vectors of 2 kB that each loading process keeps
+PUNCTUATION = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))  # what the released code takes out of captions
 TINY_TOKENS, TINY_SIZE = 64, 64
 EMBEDDED_SIZE = 224
 SIGLIP_TOKENS = 64  # its text tower was trained with this length, padding included
@@ -48,7 +49,7 @@ class Policy:
     max_tokens: int = setting(77, "tokens per text, and per view of a description", at_least=2)
     pad_to: int = setting(0, "tokens that every text is padded to; 0: the longest of its batch", at_least=0)
     max_words: int = setting(0, "words of a caption or query that are kept; 0: all", at_least=0)
-    truncate_training_texts: bool = setting(True, "max_words also applies in training; the released code says no")
+    plain_captions: bool = setting(False, "captions and queries lose capitals and ASCII punctuation, as released")
     lower_case: bool = setting(False, "texts are lower-cased first")
     input_dim: int = setting(0, "values per frame of features; 0: media are pictures", at_least=0)
     max_frames: int = setting(0, "frames of features per item, uniform in time; 0: all", at_least=0)
@@ -81,10 +82,12 @@ class LeccrProcessor:
             tokenizer: For a tiny text encoder, see `model.tokenizer`.
             **policy: Fields of `Policy`; the others are as the towers were trained.
         """
-        return cls(
-            Policy(**(_image_policy(media) | _text_policy(text) | policy)),
-            tokenizer if text == "tiny" else None if text == "embedded" else _load_tokenizer(text),
-        )
+        values = _image_policy(media) | _text_policy(text) | policy
+        if text in ("tiny", "embedded"):
+            return cls(Policy(**values), tokenizer if text == "tiny" else None)
+        if "max_tokens" in policy:
+            values["max_tokens"] = min(policy["max_tokens"], _positions(AutoConfig.from_pretrained(text)))
+        return cls(Policy(**values), _load_tokenizer(text))
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled for a worker process, which opens its own text encoder."""
@@ -109,11 +112,12 @@ class LeccrProcessor:
         mask_BF = torch.tensor([[f < len(row) for f in range(longest)] for row in rows])
         return Media(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BF)
 
-    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
+    def texts(self, texts: Sequence[str]) -> Texts:
         """Convert captions or queries; an empty text is absent, its mask all False."""
-        words = self.policy.max_words
-        if words and (self.policy.truncate_training_texts or not training):
-            texts = [" ".join(text.split()[:words]) for text in texts]
+        if self.policy.plain_captions:
+            texts = [plain_caption(text) for text in texts]
+        if self.policy.max_words:
+            texts = [" ".join(text.split()[: self.policy.max_words]) for text in texts]
         if self.policy.kind == "embedded":
             return self._embed([[text] if text.strip() else [] for text in texts])
         return self._ids(texts)
@@ -162,7 +166,9 @@ class LeccrProcessor:
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> Self:
         """Load a saved processor from a folder, or by its name on the Hub; raises OSError if there is none."""
-        policy = Policy(**json.loads(_file(name, FILE, hub).read_text("utf-8")))
+        values = json.loads(_file(name, FILE, hub).read_text("utf-8"))
+        values.pop("truncate_training_texts", None)  # of before 0.3, only about training
+        policy = Policy(**values)
         if policy.kind == "tiny":
             return cls(policy, _file(name, SENTENCEPIECE, hub).read_bytes())
         if policy.kind == "transformers":
@@ -232,6 +238,15 @@ class LeccrProcessor:
         return self._text_encoder
 
 
+def plain_caption(text: str) -> str:
+    """A caption without capitals and ASCII punctuation.
+
+    >>> plain_caption("A man's dog (brown) -- on the grass.")
+    'a man s dog brown on the grass'
+    """
+    return " ".join(text.lower().replace("<person>", "person").translate(PUNCTUATION).split())
+
+
 def square(width: int, height: int) -> tuple[float, float, float, float]:
     """The largest centred square of a picture: left, upper, right, lower."""
     side = min(width, height)
@@ -293,7 +308,7 @@ def _positions(config: Any) -> int:
     """Number of tokens that a text tower has positions for, less two because XLM-R counts from 2."""
     inner = getattr(config, "text_config", None) or config
     positions = int(getattr(inner, "max_position_embeddings", 512))
-    return positions if inner.model_type.startswith("clip") else positions - 2
+    return positions if inner.model_type.startswith(("clip", "siglip")) else positions - 2
 
 
 def _load_tokenizer(name: str, **where: Any) -> Any:

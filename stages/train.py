@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
 def train(options: argparse.Namespace, settings: Settings, accelerator: "Accelerator") -> None:
     """Train the model of `settings` and leave it in the run folder."""
     from stages.data.batches import StepBatches
+    from stages.data.media import Augmentation
     from stages.scoring.embed import embed_split
     from stages.training import building, run_folder
     from stages.training.trainer import Trainer
@@ -63,7 +64,13 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
 
     batches = StepBatches(
-        data, processor, settings.batch_size, seed=settings.seed, flip=settings.horizontal_flip, rank=rank, world=world
+        data,
+        processor,
+        settings.batch_size,
+        seed=settings.seed,
+        augmentation=Augmentation(settings.horizontal_flip, settings.smallest_crop),
+        rank=rank,
+        world=world,
     )
     record = run_folder.make_record(
         settings,

@@ -52,9 +52,16 @@ def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
     raise ValueError(f"text_encoder has kind {kind!r}: expected transformers, tiny or embedded")
 
 
-def load_media_encoder(name: str) -> tuple[Any, dict[str, Any]]:
-    """Load the vision tower of a Transformers model and return it with its spec; raises ValueError."""
+def load_media_encoder(name: str, image_size: int | None = None) -> tuple[Any, dict[str, Any]]:
+    """Load the vision tower of a Transformers model and return it with its spec; raises ValueError.
+
+    Args:
+        name: Name or folder of the model.
+        image_size: Pixels per side of the pictures to come; None: as the model was trained.
+    """
     tower, missing, projection = towers.load_tower(name, "vision")
+    if image_size:
+        towers.resize_positions(tower, image_size)
     settings = towers.image_processing(name)
     more = {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
     spec = towers.spec_of(tower, projection, **more)

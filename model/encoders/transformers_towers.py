@@ -12,6 +12,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import AutoConfig, PreTrainedModel
 from transformers.image_processing_base import ImageProcessingMixin
 
@@ -176,6 +177,29 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str], Tensor 
         )
     weight = projection.weight.detach() if isinstance(projection, nn.Linear) else None
     return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}, weight
+
+
+def resize_positions(tower: PreTrainedModel, image_size: int) -> None:
+    """Interpolate the position embeddings of a CLIP or SigLIP tower to pictures of this many pixels per side, once.
+
+    Transformers would do so in every step, and train embeddings of the grid that the tower was pretrained with.
+    """
+    embeddings: Any = getattr(getattr(tower, "vision_model", tower), "embeddings", None)
+    positions = getattr(embeddings, "position_embedding", None)
+    config = tower.config
+    if not (isinstance(positions, nn.Embedding) and hasattr(config, "image_size")):
+        return
+    old, new = (pixels // config.patch_size for pixels in (config.image_size, image_size))
+    extra = positions.num_embeddings - old**2  # of CLS
+    weights = positions.weight.detach()
+    if new != old:
+        grid_1DGG = weights[extra:].T.reshape(1, -1, old, old)
+        grid_1DGG = interpolate(grid_1DGG, size=(new, new), mode="bicubic", align_corners=False)
+        weights = torch.cat([weights[:extra], grid_1DGG[0].flatten(1).T])
+        embeddings.position_embedding = nn.Embedding.from_pretrained(weights, freeze=False)
+        embeddings.position_ids = torch.arange(len(weights))[None]
+        embeddings.num_patches, embeddings.num_positions = new**2, len(weights)
+    config.image_size = embeddings.image_size = image_size
 
 
 def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageOps
 from torch.utils.data import Dataset
 
 from model.batch import Batch
 from model.processing import LeccrProcessor
 from pipeline.errors import UsageError
-from stages.data.media import Frames, check_media, item_frames
+from stages.data.media import UNCHANGED, Augmentation, Frames, check_media, item_frames
 from stages.data.samples import (
     HUMAN,
     MACHINE,
@@ -102,12 +101,17 @@ class TrainingData:
             yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
 
     def batch(
-        self, samples: Sequence[int], processor: LeccrProcessor, *, seed: int, epoch: int, augment: float = 0.0
+        self,
+        samples: Sequence[int],
+        processor: LeccrProcessor,
+        *,
+        seed: int,
+        epoch: int,
+        augmentation: Augmentation = UNCHANGED,
     ) -> Batch:
         """Read samples into tensors.
 
-        The target text drawn for a sample, and whether its pictures are mirrored, depend only on (seed, epoch, sample).
-        `augment` is the probability of mirroring; features are never mirrored.
+        The target text drawn for a sample, and how its pictures change, depend only on (seed, epoch, sample).
         """
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
         size, input_dim = processor.policy.image_size, processor.policy.input_dim
@@ -117,11 +121,8 @@ class TrainingData:
             random = np.random.default_rng([seed, epoch, sample])
             source_id, text = source_text(row, int(self.index.texts[sample]))
             target = draw_target(row, source_id, self.languages, random, self.human_targets)
-            mirrored = random.random() < augment
-            frames = item_frames(self.shards, number, row, size, input_dim)
-            if mirrored and not isinstance(frames, np.ndarray):
-                frames = [ImageOps.mirror(frame) for frame in frames]
-            media.append(frames)
+            frames = item_frames(self.shards, number, row, augmentation.pixels(size), input_dim)
+            media.append(augmentation.apply(frames, size, random))
             source.append(text)
             targets.append(target["text"] if target else "")
             views.append(select_views(row["descriptions"], self.slot_views))
@@ -130,8 +131,8 @@ class TrainingData:
             places.append((number, place))
         return Batch(
             processor.media(media),
-            processor.texts(source, training=True),
-            processor.texts(targets, training=True),
+            processor.texts(source),
+            processor.texts(targets),
             self.states.texts(places) if self.states else processor.descriptions(views),
             torch.tensor(ids, dtype=torch.int64),
             torch.tensor(weights, dtype=torch.float32),
@@ -146,7 +147,7 @@ class StepBatches(Dataset[Batch]):
         processor: Turns them into tensors.
         batch_size: Samples per step over all ranks.
         seed: Of order and drawn texts.
-        flip: Probability that a picture is mirrored.
+        augmentation: How pictures change at random.
         rank: This rank.
         world: Number of ranks, see `check_batch_size`.
     """
@@ -158,17 +159,18 @@ class StepBatches(Dataset[Batch]):
         batch_size: int,
         *,
         seed: int = 0,
-        flip: float = 0.0,
+        augmentation: Augmentation = UNCHANGED,
         rank: int = 0,
         world: int = 1,
     ):
-        self.data, self.processor, self.batch_size, self.seed, self.flip = data, processor, batch_size, seed, flip
+        self.data, self.processor, self.batch_size, self.seed = data, processor, batch_size, seed
+        self.augmentation = augmentation
         self.rank, self.world = rank, world
         self.steps_per_epoch = len(data) // batch_size
 
     def __getitem__(self, step: int) -> Batch:
         samples, epoch = self._samples(step, self.rank, self.world), step // self.steps_per_epoch
-        return self.data.batch(samples, self.processor, seed=self.seed, epoch=epoch, augment=self.flip)
+        return self.data.batch(samples, self.processor, seed=self.seed, epoch=epoch, augmentation=self.augmentation)
 
     def item_ids(self, step: int) -> list[str]:
         """The items of a step's whole batch, over all ranks."""

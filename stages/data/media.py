@@ -5,14 +5,16 @@ A run has pictures or features, all of one width; `check_media` finds that out b
 F frames or regions · I values of each
 """
 
+import dataclasses
 import io
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.features import MAGIC, is_features, read_features, read_header
@@ -84,6 +86,62 @@ def _decode(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:
         return [picture]
     width, height = picture.width, picture.height // count
     return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How training pictures change at random; features never do.
+
+    Attributes:
+        flip: Probability that a picture is mirrored.
+        smallest_crop: Smallest share of a picture's area that a random crop keeps; 1: no crop. A crop is squashed to a
+            square, whatever its shape.
+    """
+
+    flip: float = 0.0
+    smallest_crop: float = 1.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether pictures change at all."""
+        return self.flip > 0 or self.smallest_crop < 1
+
+    def pixels(self, size: int | None) -> int | None:
+        """Pixels per side to ask of `item_frames`, so that the smallest crop still has `size`."""
+        return math.ceil(size / math.sqrt(self.smallest_crop)) if size else size
+
+    def apply(self, frames: Frames, size: int | None, random: np.random.Generator) -> Frames:
+        """Change the frames of an item, all in the same way, by draws from `random`."""
+        mirrored = random.random() < self.flip
+        if isinstance(frames, np.ndarray) or size is None:
+            return frames
+        if self.smallest_crop < 1:
+            width, height = frames[0].size
+            box = random_box(width, height, self.smallest_crop, random)
+            bicubic = Image.Resampling.BICUBIC
+            frames = [frame.convert("RGB").resize((size, size), bicubic, box, reducing_gap=3.0) for frame in frames]
+        return [ImageOps.mirror(frame) for frame in frames] if mirrored else frames
+
+
+UNCHANGED = Augmentation()
+
+
+def random_box(width: int, height: int, smallest: float, random: np.random.Generator) -> tuple[int, int, int, int]:
+    """Left, upper, right, lower of a random part of a picture, as torchvision's RandomResizedCrop draws it.
+
+    Its share of the area is uniform from `smallest` to 1, the logarithm of its ratio of width to height uniform from
+    3:4 to 4:3. If no such part fits in ten tries, it is the largest centred one.
+    """
+    low, high = math.log(3 / 4), math.log(4 / 3)
+    for _ in range(10):
+        area, ratio = width * height * random.uniform(smallest, 1), math.exp(random.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, upper = int(random.integers(width - w + 1)), int(random.integers(height - h + 1))
+            return left, upper, left + w, upper + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, upper = (width - w) // 2, (height - h) // 2
+    return left, upper, left + w, upper + h
 
 
 def feature_sizes(shards: Shards, splits: Sequence[str]) -> tuple[int, int] | None:

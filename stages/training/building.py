@@ -68,7 +68,9 @@ def create_model(settings: Settings, data: TrainingData, accelerator: Accelerato
     Raises:
         UsageError: An encoder cannot be loaded or built, or the corpora have media that it does not read.
     """
-    policy: dict[str, Any] = {"truncate_training_texts": settings.truncate_training_texts}
+    policy: dict[str, Any] = {"plain_captions": settings.plain_captions}
+    if settings.resize != "auto":
+        policy["resize"] = settings.resize
     limits = {name: getattr(settings, name) for name in ("image_size", "max_tokens", "max_words")}
     policy |= {name: value for name, value in limits.items() if value}
     policy |= _feature_policy(settings, data)
@@ -81,7 +83,9 @@ def create_model(settings: Settings, data: TrainingData, accelerator: Accelerato
             names = (
                 {"views": data.slot_views} if settings.model.get("slots", MODEL_DEFAULTS["slots"]) == "views" else {}
             )
-            model = LeccrModel.create(media or settings.media, text or settings.text, **settings.model, **names)
+            model = LeccrModel.create(
+                media or settings.media, text or settings.text, processor.policy.image_size, **settings.model, **names
+            )
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     return model, processor

@@ -28,11 +28,16 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         "description_encoder": "shared",
         "new_layer_lr_multiplier": 1.0,
         "horizontal_flip": 0.5,
-        "truncate_training_texts": False,
         "global_weights": (1.0,),
         "select_on": "test",
         "pair_weighting": False,
         "max_words": 30,
+        "plain_captions": True,
+        "max_tokens": 200,
+        "resize": "squash",
+        "smallest_crop": 0.5,
+        "clip": 0.0,
+        "mixed_precision": "no",
         **FAITHFUL_OBJECTIVE,  # without the weights of the losses, which are the recipe's
     }
 )
@@ -63,6 +68,9 @@ class Settings:
     cache_states: bool = option(True, "store the states of a frozen description encoder with the corpus")
     pair_weighting: bool = option(True, "weigh a pair by the quality of its translation")
     horizontal_flip: float = option(0.0, "probability that a training picture is mirrored", at_least=0, at_most=1)
+    smallest_crop: float = option(
+        1.0, "smallest share of a training picture that a random crop keeps; 1: no crop", at_least=0.05, at_most=1
+    )
 
     media: str = option("tiny", "media encoder: tiny, embedded, features, or a model's name or folder")
     text: str = option("tiny", "text encoder: tiny, embedded, or a model's name or folder")
@@ -79,7 +87,12 @@ class Settings:
     image_size: int = option(0, "pixels per side of a picture; 0: as the encoder was trained", at_least=0)
     max_tokens: int = option(0, "largest number of tokens per text; 0: as the encoder allows", at_least=0)
     max_words: int = option(0, "largest number of words per text; 0: no limit", at_least=0)
-    truncate_training_texts: bool = option(True, "max_words also applies in training")
+    plain_captions: bool = option(False, "captions and queries lose capitals and ASCII punctuation")
+    resize: str = option(
+        "auto",
+        "pictures become squares by a centred crop, or squashed; auto: as the encoder was trained",
+        choices=("auto", "crop", "squash"),
+    )
 
     batch_size: int = option(128, "samples per step over all processes, all compared with each other", at_least=2)
     micro_batch: int = option(0, "samples encoded at once per process (cached gradients); 0: all", at_least=0)

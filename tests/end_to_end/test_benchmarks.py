@@ -13,6 +13,7 @@ from model.processing import LeccrProcessor
 from pipeline.corpus.table import Table, read_json
 from pipeline.quality.rules import RULES
 from stages import score, train
+from stages.data.batches import TrainingData
 from stages.recipes import load_recipes
 from tests.marian import make_marian
 from tests.pipeline.sources.benchmarks import layouts
@@ -172,13 +173,14 @@ def test_a_recipe_trains_on_translations_and_is_scored_on_human_captions(recipe,
     name, languages = RECIPES[recipe]
     corpus, layout = packed(name)
     read: list[str] = []
-    texts = LeccrProcessor.texts
+    read_batch, texts = TrainingData.batch, LeccrProcessor.texts
 
-    def spy(self, given, training=False):
-        read.extend(given if training else ())
-        return texts(self, given, training)
+    def spied_batch(self, *given, **more):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LeccrProcessor, "texts", lambda of, given: read.extend(given) or texts(of, given))
+            return read_batch(self, *given, **more)
 
-    monkeypatch.setattr(LeccrProcessor, "texts", spy)
+    monkeypatch.setattr(TrainingData, "batch", spied_batch)
     media = FEATURES if layout.features else PICTURES
     result, queries = train_and_score(recipe, corpus, languages, tmp_path, *media)
     assert read_json(tmp_path / "run" / "record.json")["languages"] == languages

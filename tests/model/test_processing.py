@@ -9,8 +9,8 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model.processing import LeccrProcessor, sentences
-from tests.model.towers import TEXTS, picture, processor, text_towers, vision_towers
+from model.processing import LeccrProcessor, plain_caption, sentences
+from tests.model.towers import PLACES, TEXTS, picture, processor, text_towers, vision_towers
 
 
 def words_tokenizer(folder, mark="[PAD]"):
@@ -42,13 +42,20 @@ def test_texts_are_padded_cut_and_none_where_empty():
     assert texts.mask.dtype == torch.bool and texts.tokens.dtype == torch.int64
 
 
-def test_a_text_is_read_alike_in_training_and_in_use_unless_asked_otherwise():
-    long = " ".join(["cat"] * 12)
-    same, released = processor(max_words=3), processor(max_words=3, truncate_training_texts=False)
-    assert torch.equal(same.texts([long]).tokens, same.texts([long], training=True).tokens)
-    assert torch.equal(same.texts([long]).tokens, same.texts(["cat cat cat"]).tokens)
-    assert torch.equal(released.texts([long]).tokens, same.texts([long]).tokens)
-    assert released.texts([long], training=True).mask.sum() > released.texts([long]).mask.sum()
+def test_captions_are_cut_and_lose_capitals_and_punctuation_but_descriptions_do_not():
+    of, raw = processor(max_words=3, plain_captions=True), processor()
+    caption = 'A  "Red" cat-fish, 一只。 again'
+    assert plain_caption(caption) == "a red cat fish 一只。 again" and plain_caption("<person>: (...)") == "person"
+    assert torch.equal(of.texts([caption]).tokens, raw.texts(["a red cat"]).tokens)
+    assert torch.equal(of.descriptions([[caption]]).tokens, raw.descriptions([[caption]]).tokens)
+    assert of.texts(["...", "cat"]).mask.any(1).tolist() == [False, True]
+
+
+def test_a_processor_of_before_is_read(tmp_path):
+    processor(max_words=3).save_pretrained(tmp_path)
+    policy = json.loads((tmp_path / "leccr_processor.json").read_text())
+    (tmp_path / "leccr_processor.json").write_text(json.dumps(policy | {"truncate_training_texts": False}))
+    assert LeccrProcessor.from_pretrained(tmp_path).policy == processor(max_words=3).policy
 
 
 def test_descriptions_have_a_view_axis_and_no_limit_of_words():
@@ -101,6 +108,7 @@ def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
     text_towers()["siglip"]().save_pretrained(tmp_path)
     words_tokenizer(tmp_path)
     of = LeccrProcessor.create("tiny", str(tmp_path))
+    assert LeccrProcessor.create("tiny", str(tmp_path), max_tokens=200).policy.max_tokens == PLACES + 2
     texts = of.texts(["A RED CAT"])
     assert texts.tokens.shape == (1, 64) and texts.tokens[0, :3].tolist() == [2, 4, 3]
     assert texts.mask.sum() == 3

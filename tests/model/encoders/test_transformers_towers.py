@@ -124,6 +124,34 @@ def test_towers_of_a_whole_model_have_its_weights(tmp_path, family):
     torch.testing.assert_close(text(Texts(ids, torch.ones_like(ids, dtype=torch.bool)))[1], project_text(summary))
 
 
+def test_every_token_of_clip_goes_through_its_last_norm_and_its_projection(tmp_path):
+    model, batch = saved(WHOLE["clip"], tmp_path), ids_batch(size=32)
+    encoder = load_media_encoder(str(tmp_path))[0].eval()
+    vision = model.vision_model
+    states = vision(pixel_values=normalised(encoder, batch.media)).last_hidden_state
+    expected = model.visual_projection(vision.post_layernorm(states))
+    tokens, _, _ = encoder(batch.media)
+    assert tokens.shape == (2, 17, 16)
+    torch.testing.assert_close(tokens, expected)
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "metaclip2", "altclip", "chinese_clip"])
+@pytest.mark.parametrize("size", [48, 32, 24, 50])
+def test_positions_interpolated_once_give_the_same_as_in_every_step(tmp_path, family, size):
+    saved({**VISION, **WHOLE}[family], tmp_path)
+    media = ids_batch(frames=1, size=size).media
+    encoder, spec = load_media_encoder(str(tmp_path), size)
+    in_every_step = load_media_encoder(str(tmp_path))[0].eval()
+    torch.testing.assert_close(encoder.eval()(media), in_every_step(media), rtol=0, atol=1e-6)
+    places = [x for name, x in encoder.named_parameters() if name.endswith("position_embedding.weight")]
+    assert len(places[0]) - (family != "siglip") == (size // 8) ** 2 and places[0].requires_grad
+    built = build_media_encoder(json.loads(json.dumps(spec))).eval()
+    built.load_state_dict(encoder.state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "interpolate", None)  # never called again
+        torch.testing.assert_close(built(media), encoder(media), rtol=0, atol=0)
+
+
 def test_patches_are_those_of_the_models_own_processor():
     pixels = torch.randn(2, 3, 24, 40)
     found = patches(pixels, 8)

@@ -16,9 +16,11 @@ from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.data.batches import EvaluationData, StepBatches, TrainingData, check_batch_size, content_id, step_samples
-from stages.data.media import item_frames
+from stages.data.media import UNCHANGED, Augmentation, item_frames
 from stages.data.samples import Shards
 from tests.stages.corpora import caption, picture, row, said, write_rows, write_training_corpus
+
+AUGMENTATION = Augmentation(flip=0.5, smallest_crop=0.5)
 
 
 class Plain:
@@ -30,15 +32,14 @@ class Plain:
     def media(self, items):
         return items
 
-    def texts(self, texts, training=False):
-        assert training
+    def texts(self, texts):
         return list(texts)
 
     descriptions = media
 
 
 def step_batches(data, processor, size=4, rank=0, world=1):
-    return StepBatches(data, processor, size, seed=3, flip=0.5, rank=rank, world=world)
+    return StepBatches(data, processor, size, seed=3, augmentation=AUGMENTATION, rank=rank, world=world)
 
 
 @pytest.fixture(scope="module")
@@ -160,18 +161,18 @@ def test_referenced_media_are_read_in_place(tmp_path):
         data.batch([2], Plain(), seed=0, epoch=0)
 
 
-@pytest.mark.parametrize("augment", [0.0, 1.0])
+@pytest.mark.parametrize("augmentation", [UNCHANGED, AUGMENTATION])
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-200], lambda _: b"no picture", lambda _: b"", lambda d: d[:300]]
 )
-def test_damaged_picture_is_reported_with_shard_and_item(tmp_path, processor, damage, augment):
+def test_damaged_picture_is_reported_with_shard_and_item(tmp_path, processor, damage, augmentation):
     rows = [row(number, "train", size=64) for number in range(4)]
     rows[3]["media"] = damage(rows[3]["media"])
     data = TrainingData([write_rows(tmp_path, rows, shards=2)])
     place = [data.item_id(sample) for sample in range(len(data))].index("item-00003.jpg")
     message = r"training/part-00001-of-00002\.arrow: .*item-00003\.jpg.*--stage verify"
     with pytest.raises(EnvironmentTrouble, match=message) as caught:
-        data.batch([0, place, 1], processor, seed=0, epoch=0, augment=augment)
+        data.batch([0, place, 1], processor, seed=0, epoch=0, augmentation=augmentation)
     assert caught.value.status == 4
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.media.uri import reference
 from stages.data.batches import EvaluationData, TrainingData
-from stages.data.media import feature_sizes
+from stages.data.media import UNCHANGED, Augmentation, feature_sizes, random_box
 from tests.stages.corpora import feature_row, features, row, write_feature_corpus, write_rows, write_training_corpus
 
 
@@ -17,15 +18,42 @@ def of_features(data, **policy):
     return LeccrProcessor.create("features", "tiny", train_tokenizer(data.texts(), 400), **policy)
 
 
-def test_features_come_padded_with_their_mask_and_are_not_mirrored(tmp_path):
+def test_features_come_padded_with_their_mask_and_are_not_augmented(tmp_path):
     data = TrainingData([write_rows(tmp_path, [feature_row(number, "train") for number in range(4)], shards=1)])
-    batch = data.batch([6, 0, 4], of_features(data, input_dim=6, max_frames=9), seed=0, epoch=0, augment=1.0)
+    augmentation = Augmentation(flip=1.0, smallest_crop=0.5)
+    batch = data.batch(
+        [6, 0, 4], of_features(data, input_dim=6, max_frames=9), seed=0, epoch=0, augmentation=augmentation
+    )
     assert batch.media.frames.dtype == torch.float32 and batch.media.frames.shape == (3, 4, 6)
     assert batch.media.mask.sum(1).tolist() == [4, 1, 3]
     for place, number in enumerate((3, 0, 2)):
         expected = features(number, 1 + number).astype(np.float16).astype(np.float32)
         assert np.array_equal(batch.media.frames[place][batch.media.mask[place]].numpy(), expected)
         assert not batch.media.frames[place][~batch.media.mask[place]].any()
+
+
+def test_a_random_crop_has_the_share_and_the_shape_that_the_released_code_draws():
+    random = np.random.default_rng(0)
+    boxes = np.array([random_box(400, 360, 0.5, random) for _ in range(2000)])
+    widths, heights = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 400).all() and (boxes[:, 3] <= 360).all()
+    shares, ratios = widths * heights / (400 * 360), widths / heights
+    assert 0.495 < shares.min() < 0.51 and 0.98 < shares.max() <= 1
+    assert 0.745 < ratios.min() < 0.77 and 1.31 < ratios.max() < 1.34
+    assert (boxes[:, 0] > 0).mean() > 0.8 and len({tuple(box) for box in boxes}) > 1900
+    assert random_box(900, 90, 0.5, random) == (390, 0, 510, 90)  # no share of a half has such a ratio
+
+
+def test_all_frames_of_an_item_are_cropped_and_mirrored_alike():
+    frames = [Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8))] * 2
+    augmentation = Augmentation(flip=1.0, smallest_crop=0.5)
+    first, second = augmentation.apply(frames, 32, np.random.default_rng(5))
+    assert first.size == (32, 32) and np.array_equal(first, second)
+    random = np.random.default_rng(5)
+    random.random()
+    crop = frames[0].crop(random_box(120, 90, 0.5, random)).resize((32, 32), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(crop, float)[:, ::-1] - np.asarray(first, float)).mean() < 10
+    assert UNCHANGED.apply(frames, 32, random) is frames and augmentation.pixels(384) == 544
 
 
 @pytest.mark.parametrize(("most", "taken"), [(1, [2]), (2, [1, 3]), (3, [0, 2, 4]), (5, [0, 1, 2, 3, 4])])

@@ -37,6 +37,13 @@ def test_the_method_comes_between_recipe_and_overrides(recipe):
     assert faithful.horizontal_flip == 0.5 and faithful.model["slot_init"] == "zero"
     assert faithful.select_on == "val" and resolve("base").select_on == "val"
     assert resolve("base", ["method=faithful"]).select_on == "test"
+    assert (faithful.max_words, faithful.max_tokens, faithful.plain_captions) == (30, 200, True)
+    assert (faithful.resize, faithful.smallest_crop, faithful.clip, faithful.mixed_precision) == (
+        "squash",
+        0.5,
+        0,
+        "no",
+    )
 
 
 def test_faithful_leaves_a_recipe_its_weights():
