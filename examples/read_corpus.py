@@ -26,13 +26,13 @@ def with_polars(corpus: Path) -> polars.DataFrame:
 
 
 def with_duckdb(corpus: Path) -> list[tuple[str, str]]:
-    """Items with their first description, joined by id. Shard i of every table holds the same items."""
+    """Items with their short description, joined by id. Shard i of every table holds the same items."""
     items, descriptions = read_table(corpus, "items"), read_table(corpus, "descriptions")
     connection = duckdb.connect()
     connection.register("items", items)
     connection.register("descriptions", descriptions)
     return connection.sql(
-        "select item_id, min(text) from items join descriptions using (item_id) group by item_id order by item_id"
+        "select item_id, text from items join descriptions using (item_id) where view = 'short' order by item_id"
     ).fetchall()
 
 

@@ -14,7 +14,8 @@ from stages.retrieval.engine import Hit, open_finder
 def build_index(photos: Path, output: Path) -> Path:
     """Describe the photos with the embedded describer and index them; returns the folder of the index.
 
-    Called again, it describes and encodes only what is new.
+    Called again, it resumes where it was interrupted. It does not see photos added to the folder since: run
+    `--stage ingest --overwrite` on the corpus first. Known photos then take their descriptions from the cache.
     """
     corpus, folder = output / "corpus", output / "index"
     for stage in (["captions", "--input", str(photos), "--captioner", "embedded"], ["pack"]):

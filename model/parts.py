@@ -1,7 +1,7 @@
 """A batch in parts, on several ranks or in micro-batches, with the gradients of the whole batch.
 
 `gather_rows` puts the rows of all ranks one below the other. `cached_step` trains on a batch that does not fit into
-memory. Only this file calls a collective.
+memory. Within `model`, only this file calls a collective.
 
 B samples per rank, the same number on each · W ranks
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from model.batch import Batch, Features
 from model.losses import Losses
 
-# Before torch 2.13 these have other names, which warn since.
+# torch 2.13 renamed these; the old names still work but warn.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 

@@ -1,1 +1,1 @@
-"""Training, scoring and search: programs, and what they need."""
+"""Every program a user runs, one module each, and what the programs share."""

@@ -94,7 +94,7 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         try:
             for stage in stages:
                 commit.close(corpus, stage, num_shards)
-        except UsageError:  # only the finished parents show that this stage has nothing to do
+        except UsageError:  # the stage found, once its parents were complete, that it has nothing to do
             commit.discard(corpus, stage.name)
             write_card(corpus)
             raise
@@ -136,7 +136,7 @@ def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], m
 def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
     """`--overwrite`: discard the tables of the last stage, and of an earlier one if its settings differ.
 
-    What is made from other items than before is useless, and would only be found by readers: it is discarded, too.
+    If the items are made anew, the tables of all later stages describe items that are gone: they are discarded as well.
     """
     for stage in stages:
         stored = commit.stored_settings(corpus, stage)

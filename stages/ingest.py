@@ -112,7 +112,7 @@ class Ingest(Stage):
     records_per_item = 1
 
     def settings(self) -> dict[str, Any]:
-        """The settings, without those of benchmarks where they are off: corpora from before them stay as they are."""
+        """The settings. Those of benchmarks are left out if they are off, as in corpora older than these settings."""
         settings = {**dataclasses.asdict(self), "inputs": list(self.inputs)}
         return {name: on for name, on in settings.items() if name not in ("subset", "allow_missing_media") or on}
 

@@ -2,7 +2,7 @@
 
     accelerate launch stages/train.py --recipe NAME [--data CORPUS]… --output RUN [key=value …]
 
-A run that was stopped or killed resumes bit-identically with --resume.
+A run that was stopped or killed continues with --resume: bit-identically on a CPU in float32 with as many processes.
 """
 
 import argparse

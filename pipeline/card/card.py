@@ -1,6 +1,6 @@
 """The dataset card: CORPUS/README.md, with contact-sheet.png next to it.
 
-    complete tables → numbers, one pass over each table → front matter and card.md.jinja → README.md
+    complete tables → numbers, split sizes, sample items → front matter and card.md.jinja → README.md
 
 A card is made to be published: nothing in it depends on the clock, and no path of this machine is in it.
 """

@@ -1,4 +1,7 @@
-"""The numbers of a dataset card, counted in one pass over each table."""
+"""The numbers of a dataset card, counted in one pass over each table.
+
+Split sizes of `training` are counted in `pipeline.packing.manifest.split_sizes`, which verification also uses.
+"""
 
 import dataclasses
 from collections import Counter
@@ -11,13 +14,11 @@ import pyarrow.compute as pc
 from pipeline.corpus import counting
 from pipeline.corpus.counting import Counts, Tally, columns, flattened, median, total
 from pipeline.corpus.table import Table
-from pipeline.packing.rows import REFUSAL
 from pipeline.quality.rules import RULES
 
 EXAMPLES = 5  # best and worst pairs of a language
-DROPPING = {*RULES, REFUSAL}  # flags; the others are notes
 DIGITS = 4  # decimals of a stored score
-BINS, BARS = 20, "·▁▂▃▄▅▆▇█"  # of the histograms of quality
+BINS, BARS = 20, "·▁▂▃▄▅▆▇█"  # histograms of quality
 
 Numbers = Mapping[str, Mapping[str, Any]]  # by table and name, see `count_tables`
 
@@ -48,7 +49,7 @@ def count_tables(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
     """Count what a card shows of each table.
 
     Returns:
-        By table, then by name: Counts, with keys as in `_accumulators`, and the accumulators that are no tallies.
+        By table, then by name: Counts, with keys as in `_accumulators`, and the other accumulators themselves.
     """
     numbers: dict[str, dict[str, Any]] = {}
     for name, table in tables.items():
@@ -125,7 +126,7 @@ def _texts(*keys: str) -> dict[str, counting.Accumulator]:
 
 def _kept_and_quality(shard: pa.Table) -> pa.Table:
     """(target language, whether no rule flagged the pair, quality or null)."""
-    is_kept = [DROPPING.isdisjoint(flags) for flags in shard["flags"].to_pylist()]
+    is_kept = [RULES.keys().isdisjoint(flags) for flags in shard["flags"].to_pylist()]  # other flags are notes
     quality = pc.round(pc.cast(pc.struct_field(shard["scores"], "quality"), pa.float64()), DIGITS)
     return pa.table({"language": shard["target_language"], "kept": is_kept, "quality": quality})
 

@@ -34,7 +34,7 @@ class Sample:
     @property
     def first_captions(self) -> str:
         """The first caption of each of the first few languages."""
-        firsts = {row["language"]: row["text"] for row in reversed(self.captions)}  # a later row gives way
+        firsts = {row["language"]: row["text"] for row in reversed(self.captions)}  # reversed: the first caption wins
         return " — ".join(f"{language}: {firsts[language]}" for language in sorted(firsts)[:LANGUAGES])
 
     @property

@@ -36,7 +36,7 @@ def check_settings(corpus: Path, stage: Stage) -> None:
     """
     stored = stored_settings(corpus, stage)
     if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
-        discard(corpus, stage.name)  # begun, but nothing was made: a mistyped model name does not bind anybody
+        discard(corpus, stage.name)  # nothing was made yet, so a mistyped setting can be corrected
         return
     changes = [
         f"{name} was {old!r:.300} and is {new!r:.300} now"
@@ -104,7 +104,7 @@ def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         is_first = table == stage.tables[0]
         for path in (corpus / table).glob("*.arrow"):
-            if path.name not in listed:  # from a run with another number of shards
+            if path.name not in listed:  # left by a run with another number of shards
                 path.unlink()
         write_manifest(
             corpus,

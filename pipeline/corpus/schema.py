@@ -22,7 +22,7 @@ SCORES = (
     "length_ratio",  # characters of the text to those of the source, over what is usual for the pair: 1 is usual
     "copied",  # share of the text that is copied from the source
     "repetition",  # share of its words that only repeat the phrase before them
-    "numbers",  # share of the numbers on either side that the other side has too
+    "numbers",  # how far the numbers of both sides agree, see pipeline.quality.numbers
     "complete",  # 0 where the text breaks off
     "boilerplate",  # share of the text that is not translation but chatter
     "meaning",  # similarity of the two sentence vectors, see pipeline.quality.similarity
@@ -35,7 +35,7 @@ class ItemRow(TypedDict):
 
     item_id: str
     media_type: str  # "image" or "video"
-    uri: str  # opened by pipeline.media.images.open_media
+    uri: str  # opened by pipeline.media.uri.open_media
     sha256: str  # hex, of the media's bytes
     width: int  # pixels, after EXIF orientation; 0 for features
     height: int
@@ -73,13 +73,13 @@ class DescriptionRow(TypedDict):
     completion_tokens: int | None
     flags: list[str]  # see pipeline.captioning.cleaning
     frame_times_s: list[float]  # [] for images
-    sha256: str  # of the item's bytes that were described
+    sha256: str  # hash of the item's bytes that were described
 
 
 class TranslationRow(TypedDict):
     """A row of `translations`."""
 
-    caption_id: str  # of a description: item_id#view
+    caption_id: str  # item_id#view if the source text is a description
     item_id: str
     source_table: str  # "captions" or "descriptions"
     source_language: str  # BCP 47
@@ -90,7 +90,7 @@ class TranslationRow(TypedDict):
     revision: str
     decoding: str  # JSON: beam size, length limit …
     scores: Annotated[dict[str, float | None], pa.struct([(name, pa.float32()) for name in SCORES])]
-    flags: list[str]  # rules that fired, see pipeline.quality.rules
+    flags: list[str]  # rules that fired, see pipeline.quality.rules, and notes, see pipeline.translation.llm
 
 
 class TrainingCaption(TypedDict):
@@ -116,12 +116,12 @@ class TrainingRow(TypedDict):
     item_id: str
     split: str
     media_type: str
-    # JPEG, with a video's frames stacked vertically; or .npy [frames or regions, values] of features computed before,
-    # see pipeline.media.features. The first bytes show which. Null for a reference.
+    # JPEG, with a video's frames stacked vertically; or .npy [frames or regions, values] of precomputed features, see
+    # pipeline.media.features. The first bytes show which. Null for a reference.
     media: bytes | None
-    num_frames: int  # in `media`, of features rows; 0 for a reference
-    uri: str  # of the original
-    sha256: str  # of the original's bytes
+    num_frames: int  # frames, or rows of features, in `media`; 0 for a reference
+    uri: str  # location of the original
+    sha256: str  # hash of the original's bytes
     source: str
     license: str  # "" where the source names none
     captions: list[TrainingCaption]

@@ -1,1 +1,1 @@
-"""Work over shards: plan, window, run state, progress, Beam."""
+"""Work over shards: what a stage is, the window of items in work, run state, progress, Beam."""

@@ -1,6 +1,6 @@
 """Leak check: no content of a held-out split in another split, of one corpus or of several packed together.
 
-Held out is every split but `train`. Only held-out items are kept in memory, some 400 bytes each; training items are
+Every split except `train` is held out. Only held-out items are kept in memory, some 400 bytes each; training items are
 read shard by shard.
 """
 
@@ -20,9 +20,9 @@ MAX_EXAMPLES = 3
 
 
 def refuse_leaks(corpora: Sequence[Path]) -> None:
-    """Raise UsageError, with their number and the first few, if items of two splits share a content.
+    """Raise UsageError if items of different splits have the same content; it names the first few and their number.
 
-    Of a content, every training item counts, and every held-out item that is not in the split of the first one.
+    The first held-out item with a content decides its split. Every item with that content in another split is a leak.
     """
     leaks = _leaks(corpora)
     examples = list(itertools.islice(leaks, MAX_EXAMPLES))
@@ -51,7 +51,7 @@ def _leaks(corpora: Sequence[Path]) -> Iterator[str]:
 
 
 def _item_shards(corpora: Sequence[Path]) -> Iterator[tuple[str, pa.Table]]:
-    """What goes before the ids of a corpus, and its items that have media: an item without media is like no other."""
+    """The prefix of a corpus's ids, and its items with media: items without media have no content to compare."""
     for corpus in corpora:
         table = Table(corpus, "items")
         for index in range(table.num_shards):

@@ -127,7 +127,7 @@ def read_media(
         uri: Where its media lie.
         image_size: Bound of the shorter side in pixels; the shape is kept, nothing is enlarged.
         frame_count: Frames of a video, uniform in time, or all where it has fewer; they stand one below the other.
-        feature_type: NumPy type in which features that were computed before are stored.
+        feature_type: NumPy type in which precomputed features are stored.
 
     Returns:
         (JPEG, frames in it), or (`.npy`, its rows).
@@ -138,7 +138,7 @@ def read_media(
     """
     width, height = item["width"], item["height"]
     max_pixels = pixel_budget(width, height, image_size)
-    # What ingest let in by the limit that it was given is let in here.
+    # Ingest has checked the size against its own limit, which may be higher than the default.
     limits = Limits(max_source_pixels=max(Limits().max_source_pixels, width * height))
     with open_media(uri) as stream:
         if stream_hash(stream) != item["sha256"]:

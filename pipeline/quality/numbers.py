@@ -18,7 +18,7 @@ from pipeline.quality.languages import base
 
 MISSING = 0.25  # the weight of a number that the other side lacks; one against another number has 1
 MAX_DIGITS = 15
-VALUES = [*range(2, 20), *range(20, 100, 10), 100, 1000]  # of the cardinals in number_words.yaml, in order
+VALUES = [*range(2, 20), *range(20, 100, 10), 100, 1000]  # what the cardinals in number_words.yaml mean, in order
 TENS = frozenset(range(20, 100, 10))
 
 _LATIN = "A-Za-zÀ-ɏ"
@@ -140,9 +140,10 @@ def numbers(text: str, tag: str) -> tuple[Counter[float], Counter[float]]:
 
 
 def agreement(source: str, text: str, source_tag: str, tag: str) -> float | None:
-    """Compute the share of the numbers on either side that the other side has too; None where neither names any.
+    """Compute how far the numbers of both sides agree, from 0 to 1; None if neither side has any.
 
-    With m numbers matched, c standing against another number and e lacking on one side: (m + 0.75 e) / (m + c + e).
+    With m matched numbers, c numbers against a different one, and e numbers that one side merely lacks, it is
+    (m + 0.75 e) / (m + c + e): a changed number counts 0, a missing one 0.75.
 
     >>> agreement("Two dogs.", "Drei Hunde.", "en", "de"), agreement("Two dogs.", "Hunde.", "en", "de")
     (0.0, 0.75)

@@ -1,6 +1,7 @@
 """Rules: which scores of a pair are bad. One threshold a rule; a language or an encoder may have its own.
 
-A rule that fires only leaves its name in the row; `pack` and training drop what they choose, by their own thresholds.
+A rule that fires only leaves its name in the row. `--stage pack` drops flagged pairs, or judges pairs by
+its own thresholds (`--filters`).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a translator is, and the service that puts whole texts through one.
+"""What a translator is, and the service that translates whole texts with one.
 
 A translator is data: it is pickled to Beam's workers, and each opens a backend there, which does the work.
 """
@@ -190,7 +190,7 @@ class TranslationService:
         self._run, self._progress = run, progress
         self._cache = ResponseCache(run.cache)
         self._backends: dict[str, Backend] = {}  # one may serve several languages, and the way back
-        self._pending: dict[str, asyncio.Future[Result | None]] = {}  # by cache key
+        self._pending: dict[str, asyncio.Future[Result | None]] = {}  # keyed like the cache
         self._exclusive = asyncio.Lock()
 
     async def translate(

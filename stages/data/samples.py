@@ -1,7 +1,7 @@
 """Training samples in the shards of one or more corpora, indexed in one pass over their columns. Needs no torch.
 
-A sample is an item and one English text of it. Its text in another language is drawn when the sample is read, among
-the languages that this English text was translated into.
+A sample is an item and one English text of it. When it is read, a text of the item in another language is drawn: first
+the language, then a translation of this English text if there is one, else any text of the item in that language.
 """
 
 import collections
@@ -135,7 +135,7 @@ def build_index(
 ) -> Index:
     """Index the samples of a split.
 
-    Reads the language, origin and quality of captions, not their texts: two million captions took a second and 12 MiB.
+    Reads the language and origin of captions, not their texts: two million captions took a second and 12 MiB.
 
     Args:
         shards: The corpora.

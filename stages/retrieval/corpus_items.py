@@ -104,7 +104,7 @@ class CorpusItems:
         return self._record(self._corpus(place.shard), row)
 
     def media(self, place: Place) -> Frames:
-        """The pictures of an item, or the features computed from it."""
+        """The pictures of an item, or its precomputed features."""
         return item_frames(self.shards, place.shard, self.shards.row(place.shard, place.row))
 
     def _corpus(self, shard: int) -> str:

@@ -17,12 +17,13 @@ from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, file_hash, short_hash
 
 EMBEDDED = "embedded"
-# of the classifier's second opinion, chosen on the nine sample photos: the likeliest classes, each weighed by a power
-# of its probability, as one vector of length 1; descriptions count half as much
+# The classifier's part of a row: the vectors of its TOP_CLASSES likeliest classes, each weighted by its probability to
+# the POWER, summed and scaled to length 1. A description's vector is added with the weight DESCRIPTIONS. All three were
+# chosen on the nine sample photos.
 TOP_CLASSES, POWER, DESCRIPTIONS = 10, 0.5, 0.5
-LANES = 16  # FAISS compares small values ten times as fast where they are a multiple of so many
+LANES = 16  # FAISS compares float16 vectors ten times as fast if their width is a multiple of this
 
-Frames = Any  # of an item: list of pictures, or an array of features
+Frames = Any  # an item's pictures as a list, or its features as an array
 
 
 class Space(Protocol):
@@ -206,8 +207,8 @@ class EmbeddedSpace:
         """[E], of length 1."""
         if isinstance(frames, np.ndarray):
             raise UsageError(
-                "--checkpoint embedded reads pictures, and the corpus has features computed before. Name a model that "
-                "was trained on these features"
+                "--checkpoint embedded reads pictures, but the corpus has precomputed features. Give a model that was "
+                "trained on these features"
             )
         chances_K = self.describer.chances(frames)
         top = np.argsort(-chances_K, kind="stable")[:TOP_CLASSES]

@@ -24,11 +24,11 @@ from stages.retrieval.encoders import Space, open_space
 from stages.retrieval.index_reader import Index, ItemRecord
 from stages.retrieval.vectors import ItemVectors
 
-MAX_CHARACTERS = 2_000  # of a query
+MAX_CHARACTERS = 2_000  # longest query
 MAX_RESULTS = 1_000
 FUSION_CANDIDATES = 4  # times as many candidates as results are compared where two scores are mixed
 MIN_FUSION_CANDIDATES = 100
-QUERY_PIXELS = 1024 * 1024  # that a picture query is shrunk to
+QUERY_PIXELS = 1024 * 1024  # a picture query is shrunk to this area
 FILTERS = ("corpus", "split", "media_type")
 
 
@@ -251,13 +251,13 @@ class Finder:
 
         Raises:
             KeyError: The item is not in the index.
-            UsageError: It has features computed before, and no picture.
+            UsageError: It has precomputed features and no picture.
             EnvironmentTrouble: It cannot be read.
         """
         shards, number, row = self._now.row(corpus, item_id)
         frames = item_frames(shards, number, shards.row(number, row), size=side)
         if isinstance(frames, np.ndarray):
-            raise UsageError(f"{item_id} has features computed before, and no picture")
+            raise UsageError(f"{item_id} has precomputed features and no picture")
         picture: Image.Image = frames[0].convert("RGB")
         picture.thumbnail((side, side))
         return picture

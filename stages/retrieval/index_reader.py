@@ -1,7 +1,7 @@
 """A vector index on disk: its format, and the side that reads it.
 
-    INDEX/manifest.json                      which generation counts, its files' sizes and checksums, how it was made
-    INDEX/generation-00000003/items.arrow    a row an item, with how many vectors it has in each part
+    INDEX/manifest.json                      the current generation, sizes and checksums of its files, how it was made
+    INDEX/generation-00000003/items.arrow    one row per item, with how many vectors it has in each part
                               vectors.faiss  the media rows of all items in this order, then their text rows
 
 A writer makes a new generation in a temporary folder, renames it and then replaces the manifest. An index that is open

@@ -1,11 +1,11 @@
-"""A vector index on disk, the side that makes it anew.
+"""A vector index on disk: the side that writes it.
 
     with index_writer(folder, origin={"space": …}, width=256, dtype="float16", kind="auto") as writer:
         writer.add(with_vectors(…))          # items that are not in writer.known_contents(), part by part
         writer.publish(contents)             # all items with these contents
 
-What is added is written to `INDEX/.parts`, so that a killed run goes on from there. `publish` builds a new generation
-out of the items of the old one and of the parts, renames it into place, and deletes what no longer counts.
+What is added is written to `INDEX/.parts`, so that a killed run resumes from there. `publish` builds a new generation
+from the items of the old one and of the parts, renames it into place, and deletes the old files.
 """
 
 import contextlib
@@ -27,9 +27,9 @@ from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FIL
 from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 
 PARTS_FOLDER, BUILDING = ".parts", ".building"
-# of versions before, too
+# names that earlier versions wrote are included
 OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manifest\.json|\.parts|\.building")
-MAX_LENGTH = 1e4  # of a vector; far beyond what an encoder gives, and within float16
+MAX_LENGTH = 1e4  # longest valid vector: far longer than an encoder's, and within float16
 
 
 def with_vectors(records: list[ItemRecord], media_NRE: np.ndarray, text_ME: np.ndarray) -> pa.Table:
@@ -71,7 +71,7 @@ def _append_vectors(table: pa.Table, rows: dict[str, np.ndarray]) -> pa.Table:
 def index_writer(
     folder: Path, *, origin: dict[str, Any], width: int, dtype: str, kind: str, overwrite: bool = False
 ) -> Iterator["IndexWriter"]:
-    """Change the index in a folder, or begin one. Nothing shows without `publish`.
+    """Change the index in a folder, or begin one. Readers see nothing of it before `publish`.
 
     Args:
         folder: The index folder.
@@ -103,7 +103,7 @@ class IndexWriter:
 
     def __init__(self, folder: Path, settings: dict[str, Any], old: Index | None):
         self.folder, self.settings, self.old = folder, settings, old
-        # parts of a killed run count where the same space made them
+        # parts of a killed run are used again if the same space made them
         self._parts = folder / PARTS_FOLDER / short_hash(canonical_json(settings["origin"].get("space")))
         self._parts.mkdir(parents=True, exist_ok=True)
 
@@ -174,7 +174,7 @@ class IndexWriter:
 
 
 def _sweep(folder: Path, keep: tuple[str, str]) -> None:
-    """Delete what no longer counts. Whoever has it open can still read it: the system keeps it until then."""
+    """Delete all other files. A process that has one open can still read it: the system keeps it until then."""
     for path in folder.iterdir():
         if _is_own(path) and path.name not in keep:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.options import option, option_fields, parse_value, show_value
 from stages.recipes import Recipe, load_recipes
 
-# What the released code does and no default does. It trains the pretrained text tower that also reads descriptions.
+# Where the released code differs from the defaults. Its one text tower is trained and also reads descriptions.
 FAITHFUL: Mapping[str, Any] = MappingProxyType(
     {
         "heads": "random",

@@ -1,7 +1,8 @@
 """The training loop. Order of samples, random state and learning rate are functions of the step.
 
-So a checkpoint stores none of them, and a run that was killed resumes bit-identically. All ranks do the same steps, and
-decide by figures that are the same on each, so that no rank waits for one that has left.
+So a checkpoint stores none of them, and a killed run resumes: bit-identically on a CPU in float32 with the same number
+of processes. All ranks do the same steps, and decide by figures that are the same on each, so that no rank
+waits for one that has left.
 """
 
 import contextlib

@@ -27,13 +27,10 @@ from stages.web.problems import Problem
 from stages.web.service import Service, Terms
 
 TEMPLATES = Path(__file__).with_name("templates")
-PAGE_ITEMS = 24  # of a page of a corpus
+PAGE_ITEMS = 24  # items on a page of a corpus
 MAX_RESULTS = 50
 SIDE = 480  # pixels of a picture's longer side
-FIGURES = {  # of a card
-    "contact-sheet": "Pictures and their descriptions",
-    "quality": "Quality of the translations",
-}
+FIGURES = {"contact-sheet": "Pictures and their descriptions"}  # pictures next to a card
 FIGURE_PIXELS = 4_000_000
 CACHED = {"Cache-Control": "private, max-age=300"}
 _environment = jinja2.Environment(
@@ -83,7 +80,7 @@ def routes(service: Service) -> APIRouter:
         for hit in hits:
             try:
                 details.append((hit, finder.record(hit.corpus, hit.item_id)["texts"]))
-            except KeyError:  # removed from the index in this moment
+            except KeyError:  # removed from the index since the search
                 details.append((hit, []))
         facts = {"items": len(finder), "splits": finder.splits, "languages": finder.space.languages}
         limits = {"characters": MAX_CHARACTERS, "max_results": MAX_RESULTS}

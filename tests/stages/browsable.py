@@ -46,5 +46,5 @@ def write_browsable(folder, shards=2):
         ]
         write_manifest(folder, table, settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[])
     (folder / "README.md").write_text(CARD, "utf-8")
-    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "quality.png")
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "contact-sheet.png")
     return folder

@@ -124,7 +124,7 @@ def _read_list(path: Path) -> list[str]:
     """The videos of a list. HGR names files: a folder before, a suffix behind."""
     if path.suffix == ".npy":
         try:
-            # An array of objects would have to be unpickled.
+            # Without pickle, so that a file cannot run code: an array of objects is refused.
             names = np.load(path, allow_pickle=False).astype(str).ravel().tolist()
         except (OSError, ValueError, EOFError) as error:
             raise refusal(path, f"an array that cannot be read ({error})", "an array of texts") from error

@@ -109,7 +109,7 @@ def test_pictures_are_pixels_of_the_index_and_nothing_else(url):
     assert status == 200 and headers["Content-Type"] == "image/jpeg"
     colour = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).mean((0, 1))
     assert np.abs(colour - ITEMS["red.jpg"][0]).max() < 5
-    assert Image.open(io.BytesIO(call(url, "GET", "/corpus/squares/figure/quality")[1])).size == (30, 20)
+    assert Image.open(io.BytesIO(call(url, "GET", "/corpus/squares/figure/contact-sheet")[1])).size == (30, 20)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_pictures_are_pixels_of_the_index_and_nothing_else(url):
     [
         "/media/squares?item=/etc/passwd", "/media/squares?item=../README.md", "/media/..?item=red.jpg",
         "/media/%2e%2e%2fsquares?item=red.jpg", "/media//etc/passwd", "/corpus/../../etc/passwd", "/corpus/%2e%2e",
-        "/corpus/squares/figure/README.md", "/corpus/squares/figure/..%2fquality",
-        "/corpus/squares/figure/contact-sheet",
+        "/corpus/squares/figure/README.md", "/corpus/squares/figure/..%2fcontact-sheet",
+        "/corpus/squares/figure/quality",
         "/item/squares?item=..%2fsquares", "/style.css/../search.html", "/templates/search.html", "/etc/passwd",
     ],
 )  # fmt: skip
@@ -144,7 +144,7 @@ def test_a_corpus_is_browsed_page_by_page(url, monkeypatch):
 def test_a_card_has_no_markup_of_its_own_and_fetches_nothing(url, tmp_path):
     card = get(url, "/corpus/squares/card")
     assert "<h1>The squares</h1>" in card and "license: mit" not in card and "example.com" not in card
-    assert "/corpus/squares/figure/quality" in card
+    assert "/corpus/squares/figure/contact-sheet" in card
     (tmp_path / "README.md").write_text(
         "# X\n<script>hit</script><svg onload=hit> [go](javascript:hit) ![x](http://a.example/x.png)"
     )
