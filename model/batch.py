@@ -13,7 +13,8 @@ class Media(NamedTuple):
     """Images and videos; an image is a video of one frame.
 
     Attributes:
-        frames: [B,F,3,H,W] uint8 pixels, or [B,F,·] precomputed float features.
+        frames: [B,F,3,H,W] uint8 pixels, or [B,F,P,·] floats that a frozen picture tower made of them, or [B,F,·]
+            precomputed float features.
         mask: [B,F] bool, True where there is a frame.
     """
 
@@ -28,7 +29,7 @@ class Texts(NamedTuple):
     encoder) the views of an item follow one another along T.
 
     Attributes:
-        tokens: [B,T] int64 ids, or [B,T,·] float vectors.
+        tokens: [B,T] int64 ids, or [B,T,·] float vectors; of captions [B,1,I] are the summaries of a frozen encoder.
         mask: [B,T] bool, True where there is a token.
     """
 

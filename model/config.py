@@ -58,6 +58,7 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.freeze = tuple(self.freeze)  # JSON has lists
         check_settings(self)
 
     def get_text_config(self, *_: Any, **__: Any) -> "LeccrConfig":

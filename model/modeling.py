@@ -23,6 +23,9 @@ from transformers.utils.hub import cached_file
 from model.batch import Attention, Batch, Features, Media, Texts
 from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
+from model.encoders.frames import FrameEncoder
+from model.encoders.tiny import TinyText
+from model.encoders.transformers_towers import TextTower
 from model.heads import ResidualHead, ViewReader, media_head
 from model.losses import slot_cosines
 from model.slots import Interaction, SemanticSlots
@@ -64,7 +67,7 @@ class LeccrModel(PreTrainedModel):
             self.slot_caption_head = nn.Linear(media_width, media_width)  # W_cp
             self.token_vision_head = nn.Linear(media_width, media_width)  # W_vp
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
-        self._freeze_description_encoder()
+        self._freeze_encoders()
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -93,7 +96,7 @@ class LeccrModel(PreTrainedModel):
         model = cls(LeccrConfig(media_encoder=media, text_encoder=text, **settings))
         for name, tower in loaded.items():
             setattr(model, name, tower)
-        model._freeze_description_encoder()
+        model._freeze_encoders()
         return model
 
     @classmethod
@@ -133,22 +136,32 @@ class LeccrModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Do nothing: every part initialises its own weights."""
 
-    def _freeze_description_encoder(self) -> None:
-        """Copy the text tower as it is now, to read descriptions with; None if it has no weights to freeze."""
-        frozen = (
-            self.config.slots != "none" and self.config.description_encoder == "frozen" and self._text_encoder_trains
-        )
-        self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if frozen else None
+    def _freeze_encoders(self) -> None:
+        """Freeze the towers of `freeze`, and a copy of the text tower to read descriptions with, if it trains."""
+        specs = {"media": self.config.media_encoder, "text": self.config.text_encoder}
+        for name in self.config.freeze:
+            if specs[name]["kind"] != "transformers":
+                raise ValueError(f"freeze={name}: only a pretrained tower can be frozen; embedded ones always are")
+            self.get_submodule(f"{name}_encoder").requires_grad_(False)
+        copied = self.config.slots != "none" and self.config.description_encoder == "frozen" and not self.text_frozen
+        self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if copied else None
 
     @property
-    def _text_encoder_trains(self) -> bool:
-        return any(True for _ in self.text_encoder.parameters())
+    def media_frozen(self) -> bool:
+        """Whether what `media_states` returns stays the same during training."""
+        return isinstance(self.media_encoder, FrameEncoder) and self.media_encoder.frozen
+
+    @property
+    def text_frozen(self) -> bool:
+        """Whether the summaries of texts stay the same during training."""
+        return not any(weights.requires_grad for weights in self.text_encoder.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; a frozen description encoder stays in evaluation mode."""
+        """Set training mode; frozen encoders stay in evaluation mode."""
         super().train(mode)
-        if self.description_encoder is not None:
-            self.description_encoder.eval()
+        for encoder in (self.media_encoder, self.text_encoder, self.description_encoder):
+            if encoder is not None and not any(weights.requires_grad for weights in encoder.parameters()):
+                encoder.eval()
         return self
 
     @property
@@ -252,13 +265,38 @@ class LeccrModel(PreTrainedModel):
 
     def encode_text(self, texts: Texts) -> Tensor:
         """Encode captions or queries: h [B,E] of unit length."""
-        _, pooled_BC = self.text_encoder(texts)
-        return normalize(_full(self.text_head(pooled_BC)), dim=-1)
+        return normalize(_full(self.text_head(self.summarize(texts))), dim=-1)
+
+    def summarize(self, texts: Texts) -> Tensor:
+        """Summaries [B,I] of captions or queries by the text tower, which can be stored if it is frozen.
+
+        Stored ones take the place of the texts: [B,1,I]. The embedded encoder's sentence vectors are summaries already.
+        """
+        if texts.tokens.is_floating_point():
+            texts = texts._replace(tokens=texts.tokens.to(self.log_scale.dtype))
+            if isinstance(self.text_encoder, TextTower | TinyText):
+                return texts.tokens[:, 0]
+        summary_BI: Tensor = self.text_encoder(texts)[1]
+        return summary_BI
+
+    def media_states(self, media: Media) -> list[Tensor]:
+        """What the frozen part of the media encoder makes of each item, [F,P,·], to be stored in place of pixels.
+
+        Only the tokens that this model reads: all of a picture with slots=queries, else the summary of each frame.
+
+        Raises:
+            ValueError: The media encoder is not frozen.
+        """
+        if not self.media_frozen:
+            raise ValueError("what the media encoder computes changes during training unless it is frozen")
+        items = self.media_encoder.features(media).split(media.mask.sum(1).tolist())
+        whole = self.config.slots == "queries"
+        return [item_FPD if whole and len(item_FPD) == 1 else item_FPD[:, :1] for item_FPD in items]
 
     def describe_states(self, descriptions: Texts) -> Texts:
         """Compute the states of descriptions, which the model takes in place of the descriptions.
 
-        [B,V·T,C] of their tokens; where slots are views their summaries [B,V,I].
+        [B,V·T,C] of their tokens; unless slots are queries the summaries of views [B,V,I].
 
         They do not change during training, so they can be computed once and stored.
 
@@ -272,7 +310,7 @@ class LeccrModel(PreTrainedModel):
     @property
     def describes_frozen(self) -> bool:
         """Whether the states of descriptions stay the same during training."""
-        return self.description_encoder is not None or not self._text_encoder_trains
+        return self.description_encoder is not None or self.text_frozen
 
     def _states(self, descriptions: Texts) -> Texts:
         if descriptions.tokens.is_floating_point() and descriptions.tokens.dim() == 3:
@@ -284,7 +322,7 @@ class LeccrModel(PreTrainedModel):
         encoder = self.text_encoder if self.description_encoder is None else self.description_encoder
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.description_encoder == "trained"):
             states, summaries = encoder(flat)
-        if self.config.slots == "views":
+        if self.config.slots != "queries":
             return Texts(summaries.unflatten(0, (batch, views)), descriptions.mask.any(2))
         return Texts(states.reshape(batch, -1, states.shape[-1]), descriptions.mask.flatten(1))
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ SENTENCEPIECE = "tokenizer.model"
 BYTE = r"<0x[0-9A-F]{2}>"  # a sentencepiece token for one byte
 EMBEDDED_WIDTH = 512  # of a sentence vector
 MAX_SENTENCES = 16  # of a description
+SENTENCE_BATCH = 64  # sentences of like length that are encoded together
 CACHED_VECTORS = 20_000  # sentence vectors of 2 kB that each loading process keeps
 PUNCTUATION = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))  # what the released code takes out of captions
 TINY_TOKENS, TINY_SIZE = 64, 64
@@ -112,24 +113,29 @@ class LeccrProcessor:
         mask_BF = torch.tensor([[f < len(row) for f in range(longest)] for row in rows])
         return Media(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BF)
 
-    def texts(self, texts: Sequence[str]) -> Texts:
-        """Convert captions or queries; an empty text is absent, its mask all False."""
+    def texts(self, texts: Sequence[str], together: bool = False) -> Texts:
+        """Convert captions or queries; an empty text is absent, its mask all False.
+
+        With `together` sentence vectors are encoded in batches, which takes 0.65 ms of each instead of 1.6; their last
+        bits then depend on the other texts.
+        """
         if self.policy.plain_captions:
             texts = [plain_caption(text) for text in texts]
         if self.policy.max_words:
             texts = [" ".join(text.split()[: self.policy.max_words]) for text in texts]
         if self.policy.kind == "embedded":
-            return self._embed([[text] if text.strip() else [] for text in texts])
+            return self._embed([[text] if text.strip() else [] for text in texts], together)
         return self._ids(texts)
 
-    def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
+    def descriptions(self, items: Sequence[Sequence[str]], together: bool = False) -> Texts:
         """Convert the views of each item: ids [B,V,T], or vectors [B,V,T,·] of sentences for the embedded encoder.
 
-        Views have their place in every item; "" is an absent one.
+        Views have their place in every item; "" is an absent one. `together` as for `texts`.
         """
         views = max(1, *(len(views) for views in items))
         flat = [text for item in items for text in [*item, *[""] * (views - len(item))]]
-        texts = self._embed([sentences(text) for text in flat]) if self.policy.kind == "embedded" else self._ids(flat)
+        embedded = self.policy.kind == "embedded"
+        texts = self._embed([sentences(text) for text in flat], together) if embedded else self._ids(flat)
         return Texts(*(tensor.unflatten(0, (len(items), views)) for tensor in texts))
 
     def surfaces(self, text: str) -> list[str | None]:
@@ -213,13 +219,15 @@ class LeccrProcessor:
         lengths = torch.tensor([len(row) for row in rows])
         return ids, torch.arange(ids.shape[1])[None] < lengths[:, None]
 
-    def _embed(self, items: Sequence[Sequence[str]]) -> Texts:
+    def _embed(self, items: Sequence[Sequence[str]], together: bool) -> Texts:
+        batched = self._batched_vectors(itertools.chain.from_iterable(items)) if together else {}
         length = max(1, *(len(texts) for texts in items))
         tokens = torch.zeros(len(items), length, EMBEDDED_WIDTH)
         mask = torch.zeros(len(items), length, dtype=torch.bool)
         for row, texts in enumerate(items):
             for column, text in enumerate(texts):
-                tokens[row, column] = torch.from_numpy(self._vector(text))
+                vector = batched[text] if together else self._vector(text)
+                tokens[row, column] = torch.from_numpy(vector)
                 mask[row, column] = True
         return Texts(tokens, mask)
 
@@ -231,6 +239,13 @@ class LeccrProcessor:
                 self._vectors.popitem(last=False)
         self._vectors.move_to_end(text)
         return self._vectors[text]
+
+    def _batched_vectors(self, texts: Iterable[str]) -> dict[str, Any]:
+        """The vector of each sentence; sentences of like length are encoded together."""
+        ordered = sorted(set(texts), key=lambda text: (len(text), text))
+        batches = [ordered[start : start + SENTENCE_BATCH] for start in range(0, len(ordered), SENTENCE_BATCH)]
+        vectors = (vector for batch in batches for vector in np.asarray(self._encoder().encode(batch), np.float32))
+        return dict(zip(ordered, vectors, strict=True))
 
     def _encoder(self) -> Any:
         if self._text_encoder is None:

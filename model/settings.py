@@ -38,8 +38,9 @@ def check_settings(owner: Any) -> None:
     for field in dataclasses.fields(owner):
         value, rules = getattr(owner, field.name), field.metadata
         choices, low, high = rules.get("choices"), rules.get("at_least"), rules.get("at_most")
-        if choices and value not in choices:
-            raise ValueError(f"{field.name}={value}: expected {' or '.join(choices)}")
+        for element in value if isinstance(value, tuple) else (value,):
+            if choices and element not in choices:
+                raise ValueError(f"{field.name}={element}: expected {' or '.join(choices)}")
         for number in value if isinstance(value, tuple) else (value,):
             too_low = low is not None and number is not None and not number >= low
             if too_low or (high is not None and not number <= high):
@@ -91,6 +92,9 @@ class ModelSettings:
     slot_init: str = setting("normal", "start of slot queries; zero as released", choices=("normal", "zero"))
     normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
     caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
+    freeze: tuple[str, ...] = setting(
+        (), "pretrained towers that are not trained: media, text or both", choices=("media", "text")
+    )
     description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
     init_temperature: float = setting(
         0.05, "initial value of the learned τ; 0.07 as released", at_least=0.01, at_most=1

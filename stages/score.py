@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> int:
     model.to(accelerator.device)
     if options.global_weight is not None:
         fusion = dataclasses.replace(fusion, global_weight=options.global_weight)
+    data.use_stored(model, processor)
     embedded = embed_split(model, processor, data, accelerator, options.batch_size)
 
     def finish() -> None:

@@ -61,7 +61,7 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
         model, processor = building.create_model(settings, data, accelerator)
     validation.expect(processor, f"media={settings.media}")
     on_main(lambda: run_folder.begin_run(run, settings, corpora, options.overwrite))
-    building.use_states(settings, data, model.to(accelerator.device), processor, accelerator)
+    building.use_states(settings, data, validation, model.to(accelerator.device), processor, accelerator)
 
     batches = StepBatches(
         data,

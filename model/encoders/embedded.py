@@ -4,6 +4,7 @@ M pictures · P tokens per picture · B texts · T sentences and phrases · D wi
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,12 +28,21 @@ class Grid(nn.Module):
         super().__init__()
         self.project = nn.Linear(GRID_WIDTH, width) if width != GRID_WIDTH else nn.Identity()
 
-    def forward(self, pixels_M3HW: Tensor) -> Tensor:
-        """Encode normalised pixels."""
+    def features(self, pixels_M3HW: Tensor) -> Tensor:
+        """What the frozen network makes of normalised pixels: tokens [M,P,GRID_WIDTH], not projected."""
         with torch.no_grad():
             grid_MDHW = _network(str(pixels_M3HW.device)).extract_features(pixels_M3HW.float())
         cells_MPD = grid_MDHW.flatten(2).transpose(1, 2).to(pixels_M3HW.dtype)
-        tokens_MPD: Tensor = self.project(torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1))
+        return torch.cat([cells_MPD.mean(1, keepdim=True), cells_MPD], 1)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights of the frozen network, which `state_dict` does not have."""
+        weights: Mapping[str, Tensor] = _network("cpu").state_dict()
+        return weights
+
+    def forward(self, pixels_M3HW: Tensor) -> Tensor:
+        """Encode normalised pixels."""
+        tokens_MPD: Tensor = self.project(self.features(pixels_M3HW))
         return tokens_MPD
 
 

@@ -3,10 +3,13 @@
 B items · F frames · M frames that are present · P tokens per frame · N visual tokens · D width · I width of features
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from model.batch import Media
+from model.encoders.embedded import Grid
 from model.encoders.tiny import INIT_STD, Block
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,9 +35,31 @@ class FrameEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [B,N,D], their mask [B,N] bool, and their pooling weights [B,N]. Only present frames are encoded."""
+        """Tokens [B,N,D], their mask [B,N] bool, and their pooling weights [B,N]. Only present frames are encoded.
+
+        Takes pixels, or in their place what `features` made of them.
+        """
+        if media.frames.dim() == 4:
+            features_MPD = media.frames[media.mask].to(self.mean.dtype)
+        else:
+            features_MPD = self.features(media)
+        tokens_MPD = self.tower.project(features_MPD) if isinstance(self.tower, Grid) else features_MPD
+        return arrange_tokens(tokens_MPD, media.mask)
+
+    def features(self, media: Media) -> Tensor:
+        """What the tower, up to its trainable projection if it is frozen, makes of the present frames: [M,P,·]."""
         pixels = (media.frames[media.mask].to(self.mean.dtype) / 255 - self.mean) / self.std
-        return arrange_tokens(self.tower(pixels), media.mask)
+        features_MPD: Tensor = self.tower.features(pixels) if isinstance(self.tower, Grid) else self.tower(pixels)
+        return features_MPD
+
+    @property
+    def frozen(self) -> bool:
+        """Whether `features` stay the same during training."""
+        return isinstance(self.tower, Grid) or not any(weights.requires_grad for weights in self.tower.parameters())
+
+    def feature_weights(self) -> Mapping[str, Tensor]:
+        """The weights that `features` depend on."""
+        return self.tower.weights() if isinstance(self.tower, Grid) else self.tower.state_dict()
 
 
 def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:

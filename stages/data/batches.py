@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from model.batch import Batch
+from model.batch import Batch, Media, Texts
+from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from pipeline.errors import UsageError
 from stages.data.media import UNCHANGED, Augmentation, Frames, check_media, item_frames
@@ -32,7 +33,7 @@ from stages.data.samples import (
     source_text,
     split_rows,
 )
-from stages.data.states import States
+from stages.data.states import Stored, find_states
 
 
 class TrainingData:
@@ -73,7 +74,7 @@ class TrainingData:
         self.languages = self.index.languages
         self.source_language = source_language
         self.pair_weighting = pair_weighting
-        self.states: States | None = None  # read in place of descriptions, see `stages.data.states`
+        self.stored = Stored()  # read in place of pictures and texts
 
     def __len__(self) -> int:
         return len(self.index)
@@ -114,26 +115,32 @@ class TrainingData:
         The target text drawn for a sample, and how its pictures change, depend only on (seed, epoch, sample).
         """
         media, source, targets, views, ids, weights, places = [], [], [], [], [], [], []
-        size, input_dim = processor.policy.image_size, processor.policy.input_dim
+        source_places, target_places = list[tuple[int, int, int | None]](), list[tuple[int, int, int | None]]()
+        size, input_dim, stored = processor.policy.image_size, processor.policy.input_dim, self.stored
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
-            row = self.shards.row(number, place)
+            row = self.shards.row(number, place, media=not stored.media)
             random = np.random.default_rng([seed, epoch, sample])
-            source_id, text = source_text(row, int(self.index.texts[sample]))
+            source_place = int(self.index.texts[sample])
+            source_id, text = source_text(row, source_place)
             target = draw_target(row, source_id, self.languages, random, self.human_targets)
-            frames = item_frames(self.shards, number, row, augmentation.pixels(size), input_dim)
-            media.append(augmentation.apply(frames, size, random))
+            if not stored.media:
+                frames = item_frames(self.shards, number, row, augmentation.pixels(size), input_dim)
+                media.append(augmentation.apply(frames, size, random))
             source.append(text)
             targets.append(target["text"] if target else "")
             views.append(select_views(row["descriptions"], self.slot_views))
             ids.append(content_id(row["sha256"]))
             weights.append(pair_weight(target, self.pair_weighting))
             places.append((number, place))
+            source_places.append((number, place, source_place))
+            target_number = next((i for i, caption in enumerate(row["captions"]) if caption is target), None)
+            target_places.append((number, place, target_number))
         return Batch(
-            processor.media(media),
-            processor.texts(source),
-            processor.texts(targets),
-            self.states.texts(places) if self.states else processor.descriptions(views),
+            stored.media.media(places) if stored.media else processor.media(media),
+            stored.texts(source_places) if stored.captions else processor.texts(source),
+            stored.texts(target_places) if stored.captions else processor.texts(targets),
+            stored.descriptions.descriptions(places) if stored.descriptions else processor.descriptions(views),
             torch.tensor(ids, dtype=torch.int64),
             torch.tensor(weights, dtype=torch.float32),
         )
@@ -255,17 +262,18 @@ class EvaluationData:
         self.item_names: list[str] = []
         self.places: list[tuple[int, int]] = []
         contents: dict[int, None] = {}
-        captions: dict[str, list[tuple[bool, str, str, int]]] = {}  # by language: human or not, id, text, item
+        # By language: human or not, id, text, item, place of the text.
+        captions: dict[str, list[tuple[bool, str, str, int, tuple[int, int, int]]]] = {}
         for number, row, item in split_rows(self.shards, split):
             content = content_id(item["sha256"])
             if content not in contents:
                 contents[content] = None
                 self.item_names.append(item["item_id"])
                 self.places.append((number, row))
-            for caption in item["captions"]:
+            for place, caption in enumerate(item["captions"]):
                 is_human = caption["origin"] == HUMAN
                 texts = captions.setdefault(caption["language"], [])
-                texts.append((is_human, caption["caption_id"], caption["text"], content))
+                texts.append((is_human, caption["caption_id"], caption["text"], content, (number, row, place)))
         if not contents:
             raise no_such_split(self.shards, split)
         self.item_ids = np.array(list(contents), np.int64)
@@ -274,10 +282,13 @@ class EvaluationData:
             raise UsageError(f"languages={','.join(missing)}: split {split!r} has texts in {has}")
         self.caption_ids: dict[str, list[str]] = {}
         self.texts: dict[str, tuple[list[str], np.ndarray]] = {}
+        self.stored = Stored()  # read in place of pictures and texts
+        self._text_places: dict[str, tuple[tuple[int, int, int], ...]] = {}
         self.notes: list[str] = []
         for language in list(languages) or sorted(captions):
             human = [row for row in captions[language] if row[0]]
-            _, ids, strings, items = zip(*(human or captions[language]), strict=True)
+            _, ids, strings, items, places = zip(*(human or captions[language]), strict=True)
+            self._text_places[language] = places
             self.caption_ids[language] = list(ids)
             self.texts[language] = list(strings), np.array(items, np.int64)
             if not human:
@@ -288,6 +299,11 @@ class EvaluationData:
         self.input_dim = getattr(getattr(processor, "policy", None), "input_dim", 0)
         check_media(self.shards, [self.split], model, self.input_dim)
 
+    def use_stored(self, model: Any, processor: Any) -> None:
+        """Read what training has stored with the corpora of the model's encoders."""
+        if isinstance(model, LeccrModel):
+            self.stored = find_states(self.shards, model, processor, self.slot_views)
+
     def items(self, rows: Sequence[int]) -> tuple[list[Frames], list[list[str]]]:
         """Frames and descriptions of these items."""
         frames, descriptions = [], []
@@ -297,6 +313,25 @@ class EvaluationData:
             frames.append(item_frames(self.shards, number, item, input_dim=self.input_dim))
             descriptions.append(select_views(item["descriptions"], self.slot_views))
         return frames, descriptions
+
+    def load_items(self, rows: Sequence[int], processor: Any) -> tuple[Media, Texts]:
+        """These items as tensors: media, and descriptions."""
+        media, descriptions = self.stored.media, self.stored.descriptions
+        places = [self.places[row] for row in rows]
+        if media and descriptions:
+            return media.media(places), descriptions.descriptions(places)
+        frames, views = self.items(rows)
+        return (
+            media.media(places) if media else processor.media(frames),
+            descriptions.descriptions(places) if descriptions else processor.descriptions(views),
+        )
+
+    def load_texts(self, language: str, rows: Sequence[int], processor: Any) -> Texts:
+        """These texts of a language as tensors."""
+        if self.stored.captions:
+            return self.stored.texts([self._text_places[language][row] for row in rows])
+        texts: Texts = processor.texts([self.texts[language][0][row] for row in rows])
+        return texts
 
 
 def content_id(sha256: str) -> int:

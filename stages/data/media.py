@@ -5,11 +5,13 @@ A run has pictures or features, all of one width; `check_media` finds that out b
 F frames or regions · I values of each
 """
 
+import collections
+import concurrent.futures
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,8 @@ MARGIN = 2  # the draft keeps at least this many times the requested size, so th
 HEAD = 192  # bytes that hold the header of an array as `--stage pack` writes it
 SEPARATE = "pack pictures and features into separate corpora"
 
+T = TypeVar("T")
+L = TypeVar("L")
 Frames = Any  # of an item: list of pictures, or the array [F,I] of its features
 
 
@@ -86,6 +90,18 @@ def _decode(jpeg: bytes, count: int, size: int | None) -> list[Image.Image]:
         return [picture]
     width, height = picture.width, picture.height // count
     return [picture.crop((0, top, width, top + height)) for top in range(0, count * height, height)]
+
+
+def load_ahead(load: Callable[[T], L], batches: Iterable[T], threads: int = 1) -> Iterator[L]:
+    """Loaded batches in order; as many as there are threads are loaded while one is encoded."""
+    with concurrent.futures.ThreadPoolExecutor(threads, "loading") as pool:
+        pending = collections.deque[concurrent.futures.Future[L]]()
+        for batch in batches:
+            pending.append(pool.submit(load, batch))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,11 +56,12 @@ class Shards:
             self._open[number] = table.shard(index)
         return self._open[number]
 
-    def row(self, number: int, row: int) -> dict[str, Any]:
-        """One row with the columns that training reads."""
+    def row(self, number: int, row: int, media: bool = True) -> dict[str, Any]:
+        """One row with the columns that training reads, with or without its media."""
         if number not in self._columns:
             self._columns[number] = {name: self.shard(number).column(name) for name in COLUMNS}
-        return {name: column[row].as_py() for name, column in self._columns[number].items()}
+        columns = self._columns[number].items()
+        return {name: column[row].as_py() for name, column in columns if media or name != "media"}
 
     def damaged(self, number: int, item_id: str, reason: object) -> EnvironmentTrouble:
         """The error for media that cannot be read."""

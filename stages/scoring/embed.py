@@ -3,10 +3,9 @@
 N items · M texts · E shared width · K slots · L rows of one rank
 """
 
-import concurrent.futures
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from model.processing import LeccrProcessor
 from pipeline.engine.progress import ProgressLine
 from pipeline.errors import PipelineError
 from stages.data.batches import EvaluationData
+from stages.data.media import load_ahead
 from stages.scoring.baselines import Baseline, BaselineProcessor
 
 
@@ -95,8 +95,7 @@ def embed_split(
     was_training, device = model.training, accelerator.device
 
     def load_media(rows: list[int]) -> tuple[Media, Texts]:
-        frames, descriptions = data.items(rows)
-        return processor.media(frames), processor.descriptions(descriptions)
+        return data.load_items(rows, processor)
 
     def encode_media(loaded: tuple[Media, Texts]) -> tuple[Tensor, ...]:
         media, descriptions = loaded
@@ -116,8 +115,8 @@ def embed_split(
             media_NE, slots_NKE = share.encode("items", item_ids, range(len(item_ids)), load_media, encode_media)
             for language, (strings, items) in data.texts.items():
 
-                def load_texts(rows: list[int], strings: Sequence[str] = strings) -> Texts:
-                    return processor.texts([strings[row] for row in rows])
+                def load_texts(rows: list[int], language: str = language) -> Texts:
+                    return data.load_texts(language, rows, processor)
 
                 by_length = np.argsort([len(text) for text in strings], kind="stable").tolist()  # less padding
                 numbers = torch.arange(len(strings))
@@ -168,7 +167,7 @@ class Share:
         batches = [mine[start : start + self.batch_size] for start in range(0, length, self.batch_size)]
         parts = []
         with ProgressLine(length, what, visible=self.accelerator.is_main_process) as progress:
-            for batch, loaded in zip(batches, _load_ahead(load, batches), strict=True):
+            for batch, loaded in zip(batches, load_ahead(load, batches), strict=True):
                 parts.append([vectors.float() for vectors in encode(loaded)])
                 progress.update(progress.done + len(batch))
         gathered_ids = self._gather(ids[mine])
@@ -189,15 +188,3 @@ def _in_order(what: str, ids: Tensor, gathered_ids: Tensor, rows: Tensor) -> Ten
             "same corpus"
         )
     return rows[[first[number] for number in ids.tolist()]]
-
-
-def _load_ahead(load: Callable[[list[int]], Any], batches: Sequence[list[int]]) -> Iterator[Any]:
-    """Loaded batches; the next one is loaded while this one is encoded."""
-    with concurrent.futures.ThreadPoolExecutor(1, "loading") as pool:
-        pending = None
-        for batch in batches:
-            loading, pending = pending, pool.submit(load, batch)
-            if loading is not None:
-                yield loading.result()
-        if pending is not None:
-            yield pending.result()

@@ -14,7 +14,7 @@ from model.processing import LeccrProcessor
 from model.tokenizer import train_tokenizer
 from pipeline.errors import UsageError
 from stages.data.batches import EvaluationData, TrainingData, check_batch_size
-from stages.data.media import check_media, feature_sizes
+from stages.data.media import Augmentation, check_media, feature_sizes
 from stages.data.samples import Shards
 from stages.data.states import ensure_states
 from stages.processes import on_main
@@ -110,13 +110,27 @@ def restore_model(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrPr
 
 
 def use_states(
-    settings: Settings, data: TrainingData, model: LeccrModel, processor: LeccrProcessor, accelerator: Accelerator
+    settings: Settings,
+    data: TrainingData,
+    validation: EvaluationData,
+    model: LeccrModel,
+    processor: LeccrProcessor,
+    accelerator: Accelerator,
 ) -> None:
-    """Let the data serve stored states of a frozen description encoder instead of descriptions."""
-    if settings.cache_states and model.config.slots != "none" and model.describes_frozen:
-        rank, world = accelerator.process_index, accelerator.num_processes
-        data.states = ensure_states(data.shards, model, processor, data.slot_views, rank, world)
-        accelerator.wait_for_everyone()
+    """Let training and validation read what frozen encoders make of pictures and texts, instead of those."""
+    if not settings.cache_states:
+        return
+    data.stored = validation.stored = ensure_states(
+        data.shards,
+        model,
+        processor,
+        data.slot_views,
+        media=not Augmentation(settings.horizontal_flip, settings.smallest_crop).is_random,
+        extra_views=bool(settings.extra_views),
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    accelerator.wait_for_everyone()
 
 
 def _feature_policy(settings: Settings, data: TrainingData) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Settings:
     select_on: str = option("val", "split that selects the best weights; other than val gets a warning label")
     extra_views: tuple[str, ...] = option((), "views that also serve as source captions; all: every view")
     slot_views: tuple[str, ...] = option(("all",), "views that the slots read; all: every view")
-    cache_states: bool = option(True, "store the states of a frozen description encoder with the corpus")
+    cache_states: bool = option(True, "store what frozen encoders make of pictures and texts with the corpus")
     pair_weighting: bool = option(True, "weigh a pair by the quality of its translation")
     horizontal_flip: float = option(0.0, "probability that a training picture is mirrored", at_least=0, at_most=1)
     smallest_crop: float = option(
@@ -142,8 +142,8 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Every setting by its key, flat, with those of model and losses, defaults included."""
         own = {name: getattr(self, name) for name in option_fields(Settings)}
-        own = {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
-        return own | MODEL_DEFAULTS | dict(self.model) | dataclasses.asdict(self.objective_config())
+        every = own | MODEL_DEFAULTS | dict(self.model) | dataclasses.asdict(self.objective_config())
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in every.items()}
 
     def free(self) -> set[str]:
         """Names of the settings that do not change the result."""

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 
 from pipeline.errors import UsageError
-from stages.data.batches import StepBatches
+from stages.data.batches import EvaluationData, StepBatches
 from stages.training import building
 from stages.training.run_folder import ModelWriter, make_record
 from stages.training.settings import resolve
@@ -36,7 +36,9 @@ def create(corpus, *more):
 )
 def test_states_of_a_frozen_encoder_are_stored_and_read(corpus, more, stored):
     data, model, processor = create(corpus, *more)
-    building.use_states(settings_of(*more), data, model, processor, Accelerator(cpu=True))
+    validation = EvaluationData([corpus], "val")
+    building.use_states(settings_of(*more), data, validation, model, processor, Accelerator(cpu=True))
+    assert validation.stored == data.stored
     batch = StepBatches(data, processor, 4)[0]
     assert batch.descriptions.tokens.is_floating_point() == stored
 
