@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from pipeline.errors import PipelineError, UsageError
 
 Result = TypeVar("Result")
-REPORT_S = 10.0  # that other ranks wait for rank 0 to report an error that it has too
+REPORT_S = 10.0  # other ranks wait for so long for rank 0 to report an error that it has too
 REPEAT_S = 3.0  # a signal repeated sooner is the launcher's echo of the same Ctrl-C
 GRACE_S = 60.0  # between SIGTERM and SIGKILL
 
@@ -108,7 +108,7 @@ def start_ranks(count: int) -> int:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.kill()
-    status = next((code for code in codes if code), 0)  # of the lowest rank that failed
+    status = next((code for code in codes if code), 0)  # the status of the lowest rank that failed
     return status if status >= 0 else 128 - status
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MAX_CONNECTIONS = 1_000  # at once; uvicorn answers 503 to more
-GRACE_S = 5  # that open requests have once the program is asked to end
+GRACE_S = 5  # time that open requests have once the program is asked to end
 
 
 def main(argv: Sequence[str]) -> int:

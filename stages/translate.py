@@ -68,9 +68,9 @@ class Translate(Stage):
 
     text: tuple[str, ...]  # tables: captions, descriptions
     source_language: str
-    translators: Mapping[str, Translator]  # by target language
-    encoders: Mapping[str, str]  # of sentences, by target language; "" for none
-    back: Mapping[str, Translator]  # for the round trip, by target language; empty for none
+    translators: Mapping[str, Translator]  # target language → translator
+    encoders: Mapping[str, str]  # target language → sentence encoder; "" for none
+    back: Mapping[str, Translator]  # target language → translator of the round trip; empty without one
     records_per_item: float = 1.0  # an estimate, for the failure budget
 
     name = "translate"
@@ -217,7 +217,7 @@ class TranslateWorker:
         self._translators = TranslationService(run, progress)
         self._judge = Judge(stage.encoders, [stage.source_language, *stage.targets])
         self._measuring = concurrent.futures.ThreadPoolExecutor(1, "quality")
-        self._num_items = 0.0  # in proportion to the work that is done
+        self._num_items = 0.0  # items done, in proportion to the work done
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """Translate and measure the texts of one shard that no earlier run has translated."""

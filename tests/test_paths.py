@@ -14,7 +14,6 @@ from tests.conftest import ROOT, make_photos
 from tests.loopback import Loopback
 
 MAX_FILES = 15
-POLLED = {"pipeline/engine/progress.py", "pipeline/engine/run_state.py"}  # called several times a second
 FEW, MANY = 2, 12
 BY_THE_CLOCK = ("pipeline/engine/progress.py", "pipeline/engine/run_state.py")  # called more often by a slow machine
 PRODUCT = tuple(f"{ROOT}/{name}" for name in ("pipeline/", "stages/", "model/", "beam_runner.py"))

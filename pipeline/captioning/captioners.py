@@ -32,7 +32,7 @@ from pipeline.media.images import Limits, frames, jpegs
 from pipeline.options import option
 
 URL_VARIABLE = "LECCR_MLLM_URL"
-Answers = dict[str, Answer]  # by view
+Answers = dict[str, Answer]  # view → answer
 DEFAULT_MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 
 

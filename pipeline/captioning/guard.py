@@ -15,7 +15,7 @@ import threading
 import time
 
 GRACE_S = 20.0
-CHILDREN_GRACE_S = 1.0  # for what the server leaves behind, which may free shared memory
+CHILDREN_GRACE_S = 1.0  # time for the server's children, which may free shared memory
 
 
 def main(command: list[str]) -> None:

@@ -30,8 +30,8 @@ READY_WITHIN_S = 1_800.0
 POLL_S = 0.5
 REPORT_EVERY_S = 15.0
 MAX_RESTARTS = 5
-RESTARTS_RESET_S = 3_600.0  # of good health, after which the count of restarts begins again
-UNHEALTHY_S = 60.0  # without an answer to a health check, after which a server is restarted
+RESTARTS_RESET_S = 3_600.0  # after so long without a crash, the count of restarts begins again
+UNHEALTHY_S = 60.0  # a server that answers no health check for so long is restarted
 LOG = "vllm.log"
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy stands before loopback
 

@@ -20,7 +20,7 @@ EXAMPLES = 5  # best and worst pairs of a language
 DIGITS = 4  # decimals of a stored score
 BINS, BARS = 20, "·▁▂▃▄▅▆▇█"  # histograms of quality
 
-Numbers = Mapping[str, Mapping[str, Any]]  # by table and name, see `count_tables`
+Numbers = Mapping[str, Mapping[str, Any]]  # what `count_tables` returns
 
 
 class Examples:

@@ -26,7 +26,7 @@ HEADING = 76
 THUMB_WIDTH, THUMB_HEIGHT = 264, 198
 TILE_WIDTH, TILE_HEIGHT = THUMB_WIDTH + 12, THUMB_HEIGHT + 120
 LINE_CHARACTERS, TEXT_LINES = 36, 5  # a line of ordinary text at size 14 fits into a tile
-MAX_CHARACTERS = 1_000  # of a text that are drawn
+MAX_CHARACTERS = 1_000  # characters of a text that are drawn
 INVISIBLE = ("Mn", "Cf", "Cc")  # Unicode categories of accents, format and control characters
 
 # What Pillow's font lacks and Unicode does not decompose; the rest of Latin loses its accents.

@@ -139,7 +139,7 @@ def _runner(options: PipelineOptions, corpus: Path) -> str | FnApiRunner:
     direct, runner = options.view_as(DirectOptions), str(options.view_as(StandardOptions).runner)
     if direct.direct_running_mode != "multi_processing" or runner != LOCAL_RUNNER:
         return runner
-    direct.direct_running_mode = "in_memory"  # which leaves the environment as it is given
+    direct.direct_running_mode = "in_memory"  # leaves the environment as it is given
     program = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
     log = shlex.quote(str(state_folder(corpus) / "workers.log"))
     environment = SubprocessSDKEnvironment.from_command_string(f"exec setsid {program} 2>> {log}")

@@ -14,7 +14,7 @@ from pipeline.errors import MediaError
 
 MAGIC = npy.MAGIC_PREFIX
 FEATURE_TYPES = ("float16", "float32")
-MAX_BYTES = 256 * 1024 * 1024  # of a medium that is read whole
+MAX_BYTES = 256 * 1024 * 1024  # largest medium that is read whole
 MAX_HEADER = 10_000  # bytes
 ALIGNMENT = 64  # the header's length is a multiple of this, as the format demands
 

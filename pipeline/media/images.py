@@ -62,7 +62,7 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # by EXIF orientation
+}  # transposition by EXIF orientation
 _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 _NO_PIXELS = "the file holds precomputed features (.npy), which have no pixels"
@@ -129,7 +129,7 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
             return Probe("video", *video.measure(stream, limits.max_source_pixels))
         image = _open_image(stream, limits)
         size = image.size
-        image.draft("L", (1, 1))  # of a JPEG an eighth of each side, yet every byte is read
+        image.draft("L", (1, 1))  # decodes a JPEG at an eighth of its size, but still reads every byte
         image.load()
         # Pillow turns a TIFF as it loads; a draft has another size.
         width, height = size if image.format == "JPEG" else image.size
@@ -283,7 +283,7 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
         size = fitting(image.size, max_pixels)
     flat = _eight_bits(image)
     mode = "RGBA" if flat.has_transparency_data else "RGB"
-    if flat.mode != mode:  # to the same mode, Pillow would copy
+    if flat.mode != mode:  # converting to the same mode would copy
         flat = flat.convert(mode)
     if flat.size != size:
         flat = flat.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
@@ -293,7 +293,7 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
         flat = white
     turn = _turn(image)
     upright = flat if turn is None else flat.transpose(turn)
-    upright.info = {}  # so that no comment or profile gets into a JPEG
+    upright.info = {}  # no comment or profile may get into a JPEG
     return upright
 
 

@@ -17,7 +17,7 @@ from pipeline.packing.filters import Filters
 from pipeline.packing.rows import reasons_to_drop, refused_ids
 
 JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
-STORED = {"media": "pixels", "image_size": 384, "frames": 8, "feature_type": "float16"}  # of an item
+STORED = {"media": "pixels", "image_size": 384, "frames": 8, "feature_type": "float16"}  # how media are stored
 
 
 def recorded_settings(

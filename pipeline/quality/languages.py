@@ -18,7 +18,7 @@ import yaml
 from pipeline.optional import import_optional
 
 MIN_LETTERS = 10  # the language of a shorter text is uncertain, and it may rightly equal its source
-MAX_CHARACTERS = 2_000  # of a text that are identified: more change nothing
+MAX_CHARACTERS = 2_000  # characters of a text that are identified: more change nothing
 
 # Languages that a translator, or a model of another pair, may write although no corpus asks for them.
 COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})

@@ -25,7 +25,7 @@ from pipeline.optional import import_optional
 from pipeline.quality.languages import base
 
 USEM3_LANGUAGES = frozenset(("ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "zh"))
-MAX_CHARACTERS = 1_500  # of a text that are encoded
+MAX_CHARACTERS = 1_500  # characters of a text that are encoded
 BATCH = 256  # texts
 OPTION = "--quality-encoder"
 

@@ -15,7 +15,7 @@ _ENDS = ".!?…。！？؟।։።"
 _CLOSERS = "\"'”’»)]}』」）"
 _OPENERS = "\"'“‘„«»『「"
 _UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
-_FULL_LENGTH = 0.8  # of the usual length: a longer text without a full stop is not taken for broken off
+_FULL_LENGTH = 0.8  # share of the usual length: a longer text counts as complete even without a full stop
 
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
 

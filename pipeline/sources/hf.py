@@ -188,7 +188,7 @@ def _has_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     if pa.types.is_struct(kind):
         return not {"raw", "text", "caption"}.isdisjoint(part.name for part in kind)
-    return _is_text(kind) or bool(pa.types.is_null(kind))  # of lists that are all empty
+    return _is_text(kind) or bool(pa.types.is_null(kind))  # the type of lists that are all empty
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import UsageError
 from pipeline.sources.items import Defaults, SourceItem
 
-WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # by package
+WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # import name → distribution
 
 
 class SamplesSource:

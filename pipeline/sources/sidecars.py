@@ -101,7 +101,7 @@ class SideFile:
         """Match the rows whose path does not exist by name."""
         count_rows = "SELECT name, COUNT(*) FROM rows WHERE medium IS NULL GROUP BY name HAVING MIN(file) = MAX(file)"
         counts = dict(self._table.execute(count_rows).fetchall())
-        media: dict[str, str | None] = {}  # by name; None where several have it
+        media: dict[str, str | None] = {}  # name → medium; None if several have the name
         for path in self._media if counts else ():
             name = posixpath.basename(path)
             if name in counts:

@@ -16,7 +16,7 @@ from pipeline.hashing import folder_hash, short_hash
 from pipeline.optional import import_optional
 
 CONVERTED = "model.bin"  # marks a folder as a CTranslate2 model
-_CHECKPOINT_CONFIG = "checkpoint.json"  # in a converted folder: the configuration of the checkpoint
+_CHECKPOINT_CONFIG = "checkpoint.json"  # the checkpoint's configuration, kept in a converted folder
 _DOWNLOADED = ("*.json", "*.safetensors", "*.spm", "*.model", "*.txt", "README.md")
 _CONVERTIBLE = ("marian", "m2m_100", "t5")  # model_type of Marian, of M2M100 and NLLB, of MADLAD
 _TOKENIZERS = ("source.spm", "target.spm", "sentencepiece.bpe.model", "spiece.model", "tokenizer_config.json")
@@ -195,7 +195,7 @@ def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
         try:
             Converter(str(checkpoint)).convert(str(folder), quantization=quantization)
         except (*_UNREADABLE, cut) as error:
-            if isinstance(error, OSError) and error.errno:  # of the disk; Transformers' own have no number
+            if isinstance(error, OSError) and error.errno:  # an error of the disk; Transformers' own have no number
                 raise
             raise UsageError(
                 f"--mt-model: {checkpoint} cannot be converted for CTranslate2 ({one_line(error)}): "

@@ -145,7 +145,7 @@ def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str
     Raises:
         UsageError: A language is not among `targets`, or has two models.
     """
-    models: dict[str, str] = {}  # by language; "" for all
+    models: dict[str, str] = {}  # model by language; "" for all languages
     for value in values:
         tag, equals, name = value.partition("=")
         if not equals or "/" in tag or Path(value).is_dir():

@@ -28,7 +28,7 @@ PROMPT = (
     "Translate the description of a picture below from {source} into {target}. Answer with the translation alone: no "
     "notes, no quotation marks, nothing of the original.\n\n{text}"
 )
-MAX_CHARACTERS = 1_000  # of a request: whole texts read better than sentences, but answers to long ones get lost
+MAX_CHARACTERS = 1_000  # per request: whole texts read better than single sentences, but long ones lose parts
 TOKENS_PER_CHARACTER, MORE_TOKENS = 1.0, 32  # limit of the answer by characters of the request
 _LIMIT = {"max_tokens_per_character": TOKENS_PER_CHARACTER, "max_tokens_more": MORE_TOKENS}
 DECODING = {"prompt_id": short_hash(PROMPT), "temperature": 0.0, **_LIMIT}

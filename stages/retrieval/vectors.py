@@ -32,7 +32,7 @@ DTYPES = {"float32": "Flat", "float16": "SQfp16"}
 # Flat rows are exact and cost nothing to build. 50,000 of 256 values took 1.5 ms a query on two busy processors, where
 # IVF took 0.05 ms after 3 s of building: below this, exact is the better bargain.
 FLAT_ROWS = 50_000
-POINTS_A_LIST = 64  # that k-means sees; more moved recall by less than its noise
+POINTS_A_LIST = 64  # vectors that k-means gets per list; more moved recall by less than its noise
 TUNING_QUERIES, TUNING_K, TUNING_RECALL = 256, 10, 0.97  # what is promised is 0.95
 TUNING_NOISE = 0.5  # distance of a synthetic query from the row that it looks for; rows are of length 1
 

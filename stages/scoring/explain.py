@@ -81,8 +81,8 @@ class Slot:
 
     number: int  # from 1
     similarity: float  # ⟨slot, query⟩
-    word_weights: list[float]  # what they lack to 1 went to marks of beginning and end
-    media_weights: list[float]  # of patches row by row, or of frames; what they lack to 1 went to the summary token
+    word_weights: list[float]  # sum to less than 1: the rest went to the begin and end tokens
+    media_weights: list[float]  # by patch (row by row) or frame; the rest up to 1 went to the summary token
     overlay: str  # data URL of the patches' weights; empty for frames
 
 

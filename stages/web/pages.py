@@ -93,7 +93,7 @@ def routes(service: Service) -> APIRouter:
         except Problem as problem:
             if problem.status_code != 422:
                 raise
-            return results(form, [], f"That could not be searched: {problem.got}.", note, picture)
+            return results(form, [], f"This query cannot be searched: {problem.given}.", note, picture)
         message = f"{len(hits)} results, best first. Select a result for details." if hits else (
             "Nothing was found. Remove a filter, or use other words."
         )  # fmt: skip
@@ -118,7 +118,7 @@ def routes(service: Service) -> APIRouter:
         try:
             query = await service.picture(await picture.read())
         except Problem as problem:
-            return results(form, [], f"That file cannot be searched with: {problem.got}. Choose a JPEG or PNG picture.")
+            return results(form, [], f"The file cannot be searched for: {problem.given}. Choose a JPEG or PNG picture.")
         thumbnail = query.convert("RGB")
         thumbnail.thumbnail((SIDE, SIDE))
         url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(thumbnail)).decode()}"

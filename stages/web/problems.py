@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import UsageError
 
-MAX_CLIENTS = 10_000  # whose buckets are kept; the one unheard of longest goes first
-MAX_QUERIES, MAX_RESULTS = 64, 100  # of a request, of a query
+MAX_CLIENTS = 10_000  # buckets kept; the one unused for longest is dropped first
+MAX_QUERIES, MAX_RESULTS = 64, 100  # queries per request, results per query
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Limits:
     """The limits of a server.
 
     Attributes:
-        rate: Queries a second of one client, in the long run.
-        body_bytes: Of a request; base64 makes a picture a third larger.
-        body_seconds: In which a request's body must arrive.
+        rate: Queries per second of one client, in the long run.
+        body_bytes: Largest body of a request; base64 makes a picture a third larger.
+        body_seconds: Time in which a request's body must arrive.
         waiting: Queries in the queue.
     """
 
@@ -45,15 +45,15 @@ class Problem(HTTPException):
 
     Args:
         status: HTTP status of the answer.
-        got: What was given.
-        wanted: What is expected.
-        do: What to do about it.
+        given: What was given.
+        expected: What is expected.
+        remedy: What to do about it, as an imperative.
         headers: Further headers of the answer.
     """
 
-    def __init__(self, status: int, got: str, wanted: str, do: str, headers: Mapping[str, str] | None = None):
-        super().__init__(status, f"got {got}, expected {wanted}: {do}", headers)
-        self.got, self.wanted, self.do = got, wanted, do
+    def __init__(self, status: int, given: str, expected: str, remedy: str, headers: Mapping[str, str] | None = None):
+        super().__init__(status, f"{given}; expected {expected}: {remedy}", headers)
+        self.given, self.expected, self.remedy = given, expected, remedy
 
 
 class Buckets:
@@ -80,5 +80,5 @@ class Buckets:
         if missing > 0:
             wait = str(math.ceil(missing / self.rate))
             allowed = f"{self.burst} at once and {self.rate:g} a second"
-            got = "more queries than one client may ask"
-            raise Problem(429, got, allowed, f"try again in {wait} s", {"Retry-After": wait})
+            given = "more queries than one client may ask"
+            raise Problem(429, given, allowed, f"try again in {wait} s", {"Retry-After": wait})

@@ -58,7 +58,7 @@ def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> Fa
 def refuse(request: Request, error: Exception) -> Response:
     """The answer to a request that failed: a page for a browser, else JSON.
 
-    It says nothing of a fault in the program, whose traceback goes to the operator's standard error.
+    It reveals nothing about a fault in the program, whose traceback goes to the operator's standard error.
     """
     if isinstance(error, Problem):
         problem = error
@@ -68,15 +68,15 @@ def refuse(request: Request, error: Exception) -> Response:
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         problem = Problem(422, f"{where} = {repr(first['input'])[:100]}", expected, "see /docs for examples")
     elif isinstance(error, HTTPException):
-        got = f"{request.method} {request.url.path[:100]} ({error.detail})"
-        problem = Problem(error.status_code, got, ROUTES, "see /docs", error.headers)
+        given = f"{request.method} {request.url.path[:100]} ({error.detail})"
+        problem = Problem(error.status_code, given, ROUTES, "see /docs", error.headers)
     else:
-        problem = Problem(500, "a fault of the server", "an answer", "tell who runs it")
+        problem = Problem(500, "a fault of the server", "an answer", "report it to the operator")
     if "text/html" in request.headers.get("accept", ""):
         response = pages.render("problem.html", problem.status_code, problem=problem)
         response.headers.update(problem.headers or {})
         return response
-    body = {"error": {"got": problem.got, "wanted": problem.wanted, "do": problem.do}}
+    body = {"error": {"got": problem.given, "wanted": problem.expected, "do": problem.remedy}}
     return JSONResponse(body, problem.status_code, problem.headers)
 
 

@@ -80,7 +80,7 @@ class EmbeddedDescriber:
         self._model.eval().requires_grad_(False)
         lines = CLASSES_FILE.read_text(encoding="utf-8").splitlines()
         rows = [[part.strip() for part in f"{line} | | ".split("|")[:3]] for line in lines if not line.startswith("#")]
-        self.names = [name for name, _, _ in rows]  # of the K classes
+        self.names = [name for name, _, _ in rows]  # names of the K classes
         self._groups, self._groups_KG = _one_hot([group or name for name, group, _ in rows])
         self._actions, self._actions_KA = _one_hot([action for _, _, action in rows])
 

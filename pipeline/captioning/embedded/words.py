@@ -49,7 +49,7 @@ class Scene:
 
     medium: str  # "picture" or "video"
     look: str  # "it is a dark picture in landscape format"
-    things: tuple[Thing, ...] = ()  # of the whole, likeliest first; empty if none is possible
+    things: tuple[Thing, ...] = ()  # in the whole picture, likeliest first; empty if nothing is likely enough
     parts: tuple[Thing, ...] = ()  # things that are likely in one part
     actions: tuple[str, ...] = ()
     change: tuple[str, str] | None = None  # groups that a video begins and ends with, if they differ

@@ -19,7 +19,7 @@ from pipeline.media.uri import reference
 from pipeline.sources.benchmarks.reading import read_bytes, refusal
 
 FRAME = re.compile(r"(.+)_([0-9]+)", re.DOTALL)
-ITEM_SUFFIXES = (".jpg", ".mp4")  # which an id has in one file of a set and lacks in another
+ITEM_SUFFIXES = (".jpg", ".mp4")  # an id has its suffix in some files of a set and lacks it in others
 FLOAT = 4  # bytes
 # video2frames.txt is read entry by entry: tens of megabytes as a whole would need gigabytes as a syntax tree.
 _STRING = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""

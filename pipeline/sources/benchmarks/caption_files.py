@@ -88,10 +88,10 @@ class Captions:
     are written by people.
     """
 
-    splits: dict[str, str]  # by item id
+    splits: dict[str, str]  # item id → split
     importer: Importer
     lines: dict[str, dict[tuple[str, str, int], Line]] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)  # by what it is in words
+    left_out: Counter[str] = field(default_factory=Counter)  # lines by reason, in words
     unlisted: list[str] = field(default_factory=list)
 
     def add(self, line: Line) -> None:

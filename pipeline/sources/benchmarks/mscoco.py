@@ -33,7 +33,7 @@ WRITTEN, TRANSLATED = "imageid.human-written-caption.txt", "imageid.manually-tra
 FIRST_TRANSLATED = 10
 NAME = re.compile(r"((?:COCO_(?:train|val|test)\d{4}_)?(\d{12}))(?:\.jpg)?")
 
-Images = dict[str, tuple[str, str]]  # by COCO's number, twelve digits: the name of the image's file, its split
+Images = dict[str, tuple[str, str]]  # COCO's number, twelve digits → (name of the image's file, split)
 
 
 def read_set(importer: Importer) -> None:

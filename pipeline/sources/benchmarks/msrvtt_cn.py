@@ -40,7 +40,7 @@ CAPTIONS = re.compile(rf"[^.].*{re.escape(SUFFIX)}")
 LISTS = re.compile(r"(train|val)_list_jsfusion\.txt|MSRVTT_(train\.9k|JSFUSION_test)\.csv")
 LISTED = {"train": "train", "train.9k": "train", "val": "test", "JSFUSION_test": "test"}
 
-Texts = list[tuple[str, str]]  # of videos: splits or sentences
+Texts = list[tuple[str, str]]  # (video, its split or a sentence)
 
 
 def read_set(importer: Importer) -> None:

@@ -31,7 +31,7 @@ IMAGES = {
 MAIN = {"train": "train", "val": "val", "test_2016_flickr": "test"}
 LANGUAGES = ("en", "de", "fr", "cs")
 RAW = (("task1", "raw"), ("task2", "raw"))  # the ends of the folders with texts
-TASK2 = {"train": "train", "val": "val", "test_2016_flickr": "test_2016"}  # as task 2 names them
+TASK2 = {"train": "train", "val": "val", "test_2016_flickr": "test_2016"}  # our name → task 2's name
 TASK2_LANGUAGES = ("en", "de")
 TASK2_NUMBERS = (1, 2, 3, 4, 5)
 

@@ -29,7 +29,7 @@ def read_set(importer: Importer) -> None:
     path = importer.files.text(NAMES)
     if path is None:
         raise importer.absent(NAMES, "Give the folder with the set's repository and its pictures, anywhere below it.")
-    items: dict[str, str] = {}  # by COCO's number, twelve digits
+    items: dict[str, str] = {}  # COCO's number, twelve digits → item id
     lines = [line.strip() for line in read_lines(path)]
     for at, line in enumerate(lines, start=1):
         match = PICTURE.fullmatch(line)

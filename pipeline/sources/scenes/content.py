@@ -17,15 +17,15 @@ FACTS = yaml.safe_load(Path(__file__).with_name("facts.yaml").read_text(encoding
 KINDS, COLOURS, BACKGROUNDS = (tuple[str, ...](FACTS[name]) for name in ("kinds", "colours", "backgrounds"))
 SIZES = ("small", "large")
 COUNTS = (1, 2, 3, 4)
-PAIR_COUNTS = COUNTS[:3]  # of each of two groups, which share the picture
+PAIR_COUNTS = COUNTS[:3]  # sizes of either group if two share the picture
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
-RELATIONS = tuple(OPPOSITE)  # of the group named first to the second
+RELATIONS = tuple(OPPOSITE)  # where the group named first is, seen from the second
 BESIDE = "beside"  # what a caption may say for left or right
-PLACES = ("left", "middle", "right")  # of a single group in the picture
+PLACES = ("left", "middle", "right")  # where a single group can be
 MOTIONS = ("left", "right", "up", "down")
 CHANGES = ("kind", "colour", "count", "background", "mirror", "trade")
 PAIRS, SIBLINGS = 0.75, 0.5  # share of scenes with two groups; share that differs from another scene in one fact
-FORMS: dict[str, list[str]] = FACTS["forms"]  # of captions: the facts that each states in addition to the groups
+FORMS: dict[str, list[str]] = FACTS["forms"]  # caption form → the facts it states in addition to the groups
 
 T = TypeVar("T")
 

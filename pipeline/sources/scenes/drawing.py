@@ -15,13 +15,13 @@ from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import FACTS, Group, Scene
 from pipeline.sources.scenes.shapes import sprite
 
-FRAMES, FRAMES_PER_S = 6, 4  # of a clip
-VARIANTS = 8  # of a background
+FRAMES, FRAMES_PER_S = 6, 4  # length and rate of a clip
+VARIANTS = 8  # variants of a background
 KEYFRAME, HAS_INDEX = 0x10, 0x10  # flags of AVI
 # Side of an object as a share of the picture's side, by size and by how many there are.
 SIDES = {"small": {1: 0.22, 2: 0.2, 3: 0.18, 4: 0.16}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.27}}
 IN_CLIPS = {"small": 1.0, "large": 0.75}  # smaller, to leave room to move
-PARTS = {  # of the picture, as shares: x from, y from, x to, y to
+PARTS = {  # parts of the picture, as shares: x from, y from, x to, y to
     "left": (0.0, 0.0, 0.5, 1.0),
     "right": (0.5, 0.0, 1.0, 1.0),
     "middle": (0.25, 0.0, 0.75, 1.0),

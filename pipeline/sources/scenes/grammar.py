@@ -31,14 +31,14 @@ class Grammar:
     cases: Sequence[str]
     nouns: Mapping[str, Sequence[str]]  # class (gender or measure word), singular, plural where it differs
     numbers: Mapping[int, str | Mapping[str, str]]  # the word or the article; where it agrees, by class
-    templates: Mapping[str, str]  # by form
+    templates: Mapping[str, str]  # form → template
     backgrounds: Mapping[str, str]
     relations: Mapping[str, tuple[str, str]]  # the words, and the case of what follows them
     places: Mapping[str, str]
     motions: Mapping[str, str]
     conjunction: str
     adjectives: Mapping[str, str] = field(default_factory=dict)  # stems, where they differ from the English word
-    endings: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # of adjectives, by class: singular, plural
+    endings: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # class → singular, plural
     spelling: Mapping[str, str] = field(default_factory=dict)  # replacements in a noun phrase
     verbs: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # singular, plural
     surroundings: Mapping[str, str] = field(default_factory=dict)  # the backgrounds as things; only in English

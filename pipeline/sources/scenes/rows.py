@@ -21,7 +21,7 @@ from pipeline.sources.scenes.grammar import SOURCE, TARGETS, caption, parse_lang
 from pipeline.sources.scenes.noise import CAPTIONER, descriptions, translation
 
 TRANSLATOR, REVISION, LICENSE, NAME = "scenes:pseudo", "1", "CC0-1.0", "scenes"
-VERSION = 1  # of drawings and texts: a corpus of another version is not reused
+VERSION = 1  # version of drawings and texts: a corpus of another one is not reused
 CAPTIONS = 3  # per item and language
 TRAIN = "train"
 

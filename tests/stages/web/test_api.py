@@ -69,7 +69,7 @@ def test_an_answer_holds_ranks_and_no_path(url):
 
 
 @pytest.mark.parametrize(
-    ("asked", "got"),
+    ("body", "reason"),
     [
         ({}, "the body = {}"),
         ({"query": "rot", "picture": png("red")}, "the body = {"),
@@ -85,10 +85,10 @@ def test_an_answer_holds_ranks_and_no_path(url):
         ({"query": "refuse"}, "…/index cannot answer"),
     ],
 )
-def test_a_search_that_cannot_be_answered_is_refused_with_reasons(url, asked, got):
-    status, answer, _ = search(url, **asked)
+def test_a_search_that_cannot_be_answered_is_refused_with_reasons(url, body, reason):
+    status, answer, _ = search(url, **body)
     assert status == 422 and set(answer["error"]) == {"got", "wanted", "do"}
-    assert got in answer["error"]["got"] and all(answer["error"].values())
+    assert reason in answer["error"]["got"] and all(answer["error"].values())
     assert "/nowhere" not in json.dumps(answer)
 
 

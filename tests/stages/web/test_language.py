@@ -17,5 +17,5 @@ from stages.web.language import language_note
     ],
 )
 def test_the_note_names_the_language_if_there_are_words(text, known, note):
-    got = language_note(text, frozenset(known))
-    assert note in got and bool(got) == bool(note)
+    answer = language_note(text, frozenset(known))
+    assert note in answer and bool(answer) == bool(note)
