@@ -43,6 +43,7 @@ RECIPES = {  # by recipe: the set, the languages
     "vatex_best": ("vatex", ["zh"]),
     "msrvtt_cn_zh": ("msrvtt_cn", ["zh"]),
     "msrvtt_cn_best": ("msrvtt_cn", ["zh"]),
+    "photos": ("flickr8k", ["zh"]),
 }
 FAITHFUL = [name for name in RECIPES if not name.endswith("_best")]
 

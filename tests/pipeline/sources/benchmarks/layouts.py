@@ -242,6 +242,40 @@ def msrvtt_cn(folder: Path) -> Layout:
     return layout
 
 
+def flickr8k(folder: Path) -> Layout:
+    """Flickr8k-CN's texts with the owners' lists; the English file repeats what the owners' has, numbered otherwise."""
+    layout, files = Layout(folder), {}
+    texts: dict[str, list[str]] = {"token": [], "enc": [], "zhc": [], "zhb": [], "zhg": []}
+    for at, (split, messages) in enumerate(zip(SPLITS, MESSAGES, strict=True)):
+        item = f"{1000 + at}_a.jpg"
+        layout.splits[item] = split
+        human, machine = layout.human.setdefault(item, {}), layout.machine.setdefault(item, {})
+        for number, message in enumerate(messages):
+            translated = machine_text(item, number, message, "zh")
+            human["en", number] = caption(message, "en")
+            texts["token"].append(f"{item}#{2 - number}\t{caption(message, 'en')}")
+            texts["enc"].append(f"{item}#enc#{number} {caption(message, 'en')}")
+            texts["zhc"].append(f"{item}#zhc#{number} {human_text(message, 'zh', split)}")
+            texts["zhb"].append(f"{item}#zhb#{number} {translated}")
+            texts["zhg"].append(f"{item}#zhg#{number} {translated}{FORBIDDEN}")
+            if split == "train":
+                machine["zh", number] = translated
+            else:
+                human["zh", number] = caption(message, "zh")
+        files[f"Flicker8k_Dataset/{item}"] = picture(at)
+    texts["token"].append("spare_b.jpg.1#0\tOf a picture that is in no split.")
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "test")):
+        names = [item for item, of in layout.splits.items() if of == split]
+        files[f"Flickr_8k.{name}Images.txt"] = lines(names)
+    files["Flickr8k.token.txt"] = lines(texts["token"])
+    for mark, name in (("enc", "enc.caption.txt"), ("zhc", "zhc.caption.txt")):
+        files[f"data/flickr8k{name}"] = lines(texts[mark])
+    files["data/flickr8kzhb.caption.txt.v20160815"] = lines(texts["zhb"])
+    files["data/flickr8kzhg.caption.txt.v20160816"] = lines(texts["zhg"])
+    write(folder, files)
+    return layout
+
+
 IDS = ("a#b", "-Ptf_000122_000132", "1000092795", "x.y", *(f"video{at}" for at in range(4, len(SCENES) - 1)), "z")
 
 
@@ -308,4 +342,5 @@ SETS = {  # by name: the source, how it is laid out, the languages that it is tr
     "stair": ("mscoco", coco, "ja"),
     "vatex": ("vatex", vatex, "zh"),
     "msrvtt_cn": ("msrvtt_cn", msrvtt_cn, "zh"),
+    "flickr8k": ("flickr8k", flickr8k, "zh"),
 }

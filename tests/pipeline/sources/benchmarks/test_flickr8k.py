@@ -1,0 +1,70 @@
+"""Flickr8k: what the layouts of its owners and of Flickr8k-CN leave open."""
+
+import functools
+
+import pytest
+
+from tests.pipeline.sources.benchmarks import layouts
+from tests.pipeline.sources.helpers import all_captions, items_and_summary, numbered, refusal, write
+
+opened = functools.partial(items_and_summary, "flickr8k", subset=True)
+wrong = functools.partial(refusal, "flickr8k")
+TRANSLATED = "data/flickr8kzhb.caption.txt.v20160815"
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return layouts.flickr8k(tmp_path)
+
+
+def test_the_owners_release_by_itself(layout):
+    for path in (layout.folder / "data").iterdir():
+        path.unlink()
+    items, summary = opened(layout.folder)
+    assert {name: item.split for name, item in items.items()} == layout.splits
+    assert {language for item in items.values() for language, *_ in all_captions(item)} == {"en"}
+    first = items["1000_a.jpg"]
+    assert numbered(first, "en") == {2 - number: text for (_, number), text in layout.human["1000_a.jpg"].items()}
+    assert "1 pictures with captions are in no split" in summary
+
+
+def test_lists_of_flickr8k_cn_have_names_without_suffix(layout):
+    items, _ = opened(layout.folder)
+    for name, split in (("train", "train"), ("dev", "val"), ("test", "test")):
+        path = layout.folder / f"Flickr_8k.{name}Images.txt"
+        names = [line.removesuffix(".jpg") for line in path.read_text().splitlines()]
+        write(layout.folder, {f"data/flickr8k{split}.txt": "\n".join(names)})
+        assert opened(layout.folder)[0] == items  # both lists
+        path.unlink()
+    assert opened(layout.folder)[0] == items
+
+
+def test_another_translation_is_used_only_where_the_first_is_missing(layout):
+    (layout.folder / TRANSLATED).unlink()
+    items, summary = opened(layout.folder)
+    texts = numbered(items["1000_a.jpg"], "zh")
+    assert all(text.endswith(layouts.FORBIDDEN) for text in texts.values()) and len(texts) == 3
+    assert "30 human captions in zh of items that are trained on: not used" in summary
+
+
+def test_counts_are_those_of_the_release(layout):
+    message = wrong(layout.folder)
+    assert "pictures of train: found 10, expected 6,000" in message
+    assert "captions in flickr8kenc.caption.txt that are used: found 51, expected 40,000" in message
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"Flickr8k.token.txt": "a.jpg One.\n", "data/flickr8kenc.caption.txt": "a.jpg One.\n"}, "has 'a.jpg One.'"),
+        ({"Flickr_8k.devImages.txt": "1000_a.jpg\n"}, "has 1000_a.jpg in the lists of train and val"),
+        ({TRANSLATED: "1000_a.jpg#zhb#9 一\n"}, "translates caption 9 of 1000_a.jpg, which is not here"),
+    ],
+)
+def test_broken_files(layout, files, message):
+    assert message in wrong(write(layout.folder, files), subset=True)
+
+
+def test_a_folder_without_the_set(tmp_path):
+    assert "has no list of pictures" in wrong(write(tmp_path, {"Flickr8k.token.txt": "a.jpg#0\tOne.\n"}))
+    assert "has no flickr8kenc.caption.txt or" in wrong(write(tmp_path / "b", {"flickr8ktest.txt": "a\n"}))
