@@ -1,0 +1,177 @@
+"""The corpus of bench/photos.py: Flickr8k with captions by people in place of an MLLM's descriptions.
+
+FOLDER has `images/`; `captions.jsonl` (English, by people), `human_zh.jsonl` and `mt_zh.jsonl`, each with a line
+`{"file", "captions"}` for each picture; and `split_train.txt`, `split_val.txt`, `split_test.txt`, a file name per line.
+
+Two of the English captions of a picture are its descriptions and are withheld everywhere else. All regimes are views of
+one corpus, so that frozen towers read pictures and texts once:
+
+    strong-0, strong-1      the two captions
+    noisyD-0, noisyD-1      the same in draw D: some are another picture's, and some content words are missing
+    bad                     the second caption, but another picture's half of the time: a describer that harms
+    named                   what the embedded describer says (validation and test): the zero-shot start
+"""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from bench.common import stage
+from pipeline.captioning.embedded.describer import EmbeddedDescriber
+from pipeline.captioning.prompts import BUILT_IN
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import complete, shard_name, write_manifest, write_shard
+from pipeline.hashing import file_hash, fingerprint
+
+SPLITS = ("train", "val", "test")
+SHARD_ROWS = 1_000
+VIEWS = 2  # captions of a picture that are its descriptions
+DRAWS = 3  # of noisy
+WRONG, DROPPED = 0.15, 0.25  # shares of descriptions of another picture, of content words that are missing
+BAD = 0.5  # share of the view `bad` that is another picture's
+# Words that carry no content; all others can be dropped.
+FUNCTION_WORDS = """
+    a an the of in on at to and or with is are was were be being been by for from as his her its their it he she they
+    them this that these those while up down out into over near next through behind front under off who which two one
+    some other another there
+"""
+
+Row = dict[str, Any]
+
+
+def strong_views() -> tuple[str, ...]:
+    """Names of the views of *strong*."""
+    return tuple(f"strong-{number}" for number in range(VIEWS))
+
+
+def noisy_views(draw: int) -> tuple[str, ...]:
+    """Names of the views of a draw of *noisy*."""
+    return tuple(f"noisy{draw}-{number}" for number in range(VIEWS))
+
+
+def make_corpus(data: Path, corpus: Path) -> Path:
+    """Make the corpus from FOLDER with the tables of the project, and pack it. A finished one is left as it is."""
+    if complete(corpus, "training"):
+        return corpus
+    splits = {split: (data / f"split_{split}.txt").read_text("utf-8").split() for split in SPLITS}
+    english, human, machine = (read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh"))
+    withheld = {name: withheld_captions(name, len(english[name])) for names in splits.values() for name in names}
+    views = describe(splits, english, withheld)
+    for name, answer in named(data / "images", [name for split in SPLITS[1:] for name in splits[split]]):
+        views[name]["named"] = answer
+    rows: dict[str, list[Row]] = {"items": [], "captions": [], "descriptions": []}
+    for split, names in splits.items():
+        for name in names:
+            path = (data / "images" / name).resolve()
+            rows["items"].append(item_row(path, split))
+            used = [number for number in range(len(english[name])) if number not in withheld[name]]
+            target = [("mt", machine, used)] if split == "train" else [("human", human, range(len(human[name])))]
+            for language, origin, texts, numbers in [("en", "human", english, used), *(("zh", *row) for row in target)]:
+                rows["captions"] += [
+                    caption_row(name, language, number, texts[name][number], origin, split) for number in numbers
+                ]
+            rows["descriptions"] += [description_row(name, view, text) for view, text in views[name].items()]
+    for table in rows:
+        write_table(corpus, table, rows)
+    stage("pack", corpus, "--image-size", 224)
+    return corpus
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """The captions of each picture."""
+    return {row["file"]: row["captions"] for row in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def withheld_captions(name: str, count: int) -> list[int]:
+    """Numbers of the captions that are a picture's descriptions."""
+    return random.Random(f"withheld {name}").sample(range(count), VIEWS)
+
+
+def describe(
+    splits: Mapping[str, Sequence[str]], english: Mapping[str, Sequence[str]], withheld: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, str]]:
+    """The descriptions of each picture by view, of people and made worse. Another picture is one of the same split."""
+    own = {name: [english[name][number] for number in numbers] for name, numbers in withheld.items()}
+    views: dict[str, dict[str, str]] = {name: dict(zip(strong_views(), own[name], strict=True)) for name in own}
+    for names in splits.values():
+        for name in names:
+            for draw in range(DRAWS):
+                for number, view in enumerate(noisy_views(draw)):
+                    generator = random.Random(f"{view} {name}")
+                    source = generator.choice(names) if generator.random() < WRONG else name
+                    views[name][view] = drop_words(own[source][number], generator)
+            generator = random.Random(f"bad {name}")
+            views[name]["bad"] = own[generator.choice(names) if generator.random() < BAD else name][1]
+    return views
+
+
+def drop_words(text: str, generator: random.Random) -> str:
+    """The text without some of its content words."""
+    function_words = FUNCTION_WORDS.split()
+    words = []
+    for word in text.split():
+        is_content = word.isalpha() and word.lower() not in function_words
+        if not is_content or generator.random() >= DROPPED:
+            words.append(word)
+    return " ".join(words) or "something"
+
+
+def named(images: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What the embedded describer says of pictures in its shortest view."""
+    describer, view = EmbeddedDescriber(), BUILT_IN["short"]
+    for name in names:
+        with Image.open(images / name) as picture:
+            yield name, describer.describe([picture.convert("RGB")], [None], [view])[view.name].text
+
+
+def item_row(path: Path, split: str) -> Row:
+    """A row of `items`."""
+    with Image.open(path) as picture:
+        width, height = picture.size
+    row = {"item_id": path.name, "media_type": "image", "uri": str(path), "sha256": file_hash(path), "width": width}
+    row |= {"height": height, "num_frames": 1, "duration_s": None, "split": split}
+    return row | {"source": "flickr8k", "license": "research use only"}
+
+
+def caption_row(name: str, language: str, number: int, text: str, origin: str, split: str) -> Row:
+    """A row of `captions`."""
+    row = {"caption_id": f"{name}#{language}#{number}", "item_id": name, "language": language}
+    return row | {"text": text, "origin": origin, "split": split}
+
+
+def description_row(name: str, view: str, text: str) -> Row:
+    """A row of `descriptions`, of a captioner that is people."""
+    row = {"item_id": name, "view": view, "text": text, "language": "en", "captioner": "people", "revision": ""}
+    row |= {"prompt_id": "", "decoding": "{}", "finish_reason": "stop", "prompt_tokens": None}
+    return row | {"completion_tokens": None, "flags": [], "frame_times_s": [], "sha256": ""}
+
+
+def write_table(corpus: Path, table: str, rows: Mapping[str, Sequence[Row]]) -> None:
+    """Write a table in shards of the same items, its manifest last."""
+    (corpus / table).mkdir(parents=True, exist_ok=True)
+    ids = [row["item_id"] for row in rows["items"]]
+    parts = [ids[start : start + SHARD_ROWS] for start in range(0, len(ids), SHARD_ROWS)]
+    by_item: dict[str, list[Row]] = {}
+    for row in rows[table]:
+        by_item.setdefault(row["item_id"], []).append(row)
+    entries = [
+        write_shard(
+            corpus / table / shard_name(index, len(parts)),
+            pa.Table.from_pylist([row for name in part for row in by_item[name]], SCHEMAS[table]),
+        )
+        | {"parent": "", "items": len(part)}
+        for index, part in enumerate(parts)
+    ]
+    settings: Row = {"inputs": ["flickr8k"], "shard_size": SHARD_ROWS}
+    if table == "descriptions":
+        settings = {"captioner": "people", "revision": "", "views": {}}
+    parents = {"items": corpus / "items"} if table == "descriptions" else {}
+    write_manifest(
+        corpus, table, settings=settings, fingerprint=fingerprint(settings), tools={}, parents=parents, shards=entries,
+        failures=[],
+    )  # fmt: skip

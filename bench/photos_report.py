@@ -1,0 +1,188 @@
+"""The tables of bench/photos.py: means over draws and seeds, paired differences, and the lines that sum them up.
+
+S resamples · N test pictures · 6 recalls
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stages.scoring.metrics import LEVEL, RESAMPLES, Hits, count_hits, resample
+
+Line = Mapping[str, Any]
+Runs = Mapping[tuple[int, int], Mapping[str, Any]]  # scores by draw and seed
+METHOD, JOINT, PAIR = "corrected", "joint", "two of "
+WARNING = (
+    "*Strong* and *noisy* use captions by people in place of an MLLM's descriptions: an upper bound, and no evidence "
+    "about an MLLM."
+)
+
+
+def encode_hits(
+    text_to_media: np.ndarray, text_items: np.ndarray, media_to_text: np.ndarray, media_items: np.ndarray
+) -> dict[str, Any]:
+    """Hits by picture, in the order of their ids, as text: a digit each, in a row for each of the six recalls.
+
+    Returns:
+        `hits`, six rows, and `queries`, two: texts and media of each picture.
+    """
+    counted = count_hits(text_to_media, text_items, media_to_text, media_items, np.unique(media_items))
+    hits = ["".join(map(str, column.astype(int))) for column in counted.hits_N6.T]
+    queries = ["".join(map(str, counted.queries_N6[:, column].astype(int))) for column in (0, 5)]
+    return {"hits": hits, "queries": queries}
+
+
+def decode_hits(score: Mapping[str, Any]) -> Hits:
+    """What `encode_hits` wrote."""
+    hits, (texts, media) = (
+        np.array([list(map(int, row)) for row in score[name]], float) for name in ("hits", "queries")
+    )
+    return Hits(hits.T, np.stack([texts] * 3 + [media] * 3, axis=1))
+
+
+class Difference(NamedTuple):
+    """A difference of SumR and its 95 % interval over runs and test pictures."""
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+class Scores:
+    """The scores of a regime: by row of the table, those of its draws and seeds with the chosen setting.
+
+    What does not depend on a seed has one score for each draw.
+    """
+
+    def __init__(self, lines: Sequence[Line], regime: str):
+        own = [line for line in lines if line["regime"] == regime]
+        self.chosen: dict[str, list[str]] = {}
+        self.runs: dict[str, dict[tuple[int, int], Line]] = {}
+        for row in dict.fromkeys(row for line in own for row in line["scores"]):
+            of_row = [line for line in own if row in line["scores"]]
+            tried = [line for line in of_row if (line["draw"], line["seed"]) == (0, 0)]
+            chosen_by = {line["arm"]: _chosen(tried) for line in tried}
+            for line in of_row:
+                if line["chosen"] == chosen_by[line["arm"]]:
+                    self.runs.setdefault(row, {})[line["draw"], line["seed"]] = line["scores"][row]
+            self.chosen[row] = list(next(iter(chosen_by.values())))
+
+    def mean(self, row: str, language: str) -> float:
+        """Mean SumR."""
+        return float(np.mean([score["languages"][language]["sum_r"] for score in self.runs[row].values()]))
+
+    def difference(self, row: str, other: str, language: str) -> Difference:
+        """`row` less `other`."""
+        return difference(self.runs[row], self.runs[other], language)
+
+
+def difference(runs: Runs, others: Runs, language: str, seed: int = 0) -> Difference:
+    """SumR of some runs less that of others of the same draws and seeds; runs and test pictures are drawn again.
+
+    What does not depend on a seed has seed 0, and is compared with every seed of its draw.
+    """
+    only_zero = {seed for _, seed in others} == {0}
+    pairs = [
+        (score["languages"][language], other["languages"][language])
+        for (draw, number), score in runs.items()
+        if (other := others.get((draw, 0 if only_zero else number)))
+    ]
+    hits = {f"{side} {number}": decode_hits(pair[side]) for number, pair in enumerate(pairs) for side in (0, 1)}
+    recalls = resample(hits, RESAMPLES, seed)
+    by_run_SR = np.stack(
+        [(recalls[f"0 {number}"] - recalls[f"1 {number}"]).sum(1) for number in range(len(pairs))], axis=1
+    )
+    drawn_SR = np.random.default_rng(seed).integers(0, len(pairs), by_run_SR.shape)
+    means_S = np.take_along_axis(by_run_SR, drawn_SR, 1).mean(1)
+    low, high = np.quantile(means_S, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    mean = np.mean([left["sum_r"] - right["sum_r"] for left, right in pairs])
+    return Difference(float(mean), float(low), float(high), len(pairs))
+
+
+def _chosen(tried: Sequence[Line]) -> list[str]:
+    """The best on val of the settings that were tried, by the last row of the arm."""
+    best = max(tried, key=lambda line: list(line["scores"].values())[-1]["val"])
+    return list(best["chosen"])
+
+
+def report(lines: Sequence[Line], simple: Sequence[str], regimes: Sequence[str], trust: Sequence[str] = ()) -> str:
+    """The tables in Markdown, then a line for each regime and language, the last regime last.
+
+    Args:
+        lines: The runs.
+        simple: Rows of what is not trained on queries and descriptions.
+        regimes: Regimes with a table.
+        trust: A regime, and the same with a view that harms.
+    """
+    parts, last_lines = [WARNING], list[str]()
+    joint_lines = trust_lines(*(Scores(lines, regime) for regime in trust)) if trust else []
+    for regime in regimes:
+        scores = Scores(lines, regime)
+        if METHOD not in scores.runs:
+            continue
+        parts += ["", f"### {regime}", "", *table(scores, simple)]
+        for language in ("en", "zh"):
+            for prefix in ("", PAIR):
+                method = f"{prefix}{METHOD}"
+                rivals = [f"{prefix}{row}" for row in simple if f"{prefix}{row}" in scores.runs]
+                if method not in scores.runs:
+                    continue
+                if f"{prefix}{JOINT}" in scores.runs:
+                    joint_lines.append(compare(scores, regime, language, method, f"{prefix}{JOINT}", ""))
+                if rivals:
+                    best = max(rivals, key=lambda row: scores.mean(row, language))
+                    into = joint_lines if prefix else last_lines
+                    into.append(compare(scores, regime, language, method, best, "best simple "))
+            fused = [row for row in scores.runs if row.startswith(PAIR) and row.removeprefix(PAIR) in simple]
+            if fused:
+                best = max(fused, key=lambda row: scores.mean(row, language))
+                joint_lines.append(compare(scores, regime, language, METHOD, best, "best simple pair "))
+    return "\n".join([*parts, "", *joint_lines, *last_lines])
+
+
+def trust_lines(without: Scores, with_bad: Scores) -> list[str]:
+    """For each language, whether a view that harms does."""
+    runs, others = with_bad.runs.get(METHOD, {}), without.runs.get(METHOD, {})
+    if not runs.keys() & others.keys():
+        return []
+    texts = []
+    for language in ("en", "zh"):
+        bad, good = with_bad.mean(METHOD, language), without.mean(METHOD, language)
+        gap = difference(runs, others, language)
+        texts.append(f"photos trust {language}: with a bad view {bad:.1f}, without it {good:.1f}, difference {gap}")
+    return texts
+
+
+def compare(scores: Scores, regime: str, language: str, row: str, other: str, label: str) -> str:
+    """One line: both means and their difference."""
+    gap = scores.difference(row, other, language)
+    return (
+        f"photos {regime} {language}: {row} {scores.mean(row, language):.1f}, "
+        f"{label}{other} {scores.mean(other, language):.1f}, "
+        f"difference {gap.mean:.1f} [{gap.low:.1f}, {gap.high:.1f}]"
+    )
+
+
+def table(scores: Scores, simple: Sequence[str]) -> list[str]:
+    """A row for each row of scores: its means, the method less it, its runs, and what was chosen on val."""
+    lines = [
+        f"| | zh | en | {METHOD} less it, zh | en | runs | chosen on val |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row, runs in scores.runs.items():
+        method = f"{PAIR}{METHOD}" if row.startswith(PAIR) else METHOD
+        name = f"**{row}**" if row == METHOD else f"{row} (simple)" if row in simple else row
+        differences = ["", ""]
+        if row != method and method in scores.runs:
+            differences = [str(scores.difference(method, row, language)) for language in ("zh", "en")]
+        weights = [score["weight"] for score in runs.values()]
+        share = f"weight {min(weights):g} to {max(weights):g}"
+        means = [f"{scores.mean(row, language):.1f}" for language in ("zh", "en")]
+        cells = [name, *means, *differences, str(len(runs)), ", ".join([*scores.chosen[row], share])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,194 @@
+"""The photographs' bench: how its corpus withholds captions, how runs are kept and compared."""
+
+import dataclasses
+import json
+import random
+
+import numpy as np
+import pytest
+
+from bench import photos, photos_corpus, photos_report
+from bench.photos import ARMS, NOISY, STRONG, Plan, Run, Runs
+from pipeline.corpus.table import Table
+from stages.training.settings import resolve
+from tests.stages.corpora import picture
+
+NAMES = {"train": [f"t{n}.jpg" for n in range(12)], "val": ["v0.jpg", "v1.jpg"], "test": ["e0.jpg", "e1.jpg"]}
+ALL = [name for names in NAMES.values() for name in names]
+
+
+def english(name):
+    return [f"the {name[:-4]}x dog number{chr(97 + number)} runs" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flickr8k")
+    (folder / "images").mkdir()
+    for number, name in enumerate(ALL):
+        (folder / "images" / name).write_bytes(picture(number))
+    for split, names in NAMES.items():
+        (folder / f"split_{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    for table, mark in (("captions", ""), ("human_zh", "人"), ("mt_zh", "机")):
+        rows = [{"file": name, "captions": [f"{mark}{text}" for text in english(name)]} for name in ALL]
+        (folder / f"{table}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(data, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photos_corpus, "named", lambda _images, names: [(name, "A dog.") for name in names])
+        return photos_corpus.make_corpus(data, tmp_path_factory.mktemp("photos") / "corpus")
+
+
+def test_descriptions_are_withheld_and_only_translations_are_trained_on(corpus):
+    rows = {row["item_id"]: row for row in Table(corpus, "training").rows()}
+    assert {name: row["split"] for name, row in rows.items()} == {n: s for s, names in NAMES.items() for n in names}
+    for name, row in rows.items():
+        views = {view["view"]: view["text"] for view in row["descriptions"]}
+        own = {text["text"] for text in row["captions"] if text["language"] == "en"}
+        assert own | {views["strong-0"], views["strong-1"]} == set(english(name)) and len(own) == 3
+        chinese = [text for text in row["captions"] if text["language"] == "zh"]
+        if row["split"] == "train":
+            assert {text["origin"] for text in chinese} == {"mt"} and {text["text"][1:] for text in chinese} == own
+        else:
+            assert {text["origin"] for text in chinese} == {"human"} and len(chinese) == 5
+        assert ("named" in views) == (row["split"] != "train")
+        of_split = " ".join(text for other in NAMES[row["split"]] for text in english(other)).split()
+        assert set(views["noisy0-0"].split()) <= {*of_split, "something"}
+
+
+def test_noisy_views_lose_content_words_and_some_are_of_another_picture():
+    text = "the red dog runs over a hill"
+    words = [photos_corpus.drop_words(text, random.Random(seed)).split() for seed in range(2_000)]
+    assert all({"the", "over", "a"} <= set(of) for of in words)
+    assert np.mean([4 - len({"red", "dog", "runs", "hill"} & set(of)) for of in words]) == pytest.approx(1, abs=0.1)
+    names = [f"{number}.jpg" for number in range(2_000)]
+    texts = {name: [f"{name}-0", f"{name}-1"] for name in names}
+    views = photos_corpus.describe({"train": names}, texts, dict.fromkeys(names, (0, 1)))
+    wrong = np.mean([not views[name]["noisy1-0"].startswith(f"{name}-") for name in names])
+    bad = np.mean([not views[name]["bad"].startswith(f"{name}-") for name in names])
+    assert wrong == pytest.approx(0.15, abs=0.03) and bad == pytest.approx(0.5, abs=0.04)
+
+
+def test_every_arm_resolves_and_all_try_as_many_settings():
+    assert {len(arm.grid) for arm in ARMS.values()} == {4}
+    for regime in (STRONG, NOISY):
+        for name, arm in ARMS.items():
+            for chosen in arm.grid:
+                settings = resolve("photos", Run(regime, 0, name, 0, chosen).settings)
+                assert settings.languages == ("zh",) and not settings.human_targets
+    assert "strong" not in " ".join(Run(NOISY, 2, "towers on descriptions", 0, photos.EXTRA_GRID[0]).settings)
+
+
+class Scripted(Runs):
+    """Scores from the run's name: the second of the settings is the best."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.trained = []
+
+    def ensure(self, run):
+        if line := self.find(run.key):
+            return line
+        self.trained.append(run)
+        value = 100 + 10 * ARMS[run.arm].grid.index(run.chosen) + run.seed
+        return self.add(run.key, run.chosen, {row: scored(value) for row in ARMS[run.arm].rows}, 0.0)
+
+    def ensure_untrained(self, regime, draw):
+        pass
+
+
+def scored(value):
+    hits = {"hits": ["10"] * 6, "queries": ["11", "11"]}
+    return {"val": value, "weight": 0.5, "pooling": "mean", "languages": {"zh": {"sum_r": value, **hits}}}
+
+
+def test_settings_are_tried_with_one_seed_and_a_stopped_bench_goes_on(tmp_path):
+    plan = Plan(seeds=2, draws=1, tried=2, groups=(("towers", "joint"),), regimes=(STRONG,), trust=False)
+    runs = Scripted(tmp_path, tmp_path, plan)
+    runs.study()
+    assert [(run.arm, run.seed, run.chosen) for run in runs.trained] == [
+        *((arm, 0, photos.GRID[number]) for arm in ("towers", "joint") for number in (0, 1)),
+        *((arm, 1, photos.GRID[1]) for arm in ("towers", "joint")),
+    ]
+    lines = runs.path.read_text().splitlines()
+    runs.path.write_text("\n".join(lines[:-1]) + "\n")
+    again = Scripted(tmp_path, tmp_path, plan)
+    again.study()
+    assert [(run.arm, run.seed) for run in again.trained] == [("joint", 1)]
+    assert runs.path.read_text().splitlines()[:-1] == lines[:-1]
+    table = photos_report.Scores(again.lines, "strong")
+    assert table.chosen["joint"] == list(photos.GRID[1]) and table.mean("joint", "zh") == 110.5
+
+
+def line(arm, seed, sum_r, hits, draw=0):
+    score = scored(sum_r) | {"languages": {"zh": {"sum_r": sum_r, **hits}}}
+    return {"regime": "strong", "draw": draw, "arm": arm, "seed": seed, "chosen": [], "scores": {arm: score}}
+
+
+def some_hits(generator, share):
+    to_media = np.where(generator.random(200) < share, 1, 100)
+    return photos_report.encode_hits(to_media, np.arange(200), to_media, np.arange(200))
+
+
+def test_hits_are_kept_as_text():
+    """Items 7 and 9; item 7 has two texts, at ranks 1 and 6."""
+    encoded = photos_report.encode_hits(np.array([1, 6, 2]), np.array([7, 7, 9]), np.array([3, 1]), np.array([9, 7]))
+    assert encoded == {"hits": ["10", "11", "21", "10", "11", "11"], "queries": ["21", "11"]}
+    decoded = photos_report.decode_hits(encoded)
+    assert decoded.hits_N6[0].tolist() == [1, 1, 2, 1, 1, 1] and decoded.queries_N6[:, 0].tolist() == [2, 1]
+
+
+def test_differences_are_paired_and_what_has_no_seed_is_compared_with_every_seed():
+    generator = np.random.default_rng(0)
+    lines = []
+    for seed in range(3):
+        base = some_hits(np.random.default_rng(1), 0.5)  # the same pictures are found for every seed
+        lines += [line("joint", seed, 300 + seed, base), line("corrected", seed, 310 + seed, base)]
+    lines += [line("descriptions only", 0, 200, some_hits(generator, 0.2))]
+    scores = photos_report.Scores(lines, "strong")
+    same = scores.difference("corrected", "joint", "zh")
+    assert (same.mean, same.low, same.high, same.runs) == (10, 0, 0, 3)  # hits that are equal do not scatter
+    other = scores.difference("corrected", "descriptions only", "zh")
+    assert other.runs == 3 and 120 < other.low < 180 < other.high < 260
+
+
+def test_the_report_names_the_best_simple_arm_and_ends_with_strong():
+    lines = [
+        line(arm, seed, sum_r, some_hits(np.random.default_rng(seed), 0.5))
+        for seed in range(2)
+        for arm, sum_r in (("late fusion", 320.0), ("two towers", 160.0), ("joint", 328.0), ("corrected", 335.0))
+    ]
+    for each in lines:
+        for score in each["scores"].values():
+            score["languages"]["en"] = score["languages"]["zh"]
+    noisy = [each | {"regime": "noisy"} for each in lines]
+    text = photos_report.report([*lines, *noisy], ["two towers", "late fusion"], ["noisy", "strong"])
+    assert "in place of an MLLM's" in text and "| late fusion (simple) | 320.0 | 320.0 |" in text
+    last = text.splitlines()[-4:]
+    assert [of.split(":")[0] for of in last] == [
+        "photos noisy en", "photos noisy zh", "photos strong en", "photos strong zh"
+    ]  # fmt: skip
+    assert last[-1].startswith("photos strong zh: corrected 335.0, best simple late fusion 320.0, difference 15.0 [")
+    assert "photos strong zh: corrected 335.0, joint 328.0, difference 7.0" in text
+
+
+@pytest.mark.torture
+def test_real_runs(corpus, tmp_path, monkeypatch):
+    small = {
+        name: dataclasses.replace(ARMS[name], settings=("batch_size=4", *ARMS[name].settings))
+        for name in ("corrected", "towers")
+    }
+    monkeypatch.setattr(photos, "ARMS", small)
+    plan = Plan(seeds=2, draws=1, tried=1, groups=(tuple(small),), regimes=(STRONG,), trust=False, steps=2)
+    runs = Runs(tmp_path, corpus, plan)
+    runs.study()
+    rows = {row for line in runs.lines for row in line["scores"]}
+    assert rows == {*photos.UNTRAINED} | {
+        f"{pair}{row}" for pair in ("", "two of ") for row in ("corrected", "two towers", "late fusion")
+    }
+    assert all(set(score["languages"]) == {"en", "zh"} for line in runs.lines for score in line["scores"].values())
+    with_views = [line["scores"]["late fusion"] for line in runs.lines if line["arm"] == "towers"]
+    assert all(0 < score["val"] <= 600 for score in with_views)
