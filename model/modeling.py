@@ -203,7 +203,9 @@ class LeccrModel(PreTrainedModel):
                 media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE, media_BE[:, :0]
             )
         slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
-        token_mean_BD = self._unit_mean(self.token_vision_head(tokens_BND), mask_BN)
+        token_mean_BD = self._unit_mean(
+            self.token_vision_head(tokens_BND), None if self.config.caption_vision_padding else mask_BN
+        )
         with torch.autocast(slots_BKD.device.type, enabled=False):
             cosines_BKK = slot_cosines(_full(slots_BKD))
         return Features(

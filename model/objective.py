@@ -97,13 +97,18 @@ def objective(
 
         def block_terms(rows: Samples, columns: Samples, scales: Tensor) -> Terms:
             similar = _similarities(rows.features, columns.features)
-            terms = _global_terms(rows, columns, similar, scales[0], config)
+            terms = _global_terms(rows, columns, similar, scales[0])
+            if config.caption_vision_columns == "all":
+                terms |= _caption_vision(rows, columns, scales[0], config)
             if config.local_columns == "all":
                 terms |= _local_terms(rows, columns, similar, scales[1])
             return terms if whole else terms | _distillation(rows, columns, similar, config)
 
         total, raw, differentiable = _sum_over_blocks(block_terms, rows, columns, scales, config, with_gradients)
         rest: Terms = {}
+        if config.caption_vision_columns == "rank":
+            rank = _samples(own, item_ids_B, weights_B, weights_B.mean())
+            rest |= _caption_vision(rank, rank, scales[0], config)
         if config.local_columns == "rank":
             rank = _samples(own, torch.arange(len(item_ids_B), device=scales.device), weights_B, weights_B.mean())
             rest |= _local_terms(rank, rank, _similarities(own, own), scales[1])
@@ -255,10 +260,8 @@ def _similarities(row: Features, column: Features) -> Similarities:
     )
 
 
-def _global_terms(
-    rows: Samples, columns: Samples, similar: Similarities, scale: Tensor, config: ObjectiveConfig
-) -> Terms:
-    """L_vs, L_vt, L_st (equation 5) and L_cv (equation 7)."""
+def _global_terms(rows: Samples, columns: Samples, similar: Similarities, scale: Tensor) -> Terms:
+    """L_vs, L_vt, L_st (equation 5); where slots are views also L_os and L_ot."""
     row, column = rows.features, columns.features
     source_target_RC = global_similarity(row.source_BE, column.target_BE)
     target_source_RC = global_similarity(row.target_BE, column.source_BE)
@@ -267,21 +270,26 @@ def _global_terms(
         "media_target": _symmetric(scale, similar.media_target_RC, similar.target_media_RC, rows, columns, pairs=True),
         "source_target": _symmetric(scale, source_target_RC, target_source_RC, rows, columns, pairs=True),
     }
-    if row.slots_BKE.shape[1]:
-        there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD)
-        back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD)
-        cv_scale = 1 / config.caption_vision_temperature if config.caption_vision_temperature else scale
-        if config.caption_vision == "slots":
-            losses_R = contrastive(cv_scale * there_RC, rows.ids_B[:, None] == columns.ids_B)
-            terms["caption_vision"] = (losses_R * rows.share_B).sum()
-        else:
-            terms["caption_vision"] = _symmetric(cv_scale, there_RC, back_RC, rows, columns)
     if row.own_BE.shape[1]:
         own_source_RC, source_own_RC = row.own_BE @ column.source_BE.mT, row.source_BE @ column.own_BE.mT
         own_target_RC, target_own_RC = row.own_BE @ column.target_BE.mT, row.target_BE @ column.own_BE.mT
         terms["own_source"] = _symmetric(scale, own_source_RC, source_own_RC, rows, columns)
         terms["own_target"] = _symmetric(scale, own_target_RC, target_own_RC, rows, columns, pairs=True)
     return terms
+
+
+def _caption_vision(rows: Samples, columns: Samples, scale: Tensor, config: ObjectiveConfig) -> Terms:
+    """L_cv (equation 7)."""
+    row, column = rows.features, columns.features
+    if not row.slots_BKE.shape[1]:
+        return {}
+    there_RC = global_similarity(row.slot_mean_BD, column.token_mean_BD)
+    back_RC = global_similarity(row.token_mean_BD, column.slot_mean_BD)
+    cv_scale = 1 / config.caption_vision_temperature if config.caption_vision_temperature else scale
+    if config.caption_vision == "slots":
+        losses_R = contrastive(cv_scale * there_RC, rows.ids_B[:, None] == columns.ids_B)
+        return {"caption_vision": (losses_R * rows.share_B).sum()}
+    return {"caption_vision": _symmetric(cv_scale, there_RC, back_RC, rows, columns)}
 
 
 def _local_terms(rows: Samples, columns: Samples, similar: Similarities, scale: Tensor) -> Terms:

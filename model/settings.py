@@ -92,6 +92,7 @@ class ModelSettings:
     slot_init: str = setting("normal", "start of slot queries; zero as released", choices=("normal", "zero"))
     normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
     caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
+    caption_vision_padding: bool = setting(False, "padded frames count in that loss, as in the released one for videos")
     freeze: tuple[str, ...] = setting(
         (), "pretrained towers that are not trained: media, text or both", choices=("media", "text")
     )
@@ -111,6 +112,7 @@ class ObjectiveConfig:
     `teacher`: "softmax" teaches both directions; "min_max" only texts to items, without temperatures.
     `teacher_orientation`: "mixed" adds a [text, item] matrix to an [item, text] one.
     `local_columns`: "rank" compares within this process, with own captions as the only positives.
+    `caption_vision_columns`: "rank" compares within this process.
     `gather`: with "slice" only local rows get gradients, and every process takes the full loss.
     """
 
@@ -130,6 +132,9 @@ class ObjectiveConfig:
     diversity: str = setting("squared", "cosines of slots; signed as released", choices=("squared", "signed"))
     teacher: str = setting("softmax", "soft targets; min_max as released", choices=("softmax", "min_max"))
     teacher_orientation: str = setting("same", "of its matrices; mixed as released", choices=("same", "mixed"))
+    caption_vision_columns: str = setting(
+        "all", "what that loss compares with; rank as released for videos", choices=("all", "rank")
+    )
     local_columns: str = setting("all", "what local matching compares with; rank as released", choices=("all", "rank"))
     gather: str = setting("autograd", "gradients of gathered rows; slice as released", choices=("autograd", "slice"))
 

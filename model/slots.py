@@ -5,6 +5,7 @@ description's states · H heads · d = D/H
 """
 
 import copy
+import math
 from typing import Any
 
 import torch
@@ -110,9 +111,19 @@ def cross_attention_stack(
     attention_dropout: float = 0.0,
     stack_init: str = "independent",
 ) -> nn.ModuleList:
-    """`count` layers in sequence; with `stack_init` "copies", as in the released code, all start as the first."""
+    """`count` layers in sequence; with `stack_init` "copies", as in the released code, all start as the first.
+
+    Its attention starts as PyTorch's: without biases, and Xavier-uniform in queries, keys and values as one matrix.
+    """
     layers = [CrossAttentionLayer(width, heads, dropout, attention_dropout) for _ in range(count)]
-    return nn.ModuleList(layers if stack_init == "independent" else [copy.deepcopy(layers[0]) for _ in layers])
+    if stack_init == "independent" or not layers:
+        return nn.ModuleList(layers)
+    first = layers[0]
+    for layer in (first.query, first.key, first.value):
+        nn.init.uniform_(layer.weight, -math.sqrt(1.5 / width), math.sqrt(1.5 / width))
+    for layer in (first.query, first.value, first.out):
+        nn.init.zeros_(layer.bias)
+    return nn.ModuleList([copy.deepcopy(first) for _ in layers])
 
 
 class SemanticSlots(nn.Module):

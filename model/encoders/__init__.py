@@ -12,6 +12,7 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
 | embedded | `width`, to which EfficientNet-Lite0's frozen grid is projected | sentence vectors, from the processor |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
+| released_features | `input_dim`, `layers`, `heads` | – |
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 from model.encoders import transformers_towers as towers
 from model.encoders.embedded import GRID_MEAN, GRID_STD, Grid, SentenceVectors
-from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, FeatureEncoder, FrameEncoder
+from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, AttentionReader, FeatureEncoder, FrameEncoder
 from model.encoders.tiny import TinyText, TinyVision
 
 
@@ -29,13 +30,17 @@ def build_media_encoder(spec: Mapping[str, Any] | None) -> Any:
     kind = options.pop("kind", None)
     if kind == "features":
         return FeatureEncoder(**options)
+    if kind == "released_features":
+        return AttentionReader(**options)
     if kind == "embedded":
         return FrameEncoder(Grid(**options), options["width"], GRID_MEAN, GRID_STD)
     if kind == "tiny":
         return FrameEncoder(TinyVision(**options), options["width"], IMAGENET_MEAN, IMAGENET_STD)
     if kind == "transformers":
         return _vision(towers.build_tower(options.get("class"), options.get("config", {})), options)
-    raise ValueError(f"media_encoder has kind {kind!r}: expected transformers, tiny, embedded or features")
+    raise ValueError(
+        f"media_encoder has kind {kind!r}: expected transformers, tiny, embedded, features or released_features"
+    )
 
 
 def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:

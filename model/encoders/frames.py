@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from model.batch import Media
 from model.encoders.embedded import Grid
 from model.encoders.tiny import INIT_STD, Block
+from model.slots import cross_attention_stack
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -121,3 +122,31 @@ class FeatureEncoder(nn.Module):
         for block in self.blocks:
             x_BFD = block(x_BFD, visible_BF)
         return self.norm(x_BFD) * mask_BF[..., None], mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)
+
+
+class AttentionReader(nn.Module):
+    """Reads precomputed features of frames as the released code does: at their own width and without positions.
+
+    The layers are those of the slots, with the frames as both queries and memory. What they return for a padded frame
+    is not zero, because the released caption–vision loss counts padded frames.
+
+    Args:
+        input_dim: I and D, features per frame.
+        layers: Layers.
+        heads: Attention heads, a divisor of I.
+        dropout: Probability, also of attention weights.
+    """
+
+    def __init__(self, input_dim: int, layers: int, heads: int, dropout: float = 0.1):
+        super().__init__()
+        self.width = input_dim
+        self.layers = cross_attention_stack(layers, input_dim, heads, dropout, dropout, "copies")
+
+    def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [B,N,D], their mask and pooling weights [B,N]."""
+        mask_BF = media.mask
+        x_BFD = media.frames.to(next(self.parameters()).dtype).masked_fill(~mask_BF[..., None], 0)
+        visible_BF = mask_BF | ~mask_BF.any(1, keepdim=True)  # an item without frames gets finite values
+        for layer in self.layers:
+            x_BFD = layer(x_BFD, x_BFD, visible_BF)
+        return x_BFD, mask_BF, mask_BF / mask_BF.sum(1, keepdim=True).clamp(min=1)

@@ -162,17 +162,18 @@ def _encoder_specs(
     tiny = {"kind": "tiny", "width": width, "layers": settings.tiny_layers, "heads": max(1, width // HEAD_WIDTH)}
     embedded = {"kind": "embedded", "width": settings.embedded_width}
     most_heads = max(1, settings.feature_width // FEATURE_HEAD_WIDTH)
+    features: dict[str, Any] = {"input_dim": policy.input_dim, "layers": settings.feature_layers}
+    if settings.feature_reader == "attention":
+        heads = settings.model.get("num_heads", MODEL_DEFAULTS["num_heads"])
+        features |= {"kind": "released_features", "heads": heads}
+    else:
+        heads = next(heads for heads in range(most_heads, 0, -1) if settings.feature_width % heads == 0)
+        features |= {"kind": "features", "width": settings.feature_width, "heads": heads}
+        features |= {"max_frames": policy.max_frames}
     media = {
         "embedded": embedded,
         "tiny": tiny | {"image_size": policy.image_size, "patch_size": settings.tiny_patch},
-        "features": {
-            "kind": "features",
-            "input_dim": policy.input_dim,
-            "width": settings.feature_width,
-            "layers": settings.feature_layers,
-            "heads": next(heads for heads in range(most_heads, 0, -1) if settings.feature_width % heads == 0),
-            "max_frames": policy.max_frames,
-        },
+        "features": features,
     }
     text = {"embedded": embedded}
     if settings.text == "tiny":

@@ -41,6 +41,15 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         **FAITHFUL_OBJECTIVE,  # without the weights of the losses, which are the recipe's
     }
 )
+# What it does besides with the features of videos.
+FAITHFUL_VIDEO: Mapping[str, Any] = MappingProxyType(
+    {
+        "feature_reader": "attention",
+        "caption_vision_padding": True,
+        "caption_vision_columns": "rank",
+        "global_weights": (0.9,),
+    }
+)
 GLOBAL_WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 MODEL_DEFAULTS = {name: field.default for name, field in option_fields(ModelSettings).items()}
 OBJECTIVE_DEFAULTS = dataclasses.asdict(ObjectiveConfig())
@@ -82,6 +91,11 @@ class Settings:
         1280, "width that the embedded media encoder projects to; 1280: not projected", at_least=8
     )
     feature_width: int = option(512, "width that precomputed features are projected to", at_least=8)
+    feature_reader: str = option(
+        "transformer",
+        "layers that read features; attention: at their own width and without positions, as released",
+        choices=("transformer", "attention"),
+    )
     feature_layers: int = option(1, "layers that read features over time", at_least=1)
     feature_frames: int = option(0, "largest number of frames of features per item; 0: all", at_least=0)
     image_size: int = option(0, "pixels per side of a picture; 0: as the encoder was trained", at_least=0)
@@ -167,7 +181,9 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
     typed = dict(given) | dict(map(_parse_override, overrides))
     changes = find_recipe(recipe).settings
     faithful = typed.get("method", changes.get("method")) == "faithful"
-    weights, preset = (RELEASED_WEIGHTS | {"init_temperature": 0.07}, FAITHFUL) if faithful else ({}, {})
+    weights, preset = (RELEASED_WEIGHTS | {"init_temperature": 0.07}, dict(FAITHFUL)) if faithful else ({}, {})
+    if faithful and typed.get("media", changes.get("media")) == "features":
+        preset |= FAITHFUL_VIDEO
     values: dict[str, Any] = {"recipe": recipe, **weights, **changes, **preset, **typed}
     for name in values:
         _check_name("setting", name, OWNERS)

@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.batch import Features
 from model.losses import contrastive
+from model.objective import objective
 from model.parts import cached_step, gather_constant, gather_rows, mean_over_ranks
 from model.settings import ObjectiveConfig
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
@@ -40,6 +41,12 @@ def step(rank, world, config=CONFIG, batch=None):
     losses = loss_of(network, config)(parallel(batch), batch.item_ids, batch.weights)
     losses.total.backward()
     return result(losses, network)
+
+
+def term_gradients(rank, world):
+    """Squared norms of the gradient of each term with respect to this rank's features."""
+    network, batch = make_model(), own_part(make_batch(COUNT), rank, world)
+    return objective(network(batch), network.logit_scales, batch.item_ids, batch.weights, CONFIG, True).gradients
 
 
 def head_after_gather(rank, world):
@@ -112,6 +119,7 @@ def everything(rank, world):
         "unequal": step(rank, world, batch=unequal),
         "head": head_after_gather(rank, world),
         "faithful": step(rank, world, ObjectiveConfig.faithful()),
+        "term gradients": term_gradients(rank, world),
         "slice": step(rank, world, GATHERED_ONLY),
     }
     for dropout in (0.0, 0.4):

@@ -81,6 +81,15 @@ def test_the_batch_is_one_that_could_go_wrong():
     assert all(gradient.abs().sum() > 0 for gradient in whole()["gradients"].values())
 
 
+def test_the_share_of_each_term_in_the_gradient_is_that_of_the_whole_batch(ranks):
+    own = [rank["term gradients"] for rank in ranks]
+    norms = {name: torch.stack([of[name] for of in own]).mean().sqrt() for name in own[0]}
+    expected = {name: square.sqrt() for name, square in steps.term_gradients(0, 1).items()}
+    for name, norm in norms.items():
+        torch.testing.assert_close(norm / sum(norms.values()), expected[name] / sum(expected.values()))
+    assert expected["diversity"] > 0
+
+
 def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ranks(ranks):
     expected = whole(replace(steps.GATHERED_ONLY, gather="autograd"))["gradients"]
     gradients = ranks[0]["slice"]["gradients"]

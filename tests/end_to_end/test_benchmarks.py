@@ -160,7 +160,7 @@ def test_a_faithful_recipe_runs_from_the_release_to_a_score(recipe, packed, tmp_
     name = "release_features" if on_features else "release_de" if recipe == "multi30k_de" else "release_zh"
     language = RELEASES[name][1]
     media = FEATURES if on_features else PICTURES
-    overrides = ["method=faithful", f"languages={language}", "micro_batch=0", *media]
+    overrides = ["method=faithful", f"languages={language}", "micro_batch=0", "num_heads=1", *media]
     result, _ = train_and_score(recipe, packed(name)[0], [language], tmp_path, *overrides)
     assert result["items"] == 4 and result["checkpoint"]["method"] == "faithful"
 

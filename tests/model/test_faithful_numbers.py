@@ -19,7 +19,7 @@ from torch import nn
 import model.modeling
 from model.batch import Batch, Media, Texts
 from model.config import LeccrConfig
-from model.encoders.frames import FrameEncoder
+from model.encoders.frames import AttentionReader, FrameEncoder
 from model.objective import objective
 from model.settings import ObjectiveConfig
 from tests.conftest import ROOT
@@ -35,6 +35,7 @@ SHAPE = {
     "num_heads": 3,
 }
 B, F, P, D, T, W = 6, 4, 3, 12, 8, 10
+READER_LAYERS = 2
 INPUTS = ("frames", "frame_count", "described", "is_described", "source", "target", "ids", "weights")
 AS_RELEASED = {
     "slot_init": "zero",
@@ -44,9 +45,12 @@ AS_RELEASED = {
 }
 WEIGHTS = {"diversity_weight": 0.03, "distillation_weight": 0.3, "local_weight": 0.05, "caption_vision_weight": 0.02}
 SHARP = {"teacher_temperature": 0.2, "student_temperature": 0.3, "caption_vision_temperature": 0.5}
+AS_RELEASED_VIDEO = AS_RELEASED | {"caption_vision_padding": True}
+VIDEO = "faithful on features of frames"
 CASES = {  # whether as released, whether the queries are what they were at the start, the objective
     "faithful at the start": (True, True, ObjectiveConfig.faithful()),
     "faithful, trained": (True, False, replace(ObjectiveConfig.faithful(), **WEIGHTS)),
+    VIDEO: (True, False, replace(ObjectiveConfig.faithful(), **WEIGHTS, caption_vision_columns="rank")),
     "paper": (False, False, ObjectiveConfig.paper()),
     "paper, other weights": (False, False, replace(ObjectiveConfig.paper(), **WEIGHTS, **SHARP, teacher_weight=0.6)),
 }
@@ -61,22 +65,28 @@ class Recorded(nn.Module):
         return texts.tokens, texts.tokens[:, 0]
 
 
-def make_model(monkeypatch, **settings):
+def make_model(monkeypatch, video=False, **settings):
     eye = FrameEncoder(nn.Flatten(2), D, (0.0,) * 3, (1.0,) * 3)  # the 3 channels are the P tokens
-    monkeypatch.setattr(model.modeling, "build_media_encoder", lambda spec: eye)
+    reader = AttentionReader(D, READER_LAYERS, SHAPE["num_heads"])
+    monkeypatch.setattr(model.modeling, "build_media_encoder", lambda spec: reader if video else eye)
     monkeypatch.setattr(model.modeling, "build_text_encoder", lambda spec: Recorded())
     return model.modeling.LeccrModel(LeccrConfig(**SHAPE | settings)).double().eval()
 
 
-def make_fixture(path):
-    rng = np.random.default_rng(20)
-    with pytest.MonkeyPatch.context() as patch:
-        shapes = {name: tuple(x.shape) for name, x in make_model(patch).state_dict().items()}
+def draw_weights(of, rng):
+    shapes = {name: tuple(x.shape) for name, x in of.state_dict().items()}
     shapes |= {name.replace("weight", "bias"): (D,) for name in shapes if name.endswith("key.weight")}
     values = {}
     for name, shape in shapes.items():
         spread = 1.6 / math.sqrt(shape[-1]) if len(shape) == 2 else 0.4
         values[name] = rng.normal(1 if name.endswith("norm.weight") else 0, spread, shape)
+    return values
+
+
+def make_fixture(path):
+    rng = np.random.default_rng(20)
+    with pytest.MonkeyPatch.context() as patch:
+        values = draw_weights(make_model(patch), rng)
     values |= {"frames": rng.normal(0, 1, (B, F, P, D)), "described": rng.normal(0, 1, (B, T, W))}
     values |= {"source": rng.normal(0, 1, (B, W)), "log_scale": np.array(-math.log(0.09))}
     values["target"] = values["source"] + rng.normal(0, 0.7, (B, W))
@@ -119,10 +129,11 @@ class Item(NamedTuple):
 
 
 class Reference:
-    """`released`: or corrected."""
+    """`released`: or corrected. `video`: on the first token of each frame, as its features."""
 
-    def __init__(self, values, released):
+    def __init__(self, values, released, video):
         self.w, self.released = {name: np.asarray(x, np.float64) for name, x in values.items()}, released
+        self.video = video
         self.ids, self.weights = values["ids"].tolist(), self.w["weights"]
         self.items = [self.item(i) for i in range(B)]
         self.source, self.target = (unit(self.linear(self.w[name], "text_head")) for name in ("source", "target"))
@@ -153,6 +164,12 @@ class Reference:
     def item(self, i):
         count, axis = int(self.w["frame_count"][i]), 0 if self.released else 1
         tokens = self.w["frames"][i, 0] if count == 1 else self.w["frames"][i, :count, 0]
+        compared = tokens  # by the caption–vision loss
+        if self.video:
+            compared = np.concatenate([self.w["frames"][i, :count, 0], np.zeros((F - count, D))])
+            for number in range(READER_LAYERS):
+                compared = self.layer(compared, compared[:count], f"media_encoder.layers.{number}")
+            tokens = compared[:count]
         words = self.linear(self.w["described"][i][self.w["is_described"][i] > 0], "slots.project")
         memory = words if len(words) else self.w["slots.null_D"][None]  # ours: all released items are described
         slots = self.stack(self.w["slots.queries_KD"], memory, "slots.layers", SHAPE["slot_layers"])
@@ -160,11 +177,11 @@ class Reference:
         slots_read = self.stack(slots, tokens, "interaction.slots_read", SHAPE["interaction_layers"])
         local = self.linear(slots_read, "slot_head")
         return Item(
-            media_E=unit(self.linear(read[0] if count == 1 else read.mean(0), "media_head")),
+            media_E=unit(self.linear(read[0] if count == 1 and not self.video else read.mean(0), "media_head")),
             local_KE=local if self.released else unit(local),
             slots_KD=slots,
             caption_KE=unit(self.linear(slots, "slot_caption_head"), axis),
-            vision_NE=unit(self.linear(tokens, "token_vision_head"), axis),
+            vision_NE=unit(self.linear(compared, "token_vision_head"), axis),
         )
 
     def same(self, i, j):
@@ -242,7 +259,10 @@ def computed(monkeypatch, case):
     """By `model`, the features and every term of the loss; and the reference."""
     released, at_start, config = CASES[case]
     values = load_file(FIXTURE)
-    leccr = make_model(monkeypatch, **AS_RELEASED if released else {})
+    video = case == VIDEO
+    leccr = make_model(monkeypatch, video, **AS_RELEASED_VIDEO if video else AS_RELEASED if released else {})
+    if video:
+        values = draw_weights(leccr, np.random.default_rng(21)) | values
     if at_start:
         values["slots.queries_KD"] = np.zeros_like(values["slots.queries_KD"])
     inputs = {name: torch.from_numpy(values[name]) for name in INPUTS}
@@ -250,8 +270,9 @@ def computed(monkeypatch, case):
     # a softmax does not see a bias of the keys, and this model has none
     own = {k: torch.from_numpy(x) for k, x in values.items() if k not in INPUTS and not k.endswith("key.bias")}
     leccr.load_state_dict(own | ({"slots.queries_KD": leccr.slots.queries_KD} if at_start else {}))
+    frames = inputs["frames"][:, :, 0] if video else inputs["frames"].unsqueeze(3) * 255
     batch = Batch(
-        Media(inputs["frames"].unsqueeze(3) * 255, torch.arange(F) < inputs["frame_count"][:, None]),
+        Media(frames, torch.arange(F) < inputs["frame_count"][:, None]),
         *(Texts(inputs[name][:, None], torch.ones(B, 1, dtype=torch.bool)) for name in ("source", "target")),
         Texts(inputs["described"], inputs["is_described"]),
         inputs["ids"],
@@ -261,7 +282,7 @@ def computed(monkeypatch, case):
         features = leccr(batch)
         losses = objective(features, leccr.logit_scales, batch.item_ids, batch.weights, config)
     terms = {name: x.item() for name, x in (losses.raw | {"total": losses.total}).items()}
-    return features, terms, Reference(values, released)
+    return features, terms, Reference(values, released, video)
 
 
 @pytest.mark.parametrize("case", CASES)
