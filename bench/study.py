@@ -92,9 +92,9 @@ class Plan:
         same = dataclasses.replace(self, seeds=0, arms=(), noises=(), errors=())
         return short_hash(canonical_json(dataclasses.asdict(same)))
 
-    def told(self) -> str:
+    def describe(self) -> str:
         return (
-            f"{self.items:,} pictures to train on, {self.held_out} each to choose and to score by, {self.steps} steps "
+            f"{self.items:,} training pictures, {self.held_out} each for validation and test, {self.steps} steps "
             f"of {self.batch}, captions in {', '.join(LANGUAGES)}; tiny towers from random weights"
         )
 
@@ -240,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--at-once", type=int, default=2, help="runs at a time, a thread each (2)")
     options = parser.parse_args(argv)
     if options.quick and not options.output:
-        parser.error("--quick: wanted --output FOLDER, so that its runs are not taken for the study's")
+        parser.error("--quick needs --output FOLDER, so that its runs do not mix with those of the study")
     plan = QUICK if options.quick else Plan()
     output = options.output or ROOT / "docs" / "study"
     lines = output / "runs.jsonl"
@@ -249,10 +249,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             study(plan, lines, options.scratch or Path(temporary), options.at_once)
     wanted = list(plan.runs())
     found = [line for run, line in done(lines, plan).items() if run in wanted]
-    told = f"{plan.told()}. faithful reads one description an item, as released, corrected five. "
-    told += f"{len(found)} of {len(wanted)} runs"
+    setup = f"{plan.describe()}. faithful reads one description per item, as released, and corrected reads five. "
+    setup += f"{len(found)} of {len(wanted)} runs"
     middle, unfinished = (MIDDLE.noise, MIDDLE.errors), len(found) < len(wanted)
-    study_report.write(output, at_every_error(found, plan), list(PARTS), list(WHOLE), middle, told, unfinished)
+    study_report.write(output, at_every_error(found, plan), list(PARTS), list(WHOLE), middle, setup, unfinished)
 
 
 if __name__ == "__main__":

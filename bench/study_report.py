@@ -78,43 +78,52 @@ def write(
     parts: Sequence[str],
     whole: Sequence[str],
     middle: tuple[float, float],
-    told: str,
+    setup: str,
     unfinished: bool,
 ) -> None:
-    """README.md, parts.png and noise.png in `output`. `parts`: arms that each add one thing to the one before;
-    `whole`: a baseline, a rival and the method, over the levels; `middle`: (noise, errors) of the parts; `told`: what
-    was run, `unfinished`: not all that is planned."""
+    """Write README.md, parts.png and noise.png into `output`.
+
+    Args:
+        output: The folder of the study.
+        lines: Finished runs.
+        parts: Arms that each add one thing to the one before.
+        whole: A baseline, a rival and the method, compared at every level.
+        middle: (noise, errors) at which the parts are compared.
+        setup: What was run, in words.
+        unfinished: Whether planned runs are missing.
+    """
     scores = Scores(lines)
     output.mkdir(parents=True, exist_ok=True)
     page = [
-        "# Which part earns what",
+        "# Which part contributes what",
         "",
-        f"`python bench/study.py`; {told}, {_commits(lines)}; written on {machine()}.",
-        *(["", "**Unfinished: the same command goes on with it.**"] if unfinished else []),
+        f"`python bench/study.py`; {setup}, {_commits(lines)}; written on {machine()}.",
+        *(["", "**Unfinished: run the same command again to continue.**"] if unfinished else []),
         "",
-        "The scenes are synthetic: what helps here need not help on photographs, and the noise is simulated. SumR of",
-        "600, mean over languages and seeds with 95 % intervals over seeds (Student's t). SumR of a random order: "
+        "The pictures are synthetic scenes and the noise is simulated, so what helps here may not help on photographs.",
+        "Scores are SumR, at most 600: means over languages and seeds, with 95 % intervals over seeds (Student's t). A "
+        "random order scores "
         f"{Estimate.of([line['chance'] for line in lines]).mean:.1f}.",
         "",
         "## Part by part",
         "",
-        f"Translations at noise {middle[0]}, descriptions with errors at {middle[1]}.",
+        f"Translations with noise {middle[0]}, descriptions with errors {middle[1]}.",
         "",
         "![SumR part by part](parts.png)",
         "",
         *_parts_table(scores, parts, middle),
         "",
-        "## Over noise and errors",
+        "## By noise and errors",
         "",
         "![SumR over noise](noise.png)",
         "",
         *_levels_table(scores, whole),
         "",
-        "## What this says",
+        "## Conclusions",
         "",
         *_conclusions(scores, parts, whole, middle),
         "",
-        *(["With texts by real models: [the real arm](real.md).", ""] if (output / "real.md").exists() else []),
+        *(["[The same with texts by real models](real.md).", ""] if (output / "real.md").exists() else []),
     ]  # fmt: skip
     (output / "README.md").write_text("\n".join(page), encoding="utf-8")
     _draw_parts(output / "parts.png", scores, parts, middle)
@@ -122,36 +131,36 @@ def write(
 
 
 def write_real(
-    path: Path, lines: Sequence[Mapping[str, Any]], told: Mapping[str, Any], whole: Sequence[str], written_on: str
+    path: Path, lines: Sequence[Mapping[str, Any]], texts: Mapping[str, Any], whole: Sequence[str], written_on: str
 ) -> None:
-    """The page of the real arm. `told`: how right its texts are beside simulated ones, `lines`: its runs."""
-    captioner = told["captioner"]
+    """Write the page of the real arm. `texts`: correctness of its texts and of simulated ones; `lines`: its runs."""
+    captioner = texts["captioner"]
     steps = " and ".join(f"{count:,}" for count in captioner["steps"])
     page = [
-        "# The real arm",
+        "# The study with texts by real models",
         "",
         f"`python bench/real_arm.py`; {_commits(lines)}; written on {written_on}.",
         "",
-        f"An Idefics3 of {captioner['parameters']:,} parameters, trained on {captioner['scenes']:,} other scenes for "
-        f"{captioner['minutes']:g} minutes ({steps} steps), served by vLLM, described the pictures by "
-        "`--stage captions`; a Marian model a language translated the captions by `--stage translate`. What is right "
-        "is known of scenes.",
+        f"`--stage captions` described the pictures with an Idefics3 of {captioner['parameters']:,} parameters, served "
+        f"by vLLM and trained on {captioner['scenes']:,} other scenes for {captioner['minutes']:g} minutes ({steps} "
+        "steps). `--stage translate` translated the captions with one Marian model per language. Scenes are drawn by a "
+        "program, so the right texts are known.",
         "",
-        "## How right descriptions are",
+        "## Correctness of descriptions",
         "",
-        "F1 of the words, and in brackets the share that is right to the letter, by view.",
+        "F1 of the words by view; in brackets, the share of descriptions that are exactly right.",
         "",
-        *_rightness_table(told["descriptions"]),
+        *_rightness_table(texts["descriptions"]),
         "",
-        "## How right translations are",
+        "## Correctness of translations",
         "",
-        "The same, against the grammar's own sentences; of Chinese F1 of the characters.",
+        "The same against the grammar's own sentences; for Chinese, F1 of the characters.",
         "",
-        *_rightness_table(told["translations"]),
+        *_rightness_table(texts["translations"]),
         "",
-        "## What the arms make of them",
+        "## Scores",
         "",
-        "SumR on test, mean over languages; the corpus is one, the intervals are over seeds of training.",
+        "SumR on test, mean over languages. All runs use one corpus; intervals are over training seeds.",
         "",
         *_real_table([{**line, "noise": 0, "errors": 0} for line in lines], whole),
         "",
@@ -170,7 +179,7 @@ def _rightness_table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 def _real_table(lines: Sequence[Mapping[str, Any]], whole: Sequence[str]) -> list[str]:
     scores, method = Scores(lines), whole[-1]
-    rows = [f"| | SumR | {method} over it | | seeds |", "| --- | ---: | ---: | --- | ---: |"]
+    rows = [f"| | SumR | {method} minus it | | seeds |", "| --- | ---: | ---: | --- | ---: |"]
     for arm in whole:
         mean, over = scores.mean(arm, 0, 0), scores.difference(method, arm, 0, 0)
         cells = ["", ""] if arm == method else [over.shown("+"), over.verdict()]
@@ -213,7 +222,7 @@ def _levels_table(scores: Scores, whole: Sequence[str]) -> list[str]:
 
 
 def _conclusions(scores: Scores, parts: Sequence[str], whole: Sequence[str], middle: tuple[float, float]) -> list[str]:
-    """A sentence a comparison, by rule: a difference counts where its interval leaves zero out."""
+    """One sentence per comparison. A difference counts if its interval excludes zero."""
     said = []
     for before, arm in itertools.pairwise(parts):
         step = scores.difference(arm, before, *middle)
@@ -254,7 +263,7 @@ def _draw_levels(path: Path, scores: Scores, whole: Sequence[str]) -> None:
             found = [scores.mean(arm, noise, level) for noise in noises]
             heights, bars = [x.mean for x in found], [_bar(x) for x in found]
             axes.errorbar(noises, heights, yerr=bars, label=arm, color=colour, marker="o", capsize=3)
-        axes.set_title(f"descriptions with errors at {level}")
+        axes.set_title(f"descriptions with errors {level}")
         axes.set_xlabel("noise of the translations")
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("SumR on test, of 600")
