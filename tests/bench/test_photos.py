@@ -179,14 +179,14 @@ def test_the_report_names_the_best_simple_arm_and_ends_with_strong():
 def test_real_runs(corpus, tmp_path, monkeypatch):
     small = {
         name: dataclasses.replace(ARMS[name], settings=("batch_size=4", *ARMS[name].settings))
-        for name in ("corrected", "towers")
+        for name in ("corrected", "towers", "slots are queries", "faithful")
     }
     monkeypatch.setattr(photos, "ARMS", small)
     plan = Plan(seeds=2, draws=1, tried=1, groups=(tuple(small),), regimes=(STRONG,), trust=False, steps=2)
     runs = Runs(tmp_path, corpus, plan)
     runs.study()
     rows = {row for line in runs.lines for row in line["scores"]}
-    assert rows == {*photos.UNTRAINED} | {
+    assert rows == {*photos.UNTRAINED, "slots are queries", "faithful"} | {
         f"{pair}{row}" for pair in ("", "two of ") for row in ("corrected", "two towers", "late fusion")
     }
     assert all(set(score["languages"]) == {"en", "zh"} for line in runs.lines for score in line["scores"].values())
