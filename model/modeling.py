@@ -384,7 +384,7 @@ def _concatenate(*parts: Texts) -> Texts:
     for part in parts:
         missing = length - part.tokens.shape[1]
         width = (0, 0) if part.tokens.is_floating_point() else ()
-        tokens.append(pad(part.tokens, (*width, 0, missing)))
+        tokens.append(pad(_full(part.tokens), (*width, 0, missing)))  # autocast to bfloat16 cannot join float16
         masks.append(pad(part.mask, (0, missing)))
     return Texts(torch.cat(tokens), torch.cat(masks))
 

@@ -117,6 +117,17 @@ def test_stored_summaries_stand_for_descriptions():
         torch.testing.assert_close(left, right)
 
 
+def test_stored_summaries_are_joined_under_autocast():
+    model, samples = tiny_model(**VIEWS).eval(), batch()
+    stored = [
+        texts._replace(tokens=model.summarize(texts)[:, None].detach().half(), mask=texts.mask[:, :1])
+        for texts in (samples.source, samples.target)
+    ]
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model(samples._replace(source=stored[0], target=stored[1]))
+    torch.testing.assert_close(features.source_BE, model(samples).source_BE, atol=0.02, rtol=0)
+
+
 def test_views_are_weighed_by_name_and_pooled_as_configured():
     samples = batch()
     model = tiny_model(**VIEWS, view_weights={"objects": 3.0}).eval()
