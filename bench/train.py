@@ -148,7 +148,7 @@ def stepping(model: Any, batches: list[Any]) -> Callable[[], None]:
             features_of,
             batches,
             lambda features, ids, weights: objective(features, model.logit_scales, ids, weights, config),
-            model.log_scales,
+            model.temperature_parameters,
             prepare=lambda batch: map_tensors(batch, lambda x: x.to(device(), non_blocking=True)),
         )
         optimizer.step()

@@ -57,7 +57,7 @@ class LeccrModel(PreTrainedModel):
             self.reader = ViewReader(
                 shared, max(1, len(config.views)), config.read_views, config.trust, config.read_start
             )
-            self.log_local_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
+            self._add_temperature("local_tau", "log_local_scale")
         if config.slots == "queries":
             self.slots = SemanticSlots(
                 media_width, text_width, config.num_slots, config.slot_layers, config.slot_init, **layer
@@ -66,7 +66,7 @@ class LeccrModel(PreTrainedModel):
             self.slot_head = nn.Linear(media_width, shared)  # W_l
             self.slot_caption_head = nn.Linear(media_width, media_width)  # W_cp
             self.token_vision_head = nn.Linear(media_width, media_width)  # W_vp
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.init_temperature)))
+        self._add_temperature("tau", "log_scale")
         self._freeze_encoders()
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -164,15 +164,33 @@ class LeccrModel(PreTrainedModel):
                 encoder.eval()
         return self
 
+    def _add_temperature(self, tau: str, log_scale: str) -> None:
+        """Add the parameter behind a temperature under the name that says what it is: τ, or the logarithm of 1/τ."""
+        start, logarithm = self.config.init_temperature, self.config.learned_temperature == "log"
+        value = torch.tensor(math.log(1 / start) if logarithm else start)
+        self.register_parameter(log_scale if logarithm else tau, nn.Parameter(value))
+
     @property
-    def log_scales(self) -> list[nn.Parameter]:
-        """Log 1/τ of the global and, where slots are views, of the local similarity. Training clamps them."""
-        return [self.log_scale, self.log_local_scale] if self.config.slots == "views" else [self.log_scale]
+    def temperature_parameters(self) -> list[nn.Parameter]:
+        """What is learned of τ, for the global and, where slots are views, for the local similarity."""
+        names = ("log_scale", "log_local_scale", "tau", "local_tau")
+        return [getattr(self, name) for name in names if name in self._parameters]
 
     @property
     def logit_scales(self) -> Tensor:
         """1/τ [2] of the global and of the local similarity; they are one parameter unless slots are views."""
-        return torch.stack([self.log_scales[0], self.log_scales[-1]]).exp()
+        parameters = self.temperature_parameters
+        both = torch.stack([parameters[0], parameters[-1]])
+        return both.exp() if self.config.learned_temperature == "log" else 1 / both
+
+    @torch.no_grad()
+    def limit_temperatures(self) -> None:
+        """Keep every τ at 1/LARGEST_SCALE or more; called after each step of the optimiser."""
+        for parameter in self.temperature_parameters:
+            if self.config.learned_temperature == "log":
+                parameter.clamp_(max=math.log(LARGEST_SCALE))
+            else:
+                parameter.clamp_(min=1 / LARGEST_SCALE)
 
     def new_parameters(self) -> set[str]:
         """Names of the trainable parameters that did not come with a pretrained encoder."""
@@ -257,7 +275,7 @@ class LeccrModel(PreTrainedModel):
         if self.config.slots != "queries":
             raise ValueError(f"attention needs slots=queries, but slots={self.config.slots}")
         states = self._states(descriptions)
-        states_BTC = states.tokens.to(self.log_scale.dtype)
+        states_BTC = states.tokens.to(self.temperature_parameters[0].dtype)
         tokens_BND, mask_BN, pool_BN = self.media_encoder(media)
         slots_BKD = self.slots(states_BTC, states.mask)
         _, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
@@ -275,7 +293,7 @@ class LeccrModel(PreTrainedModel):
         Stored ones take the place of the texts: [B,1,I]. The embedded encoder's sentence vectors are summaries already.
         """
         if texts.tokens.is_floating_point():
-            texts = texts._replace(tokens=texts.tokens.to(self.log_scale.dtype))
+            texts = texts._replace(tokens=texts.tokens.to(self.temperature_parameters[0].dtype))
             if isinstance(self.text_encoder, TextTower | TinyText):
                 return texts.tokens[:, 0]
         summary_BI: Tensor = self.text_encoder(texts)[1]
@@ -335,7 +353,7 @@ class LeccrModel(PreTrainedModel):
         if self.training and self.config.view_dropout:
             present_BV = present_BV & (torch.rand_like(present_BV, dtype=torch.float) >= self.config.view_dropout)
         own_BE = normalize(_full(self.media_head(summary_BD)), dim=-1)
-        views_BVE = normalize(_full(self.text_head(states.tokens.to(self.log_scale.dtype))), dim=-1)
+        views_BVE = normalize(_full(self.text_head(states.tokens.to(self.temperature_parameters[0].dtype))), dim=-1)
         views_BVE = views_BVE * present_BV[..., None]
         with torch.autocast(own_BE.device.type, enabled=False):
             media_BE, mean_BE = self.reader(own_BE, views_BVE, present_BV)
@@ -346,7 +364,7 @@ class LeccrModel(PreTrainedModel):
         if self.config.slots == "none":
             return None
         states = self._states(descriptions)
-        slots_BKD: Tensor = self.slots(states.tokens.to(self.log_scale.dtype), states.mask)
+        slots_BKD: Tensor = self.slots(states.tokens.to(self.temperature_parameters[0].dtype), states.mask)
         return slots_BKD
 
     def _project(

@@ -97,6 +97,9 @@ class ModelSettings:
         (), "pretrained towers that are not trained: media, text or both", choices=("media", "text")
     )
     description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
+    learned_temperature: str = setting(
+        "log", "what is learned of τ: its logarithm, or tau itself, as released", choices=("log", "tau")
+    )
     init_temperature: float = setting(
         0.05, "initial value of the learned τ; 0.07 as released", at_least=0.01, at_most=1
     )

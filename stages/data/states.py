@@ -254,12 +254,12 @@ def _load_views(shards: Shards, views: Sequence[str], number: int, rows: range) 
 
 
 def _encode_media(model: LeccrModel, media: Media) -> list[np.ndarray]:
-    device = model.log_scale.device
+    device = model.device
     return [_half(item_FPD) for item_FPD in model.media_states(Media(*(part.to(device) for part in media)))]
 
 
 def _encode_captions(model: LeccrModel, processor: LeccrProcessor, items: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    texts, device = list(itertools.chain.from_iterable(items)), model.log_scale.device
+    texts, device = list(itertools.chain.from_iterable(items)), model.device
     summaries_NI = torch.zeros(len(texts), model.text_encoder.pooled_width)
     by_length = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # less padding
     for start in range(0, len(texts), CAPTION_BATCH):
@@ -273,7 +273,7 @@ def _encode_captions(model: LeccrModel, processor: LeccrProcessor, items: Sequen
 def _encode_descriptions(
     model: LeccrModel, processor: LeccrProcessor, items: Sequence[Sequence[str]]
 ) -> list[np.ndarray]:
-    texts, device = processor.descriptions(items, together=True), model.log_scale.device
+    texts, device = processor.descriptions(items, together=True), model.device
     encoded = model.describe_states(Texts(*(part.to(device) for part in texts)))
     return [
         _half(row_TC[mask_T] if model.config.slots == "queries" else row_TC * mask_T[:, None])

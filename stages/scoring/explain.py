@@ -219,7 +219,7 @@ class Explainer:
 
     def _ask(self, method: Callable[[Media, Texts], Any], frames: Sequence[Any], descriptions: Texts) -> Any:
         """What a method of the model returns for an item, in evaluation mode."""
-        device = self.model.log_scale.device
+        device = self.model.device
         self.model.train(False)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             media = self.processor.media(frames)

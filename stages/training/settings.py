@@ -26,6 +26,7 @@ FAITHFUL: Mapping[str, Any] = MappingProxyType(
         "normalize_slots": False,
         "caption_vision_axis": "tokens",
         "description_encoder": "shared",
+        "learned_temperature": "tau",
         "new_layer_lr_multiplier": 1.0,
         "horizontal_flip": 0.5,
         "global_weights": (1.0,),

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from model.batch import Batch, Features, map_tensors
 from model.losses import Losses
-from model.modeling import LARGEST_SCALE, LeccrModel
+from model.modeling import LeccrModel
 from model.objective import objective
 from model.parts import cached_step, mean_over_ranks
 from pipeline.corpus.table import write_json
@@ -144,7 +144,7 @@ class Trainer:
             self.wrapped,
             batches,
             self._losses,
-            self.model.log_scales,
+            self.model.temperature_parameters,
             self.accelerator.backward,
             lambda: self.accelerator.no_sync(self.wrapped),
             lambda batch: map_tensors(batch, lambda x: x.to(self.accelerator.device, non_blocking=True)),
@@ -156,9 +156,7 @@ class Trainer:
             raise self._diverged(number, line)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for scale in self.model.log_scales:
-                scale.clamp_(max=math.log(LARGEST_SCALE))
+        self.model.limit_temperatures()
         if self.ema:
             self.ema.update(self.model, number)
         return {"kind": "train", "step": number, "epoch": self._epoch(number), **line, "lr": lr}, stop

@@ -85,7 +85,7 @@ def cached(rank, world, dropout):
         torch.manual_seed(rank)
         if name == "cached":
             losses = cached_step(
-                parallel, batches, loss_of(network, CONFIG), network.log_scales, no_sync=parallel.no_sync
+                parallel, batches, loss_of(network, CONFIG), network.temperature_parameters, no_sync=parallel.no_sync
             )
         else:
             losses = one_graph(network, parallel, batches)

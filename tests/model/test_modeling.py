@@ -145,6 +145,25 @@ def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
     assert "media_encoder.tower.patches.weight" in tiny_model().new_parameters()
 
 
+@pytest.mark.parametrize("slots", ["queries", "views"])
+def test_a_step_of_the_optimiser_changes_what_is_learned_of_the_temperature(slots):
+    """AdamW moves each parameter by its learning rate at first: τ, or its logarithm and so τ by a share of it."""
+    moved = {}
+    for kind in ("log", "tau"):
+        model = tiny_model(slots=slots, learned_temperature=kind, init_temperature=0.07).eval()
+        torch.testing.assert_close(model.logit_scales, torch.full((2,), 1 / 0.07))
+        optimizer = torch.optim.AdamW(model.temperature_parameters, lr=1e-3, weight_decay=0.0)
+        (model.logit_scales * torch.tensor([1.0, 2.0])).sum().backward()
+        optimizer.step()
+        moved[kind] = (1 / model.logit_scales - 0.07).tolist()
+        with torch.no_grad():
+            for parameter in model.temperature_parameters:
+                parameter.fill_(9.0 if kind == "log" else -1.0)
+        model.limit_temperatures()
+        torch.testing.assert_close(model.logit_scales, torch.full((2,), 100.0))
+    assert moved == {"log": pytest.approx([0.07e-3] * 2, rel=1e-2), "tau": pytest.approx([1e-3] * 2, rel=1e-3)}
+
+
 def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     model, samples = tiny_model().eval(), batch()
     before = model(samples)

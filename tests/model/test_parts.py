@@ -27,7 +27,7 @@ def run_both(dropout, sizes, device, dtype=torch.float64, context=contextlib.nul
     """(losses, gradients, random numbers drawn afterwards) of the plain and of the cached step."""
 
     def cached(model, batches):
-        return cached_step(model, batches, loss_of(model, CONFIG), model.log_scales)
+        return cached_step(model, batches, loss_of(model, CONFIG), model.temperature_parameters)
 
     for step in (plain_step, cached):
         model = make_model(dropout=dropout, dtype=dtype, slots=slots).to(device)
@@ -83,7 +83,7 @@ def test_one_synchronisation_the_last_and_gradients_add_up():
 
     def step():
         torch.manual_seed(5)
-        cached_step(model, batches, loss_of(model, CONFIG), model.log_scales, backward, no_sync, prepare)
+        cached_step(model, batches, loss_of(model, CONFIG), model.temperature_parameters, backward, no_sync, prepare)
         return {name: gradient.clone() for name, gradient in gradients(model).items()}
 
     once, first = step(), events.copy()

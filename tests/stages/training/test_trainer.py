@@ -36,8 +36,12 @@ class Small(nn.Module):
         self.step = 0
 
     @property
-    def log_scales(self):
+    def temperature_parameters(self):
         return [self.log_scale]
+
+    def limit_temperatures(self):
+        with torch.no_grad():
+            self.log_scale.clamp_(max=math.log(100))
 
     @property
     def logit_scales(self):
