@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import photos_corpus, photos_report
 from bench.common import machine
 from bench.study import commit
+from pipeline.hashing import canonical_json, short_hash
 
 LANGUAGES = ("en", "zh")
 TARGETS = ("languages=zh", "human_targets=no")
@@ -170,12 +171,15 @@ class Runs:
         self.path = output / "runs.jsonl"
         output.mkdir(parents=True, exist_ok=True)
         text = self.path.read_text("utf-8") if self.path.exists() else ""
+        if text and not text.endswith("\n"):  # a kill cut the last line off
+            text = text[: text.rfind("\n") + 1]
+            self.path.write_text(text, "utf-8")
         self.lines = [json.loads(line) for line in text.splitlines()]
 
     def find(self, key: Sequence[Any]) -> dict[str, Any] | None:
         """The line of a run, if it is finished."""
-        wanted = json.loads(json.dumps(list(key)))
-        return next((line for line in self.lines if [line[name] for name in FIELDS] == wanted), None)
+        fields = dict(zip(FIELDS, json.loads(json.dumps(key)), strict=True))
+        return next((line for line in self.lines if fields.items() <= line.items()), None)
 
     def add(self, key: Sequence[Any], chosen: Sequence[str], scores: Mapping[str, Any], began: float) -> dict[str, Any]:
         """Keep a finished run; `chosen` are its settings of the arm's grid."""
@@ -199,7 +203,7 @@ class Runs:
 
     def vectors(self, run: Run) -> Path:
         """Where the vectors of a run are kept for pairs."""
-        return self.output / "vectors" / f"{run.regime.name}-{run.draw}-{run.arm}-{run.seed}.pt".replace(" ", "_")
+        return self.output / "vectors" / f"{short_hash(canonical_json(run.key))}.pt"
 
     def ensure(self, run: Run) -> dict[str, Any]:
         """The line of a run, which is carried out if it is missing."""
@@ -434,12 +438,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = {name: value for name in ("seeds", "tried") if (value := getattr(options, name))}
     plan = dataclasses.replace(plan, **given)
     os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-    output = options.output / "quick" if options.quick else options.output
     corpus = options.output / "corpus"
     if not options.report:
         print(machine(), flush=True)
         photos_corpus.make_corpus(options.data, corpus)
-    runs = Runs(output, corpus, plan)
+    runs = Runs(options.output, corpus, plan)
     if not options.report:
         runs.study()
     names = ([regime.name for regime in regimes] for regimes in (REGIMES, TRUST))

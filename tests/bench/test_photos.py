@@ -114,7 +114,7 @@ def test_settings_are_tried_with_one_seed_and_a_stopped_bench_goes_on(tmp_path):
         *((arm, 1, photos.GRID[1]) for arm in ("towers", "joint")),
     ]
     lines = runs.path.read_text().splitlines()
-    runs.path.write_text("\n".join(lines[:-1]) + "\n")
+    runs.path.write_text("\n".join(lines)[:-20])  # as a kill may leave it
     again = Scripted(tmp_path, tmp_path, plan)
     again.study()
     assert [(run.arm, run.seed) for run in again.trained] == [("joint", 1)]
