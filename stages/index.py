@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stages.retrieval.corpus_items import CorpusItems, Place
-    from stages.retrieval.encoders import Space
+    from stages.retrieval.encoders import LateFusion, Space
     from stages.retrieval.index_writer import IndexWriter
     from stages.scoring.embed import Share
 
@@ -41,6 +41,9 @@ class IndexOptions:
     data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", repeat=True)
     split: str | None = option(None, "the split to index (all)")
     views: tuple[str, ...] = option((), "descriptions to read and keep (as the run had it, or all)")
+    late_fusion: Path | None = option(
+        None, "report of score.py --output with the late fusion to use in place of the model's own", metavar="FILE"
+    )
     dtype: str = option("float16", "how vectors are stored", choices=("float32", "float16"))
     kind: str = option("auto", "kind of index; auto goes by size", choices=("auto", "flat", "ivf"))
     batch_size: int = option(32, "items encoded at once on each process", at_least=1)
@@ -68,7 +71,7 @@ def update(output: Path, options: IndexOptions) -> None:
     from stages.scoring.embed import Share
 
     accelerator = accelerated("no")
-    space = open_space(options.checkpoint)
+    space = open_space(options.checkpoint, read_late_fusion(options.late_fusion) if options.late_fusion else None)
     space.to(accelerator.device)
     items = CorpusItems(options.data, options.split, options.views or space.slot_views)
     share = Share(accelerator, options.batch_size)
@@ -98,6 +101,25 @@ def update(output: Path, options: IndexOptions) -> None:
 
         on_main(publish)
     accelerator.end_training()
+
+
+def read_late_fusion(report: Path) -> "LateFusion":
+    """The late fusion of a report of score.py. Raises UsageError where it has none."""
+    from pipeline.corpus.table import read_json
+    from stages.retrieval.encoders import LateFusion
+
+    settings = (read_json(report) or {}).get("settings", {})
+    if not settings.get("views"):
+        raise UsageError(
+            f"--late-fusion {report} has no late fusion of views. Write it with score.py --output {report} on a corpus "
+            "with descriptions"
+        )
+    return LateFusion(
+        global_weight=settings["global_weight"],
+        pooling=settings["pooling"],
+        view_weights=settings["view_weights"],
+        views=settings["views"],
+    )
 
 
 @contextlib.contextmanager
@@ -134,6 +156,7 @@ def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", shar
     import numpy as np
     import torch
 
+    from stages.data.samples import ALL, select_views
     from stages.retrieval.index_writer import with_vectors
 
     records = [items.record(place) for place in places]
@@ -145,7 +168,8 @@ def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", shar
 
     def encode_items(loaded: Any) -> tuple[torch.Tensor]:
         frames, rows = loaded
-        descriptions = [[text["text"] for text in records[row]["texts"]] for row in rows]
+        views = space.slot_views or (ALL,)
+        descriptions = [select_views(records[row]["texts"], views) for row in rows]
         return (torch.from_numpy(space.items(frames, descriptions, most)),)
 
     def encode_texts(rows: list[int]) -> tuple[torch.Tensor]:

@@ -1,9 +1,11 @@
 """Score a model on a split: recalls in both directions, by language.
 
-    accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME --data CORPUS… --split val [--output FILE.json]
+    accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… [--output FILE.json]
 
-The table goes to standard output, everything else to standard error. `--explain N` writes FILE-explain.html about N
-queries.
+The score is a·⟨query, item⟩ + (1 − a)·pool_k w_k⟨query, view_k⟩, late fusion. A LECCR model has its own, chosen in
+validation; for another model it is chosen on val, if the corpus has descriptions. `translate:MODEL` translates queries
+to English and scores MODEL. The table goes to standard output, everything else to standard error. `--explain N` writes
+FILE-explain.html about N queries.
 """
 
 import argparse
@@ -17,10 +19,11 @@ from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.scoring.checkpoint import Checkpoint, find_checkpoint
+from stages.scoring.checkpoint import TRANSLATE, find_checkpoint
 
 if TYPE_CHECKING:
-    from stages.data.batches import EvaluationData
+    from model.fusion import Fusion
+    from stages.scoring.arms import Arm, ArmScore, Splits
     from stages.scoring.embed import Embedded
     from stages.scoring.report import LanguageRanks
 
@@ -35,6 +38,18 @@ class ScoreOptions:
     languages: tuple[str, ...] = option((), "BCP 47 tags, separated by commas; all that the split has if not given")
     global_weight: float | None = option(
         None, "share of the global similarity in the score; the model's own if not given", at_least=0, at_most=1
+    )
+    pooling: str | None = option(
+        None, "of the views' similarities; the model's own if not given", choices=("mean", "max", "logsumexp")
+    )
+    fuse: str | None = option(
+        None, "split to choose the late fusion on (default: val for a model without one of its own)", metavar="SPLIT"
+    )
+    baselines: tuple[str, ...] = option(
+        (), "other checkpoints to compare with, separated by commas, each without and with late fusion"
+    )
+    translate_queries: str = option(
+        "embedded", "translator of translate:MODEL: embedded (pt), or a model as for --mt-model", metavar="TRANSLATOR"
     )
     slot_views: tuple[str, ...] | None = option(
         None, "views that the slots read, separated by commas; as in the run, or all, if not given"
@@ -62,6 +77,8 @@ class ScoreOptions:
                 raise UsageError(
                     f"{name} {path} cannot be written there. Give the name of a file in an existing folder"
                 )
+        if self.fuse and (self.global_weight is not None or self.pooling):
+            raise UsageError(f"--fuse {self.fuse} chooses --global-weight and --pooling: leave them out")
         if self.explain and not self.output:
             raise UsageError(f"--explain {self.explain} needs --output FILE.json: its page is written next to that")
 
@@ -71,28 +88,28 @@ def main(argv: Sequence[str]) -> int:
     parsed = parser().parse_args(argv)
     options = read_options(ScoreOptions, parsed, checkpoint=parsed.checkpoint, data=tuple(parsed.data))
     options.check()
-    checkpoint = find_checkpoint(options.checkpoint)
-    from stages.data.batches import EvaluationData  # now that the command is known to be right
-    from stages.scoring.embed import embed_split
+    checkpoint = find_checkpoint(options.checkpoint.removeprefix(TRANSLATE))
+    from stages.scoring.arms import Arm, Splits, score_arm  # now that the command is known to be right
 
     accelerator = accelerated("no")
     views = checkpoint.slot_views if options.slot_views is None else options.slot_views
-    data = EvaluationData(options.data, options.split, options.languages, views)
-    model, processor, fusion = checkpoint.load()
-    data.expect(processor, f"--checkpoint {checkpoint.name}")
-    model.to(accelerator.device)
-    if options.global_weight is not None:
-        fusion = dataclasses.replace(fusion, global_weight=options.global_weight)
-    data.use_stored(model, processor)
-    embedded = embed_split(model, processor, data, accelerator, options.batch_size)
+    splits = Splits(options.data, options.languages, views, options.translate_queries)
+    arm = Arm(options.checkpoint, splits, accelerator, options.batch_size, "--checkpoint")
+    fusion, fused_on = choose_fusion(arm, splits, options)
+    embedded = arm.embed(options.split)
+    scores = []
+    for name in options.baselines:
+        baseline = Arm(name, splits, accelerator, options.batch_size, "--baselines")
+        fuse_on = options.fuse or splits.default_to_fuse_on(options.split)
+        scores += score_arm(baseline, options.split, fuse_on, options.seed)
 
     def finish() -> None:
         try:
-            ranks = report(options, checkpoint, data, embedded.fused(fusion), fusion.global_weight, views)
+            ranks = report(options, arm, embedded, fusion, fused_on, scores)
             if options.explain:
                 from stages.scoring.explain import Explainer, write_page
 
-                explainer = Explainer(model, processor, data, embedded, ranks, fusion)
+                explainer = Explainer(arm.model, arm.processor, arm.data(options.split), embedded, ranks, fusion)
                 count = write_page(options.page, explainer, options.explain)
                 print(f"{options.page} explains {count:,} queries", file=sys.stderr, flush=True)
         except OSError as error:
@@ -104,31 +121,72 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def choose_fusion(arm: "Arm", splits: "Splits", options: ScoreOptions) -> "tuple[Fusion, str | None]":
+    """The late fusion to score with, and the split that it was chosen on; None for one that was given."""
+    from model.fusion import Fusion
+
+    given = options.global_weight is not None or options.pooling
+    fuse_on = options.fuse
+    if not (fuse_on or arm.fusion or given):
+        fuse_on = splits.default_to_fuse_on(options.split)
+    if fuse_on or not arm.fusion:
+        arm.describe()
+    if fuse_on:
+        return arm.choose_fusion(fuse_on), fuse_on
+    own = arm.fusion or Fusion()
+    weight = own.global_weight if options.global_weight is None else options.global_weight
+    return Fusion(weight, options.pooling or own.pooling, own.view_weights), None
+
+
 def report(
     options: ScoreOptions,
-    checkpoint: Checkpoint,
-    data: "EvaluationData",
+    arm: "Arm",
     embedded: "Embedded",
-    global_weight: float,
-    views: Sequence[str],
+    fusion: "Fusion",
+    fused_on: str | None,
+    baselines: "Sequence[ArmScore]",
 ) -> "dict[str, LanguageRanks]":
-    """Rank the split, write the files that the options name, print the table; returns the ranks by language."""
+    """Rank the split, write the files that the options name, print the tables.
+
+    Args:
+        options: What to write.
+        arm: The model.
+        embedded: The split as vectors, not fused.
+        fusion: How its score is fused.
+        fused_on: The split that the fusion was chosen on.
+        baselines: Scores to compare with.
+
+    Returns:
+        The ranks by language.
+    """
+    from stages.scoring.arms import ArmScore, format_arms, score_text
     from stages.scoring.report import figures, format_table, gallery_notes, write_queries
 
+    data, checkpoint = arm.data(options.split), arm.checkpoint
     try:
-        result, ranks = figures(embedded, global_weight, options.seed)
+        result, ranks = figures(embedded.fused(fusion), fusion.global_weight, options.seed)
     except ValueError as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
     num_items = len(embedded.item_ids)
     notes = [*data.notes, *checkpoint.notes, *gallery_notes(result, num_items)]
+    if fused_on == options.split or (baselines and options.fuse == options.split):
+        notes.append(f"late fusion was chosen on {options.split}, the split that is scored: its figures are too good")
+    arms = [ArmScore.of(arm.name, fusion, embedded, result), *baselines] if baselines else []
     summary: dict[str, Any] = {
         "checkpoint": checkpoint.summary(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
         "split": options.split,
         "items": num_items,
-        "settings": {"global_weight": global_weight, "slot_views": list(views), "batch_size": options.batch_size},
+        "settings": {
+            **dataclasses.asdict(fusion),
+            "fused_on": fused_on,
+            "views": list(embedded.views),
+            "slot_views": list(arm.splits.views),
+            "batch_size": options.batch_size,
+        },
         "notes": notes,
         **result,
+        "arms": [dataclasses.asdict(row) for row in arms],
     }
     if options.output:
         write_json(options.output, summary)
@@ -136,9 +194,11 @@ def report(
         item_names = dict(zip(embedded.item_ids.tolist(), data.item_names, strict=True))
         write_queries(options.per_query, ranks, item_names, data.caption_ids)
     corpora = ", ".join(str(path) for path in options.data)
-    score = f"global weight {global_weight:g}" if embedded.slots_NKE.shape[1] else "only global similarity"
-    print(f"{checkpoint.name} on {options.split} of {corpora}: {num_items:,} items, {score}\n")
+    score = score_text(embedded, fusion) + (f", chosen on {fused_on}" if fused_on else "")
+    print(f"{arm.name} on {options.split} of {corpora}: {num_items:,} items, {score}\n")
     print(format_table(result, notes), flush=True)
+    if arms:
+        print(f"\n{format_arms(arms)}", flush=True)
     return ranks
 
 
@@ -146,7 +206,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     command_line = Parser("score.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     command_line.add_argument(
-        "--checkpoint", required=True, help="a run folder (its best weights), a model folder, or a name on the Hub"
+        "--checkpoint",
+        required=True,
+        help="a run folder (its best weights), a model folder, a name on the Hub, or embedded",
     )
     command_line.add_argument(
         "--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated"

@@ -131,11 +131,16 @@ def closing_message(trainer: "Trainer") -> str:
 
     run, settings = trainer.writer.run, trainer.settings
     best = trainer.position.best or {"step": 0, "sum_r": 0.0, "chance": 0.0}
-    score = (
-        f"best SumR {best['sum_r']:.1f} on {settings.select_on} (chance {best['chance']:.1f}) at step {best['step']:,}"
+    start = trainer.position.start
+    score = f"SumR {best['sum_r']:.1f} on {settings.select_on}"
+    if start:
+        score += f", {start['sum_r']:.1f} before training (step 0)"
+    details = f"best step {best['step']:,}, chance {best['chance']:.1f}"
+    page = draw_curves(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {score} · {details}")
+    unhelpful = (
+        "note: training did not help: the best weights are those of the start\n" if start and best["step"] == 0 else ""
     )
-    page = draw_curves(run, f"recipe {settings.recipe} · {trainer.position.step:,} steps · {score}")
-    return f"{score}: {run / 'best'} · curves: {page or 'none'}"
+    return f"{unhelpful}{score} · {details}: {run / 'best'} · curves: {page or 'none'}"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -33,7 +33,11 @@ class EmbeddedTranslator(Translator):
 
     def open(self, run: Run) -> LocalBackend:
         """See Translator."""
-        return LocalBackend(functools.partial(EmbeddedEngine, self.pair), BATCH_SEGMENTS)
+        return LocalBackend(self.load, BATCH_SEGMENTS)
+
+    def load(self) -> "EmbeddedEngine":
+        """Load the model."""
+        return EmbeddedEngine(self.pair)
 
 
 class EmbeddedEngine:

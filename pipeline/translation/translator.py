@@ -127,6 +127,22 @@ class Engine(Protocol):
         """
 
 
+def translate_texts(engine: Engine, texts: Sequence[str], source: str, target: str) -> list[str]:
+    """Translate texts with an engine in this process; a text that cannot be translated stays as it is.
+
+    Args:
+        engine: The engine.
+        texts: The texts.
+        source: Their language, BCP 47.
+        target: The language to translate into, BCP 47.
+    """
+    parts = [split(text, source) for text in texts]
+    segments = sorted({segment for text in parts for segment, _ in text}, key=lambda segment: (len(segment), segment))
+    results = dict(zip(segments, engine.translate(segments, source, target), strict=True))
+    joined = [join_results([(results[segment], gap) for segment, gap in text], target) for text in parts]
+    return [result.text if isinstance(result, Translated) else text for text, result in zip(texts, joined, strict=True)]
+
+
 class LocalBackend:
     """An engine in this process, loaded when it is first needed and called in a thread of its own."""
 

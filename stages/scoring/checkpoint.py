@@ -9,6 +9,8 @@ from pipeline.errors import UsageError
 if TYPE_CHECKING:  # imports torch
     from model.fusion import Fusion
 
+EMBEDDED = "embedded"  # the name, and the type, of the encoders in the wheel
+TRANSLATE = "translate:"  # before the name of a model: queries are translated to English first
 CONFIG, BEST = "config.json", "best"
 RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
 
@@ -17,14 +19,14 @@ class LoadedModel(NamedTuple):
     """A model with what belongs to it.
 
     Attributes:
-        model: `LeccrModel` or a `Baseline`, float32, on the CPU.
+        model: `LeccrModel` or a baseline with its interface, float32, on the CPU.
         processor: Turns media and texts into the model's inputs.
-        fusion: How the score is made of its parts, as the model's configuration has it; a baseline has one part.
+        fusion: How the score is made of its parts, as the model's configuration has it; None for a dual encoder.
     """
 
     model: Any
     processor: Any
-    fusion: "Fusion"
+    fusion: "Fusion | None"
 
 
 class Checkpoint(NamedTuple):
@@ -77,11 +79,17 @@ class Checkpoint(NamedTuple):
 
         from model.config import LeccrConfig
 
-        if self.model_type != LeccrConfig.model_type:
+        if self.model_type == EMBEDDED:
             from model.fusion import Fusion
+            from stages.scoring.baselines import DescribedTowers, EmbeddedProcessor, EmbeddedTowers
+            from stages.scoring.zero_shot import DESCRIPTIONS
+
+            fusion = Fusion(1 / (1 + DESCRIPTIONS), "max")
+            return LoadedModel(DescribedTowers(EmbeddedTowers()), EmbeddedProcessor(), fusion)
+        if self.model_type != LeccrConfig.model_type:
             from stages.scoring.baselines import load_baseline
 
-            return LoadedModel(*load_baseline(self.source), Fusion())
+            return LoadedModel(*load_baseline(self.source), None)
         from model.modeling import LeccrModel
         from model.processing import LeccrProcessor
 
@@ -97,11 +105,13 @@ def find_checkpoint(name: str) -> Checkpoint:
     """Find weights by name, without loading them.
 
     Args:
-        name: A run folder (its best weights), a model folder, or a model's name on the Hub.
+        name: A run folder (its best weights), a model folder, a model's name on the Hub, or `embedded`.
 
     Raises:
         UsageError: There are no such weights. The message says what is missing.
     """
+    if name == EMBEDDED:
+        return Checkpoint(name, name, EMBEDDED, None)
     path = Path(name)
     folder, run = (path / BEST, path) if (path / BEST / CONFIG).is_file() else (path, path.parent)
     if (folder / CONFIG).is_file():

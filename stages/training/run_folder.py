@@ -121,12 +121,12 @@ class ModelWriter:
         self.processor.save_pretrained(folder)
         (folder / "README.md").write_text(card({**self.record, "validation": best}), encoding="utf-8")
 
-    def write_best(self, best: dict[str, Any]) -> None:
-        """Write the model as it is now to RUN/best, and its validation to the record."""
+    def write_best(self, best: dict[str, Any], start: dict[str, Any] | None) -> None:
+        """Write the model as it is now to RUN/best, and its validation to the record with that of the start."""
         for name in ("global_weight", "local_pooling", "view_weights"):
             setattr(self.model.config, name, best[name])
         write_folder(self.run / "best", lambda folder: self.write(folder, best))
-        write_json(self.run / RECORD, {**self.record, "best": best})
+        write_json(self.run / RECORD, {**self.record, "best": best, "start": start})
 
     def write_checkpoint(self, training: dict[str, Any], position: dict[str, Any]) -> None:
         """Write a checkpoint, then delete all but the newest NUM_CHECKPOINTS.

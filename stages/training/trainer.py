@@ -47,6 +47,7 @@ class Position:
     step: int = 0  # steps done
     validated: int = -1  # step of the last validation
     best: dict[str, Any] | None = None  # line of the best validation
+    start: dict[str, Any] | None = None  # line of the validation before the first step
     waiting: int = 0  # validations since the best
     processes: int = 1
 
@@ -201,10 +202,12 @@ class Trainer:
             line = {**self.validate(position.step), "epoch": self._epoch(position.step)}
             position.validated = position.step
             position.waiting += 1
+            if position.step == 0:
+                position.start = line
             is_best = position.best is None or line["sum_r"] > position.best["sum_r"]
             if is_best:
                 position.best, position.waiting = line, 0
-                on_main(lambda: self.writer.write_best(line))
+                on_main(lambda: self.writer.write_best(line, position.start))
         write_line(line)
         self._say(validation_summary(line, is_best))
         return True

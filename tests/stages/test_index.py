@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from stages import index
+from stages import index, score
+from stages.data.batches import EvaluationData
+from stages.retrieval.engine import open_finder
 from stages.retrieval.index_reader import Index
 from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import row, write_rows, write_training_corpus
+from tests.stages.duals import write_dual
 from tests.stages.indexed import write_indexed, write_model
 
 
@@ -150,3 +153,25 @@ def test_two_corpora_a_split_and_views(tmp_path):
     assert records(tmp_path / "both").keys() == items(*range(6)) | items(*range(2), corpus="bare")
     with pytest.raises(UsageError, match="moon"):
         index.main([*both, "--views", "moon", "--overwrite"])
+
+
+def test_a_dual_encoder_is_indexed_with_the_late_fusion_that_was_scored(tmp_path):
+    """Views are found by their name also where an item lacks the first one."""
+    model, made = write_dual(tmp_path / "dual", "clip"), tmp_path / "index"
+    rows = [row(number, "val") for number in range(4)]
+    rows[2]["descriptions"] = rows[2]["descriptions"][:1]  # without detail, the first in alphabetical order
+    photos = write_rows(tmp_path / "photos", rows)
+    report = tmp_path / "scores.json"
+    given = ["--checkpoint", str(model), "--data", str(photos), "--global-weight", "0.25", "--pooling", "max"]
+    assert score.main([*given, "--output", str(report)]) == 0
+    assert index.main([*command(model, made, photos), "--late-fusion", str(report), "--dtype", "float32"]) == 0
+    finder = open_finder(made)
+    data = EvaluationData([photos], "val")
+    frames, views = data.items(range(4))
+    assert ["", "short: blue red red green"] in views
+    scores_N = (finder.space.items(frames, views) @ finder.space.texts(["red"])[0]).max(1)
+    hits = finder.find(["red"], 4)[0]
+    assert {hit.item_id: hit.score for hit in hits} == pytest.approx(dict(zip(data.item_names, scores_N, strict=True)))
+    (tmp_path / "empty.json").write_text("{}")
+    with pytest.raises(UsageError, match="no late fusion"):
+        index.main([*command(model, made, photos), "--late-fusion", str(tmp_path / "empty.json")])

@@ -10,6 +10,10 @@ import torch
 from pipeline.corpus.table import manifest_hash
 from pipeline.errors import UsageError
 from stages import score
+from stages.data.batches import EvaluationData
+from stages.retrieval.encoders import EmbeddedSpace
+from stages.scoring.arms import Splits
+from stages.scoring.baselines import load_baseline
 from stages.scoring.checkpoint import find_checkpoint
 from stages.scoring.report import format_table
 from stages.training.validation import selection_label
@@ -51,6 +55,11 @@ def run_of(folder, model_folder, split="val"):
     return folder
 
 
+def settings_of(global_weight, slot_views=(), batch_size=64, **more):
+    fusion = {"global_weight": global_weight, "pooling": "mean", "view_weights": {}, "fused_on": None, "views": []}
+    return {**fusion, "slot_views": list(slot_views), "batch_size": batch_size, **more}
+
+
 def test_a_run_is_scored_from_its_best_weights(tmp_path, model_folder, corpus, scored, capsys):
     run = run_of(tmp_path, model_folder)
     report = scored(run, "--per-query", tmp_path / "q.parquet", "--batch-size", 5)
@@ -65,7 +74,7 @@ def test_a_run_is_scored_from_its_best_weights(tmp_path, model_folder, corpus, s
     }
     assert report["corpora"] == [{"name": corpus.name, "training": manifest_hash(corpus, "training")}]
     assert report["split"] == "val" and report["items"] == 9
-    assert report["settings"] == {"global_weight": 0.3, "slot_views": ["short"], "batch_size": 5}
+    assert report["settings"] == settings_of(0.3, ["short"], 5)
     assert list(report["languages"]) == ["de", "en", "fr"] and report["notes"] == []
     assert format_table(report) in screen and "9 items, global weight 0.3\n" in screen
     rows = pq.read_table(tmp_path / "q.parquet").to_pylist()
@@ -75,7 +84,7 @@ def test_a_run_is_scored_from_its_best_weights(tmp_path, model_folder, corpus, s
 
 def test_options_override_the_model(model_folder, scored):
     default = scored(model_folder)
-    assert default["settings"] == {"global_weight": 0.3, "slot_views": [], "batch_size": 64}
+    assert default["settings"] == settings_of(0.3)
     assert default["checkpoint"]["selection"] is None
     other = scored(model_folder, "--languages", "fr", "--split", "train")
     assert list(other["languages"]) == ["fr"] and other["split"] == "train" and other["items"] == 21
@@ -88,10 +97,87 @@ def test_options_override_the_model(model_folder, scored):
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_a_baseline_is_scored_on_the_same_split(tmp_path, kind, scored, capsys):
-    report = scored(write_dual(tmp_path / "dual", kind))
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_an_untrained_dual_encoder_ranks_as_late_fusion_by_hand(tmp_path, corpus, kind, weight, scored, capsys):
+    folder = write_dual(tmp_path / "dual", kind)
+    report = scored(folder, "--global-weight", weight, "--per-query", tmp_path / "q.parquet")
     assert report["checkpoint"]["model_type"] == kind and report["items"] == 9
-    assert "9 items, only global similarity" in capsys.readouterr().out
+    assert report["settings"] == settings_of(weight, views=["detail", "short"])
+    assert ("only global similarity" in capsys.readouterr().out) == (weight == 1)
+    model, of = load_baseline(str(folder))
+    data = EvaluationData([corpus], "val")
+    frames, views = data.items(range(9))
+    strings, items = data.texts["de"]
+    with torch.no_grad():
+        media_NE, _ = model.encode_media(of.media(frames), of.descriptions(views))
+        text_ME = model.encode_text(of.texts(strings))
+        local_MN = torch.stack([text_ME @ model.encode_text(of.texts(each)).T for each in views]).mean(2).T
+    score_MN = weight * text_ME @ media_NE.T + (1 - weight) * local_MN
+    own_M = score_MN[range(len(items)), [data.item_ids.tolist().index(item) for item in items]]
+    expected = ((score_MN >= own_M[:, None] - 1e-6).sum(1)).tolist()
+    rows = pq.read_table(tmp_path / "q.parquet").to_pylist()
+    ranks = [row["rank"] for row in rows if (row["language"], row["direction"]) == ("de", "text_to_media")]
+    assert ranks == expected
+
+
+def test_late_fusion_is_chosen_on_val_for_a_dual_encoder_and_labelled(tmp_path, corpus, scored, capsys):
+    folder = write_dual(tmp_path / "dual", "clip")
+    on_val = scored(folder)
+    assert on_val["settings"]["fused_on"] == "val" and len(on_val["notes"]) == 1
+    assert "chosen on val" in capsys.readouterr().out
+    on_train = scored(folder, "--split", "train", "--languages", "de")
+    assert on_train["settings"]["fused_on"] == "val" and not any("late fusion" in note for note in on_train["notes"])
+    plain = scored(folder, "--global-weight", 1)
+    assert on_val["mean"]["sum_r"] >= plain["mean"]["sum_r"]
+    rows = [row(number, "test") for number in range(8)]
+    no_val = scored(folder, "--split", "test", data=write_rows(tmp_path / "other", rows))
+    assert no_val["settings"] == settings_of(1.0, views=["detail", "short"])
+
+
+def test_baselines_are_compared_in_one_table(tmp_path, model_folder, corpus, scored, capsys):
+    folder = write_dual(tmp_path / "dual", "clip")
+    report = scored(model_folder, "--baselines", f"embedded,{folder}", "--split", "train", "--languages", "de,en")
+    arms = report["arms"]
+    assert [(arm["name"], bool(arm["fusion"])) for arm in arms] == [
+        (str(model_folder), True), ("embedded", False), ("embedded", True), (str(folder), False), (str(folder), True),
+    ]  # fmt: skip
+    assert arms[0]["mean"] == report["mean"]["sum_r"] and list(arms[0]["sum_r"]) == ["de", "en"]
+    plain = scored("embedded", "--global-weight", 1, "--split", "train", "--languages", "de,en")
+    assert arms[1]["mean"] == plain["mean"]["sum_r"]
+    fused = scored(folder, "--split", "train", "--languages", "de,en")["mean"]
+    assert fused["sum_r"] == arms[4]["mean"] and fused["intervals"]["sum_r"] == arms[4]["interval"]
+    screen = capsys.readouterr().out
+    assert "embedded, late fusion" in screen and report["settings"] == settings_of(0.3)
+
+
+def test_embedded_scores_as_its_index_does(corpus, scored):
+    """⟨q, c⟩ + ½·max_v ⟨q, d_v⟩."""
+    report = scored("embedded")
+    assert report["settings"] == settings_of(pytest.approx(2 / 3), pooling="max", views=["detail", "short"])
+    data, space = EvaluationData([corpus], "val"), EmbeddedSpace()
+    rows_NRE = space.items(*data.items(range(9)), 2)
+    strings, items = data.texts["de"]
+    score_MN = np.einsum("me,nre->mnr", space.texts(strings), rows_NRE).max(2)
+    own_M = score_MN[range(len(items)), [data.item_ids.tolist().index(item) for item in items]]
+    first = ((score_MN >= own_M[:, None] - 1e-6).sum(1) == 1).mean()
+    assert report["languages"]["de"]["text_to_media"]["r1"] == pytest.approx(100 * first)
+
+
+def test_queries_are_translated_to_english_first(tmp_path, corpus, scored):
+    folder, rows = write_dual(tmp_path / "dual", "clip"), [row(number, "val", languages=("pt",)) for number in range(6)]
+    for item in rows:
+        for caption in item["captions"][2:]:
+            caption["text"] = f"Um gato preto dorme no sofá número {item['item_id'][-5]}."
+    data = write_rows(tmp_path / "pt", rows)
+    splits = Splits([data], (), (), "embedded")
+    portuguese, english = splits.open("val").texts["pt"][0], splits.translated("val")["pt"][0]
+    assert len(english) == len(portuguese) and all("black cat" in text for text in english)
+    assert splits.translated("val")["en"] == splits.open("val").texts["en"]
+    plain = scored(folder, "--global-weight", 1, data=data)
+    translated = scored(f"translate:{folder}", "--global-weight", 1, data=data)
+    assert translated["languages"]["en"] == plain["languages"]["en"]
+    with pytest.raises(UsageError, match=r"--translate-queries embedded.*de"):
+        scored(f"translate:{folder}", "--languages", "de")
 
 
 def test_items_without_a_text_in_a_language_are_left_out_of_its_gallery(tmp_path, model_folder, scored):

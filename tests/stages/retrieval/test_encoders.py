@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from stages.retrieval.encoders import EmbeddedSpace, ModelSpace
+from stages.retrieval.encoders import EmbeddedSpace, ModelSpace, open_space
 from tests.model.towers import picture
+from tests.stages.duals import write_dual
 from tests.stages.indexed import write_model
 
 TEXTS = [["a red cat", "a cat on a sofa"], ["a dog"], []]
@@ -48,14 +49,14 @@ def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
 def test_the_embedded_score_by_hand(embedded):
     """⟨q − m, c⟩ + ½ max_v ⟨q, d_v⟩, of classes weighed by the square root of their probability."""
     pixels, texts, query = picture(0, (300, 300)), ["a red cat", "a cat on a sofa"], "eine Katze"
-    names_KE = embedded.encoder.encode(embedded.describer.names)
-    chances_K = embedded.describer.chances([pixels])
+    names_KE = embedded.encoder.encoder.encode(embedded.encoder.describer.names)
+    chances_K = embedded.encoder.describer.chances([pixels])
     assert chances_K.sum() == pytest.approx(1) and chances_K.min() >= 0
     mean_E, best = names_KE.mean(0), np.argsort(-chances_K)[:10]
     classes_E = sum(chances_K[number] ** 0.5 * (names_KE[number] - mean_E) for number in best)
     classes_E /= np.linalg.norm(classes_E)
-    query_E = embedded.encoder.encode([query])[0]
-    expected = (query_E - mean_E) @ classes_E + 0.5 * (embedded.encoder.encode(texts) @ query_E).max()
+    query_E = embedded.encoder.encoder.encode([query])[0]
+    expected = (query_E - mean_E) @ classes_E + 0.5 * (embedded.encoder.encoder.encode(texts) @ query_E).max()
     rows_RE, queries_QE = embedded.items([[pixels]], [texts], 2)[0], embedded.texts([query])
     assert (rows_RE @ queries_QE[0]).max() == pytest.approx(expected, rel=1e-4)
     bare_RE = embedded.items([[pixels]], [[]])[0]  # nobody described it
@@ -71,3 +72,36 @@ def test_a_picture_finds_itself(embedded):
 def test_features_are_refused(embedded):
     with pytest.raises(UsageError, match="reads pictures"):
         embedded.items([np.zeros((3, 5), np.float32)], [[]])
+
+
+@pytest.mark.parametrize("name", ["clip", "embedded", "views", "none"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "logsumexp"])
+def test_rows_of_a_late_fusion_that_was_given(tmp_path, name, pooling):
+    """a·⟨q, item⟩ + (1 − a)·pool_k ⟨q, view_k⟩; logsumexp is pooled by max."""
+    checkpoint = {
+        "clip": lambda: write_dual(tmp_path / "clip", "clip"),
+        "embedded": lambda: "embedded",
+        "views": lambda: write_model(tmp_path / "model", slots="views", heads="aligned", views=("a", "b")),
+        "none": lambda: write_model(tmp_path / "model", slots="none"),
+    }[name]()
+    weights = {"global_weight": 0.4, "pooling": pooling, "view_weights": {"a": 1.0, "b": 3.0}, "views": ["a", "b"]}
+    space, plain = open_space(str(checkpoint), weights), open_space(str(checkpoint))
+    assert space.slot_views == ("a", "b") and space.identity["fingerprint"] != plain.identity["fingerprint"]
+    frames = [[picture(seed, (200, 200))] for seed in range(3)]
+    query_E = space.texts(["red cat"])[0]
+    local_N = []
+    for first, second in (("red", "dark blue"), ("", "pale"), ("", "")):
+        similarities = [plain.descriptions([text])[0] @ query_E if text else None for text in (first, second)]
+        if pooling == "mean":
+            there = [(w, s) for w, s in zip((1, 3), similarities, strict=True) if s is not None]
+            local_N.append(sum(w * s for w, s in there) / sum(w for w, _ in there) if there else None)
+        else:
+            scaled = [
+                w * s for w, s in zip((1 / 3, 1) if first else (0, 1), similarities, strict=True) if s is not None
+            ]
+            local_N.append(max(scaled) if scaled else None)
+    rows_NRE = space.items(frames, [["red", "dark blue"], ["", "pale"], ["", ""]], 2)
+    bare_N = space.items(frames, [["", ""]] * 3, 2) @ query_E
+    for row, local in enumerate(local_N):
+        expected = bare_N[row, 0] if local is None else 0.4 * bare_N[row, 0] + 0.6 * local
+        assert (rows_NRE[row] @ query_E).max() == pytest.approx(expected, abs=1e-5)

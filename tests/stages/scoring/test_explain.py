@@ -167,9 +167,9 @@ def test_the_page_shows_queries_results_words_and_patches(tmp_path, data, corpus
     assert "slots=none" in page and page.count("<section>") == 1 and "<mark" not in page
 
 
-def test_a_baseline_is_explained_without_slots(tmp_path, corpus):
+def test_a_baseline_is_explained_by_its_late_fusion(tmp_path, corpus):
     page = page_of(tmp_path, write_dual(tmp_path / "dual", "clip"), corpus, "--explain", "1000")
-    assert "two towers" in page and page.count("<section>") == 54
+    assert page.count("<section>") == 54 and "<b>detail</b>" in page and "trust" not in page
 
 
 def test_texts_are_escaped(tmp_path, data):

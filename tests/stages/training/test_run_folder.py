@@ -164,9 +164,10 @@ def test_best_is_written_with_the_global_weight_of_its_validation(writer):
     recalls = {"r1": 1.0, "r5": 2.0, "r10": 3.0}
     both = {"sum_r": 20.0, "text_to_media": recalls, "media_to_text": recalls}
     figures = {"step": 7, "split": "train", "items": 9, "sum_r": 20.0, "chance": 3.0, "recalls": {"pt": both}}
-    writer.write_best(figures | {"global_weight": 0.4, "local_pooling": "max", "view_weights": {}})
+    writer.write_best(figures | {"global_weight": 0.4, "local_pooling": "max", "view_weights": {}}, {"sum_r": 5.0})
     best = writer.run / "best"
     assert (best / "model.safetensors").read_text() == "0.4" and find_damage(best) is None
-    assert json.loads((writer.run / "record.json").read_text())["best"]["step"] == 7
+    record = json.loads((writer.run / "record.json").read_text())
+    assert record["best"]["step"] == 7 and record["start"]["sum_r"] == 5.0
     card = (best / "README.md").read_text()
     assert "fitted" in card and "| pt |" in card

@@ -91,7 +91,7 @@ class Writer(ModelWriter):
     def write(self, folder, best):
         torch.save(self.model.state_dict(), folder / "weights.pt")
 
-    def write_best(self, best):
+    def write_best(self, best, start):
         run_folder.write_folder(self.run / "best", lambda folder: self.write(folder, best))
 
 
