@@ -88,8 +88,7 @@ class ModelSpace:
         self.global_weight = fusion.global_weight if fusion else 1.0
         self.model.train(False)
         name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
-        self.identity = {"kind": "model", "name": name, "fingerprint": self._fingerprint(weights.source, late_fusion)}
-        self.identity |= {"late_fusion": late_fusion} if late_fusion else {}
+        self.identity = _identity("model", name, self._fingerprint(weights.source, late_fusion), late_fusion)
         self.width = self.texts(["."]).shape[1]
 
     def _fingerprint(self, source: str, late_fusion: LateFusion | None) -> str:
@@ -161,8 +160,7 @@ class EmbeddedSpace:
         self.slot_views = tuple(late_fusion["views"]) if late_fusion else ()
         settings: list[Any] = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
         settings += [late_fusion] if late_fusion else []
-        self.identity = {"kind": EMBEDDED, "name": EMBEDDED, "fingerprint": short_hash(canonical_json(settings))}
-        self.identity |= {"late_fusion": late_fusion} if late_fusion else {}
+        self.identity = _identity(EMBEDDED, EMBEDDED, short_hash(canonical_json(settings)), late_fusion)
 
     def to(self, device: Any) -> None:
         """Do nothing: it has no use for a GPU."""
@@ -202,6 +200,11 @@ class EmbeddedSpace:
         slots_NKE = fusion.slots(views_NVE, media_NE, self.slot_views)[0]
         rows_NKE: np.ndarray = torch.lerp(slots_NKE, media_NE[:, None], fusion.global_weight).numpy()
         return rows_NKE
+
+
+def _identity(kind: str, name: str, fingerprint: str, late_fusion: LateFusion | None) -> dict[str, Any]:
+    identity: dict[str, Any] = {"kind": kind, "name": name, "fingerprint": fingerprint}
+    return {**identity, "late_fusion": late_fusion} if late_fusion else identity
 
 
 def _fusion(late_fusion: LateFusion) -> "Fusion":

@@ -103,6 +103,7 @@ class Arm:
         self.checkpoint: Checkpoint = find_checkpoint(name.removeprefix(TRANSLATE))
         self.model, self.processor, self.fusion = self.checkpoint.load()
         self.model.to(accelerator.device)
+        self._data: dict[str, EvaluationData] = {}
         self._embedded: dict[str, Embedded] = {}
 
     def describe(self) -> None:
@@ -112,13 +113,15 @@ class Arm:
 
     def data(self, split: str) -> EvaluationData:
         """The split as this model reads it."""
-        data = copy.copy(self.splits.open(split))
-        data.expect(self.processor, f"{self.option} {self.name}")
-        if self.name.startswith(TRANSLATE):
-            data.texts = self.splits.translated(split)
-        else:
-            data.use_stored(self.model, self.processor)
-        return data
+        if split not in self._data:
+            data = copy.copy(self.splits.open(split))
+            data.expect(self.processor, f"{self.option} {self.name}")
+            if self.name.startswith(TRANSLATE):
+                data.texts = self.splits.translated(split)
+            else:
+                data.use_stored(self.model, self.processor)
+            self._data[split] = data
+        return self._data[split]
 
     def embed(self, split: str) -> Embedded:
         """The split as vectors, encoded once; views are not fused."""
