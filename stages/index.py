@@ -3,9 +3,9 @@
     python stages/index.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… --output INDEX
     python stages/index.py --output INDEX --remove CORPUS/ITEM…
 
-Run again, it brings the index up to date: vectors of unchanged items are taken over, new and changed items are encoded,
-and items that are gone are dropped. A killed run goes on where it was with the same command. Searches use the old index
-until the new one is published at once. `embedded` needs no training and no GPU. Put `accelerate launch` in place of
+Run it again to bring the index up to date: it keeps the vectors of unchanged items, encodes new and changed items, and
+drops items that are gone. After a kill, the same command resumes. Searches use the old index until the new one is
+published in a single step. `embedded` needs no training and no GPU. Start it with `accelerate launch` instead of
 `python` to encode on several processes.
 """
 
@@ -39,14 +39,14 @@ class IndexOptions:
 
     checkpoint: str | None = option(None, "a run folder, a model folder, a name on the Hub, or embedded")
     data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", repeat=True)
-    split: str | None = option(None, "the split to index (all)")
-    views: tuple[str, ...] = option((), "descriptions to read and keep (as the run had it, or all)")
+    split: str | None = option(None, "the split to index (default: all)")
+    views: tuple[str, ...] = option((), "views to read and keep (default: those of the training run, or all)")
     late_fusion: Path | None = option(
         None, "report of score.py --output with the late fusion to use in place of the model's own", metavar="FILE"
     )
     dtype: str = option("float16", "how vectors are stored", choices=("float32", "float16"))
-    kind: str = option("auto", "kind of index; auto goes by size", choices=("auto", "flat", "ivf"))
-    batch_size: int = option(32, "items encoded at once on each process", at_least=1)
+    kind: str = option("auto", "kind of index; auto chooses by size", choices=("auto", "flat", "ivf"))
+    batch_size: int = option(32, "items encoded at once in each process", at_least=1)
     overwrite: bool = option(False, "make the index anew")
 
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def update(output: Path, options: IndexOptions) -> None:
-    """Bring the index to what the corpora hold now."""
+    """Bring the index up to date with the corpora."""
     if not options.checkpoint or not options.data:
         raise UsageError("give --checkpoint RUN|FOLDER|NAME|embedded and --data CORPUS: what to encode, and with what")
     import pyarrow.compute as pc
@@ -124,10 +124,10 @@ def read_late_fusion(report: Path) -> "LateFusion":
 
 @contextlib.contextmanager
 def open_writer(output: Path, options: IndexOptions, space: "Space", items: "CorpusItems") -> "Iterator[IndexWriter]":
-    """Hold the index for the whole run, so that a second one is refused before it encodes anything.
+    """Hold the index for the whole run, so that a second run is refused before it encodes anything.
 
     Raises:
-        UsageError: The index was made in another way than is asked for.
+        UsageError: The index was made with other settings.
     """
     from stages.retrieval.index_writer import index_writer
 
@@ -145,14 +145,14 @@ def open_writer(output: Path, options: IndexOptions, space: "Space", items: "Cor
             ):
                 if old != new:
                     raise UsageError(
-                        f"--output {output} was made with {name} {old}, and {new} is asked for. Give the same, another "
-                        "--output, or --overwrite to make it anew"
+                        f"--output {output} was made with {name} {old}, but now {new} was given. Give the same, "
+                        "another --output, or --overwrite to make it anew"
                     )
         yield writer
 
 
 def encode(space: "Space", items: "CorpusItems", places: "Sequence[Place]", share: "Share") -> "pa.Table":
-    """Encode items, and their descriptions by themselves; every rank does its share and has all of it at the end."""
+    """Encode items, and their descriptions separately. Every rank encodes its share and gets the whole result."""
     import numpy as np
     import torch
 

@@ -1,6 +1,6 @@
-"""`--stage ingest`: list the sources once, look at every medium once, write `items` and `captions`.
+"""`--stage ingest`: list the sources, check every image and video, write `items` and `captions`.
 
-plan (fixed membership) → open, hash, prove decodable → items, captions
+plan (which item is in which shard) → open, hash, check that it decodes → items, captions
 """
 
 import argparse
@@ -145,7 +145,7 @@ class Ingest(Stage):
         return {"items": sum(entry["rows"] for entry in entries), "shards": entries}
 
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
-        """Start the threads that look at media."""
+        """Start the threads that check media."""
         return IngestWorker(Limits(max_source_pixels=self.max_source_pixels))
 
 
@@ -173,7 +173,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 
 class IngestWorker:
-    """Looks at media in a pool of threads: decoding and hashing release the interpreter's lock."""
+    """Checks media in a pool of threads: decoding and hashing release the interpreter's lock."""
 
     def __init__(self, limits: Limits):
         threads = os.cpu_count() or 1

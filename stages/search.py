@@ -2,7 +2,7 @@
 
 python stages/search.py --index INDEX "eine Katze" -k 5
 python stages/search.py --index INDEX --image PHOTO
-python stages/search.py --index INDEX --queries FILE --json      one query a line, one JSON line each
+python stages/search.py --index INDEX --queries FILE --json      one query per line, one JSON line for each
 python stages/search.py --index INDEX "ein Hund" "犬" --picture FOUND.png
 """
 
@@ -20,7 +20,7 @@ from stages.processes import Parser, run_program
 if TYPE_CHECKING:
     from stages.retrieval.engine import Hit
 
-BATCH = 64  # queries at once
+BATCH = 64  # queries answered at once
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,7 +83,7 @@ def _json_line(query: str, hits: "Sequence[Hit]") -> str:
 
 
 def _lines(query: str, hits: "Sequence[Hit]") -> str:
-    """The query, then a line a result: rank, score, item and path, and the nearest of its descriptions."""
+    """The query, then each result: rank, score, item and path, and the description nearest to the query."""
     lines = [query]
     for hit in hits:
         where = f"{hit.corpus}/{hit.item_id}" + (f"  ({hit.uri})" if hit.uri else "")
@@ -97,21 +97,21 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = program.add_argument
-    add("query", nargs="*", help="words in any language that the model knows; several are answered in turn")
+    add("query", nargs="*", help="text in any language that the model knows; may be repeated")
     add("--index", required=True, type=Path, help="folder that index.py made")
     add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
-    add("--queries", type=Path, metavar="FILE", help="a text file of queries, one a line")
+    add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")
     add(
         "--hybrid",
         type=float,
         metavar="WEIGHT",
-        help="share of text-to-text nearness in the score, 0 to 1 (0)",
+        help="share of text-to-text similarity in the score, from 0 to 1 (default: 0)",
     )
     add("--corpus", help="search only this corpus")
     add("--split", help="search only this split")
     add("--media-type", choices=("image", "video"), help="search only images, or only videos")
-    add("--picture", type=Path, metavar="FILE.png", help="draw the results, a row a query")
+    add("--picture", type=Path, metavar="FILE.png", help="draw the results, one row per query")
     add("--json", action="store_true", help="print a line of JSON for each query")
     add("--checkpoint", help="where the index's model is now, if it was moved")
     add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")

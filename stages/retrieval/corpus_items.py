@@ -39,7 +39,7 @@ class CorpusItems:
     """The items of a split of some corpora. Media are read when they are asked for.
 
     Args:
-        corpora: Corpus folders. Their names tell the corpora apart.
+        corpora: Corpus folders with different names.
         split: The split to index; all if not given.
         views: Names of the descriptions to read; all if empty.
 
@@ -52,7 +52,7 @@ class CorpusItems:
         if len(self.corpora) < len(corpora):
             names = [path.absolute().name for path in corpora]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"--data: two corpora are named {twice}, and results go by the name. Rename one folder")
+            raise UsageError(f"--data: two corpora are named {twice}, but results name their corpus. Rename one folder")
         self.names = list(self.corpora)
         self.split, self.views = split, tuple(views) or (ALL,)
         self.shards = Shards(corpora)
@@ -60,7 +60,7 @@ class CorpusItems:
             check_views(self.shards, "--views", views, all_views(self.shards))
 
     def origin(self) -> dict[str, Any]:
-        """What the index notes about its corpora, with a hash of their contents."""
+        """What the index records of its corpora, with a hash of their contents."""
         corpora = [
             {"name": name, "path": str(path.absolute()), "training": manifest_hash(path, "training")}
             for name, path in self.corpora.items()
@@ -68,13 +68,13 @@ class CorpusItems:
         return {"corpora": corpora, "split": self.split, "views": list(self.views)}
 
     def scan(self) -> tuple[np.ndarray, pa.Array]:
-        """Look at every item once, without its media.
+        """Read every item once, without its media.
 
         Returns:
             Places [N,2] int32 (shard, row) and the contents of the items, in order.
 
         Raises:
-            UsageError: The split has no items, or an item is there twice.
+            UsageError: The split has no items, or an item occurs twice.
         """
         places, contents = [np.empty((0, 2), np.int32)], [pa.array([], pa.string())]
         ids: dict[str, list[pa.Array]] = {name: [] for name in self.names}
@@ -93,7 +93,7 @@ class CorpusItems:
             repeated = counts.filter(pc.greater(counts.field("counts"), 1))
             if len(repeated):
                 item_id = repeated[0]["values"].as_py()
-                raise UsageError(f"--data: item {item_id} of {corpus} is there twice. Run --stage pack again")
+                raise UsageError(f"--data: item {item_id} of {corpus} occurs twice. Run --stage pack again")
         if not sum(map(len, contents)):
             raise UsageError(f"--data: there is no item in split {self.split!r}. Leave --split out to index all")
         return np.concatenate(places), pa.concat_arrays(contents)
@@ -122,7 +122,7 @@ class Item:
     """An item with its texts.
 
     Attributes:
-        facts: Id, kind, split, sizes, source and licence; what is not known is left out.
+        facts: Id, kind, split, sizes, source and licence, as far as they are known.
         descriptions: Rows as their table has them; likewise `captions` and `translations`.
     """
 
@@ -133,7 +133,7 @@ class Item:
 
 
 class Browser:
-    """The items of a corpus folder, from `items`, or from `training` where it was packed from other corpora.
+    """The items of a corpus folder, from `items`, or from `training` if it was packed from other corpora.
 
     Raises:
         UsageError: It has neither.
@@ -161,7 +161,7 @@ class Browser:
         return items
 
     def item(self, item_id: str) -> Item:
-        """An item with its texts. Raises KeyError where it is not there."""
+        """An item with its texts. Raises KeyError if it does not exist."""
         for number in range(self.items.num_shards):
             row = pc.index(self.items.shard(number)["item_id"], item_id).as_py()
             if row >= 0:
@@ -185,7 +185,7 @@ def _of_item(shard: pa.Table, item_id: str) -> list[dict[str, Any]]:
 
 
 def read_card(corpus: Path) -> str:
-    """The corpus's card in Markdown, empty where there is none.
+    """The corpus's card in Markdown; empty if there is none.
 
     Its pictures are left out: they may be anywhere, and would be fetched by whoever reads it.
     """

@@ -1,9 +1,9 @@
-"""What makes items, texts and pictures comparable: a trained model, or the sentence encoder that needs no training.
+"""Spaces in which items, texts and pictures are compared: a trained model, or a sentence encoder without training.
 
-In either space the score of an item is the largest inner product of the query with any of the item's rows, so that an
-index need not know which of the two it holds.
+In either space the score of an item is the largest inner product of the query with any of the item's rows, so an index
+works the same for both.
 
-N items · R rows an item · M texts · E width of the space · K slots
+N items · R rows per item · M texts · E width of the space · K slots
 """
 
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ class Space(Protocol):
     """Maps items and queries to vectors.
 
     Attributes:
-        identity: What an index keeps of its space: `kind`, `name`, `late_fusion` if one was given, and a
-            `fingerprint` of all that decides a vector.
+        identity: What an index records: `kind`, `name`, `late_fusion` if one was given, and a `fingerprint` of
+            everything that decides a vector.
         width: E.
-        languages: Languages that queries may be in, for the user.
-        tags: The same as BCP 47 tags; empty where they are not known one by one.
-        slot_views: Views that the items' rows are made of; empty for every view.
+        languages: The languages of queries, in words.
+        tags: The same as BCP 47 tags; empty if they are not known.
+        slot_views: Views from which the items' rows are made; empty for all.
     """
 
     identity: dict[str, Any]
@@ -40,19 +40,19 @@ class Space(Protocol):
     slot_views: tuple[str, ...]
 
     def to(self, device: Any) -> None:
-        """Encode on this device from here on."""
+        """Encode on this device from now on."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Queries [M,E]."""
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        """Queries [M,E] of pictures that nobody described."""
+        """Queries [M,E] from pictures without descriptions."""
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
         """Rows [N,R,E] of items; R does not depend on the batch. `most`: the most descriptions of any item."""
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Rows [M,E] of descriptions by themselves, to compare text with text."""
+        """Rows [M,E] of single descriptions, to compare text with text."""
 
 
 class LateFusion(TypedDict):
@@ -72,7 +72,7 @@ def open_space(checkpoint: str, late_fusion: LateFusion | None = None) -> Space:
 class ModelSpace:
     """A LECCR checkpoint, or another two-tower model of Transformers.
 
-    The score a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩ is max_k ⟨q, a·ĥ + (1 − a)·slot_k⟩: K rows an item.
+    The score a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩ is max_k ⟨q, a·ĥ + (1 − a)·slot_k⟩: K rows per item.
     """
 
     languages, tags = "the languages it was trained on", frozenset[str]()
@@ -114,7 +114,7 @@ class ModelSpace:
         return self._numpy(lambda: self._media(items, [[] for _ in items])[0])
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """Rows [N,K,E], or [N,1,E] where the score has no local part."""
+        """Rows [N,K,E], or [N,1,E] if the score has no local part."""
 
         def encode() -> Any:
             media_NE, slots_NKE = self._media(frames, descriptions)
@@ -163,18 +163,18 @@ class EmbeddedSpace:
         self.identity = _identity(EMBEDDED, EMBEDDED, short_hash(canonical_json(settings)), late_fusion)
 
     def to(self, device: Any) -> None:
-        """Do nothing: it has no use for a GPU."""
+        """Do nothing: it does not use a GPU."""
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Queries [M,E]."""
         return self.encoder.texts(texts)
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        """Queries [M,E], as texts that name the likely classes would be."""
+        """Queries [M,E], like those of texts that name the likely classes."""
         return self.encoder.pictures(items)
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """Rows [N,most,E]: an item with fewer descriptions has its rows several times."""
+        """Rows [N,most,E]: the rows of an item with fewer descriptions are repeated."""
         if self.fusion:
             return self._fused(frames, descriptions, self.fusion)
         rows_NRE = np.empty((len(frames), max(1, most), self.width), np.float32)

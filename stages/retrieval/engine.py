@@ -26,7 +26,7 @@ from stages.retrieval.vectors import ItemVectors
 
 MAX_CHARACTERS = 2_000  # longest query
 MAX_RESULTS = 1_000
-FUSION_CANDIDATES = 4  # times as many candidates as results are compared where two scores are mixed
+FUSION_CANDIDATES = 4  # candidates per result when two scores are mixed
 MIN_FUSION_CANDIDATES = 100
 QUERY_PIXELS = 1024 * 1024  # a picture query is shrunk to this area
 FILTERS = ("corpus", "split", "media_type")
@@ -34,7 +34,7 @@ FILTERS = ("corpus", "split", "media_type")
 
 @dataclass(frozen=True)
 class Filters:
-    """What may be among the results; None for all."""
+    """Which items may be among the results; None allows all."""
 
     corpus: str | None = None
     split: str | None = None
@@ -53,9 +53,9 @@ class Hit:
         uri: Where the item's media were when they were ingested.
         split: The item's split.
         media_type: `image` or `video`.
-        view: View of the description nearest to the query, empty where the item has none.
+        view: View of the description nearest to the query; empty if the item has none.
         text: That description.
-        matched: What of the item the query matched, in words.
+        matched: Which parts of the item were compared with the query, in words.
     """
 
     rank: int
@@ -131,7 +131,7 @@ class OpenIndex:
                 continue
             values = column.dictionary.to_pylist()
             if value not in values:
-                raise UsageError(f"{name}: the index has {', '.join(sorted(values))}, and not {value!r}")
+                raise UsageError(f"{name}: the index has {', '.join(sorted(values))}, but not {value!r}")
             matches_N = column.indices.to_numpy() == values.index(value)
             keep_N = matches_N if keep_N is None else keep_N & matches_N
         return keep_N
@@ -171,18 +171,18 @@ class Finder:
 
     @property
     def splits(self) -> list[str]:
-        """The splits that its items are of."""
+        """The splits of its items."""
         return sorted(self._now.columns["split"].dictionary.to_pylist())
 
     def refresh(self) -> bool:
-        """Take over what was published since.
+        """Switch to a newer generation of the index, if one was published.
 
         Returns:
-            Whether there was anything. While the corpora are still being written, there is not.
+            Whether it switched. It does not while the corpora are still being written.
 
         Raises:
             UsageError: The index was made anew with another model.
-            EnvironmentTrouble: It cannot be read at the moment. The old answers are kept.
+            EnvironmentTrouble: The index cannot be read at the moment. The old generation stays in use.
         """
         with self._refreshing:
             try:
@@ -211,14 +211,14 @@ class Finder:
 
         Args:
             queries: Texts and pictures.
-            k: Results of each query, fewer where there are fewer.
-            hybrid: Share w in [0, 1] of text-to-text nearness in the score: (1 − w) times the score plus w times the
+            k: Most results of each query.
+            hybrid: Share w in [0, 1] of text-to-text similarity in the score: (1 − w) times the score plus w times the
                 inner product of the query with the nearest of the item's descriptions. An item without descriptions
                 counts as the worst candidate.
             filters: Which items may be among the results.
 
         Returns:
-            Of each query its hits, best first.
+            The hits of each query, best first.
 
         Raises:
             UsageError: A query cannot be answered.
@@ -277,7 +277,7 @@ class Finder:
 def _fused(
     vectors: ItemVectors, query_QE: np.ndarray, k: int, share: float, keep_N: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [k] and items [k] of one query by both parts; late fusion of cosines as they are."""
+    """Scores [k] and items [k] of one query by both parts: late fusion, a weighted sum of the two cosines."""
     count = max(FUSION_CANDIDATES * k, MIN_FUSION_CANDIDATES)
     by_part = [vectors.search(query_QE, count, part=part, keep_N=keep_N)[1][0] for part in ("media", "text")]
     items_C = np.union1d(*by_part)

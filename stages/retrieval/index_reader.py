@@ -64,8 +64,8 @@ class Index:
 
     Attributes:
         folder: The index folder.
-        manifest: What its writer noted, see `stages.retrieval.index_writer`.
-        items: A row an item, in the order of their numbers.
+        manifest: What its writer recorded, see `stages.retrieval.index_writer`.
+        items: One row per item, in the order of their numbers.
         vectors: The rows of the items.
     """
 
@@ -95,12 +95,12 @@ class Index:
                 manifest, tried = read_manifest(folder), manifest
                 if manifest == tried:
                     raise
-        state = "is not complete" if folder.is_dir() else "is not there"
+        state = "is not complete" if folder.is_dir() else "does not exist"
         raise UsageError(f"{folder} {state} (no {MANIFEST}). Make an index there with stages/index.py")
 
     @property
     def origin(self) -> dict[str, Any]:
-        """How the vectors came to be: space, corpora, split, views."""
+        """What the vectors were made from: space, corpora, split, views."""
         origin: dict[str, Any] = self.manifest["origin"]
         return origin
 
@@ -109,11 +109,11 @@ class Index:
         return rows
 
     def is_current(self) -> bool:
-        """Whether no other generation was published since. Raises UsageError as `open` does."""
+        """Whether this is still the published generation. Raises UsageError as `open` does."""
         return read_manifest(self.folder) == self.manifest
 
     def number(self, corpus: str, item_id: str) -> int | None:
-        """The row of an item, None where it is not in the index."""
+        """The row of an item, None if it is not in the index."""
         matches = pc.and_(pc.equal(self.items["item_id"], item_id), pc.equal(self.items["corpus"], corpus))
         number = pc.index(matches, True).as_py()
         return number if number >= 0 else None
@@ -125,7 +125,7 @@ class Index:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an index folder, None where there is none.
+    """The manifest of an index folder, None if there is none.
 
     Raises:
         UsageError: It is not a manifest of this version, or it is damaged.

@@ -1,14 +1,14 @@
-"""Vectors that answer with items: one FAISS index, and the item that each of its rows belongs to.
+"""Search over vectors with items as results: one FAISS index, and the item that each of its rows belongs to.
 
 Q queries · E width · R rows · N items · W rows fetched for a query · k results
 
-An item has rows of two parts: `media`, which queries are compared with, and `text`, one for each of its descriptions.
+An item has rows of two parts: `media`, with which queries are compared, and `text`, one for each of its descriptions.
 All media rows come first, then all text rows, each in the order of the items. An item's score is the largest inner
-product of the query with any of its rows in a part. IVF looks at some of its lists of rows; how many, its *effort*, is
-measured when it is built.
+product of the query with any of its rows in a part. IVF visits only some of its lists of rows. How many, its *effort*,
+is measured when the index is built.
 """
 
-# FAISS's stubs do not know all that its classes take.
+# FAISS's type stubs lack some arguments and attributes.
 # mypy: disable-error-code="attr-defined, call-arg, arg-type"
 
 import os
@@ -21,8 +21,8 @@ import numpy as np
 from pipeline.corpus.table import flush
 from pipeline.errors import EnvironmentTrouble, UsageError
 
-# FAISS's threads spin while they wait, and its OpenMP runtime reads this when it is loaded. Of one query at a time, a
-# second of CPU time answered 72 with spinning threads and 458 without, on two busy processors.
+# FAISS's threads spin while they wait, and its OpenMP runtime reads this when it is loaded. One query at a time, a
+# second of CPU time answered 72 queries with spinning threads and 458 without, on two busy processors.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import faiss
 
@@ -30,7 +30,7 @@ PARTS = ("media", "text")
 KINDS = {"flat": "", "ivf": "IVF{lists},"}  # prefixes of FAISS's index factory
 DTYPES = {"float32": "Flat", "float16": "SQfp16"}
 # Flat rows are exact and cost nothing to build. 50,000 of 256 values took 1.5 ms a query on two busy processors, where
-# IVF took 0.05 ms after 3 s of building: below this, exact is the better bargain.
+# IVF took 0.05 ms after 3 s of building: below this, exact search is worth it.
 FLAT_ROWS = 50_000
 POINTS_A_LIST = 64  # vectors that k-means gets per list; more moved recall by less than its noise
 TUNING_QUERIES, TUNING_K, TUNING_RECALL = 256, 10, 0.97  # what is promised is 0.95
@@ -68,7 +68,7 @@ class ItemVectors:
         counts: By part, the rows of each item [N].
 
     Raises:
-        UsageError: The index has other rows than the items.
+        UsageError: The index does not have as many rows as the items.
     """
 
     def __init__(self, index: Any, kind: str, effort: int, counts: Mapping[str, np.ndarray]):
@@ -180,7 +180,7 @@ def best_items(scores_QW: np.ndarray, items_QW: np.ndarray, k: int) -> tuple[np.
 
 
 def recall(items_Qk: np.ndarray, truth_Qk: np.ndarray) -> float:
-    """The share of the true items that were found; -1 stands for nothing.
+    """The share of the true items that were found; -1 marks an empty place.
 
     >>> recall(np.array([[4, 7], [1, -1]]), np.array([[7, 9], [1, -1]]))
     0.6666666666666666
@@ -205,7 +205,7 @@ def build_vectors(
     if kind == "auto":
         kind = "flat" if total <= FLAT_ROWS else "ivf"
     if not total:
-        kind = "flat"  # the other cannot be trained
+        kind = "flat"  # an empty IVF index cannot be trained
     index, generator = empty_index(kind, dtype, total, width), np.random.default_rng(0)
     if kind == "ivf":
         most = POINTS_A_LIST * index.nlist
@@ -215,7 +215,7 @@ def build_vectors(
         index.add(rows[part])
     vectors = ItemVectors(index, kind, 1, counts)
     if kind != "flat":
-        # a description is much like a query; without them, rows with noise on them stand in
+        # a description is much like a query; without descriptions, rows with added noise are used
         queries_QE = _sample(rows["text"], TUNING_QUERIES, generator)
         if len(queries_QE) < TUNING_QUERIES:
             queries_QE = _sample(media_RE, TUNING_QUERIES, generator)
@@ -227,7 +227,7 @@ def build_vectors(
 
 
 def empty_index(kind: str, dtype: str, rows: int, width: int) -> Any:
-    """An empty FAISS index for so many rows, not yet trained."""
+    """An empty, untrained FAISS index for this many rows."""
     lists = max(1, min(rows, round(4 * rows**0.5)))  # finding the lists and reading them then cost about the same
     spec = KINDS[kind].format(lists=lists) + DTYPES[dtype]
     index = faiss.index_factory(width, spec, faiss.METRIC_INNER_PRODUCT)
@@ -255,7 +255,7 @@ def _sample(vectors_RE: np.ndarray, most: int, generator: np.random.Generator) -
 
 
 def save_vectors(vectors: ItemVectors, path: Path) -> None:
-    """Write the FAISS index to a file. Raises EnvironmentTrouble where the disk does not take it."""
+    """Write the FAISS index to a file. Raises EnvironmentTrouble if it cannot be written."""
     try:
         with path.open("wb") as stream:  # FAISS's own writer does not fail where there is no room for the last bytes
             faiss.write_index(vectors.index, faiss.PyCallbackIOWriter(stream.write))
@@ -267,7 +267,7 @@ def save_vectors(vectors: ItemVectors, path: Path) -> None:
 
 
 def load_vectors(path: Path, kind: str, effort: int, counts: Mapping[str, np.ndarray]) -> ItemVectors:
-    """Vectors from a file, memory-mapped where FAISS can. Raises UsageError where it is not what was written."""
+    """Vectors from a file, memory-mapped where FAISS can. Raises UsageError if it is not a FAISS index."""
     try:
         return ItemVectors(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), kind, effort, counts)
     except (RuntimeError, MemoryError) as error:

@@ -1,7 +1,7 @@
 """The API for programs: POST /search, GET /health, and /docs.
 
-A picture comes in base64 within the JSON, not as multipart: one kind of body, described by one schema; the price is a
-third more bytes. An item goes by its id within its corpus, never by its path.
+A picture is sent as base64 within the JSON, not as multipart, so that one schema describes every body; it costs a third
+more bytes. An item is named by its id within its corpus, never by its path.
 """
 
 import json
@@ -25,7 +25,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 class SearchRequest(BaseModel):
-    """A search: one of `query`, `queries` and `picture`, and what holds for all of them."""
+    """A search: one of `query`, `queries` and `picture`, and the options of all its queries."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": list(EXAMPLES.values())})
 
@@ -46,7 +46,7 @@ class SearchRequest(BaseModel):
 
 
 class Result(BaseModel):
-    """A result. `view` and `text`: the item's description nearest to the query, empty where it has none."""
+    """A result. `view` and `text`: the item's description nearest to the query; empty if it has none."""
 
     rank: int
     score: float
@@ -60,7 +60,7 @@ class Result(BaseModel):
 
 
 class SearchResponse(BaseModel):
-    """Of each query its results, best first."""
+    """The results of each query, best first."""
 
     results: list[list[Result]]
 
@@ -79,7 +79,7 @@ class Health(BaseModel):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is too large"},
     422: {"description": "The search is not valid, or beyond a limit"},
-    429: {"description": "Too many queries of one client: Retry-After says when to come back"},
+    429: {"description": "Too many queries of one client: try again after Retry-After"},
     503: {"description": "Too many queries at once, or an index that cannot be used"},
 }
 
@@ -123,8 +123,8 @@ def description(limits: Limits) -> str:
     """What the API does and its limits, for OpenAPI and /docs."""
     return (
         f"Finds images and videos by a text in any language that the index knows, or by a picture. Limits: "
-        f"{MAX_CHARACTERS:,} characters a text, {MAX_QUERIES} queries a request, {MAX_RESULTS} results a "
-        f"query, {limits.body_bytes:,} bytes a request, {PICTURE_PIXELS:,} "
-        f"pixels a picture, {limits.burst} queries of one client at once and {limits.rate:g} a second (429), "
+        f"{MAX_CHARACTERS:,} characters per text, {MAX_QUERIES} queries per request, {MAX_RESULTS} results per "
+        f"query, {limits.body_bytes:,} bytes per request, {PICTURE_PIXELS:,} "
+        f"pixels per picture, {limits.burst} queries of one client at once and {limits.rate:g} per second (429), "
         f"{limits.waiting:,} queries waiting (503). Errors are JSON: what was given, what is expected, what to do."
     )

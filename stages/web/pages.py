@@ -1,7 +1,7 @@
 """The search page for people: HTML made on the server, without scripts. Every text of a corpus or a user is escaped.
 
-Nothing is fetched from elsewhere. Pictures are sent as pixels that were encoded again, found by corpus and item id: no
-part of a request becomes a path.
+Nothing is loaded from other servers. Pictures are found by corpus and item id and are encoded anew: no part of a
+request becomes a path.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What one client may ask of the search server, and the error that says so."""
+"""The limits of the search server for a client, and the error for a request that is refused."""
 
 import math
 import time
@@ -69,7 +69,7 @@ class Buckets:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
 
     def take(self, client: str, count: int = 1) -> None:
-        """Take tokens of a client. Raises Problem 429, and takes none, where it has fewer."""
+        """Take tokens of a client. Raises Problem 429, and takes none, if there are too few."""
         now = self.clock()
         tokens, then = self._buckets.pop(client, (float(self.burst), now))
         tokens = min(float(self.burst), tokens + (now - then) * self.rate)

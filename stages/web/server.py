@@ -36,8 +36,8 @@ def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> Fa
 
     Args:
         finder: The engine.
-        limits: What clients may ask.
-        host: Where it will listen. On loopback it answers only requests for this machine's names.
+        limits: What clients may request.
+        host: Address to listen on. On loopback it answers only requests for this machine's names.
     """
     service = Service(finder, limits)
 
@@ -81,7 +81,7 @@ def refuse(request: Request, error: Exception) -> Response:
 
 
 def own_names(host: str) -> tuple[str, ...] | None:
-    """Names by which a server on this host may be asked; None, for any, where it listens beyond this machine."""
+    """Names under which a server on this host answers; None, for any, if it listens beyond this machine."""
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

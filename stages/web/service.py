@@ -24,7 +24,7 @@ PICTURE_PIXELS, DECODED_PICTURES = 25_000_000, 2  # largest uploaded picture, an
 
 
 class Terms(NamedTuple):
-    """What queries must have in common to go in one call; see `Finder.find`."""
+    """What queries must have in common to be answered in one call; see `Finder.find`."""
 
     k: int
     hybrid: float | None
@@ -45,7 +45,7 @@ class Service:
 
     Attributes:
         finder: The engine, asked by one thread.
-        limits: What clients may ask.
+        limits: What a client may request.
         trouble: Why nothing can be answered until the server is started again; empty if it can.
         waiting: Queries not yet answered.
     """
@@ -68,11 +68,11 @@ class Service:
         self._thread.shutdown()
 
     def admit(self, request: Request, queries: int = 1) -> None:
-        """Raise Problem 429 where a request's client asks too much."""
+        """Raise Problem 429 if the client has exceeded its rate."""
         self._buckets.take(request.client.host if request.client else "", queries)
 
     async def picture(self, data: bytes) -> Image.Image:
-        """A picture query, upright and shrunk. Raises Problem 422 where it is not a picture, or too large."""
+        """A picture query, upright and shrunk. Raises Problem 422 if it is not a picture, or too large."""
         try:
             async with self._decoding:
                 return await asyncio.to_thread(open_picture, data, MediaLimits(PICTURE_PIXELS))
@@ -84,7 +84,7 @@ class Service:
         """The hits of one request's queries.
 
         Raises:
-            Problem: 503 where too many wait already, 422 where the engine cannot answer.
+            Problem: 503 if too many queries are waiting, 422 if the engine cannot answer.
         """
         try:
             check_queries(queries, terms.k, terms.hybrid)
@@ -137,16 +137,16 @@ class Service:
                 job.answer.set_result(list(itertools.islice(hits, len(job.queries))))
 
     async def _in_thread(self, work: Callable[[], T]) -> T | BaseException:
-        """What it returns, or the exception that it raises: a fault of the engine must not end the queue."""
+        """The result of the work, or the exception it raised: a fault of the engine must not end the queue."""
         loop = asyncio.get_running_loop()
         (outcome,) = await asyncio.gather(loop.run_in_executor(self._thread, work), return_exceptions=True)
         return outcome
 
     async def _refresh(self) -> None:
-        """Now and then, take over what was published since.
+        """Switch to a newer generation of the index, checked once per REFRESH_S.
 
-        An index that cannot be read at the moment is left for the next time. One of another model ends the answers:
-        to continue would give wrong ones.
+        If the index cannot be read at the moment, the next check tries again. If it was made with another model, the
+        service stops answering, because its answers would be wrong.
         """
         if time.monotonic() - self._checked_at < REFRESH_S:
             return
@@ -159,7 +159,7 @@ class Service:
 
 
 def _problem(error: BaseException) -> BaseException:
-    """What of the engine's errors a client may read: nothing of a fault in the program."""
+    """The error as a client may see it. A fault in the program is passed on, and its text stays on the server."""
     if isinstance(error, UsageError):
         return Problem(422, public(str(error)), "a query that this index can answer", "change the query")
     if isinstance(error, EnvironmentTrouble):

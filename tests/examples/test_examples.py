@@ -48,5 +48,5 @@ def test_a_model_is_trained(photos, tmp_path):
     train_on_photos.prepare(photos, tmp_path / "corpus")
     checkpoint = train_on_photos.train_model(tmp_path / "corpus", tmp_path / "run", "steps=2", "batch_size=4")
     portuguese, english = train_on_photos.encode_queries(checkpoint, ["um gato", "a cat"])
-    assert len(portuguese) == len(english) == 256
+    assert len(portuguese) == len(english) == 512
     assert sum(value * value for value in english) == pytest.approx(1, abs=1e-4)

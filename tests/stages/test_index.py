@@ -76,7 +76,7 @@ def test_an_item_that_is_there_twice_is_refused_before_anything_is_encoded(tmp_p
     for numbers in ((0, 1, 2, 1), (0, 7, 8, 7)):  # among the old ones, and among the new ones
         write_rows(photos, [row(number, "train") for number in numbers])
         for output in (made, tmp_path / "new"):
-            with pytest.raises(UsageError, match=f"item-{numbers[-1]:05d}.jpg of photos is there twice"):
+            with pytest.raises(UsageError, match=f"item-{numbers[-1]:05d}.jpg of photos occurs twice"):
                 index.main(command(model, output, photos))
     assert records(made).keys() == items(*range(6))
 

@@ -96,5 +96,5 @@ def test_mistakes(home, tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             search.main(["--index", str(home / "index"), *arguments])
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         search.main(["--index", str(tmp_path / "index"), "rot"])

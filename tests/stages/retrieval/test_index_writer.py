@@ -93,7 +93,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         make_index(tmp_path, [])
     with pytest.raises(UsageError, match="is a file"):
         make_index(tmp_path / "photo.jpg", [])
-    with pytest.raises(UsageError, match="is not there"):
+    with pytest.raises(UsageError, match="does not exist"):
         Index.open(tmp_path / "none")
 
 
