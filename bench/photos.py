@@ -85,7 +85,7 @@ PARTS = {
         "with diversity loss": ("diversity_weight=.01",),
         "with source–target loss": ("source_target_weight=1",),
         "slots are queries": QUERIES,
-        "faithful": ("method=faithful", "select_on=val", "horizontal_flip=0", *QUERIES),
+        "faithful": ("method=faithful", "select_on=val", "horizontal_flip=0", "smallest_crop=1", *QUERIES),
     }.items()
 }
 ARMS = MAIN | PARTS

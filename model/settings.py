@@ -92,7 +92,9 @@ class ModelSettings:
     slot_init: str = setting("normal", "start of slot queries; zero as released", choices=("normal", "zero"))
     normalize_slots: bool = setting(True, "unit-length slots in local matching; no as released")
     caption_vision_axis: str = setting("features", "axis to normalise", choices=("features", "tokens"))
-    caption_vision_padding: bool = setting(False, "padded frames count in that loss, as in the released one for videos")
+    caption_vision_padding: bool = setting(
+        False, "padded frames count in the caption–vision loss, as released for videos"
+    )
     freeze: tuple[str, ...] = setting(
         (), "pretrained towers that are not trained: media, text or both", choices=("media", "text")
     )
@@ -136,7 +138,7 @@ class ObjectiveConfig:
     teacher: str = setting("softmax", "soft targets; min_max as released", choices=("softmax", "min_max"))
     teacher_orientation: str = setting("same", "of its matrices; mixed as released", choices=("same", "mixed"))
     caption_vision_columns: str = setting(
-        "all", "what that loss compares with; rank as released for videos", choices=("all", "rank")
+        "all", "what the caption–vision loss compares with; rank as released for videos", choices=("all", "rank")
     )
     local_columns: str = setting("all", "what local matching compares with; rank as released", choices=("all", "rank"))
     gather: str = setting("autograd", "gradients of gathered rows; slice as released", choices=("autograd", "slice"))

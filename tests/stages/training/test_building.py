@@ -9,6 +9,7 @@ from stages.data.batches import EvaluationData, StepBatches
 from stages.training import building
 from stages.training.run_folder import ModelWriter, make_record
 from stages.training.settings import resolve
+from tests.model.towers import picture, whole
 from tests.stages.corpora import write_feature_corpus, write_training_corpus
 
 TINY = ("tiny_width=16", "tiny_layers=1", "tiny_vocabulary=300", "image_size=16", "embed_dim=8", "num_heads=2")
@@ -41,6 +42,20 @@ def test_states_of_a_frozen_encoder_are_stored_and_read(corpus, more, stored):
     assert validation.stored == data.stored
     batch = StepBatches(data, processor, 4)[0]
     assert batch.descriptions.tokens.is_floating_point() == stored
+
+
+def test_faithful_builds_what_was_released(corpus, tmp_path):
+    whole("clip").save_pretrained(tmp_path)
+    _, model, processor = create(corpus, "method=faithful", f"media={tmp_path}", "image_size=64", "select_on=val")
+    policy = processor.policy
+    assert (policy.image_size, policy.resize, policy.max_words, policy.plain_captions) == (64, "squash", 30, True)
+    assert policy.max_tokens == 200 and model.tau.item() == pytest.approx(0.07)
+    tokens, _, _ = model.media_encoder(processor.media([[picture(0, (80, 50))]]))
+    assert tokens.shape == (1, 1 + (64 // 8) ** 2, 16)  # through the projection
+    assert [len(x) for name, x in model.named_parameters() if "position_embedding" in name] == [65]
+    assert (model.slots.queries_KD == 0).all() and model.description_encoder is None
+    for layers in (model.slots.layers, model.interaction.slots_read):
+        assert all(torch.equal(layer.query.weight, layers[0].query.weight) for layer in layers)
 
 
 def test_checkpoint_with_other_sizes_is_refused(corpus, tmp_path):
