@@ -1,12 +1,27 @@
 """Model inputs and encoder outputs: tensors with a mask.
 
-B items · F frames · P tokens per frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
+B items · F frames · M frames that are present · P tokens per frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
+
+
+class FrameLayout(NamedTuple):
+    """Where the frames of a batch are: sizes that a mask on a GPU gives only to a program that waits for it.
+
+    Attributes:
+        places_M: int64, the place of each present frame among all B·F.
+        longest: Number of frames of the longest item.
+        has_images: Whether an item has exactly one frame.
+    """
+
+    places_M: Tensor
+    longest: int
+    has_images: bool
 
 
 class Media(NamedTuple):
@@ -16,10 +31,12 @@ class Media(NamedTuple):
         frames: [B,F,3,H,W] uint8 pixels, or [B,F,P,·] floats that a frozen picture tower made of them, or [B,F,·]
             precomputed float features.
         mask: [B,F] bool, True where there is a frame.
+        layout: Of the mask, see `to_device`. Default: read from the mask where it is needed.
     """
 
     frames: Tensor
     mask: Tensor
+    layout: FrameLayout | None = None
 
 
 class Texts(NamedTuple):
@@ -57,11 +74,38 @@ class Batch(NamedTuple):
     weights: Tensor
 
 
+Inputs = TypeVar("Inputs", Batch, Media, Texts)
+
+
 def map_tensors(batch: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
-    """Apply a function to every tensor of a batch, for example to move or slice it."""
+    """Apply a function to every tensor of a batch, for example to slice it; the layout of its frames is dropped."""
     source, target, descriptions = (Texts(*map(function, texts)) for texts in batch[1:4])
-    media, item_ids, weights = Media(*map(function, batch.media)), function(batch.item_ids), function(batch.weights)
-    return Batch(media, source, target, descriptions, item_ids, weights)
+    media = Media(function(batch.media.frames), function(batch.media.mask))
+    return Batch(media, source, target, descriptions, function(batch.item_ids), function(batch.weights))
+
+
+def frame_layout(mask_BF: Tensor) -> FrameLayout:
+    """The layout of frames with this mask."""
+    counts_B = mask_BF.sum(1)
+    places_M = mask_BF.flatten().nonzero()[:, 0]
+    return FrameLayout(places_M, int(counts_B.max()), bool((counts_B == 1).any()))
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Move a batch, media or texts; the layout of frames is read before, while their mask is on the CPU.
+
+    From pinned memory this does not wait for the device.
+    """
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    if isinstance(inputs, Texts):
+        return Texts(*map(move, inputs))
+    if isinstance(inputs, Media):
+        layout = inputs.layout or frame_layout(inputs.mask)
+        return Media(move(inputs.frames), move(inputs.mask), layout._replace(places_M=move(layout.places_M)))
+    return map_tensors(inputs, move)._replace(media=to_device(inputs.media, device))
 
 
 class Features(NamedTuple):

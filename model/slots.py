@@ -73,15 +73,17 @@ class CrossAttentionLayer(nn.Module):
         query_BQHd = self.query(x_BQD).unflatten(-1, (self.heads, -1))
         key_HdD = self.key.weight.unflatten(0, (self.heads, -1))
         value_HdD = self.value.weight.unflatten(0, (self.heads, -1))
-        read_BGD = scaled_dot_product_attention(  # G = H·Q: every head of every query is a query of width D
-            torch.einsum("bqhd,hdw->bhqw", query_BQHd, key_HdD).flatten(1, 2),
-            m_BMD,
-            m_BMD,
-            attn_mask=None if mask_BM is None else mask_BM[:, None],
+        absorbed_BGD = torch.einsum("bqhd,hdw->bhqw", query_BQHd, key_HdD).flatten(1, 2)
+        memory_B1MD = m_BMD[:, None]  # fused kernels need an axis of heads
+        read_B1GD = scaled_dot_product_attention(  # G = H·Q: every head of every query is a query of width D
+            absorbed_BGD[:, None],
+            memory_B1MD,
+            memory_B1MD,
+            attn_mask=None if mask_BM is None else mask_BM[:, None, None],
             dropout_p=self.attention_dropout if self.training else 0.0,
             scale=query_BQHd.shape[-1] ** -0.5,
         )
-        values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_BGD.unflatten(1, (self.heads, -1)), value_HdD)
+        values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_B1GD[:, 0].unflatten(1, (self.heads, -1)), value_HdD)
         read_BQD: Tensor = self.out(values_BQHd.flatten(2) + self.value.bias)
         return read_BQD
 

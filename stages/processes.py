@@ -116,7 +116,7 @@ def accelerated(precision: str) -> Any:
     """Set up Accelerate: the process group, if any, the device and the precision.
 
     Args:
-        precision: "no", "bf16", or "auto" for bf16 on GPUs that have it.
+        precision: "no", "bf16", or "auto" for bf16 on GPUs that compute in it.
     """
     import torch  # imported here because the process that only starts ranks does not need it
     from accelerate import Accelerator
@@ -124,7 +124,9 @@ def accelerated(precision: str) -> Any:
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     if precision == "auto":
-        precision = "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        # Emulated bf16, which older GPUs also offer, is slower than float32.
+        fast = not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if fast else "no"
     # One rank may make a corpus or states of descriptions while the others wait.
     waits = InitProcessGroupKwargs(timeout=datetime.timedelta(hours=24))
     return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[waits])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from model.batch import Media
+from model.batch import FrameLayout, Media, frame_layout
 from model.encoders.embedded import Grid
 from model.encoders.tiny import INIT_STD, Block
 from model.slots import cross_attention_stack
@@ -40,17 +40,20 @@ class FrameEncoder(nn.Module):
 
         Takes pixels, or in their place what `features` made of them.
         """
+        layout = media.layout or frame_layout(media.mask)
         if media.frames.dim() == 4:
-            features_MPD = media.frames[media.mask].to(self.mean.dtype)
+            features_MPD = _present(media.frames, layout).to(self.mean.dtype)
         else:
-            features_MPD = self.features(media)
+            features_MPD = self.features(media._replace(layout=layout))
         tokens_MPD = self.tower.project(features_MPD) if isinstance(self.tower, Grid) else features_MPD
-        return arrange_tokens(tokens_MPD, media.mask)
+        return arrange_tokens(tokens_MPD, media.mask, layout)
 
     def features(self, media: Media) -> Tensor:
         """What the tower, up to its trainable projection if it is frozen, makes of the present frames: [M,P,·]."""
-        pixels = (media.frames[media.mask].to(self.mean.dtype) / 255 - self.mean) / self.std
-        features_MPD: Tensor = self.tower.features(pixels) if isinstance(self.tower, Grid) else self.tower(pixels)
+        frames_M3HW = _present(media.frames, media.layout or frame_layout(media.mask))
+        pixels_M3HW = (frames_M3HW.to(self.mean.dtype) / 255 - self.mean) / self.std
+        encode = self.tower.features if isinstance(self.tower, Grid) else self.tower
+        features_MPD: Tensor = encode(pixels_M3HW)
         return features_MPD
 
     @property
@@ -63,7 +66,13 @@ class FrameEncoder(nn.Module):
         return self.tower.weights() if isinstance(self.tower, Grid) else self.tower.state_dict()
 
 
-def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _present(frames_BF: Tensor, layout: FrameLayout) -> Tensor:
+    """The frames that are present, [M,…], of [B,F,…]."""
+    frames_M = frames_BF.flatten(0, 1)
+    return frames_M if len(layout.places_M) == len(frames_M) else frames_M[layout.places_M]
+
+
+def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor, layout: FrameLayout) -> tuple[Tensor, Tensor, Tensor]:
     """Give an item of one frame the P tokens of that frame, and an item of several the summary of each.
 
     Global pooling takes the summary of an image, and the mean over the frames of a video.
@@ -71,6 +80,7 @@ def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor,
     Args:
         frames_MPD: Tokens of the present frames, item by item.
         mask_BF: bool, True where there is a frame.
+        layout: Of the mask.
     """
     tokens = frames_MPD.shape[1]
     if mask_BF.shape[1] == 1 and len(frames_MPD) == len(mask_BF):  # only images: nothing to rearrange
@@ -80,7 +90,8 @@ def arrange_tokens(frames_MPD: Tensor, mask_BF: Tensor) -> tuple[Tensor, Tensor,
     first_B = counts_B.cumsum(0) - counts_B
     image_B = counts_B == 1
     lengths_B = torch.where(image_B, tokens, counts_B)
-    place_N = torch.arange(int(lengths_B.max()), device=mask_BF.device)
+    longest = max(layout.longest, tokens if layout.has_images else 0)
+    place_N = torch.arange(longest, device=mask_BF.device)
     mask_BN = place_N < lengths_B[:, None]
     steps_B = torch.where(image_B, 1, tokens)  # through the tokens of all frames, laid out one after another
     index_BN = (first_B * tokens)[:, None] + place_N * steps_B[:, None]

@@ -35,6 +35,9 @@ SUMMARY_FIRST = (*CLIPS, "vit", "dinov2", "dinov3", "deit", "beit")  # token 0 i
 SUMMARY_POOLED = ("siglip", "convnext")  # the pooled output, which has its own weights
 UNMASKED = ("SiglipTextModel", "Siglip2TextModel")  # trained with padding as tokens; the summary is the last
 POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # their summary is their own pooled output
+# Given a mask of padding, Transformers waits for the GPU to see whether anything is masked. These take a whole mask.
+CAUSAL = ("CLIPTextModel", "MetaClip2TextModel")
+BIDIRECTIONAL = ("XLMRobertaModel", "RobertaModel", "BertModel", "DistilBertModel")
 POOLINGS = ("auto", "cls", "mean", "pooler")
 
 
@@ -109,13 +112,27 @@ class TextTower(nn.Module):
 
     def _states(self, texts: Texts) -> tuple[Tensor, Tensor]:
         mask_BT = visible_tokens(texts)
-        out = self.tower(input_ids=texts.tokens, attention_mask=None if self.unmasked else mask_BT.long())
+        out = self.tower(input_ids=texts.tokens, attention_mask=self._attention_mask(mask_BT))
         states_BTD = out.last_hidden_state
         if self.pooling == "pooler":
             return states_BTD, out.pooler_output
         if self.pooling == "cls":
             return states_BTD, states_BTD[:, 0]
         return states_BTD, masked_mean(states_BTD, mask_BT)
+
+    def _attention_mask(self, mask_BT: Tensor) -> Tensor | None:
+        """The mask as the tower takes it: none, which keys each query reads [B,1,·,T] bool, or where padding is not."""
+        kind, config = type(self.tower).__name__, self.tower.config
+        if self.unmasked:
+            return None
+        if config._attn_implementation != "sdpa" or getattr(config, "is_decoder", False):
+            return mask_BT.long()
+        if kind in BIDIRECTIONAL:
+            return mask_BT[:, None, None]
+        if kind in CAUSAL:
+            length = mask_BT.shape[1]
+            return mask_BT[:, None, None] & torch.ones(length, length, dtype=torch.bool, device=mask_BT.device).tril()
+        return mask_BT.long()
 
 
 def set_projection(encoder: nn.Module, weight_ED: Tensor | None) -> None:

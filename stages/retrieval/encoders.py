@@ -133,8 +133,10 @@ class ModelSpace:
         texts = self._moved(self.processor.descriptions(descriptions))
         return self.model.encode_media(self._moved(self.processor.media(frames)), texts)
 
-    def _moved(self, batch: Any) -> Any:
-        return type(batch)(*(tensor.to(self.device) for tensor in batch))
+    def _moved(self, inputs: Any) -> Any:
+        from model.batch import to_device
+
+        return to_device(inputs, self.device)
 
     def _numpy(self, encode: Callable[[], Any]) -> np.ndarray:
         import torch

@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from model.batch import Media, Texts
+from model.batch import Media, Texts, to_device
 from model.fusion import Fusion
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
@@ -99,12 +99,10 @@ def embed_split(
 
     def encode_media(loaded: tuple[Media, Texts]) -> tuple[Tensor, ...]:
         media, descriptions = loaded
-        return model.encode_media(
-            Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)), fused=False
-        )
+        return model.encode_media(to_device(media, device), to_device(descriptions, device), fused=False)
 
     def encode_texts(loaded: Texts) -> tuple[Tensor]:
-        return (model.encode_text(Texts(*(it.to(device) for it in loaded))),)
+        return (model.encode_text(to_device(loaded, device)),)
 
     share = Share(accelerator, batch_size)
     item_ids = torch.from_numpy(np.array(data.item_ids, np.int64))

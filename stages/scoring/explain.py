@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.batch import Media, Texts
+from model.batch import Media, Texts, to_device
 from model.fusion import Fusion
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor, sentences, square
@@ -223,7 +223,7 @@ class Explainer:
         self.model.train(False)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             media = self.processor.media(frames)
-            return method(Media(*(it.to(device) for it in media)), Texts(*(it.to(device) for it in descriptions)))
+            return method(to_device(media, device), to_device(descriptions, device))
 
     def read(self, result: Result, text_E: torch.Tensor) -> Reading:
         """What the slots of an item attend to."""

@@ -36,7 +36,9 @@ def make_optimizer(model: nn.Module, new: Iterable[str], settings: Settings) -> 
         }
         for is_new, is_matrix in sorted(parameters)
     ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    # On a GPU one kernel for all weights; elsewhere torch chooses.
+    fused = True if all(weights.is_cuda for weights in model.parameters()) else None
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused)
 
 
 def schedule(step: int, total: int, warmup: float, kind: str) -> float:
@@ -73,9 +75,8 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Take the weights after step `step` into the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            if name in self.weights:
-                self.weights[name].lerp_(parameter, 1 - decay)
+        parameters = dict(model.named_parameters())
+        torch._foreach_lerp_(list(self.weights.values()), [parameters[name] for name in self.weights], 1 - decay)
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
@@ -91,5 +92,4 @@ class Ema:
 
 @torch.no_grad()
 def _copy(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
-    for name, values in weights.items():
-        parameters[name].copy_(values)
+    torch._foreach_copy_([parameters[name] for name in weights], list(weights.values()))

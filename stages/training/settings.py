@@ -123,6 +123,7 @@ class Settings:
     clip: float = option(1.0, "largest gradient norm; 0: no limit", at_least=0)
     ema: float = option(0.0, "decay per step of averaged weights, to be scored; 0: off", at_least=0, at_most=0.99999)
     mixed_precision: str = option("auto", "auto: bf16 on GPUs that have it", choices=("auto", "no", "bf16"))
+    compile: bool = option(False, "torch.compile the model; results differ by rounding", free=True)
     seed: int = option(0, "of weights, order and dropout", at_least=0, at_most=2**31)
 
     validate_every: int = option(0, "steps between validations; 0: one epoch", at_least=0)
@@ -133,7 +134,9 @@ class Settings:
     save_every: int = option(0, "steps between checkpoints; 0: at each validation", at_least=0)
     log_every: int = option(10, "steps between lines of metrics.jsonl", at_least=1, free=True)
     eval_batch_size: int = option(128, "samples encoded at once per process in validation", at_least=1, free=True)
-    workers: int = option(0, "processes that load data, per training process", at_least=0, free=True)
+    workers: int = option(
+        -1, "processes that load data, per training process; -1: up to 4 with a GPU, else 0", at_least=-1, free=True
+    )
     tensorboard: bool = option(False, "write RUN/tensorboard", free=True)
     wandb: str = option("", "Weights & Biases project to log to; none: off", free=True)
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import operator
+import os
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from model.batch import Batch, Features, map_tensors
+from model.batch import Batch, Features, map_tensors, to_device
 from model.losses import Losses
 from model.modeling import LeccrModel
 from model.objective import objective
@@ -38,6 +39,8 @@ from stages.training.validation import validation_summary
 
 REPORTED_IDS = 8
 MAX_RANKS = 1 << 20
+MOST_WORKERS = 4  # unless the user says otherwise
+PREFETCHED = 2  # batches that each worker prepares ahead
 
 
 @dataclasses.dataclass
@@ -77,6 +80,8 @@ class Trainer:
     ):
         self.settings, self.accelerator, self.batches, self.steps = settings, accelerator, batches, steps
         self.validate, self.writer, self.model = validate, writer, model
+        if settings.compile:
+            model.compile(dynamic=True)  # in place, so that weights keep their names; the lengths of texts differ
         self.wrapped = accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, model.new_parameters(), settings)
         self.ema = Ema(model, settings.ema) if settings.ema else None
@@ -148,7 +153,7 @@ class Trainer:
             self.model.temperature_parameters,
             self.accelerator.backward,
             lambda: self.accelerator.no_sync(self.wrapped),
-            lambda batch: map_tensors(batch, lambda x: x.to(self.accelerator.device, non_blocking=True)),
+            lambda batch: to_device(batch, self.accelerator.device),
         )
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, settings.clip or math.inf)
@@ -170,14 +175,21 @@ class Trainer:
         return step % self.settings.log_every == 0 or step == self.steps
 
     def _load_batches(self, clock: "Clock") -> Iterator[list[Batch]]:
-        """The remaining steps' batches of this rank, in micro-batches; `clock` learns how long the step waited."""
-        steps, workers = range(self.position.step, self.steps), self.settings.workers
+        """The remaining steps' batches of this rank, in micro-batches; `clock` learns how long the step waited.
+
+        At most PREFETCHED batches per worker are ready and one is in use. With a GPU they lie in pinned memory, which
+        torch takes in powers of two: at most twice as many bytes as these batches have.
+        """
+        steps, workers = (
+            range(self.position.step, self.steps),
+            num_workers(self.settings.workers, self.accelerator.device),
+        )
         loader = DataLoader(
             self.batches,
             batch_size=None,
             sampler=steps,
             num_workers=workers,
-            prefetch_factor=2 if workers else None,
+            prefetch_factor=PREFETCHED if workers else None,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         clock.reset()
@@ -278,6 +290,13 @@ def reduce_line(losses: Losses, norm: torch.Tensor, stop: bool) -> tuple[dict[st
         total = sum(norms.values()) or 1.0
         line["gradient_share"] = {name: value / total for name, value in norms.items()}
     return line, stops > 0
+
+
+def num_workers(workers: int, device: torch.device) -> int:
+    """The number of processes that load data for each training process; −1 chooses it. Results do not depend on it."""
+    if workers >= 0 or device.type != "cuda":
+        return max(0, workers)
+    return min(MOST_WORKERS, max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -63,7 +63,7 @@ def part(batch, start, stop):
         longest = max(1, int(texts.mask[start:stop].sum(-1).max()))
         return Texts(*(x[start:stop, ..., :longest] for x in texts))
 
-    media = Media(*(x[start:stop] for x in batch.media))
+    media = Media(batch.media.frames[start:stop], batch.media.mask[start:stop])
     return Batch(media, *map(rows, batch[1:4]), batch.item_ids[start:stop], batch.weights[start:stop])
 
 

@@ -123,7 +123,7 @@ def test_asked_again_later_the_process_ends_at_once():
 def test_precision_is_full_by_itself_on_a_processor(monkeypatch, option, precision):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # there may be a GPU that is not to be used
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16" if option == "auto" else "no")
     AcceleratorState._reset_state(reset_partial_state=True)
     try:

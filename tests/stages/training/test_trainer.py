@@ -18,7 +18,7 @@ from stages.training import run_folder, trainer
 from stages.training.metrics import read_metrics
 from stages.training.run_folder import ModelWriter, list_checkpoints, newest_checkpoint
 from stages.training.settings import Settings
-from stages.training.trainer import Trainer, reduce_line, step_seed
+from stages.training.trainer import Trainer, num_workers, reduce_line, step_seed
 
 ITEMS, WIDTH, SAMPLES, PER_EPOCH = 12, 6, 4, 3
 
@@ -173,6 +173,32 @@ def test_run_killed_three_times_ends_bit_identically(tmp_path, settings):
     if "ema" in settings:
         for name, value in whole.trainer.ema.weights.items():
             assert torch.equal(value, last.trainer.ema.weights[name])
+
+
+def test_results_do_not_depend_on_processes_that_load_data(tmp_path):
+    plain, loaded = (Run(tmp_path / str(workers), workers=workers).run() for workers in (-1, 2))
+    assert loaded.lines() == plain.lines() and loaded.weights() == plain.weights()
+
+
+def test_data_is_loaded_by_other_processes_where_there_is_a_gpu(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert [num_workers(-1, cpu), num_workers(3, cpu), num_workers(-1, gpu), num_workers(0, gpu)] == [0, 3, 4, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert num_workers(-1, gpu) == 3
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch": 3, "ema": 0.9}])
+def test_a_compiled_model_trains_alike_and_keeps_the_names_of_its_weights(tmp_path, monkeypatch, settings):
+    plain = Run(tmp_path / "plain", **settings).run()
+    real, calls = nn.Module.compile, []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, **options: calls.append(self) or real(self, backend="eager", **options)
+    )
+    compiled = Run(tmp_path / "compiled", compile=True, **settings).run()
+    assert calls == [compiled.model] and compiled.weights() == plain.weights()
+    assert compiled.lines() == plain.lines()
 
 
 def test_dropout_is_on_and_the_seed_matters(tmp_path):
