@@ -1,6 +1,7 @@
 """Model inputs and encoder outputs: tensors with a mask.
 
-B items · F frames · M frames that are present · P tokens per frame · N visual tokens · V views · T text tokens · K slots · H heads · E shared width
+B items · F frames · M frames that are present · P tokens per frame · N visual tokens · V views · T text tokens ·
+K slots · H heads · E shared width
 """
 
 from collections.abc import Callable

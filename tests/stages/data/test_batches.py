@@ -53,7 +53,8 @@ def processor(corpus):
 
 
 def tensors(batch):
-    return [tensor for part in batch for tensor in (part if isinstance(part, tuple) else (part,))]
+    parts = [tensor for part in batch for tensor in (part if isinstance(part, tuple) else (part,))]
+    return [tensor for tensor in parts if tensor is not None]
 
 
 def same(one, other):
