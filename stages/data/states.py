@@ -24,7 +24,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from model.batch import Media, Texts
+from model.batch import Media, Texts, to_device
 from model.encoders.frames import FrameEncoder
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
@@ -255,7 +255,7 @@ def _load_views(shards: Shards, views: Sequence[str], number: int, rows: range) 
 
 def _encode_media(model: LeccrModel, media: Media) -> list[np.ndarray]:
     device = model.device
-    return [_half(item_FPD) for item_FPD in model.media_states(Media(*(part.to(device) for part in media)))]
+    return [_half(item_FPD) for item_FPD in model.media_states(to_device(media, device))]
 
 
 def _encode_captions(model: LeccrModel, processor: LeccrProcessor, items: Sequence[Sequence[str]]) -> list[np.ndarray]:
@@ -265,7 +265,7 @@ def _encode_captions(model: LeccrModel, processor: LeccrProcessor, items: Sequen
     for start in range(0, len(texts), CAPTION_BATCH):
         numbers = by_length[start : start + CAPTION_BATCH]
         inputs = processor.texts([texts[number] for number in numbers], together=True)
-        summaries_BI = model.summarize(Texts(*(part.to(device) for part in inputs))).float().cpu()
+        summaries_BI = model.summarize(to_device(inputs, device)).float().cpu()
         summaries_NI[numbers] = summaries_BI * inputs.mask.any(1, keepdim=True)
     return [_half(item_nI) for item_nI in summaries_NI.split([len(item) for item in items])]
 
@@ -274,7 +274,7 @@ def _encode_descriptions(
     model: LeccrModel, processor: LeccrProcessor, items: Sequence[Sequence[str]]
 ) -> list[np.ndarray]:
     texts, device = processor.descriptions(items, together=True), model.device
-    encoded = model.describe_states(Texts(*(part.to(device) for part in texts)))
+    encoded = model.describe_states(to_device(texts, device))
     return [
         _half(row_TC[mask_T] if model.config.slots == "queries" else row_TC * mask_T[:, None])
         for row_TC, mask_T in zip(*encoded, strict=True)
