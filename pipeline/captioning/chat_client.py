@@ -29,7 +29,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 KEY_VARIABLE = "LECCR_MLLM_API_KEY"
 KEY_FILE = "mllm.key"
 
-# What the status of a response means. One that is not listed is permanent: it fails the record.
+# What the status of a response means. A status in none of these sets is permanent: it fails the record.
 TRANSIENT = {408, 409, 425, 429, 500, *range(502, 600)}
 OVERLOAD = "http_429"  # not about this record: it costs time but no attempt while others are answered
 SUSPECT = {"refused", "timeout", "connection", "http_500", "http_502", "http_503"}  # the server may be down: probe it
@@ -56,7 +56,10 @@ class RequestFailed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Retries:
-    """How long to try: `attempts` per record, `timeout_s` per request, `patience_s` for a server that is down."""
+    """How long to try: `attempts` per record, `timeout_s` per request.
+
+    The run ends if all servers are down for `patience_s`, or if one asks for a longer pause (Retry-After).
+    """
 
     attempts: int = 8
     timeout_s: float = 300.0

@@ -97,7 +97,7 @@ class OpenIndex:
     """One generation of an index with the corpora that it was made from.
 
     Raises:
-        UsageError: A corpus is not there, or has changed since.
+        UsageError: A corpus is missing, or has changed since.
     """
 
     def __init__(self, index: Index, data: Sequence[Path]):

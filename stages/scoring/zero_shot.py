@@ -24,7 +24,7 @@ LANES = 16  # FAISS compares float16 vectors ten times as fast if their width is
 
 
 class EmbeddedEncoder:
-    """Queries, items and descriptions as vectors. The classifier is loaded when a picture is first looked at."""
+    """Queries, items and descriptions as vectors. The classifier is loaded with the first picture."""
 
     def __init__(self) -> None:
         from pipeline.quality.similarity import USEM3_LANGUAGES, load_encoder

@@ -109,7 +109,7 @@ def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
             splits[video] = listed.pop(video, usual[part]) if halved else usual[part]
             if splits[video] and (splits[video] == "train") != (part == "training"):
                 raise UsageError(
-                    f"--input: {importer.root} has {video} of {part} in the list of {splits[video]}. Mend the list."
+                    f"--input: {importer.root} has {video} of {part} in the list of {splits[video]}. Correct it."
                 )
     unlisted = [video for video, split in splits.items() if not split]
     if halved:
