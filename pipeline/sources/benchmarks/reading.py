@@ -119,5 +119,5 @@ def splits_of(lists: Iterable[tuple[str, Iterable[str]]], root: Path) -> dict[st
     for split, ids in lists:
         for id in ids:
             if splits.setdefault(id, split) != split:
-                raise UsageError(f"--input: {root} has {id} in the lists of {splits[id]} and {split}. Correct the lists.")
+                raise UsageError(f"--input: {root} has {id} in the lists of {splits[id]} and {split}. Correct them.")
     return splits
