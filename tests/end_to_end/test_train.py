@@ -149,10 +149,14 @@ def test_run_leaves_what_the_documents_promise(whole):
     }  # fmt: skip
     losses = [line["loss"] for line in lines(whole) if line["kind"] == "train"]
     validations = [line for line in lines(whole) if line["kind"] == "validation"]
-    assert len(losses) == STEPS and len(validations) == 3 and sum(losses[-5:]) < sum(losses[:5])
+    assert len(losses) == STEPS and len(validations) == 4 and sum(losses[-5:]) < sum(losses[:5])
     assert validations[0]["recalls"].keys() == {"de", "fr"} and validations[0]["split"] == "val"
     record = json.loads((whole / "record.json").read_text())
     assert record["processes"] == 1 and record["best"]["sum_r"] == max(line["sum_r"] for line in validations)
+    assert record["start"]["step"] == 0 and record["start"]["sum_r"] == validations[0]["sum_r"]
+    best, start = (record[name]["sum_r"] for name in ("best", "start"))
+    log = (whole.parent / "log").read_text()
+    assert f"SumR {best:.1f} on val, {start:.1f} before training (step 0)" in log
 
 
 def test_best_weights_load_elsewhere_and_score_as_in_training(whole, corpus, tmp_path):
