@@ -1,7 +1,7 @@
 """What training costs, each figure beside the plain thing it is to be compared with, in one run.
 
     python bench/train.py                 everything, about half an hour of two processors
-    python bench/train.py --part step     one part: step, cached, loading, waiting
+    python bench/train.py --part step     one part: step, cached, loading, waiting, frozen
 
 - step: a step (forward, backward, AdamW) of LECCR beside a plain two-tower model of the same encoders, ViT-B/32 and
   XLM-R-base with random weights, batch 32; descriptions as kept states, and encoded anew each step.
@@ -9,6 +9,7 @@
   those of `step`.
 - loading: `bench/loading.py`.
 - waiting: the share of a run's time that goes by waiting for data.
+- frozen: samples per second with the frozen embedded encoders, their outputs stored and computed anew.
 
 A contender is a process of its own; they take turns, so that a noisy neighbour disturbs all of them alike. Where there
 is a GPU, steps run on it in bf16, and the memory is its own.
@@ -33,6 +34,7 @@ EFFECTIVE = (64, 256, 1024, 4096)
 MICRO, MICRO_GPU = 64, 256
 STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
 STEPS_GPU = {"large": (5, 20), "cached": (1, 3)}
+FROZEN_ITEMS, FROZEN_BATCH = 100, 64
 LARGE = {
     "two towers": {"slots": "none"},
     "LECCR, states kept": {},
@@ -254,7 +256,39 @@ def waiting_part(_: int) -> None:
             print(f"workers={workers}: {statistics.mean(shares):.1%} of the time (after the first ten steps)")
 
 
-PARTS = {"step": step_part, "cached": cached_part, "loading": loading_part, "waiting": waiting_part}
+def frozen_part(_: int) -> None:
+    """Runs with the frozen embedded encoders on 100 pictures, which are encoded in each step or read from the corpus.
+
+    Samples per second after the first epoch, which opens the encoders and fills the cache of sentence vectors.
+    """
+    print(f"\nstates of frozen encoders, media=embedded text=embedded, {FROZEN_ITEMS} pictures; {machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        measured([sys.executable, "-m", "pipeline.sources.scenes", "--output", corpus, "--items", FROZEN_ITEMS])
+        rates = {}
+        for name, slots in (("views", "slots=views"), ("queries", "slots=queries heads=random")):
+            for stored, steps in (("no", 8), ("yes", 40)):
+                run = Path(folder) / f"{name}-{stored}"
+                program = [sys.executable, "stages/train.py", "--recipe", "base", "--data", corpus, "--output", run]
+                encoders = ["media=embedded", "text=embedded", *slots.split(), f"cache_states={stored}"]
+                sizes = [f"batch_size={FROZEN_BATCH}", f"steps={steps}", f"validate_every={steps}", "log_every=4"]
+                process = measured([*program, *encoders, *sizes])
+                lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+                figures = [line["samples_per_s"] for line in lines if line["kind"] == "train" and line["epoch"] > 1]
+                rates[name, stored] = statistics.median(figures)
+                text = f"slots={name}, cache_states={stored}: {spread(figures, 1)} samples/s"
+                print(f"{text}; {steps} steps and all else in {process.wall_s:,.1f} s", flush=True)
+        for name in ("queries", "views"):
+            print(f"frozen {name}: {rates[name, 'yes'] / rates[name, 'no']:.1f} times the samples per second")
+
+
+PARTS = {
+    "step": step_part,
+    "cached": cached_part,
+    "loading": loading_part,
+    "waiting": waiting_part,
+    "frozen": frozen_part,
+}
 
 
 def main() -> None:
