@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPModel
 
 from stages import score
 from stages.processes import run_program
@@ -20,6 +22,7 @@ from stages.training.metrics import read_metrics
 from stages.training.run_folder import newest_checkpoint, read_progress
 from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import write_training_corpus
+from tests.stages.duals import write_dual
 
 STEPS = 40
 TINY = (
@@ -190,6 +193,24 @@ def test_two_processes_killed_and_stopped_end_bit_identically(corpus, tmp_path):
     assert output.count("error: stopped by SIGTERM after step") == 1 and "--resume to continue" in output
     finish([*argv, "--resume"], tmp_path / "third", 2)
     assert_same(one, run)
+
+
+def test_frozen_towers_are_encoded_once_and_two_processes_killed_end_bit_identically(corpus, tmp_path):
+    towers = str(write_dual(tmp_path / "dual", "clip"))
+    frozen = (f"media={towers}", f"text={towers}", "freeze=media,text", "image_size=32", "embed_dim=24")
+    one, run = tmp_path / "one", tmp_path / "run"
+    own = tmp_path / "corpus"
+    shutil.copytree(corpus, own, ignore=shutil.ignore_patterns("states"))
+    outputs = [finish(arguments(own, one, *frozen), tmp_path / "first", 2)]
+    argv = arguments(own, run, *frozen)
+    outputs.append(run_ranks(argv, tmp_path / "second", 2, (run, 9))[1])
+    outputs.append(finish([*argv, "--resume"], tmp_path / "third", 2))
+    assert [output.count("states of pictures") for output in outputs] == [2, 0, 0]  # each process has one shard
+    assert_same(one, run)
+    trained = load_file(newest_checkpoint(run) / "model.safetensors")
+    tower = CLIPModel.from_pretrained(towers).vision_model.state_dict()
+    prefix = "media_encoder.tower.tower."
+    assert all(torch.equal(value, tower[name.removeprefix(prefix)]) for name, value in trained.items() if prefix in name)
 
 
 @pytest.mark.parametrize("world", [1, 2])
