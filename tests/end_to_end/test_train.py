@@ -210,7 +210,9 @@ def test_frozen_towers_are_encoded_once_and_two_processes_killed_end_bit_identic
     trained = load_file(newest_checkpoint(run) / "model.safetensors")
     tower = CLIPModel.from_pretrained(towers).vision_model.state_dict()
     prefix = "media_encoder.tower.tower."
-    assert all(torch.equal(value, tower[name.removeprefix(prefix)]) for name, value in trained.items() if prefix in name)
+    assert all(
+        torch.equal(value, tower[name.removeprefix(prefix)]) for name, value in trained.items() if prefix in name
+    )
 
 
 @pytest.mark.parametrize("world", [1, 2])

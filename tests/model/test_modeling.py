@@ -11,6 +11,7 @@ from model.config import LeccrConfig
 from model.modeling import LeccrModel
 from tests.conftest import ROOT
 from tests.model.towers import RELEASED, batch, ids_batch, processor, text_towers, tiny_model, vision_towers
+from tests.stages.duals import write_dual
 
 
 def close(got, expected):
@@ -63,6 +64,22 @@ def test_states_of_a_frozen_encoder_stand_in_for_its_descriptions():
     torch.testing.assert_close(model.describe_states(samples.descriptions).tokens, states.tokens)
     model.eval()
     close(model(samples._replace(descriptions=states)), model(samples))
+
+
+def test_frozen_towers_have_no_gradient_and_no_dropout(tmp_path):
+    name = str(write_dual(tmp_path, "clip"))
+    sizes = {"slots": "queries", "heads": "random", "num_heads": 2, "num_slots": 2}
+    model = LeccrModel.create(name, name, freeze=("media", "text"), **sizes).train()
+    assert not any(part.training for tower in (model.media_encoder, model.text_encoder) for part in tower.modules())
+    trained = {name for name, weights in model.named_parameters() if weights.requires_grad}
+    assert trained == model.new_parameters() and not any("_encoder." in name for name in trained)
+    assert model.description_encoder is None and model.describes_frozen and model.slots.training
+    model.save_pretrained(tmp_path / "saved")
+    restored = LeccrModel.from_pretrained(str(tmp_path / "saved"))
+    assert restored.config.freeze == ("media", "text")
+    assert {name for name, weights in restored.named_parameters() if weights.requires_grad} == trained
+    with pytest.raises(ValueError, match="freeze=media: only a pretrained tower"):
+        tiny_model(freeze=("media",))
 
 
 @pytest.mark.parametrize("kind", ["shared", "trained"])
