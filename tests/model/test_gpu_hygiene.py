@@ -77,7 +77,7 @@ def test_a_step_does_not_wait_for_the_device(slots):
     model = make_model(slots=slots, dropout=0.2).train()
     prepared = [to_device(part, CPU) for part in split(make_batch(16), [5, 8, 3])]
     with Calls() as calls:
-        cached_step(model, prepared, loss_of(model, ObjectiveConfig(distillation_weight=0.5)), model.log_scales)
+        cached_step(model, prepared, loss_of(model, ObjectiveConfig(distillation_weight=0.5)), model.temperature_parameters)
     assert "aten::mm" in calls.names and not calls.waiting
 
 
@@ -85,7 +85,7 @@ def test_a_step_does_not_wait_for_the_device(slots):
 def test_a_step_with_towers_of_transformers_does_not_wait_either(text):
     model, samples = pretrained_model(text, "views").train(), to_device(ids_batch(frames=2, size=32), CPU)
     with Calls() as calls:
-        cached_step(model, [samples], loss_of(model, ObjectiveConfig()), model.log_scales)
+        cached_step(model, [samples], loss_of(model, ObjectiveConfig()), model.temperature_parameters)
     assert not calls.waiting
 
 
