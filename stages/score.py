@@ -98,14 +98,15 @@ def main(argv: Sequence[str]) -> int:
     fusion, fused_on = choose_fusion(arm, splits, options)
     embedded = arm.embed(options.split)
     scores = []
+    fuse_on = options.fuse or (splits.default_to_fuse_on(options.split) if options.baselines else None)
     for name in options.baselines:
         baseline = Arm(name, splits, accelerator, options.batch_size, "--baselines")
-        fuse_on = options.fuse or splits.default_to_fuse_on(options.split)
         scores += score_arm(baseline, options.split, fuse_on, options.seed)
 
     def finish() -> None:
         try:
-            ranks = report(options, arm, embedded, fusion, fused_on, scores)
+            too_good = options.split in (fused_on, fuse_on)
+            ranks = report(options, arm, embedded, fusion, fused_on, scores, too_good)
             if options.explain:
                 from stages.scoring.explain import Explainer, write_page
 
@@ -145,6 +146,7 @@ def report(
     fusion: "Fusion",
     fused_on: str | None,
     baselines: "Sequence[ArmScore]",
+    too_good: bool,
 ) -> "dict[str, LanguageRanks]":
     """Rank the split, write the files that the options name, print the tables.
 
@@ -155,6 +157,7 @@ def report(
         fusion: How its score is fused.
         fused_on: The split that the fusion was chosen on.
         baselines: Scores to compare with.
+        too_good: Whether a fusion was chosen on the split that is scored.
 
     Returns:
         The ranks by language.
@@ -169,7 +172,7 @@ def report(
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
     num_items = len(embedded.item_ids)
     notes = [*data.notes, *checkpoint.notes, *gallery_notes(result, num_items)]
-    if fused_on == options.split or (baselines and options.fuse == options.split):
+    if too_good:
         notes.append(f"late fusion was chosen on {options.split}, the split that is scored: its figures are too good")
     arms = [ArmScore.of(arm.name, fusion, embedded, result), *baselines] if baselines else []
     summary: dict[str, Any] = {
