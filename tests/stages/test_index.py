@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -164,6 +165,9 @@ def test_a_dual_encoder_is_indexed_with_the_late_fusion_that_was_scored(tmp_path
     report = tmp_path / "scores.json"
     given = ["--checkpoint", str(model), "--data", str(photos), "--global-weight", "0.25", "--pooling", "max"]
     assert score.main([*given, "--output", str(report)]) == 0
+    scores = json.loads(report.read_text())
+    scores["settings"]["view_weights"] = {"detail": 0.25}
+    report.write_text(json.dumps(scores))
     assert index.main([*command(model, made, photos), "--late-fusion", str(report), "--dtype", "float32"]) == 0
     finder = open_finder(made)
     data = EvaluationData([photos], "val")
