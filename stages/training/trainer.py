@@ -81,7 +81,9 @@ class Trainer:
         self.settings, self.accelerator, self.batches, self.steps = settings, accelerator, batches, steps
         self.validate, self.writer, self.model = validate, writer, model
         if settings.compile:
-            model.compile(dynamic=True)  # in place, so that weights keep their names; the lengths of texts differ
+            # In place, so that weights keep their names. Texts differ in length, and cached gradients need the same
+            # dropout with and without a graph, which only random numbers from outside the compiled code give.
+            model.compile(dynamic=True, options={"fallback_random": True})
         self.wrapped = accelerator.prepare_model(model)
         self.optimizer = make_optimizer(model, model.new_parameters(), settings)
         self.ema = Ema(model, settings.ema) if settings.ema else None

@@ -77,7 +77,9 @@ def test_a_step_does_not_wait_for_the_device(slots):
     model = make_model(slots=slots, dropout=0.2).train()
     prepared = [to_device(part, CPU) for part in split(make_batch(16), [5, 8, 3])]
     with Calls() as calls:
-        cached_step(model, prepared, loss_of(model, ObjectiveConfig(distillation_weight=0.5)), model.temperature_parameters)
+        cached_step(
+            model, prepared, loss_of(model, ObjectiveConfig(distillation_weight=0.5)), model.temperature_parameters
+        )
     assert "aten::mm" in calls.names and not calls.waiting
 
 
