@@ -11,7 +11,7 @@ import numpy as np
 from stages.scoring.metrics import LEVEL, RESAMPLES, Hits, count_hits, resample
 
 Line = Mapping[str, Any]
-Runs = Mapping[tuple[int, int], Mapping[str, Any]]  # scores by draw and seed
+Runs = Mapping[tuple[int, int | None], Mapping[str, Any]]  # scores by draw and seed; None for what is not trained
 METHOD, JOINT, PAIR = "corrected", "joint", "two of "
 WARNING = (
     "*Strong* and *noisy* use captions by people in place of an MLLM's descriptions: an upper bound, and no evidence "
@@ -62,14 +62,15 @@ class Scores:
     def __init__(self, lines: Sequence[Line], regime: str):
         own = [line for line in lines if line["regime"] == regime]
         self.chosen: dict[str, list[str]] = {}
-        self.runs: dict[str, dict[tuple[int, int], Line]] = {}
+        self.runs: dict[str, dict[tuple[int, int | None], Line]] = {}
         for row in dict.fromkeys(row for line in own for row in line["scores"]):
             of_row = [line for line in own if row in line["scores"]]
             tried = [line for line in of_row if (line["draw"], line["seed"]) == (0, 0)]
             chosen_by = {line["arm"]: _chosen(tried) for line in tried}
             for line in of_row:
                 if line["chosen"] == chosen_by[line["arm"]]:
-                    self.runs.setdefault(row, {})[line["draw"], line["seed"]] = line["scores"][row]
+                    number = line["seed"] if line["settings"] else None
+                    self.runs.setdefault(row, {})[line["draw"], number] = line["scores"][row]
             self.chosen[row] = list(next(iter(chosen_by.values())))
 
     def mean(self, row: str, language: str) -> float:
@@ -84,13 +85,12 @@ class Scores:
 def difference(runs: Runs, others: Runs, language: str, seed: int = 0) -> Difference:
     """SumR of some runs less that of others of the same draws and seeds; runs and test pictures are drawn again.
 
-    What does not depend on a seed has seed 0, and is compared with every seed of its draw.
+    What is not trained is compared with every seed of its draw.
     """
-    only_zero = {seed for _, seed in others} == {0}
     pairs = [
         (score["languages"][language], other["languages"][language])
         for (draw, number), score in runs.items()
-        if (other := others.get((draw, 0 if only_zero else number)))
+        if (other := others.get((draw, number)) or others.get((draw, None)))
     ]
     hits = {f"{side} {number}": decode_hits(pair[side]) for number, pair in enumerate(pairs) for side in (0, 1)}
     recalls = resample(hits, RESAMPLES, seed)
@@ -180,9 +180,10 @@ def table(scores: Scores, simple: Sequence[str]) -> list[str]:
         differences = ["", ""]
         if row != method and method in scores.runs:
             differences = [str(scores.difference(method, row, language)) for language in ("zh", "en")]
-        weights = [score["weight"] for score in runs.values()]
-        share = f"weight {min(weights):g} to {max(weights):g}"
+        weights = sorted({score["weight"] for score in runs.values()})
+        share = f"weight {' to '.join(f'{weight:g}' for weight in (weights[0], weights[-1])[: len(weights)])}"
         means = [f"{scores.mean(row, language):.1f}" for language in ("zh", "en")]
-        cells = [name, *means, *differences, str(len(runs)), ", ".join([*scores.chosen[row], share])]
+        chosen = [text.replace("{first}", "one").replace("{views}", "all") for text in scores.chosen[row]]
+        cells = [name, *means, *differences, str(len(runs)), ", ".join([*chosen, share])]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -123,9 +123,11 @@ def test_settings_are_tried_with_one_seed_and_a_stopped_bench_goes_on(tmp_path):
     assert table.chosen["joint"] == list(photos.GRID[1]) and table.mean("joint", "zh") == 110.5
 
 
-def line(arm, seed, sum_r, hits, draw=0):
+def line(arm, seed, sum_r, hits, draw=0, settings=("steps=1",)):
     score = scored(sum_r) | {"languages": {"zh": {"sum_r": sum_r, **hits}}}
-    return {"regime": "strong", "draw": draw, "arm": arm, "seed": seed, "chosen": [], "scores": {arm: score}}
+    return {"regime": "strong", "draw": draw, "arm": arm, "seed": seed, "chosen": [], "settings": settings} | {
+        "scores": {arm: score}
+    }
 
 
 def some_hits(generator, share):
@@ -147,10 +149,12 @@ def test_differences_are_paired_and_what_has_no_seed_is_compared_with_every_seed
     for seed in range(3):
         base = some_hits(np.random.default_rng(1), 0.5)  # the same pictures are found for every seed
         lines += [line("joint", seed, 300 + seed, base), line("corrected", seed, 310 + seed, base)]
-    lines += [line("descriptions only", 0, 200, some_hits(generator, 0.2))]
+    lines += [line("descriptions only", 0, 200, some_hits(generator, 0.2), settings=())]
+    lines += [line("late fusion", 0, 305, some_hits(generator, 0.5))]  # its other seeds are not there yet
     scores = photos_report.Scores(lines, "strong")
     same = scores.difference("corrected", "joint", "zh")
     assert (same.mean, same.low, same.high, same.runs) == (10, 0, 0, 3)  # hits that are equal do not scatter
+    assert scores.difference("corrected", "late fusion", "zh").runs == 1
     other = scores.difference("corrected", "descriptions only", "zh")
     assert other.runs == 3 and 120 < other.low < 180 < other.high < 260
 
