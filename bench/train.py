@@ -275,7 +275,7 @@ def frozen_part(*_: Any) -> None:
         measured([sys.executable, "-m", "pipeline.sources.scenes", "--output", corpus, "--items", FROZEN_ITEMS])
         rates = {}
         for name, slots in (("views", "slots=views"), ("queries", "slots=queries heads=random")):
-            for stored, steps in (("no", 8), ("yes", 40)):
+            for stored, steps in (("no", 8), ("yes", 24)):
                 run = Path(folder) / f"{name}-{stored}"
                 program = [sys.executable, "stages/train.py", "--recipe", "base", "--data", corpus, "--output", run]
                 encoders = ["media=embedded", "text=embedded", *slots.split(), f"cache_states={stored}"]
