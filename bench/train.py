@@ -215,14 +215,14 @@ def step_part(rounds: int, compiled: bool) -> None:
         views = f"{VIEWS} views of {VIEW_TOKENS} tokens"
         print(f"\na step at ViT-B/32 and XLM-R-base sizes, batch {batch}, {views}; {machine()}")
         contenders = {name: f"large:{json.dumps([batch, name, 1, compiled])}" for name in LARGE}
-        race_of = race(list(contenders.values()), rounds)
-        base_seconds, base_peak = race_of[contenders["two towers"]]
+        results = race(list(contenders.values()), rounds)
+        base_seconds, base_peak = results[contenders["two towers"]]
         print(f"{'':<28}{'seconds':>24}{'over two towers':>24}{'peak MiB':>12}{'over':>8}")
         for name, contender in contenders.items():
-            seconds, peak = race_of[contender]
+            seconds, peak = results[contender]
             row = f"{spread(seconds, 3):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
             print(f"{name:<28}{row}")
-    last = {name: ratios(race_of[contenders[name]][0], base_seconds) for name in LARGE if "slots=" in name}
+    last = {name: ratios(results[contenders[name]][0], base_seconds) for name in LARGE if "slots=" in name}
     figures = ", ".join(f"{name} {ratio}" for name, ratio in last.items())
     print(f"a step over that of the two towers, batch {batches[-1]}: {figures}; at most {MOST} is the aim")
 
