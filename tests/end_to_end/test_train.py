@@ -234,7 +234,7 @@ MISTAKES = {
     "no such split": (["select_on=test"], "no item in split 'test'"),
     "batch larger than the split": (["batch_size=4000"], "batch_size=4000"),
     "no such tower": (["media=tests"], "tests"),
-    "heads that do not divide": (["num_heads=3"], "heads"),
+    "heads that do not divide": (["slots=queries", "num_heads=3"], "heads"),
 }
 
 
