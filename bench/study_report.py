@@ -100,6 +100,8 @@ def write(
         f"`python bench/study.py`; {setup}, {_commits(lines)}; written on {machine()}.",
         *(["", "**Unfinished: run the same command again to continue.**"] if unfinished else []),
         "",
+        "`corrected` is here the paper's architecture without the faults of the released code (`slots=queries`), the "
+        "default of 0.1.0. [The method](../method.md) describes today's default.",
         "The pictures are synthetic scenes and the noise is simulated, so what helps here may not help on photographs.",
         "Scores are SumR, at most 600: means over languages and seeds, with 95 % intervals over seeds (Student's t). A "
         "random order scores "
