@@ -59,6 +59,11 @@ def with_vectors(records: list[ItemRecord], media_NRE: np.ndarray, text_ME: np.n
     return _append_vectors(table, rows)
 
 
+def _filtered(table: pa.Table, keep: pa.ChunkedArray) -> pa.Table:
+    """The rows to keep. Where that is all of them nothing is copied, so that vectors stay in their mapped files."""
+    return table if pc.all(keep).as_py() in (True, None) else table.filter(keep)
+
+
 def _append_vectors(table: pa.Table, rows: dict[str, np.ndarray]) -> pa.Table:
     for part, rows_RE in rows.items():
         ends = np.cumsum(table[f"{part}_rows"].to_numpy(), dtype=np.int64) * rows_RE.shape[1]
@@ -122,7 +127,7 @@ class IndexWriter:
         name = f"generation-{max(numbers, default=0) + 1:08d}"
         kind, dtype, width = (self.settings[name] for name in ("requested_kind", "dtype", "width"))
         table = self._all_items()
-        table = table.filter(pc.is_in(table["content"], value_set=contents))
+        table = _filtered(table, pc.is_in(table["content"], value_set=contents))
         items = pa.concat_tables([ITEMS.empty_table(), table.select(ITEMS.names).cast(ITEMS)])
         rows = {part: table[part].combine_chunks().flatten().to_numpy().reshape(-1, width) for part in PARTS}
         counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
@@ -160,7 +165,7 @@ class IndexWriter:
         known = tables[-1]["content"]
         for path in self._part_paths():
             part = self._read_part(path)
-            tables.append(part.filter(pc.invert(pc.is_in(part["content"], value_set=known))))
+            tables.append(_filtered(part, pc.invert(pc.is_in(part["content"], value_set=known))))
         return pa.concat_tables(tables)
 
     def _part_paths(self) -> list[Path]:
