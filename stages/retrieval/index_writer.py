@@ -130,6 +130,8 @@ class IndexWriter:
         table = _filtered(table, pc.is_in(table["content"], value_set=contents))
         items = pa.concat_tables([ITEMS.empty_table(), table.select(ITEMS.names).cast(ITEMS)])
         rows = {part: table[part].combine_chunks().flatten().to_numpy().reshape(-1, width) for part in PARTS}
+        items = items.take(pa.array(np.arange(items.num_rows)))  # a copy: the files of the vectors need not stay open
+        del table
         counts = {part: items[f"{part}_rows"].to_numpy() for part in PARTS}
         vectors = build_vectors(rows, counts, kind=kind, dtype=dtype, width=width)
         home = self.folder / BUILDING
