@@ -50,7 +50,7 @@ class Scenes:
 
         items = plan(Settings(items=count, val=0, test=0, size=PIXELS, seed=seed))
         self.pictures = [frames(it.scene, PIXELS, generator(seed, it.item_id, "drawing"))[0] for it in items]
-        self.told = [descriptions(it.scene, 0.0, seed, it.item_id) for it in items]
+        self.descriptions = [descriptions(it.scene, 0.0, seed, it.item_id) for it in items]
         self.facts = [facts(it.scene.truth()) for it in items]
 
 
@@ -133,8 +133,8 @@ class Teacher:
         self.prompts = {name: prompt_ids(processor, question(view, []), first) for name, view in BUILT_IN.items()}
         encode = processor.tokenizer
         self.answers = [
-            {name: [*encode(f" {text}")["input_ids"], encode.eos_token_id] for name, text in told.items()}
-            for told in scenes.told
+            {name: [*encode(f" {text}")["input_ids"], encode.eos_token_id] for name, text in views.items()}
+            for views in scenes.descriptions
         ]
         shown = [pixels_of(processor, scenes.pictures[at : at + 500]) for at in range(0, len(scenes.pictures), 500)]
         self.pixels = torch.cat(shown)
@@ -188,7 +188,7 @@ def learn(
     """Trains for that long; returns the steps."""
     random, peak = np.random.default_rng(seed), rate
     optimizer = torch.optim.AdamW(parts.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
-    began, step, told = time.monotonic(), 0, 0.0
+    began, step, reported = time.monotonic(), 0, 0.0
     parts.train()
     while (elapsed := time.monotonic() - began) < 60 * minutes:
         done = elapsed / (60 * minutes)
@@ -202,8 +202,8 @@ def learn(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        if elapsed - told > 30:
-            told = elapsed
+        if elapsed - reported > 30:
+            reported = elapsed
             print(f"step {step}: loss {loss.item():.3f}, {elapsed / 60:.1f} of {minutes:g} minutes", flush=True)
     return step
 
@@ -232,18 +232,18 @@ def examined(model: Idefics3ForConditionalGeneration, processor: Idefics3Process
                 do_sample=False,
             )  # fmt: skip
             answers = processor.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-            for answer, told in zip(answers, scenes.told[start:], strict=False):
-                exact.append(answer.strip() == told[name])
-                words.append(right_words(answer, told[name]))
+            for answer, views in zip(answers, scenes.descriptions[start:], strict=False):
+                exact.append(answer.strip() == views[name])
+                words.append(right_words(answer, views[name]))
         found[name] = {"exact": float(np.mean(exact)), "words": float(np.mean(words))}
     return found
 
 
-def right_words(answer: str, told: str) -> float:
+def right_words(answer: str, truth: str) -> float:
     """F1 of the words, each counted as often as it stands there."""
-    said, true = (WORD.findall(text.lower()) for text in (answer, told))
-    common = sum(min(said.count(word), true.count(word)) for word in set(said))
-    return 2 * common / (len(said) + len(true)) if said or true else 1.0
+    given, true = (WORD.findall(text.lower()) for text in (answer, truth))
+    common = sum(min(given.count(word), true.count(word)) for word in set(given))
+    return 2 * common / (len(given) + len(true)) if given or true else 1.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -259,7 +259,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     scenes, unseen = Scenes(options.scenes, 1000 + options.seed), Scenes(ASIDE, 5000 + options.seed)
     prompts = [question(view, []) for view in BUILT_IN.values()]
-    processor = make_processor([*(text for told in scenes.told for text in told.values()), "User: Assistant:"], prompts)
+    processor = make_processor(
+        [*(text for views in scenes.descriptions for text in views.values()), "User: Assistant:"], prompts
+    )
     model = make_model(processor)
     size = sum(weight.numel() for weight in model.parameters())
     print(f"{size:,} parameters, {len(processor.tokenizer)} tokens, {options.scenes:,} scenes", flush=True)
@@ -272,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model.save_pretrained(options.out)
     processor.save_pretrained(options.out)
     found = examined(model, processor, unseen)
-    told = {
+    report = {
         "parameters": size,
         "steps": [looks, steps],
         "minutes": options.minutes,
@@ -280,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "unseen": ASIDE,
         "views": found,
     }
-    (options.out / "examined.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+    (options.out / "examined.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     for name, figures in found.items():
         print(f"{name:<12} exact {figures['exact']:.1%}, words {figures['words']:.1%}")
 

@@ -124,8 +124,8 @@ def contend(options: argparse.Namespace) -> None:
 def started(contender: str, options: argparse.Namespace) -> tuple[float, Ranks, Measured]:
     given = [f"--{name}={getattr(options, name)}" for name in ("items", "texts", "width", "kind")]
     process = measured([sys.executable, __file__, *given, f"--contender={contender}"])
-    told = json.loads(process.output.strip().splitlines()[-1])
-    return told["seconds"], told["ranks"], process
+    result = json.loads(process.output.strip().splitlines()[-1])
+    return result["seconds"], result["ranks"], process
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -136,7 +136,7 @@ def compare(options: argparse.Namespace) -> None:
             if name != "loop" or number == 0:  # once: it takes a hundred times as long
                 runs.append(started(name, options))
     seconds = {name: statistics.median(run[0] for run in runs) for name, runs in found.items()}
-    told = {
+    titles = {
         "ours": "ranks, both directions",
         "product": "the product alone, on torch's threads",
         "strips": "the product alone, a strip a thread",
@@ -145,7 +145,7 @@ def compare(options: argparse.Namespace) -> None:
     print(f"{'':<40}{'seconds':>26}{'peak memory, MiB':>26}")
     for name, runs in found.items():
         times, peaks = [run[0] for run in runs], [run[2].peak_mib for run in runs]
-        print(f"{told[name]:<40}{spread(times):>26}{spread(peaks, 0):>26}")
+        print(f"{titles[name]:<40}{spread(times):>26}{spread(peaks, 0):>26}")
     limit = min(seconds["product"], seconds["strips"])
     peak = max(run[2].peak_mib for run in found["ours"])
     print(f"\nfaster than the loop: {seconds['loop'] / seconds['ours']:.1f} × (wanted: 6 or more)")

@@ -42,21 +42,21 @@ def test_weights_chosen_on_test_have_a_column_of_their_own(page, tmp_path):
         "method": "faithful",
     }
     main([scores(tmp_path / "a.json", checkpoint=chosen_on_test), "--page", str(page)])
-    told = "470.2 (460.0 to 480.1), step 900 | 480.9 |"
-    assert f"| multi30k_de | faithful | de | {UNKNOWN} |  |  | {told}" in page.read_text()
+    in_training = "470.2 (460.0 to 480.1), step 900 | 480.9 |"
+    assert f"| multi30k_de | faithful | de | {UNKNOWN} |  |  | {in_training}" in page.read_text()
     on_val = {**chosen_on_test, "selection": {"split": "val", "step": 800, "sum_r": 470.0, "global_weight": 0.8}}
     main([scores(tmp_path / "b.json", sum_r=468.0, checkpoint=on_val), "--page", str(page)])
-    assert f"| multi30k_de | faithful | de | 468.0 | 460.0 to 480.1 | val, step 800 | {told}" in page.read_text()
+    assert f"| multi30k_de | faithful | de | 468.0 | 460.0 to 480.1 | val, step 800 | {in_training}" in page.read_text()
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"split": "val"}, "figures of split 'val'"),
         ({"languages": None, "checkpoint": {}}, "that stages/score.py --output wrote"),
         ({"checkpoint": {"selection": None, "recipe": "", "method": ""}}, "no run selected"),
     ],
 )
-def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, told):
-    with pytest.raises(SystemExit, match=told):
+def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, message):
+    with pytest.raises(SystemExit, match=message):
         main([scores(tmp_path / "a.json", **changed), "--page", str(page)])

@@ -30,7 +30,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def processor(scenes):
-    return make_processor([text for told in scenes.told for text in told.values()], PROMPTS)
+    return make_processor([text for views in scenes.descriptions for text in views.values()], PROMPTS)
 
 
 def test_words_by_hand():
@@ -47,7 +47,7 @@ def test_what_is_to_be_said_is_the_answer_and_nothing_else(scenes, processor, mo
     assert torch.equal(batch["input_ids"][said], batch["labels"][said])
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     assert ((batch["input_ids"] == image).sum(1) == 16).all() and not (batch["labels"] == image).any()
-    texts = {text for told in scenes.told for text in told.values()}
+    texts = {text for views in scenes.descriptions for text in views.values()}
     for row, mask in zip(batch["labels"], said, strict=True):
         assert row[mask][-1] == processor.tokenizer.eos_token_id
         assert processor.tokenizer.decode(row[mask][:-1]).removeprefix(" ") in texts

@@ -127,8 +127,8 @@ def features(number: int, frames: int, width: int = 6) -> np.ndarray:
 def feature_row(number: int, split: str, width: int = 6, dtype: str = "float16") -> dict:
     """An item of precomputed features: one frame to five."""
     frames = 1 + number % 5
-    told = {"media": to_bytes(features(number, frames, width), dtype), "num_frames": frames}
-    return {**row(number, split), **told, "media_type": "video" if frames > 1 else "image"}
+    columns = {"media": to_bytes(features(number, frames, width), dtype), "num_frames": frames}
+    return {**row(number, split), **columns, "media_type": "video" if frames > 1 else "image"}
 
 
 def write_feature_corpus(folder: Path, items: int = 12, width: int = 6) -> Path:
