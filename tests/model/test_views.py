@@ -98,6 +98,13 @@ def test_training_learns_to_trust_a_view_and_to_doubt_one_that_contradicts_the_p
     torch.testing.assert_close(reader(own_BE, views_BVE, present_BV)[1], -own_BE)
 
 
+def test_an_absent_view_takes_no_trust_from_the_others():
+    reader = tiny_model(**VIEWS, read_start=1.0).eval().reader
+    own_BE, view_BE = (normalize(torch.randn(2, 16), dim=-1) for _ in range(2))
+    views_BVE, present_BV = torch.stack([view_BE, 0 * view_BE], 1), torch.tensor([[True, False]] * 2)
+    torch.testing.assert_close(reader(own_BE, views_BVE, present_BV)[1], view_BE)
+
+
 def test_every_trained_weight_takes_part_also_without_a_description():
     samples = batch()
     for described in (True, False):
