@@ -140,6 +140,8 @@ class Ingest(Stage):
         entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
         for source in sources:
             say(f"input: {source.summary}")
+            for reason in source.account:
+                say(f"note: {reason}")
         if not entries:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
         return {"items": sum(entry["rows"] for entry in entries), "shards": entries}

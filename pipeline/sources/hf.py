@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import TableFile, reference, stays_inside
+from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
 from pipeline.sources.locations import open_binary, short_name
 from pipeline.sources.rows import read_fields
@@ -51,7 +52,7 @@ class DatasetSource:
     def __init__(self, given: str, files: Sequence[DatasetFile], defaults: Defaults):
         """Find the columns; `given` is the input on the command line, `files` at least one."""
         self._files, self._defaults = files, defaults
-        self.name = short_name(given)
+        self.name, self.account = short_name(given), Account()
         first = files[0].location
         with _open(first) as table:
             schema = table.schema

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from pipeline.errors import UsageError
+from pipeline.sources.account import Account
 
 # Names of the three splits that the stages know, as other data sets write them; "restval" is Karpathy's COCO.
 _SPELLINGS = {
@@ -75,10 +76,12 @@ class Source(Protocol):
     Attributes:
         kind: One of `pipeline.sources.KINDS`.
         name: Short name of the input: the items' `source`, and the prefix of their ids where there are other inputs.
+        account: What was not taken, complete once `items()` has run to its end. Listing again adds nothing to it.
     """
 
     kind: str
     name: str
+    account: Account
 
     @property
     def summary(self) -> str:

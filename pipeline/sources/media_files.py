@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import UsageError
+from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_of_path
 from pipeline.sources.locations import SIDE_NAMES, Listing, absolute, exists, is_url, short_name, text_lines
 from pipeline.sources.sidecars import SideFile, add_fields
@@ -16,7 +17,7 @@ class FolderSource:
 
     def __init__(self, given: str, listing: Listing, defaults: Defaults):
         """Read the side files of a folder that was listed; `given` is its name on the command line."""
-        self.name = short_name(given)
+        self.name, self.account = short_name(given), Account()
         self._defaults = defaults
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
@@ -68,7 +69,7 @@ class PathsSource:
 
     def __init__(self, given: str, defaults: Defaults):
         """Count the paths in a list; `given` is its name on the command line."""
-        self.name = short_name(given)
+        self.name, self.account = short_name(given), Account()
         self._location, self._defaults = absolute(given), defaults
         count = sum(1 for _ in self.items())
         if not count:

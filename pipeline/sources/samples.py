@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem
 
 WHEELS = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # import name → distribution
@@ -24,6 +25,7 @@ class SamplesSource:
 
     def __init__(self, defaults: Defaults):
         """Find the photographs. Raises UsageError where neither wheel is installed."""
+        self.account = Account()
         self._items: list[SourceItem] = []
         folders = {package: _package_folder(package) for package in WHEELS}
         with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as table:

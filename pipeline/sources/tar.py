@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import reference, stays_inside
+from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
 from pipeline.sources.locations import MEDIA_SUFFIXES, NOT_UTF8, absolute, exists, glob, open_binary, short_name
 from pipeline.sources.rows import RowFields, distinct, read_captions, read_fields
@@ -47,7 +48,7 @@ class TarSource:
             defaults: Fields of items whose sample does not name them.
         """
         self._given, self._tars, self._defaults = given, tars, defaults
-        self.name = short_name(given)
+        self.name, self.account = short_name(given), Account()
         self._counts: Counter[str] = Counter()  # empty until all samples were listed
         # Characters of the folder that holds them all.
         self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs

@@ -5,10 +5,11 @@ Differences are reported together, because whoever repairs a folder wants the wh
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.sources.account import Account
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.files import CLIPS, PICTURES, Files, Medium
 from pipeline.sources.items import Defaults, SourceCaption, SourceItem
@@ -32,6 +33,7 @@ class BenchmarkSource:
     name: str
     summary: str
     entries: list[SourceItem]
+    account: Account = field(default_factory=Account)
 
     def items(self) -> Iterator[SourceItem]:
         """The items in the order of the set."""
