@@ -29,7 +29,7 @@ class RunOptions:
 
     output: Path = option(Path("corpus"), "corpus folder", metavar="CORPUS")
     overwrite: bool = option(False, "make the stage's tables again, and earlier ones whose settings differ")
-    strict: bool = option(False, "exit 1 if any record failed (default: failures are counted)")
+    strict: bool = option(False, "exit 1 if a record failed or something in --input was not taken")
     max_failures: FailureBudget = option(
         FailureBudget(),
         "failed records of a stage that stop the run: a count, or a fraction as 0.01 or 1%% "

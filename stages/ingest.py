@@ -25,6 +25,7 @@ from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, Probe, open_media, probe
 from pipeline.options import option, option_fields, read_options
 from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
+from pipeline.sources.account import list_failures, sentence, summarize
 from pipeline.translation.tags import check_language
 from stages.driver import RunOptions, run_stages
 
@@ -127,7 +128,10 @@ class Ingest(Stage):
         path = state_folder(corpus) / shards.PLAN / "plan.json"
         planned = read_json(path)
         if planned is None and all(complete(corpus, table) for table in self.tables):
-            manifest = Table(corpus, "items").manifest  # a corpus that came without its .state
+            items = Table(corpus, "items")  # a corpus that came without its .state
+            manifest = items.manifest
+            lines = [failure for failure in items.failures() if failure["shard"] is None]
+            _write_not_taken(corpus, manifest.get("not_taken", []), lines)
             return len(manifest["shards"]), sum(entry["items"] for entry in manifest["shards"])
         if planned is None:
             planned = self._write_plan(corpus, say)
@@ -140,15 +144,41 @@ class Ingest(Stage):
         entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
         for source in sources:
             say(f"input: {source.summary}")
-            for reason in source.account:
-                say(f"note: {reason}")
+        reasons = [reason for source in sources for reason in source.account]
+        for entry in summarize(reasons):
+            say(f"note: {sentence(entry)}")
+        _write_not_taken(corpus, summarize(reasons), list_failures(reasons))
         if not entries:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
         return {"items": sum(entry["rows"] for entry in entries), "shards": entries}
 
+    def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
+        """Lines of failures.jsonl about what the inputs hold and the plan does not."""
+        return _read_not_taken(corpus)["failures"]
+
+    def notes(self, corpus: Path) -> dict[str, Any]:
+        """`not_taken`: what the inputs hold and the plan does not, by reason."""
+        summary = _read_not_taken(corpus)["summary"]
+        return {"not_taken": summary} if summary else {}
+
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
         """Start the threads that check media."""
         return IngestWorker(Limits(max_source_pixels=self.max_source_pixels))
+
+
+def _not_taken_file(corpus: Path) -> Path:
+    return state_folder(corpus) / shards.PLAN / "not_taken.json"
+
+
+def _write_not_taken(corpus: Path, summary: Rows, failures: Rows) -> None:
+    path = _not_taken_file(corpus)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"summary": summary, "failures": failures})
+
+
+def _read_not_taken(corpus: Path) -> dict[str, Rows]:
+    """What `plan` has recorded. Plans of the first version have none."""
+    return read_json(_not_taken_file(corpus)) or {"summary": [], "failures": []}
 
 
 def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:

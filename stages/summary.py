@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.corpus.counting import values
 from pipeline.corpus.table import FAILURES, Table
 from pipeline.engine.stage import Say, Stage
+from pipeline.sources.account import sentence
 
 COUNTED_BY = {
     "items": "media_type",
@@ -46,7 +47,7 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
         say: Prints a line.
 
     Returns:
-        The number of records that failed.
+        The number of records that failed or were not taken.
     """
     if not changed:
         say("nothing to do: every shard is complete (new files in --input need --stage ingest --overwrite)")
@@ -56,12 +57,20 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
             say(f"{table.name:<14}{table.num_rows:>10,} rows  {table.num_shards:>6,} shards")
             for (value,), count in sorted(values(table, COUNTED_BY[table.name]).items()):
                 say(f"  {value:<12}{count:>10,}")
+            if table.name == "items":
+                splits = sorted(values(table, "split").items())
+                say(f"  splits: {', '.join(f'{split} {count:,}' for (split,), count in splits)}")
             for line in _notes(table):
                 say(f"  {line}")
-        failures = Table(corpus, stage.tables[0]).failures()
+        table = Table(corpus, stage.tables[0])
+        failures = table.failures()
         num_failed += len(failures)
-        for kind, count in collections.Counter(failure["error"] for failure in failures).most_common():
-            say(f"  failed: {kind:<12}{count:>6,}  (listed in {corpus / stage.tables[0] / FAILURES})")
+        kinds = collections.Counter(failure["error"] for failure in failures if failure["shard"] is not None)
+        for kind, count in kinds.most_common():
+            say(f"  failed: {kind:<12}{count:>6,}  (listed in {table.folder / FAILURES})")
+        for entry in table.manifest.get("not_taken", ()):
+            listed = f"  (listed in {table.folder / FAILURES})" if entry["kind"] else ""
+            say(f"  {'not taken' if entry['kind'] else 'ignored'}: {sentence(entry)}{listed}")
     for line in _rows(Table(corpus, stages[-1].tables[0])):
         say(f"  {line}")
     say(f"card: {output / 'README.md'}")

@@ -99,7 +99,7 @@ def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
 def close(corpus: Path, stage: Stage, num_shards: int) -> None:
     """Write the manifests of a stage whose shards are all made, unless they are up to date."""
     sidecars = shards.read_sidecars(corpus, stage.name, num_shards)
-    failures = [failure for sidecar in sidecars for failure in sidecar["failures"]]
+    failures = [*stage.not_taken(corpus), *(failure for made in sidecars for failure in made["failures"])]
     listed = {shard_name(index, num_shards) for index in range(num_shards)}
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         is_first = table == stage.tables[0]

@@ -197,6 +197,10 @@ class Stage(Protocol):
         """Packages whose versions decide what it makes, in addition to those that every stage uses."""
         return ()
 
+    def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
+        """Lines of failures.jsonl about what no shard has. Asked once all its shards are made."""
+        return []
+
     def notes(self, corpus: Path) -> dict[str, Any]:
         """Further entries of the manifest of its first table. Asked once all its shards are made."""
         return {}

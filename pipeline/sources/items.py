@@ -76,7 +76,7 @@ class Source(Protocol):
     Attributes:
         kind: One of `pipeline.sources.KINDS`.
         name: Short name of the input: the items' `source`, and the prefix of their ids where there are other inputs.
-        account: What was not taken, complete once `items()` has run to its end. Listing again adds nothing to it.
+        account: What was not taken, complete once `items()` has run to its end.
     """
 
     kind: str

@@ -59,6 +59,11 @@ def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
+def printable(name: str) -> str:
+    r"""A name in which bytes that are not UTF-8 are written as `\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def absolute(location: str) -> str:
     """An absolute local path, or a URL without `/` at its end."""
     if is_url(location):

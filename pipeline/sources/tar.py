@@ -4,7 +4,6 @@ import json
 import os
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
@@ -13,7 +12,16 @@ from pipeline.errors import UsageError
 from pipeline.media.uri import reference, stays_inside
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
-from pipeline.sources.locations import MEDIA_SUFFIXES, NOT_UTF8, absolute, exists, glob, open_binary, short_name
+from pipeline.sources.locations import (
+    MEDIA_SUFFIXES,
+    NOT_UTF8,
+    absolute,
+    exists,
+    glob,
+    open_binary,
+    printable,
+    short_name,
+)
 from pipeline.sources.rows import RowFields, distinct, read_captions, read_fields
 
 BRACE = re.compile(r"\{([^{}]*)\}")
@@ -49,31 +57,33 @@ class TarSource:
         """
         self._given, self._tars, self._defaults = given, tars, defaults
         self.name, self.account = short_name(given), Account()
-        self._counts: Counter[str] = Counter()  # empty until all samples were listed
+        self._num_samples = 0
         # Characters of the folder that holds them all.
         self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs
 
     @property
     def summary(self) -> str:
         """See Source."""
-        counts = {"tar files": len(self._tars), **self._counts}
-        return f"webdataset {self._given}: {', '.join(f'{count:,} {what}' for what, count in counts.items() if count)}"
+        return f"webdataset {self._given}: {len(self._tars):,} tar files, {self._num_samples:,} samples"
 
     def items(self) -> Iterator[SourceItem]:
         """The samples with media; see Source."""
-        counts = Counter(samples=0)
+        self._num_samples = 0
         for tar in self._tars:
             name = tar[self._shared :].removesuffix(".tar")
             split = split_of_shard(name, self._defaults.split)
             with open_binary(tar) as stream:
-                for key, members in _read_samples(tar, stream, counts).items():
+                for key, members in _read_samples(tar, stream, self.account).items():
                     media = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES]
                     if not media:
-                        counts["samples without media, not used"] += 1
+                        self.account.add("not_taken", f"samples of {name}.tar have no image or video", key)
                         continue
-                    counts["samples"] += 1
-                    counts["further media of a sample, not used"] += len(media) - 1
-                    medium = members[min(media, key=lambda suffix: (suffix.count("."), suffix))]
+                    self._num_samples += 1
+                    first, *others = sorted(media, key=lambda suffix: (suffix.count("."), suffix))
+                    for suffix in others:
+                        text = f"media of {name}.tar are further ones of their sample"
+                        self.account.add("not_taken", text, members[suffix].name)
+                    medium = members[first]
                     fields = self._read_fields(tar, stream, key, members)
                     yield SourceItem(
                         f"{name}/{key}" if len(self._tars) > 1 else key,
@@ -83,8 +93,7 @@ class TarSource:
                         fields.license or self._defaults.license,
                         fields.captions,
                     )
-        self._counts = counts
-        if not counts["samples"]:
+        if not self._num_samples:
             raise UsageError(f"--input: {self._given} holds no sample with an image or video; {self.summary}")
 
     def _read_fields(self, tar: str, stream: BinaryIO, key: str, members: Sample) -> RowFields:
@@ -140,7 +149,7 @@ def tars_of_pattern(pattern: str) -> list[str]:
     return sorted(tars)
 
 
-def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> dict[str, Sample]:
+def _read_samples(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sample]:
     """The samples of one tar by key. Raises UsageError if it is damaged."""
     samples: dict[str, Sample] = {}
     end = stream.seek(0, 2)
@@ -155,7 +164,8 @@ def _read_samples(tar: str, stream: BinaryIO, counts: Counter[str]) -> dict[str,
                     continue
                 is_safe = stays_inside(member.name) and not NOT_UTF8.search(member.name)
                 if not member.isreg() or member.issparse() or not is_safe:
-                    counts["members that are links, devices or outside their folder, not used"] += 1
+                    text = f"members of {short_name(tar)}.tar are links, devices or outside their folder"
+                    account.add("not_taken", text, printable(member.name))
                 elif parts := split_member_name(member.name):
                     key, suffix = parts
                     if suffix in (sample := samples.setdefault(key, {})):

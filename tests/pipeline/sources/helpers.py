@@ -52,6 +52,11 @@ def texts(item: SourceItem) -> list[str]:
     return [caption.text for caption in item.captions]
 
 
+def not_taken(source: Source) -> dict[str, str]:
+    """By name, the kind of what the account lists. Complete once the items were listed."""
+    return {name: reason.kind for reason in source.account for name in reason.names}
+
+
 def items_and_summary(kind: str, folder, **options) -> tuple[dict[str, SourceItem], str]:
     source = open_source(str(folder), kind, **options)
     return {item.item_id: item for item in source.items()}, source.summary
