@@ -1,4 +1,5 @@
-"""Does a corpus stay cheap as it grows? Memory of ingest, a repeated run, shards beside plain pyarrow and `datasets`.
+"""Does a corpus stay cheap as it grows? Memory of ingest, a repeated run, shards beside plain pyarrow and `datasets`,
+verification by the number of shards.
 
 python bench/corpus.py                     10,000 and 100,000 small images
 python bench/corpus.py --items 2000        a tenth of 2,000, and 2,000
@@ -28,6 +29,7 @@ from bench.common import commented, machine, spread, stage
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
+from stages.verify import verify
 
 SIDE = 32  # pixels
 IN_FOLDER = 1_000
@@ -108,6 +110,39 @@ def descriptions(rows: int) -> pa.Table:
             }
         )
     return pa.Table.from_pylist(made, SCHEMAS["descriptions"])
+
+
+def small_shards(corpus: Path, shards: int) -> None:
+    """A corpus of items and their descriptions with one row in each shard."""
+    item = {"item_id": "a", "media_type": "image", "uri": "/a.jpg", "sha256": "", "width": 1, "height": 1}
+    item |= {"num_frames": 1, "duration_s": None, "split": "train", "source": "bench", "license": ""}
+    tables = {"items": pa.Table.from_pylist([item], SCHEMAS["items"]), "descriptions": descriptions(1)}
+    tables["descriptions"] = tables["descriptions"].set_column(0, SCHEMAS["descriptions"].field("item_id"), [["a"]])
+    for name, table in tables.items():
+        (corpus / name).mkdir(parents=True)
+        entry = write_shard(corpus / name / shard_name(0, shards), table)
+        for index in range(1, shards):
+            shutil.copy(corpus / name / shard_name(0, shards), corpus / name / shard_name(index, shards))
+        parents = {"items": corpus / "items"} if name == "descriptions" else {}
+        made_with = {"settings": {}, "fingerprint": "", "tools": {}}
+        write_manifest(corpus, name, parents=parents, shards=[entry] * shards, failures=[], **made_with)
+
+
+def verification(folder: Path, shards: int) -> float:
+    """Time of `verify` for each shard at `shards` shards, over that at a twentieth of them."""
+    times = []
+    for count in (shards // 20, shards):
+        corpus = folder / f"verify-{count}"
+        small_shards(corpus, count)
+        repeats = shards // count
+        seconds = timed(lambda corpus=corpus, repeats=repeats: [verify(corpus) for _ in range(repeats)])
+        times.append(seconds / repeats / count)
+        print(f"verify: {count:>7,} shards of two tables, {1_000 * times[-1]:.3f} ms a shard", flush=True)
+        if verify(corpus)[1]:
+            raise SystemExit(f"the corpus does not verify: {verify(corpus)[1][:3]}")
+        shutil.rmtree(corpus)
+    print(f"time for a shard at {shards:,} / at {shards // 20:,}: {times[1] / times[0]:.2f} (wanted: <= 1.3)")
+    return times[1] / times[0]
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -218,6 +253,7 @@ def random_rows(table: Table, rows: int, count: int = 5_000) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000, help="images; a tenth is compared with (default: 100000)")
+    parser.add_argument("--shards", type=int, default=20_000, help="shards to verify, and a twentieth (default: 20000)")
     parser.add_argument("--rows", type=int, default=200_000, help="description rows (default: 200000)")
     parser.add_argument(
         "--repeats", type=int, default=9, help="runs of writing; of reading five times as many (default: 9)"
@@ -227,11 +263,13 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-corpus-")))
         seen = shards(folder, options.rows, options.repeats) | ingest(folder, options.items)
+        seen["verify"] = verification(folder, options.shards)
     print(machine())
     print(
         f"corpus: memory x {seen['memory']:.2f} at ten times the images, repeated run {seen['repeated']:.1%}, "
         f"{seen['rate']:,.0f} images/s, writing {seen['write']:.2f} of plain pyarrow with fsync "
-        f"({seen['durable']:.2f} of one as durable), reading {seen['read']:.2f}"
+        f"({seen['durable']:.2f} of one as durable), reading {seen['read']:.2f}, "
+        f"verify {seen['verify']:.2f} of the time for a shard at twenty times the shards"
     )
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
-from pipeline.card.card import write_card
+from pipeline.card.card import update_card
 from pipeline.corpus import commit
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import complete, state_folder
@@ -96,10 +96,9 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
                 commit.close(corpus, stage, num_shards)
         except UsageError:  # the stage found, once its parents were complete, that it has nothing to do
             commit.discard(corpus, stage.name)
-            write_card(corpus)
+            update_card(corpus)
             raise
-        if changed or not (corpus / "README.md").exists():
-            write_card(corpus)
+        update_card(corpus)
         num_failed = report(corpus, options.output, stages, changed, say)
     return 1 if num_failed and options.strict else 0
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,25 +52,31 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
     names = [name for name in SCHEMAS if (corpus / name).is_dir()]
     if not names:
         raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(SCHEMAS)}")
-    good, wrong = [], []
+    good: list[str] = []
+    wrong: list[str] = []
+    tables: dict[str, Table] = {}  # opened once: a manifest is as long as its table has shards
     for name in names:
-        problems = list(_problems(corpus, name))
+        try:
+            tables[name] = Table(corpus, name)
+        except (UsageError, EnvironmentTrouble) as error:  # its manifest cannot be read
+            wrong.append(str(error))
+    for name, table in tables.items():
+        problems = list(_problems(table, tables))
         wrong += problems
         if not problems:
-            table = Table(corpus, name)
             failures = f"{table.manifest['failures']:,}" if table.manifest["failures"] else "no"
             good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {failures} failures")
     return good, wrong
 
 
-def _problems(corpus: Path, name: str) -> Iterator[str]:
+def _problems(table: Table, tables: Mapping[str, Table]) -> Iterator[str]:
     try:
-        yield from _table_problems(Table(corpus, name))
-    except (UsageError, EnvironmentTrouble) as error:  # its manifest or failures cannot be read
+        yield from _table_problems(table, tables)
+    except EnvironmentTrouble as error:  # a shard or the failures cannot be read
         yield str(error)
 
 
-def _table_problems(table: Table) -> Iterator[str]:
+def _table_problems(table: Table, tables: Mapping[str, Table]) -> Iterator[str]:
     corpus, name = table.corpus, table.name
     remedy = f"run --stage {table.manifest['stage']} again"
     remake = f"delete {name}/{MANIFEST} and {remedy}"
@@ -88,7 +94,7 @@ def _table_problems(table: Table) -> Iterator[str]:
     damaged = False
     for index, entry in enumerate(table.manifest["shards"]):
         path = table.shard_path(index)
-        problem = shard_problem(path, entry) or _content_problem(table, index)
+        problem = shard_problem(path, entry) or _content_problem(table, index, tables)
         if problem:
             damaged = True
             yield f"{name}/{path.name} {problem}: {mending(problem, remedy)}"
@@ -100,7 +106,7 @@ def _table_problems(table: Table) -> Iterator[str]:
         yield f"{name}/{FAILURES} has {failures:,} lines, its manifest says {expected:,}: {remake}"
 
 
-def _content_problem(table: Table, index: int) -> str | None:
+def _content_problem(table: Table, index: int, tables: Mapping[str, Table]) -> str | None:
     shard = table.shard(index)
     entry = table.manifest["shards"][index]
     if not shard.schema.equals(SCHEMAS[table.name]):
@@ -112,10 +118,10 @@ def _content_problem(table: Table, index: int) -> str | None:
         return f"holds rows with the same {' and '.join(keys)}"
     if table.name == "items" or (table.name == "training" and "items" not in table.manifest["parents"]):
         return None  # what is packed from other corpora has shards of its own
-    return _foreign_rows(table.corpus, table.name, index, shard)
+    return _foreign_rows(tables, table.name, index, shard)
 
 
-def _foreign_rows(corpus: Path, name: str, index: int, shard: pa.Table) -> str | None:
+def _foreign_rows(tables: Mapping[str, Table], name: str, index: int, shard: pa.Table) -> str | None:
     """Shard i of every table is of the items in shard i of `items`, and of `translations` of the texts in shard i."""
     ids = {"items": shard["item_id"]}
     if name == "translations":
@@ -123,9 +129,9 @@ def _foreign_rows(corpus: Path, name: str, index: int, shard: pa.Table) -> str |
             ids[source] = shard.filter(pc.equal(shard["source_table"], source))["caption_id"]
     for parent, named in ids.items():
         try:
-            known = Table(corpus, parent).shard(index)
+            known = tables[parent].shard(index)
             known_ids = TEXT_IDS[parent](known) if parent in TEXT_IDS else known["item_id"]
-        except (UsageError, EnvironmentTrouble, LookupError):
+        except (EnvironmentTrouble, LookupError):
             continue  # the check of that table reports it
         if num_foreign := pc.sum(pc.invert(pc.is_in(named, value_set=known_ids))).as_py():
             return f"holds {num_foreign:,} rows of {parent} that {parent} shard {index} does not have"

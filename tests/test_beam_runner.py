@@ -170,6 +170,23 @@ def test_a_job_service_that_is_not_there(program, server, photos, tmp_path):
     assert address in Ended(4, ended.stdout, ended.stderr).error()
 
 
+# The card
+
+
+def test_a_card_left_over_by_a_killed_run_is_written_again(run, captions, photos, tmp_path, monkeypatch):
+    run("--stage", "ingest", "--input", photos, "--output", tmp_path / "corpus").done()
+    card = tmp_path / "corpus" / "README.md"
+    with monkeypatch.context() as killed:
+        killed.setattr("stages.driver.update_card", lambda corpus: exec("raise KeyboardInterrupt"))
+        assert captions(photos).status == 130
+    assert Table(tmp_path / "corpus", "descriptions").num_rows == 4 and "## Descriptions" not in card.read_text("utf-8")
+    assert "nothing to do" in captions(photos).done()
+    assert "## Descriptions" in card.read_text("utf-8")
+    card.write_text(card.read_text("utf-8") + "My own notes.", "utf-8")
+    assert "nothing to do" in captions(photos).done()
+    assert card.read_text("utf-8").endswith("My own notes.")
+
+
 # The failure budget, --strict
 
 

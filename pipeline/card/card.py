@@ -2,7 +2,8 @@
 
     complete tables → numbers, split sizes, sample items → front matter and card.md.jinja → README.md
 
-A card is made to be published: nothing in it depends on the clock, and no path of this machine is in it.
+A card is made to be published: nothing in it depends on the clock, and no path of this machine is in it. Its last line
+names the state of the tables that it describes, so that a card left over by a killed run is written again.
 """
 
 import re
@@ -17,8 +18,8 @@ from pipeline.card.samples import read_samples
 from pipeline.card.sheet import MAX_TILES, write_contact_sheet
 from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import Table, atomic_writer, complete
-from pipeline.hashing import canonical_json
+from pipeline.corpus.table import Table, atomic_writer, complete, manifest_hash
+from pipeline.hashing import canonical_json, fingerprint
 from pipeline.packing.manifest import split_sizes
 from pipeline.quality.rules import RULES
 from pipeline.translation.checkpoints import noncommercial
@@ -26,6 +27,23 @@ from pipeline.translation.checkpoints import noncommercial
 CARD, SHEET, TEMPLATE = "README.md", "contact-sheet.png", "card.md.jinja"
 SAMPLES = 5
 EMBEDDED = "embedded:"
+
+
+def update_card(corpus: Path) -> None:
+    """Write README.md and its contact sheet, unless they are of the present tables already.
+
+    Raises:
+        UsageError: Neither `items` nor `training` is complete.
+    """
+    path = corpus / CARD
+    if not path.exists() or _made_from(corpus).encode() not in path.read_bytes():
+        write_card(corpus)
+
+
+def _made_from(corpus: Path) -> str:
+    """The last line of a card of the corpus as it is now: its name and the hash of its manifests."""
+    manifests = {name: manifest_hash(corpus, name) for name in SCHEMAS if complete(corpus, name)}
+    return f"<!-- made from {fingerprint({'name': corpus.absolute().name, **manifests})} -->"
 
 
 def write_card(corpus: Path) -> None:
@@ -44,7 +62,7 @@ def write_card(corpus: Path) -> None:
         subtitle = f"{values['summary']} · {values['described']}"
         write_contact_sheet(corpus / SHEET, values["name"], subtitle, read_samples(tables, MAX_TILES))
     with atomic_writer(corpus / CARD) as stream:
-        stream.write(render(values).encode("utf-8"))
+        stream.write(f"{render(values)}\n{_made_from(corpus)}\n".encode())
 
 
 def render(values: Mapping[str, Any]) -> str:

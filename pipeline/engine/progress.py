@@ -113,9 +113,11 @@ class ProgressLine:
             return
         self._drawn = now
         rate = (done - self._first) / max(now - self._started, 1e-9)
-        remaining = duration((self.total - done) / rate) if rate else "unknown"
-        counts = f"{self._name} {done:,}/{self.total:,} {self._unit}".strip()
-        text = " · ".join([counts, f"{rate:,.1f} {self._unit}/s", *notes, f"ETA {remaining}"])
+        parts = [f"{self._name} {done:,}/{self.total:,} {self._unit}".strip(), *notes]
+        if rate:  # there is none before the first unit is done
+            parts[1:1] = [f"{rate:,.1f} {self._unit}/s"]
+            parts.append(f"ETA {duration((self.total - done) / rate)}")
+        text = " · ".join(parts)
         if self._terminal:
             text = f"\r{text[: shutil.get_terminal_size((120, 24)).columns - 1]}\x1b[K"
         print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)

@@ -166,3 +166,17 @@ def test_packed_rows_belong_to_the_items_that_they_were_packed_from(tmp_path):
     write_table(corpus, "training", [[training("a.png", {"en": "text"})]], extra={"splits": splits})
     (problem,) = verified(corpus)[1]
     assert "has the splits" in problem
+
+
+def test_each_manifest_is_opened_once_however_many_shards_there_are(tmp_path, monkeypatch):
+    names = [f"{number}.png" for number in range(12)]
+    corpus = write_corpus(
+        tmp_path / "corpus",
+        items=[[item(name)] for name in names],
+        captions=[[caption(name, "A cat.")] for name in names],
+        translations=[[translation(f"{name}#en#0")] for name in names],
+    )
+    opened = []
+    monkeypatch.setattr("pipeline.corpus.table.read_json", lambda path: opened.append(path) or read_json(path))
+    assert verified(corpus)[1] == []
+    assert len(opened) == 3
