@@ -37,12 +37,19 @@ TOWERS = ("slots=none",)
 JOINT = ("read_views=no", "local_weight=1", "caption_vision_weight=0", "own_weight=0", "view_dropout=0")
 QUERIES = ("slots=queries", "embedded_width=256", "num_heads=4", "slot_layers=1", "interaction_layers=1")
 
-# The settings that are tried for an arm with seed 0; the best on val is used for every seed. As many for each arm.
-STEPS, RATES = ("steps=140", "steps=280"), ("lr=.002", "lr=.001")
-GRID = tuple((steps, rate) for steps in STEPS for rate in RATES)
-EXTRA_GRID = tuple((steps, f"extra_views={{{views}}}") for views in ("first", "views") for steps in reversed(STEPS))
+# The settings that are tried for an arm with seed 0; the best on val is used for every seed. As many for each main arm.
+SHORT, LONG = ("steps=140", "lr=.002"), ("steps=280", "lr=.002")
+FIRST, ALL = "extra_views={first}", "extra_views={views}"  # descriptions as further captions
+MORE_DROPOUT = "media_dropout=.4"
+GRID = (
+    SHORT, LONG, (*SHORT, MORE_DROPOUT), (*LONG, MORE_DROPOUT), (*SHORT, FIRST), ("steps=140", "lr=.001"),
+)  # fmt: skip
+TOWERS_GRID = tuple(
+    ("steps=280", *more)
+    for more in ((FIRST,), (FIRST, "media_dropout=0"), (FIRST, MORE_DROPOUT), (ALL,), (), (MORE_DROPOUT,))
+)
 
-SIMPLE, METHOD = "simple", "method"  # not trained, or trained, on queries and descriptions
+SIMPLE, DESCRIBED = "simple", "described"  # not trained, or trained, on queries and descriptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,25 +59,25 @@ class Arm:
     Attributes:
         settings: What differs from the recipe `photos`.
         rows: The rows of the table that it gives: how the score is made up ("global" or "fused"), by name.
-        kind: SIMPLE or METHOD.
-        grid: The settings to try.
+        kind: SIMPLE or DESCRIBED.
+        grid: The settings to try; those of `corrected` are taken, not tried again, if there are none.
         paired: Whether two seeds are also fused.
     """
 
     settings: tuple[str, ...]
     rows: Mapping[str, str]
-    kind: str = METHOD
-    grid: tuple[tuple[str, ...], ...] = GRID
+    kind: str = DESCRIBED
+    grid: tuple[tuple[str, ...], ...] = ()
     paired: bool = False
 
 
 MAIN = {
-    "corrected": Arm((), {"corrected": "fused"}, paired=True),
+    "corrected": Arm((), {"corrected": "fused"}, grid=GRID, paired=True),
     "towers on descriptions": Arm(
-        TOWERS, {"two towers on descriptions": "global", "late fusion, best": "fused"}, SIMPLE, EXTRA_GRID, paired=True
+        TOWERS, {"two towers on descriptions": "global", "late fusion, best": "fused"}, SIMPLE, TOWERS_GRID, paired=True
     ),
-    "joint": Arm(JOINT, {"joint": "fused"}, paired=True),
-    "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, paired=True),
+    "joint": Arm(JOINT, {"joint": "fused"}, grid=GRID, paired=True),
+    "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, (("steps=280",),), paired=True),
 }
 PARTS = {
     name: Arm(settings, {name: "fused"})
@@ -89,7 +96,7 @@ PARTS = {
     }.items()
 }
 ARMS = MAIN | PARTS
-UNTRAINED = {"zero-shot embedded": ("named",), "descriptions only": ()}  # by row the views, by default the regime's
+UNTRAINED = {"zero-shot embedded": "global", "zero-shot, late fusion": "fused", "descriptions only": "descriptions"}
 SIMPLE_ROWS = (*UNTRAINED, *(row for arm in ARMS.values() if arm.kind == SIMPLE for row in arm.rows))
 
 
@@ -233,15 +240,13 @@ class Runs:
         return vectors
 
     def ensure_untrained(self, regime: Regime, draw: int) -> None:
-        """Keep the scores of what needs no training."""
-        for row, named in UNTRAINED.items():
-            views = named or regime.draws[draw]
-            key = regime.name, draw, row, 0, ()
-            if not self.find(key):
-                began = time.monotonic()
-                with quiet(self.output / "log.txt"):
-                    val, test = embed_untrained(self.corpus, views)
-                self.add(key, (), {row: score(val, test, "descriptions")}, began)
+        """Keep the scores of the encoders in the wheel, which need no training."""
+        key = regime.name, draw, "embedded", 0, ()
+        if not self.find(key):
+            began = time.monotonic()
+            with quiet(self.output / "log.txt"):
+                val, test = embed("embedded", self.corpus, regime.draws[draw])
+            self.add(key, (), {row: score(val, test, how) for row, how in UNTRAINED.items()}, began)
 
     def ensure_pair(self, first: Run, second: Run) -> None:
         """Keep the scores of two seeds of an arm, fused."""
@@ -255,6 +260,8 @@ class Runs:
 
     def choose(self, regime: Regime, arm: str) -> tuple[str, ...]:
         """The setting of an arm's grid with the best score on val, all tried with seed 0 on the first draw."""
+        if not ARMS[arm].grid:
+            return self.choose(regime, photos_report.METHOD)
         row = list(ARMS[arm].rows)[-1]
         tried = ARMS[arm].grid[: self.plan.tried]
         return max(tried, key=lambda chosen: self.ensure(Run(regime, 0, arm, 0, chosen))["scores"][row]["val"])
@@ -291,30 +298,12 @@ def quiet(log: Path) -> Iterator[None]:
 
 def embed(checkpoint: str, corpus: Path, views: Sequence[str]) -> tuple[Any, ...]:
     """The splits val and test as vectors of a checkpoint, with a slot per view."""
-    from stages.scoring.checkpoint import find_checkpoint
-
-    model, processor, _ = find_checkpoint(checkpoint).load()
-    return embed_model(model, processor, corpus, views)
-
-
-def embed_untrained(corpus: Path, views: Sequence[str]) -> tuple[Any, ...]:
-    """The same of the model that training starts from."""
-    from stages.processes import accelerated
-    from stages.training import building
-    from stages.training.settings import resolve
-
-    settings = resolve("photos", [*TARGETS, f"slot_views={photos_corpus.strong_views()[0]}", "batch_size=2"])
-    data, _ = building.open_data(settings, [corpus], 1)
-    model, processor = building.create_model(settings, data, accelerated("no"))
-    return embed_model(model, processor, corpus, views)
-
-
-def embed_model(model: Any, processor: Any, corpus: Path, views: Sequence[str]) -> tuple[Any, ...]:
-    """The splits val and test as vectors of a model."""
     from stages.data.batches import EvaluationData
     from stages.processes import accelerated
+    from stages.scoring.checkpoint import find_checkpoint
     from stages.scoring.embed import embed_split
 
+    model, processor, _ = find_checkpoint(checkpoint).load()
     accelerator = accelerated("no")
     embedded = []
     for split in ("val", "test"):
@@ -432,11 +421,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two seeds of the main arms, one setting each")
     parser.add_argument("--seeds", type=int, help="seeds of each arm")
     parser.add_argument("--tried", type=int, help="settings tried for each arm")
+    parser.add_argument("--regimes", nargs="+", choices=("strong", "noisy"), help="only these")
     parser.add_argument("--report", action="store_true", help="only the tables, from the runs that are there")
     options = parser.parse_args(argv)
     plan = QUICK if options.quick else Plan()
     given = {name: value for name in ("seeds", "tried") if (value := getattr(options, name))}
     plan = dataclasses.replace(plan, **given)
+    if options.regimes:
+        plan = dataclasses.replace(plan, regimes=tuple(of for of in plan.regimes if of.name in options.regimes))
     os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     corpus = options.output / "corpus"
     if not options.report:

@@ -9,12 +9,11 @@ one corpus, so that frozen towers read pictures and texts once:
     strong-0, strong-1      the two captions
     noisyD-0, noisyD-1      the same in draw D: some are another picture's, and some content words are missing
     bad                     the second caption, but another picture's half of the time: a describer that harms
-    named                   what the embedded describer says (validation and test): the zero-shot start
 """
 
 import json
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ import pyarrow as pa
 from PIL import Image
 
 from bench.common import stage
-from pipeline.captioning.embedded.describer import EmbeddedDescriber
-from pipeline.captioning.prompts import BUILT_IN
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import complete, shard_name, write_manifest, write_shard
 from pipeline.hashing import file_hash, fingerprint
@@ -62,8 +59,6 @@ def make_corpus(data: Path, corpus: Path) -> Path:
     english, human, machine = (read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh"))
     withheld = {name: withheld_captions(name, len(english[name])) for names in splits.values() for name in names}
     views = describe(splits, english, withheld)
-    for name, answer in named(data / "images", [name for split in SPLITS[1:] for name in splits[split]]):
-        views[name]["named"] = answer
     rows: dict[str, list[Row]] = {"items": [], "captions": [], "descriptions": []}
     for split, names in splits.items():
         for name in names:
@@ -119,14 +114,6 @@ def drop_words(text: str, generator: random.Random) -> str:
         if not is_content or generator.random() >= DROPPED:
             words.append(word)
     return " ".join(words) or "something"
-
-
-def named(images: Path, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """What the embedded describer says of pictures in its shortest view."""
-    describer, view = EmbeddedDescriber(), BUILT_IN["short"]
-    for name in names:
-        with Image.open(images / name) as picture:
-            yield name, describer.describe([picture.convert("RGB")], [None], [view])[view.name].text
 
 
 def item_row(path: Path, split: str) -> Row:

@@ -13,7 +13,6 @@ from torch.nn.functional import normalize
 HIDDEN = 1024
 FAST = 10.0  # a parameter that is used times FAST learns that many times as fast under Adam
 TEXT_DROPOUT = 0.3
-MEDIA_DROPOUT = 0.1, 0.2  # of the summary, of the hidden layer
 
 
 class ResidualHead(nn.Module):
@@ -86,13 +85,15 @@ class ViewReader(nn.Module):
         return logits_BV.masked_fill(~present_BV, torch.finfo(logits_BV.dtype).min).softmax(1) * present_BV
 
 
-def media_head(width: int, shared: int) -> nn.Module:
-    """The head of media: the identity for towers that project into the shared space, else a random network."""
+def media_head(width: int, shared: int, dropout: float) -> nn.Module:
+    """The head of media: the identity for towers that project into the shared space, else a random network.
+
+    Half of `dropout` is applied to the summary, all of it to the hidden layer.
+    """
     if width == shared:
         return identity_layer(width, shared)
-    before, inside = MEDIA_DROPOUT
     return nn.Sequential(
-        nn.Dropout(before), nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(inside), nn.Linear(HIDDEN, shared)
+        nn.Dropout(dropout / 2), nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(dropout), nn.Linear(HIDDEN, shared)
     )
 
 

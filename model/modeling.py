@@ -52,7 +52,9 @@ class LeccrModel(PreTrainedModel):
         media_width, text_width, shared = self.media_encoder.width, self.text_encoder.width, config.embed_dim
         aligned, layer = config.heads == "aligned", config.layer()
         self.text_head = (ResidualHead if aligned else nn.Linear)(self.text_encoder.pooled_width, shared)
-        self.media_head = (media_head if aligned else nn.Linear)(media_width, shared)  # W_v
+        self.media_head = (  # W_v
+            media_head(media_width, shared, config.media_dropout) if aligned else nn.Linear(media_width, shared)
+        )
         if config.slots == "views":
             self.reader = ViewReader(
                 shared, max(1, len(config.views)), config.read_views, config.trust, config.read_start

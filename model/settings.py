@@ -74,6 +74,12 @@ class ModelSettings:
         "views: each description is a slot; queries read them all, as released",
         choices=("views", "queries", "none"),
     )
+    media_dropout: float = setting(
+        0.2,
+        "probability, in the head of media whose tower has no projection, and half of it before",
+        at_least=0,
+        at_most=1,
+    )
     view_dropout: float = setting(0.2, "probability that a view is missing in training", at_least=0, at_most=1)
     read_views: bool = setting(True, "the picture's vector reads the views; no: late fusion, and only the local part")
     trust: str = setting(
