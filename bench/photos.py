@@ -278,7 +278,8 @@ class Runs:
                             if seed and ARMS[arm].paired:
                                 self.ensure_pair(*runs)
                         self.ensure_untrained(regime, draw)
-        for seed in range(self.plan.seeds if self.plan.trust else 0):
+        trust = self.plan.trust and STRONG in self.plan.regimes
+        for seed in range(self.plan.seeds if trust else 0):
             for regime in TRUST:
                 self.ensure(Run(regime, 0, "corrected", seed, self.choose(STRONG, "corrected")))
 

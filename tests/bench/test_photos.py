@@ -37,9 +37,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def corpus(data, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos_corpus, "named", lambda _images, names: [(name, "A dog.") for name in names])
-        return photos_corpus.make_corpus(data, tmp_path_factory.mktemp("photos") / "corpus")
+    return photos_corpus.make_corpus(data, tmp_path_factory.mktemp("photos") / "corpus")
 
 
 def test_descriptions_are_withheld_and_only_translations_are_trained_on(corpus):
@@ -54,7 +52,6 @@ def test_descriptions_are_withheld_and_only_translations_are_trained_on(corpus):
             assert {text["origin"] for text in chinese} == {"mt"} and {text["text"][1:] for text in chinese} == own
         else:
             assert {text["origin"] for text in chinese} == {"human"} and len(chinese) == 5
-        assert ("named" in views) == (row["split"] != "train")
         of_split = " ".join(text for other in NAMES[row["split"]] for text in english(other)).split()
         assert set(views["noisy0-0"].split()) <= {*of_split, "something"}
 
@@ -73,13 +70,13 @@ def test_noisy_views_lose_content_words_and_some_are_of_another_picture():
 
 
 def test_every_arm_resolves_and_all_try_as_many_settings():
-    assert {len(arm.grid) for arm in ARMS.values()} == {4}
+    assert {len(ARMS[name].grid) for name in ("corrected", "towers on descriptions", "joint")} == {6}
     for regime in (STRONG, NOISY):
         for name, arm in ARMS.items():
             for chosen in arm.grid:
                 settings = resolve("photos", Run(regime, 0, name, 0, chosen).settings)
                 assert settings.languages == ("zh",) and not settings.human_targets
-    assert "strong" not in " ".join(Run(NOISY, 2, "towers on descriptions", 0, photos.EXTRA_GRID[0]).settings)
+    assert "strong" not in " ".join(Run(NOISY, 2, "towers on descriptions", 0, photos.TOWERS_GRID[3]).settings)
 
 
 class Scripted(Runs):
@@ -106,12 +103,12 @@ def scored(value):
 
 
 def test_settings_are_tried_with_one_seed_and_a_stopped_bench_goes_on(tmp_path):
-    plan = Plan(seeds=2, draws=1, tried=2, groups=(("towers", "joint"),), regimes=(STRONG,), trust=False)
+    plan = Plan(seeds=2, draws=1, tried=2, groups=(("corrected", "joint"),), regimes=(STRONG,), trust=False)
     runs = Scripted(tmp_path, tmp_path, plan)
     runs.study()
     assert [(run.arm, run.seed, run.chosen) for run in runs.trained] == [
-        *((arm, 0, photos.GRID[number]) for arm in ("towers", "joint") for number in (0, 1)),
-        *((arm, 1, photos.GRID[1]) for arm in ("towers", "joint")),
+        *((arm, 0, photos.GRID[number]) for arm in ("corrected", "joint") for number in (0, 1)),
+        *((arm, 1, photos.GRID[1]) for arm in ("corrected", "joint")),
     ]
     lines = runs.path.read_text().splitlines()
     runs.path.write_text("\n".join(lines)[:-20])  # as a kill may leave it
