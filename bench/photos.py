@@ -20,7 +20,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Arm:
 
     Attributes:
         settings: What differs from the recipe `photos`.
-        rows: The rows of the table that it gives: how the score is made up ("global" or "fused"), by name.
+        rows: The rows of the table that it gives, and how the score of each is made up: see `score`. The best setting
+            is chosen by the last.
         kind: SIMPLE or DESCRIBED.
         grid: The settings to try; those of `corrected` are taken, not tried again, if there are none.
         paired: Whether two seeds are also fused.
@@ -72,7 +73,7 @@ class Arm:
 
 
 MAIN = {
-    "corrected": Arm((), {"corrected": "fused"}, grid=GRID, paired=True),
+    "corrected": Arm((), {"corrected, no descriptions": "bare", "corrected": "fused"}, grid=GRID, paired=True),
     "towers on descriptions": Arm(
         TOWERS, {"two towers on descriptions": "global", "late fusion, best": "fused"}, SIMPLE, TOWERS_GRID, paired=True
     ),
@@ -217,14 +218,14 @@ class Runs:
         if line := self.find(run.key):
             return line
         began, arm = time.monotonic(), ARMS[run.arm]
-        val, test = self.train(run)
-        scores = {row: score(val, test, how) for row, how in arm.rows.items()}
+        vectors, bare = self.train(run)
+        scores = {row: score(*(bare if how == "bare" else vectors), how) for row, how in arm.rows.items()}
         if arm.paired:
-            save_vectors(self.vectors(run), val, test)
+            save_vectors(self.vectors(run), *vectors)
         return self.add(run.key, run.chosen, scores, began)
 
     def train(self, run: Run) -> tuple[Any, Any]:
-        """Train a model and embed val and test with it; its folder is deleted."""
+        """Train a model and embed val and test with it, with and without descriptions; its folder is deleted."""
         from stages import train
 
         folder = self.output / "run"
@@ -235,9 +236,11 @@ class Runs:
             train.main(
                 ["--recipe", "photos", "--data", str(self.corpus), "--output", str(folder), "--overwrite", *settings]
             )
-            vectors = embed(str(folder), self.corpus, run.regime.draws[run.draw])
+            views = run.regime.draws[run.draw]
+            vectors = embed(str(folder), self.corpus, views)
+            bare = embed(str(folder), self.corpus, views, True) if "bare" in ARMS[run.arm].rows.values() else None
         shutil.rmtree(folder)
-        return vectors
+        return vectors, bare
 
     def ensure_untrained(self, regime: Regime, draw: int) -> None:
         """Keep the scores of the encoders in the wheel, which need no training."""
@@ -297,8 +300,8 @@ def quiet(log: Path) -> Iterator[None]:
 # How vectors are made and scores chosen: the only calls into the project's scoring.
 
 
-def embed(checkpoint: str, corpus: Path, views: Sequence[str]) -> tuple[Any, ...]:
-    """The splits val and test as vectors of a checkpoint, with a slot per view."""
+def embed(checkpoint: str, corpus: Path, views: Sequence[str], bare: bool = False) -> tuple[Any, ...]:
+    """The splits val and test as vectors of a checkpoint, with a slot per view; `bare`: as if there were none."""
     from stages.data.batches import EvaluationData
     from stages.processes import accelerated
     from stages.scoring.checkpoint import find_checkpoint
@@ -311,9 +314,23 @@ def embed(checkpoint: str, corpus: Path, views: Sequence[str]) -> tuple[Any, ...
         data = EvaluationData([corpus], split, LANGUAGES, views)
         data.expect(processor, "the model")
         data.use_stored(model, processor)
+        if bare:
+            data.load_items = without_descriptions(data.load_items)  # type: ignore[method-assign]
         vectors = embed_split(model, processor, data, accelerator, 500)
         embedded.append(vectors if vectors.slots_NKE.shape[1] else with_views(vectors, model, processor, data))
     return tuple(embedded)
+
+
+def without_descriptions(load_items: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """The same function with every description absent."""
+
+    def load(*given: Any) -> tuple[Any, Any]:
+        media, descriptions = load_items(*given)
+        return media, descriptions._replace(mask=torch.zeros_like(descriptions.mask))
+
+    import torch
+
+    return load
 
 
 def with_views(embedded: Any, model: Any, processor: Any, data: Any) -> Any:
@@ -340,12 +357,12 @@ def score(val: Any, test: Any, how: str) -> dict[str, Any]:
     Args:
         val: The split as vectors.
         test: The split as vectors.
-        how: "global": only the item's vector; "fused": with its views, their weight and pooling chosen on val;
-            "descriptions": only the mean of the views.
+        how: "global": only the item's vector; "bare": the same without descriptions; "fused": with its views,
+            their weight and pooling chosen on val; "descriptions": only the mean of the views.
     """
     from stages.scoring.fusion import GLOBAL_WEIGHTS, choose_fusion
 
-    weights = {"global": (1.0,), "fused": GLOBAL_WEIGHTS, "descriptions": (0.0,)}[how]
+    weights = {"global": (1.0,), "bare": (1.0,), "fused": GLOBAL_WEIGHTS, "descriptions": (0.0,)}[how]
     fusion = choose_fusion(val, weights, **({"poolings": ("mean",)} if how == "descriptions" else {}))
     on_val, on_test = (rank_split(split.fused(fusion), fusion.global_weight) for split in (val, test))
     return {

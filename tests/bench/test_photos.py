@@ -188,7 +188,9 @@ def test_real_runs(corpus, tmp_path, monkeypatch):
     runs.study()
     rows = {row for line in runs.lines for row in line["scores"]}
     assert rows == {*photos.UNTRAINED, "slots are queries", "faithful"} | {
-        f"{pair}{row}" for pair in ("", "two of ") for row in ("corrected", "two towers", "late fusion")
+        f"{pair}{row}"
+        for pair in ("", "two of ")
+        for row in ("corrected, no descriptions", "corrected", "two towers", "late fusion")
     }
     assert all(set(score["languages"]) == {"en", "zh"} for line in runs.lines for score in line["scores"].values())
     with_views = [line["scores"]["late fusion"] for line in runs.lines if line["arm"] == "towers"]
