@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     from stages.scoring.arms import Arm, Splits, score_arm  # now that the command is known to be right
 
     accelerator = accelerated("no")
-    views = checkpoint.slot_views if options.slot_views is None else options.slot_views
+    views = checkpoint.slot_views if options.slot_views is None else checkpoint.align_views(options.slot_views)
     splits = Splits(options.data, options.languages, views, options.translate_queries)
     arm = Arm(options.checkpoint, splits, accelerator, options.batch_size, "--checkpoint")
     fusion, fused_on = choose_fusion(arm, splits, options)

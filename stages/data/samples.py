@@ -74,7 +74,7 @@ class Shards:
 
 def check_views(shards: Shards, option: str, views: Sequence[str], available: Collection[str]) -> None:
     """Raise UsageError for a view that does not exist; `option` is the setting that names the views."""
-    if unknown := sorted(set(views) - {ALL} - set(available)):
+    if unknown := sorted(set(views) - {ALL, ""} - set(available)):
         has = ", ".join(sorted(available)) or "no descriptions: run --stage captions, then --stage pack"
         raise UsageError(f"{option}={','.join(unknown)}: {shards.names} has {has}")
 

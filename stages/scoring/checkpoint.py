@@ -47,8 +47,24 @@ class Checkpoint(NamedTuple):
     @property
     def slot_views(self) -> tuple[str, ...]:
         """The views that the slots read in the run; empty for every view."""
-        own = read_json(Path(self.source) / CONFIG).get("views") if Path(self.source).is_dir() else ()
-        return tuple(own or (self.record or {}).get("settings", {}).get("slot_views", ()))
+        return self._own_views or tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
+
+    @property
+    def _own_views(self) -> tuple[str, ...]:
+        return tuple(read_json(Path(self.source) / CONFIG).get("views") or ()) if Path(self.source).is_dir() else ()
+
+    def align_views(self, views: tuple[str, ...]) -> tuple[str, ...]:
+        """These views in the order in which the model weighs its own, "" in place of one that is left out.
+
+        Raises:
+            UsageError: The model does not know one of them.
+        """
+        own = self._own_views
+        if not own or "all" in views:
+            return own or views
+        if unknown := sorted(set(views) - set(own)):
+            raise UsageError(f"--slot-views {','.join(unknown)}: {self.name} reads {', '.join(own)}")
+        return tuple(view if view in views else "" for view in own)
 
     @property
     def notes(self) -> list[str]:

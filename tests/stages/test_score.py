@@ -96,6 +96,23 @@ def test_options_override_the_model(model_folder, scored):
     assert other_seed["sum_r"] == by_slots["mean"]["sum_r"] and other_seed["intervals"] != by_slots["mean"]["intervals"]
 
 
+def test_views_keep_the_trust_of_their_name_in_whatever_order_they_are_given(tmp_path, corpus, scored):
+    of = processor()
+    model = tiny_model(
+        of.vocabulary, slots="views", heads="aligned", embed_dim=0, read_start=1.0, views=("short", "detail")
+    )
+    with torch.no_grad():
+        model.reader.trust_V[0] = -9.0  # no trust in "short"
+    for each in (model, of):
+        each.save_pretrained(tmp_path / "model")
+    default, *others = (
+        scored(tmp_path / "model", "--global-weight", 1, *given)["mean"]["sum_r"]
+        for given in ((), *(("--slot-views", views) for views in ("detail,short", "all", "detail")))
+    )
+    assert others == [default] * 3
+    assert scored(tmp_path / "model", "--global-weight", 1, "--slot-views", "short")["mean"]["sum_r"] != default
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_an_untrained_dual_encoder_ranks_as_late_fusion_by_hand(tmp_path, corpus, kind, weight, scored, capsys):
