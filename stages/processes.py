@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pipeline.errors import PipelineError, UsageError
@@ -63,20 +64,26 @@ def run_program(main: Callable[[Sequence[str]], int]) -> int:
 
 
 def unstarted_processes() -> int:
-    """The number of processes that `accelerate launch --cpu --num_processes N` was asked for but did not start.
+    """The number of processes that `accelerate launch` was asked for on CPUs but did not start.
 
-    It starts one process on CPUs and leaves several to mpirun. 1 wherever someone else starts them.
+    It starts one process and leaves several to mpirun. 1 wherever someone else starts them. The number is on its
+    command line, or in its configuration file.
     """
     if "MASTER_ADDR" not in os.environ or os.environ.get("ACCELERATE_USE_CPU") != "True":
         return 1
     if {"RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"} & os.environ.keys():
         return 1
     import psutil
+    import yaml
+    from huggingface_hub.constants import HF_HOME
 
     parent = psutil.Process().parent()
-    words = [word.replace("-", "_") for part in (parent.cmdline() if parent else []) for word in part.split("=", 1)]
-    numbers = dict(itertools.pairwise(words))
-    return int(numbers.get("__num_processes", 1)) if numbers.get("__num_machines", "1") == "1" else 1
+    words = [part for word in (parent.cmdline() if parent else []) for part in word.split("=", 1)]
+    options: dict[str, Any] = {name.lstrip("-").replace("-", "_"): value for name, value in itertools.pairwise(words)}
+    file = Path(options.get("config_file") or Path(HF_HOME) / "accelerate" / "default_config.yaml")
+    if file.is_file():  # JSON is YAML too
+        options = yaml.safe_load(file.read_text("utf-8")) | options
+    return int(options.get("num_processes", 1)) if int(options.get("num_machines", 1)) == 1 else 1
 
 
 def start_ranks(count: int) -> int:

@@ -43,7 +43,14 @@ def main(argv: Sequence[str]) -> int:
 
         limits = Limits(options.rate)
         finder = open_finder(options.index, options.checkpoint, options.data)
-        app = create_app(finder, limits=limits, host=options.host)
+        app = create_app(
+            finder,
+            limits=limits,
+            host=options.host,
+            allowed_hosts=options.allow_host,
+            root_path="/" + options.root_path.strip("/") if options.root_path.strip("/") else "",
+            cors=[origin.rstrip("/") for origin in options.cors],
+        )
         load_detector()
         url, corpora = address(bound, options.host), ", ".join(finder.corpora)
         print(
@@ -107,6 +114,9 @@ def parser() -> argparse.ArgumentParser:
     add("--index", required=True, type=Path, help="folder that index.py made")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only this machine)")
     add("--port", type=int, default=7861, help="port to listen on, 0 for a free one (default: 7861)")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="another name to answer under, as a proxy's")
+    add("--root-path", default="", metavar="/PATH", help="path under which a proxy has the server")
+    add("--cors", action="append", default=[], metavar="ORIGIN", help="another site whose pages may use the API")
     add("--rate", type=float, default=50.0, help="queries a second that one client may ask (default: 50)")
     add("--checkpoint", help="where the index's model is now, if it was moved")
     add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")

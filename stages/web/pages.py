@@ -40,6 +40,12 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.globals["root"] = ""
+
+
+def set_root(path: str) -> None:
+    """Put this path of a proxy before every link of every page."""
+    _environment.globals["root"] = path
 
 
 def render(template: str, status: int = 200, **values: Any) -> Response:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from stages.retrieval.engine import Finder
 from stages.web import api, pages
@@ -31,14 +32,26 @@ HEADERS = {
 }
 
 
-def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> FastAPI:
+def create_app(
+    finder: Finder,
+    *,
+    limits: Limits,
+    host: str = "127.0.0.1",
+    allowed_hosts: Sequence[str] = (),
+    root_path: str = "",
+    cors: Sequence[str] = (),
+) -> FastAPI:
     """The application.
 
     Args:
         finder: The engine.
         limits: What clients may request.
         host: Address to listen on. On loopback it answers only requests for this machine's names.
+        allowed_hosts: Further names under which it answers, such as that of a proxy.
+        root_path: Path under which a proxy has it, without a slash at the end.
+        cors: Origins of other sites whose pages may use the API.
     """
+    pages.set_root(root_path)
     service = Service(finder, limits)
 
     @contextlib.asynccontextmanager
@@ -47,7 +60,11 @@ def create_app(finder: Finder, *, limits: Limits, host: str = "127.0.0.1") -> Fa
             yield
 
     app = FastAPI(title="Search", description=api.description(limits), lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(Guard, names=own_names(host), limits=limits)
+    app.root_path = root_path
+    origins = {*cors, *(f"{scheme}://{name}" for name in allowed_hosts for scheme in ("http", "https"))}
+    app.add_middleware(Guard, names=own_names(host, allowed_hosts), origins=origins, limits=limits)
+    if cors:
+        app.add_middleware(CORSMiddleware, allow_origins=cors, allow_methods=["GET", "POST"], allow_headers=["*"])
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refuse)
     app.include_router(api.routes(service))
@@ -80,13 +97,16 @@ def refuse(request: Request, error: Exception) -> Response:
     return JSONResponse(body, problem.status_code, problem.headers)
 
 
-def own_names(host: str) -> tuple[str, ...] | None:
-    """Names under which a server on this host answers; None, for any, if it listens beyond this machine."""
+def own_names(host: str, allowed_hosts: Sequence[str] = ()) -> tuple[str, ...] | None:
+    """Names under which a server on this host answers; None, for any, if it listens beyond this machine.
+
+    With `allowed_hosts` it answers only under these and its own names.
+    """
     try:
         local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         local = False
-    return (*LOCAL_NAMES, host) if local else None
+    return (*LOCAL_NAMES, host, *allowed_hosts) if local or allowed_hosts else None
 
 
 class Guard:
@@ -99,11 +119,12 @@ class Guard:
     Args:
         app: The application.
         names: See `own_names`.
+        origins: Other sites whose pages may send requests.
         limits: What a request's body may be.
     """
 
-    def __init__(self, app: Any, names: tuple[str, ...] | None, limits: Limits):
-        self.app, self.names, self.limits = app, names, limits
+    def __init__(self, app: Any, names: tuple[str, ...] | None, origins: Collection[str], limits: Limits):
+        self.app, self.names, self.origins, self.limits = app, names, origins, limits
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -136,8 +157,9 @@ class Guard:
         app, request = self.app, Request(scope)
         host, origin, do = request.headers.get("host", ""), request.headers.get("origin"), "open the printed address"
         if self.names is not None and _host_name(host) not in self.names:
+            do += ", or start the server with --allow-host"
             app = refuse(request, Problem(400, f"a request for {host[:100]!r}", " or ".join(self.names), do))
-        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        elif origin not in (None, *self.origins) and urlsplit(origin).netloc.lower() != host.lower():
             app = refuse(request, Problem(403, f"a request of {origin[:100]!r}", "one of its own page", do))
         await app(scope, receive_limited, send_with_headers)
 

@@ -39,6 +39,30 @@ def test_processes_are_left_out_only_by_accelerates_launcher_on_cpus(monkeypatch
     assert unstarted_processes() == count
 
 
+@pytest.mark.parametrize(
+    ("options", "content", "count"),
+    [
+        ("--config_file {}", "num_processes: 3\nuse_cpu: true\n", 3),
+        ("--config-file={}", '{"num_processes": 4, "num_machines": 1}', 4),
+        ("--num_processes 2 --config_file {}", "num_processes: 3\n", 2),
+        ("--config_file {}", "num_processes: 6\nnum_machines: 2\n", 1),
+        ("", "num_processes: 5\n", 5),  # the file that `accelerate config` writes
+    ],
+)
+def test_processes_of_accelerates_configuration_file(monkeypatch, tmp_path, options, content, count):
+    file = tmp_path / "accelerate" / "default_config.yaml"
+    file.parent.mkdir()
+    file.write_text(content)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path if not options else tmp_path / "other"))
+    command = f"accelerate launch {options.format(file)} stages/train.py".split()
+    monkeypatch.setattr(psutil.Process, "parent", lambda _: types.SimpleNamespace(cmdline=lambda: command))
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "True"}.items():
+        monkeypatch.setenv(name, value)
+    assert unstarted_processes() == count
+
+
 PROGRAM = r"""
 import os, sys, time
 from pipeline.errors import UsageError

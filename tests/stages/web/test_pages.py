@@ -104,6 +104,32 @@ def test_other_sites_can_neither_read_nor_send_forms(url):
     assert own_names("0.0.0.0") is None and own_names("192.0.2.1") is None and own_names("search.example") is None
 
 
+def test_behind_a_proxy_it_answers_under_its_name_and_its_path():
+    app = create_app(
+        FakeFinder(),
+        limits=Limits(rate=1e6),
+        allowed_hosts=["find.example"],
+        root_path="/photos",
+        cors=["https://page.example"],
+    )
+    with running(app) as url:
+        for host, status in (("find.example", 200), ("find.example:8443", 200), ("other.example", 400)):
+            assert call(url, "GET", "/", headers={"Host": host})[0] == status
+        for path in ("/", "/photos/"):  # a proxy takes its path away, or leaves it
+            page = call(url, "GET", path, headers={"Host": "find.example", "Accept": "text/html"})[1].decode()
+            assert 'href="/photos/style.css"' in page and 'action="/photos/"' in page and '"/style.css' not in page
+        for origin, status in (
+            ("https://find.example", 200),
+            ("https://page.example", 200),
+            ("https://other.example", 403),
+        ):
+            sent = {"Host": "127.0.0.1", "Origin": origin, "Content-Type": "application/json"}
+            answered, _, headers = call(url, "POST", "/search", '{"query": "red"}', sent)
+            allowed = headers.get("Access-Control-Allow-Origin")
+            assert (answered, allowed) == (status, origin if origin == "https://page.example" else None)
+    create_app(FakeFinder(), limits=Limits())  # without a path again
+
+
 def test_pictures_are_pixels_of_the_index_and_nothing_else(url):
     status, data, headers = call(url, "GET", "/media/squares?item=red.jpg")
     assert status == 200 and headers["Content-Type"] == "image/jpeg"
