@@ -18,11 +18,13 @@ import posixpath
 from collections.abc import Sequence
 
 from pipeline.errors import UsageError
+from pipeline.sources.account import Account
 from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.hf import DatasetSource, saved_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
-from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, list_folder
+from pipeline.sources.listing import list_folder
+from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder
 from pipeline.sources.media_files import FolderSource, PathsSource
 from pipeline.sources.samples import SamplesSource
 from pipeline.sources.tar import TarSource, tars_of_pattern
@@ -95,9 +97,9 @@ def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
     if kind == "paths":
         raise UsageError(f"--source paths: {input} is a folder: give a text file of paths")
     listing = list_folder(input)
-    if kind in ("auto", "dataset") and not MARKERS.isdisjoint(listing.paths):
-        states = [path for path in listing.paths if posixpath.basename(path) == "state.json"]
-        return DatasetSource(input, saved_files(listing.root, states, defaults.split), defaults)
+    if kind in ("auto", "dataset") and any(mark in listing.paths for mark in MARKERS):
+        states = [path for path in listing.with_suffixes((".json",)) if posixpath.basename(path) == "state.json"]
+        return DatasetSource(input, saved_files(listing.root, states, defaults.split), defaults, listing.account)
     if kind == "folder" or (kind == "auto" and listing.media):
         return FolderSource(input, listing, defaults)
     paths = listing.with_suffixes(SHARDS[kind])
@@ -106,10 +108,13 @@ def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
         raise UsageError(f"--input: {input} holds {listing.describe()}, but no {expected} files: give another")
     if len({path.lower().rpartition(".")[2] for path in paths}) > 1:
         raise UsageError(f"--input: {input} holds {listing.describe()}, which may be the same items: give one of them")
-    return _open_shards(input, listing.root, paths, defaults)
+    listing.account_for_others(paths)
+    return _open_shards(input, listing.root, list(paths), defaults, listing.account)
 
 
-def _open_shards(input: str, root: str, paths: Sequence[str], defaults: Defaults) -> Source:
+def _open_shards(
+    input: str, root: str, paths: Sequence[str], defaults: Defaults, account: Account | None = None
+) -> Source:
     if paths[0].lower().endswith(".tar"):
-        return TarSource(input, [f"{root}/{path}" for path in paths], defaults)
-    return DatasetSource(input, shard_files(root, paths, defaults.split), defaults)
+        return TarSource(input, [f"{root}/{path}" for path in paths], defaults, account)
+    return DatasetSource(input, shard_files(root, paths, defaults.split), defaults, account)

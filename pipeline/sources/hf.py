@@ -49,10 +49,10 @@ class DatasetSource:
 
     kind = "dataset"
 
-    def __init__(self, given: str, files: Sequence[DatasetFile], defaults: Defaults):
-        """Find the columns; `given` is the input on the command line, `files` at least one."""
+    def __init__(self, given: str, files: Sequence[DatasetFile], defaults: Defaults, account: Account | None = None):
+        """Find the columns; `given` is the input, `files` at least one, `account` that of their folder."""
         self._files, self._defaults = files, defaults
-        self.name, self.account = short_name(given), Account()
+        self.name, self.account = short_name(given), account or Account()
         first = files[0].location
         with _open(first) as table:
             schema = table.schema

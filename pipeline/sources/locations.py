@@ -3,15 +3,11 @@
 import os
 import posixpath
 import re
-from collections import Counter
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 import fsspec
 
-from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.media.uri import is_url as is_url
@@ -24,38 +20,8 @@ NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python writes bytes of a name t
 SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
 
 
-@dataclass
-class Listing:
-    """The files under a folder.
-
-    Attributes:
-        root: The folder.
-        paths: The files relative to it, with `/`, sorted.
-        unnameable: Files whose names are not UTF-8, which no table can store, and are not in `paths`.
-    """
-
-    root: str
-    paths: list[str]
-    unnameable: int
-
-    def with_suffixes(self, suffixes: Container[str]) -> list[str]:
-        """The files with one of some suffixes, given in lower case."""
-        return [path for path in self.paths if _suffix(path) in suffixes]
-
-    @property
-    def media(self) -> list[str]:
-        """Images and videos, or else precomputed features; next to other data an array may be anything."""
-        return self.with_suffixes(MEDIA_SUFFIXES) or (
-            [] if self.with_suffixes(SHARD_SUFFIXES) else self.with_suffixes((FEATURES_SUFFIX,))
-        )
-
-    def describe(self) -> str:
-        """What the folder holds, for a message: `12 .txt, 3 .json`."""
-        counts = Counter(_suffix(path) or "no suffix" for path in self.paths)
-        return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items())) or "no files"
-
-
-def _suffix(path: str) -> str:
+def suffix_of(path: str) -> str:
+    """A file's suffix in lower case, with its dot."""
     return posixpath.splitext(path)[1].lower()
 
 
@@ -74,18 +40,18 @@ def absolute(location: str) -> str:
 def short_name(location: str) -> str:
     """The last part of a location, without the suffix of a shard or a list."""
     name = absolute(location).rpartition("/")[2]
-    return (posixpath.splitext(name)[0] if _suffix(name) in (*SHARD_SUFFIXES, ".txt") else name) or "input"
+    return (posixpath.splitext(name)[0] if suffix_of(name) in (*SHARD_SUFFIXES, ".txt") else name) or "input"
 
 
 def is_folder(location: str) -> bool:
     """Whether there is a folder at a path or URL."""
-    filesystem, path = _filesystem(location)
+    filesystem, path = filesystem_of(location)
     return bool(filesystem.isdir(path))
 
 
 def exists(location: str) -> bool:
     """Whether there is something at a path or URL."""
-    filesystem, path = _filesystem(location)
+    filesystem, path = filesystem_of(location)
     return bool(filesystem.exists(path))
 
 
@@ -110,49 +76,13 @@ def text_lines(location: str) -> Iterator[str]:
 
 def glob(pattern: str) -> list[str]:
     """The files that match a pattern with `*`, `?` or `[…]`, as absolute locations, sorted."""
-    filesystem, path = _filesystem(pattern)
+    filesystem, path = filesystem_of(pattern)
     paths = sorted(cast(list[str], filesystem.glob(path)))
     return [str(filesystem.unstrip_protocol(name)) for name in paths] if is_url(pattern) else paths
 
 
-def list_folder(location: str) -> Listing:
-    """List every file under a folder except hidden ones. Links are followed, and each real folder is entered once."""
-    root = absolute(location)
-    names = sorted(_list_remote(root) if is_url(root) else _list_local(root))
-    paths = [name for name in names if not NOT_UTF8.search(name)]
-    return Listing(root, paths, len(names) - len(paths))
-
-
-def _list_remote(root: str) -> Iterator[str]:
-    filesystem, path = _filesystem(root)
-    for name in filesystem.find(path):
-        relative = name.removeprefix(path).lstrip("/")
-        if not any(part.startswith(".") for part in relative.split("/")):
-            yield relative
-
-
-def _list_local(root: str) -> Iterator[str]:
-    entered: set[str] = set()
-    tops = [root]  # grows by links, which are followed after all real folders, so that these keep their paths
-    for top in tops:
-        for folder, names, files in os.walk(top, onerror=_refuse_unlistable):
-            real = os.path.realpath(folder)
-            if real in entered or STATE in names:  # or it is a corpus of this project
-                names.clear()
-                continue
-            entered.add(real)
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            tops += [f"{folder}/{name}" for name in names if Path(folder, name).is_symlink()]
-            for name in files:
-                if not name.startswith(".") and Path(folder, name).is_file():
-                    yield f"{folder}/{name}".removeprefix(root).lstrip("/")
-
-
-def _refuse_unlistable(error: OSError) -> None:
-    raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}: make it readable") from error
-
-
-def _filesystem(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem_of(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """What opens a location, and its path there. Raises UsageError for a URL of an unknown kind."""
     if not is_url(location):
         return fsspec.filesystem("file"), location
     try:

@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_of_path
-from pipeline.sources.locations import SIDE_NAMES, Listing, absolute, exists, is_url, short_name, text_lines
+from pipeline.sources.listing import Listing
+from pipeline.sources.locations import SIDE_NAMES, absolute, exists, is_url, short_name, text_lines
 from pipeline.sources.sidecars import SideFile, add_fields
 
 
 class FolderSource:
-    """The media under a folder, sorted by path. Memory: their paths."""
+    """The media under a folder, sorted by path. Memory does not grow with their number."""
 
     kind = "folder"
 
     def __init__(self, given: str, listing: Listing, defaults: Defaults):
         """Read the side files of a folder that was listed; `given` is its name on the command line."""
-        self.name, self.account = short_name(given), Account()
+        self.name, self.account = short_name(given), listing.account
         self._defaults = defaults
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
@@ -25,24 +26,20 @@ class FolderSource:
         side_paths = [path for path in listing.paths if posixpath.basename(path) in SIDE_NAMES]
         self._sides: list[SideFile] = []
         notes = self._read_sides(side_paths)
-        if ignored := len(listing.paths) - len(self._media) - len(side_paths):
-            notes.append(f"{ignored:,} other files ignored")
-        if listing.unnameable:
-            notes.append(f"{listing.unnameable:,} names that are not UTF-8, not used")
+        listing.account_for_others(self._media, SIDE_NAMES)
         parts = [f"{len(self._media):,} media files", *map(str, self._sides), *notes]
         self.summary = f"folder {given}: {', '.join(parts)}"
 
     def _read_sides(self, paths: Sequence[str]) -> list[str]:
         """Read the side files in the folder and next to it; the notes are about those that are not used."""
         notes: list[str] = []
-        media = frozenset(self._media)
         above, _, name = self._root.rpartition("/")
         files = [(f"{self._root}/{path}", path) for path in paths]
         if is_url(above) or not is_url(self._root):
             places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in SIDE_NAMES]
             files += [(location, label) for location, label in places if exists(location)]
         for location, label in files:
-            side = SideFile(location, label, media, self._defaults.caption_language, f"../{name}/")
+            side = SideFile(location, label, self._media, self._defaults.caption_language, f"../{name}/")
             try:
                 side.read()
             except UsageError as error:

@@ -47,16 +47,17 @@ class TarSource:
 
     kind = "webdataset"
 
-    def __init__(self, given: str, tars: Sequence[str], defaults: Defaults):
+    def __init__(self, given: str, tars: Sequence[str], defaults: Defaults, account: Account | None = None):
         """Take in tars.
 
         Args:
             given: The input on the command line.
             tars: Absolute locations, sorted, at least one.
             defaults: Fields of items whose sample does not name them.
+            account: That of their folder.
         """
         self._given, self._tars, self._defaults = given, tars, defaults
-        self.name, self.account = short_name(given), Account()
+        self.name, self.account = short_name(given), account or Account()
         self._num_samples = 0
         # Characters of the folder that holds them all.
         self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs

@@ -54,7 +54,7 @@ def texts(item: SourceItem) -> list[str]:
 
 def not_taken(source: Source) -> dict[str, str]:
     """By name, the kind of what the account lists. Complete once the items were listed."""
-    return {name: reason.kind for reason in source.account for name in reason.names}
+    return {name: reason.kind for reason in source.account if reason.kind for name in reason.names}
 
 
 def items_and_summary(kind: str, folder, **options) -> tuple[dict[str, SourceItem], str]:

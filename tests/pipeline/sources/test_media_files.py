@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 import fsspec
@@ -5,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from tests.pipeline.sources.helpers import content, jpeg, listed, texts, write
+from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, texts, write
 
 
 def test_media_are_listed_recursively_and_sorted(tmp_path):
@@ -18,8 +19,12 @@ def test_media_are_listed_recursively_and_sorted(tmp_path):
     items = listed(source)
     assert list(items) == sorted(names)
     assert {name: content(items[name]) for name in names} == {name: jpeg(at) for at, name in enumerate(names)}
-    ignored = "2 other files ignored, 1 names that are not UTF-8, not used"
-    assert source.summary == f"folder {tmp_path}: 6 media files, {ignored}"
+    assert source.summary == f"folder {tmp_path}: 6 media files"
+    assert {reason.text: reason.count for reason in source.account if not reason.kind} == {
+        "hidden files and folders": 2,
+        "other files": 2,
+    }
+    assert not_taken(source) == {"\\xff.jpg": "not_taken"}
     assert items["b.jpg"].uri == str(tmp_path / "b.jpg")
     assert list(source.items()) == list(items.values())  # again, the same
 
@@ -30,17 +35,70 @@ def test_links_may_form_circles_and_order_does_not_depend_on_the_disk(tmp_path, 
     links = {"a/up": "", "a/other": "b", "b/self": "b/self", "gone.jpg": "nothing.jpg", "linked.jpg": "a/1.jpg"}
     for link, target in {**links, "y": "../else", "x": "../else"}.items():
         (tmp_path / "media" / link).symlink_to(tmp_path / "media" / target)
-    walk = os.walk
+    scandir = os.scandir
 
-    def walk_backwards(top, **options):
-        for folder, names, files in walk(top, **options):
-            names.reverse()
-            yield folder, names, files[::-1]
+    @contextlib.contextmanager
+    def scan_backwards(folder):
+        with scandir(folder) as entries:
+            yield list(entries)[::-1]
 
-    for order in (walk, walk_backwards):
-        monkeypatch.setattr(os, "walk", order)
-        items = listed(open_source(str(tmp_path / "media")))
-        assert list(items) == ["a/1.jpg", "a/3.jpg", "b/2.jpg", "linked.jpg", "x/o.jpg"]
+    for order in (scandir, scan_backwards):
+        monkeypatch.setattr(os, "scandir", order)
+        source = open_source(str(tmp_path / "media"))
+        assert list(listed(source)) == ["a/1.jpg", "a/3.jpg", "b/2.jpg", "linked.jpg", "x/o.jpg"]
+        assert not_taken(source) == {"gone.jpg": "not_taken", "b/self": "not_taken"}
+
+
+@pytest.mark.parametrize(
+    "name", ["@Recycle/7.jpg", "2019/$RECYCLE.BIN/S-1-5/a.png", "__macosx/b.jpg", "x/.Trash-1000/files/c.jpg"]
+)
+def test_thumbnails_and_trash_are_no_input_but_counted(tmp_path, name):
+    write(tmp_path, {"x/1.jpg": jpeg(1), name: jpeg(2)})
+    memory = fsspec.filesystem("memory")
+    for path in ("x/1.jpg", name):
+        memory.pipe(f"/nas/{path}", jpeg(1))
+    for folder in (str(tmp_path), "memory://nas"):
+        source = open_source(folder)
+        assert list(listed(source)) == ["x/1.jpg"] and not_taken(source) == {}
+        (reason,) = source.account
+        assert reason.count == 1
+    memory.rm("/nas", recursive=True)
+
+
+@pytest.mark.parametrize("table", ["items", "training"])
+def test_a_corpus_among_the_photos_is_no_input(tmp_path, table):
+    """Its contact sheet would become an item. It may come without its .state, or packed alone."""
+    corpus = {f"mine/{table}/manifest.json": "{}", "mine/contact-sheet.png": jpeg(2), "mine/README.md": ""}
+    for name, data in {"1.jpg": jpeg(1), **corpus}.items():
+        write(tmp_path, {name: data})
+        fsspec.filesystem("memory").pipe(f"/pics/{name}", jpeg(1))
+    for folder in (str(tmp_path), "memory://pics"):
+        source = open_source(folder)
+        assert list(listed(source)) == ["1.jpg"]
+        assert [reason.names for reason in source.account] == [["mine"]]
+    fsspec.filesystem("memory").rm("/pics", recursive=True)
+
+
+@pytest.mark.parametrize("closed", ["b", "a/deep", "z/1"])
+def test_a_folder_that_may_not_be_read_is_listed_as_a_failure(tmp_path, monkeypatch, closed):
+    write(tmp_path, {"1.jpg": jpeg(1), "c/2.jpg": jpeg(2), f"{closed}/3.jpg": jpeg(3)})
+    scandir = os.scandir
+
+    def scan(folder):
+        if str(folder).endswith(closed):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    source = open_source(str(tmp_path))
+    assert list(listed(source)) == ["1.jpg", "c/2.jpg"] and not_taken(source) == {closed: "unreadable"}
+    with pytest.raises(UsageError, match="cannot list"):
+        open_source(str(tmp_path / closed))
+
+
+def test_files_that_look_like_media_are_listed(tmp_path):
+    write(tmp_path, {"1.jpg": jpeg(1), "2.HEIC": "", "3.svg": "", "in/4.nef": "", "5.tar": "", "6.md": "", "7": ""})
+    assert list(not_taken(open_source(str(tmp_path)))) == ["2.HEIC", "3.svg", "5.tar", "in/4.nef"]
 
 
 def test_splits_come_from_the_column_else_the_folder_else_the_setting(tmp_path):
