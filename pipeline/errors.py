@@ -48,3 +48,8 @@ class Interrupted(PipelineError):
     """The user asked the run to end (Ctrl-C, SIGTERM)."""
 
     status = 130
+
+
+def printable(text: str) -> str:
+    r"""Text of others on one line, with `\x1b`, halves of characters and the like escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

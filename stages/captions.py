@@ -95,13 +95,15 @@ class Captions(Stage):
             "views": {view.name: dataclasses.asdict(view) for view in self.views},
             "max_pixels": self.sampling.max_pixels,
             "num_frames": self.sampling.count,
+            **self.captioner.extras.settings(),
         }
 
     def decoding(self, view: View, media_type: str) -> str:
         """Everything that decides an answer, apart from model, prompt and content, as canonical JSON."""
         frames = {"num_frames": self.sampling.count} if media_type == "video" else {}
         limits = {"max_tokens": view.max_tokens, "temperature": view.temperature}
-        return canonical_json({"max_pixels": self.sampling.max_pixels, **limits, **frames})
+        extras = self.captioner.extras.settings()
+        return canonical_json({"max_pixels": self.sampling.max_pixels, **limits, **frames, **extras})
 
     @contextlib.contextmanager
     def ready(self, corpus: Path, say: Say) -> Iterator[Self]:

@@ -47,6 +47,12 @@ class Settings:
     retry_after_s: float = 0.05  # sent with a 429
     stall_s: float = 3600.0  # until a stalled request is answered
     die_after: int = 0  # chat request N + 1 kills the process; 0 means never
+    echo: bool = True  # answers carry the id of their request, as vLLM's do
+    surplus: int = 0  # every N-th answer is sent twice on its connection; 0 means none
+    surplus_after_s: float = 0.0  # until the second time: the connection may be in use again by then
+    around: tuple[str, str] = ("", "")  # put before and after every answer's text
+    models: str = ""  # body of /v1/models, if it is not to list `model`
+    models_status: int = 200
     digest: bool = True  # False neither parses requests nor decodes images: one answer for all, for benchmarks
 
 
@@ -86,9 +92,15 @@ def read_chat(body: bytes) -> tuple[str, list[bytes], str]:
 
 
 def completion(text: str, images: int, prompt: str) -> bytes:
+    """An answer without an id."""
     usage = {"prompt_tokens": 64 * images + len(prompt.split()), "completion_tokens": len(text.split())}
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     return json.dumps({"choices": [choice], "usage": usage}).encode()
+
+
+def with_id(body: bytes, request: web.BaseRequest) -> bytes:
+    """The answer with the id that vLLM gives it."""
+    return b'{"id": "chatcmpl-%s", ' % request.headers["X-Request-Id"].encode() + body[1:]
 
 
 def error(status: int, message: str) -> web.Response:
@@ -110,6 +122,7 @@ class Server:
         self.counts = dict.fromkeys(("requests", "answered", "max_concurrent"), 0)
         self.faults = dict.fromkeys(FAULTS, 0)
         self.seen: dict[str, list[int]] = {}  # digest: [asked, answered ok]
+        self.connections: set = set()  # over which chat requests came, ended ones too
         self.in_flight = 0
         self.started_s = self.last_s = 0.0
         self.use(settings)
@@ -127,7 +140,8 @@ class Server:
         if route == ("POST", "/v1/chat/completions"):
             return await self.chat(request)
         if route == ("GET", "/v1/models"):
-            return web.json_response({"object": "list", "data": [{"id": settings.model, "object": "model"}]})
+            listed = json.dumps({"object": "list", "data": [{"id": settings.model, "object": "model"}]})
+            return web.Response(text=settings.models or listed, status=settings.models_status)
         if route == ("GET", "/health"):
             return web.Response()
         if route == ("GET", "/stats"):
@@ -140,6 +154,7 @@ class Server:
     def stats(self) -> dict:
         per_second = self.counts["answered"] / max(self.last_s - self.started_s, 1e-9)
         measures = {"per_second": per_second, "cpu_s": time.process_time()}
+        measures["connections"] = len(self.connections)
         return self.counts | measures | {"faults": self.faults, "seen": self.seen}
 
     async def chat(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -147,6 +162,7 @@ class Server:
         counts["requests"] += 1
         self.started_s = self.started_s or time.monotonic()
         self.in_flight += 1
+        self.connections.add(request.transport)
         counts["max_concurrent"] = max(counts["max_concurrent"], self.in_flight)
         if 0 < self.settings.die_after < counts["requests"]:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -165,11 +181,14 @@ class Server:
             if model != settings.model:
                 return error(404, f"The model `{model}` does not exist.")
             digest = request_digest(images, prompt)
-            body = completion(answer_text(images, prompt), len(images), prompt)
+            text = answer_text(images, prompt).join(settings.around)
+            body = completion(text, len(images), prompt)
         else:
             while await request.content.readany():
                 pass
             images, prompt, digest, body = [], "", str(number), self.constant
+        if settings.echo and "X-Request-Id" in request.headers:
+            body = with_id(body, request)
         tally = self.seen.setdefault(digest, [0, 0]) if settings.digest else [0, 0]
         tally[0] += 1
         latency_s, fault = fate(settings, digest, tally[0])
@@ -184,6 +203,12 @@ class Server:
         tally[1] += 1
         self.counts["answered"] += 1
         self.last_s = time.monotonic()
+        if settings.surplus and number % settings.surplus == 0:
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+            # once more than asked for, after the response that is returned here
+            asyncio.get_running_loop().call_later(
+                settings.surplus_after_s + 0.002, request.transport.write, head.encode() + body
+            )
         return web.Response(body=body, content_type=JSON)
 
     async def faulty(self, fault: str, request: web.BaseRequest, body: bytes) -> web.StreamResponse:

@@ -10,6 +10,7 @@ in a thread and then answers view by view.
 import asyncio
 import contextlib
 import dataclasses
+import json
 import math
 import os
 import shlex
@@ -18,16 +19,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
-from pipeline.captioning.chat_client import KEY_VARIABLE, ChatClient, Media, Retries, api_key, media_of, served_model
+from pipeline.captioning.chat_client import ChatClient, Extras, Media, Retries, media_of
 from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_views, embedded_revision
 from pipeline.captioning.prompts import VIDEO_PREAMBLE, Answer, View
+from pipeline.captioning.servers import KEY_VARIABLE, api_key, served_model
 from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
 from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run, Say
-from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.hashing import folder_hash
+from pipeline.errors import EnvironmentTrouble, UsageError, printable
+from pipeline.hashing import canonical_json, folder_hash
 from pipeline.media.images import Limits, frames, jpegs
 from pipeline.options import option
 
@@ -66,22 +68,27 @@ class MllmCaptioner:
     revision: str = ""
     window: int = 64
     retries: Retries = dataclasses.field(default_factory=Retries)
+    extras: Extras = dataclasses.field(default_factory=Extras)
     vllm_python: str | None = None
     vllm_args: tuple[str, ...] = ()
 
-    async def open(self, run: Run, sampling: Sampling, num_views: int) -> "MllmSpeaker":
+    def client(self, run: Run) -> ChatClient:
         """Connect to the servers, on the running event loop."""
-        return MllmSpeaker(self, api_key(run_folder(run.corpus)), sampling, num_views)
+        key = api_key(run_folder(run.corpus))
+        return ChatClient(self.urls, self.name, self.window, self.retries, key, self.extras)
+
+    async def open(self, run: Run, sampling: Sampling, num_views: int) -> "MllmSpeaker":
+        """Connect to the servers."""
+        return MllmSpeaker(self.client(run), self.window, sampling, num_views)
 
 
 class MllmSpeaker:
     """Asks chat servers: all views of an item share its encoded frames. `ahead` bounds the items in work at once."""
 
-    def __init__(self, captioner: MllmCaptioner, key: str, sampling: Sampling, num_views: int):
-        self._sampling = sampling
-        self._client = ChatClient(captioner.urls, captioner.name, captioner.window, captioner.retries, key)
+    def __init__(self, client: ChatClient, window: int, sampling: Sampling, num_views: int):
+        self._client, self._sampling = client, sampling
         # Twice what fills the window, for items that wait for a retry, and some being decoded meanwhile.
-        self.ahead = 2 * math.ceil(captioner.window / num_views) + 4 * (os.cpu_count() or 1)
+        self.ahead = 2 * math.ceil(window / num_views) + 4 * (os.cpu_count() or 1)
 
     def prepare(self, stream: BinaryIO, media_type: str, views: Sequence[View]) -> tuple[list[float], Media]:
         """Encode an item's frames, in a thread: their times (none for an image), and what `ask` needs of them."""
@@ -104,6 +111,7 @@ class EmbeddedCaptioner:
 
     name: str
     revision: str
+    extras: ClassVar = Extras()
 
     async def open(self, run: Run, sampling: Sampling, num_views: int) -> "EmbeddedSpeaker":
         """Load the classifier."""
@@ -137,6 +145,28 @@ Captioner = MllmCaptioner | EmbeddedCaptioner
 AnyCaptioner = TypeVar("AnyCaptioner", bound=Captioner)
 
 
+def _text(text: str) -> str:
+    """Text that can be sent and stored."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{printable(text)!r} is not valid UTF-8") from None
+    return text
+
+
+def _extra_body(text: str) -> str:
+    """Parameters of requests as a JSON object, in canonical form."""
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not JSON ({error}). Example: '{{\"seed\": null}}'") from None
+    if not isinstance(body, dict):
+        raise ValueError(f"{text!r} is not a JSON object such as '{{\"seed\": null}}'")
+    if own := sorted(body.keys() & {"messages", "model", "n", "stream"}):
+        raise ValueError(f"{own[0]} cannot be set here: the run sets it")
+    return _text(canonical_json(body))
+
+
 @dataclasses.dataclass(frozen=True)
 class ServerOptions:
     """Chat servers: which model, where it is served or how to start it, and how long to try."""
@@ -149,10 +179,18 @@ class ServerOptions:
         repeat=True,
     )
     mllm: str = option(
-        "", "model to ask for, or to start vLLM with (default: the only one served)", metavar="MODEL|PATH", parse=str
+        "", "model to ask for, or to start vLLM with (default: the only one served)", metavar="MODEL|PATH", parse=_text
     )
     mllm_revision: str = option(
-        "", "revision recorded in every row (default: the hash of a local folder)", metavar="TEXT", parse=str
+        "", "revision recorded in every row (default: the hash of a local folder)", metavar="TEXT", parse=_text
+    )
+    system_prompt: str = option("", "system prompt of every request", metavar="TEXT", parse=_text)
+    extra_body: str = option(
+        "",
+        """further parameters of every request, such as '{"chat_template_kwargs": {"enable_thinking": false}}'; null """
+        """leaves one out, as in '{"seed": null}'""",
+        metavar="JSON",
+        parse=_extra_body,
     )
     vllm_python: str | None = option(None, "interpreter that has vLLM (default: this one)", metavar="PATH")
     vllm_args: tuple[str, ...] = option(
@@ -189,13 +227,13 @@ def choose_captioner(name: str, servers: ServerOptions, views: tuple[View, ...],
             raise UsageError(
                 "--captioner embedded asks no server: leave out --mllm-url and --mllm, or give --captioner vllm"
             )
-        return _embedded(views, "--captioner embedded", say)
+        return _embedded(servers, views, "--captioner embedded", say)
     if model := choose_model(servers, "captioner", say, required=name == "vllm"):
         return model
     if _can_start_vllm(servers.vllm_python):
         say(f"captioner: {DEFAULT_MODEL} on a vLLM server started by this run (a CUDA device and vLLM are available)")
         return _mllm(servers, (), DEFAULT_MODEL)
-    return _embedded(views, f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM", say)
+    return _embedded(servers, views, f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM", say)
 
 
 def choose_model(servers: ServerOptions, role: str, say: Say, *, required: bool = True) -> MllmCaptioner | None:
@@ -215,7 +253,7 @@ def choose_model(servers: ServerOptions, role: str, say: Say, *, required: bool 
     if urls:
         source = "--mllm-url" if servers.mllm_url else f"${URL_VARIABLE}"
         model = asyncio.run(served_model(urls, servers.mllm, say))
-        say(f"{role}: {model} at {', '.join(urls)} ({source})")
+        say(f"{role}: {printable(model)} at {', '.join(urls)} ({source})")
         return _mllm(servers, urls, model)
     if required or servers.mllm:
         model = servers.mllm or DEFAULT_MODEL
@@ -247,7 +285,12 @@ def served(captioner: AnyCaptioner, corpus: Path, say: Say) -> Iterator[AnyCapti
         yield ready
 
 
-def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
+def _embedded(servers: ServerOptions, views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaptioner:
+    if servers.system_prompt or servers.extra_body:
+        raise UsageError(
+            f"the embedded describer ({reason}) takes no --system-prompt and no --extra-body: leave them out, or name "
+            "a server with --mllm-url"
+        )
     check_views(views)
     say(f"captioner: the embedded describer, an image classifier and not a language model ({reason})")
     return EmbeddedCaptioner(EmbeddedDescriber.captioner, embedded_revision())
@@ -256,7 +299,8 @@ def _embedded(views: tuple[View, ...], reason: str, say: Say) -> EmbeddedCaption
 def _mllm(servers: ServerOptions, urls: tuple[str, ...], model: str) -> MllmCaptioner:
     revision = servers.mllm_revision or (folder_hash(Path(model)) if Path(model).is_dir() else "")
     retries = Retries(servers.attempts, servers.timeout, servers.patience)
-    return MllmCaptioner(urls, model, revision, servers.window, retries, servers.vllm_python, servers.vllm_args)
+    extras = Extras(servers.system_prompt, servers.extra_body)
+    return MllmCaptioner(urls, model, revision, servers.window, retries, extras, servers.vllm_python, servers.vllm_args)
 
 
 def _can_start_vllm(python: str | None) -> bool:

@@ -6,6 +6,10 @@ which matters because the client shares its cores with image decoding.
 A failure that ends the connection makes the server suspect. If it still answers a probe, the record is charged with an
 attempt. If not, the server is down: its requests wait for it, or go to another one, free of charge until `patience_s`
 has passed, which ends the run and not the records.
+
+Every request has an id of its own, in `X-Request-Id`. vLLM repeats it in the answer's `id`, so the answer to another
+request is noticed. Connections are kept alive only for servers that do. If a server does not repeat the id, or has once
+mixed up answers, each request gets its own connection.
 """
 
 import asyncio
@@ -13,37 +17,53 @@ import base64
 import contextlib
 import dataclasses
 import email.utils
+import itertools
 import json
-import os
 import random
+import re
+import secrets
 import time
-import urllib.parse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 
 from pipeline.captioning.prompts import Answer, View
-from pipeline.errors import EnvironmentTrouble, UsageError
-
-KEY_VARIABLE = "LECCR_MLLM_API_KEY"
-KEY_FILE = "mllm.key"
+from pipeline.captioning.servers import (
+    NO_BACKEND,
+    PROBE_TIMEOUT_S,
+    RUN_ENDING,
+    base_url,
+    decode,
+    error_text,
+    read_body,
+    request_headers,
+)
+from pipeline.errors import EnvironmentTrouble, printable
 
 # What the status of a response means. A status in none of these sets is permanent: it fails the record.
 TRANSIENT = {408, 409, 425, 429, 500, *range(502, 600)}
 OVERLOAD = "http_429"  # not about this record: it costs time but no attempt while others are answered
 SUSPECT = {"refused", "timeout", "connection", "http_500", "http_502", "http_503"}  # the server may be down: probe it
-RUN_ENDING = {  # no record could succeed
-    **dict.fromkeys((401, 403), f"the server rejects the key: set {KEY_VARIABLE}"),
-    404: "give --mllm a model that this server serves",
-    **dict.fromkeys((*range(300, 400), 405), "give --mllm-url the address of the chat server itself"),
-}
-
-PROBE_TIMEOUT_S = 10.0
 PROBE_EVERY_S = 1.0
 KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one reused after that would be cut
 HOME_ADVANTAGE = 8  # requests: how much busier a server may be and still get the other views of a picture it has seen
 MAX_CRASHES = 3  # servers that may die while they work on one record before it is taken for the cause
+
+ID_PREFIX = "leccr-"  # of request ids: an answer with such an id, but not that of its request, is another request's
+LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"  # some servers take only the second
+ADAPTABLE = {LIMIT, "seed"}  # parameters that are renamed, or left out, for a server that refuses them
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|extra.(?:forbidden|inputs)|not permitted|unexpected|cannot find|"
+    r"deprecated",
+    re.IGNORECASE,
+)
+SPENT = {"length", "max_tokens", "model_length"}  # finish reasons of an answer that met its limit
+REMEDY = (
+    """Turn thinking off, for example --extra-body '{"chat_template_kwargs": {"enable_thinking": false}}', or allow """
+    """more tokens, --extra-body '{"max_tokens": 2000}'"""
+)
+DECLINED = {"content_filter", "safety", "refusal", "prohibited_content"}
 
 
 class RequestFailed(Exception):
@@ -74,13 +94,35 @@ class Retries:
         return max(wait_s, asked_s * random.uniform(1, 1.25))  # noqa: S311
 
 
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What every request has besides the question: a system prompt, and a JSON object of parameters.
+
+    A parameter that is null is left out of the request.
+    """
+
+    system_prompt: str = ""
+    extra_body: str = ""
+
+    def settings(self) -> dict[str, Any]:
+        """What was given, to be recorded wherever an answer's origin is; empty if nothing was."""
+        body = {"extra_body": json.loads(self.extra_body)} if self.extra_body else {}
+        return body | ({"system_prompt": self.system_prompt} if self.system_prompt else {})
+
+
 @dataclasses.dataclass(eq=False)
 class Endpoint:
-    """One server: its load, and whether it is up."""
+    """One server: its load, whether it is up, and its ways.
+
+    `echoes` says whether it repeats request ids; None if that is not known yet. `refused` are the ADAPTABLE parameters
+    that it does not take.
+    """
 
     url: str
     in_flight: int = 0
     up: bool = True
+    echoes: bool | None = None
+    refused: set[str] = dataclasses.field(default_factory=set)
     probing: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
     probed_s: float = 0.0
 
@@ -108,27 +150,46 @@ class ChatClient:
         window: Most requests in flight.
         retries: How long to try.
         api_key: Key for all servers; empty for none.
+        extras: What every request has besides the question.
     """
 
-    def __init__(self, urls: Sequence[str], model: str, window: int, retries: Retries, api_key: str = ""):
+    def __init__(
+        self,
+        urls: Sequence[str],
+        model: str,
+        window: int,
+        retries: Retries,
+        api_key: str = "",
+        extras: Extras = Extras(),
+    ):
         self._endpoints = [Endpoint(base_url(url)) for url in urls]
-        self._head = b'{"model":%s,"messages":[{"role":"user","content":[' % json.dumps(model).encode()
+        system = {"role": "system", "content": extras.system_prompt}
+        messages = f"{json.dumps(system)}," if extras.system_prompt else ""
+        self._head = f'{{"messages":[{messages}{{"role":"user","content":['.encode()
+        self._model, self._extra = model, extras.settings().get("extra_body", {})
+        self._name, self._numbers = ID_PREFIX + secrets.token_hex(8), itertools.count()
         self._retries = retries
         self._room = asyncio.Semaphore(window)
         self._suspects = asyncio.Lock()
         self._answered, self._trouble = 0, ""
         self._revived = asyncio.Event()
         self._revivals: set[asyncio.Task[None]] = set()
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
         timeout = aiohttp.ClientTimeout(total=retries.timeout_s, sock_connect=10)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=_headers(api_key))
+        self._keeping, self._closing = (
+            aiohttp.ClientSession(connector=connector, timeout=timeout, headers=request_headers(api_key))
+            for connector in (
+                aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
+                aiohttp.TCPConnector(limit=0, force_close=True),
+            )
+        )
 
     async def close(self) -> None:
         """End the session and all waiting for servers."""
         for task in self._revivals:
             task.cancel()
         await asyncio.gather(*self._revivals, return_exceptions=True)
-        await self._session.close()
+        await self._keeping.close()
+        await self._closing.close()
 
     async def ask(self, view: View, prompt: str, media: Media) -> Answer:
         """Ask one view of one item, again after transient failures.
@@ -145,9 +206,6 @@ class ChatClient:
             RequestFailed: This record has failed.
             EnvironmentTrouble: No record could succeed.
         """
-        tail = b']}],"max_tokens":%d,"temperature":%s,"seed":0}' % (view.max_tokens, repr(view.temperature).encode())
-        text = json.dumps({"type": "text", "text": prompt}).encode()
-        body = b"".join((self._head, media.parts, text, tail))
         faults = overloads = stalled = crashes = 0  # stalled: overloads since another record was last answered
         answered = self._answered
         endpoint: Endpoint | None = None
@@ -157,7 +215,7 @@ class ChatClient:
             async with turn, self._room:
                 endpoint = await self._choose(media, endpoint)
                 try:
-                    return await self._send(endpoint, body)
+                    return await self._send(endpoint, view, prompt, media)
                 except RequestFailed as error:
                     failure = error
             if failure.permanent:
@@ -184,28 +242,70 @@ class ChatClient:
                 raise failure
             await asyncio.sleep(self._retries.wait_s(faults + overloads, failure.wait_s))
 
-    async def _send(self, endpoint: Endpoint, body: bytes) -> Answer:
+    async def _send(self, endpoint: Endpoint, view: View, prompt: str, media: Media) -> Answer:
+        """One attempt, made again at once if only the connection or the name of a parameter was wrong."""
+        keep = bool(endpoint.echoes)
+        text = json.dumps({"type": "text", "text": prompt}).encode()
+        while True:
+            request_id = f"{self._name}-{next(self._numbers)}"
+            parameters = self._parameters(endpoint, view)
+            tail = b"]}]," + json.dumps({"model": self._model, **parameters})[1:].encode()
+            data = b"".join((self._head, media.parts, text, tail))
+            status, wait_s, raw = await self._post(endpoint, request_id, data, keep)
+            body = decode(raw)
+            answer_id = str(body.get("id")) if isinstance(body, dict) else ""
+            own = answer_id.endswith(request_id)
+            if keep and not own and status not in TRANSIENT:  # perhaps meant for the request before on this connection
+                if status == 200:
+                    endpoint.echoes = False
+                keep = False
+                continue
+            if status == 200:
+                break
+            message = f"{endpoint.url} answered {status}: {error_text(raw)}"
+            if status in (400, 422) and _UNSUPPORTED.search(message):
+                names = {name for name in parameters if re.search(rf"\b{name}\b", message)} - self._extra.keys()
+                if adaptable := names & ADAPTABLE:
+                    endpoint.refused |= adaptable
+                    continue
+                if "temperature" in names:
+                    raise EnvironmentTrouble(f"""{message}. To leave it out: --extra-body '{{"temperature": null}}'""")
+            if status in RUN_ENDING:
+                raise EnvironmentTrouble(f"{message}: {RUN_ENDING[status]}")
+            raise RequestFailed(f"http_{status}", message, permanent=status not in TRANSIENT, wait_s=wait_s)
+        if not own and ID_PREFIX in answer_id:
+            raise RequestFailed("mixed_up", f"{endpoint.url} sent the answer to another request")
+        limit = NEW_LIMIT if NEW_LIMIT in parameters else LIMIT
+        answer = parse_answer(raw, f"{limit} {parameters.get(limit)}")
+        if own and endpoint.echoes is None:
+            endpoint.echoes = True
+        self._answered += 1
+        return answer
+
+    def _parameters(self, endpoint: Endpoint, view: View) -> dict[str, Any]:
+        parameters = {LIMIT: view.max_tokens, "temperature": view.temperature, "seed": 0}
+        if LIMIT in endpoint.refused or self._extra.get(NEW_LIMIT):
+            parameters[NEW_LIMIT] = parameters.pop(LIMIT)
+        if "seed" in endpoint.refused:
+            del parameters["seed"]
+        return {name: value for name, value in (parameters | self._extra).items() if value is not None}
+
+    async def _post(self, endpoint: Endpoint, request_id: str, data: bytes, keep: bool) -> tuple[int, float, bytes]:
+        """Status, seconds to wait and body of the response; on a connection of its own unless `keep`."""
         endpoint.in_flight += 1
-        url = f"{endpoint.url}/chat/completions"
+        url, headers = f"{endpoint.url}/chat/completions", {"X-Request-Id": request_id}
+        session = self._keeping if keep else self._closing
         try:
-            async with self._session.post(url, data=body, allow_redirects=False) as response:
-                raw = await response.read()
+            async with session.post(url, data=data, headers=headers, allow_redirects=False) as response:
+                wait_s = retry_after_s(response.headers.get("Retry-After", ""))
+                return response.status, wait_s, await read_body(response)
         except (aiohttp.ClientError, OSError) as error:
             refused = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             kind = "refused" if refused else "timeout" if isinstance(error, TimeoutError) else "connection"
-            raise RequestFailed(kind, f"no answer from {endpoint.url}: {type(error).__name__} {error}") from error
+            message = f"no answer from {endpoint.url}: {type(error).__name__} {printable(str(error))}"
+            raise RequestFailed(kind, message) from error
         finally:
             endpoint.in_flight -= 1
-        status = response.status
-        if status == 200:
-            answer = parse_answer(raw)
-            self._answered += 1
-            return answer
-        message = f"{endpoint.url} answered {status}: {error_text(raw)}"
-        if status in RUN_ENDING:
-            raise EnvironmentTrouble(f"{message}: {RUN_ENDING[status]}")
-        wait_s = retry_after_s(response.headers.get("Retry-After", ""))
-        raise RequestFailed(f"http_{status}", message, permanent=status not in TRANSIENT, wait_s=wait_s)
 
     async def _choose(self, media: Media, failed: Endpoint | None) -> Endpoint:
         """The server that has this item's picture in its caches, unless it is down or busier; else the least loaded.
@@ -250,42 +350,59 @@ class ChatClient:
         self._revived.set()
 
     async def _answers(self, endpoint: Endpoint) -> bool:
-        """A server that lists its models and does not call itself ill is up, even one that rejects the key."""
+        """A server that does not call itself ill is up, also if it rejects the key or lists no models."""
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             for url in (f"{endpoint.url}/models", f"{endpoint.url.removesuffix('/v1')}/health"):
-                async with self._session.get(url, timeout=timeout) as response:
-                    await response.read()
-                    if response.status >= 500:
+                async with self._closing.get(url, timeout=timeout) as response:
+                    await read_body(response)
+                    if response.status in NO_BACKEND or (response.status >= 500 and url.endswith("/health")):
                         return False
         except (aiohttp.ClientError, OSError):
             return False
         return True
 
 
-def parse_answer(raw: bytes) -> Answer:
-    """The answer in the body of a response; one that is malformed or empty is asked for again."""
+def parse_answer(raw: bytes, limit: str) -> Answer:
+    """The answer in the body of a response.
+
+    Args:
+        raw: The body.
+        limit: The limit of tokens that the request named, for messages: `max_tokens 48`.
+
+    Raises:
+        RequestFailed: The body is not an answer, or has no text: for good if the model would do the same again.
+    """
     try:
         body = json.loads(raw)
-        choice = body["choices"][0]
-        finish_reason, text = str(choice.get("finish_reason") or ""), choice["message"]["content"] or ""
-        text = text.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
+        choice = min(body["choices"], key=lambda choice: choice.get("index") or 0)
+        message, finish_reason = choice["message"], printable(str(choice.get("finish_reason") or ""))[:64]
+        content = message.get("content") or ""
+        if isinstance(content, list):
+            content = "".join(part["text"] for part in content if part.get("type") == "text")
+        text = content.encode("utf-8", "replace").decode()  # JSON can spell halves of characters, tables cannot
+        thoughts, refusal = message.get("reasoning_content") or message.get("reasoning"), message.get("refusal")
         usage = body.get("usage") or {}
         counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        message = f"the answer is not a chat completion ({type(error).__name__}: {error}): {raw[:200]!r}"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        problem = printable(f"{type(error).__name__}: {error}")[:200]
+        message = f"the answer is not a chat completion ({problem}): {raw[:200]!r}"
         raise RequestFailed("unparsable", message) from error
     if not text.strip():
-        raise RequestFailed("empty", f"the answer has no text (finish_reason {finish_reason!r})")
-    prompt_tokens, completion_tokens = (count if isinstance(count, int) else None for count in counts)
+        ending = f"finish_reason {finish_reason!r}"
+        if refusal or finish_reason.lower() in DECLINED:
+            words = printable(str(refusal or ""))[:300]
+            raise RequestFailed("declined", f"the model declined to answer ({ending}): {words}", permanent=True)
+        if thoughts or finish_reason.lower() in SPENT:
+            doing = "thinking, with no answer" if thoughts else "without any text, perhaps on thinking"
+            raise RequestFailed(
+                "empty", f"the model spent its tokens {doing} ({limit}, {ending}). {REMEDY}", permanent=True
+            )
+        raise RequestFailed("empty", f"the answer has no text ({ending})")
+    prompt_tokens, completion_tokens = (
+        count if isinstance(count, int) and 0 <= count < 1 << 31 else None for count in counts
+    )
     return Answer(text, finish_reason, prompt_tokens, completion_tokens)
-
-
-def error_text(raw: bytes) -> str:
-    """The message in the body of an error response, else the body; at most 300 characters."""
-    with contextlib.suppress(ValueError, LookupError, TypeError):
-        return str(json.loads(raw)["error"]["message"])[:300]
-    return raw[:300].decode("utf-8", "replace").strip() or "(no text)"
 
 
 def retry_after_s(value: str) -> float:
@@ -295,80 +412,3 @@ def retry_after_s(value: str) -> float:
     with contextlib.suppress(ValueError, OverflowError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
-
-
-def base_url(url: str) -> str:
-    """`http://host:8000`, `…/v1` and `…/v1/chat/completions` all name the same server: `…/v1`."""
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(url)
-        if "@" in parts.netloc:
-            raise UsageError(f"--mllm-url: the URL holds a password; give the key in {KEY_VARIABLE} instead")
-        if parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment):
-            url = url.rstrip("/").removesuffix("/chat/completions")
-            return url if url.count("/") > 2 else f"{url}/v1"
-    raise UsageError(f"--mllm-url: {url!r} is not a URL such as http://127.0.0.1:8000/v1")
-
-
-def api_key(run_folder: Path) -> str:
-    """The key for the servers: that of the server this run has started, else the user's."""
-    own = run_folder / KEY_FILE
-    return own.read_text() if own.exists() else environment_key()
-
-
-def environment_key() -> str:
-    """The user's key, which no message shows."""
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UsageError(f"${KEY_VARIABLE} holds characters that an HTTP header cannot carry; use printable ASCII")
-    return key
-
-
-def _headers(key: str) -> dict[str, str]:
-    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-
-async def served_model(urls: Sequence[str], name: str, say: Callable[[str], None]) -> str:
-    """The model that all available servers serve.
-
-    Args:
-        urls: The servers.
-        name: The model asked for; empty for the only one served.
-        say: Prints a line about each server that does not answer.
-
-    Returns:
-        The model's name.
-
-    Raises:
-        EnvironmentTrouble: No server answers, or one rejects the key.
-        UsageError: The servers do not all serve this model.
-    """
-    models: dict[str, list[str]] = {}
-    silent: list[str] = []
-    timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
-    async with aiohttp.ClientSession(headers=_headers(environment_key()), timeout=timeout) as session:
-        for url in map(base_url, urls):
-            try:
-                async with session.get(f"{url}/models") as response:
-                    raw = await response.read()
-                message = f"{url} answered {response.status}: {error_text(raw)}"
-                if response.status in (401, 403):
-                    raise EnvironmentTrouble(f"{message}: {RUN_ENDING[response.status]}")
-                if response.status != 200:
-                    silent.append(message)
-                    continue
-                models[url] = [model["id"] for model in json.loads(raw)["data"]]
-            except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
-                silent.append(f"{url}: {error or type(error).__name__}")
-    if not models:
-        raise EnvironmentTrouble(
-            f"no server answers: {'; '.join(silent)}. Start it, or leave out --mllm-url to have one started, "
-            "then run the same command again"
-        )
-    for trouble in silent:
-        say(f"note: a server does not answer, and is not asked until it does: {trouble}")
-    common = sorted(set.intersection(*map(set, models.values())))
-    if name in common or (not name and len(common) == 1):
-        return name or common[0]
-    listing = "; ".join(f"{url} serves {', '.join(served)}" for url, served in models.items())
-    problem = f"not every server serves {name!r}" if name else "the servers do not serve one model only"
-    raise UsageError(f"--mllm: {problem}: name a model that every server serves. {listing}")

@@ -83,10 +83,14 @@ def _view(name: object, fields: object, place: str) -> View:
         raise UsageError(f"{place}: the name of a view consists of letters, digits, - and _")
     if not isinstance(view.prompt, str) or not view.prompt.strip():
         raise UsageError(f"{place} has no prompt: add `prompt: text`")
+    try:  # YAML reads "\ud83d\ude00" as two halves of a character
+        prompt = view.prompt.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{place}: the prompt has half of a character, such as \\ud83d: write all of it") from error
     numbers = type(view.max_tokens) is int and isinstance(view.temperature, int | float)
     if not numbers or view.max_tokens < 1 or not 0 <= view.temperature <= 2:
         raise UsageError(f"{place}: max_tokens is a whole number above 0, and temperature a number from 0 to 2")
-    return view
+    return dataclasses.replace(view, prompt=prompt)
 
 
 BUILT_IN = _read_views(Path(__file__).with_name("views.yaml"))

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.captioning.chat_client import KEY_FILE
+from pipeline.captioning.servers import KEY_FILE
 from pipeline.corpus.table import state_folder
 from pipeline.engine.progress import duration
 from pipeline.engine.run_state import request_stop, run_folder, stop_request

@@ -242,8 +242,9 @@ def _format(stream: BinaryIO) -> str:
         raise MediaError("unreadable", "the file is a HEIF picture, which is not supported: convert it to JPEG")
     if re.match(_VIDEO, head, re.DOTALL):
         return "video"
-    start = f"it starts with {head[:8]!r}" if head else "it is empty (0 bytes)"
-    raise MediaError("unreadable", f"the file is not a picture or video of a known format; {start}")
+    # Its bytes are not quoted: a list may name any file, and messages are read by others.
+    problem = "is not a picture or video of a known format" if head else "is empty (0 bytes)"
+    raise MediaError("unreadable", f"the file {problem}")
 
 
 def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:

@@ -81,6 +81,12 @@ def choose_translators(
     models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
     if options.translator in ("given", "llm", "embedded") and (models or back_models):
         raise UsageError(f"--translator {options.translator} does not use --mt-model or --back-model: leave it out")
+    for_servers = (servers.mllm_url, servers.mllm, servers.system_prompt, servers.extra_body)
+    if options.translator != "llm" and any(for_servers):
+        raise UsageError(
+            f"--translator {options.translator} asks no server: leave out --mllm-url, --mllm, --system-prompt and "
+            "--extra-body, or give --translator llm"
+        )
     if options.round_trip and options.translator == "given":
         raise UsageError("--translator given does not use --round-trip: leave it out")
     if back_models and not options.round_trip:
@@ -91,7 +97,8 @@ def choose_translators(
     if options.translator == "llm":
         model = choose_model(servers, "translator", say)
         assert model is not None
-        by_llm = llm.LlmTranslator(model.name, model.revision, options.mt_license, llm.DECODING, model)
+        decoding = {**llm.DECODING, **model.extras.settings()}
+        by_llm = llm.LlmTranslator(model.name, model.revision, options.mt_license, decoding, model)
         return dict.fromkeys(targets, by_llm), dict.fromkeys(targets if options.round_trip else [], by_llm)
     translators = choose_local(options, source, targets, say, cache)
     back: dict[str, Translator] = {}

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 import langcodes
 
 from pipeline.captioning.captioners import MllmCaptioner
-from pipeline.captioning.chat_client import ChatClient, Media, RequestFailed, api_key
+from pipeline.captioning.chat_client import Media, RequestFailed
 from pipeline.captioning.cleaning import without_remarks
 from pipeline.captioning.prompts import View
-from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
 from pipeline.translation.sentences import split
@@ -55,10 +54,7 @@ class LlmBackend:
     exclusive = False
 
     def __init__(self, translator: LlmTranslator, run: Run):
-        server = translator.server
-        self._client = ChatClient(
-            server.urls, server.name, server.window, server.retries, api_key(run_folder(run.corpus))
-        )
+        self._client = translator.server.client(run)
 
     def segments(self, text: str, language: str) -> list[tuple[str, str]]:
         """The whole text, or groups of sentences of up to MAX_CHARACTERS."""

@@ -61,6 +61,31 @@ def test_no_answer_was_paid_for_twice(run):
     assert set(answered) == {1}
 
 
+MODES = {
+    "surplus": {"surplus": 5},
+    "late surplus": {"surplus": 5, "surplus_after_s": 0.03},
+    "surplus, no ids": {"surplus": 5, "surplus_after_s": 0.01, "echo": False},
+    "blanks before": {"around": (" " * 60_000, "")},
+    "blanks after": {"around": ("", "\n" * 60_000)},
+    "models: a page": {"models": "<html>"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_answer_arrives_clean_at_its_own_picture(mode, tmp_path):
+    photos = make_photos(tmp_path / "photos", 20)
+    with Loopback(latency_s=0.005, **MODES[mode]) as server:
+        arguments = ("--stage", "captions", "--input", tmp_path / "photos", "--output", tmp_path / "corpus")
+        options = ("--mllm-url", server.url, "--mllm", "loopback", "--max-pixels", MAX_PIXELS, "--window", 8)
+        assert beam_runner.run([str(argument) for argument in (*arguments, *options)]) == 0
+    rows = {(row["item_id"], row["view"]): row["text"] for row in Table(tmp_path / "corpus", "descriptions").rows()}
+    assert rows == {
+        (path.name, view.name): answer_text([sent(path)], question(view, []))
+        for path in photos
+        for view in BUILT_IN.values()
+    }
+
+
 def test_readers_need_nothing_of_ours(run):
     datasets = pytest.importorskip("datasets")
     _, photos, corpus, _ = run

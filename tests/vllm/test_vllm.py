@@ -1,9 +1,11 @@
 """The whole path against the real vLLM server on the CPU: started by the stage, killed in mid-run, ended with it."""
 
+import asyncio
 import contextlib
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -11,9 +13,12 @@ import time
 import psutil
 import pytest
 
+from pipeline.captioning.chat_client import ChatClient, Retries, media_of
 from pipeline.captioning.prompts import BUILT_IN
+from pipeline.captioning.servers import KEY_FILE
+from pipeline.captioning.vllm_server import VllmServer
 from pipeline.corpus.table import Table
-from pipeline.engine.run_state import read_progress
+from pipeline.engine.run_state import locked, read_progress, run_folder
 from tests.conftest import ROOT, clean_environment, command, make_photos
 from tests.pipeline.captioning.test_vllm_server import wait_for
 from tests.pipeline.media.test_video import encoded
@@ -103,6 +108,28 @@ def test_the_same_server_translates(model, media, tmp_path):
     assert sum(bool(row["flags"]) for row in rows) > PHOTOS
     assert max(row["scores"]["quality"] for row in rows) < 0.5
     assert servers(model) == []
+
+
+def test_the_server_repeats_request_ids_and_its_connections_are_kept_alive(model, media, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    media_parts = media_of([(media / "photo-00000.jpg").read_bytes()])
+
+    async def ask(url, key):
+        client = ChatClient([url], str(model), 4, Retries(), key)
+        try:
+            for _ in range(8):
+                await client.ask(BUILT_IN["short"], "What is this?", media_parts)
+            kept = [transport for transports in client._keeping.connector._conns.values() for transport in transports]
+            return client._endpoints[0].echoes, len(kept), next(client._numbers)
+        finally:
+            await client.close()
+
+    with (
+        locked(tmp_path),
+        VllmServer(str(model), tmp_path, print, str(PYTHON), shlex.split(SERVER_ARGUMENTS)) as server,
+    ):
+        key = (run_folder(tmp_path) / KEY_FILE).read_text()
+        assert asyncio.run(ask(server.url, key)) == (True, 1, 8)  # no request was sent twice
 
 
 def test_killed_in_mid_run_the_server_is_started_again_and_nothing_is_lost(model, media, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 from aiohttp import web
 
-from pipeline.captioning.chat_client import ChatClient, RequestFailed, Retries, media_of
+from pipeline.captioning.chat_client import ChatClient, Extras, RequestFailed, Retries, media_of
 from pipeline.captioning.prompts import View
 from pipeline.errors import EnvironmentTrouble
 from tests.loopback import answer_text
@@ -21,6 +21,11 @@ CHAT = "/v1/chat/completions"
 
 def reply(text="A cat.", **more):
     return {"text": json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}], **more})}
+
+
+def echoing(text="A cat."):
+    """A response with the id of its request."""
+    return lambda request: reply(text, id=f"chatcmpl-{request.headers['X-Request-Id']}")
 
 
 class Scripted:
@@ -58,9 +63,9 @@ class Scripted:
         self.chats.append((request.headers, body))
         response = self.responses[min(len(self.times), len(self.responses)) - 1]
         await asyncio.sleep(self.latency_s)
-        if body["messages"][0]["content"][-1]["text"] == "killer":
+        if body["messages"][-1]["content"][-1]["text"] == "killer":
             await self.die()
-        return web.Response(**response)
+        return web.Response(**(response(request) if callable(response) else response))
 
     async def die(self):
         self.deaths += 1
@@ -76,19 +81,19 @@ class Scripted:
 
 
 @contextlib.asynccontextmanager
-async def client_of(*servers, retries=QUICK, window=64, key="", model="loopback"):
-    client = ChatClient([server.url for server in servers], model, window, retries, key)
+async def client_of(*servers, retries=QUICK, window=64, key="", model="loopback", extras=Extras()):  # noqa: B008
+    client = ChatClient([server.url for server in servers], model, window, retries, key, extras)
     try:
         yield client
     finally:
         await client.close()
 
 
-def ask_once(*responses, retries=QUICK):
+def ask_once(*responses, retries=QUICK, extras=Extras()):  # noqa: B008
     """What one request comes to at a server that gives these responses, and the server."""
 
     async def ask():
-        async with Scripted(*responses) as server, client_of(server, retries=retries) as client:
+        async with Scripted(*responses) as server, client_of(server, retries=retries, extras=extras) as client:
             try:
                 return await client.ask(VIEW, "What?", media_of([b"a jpeg"])), server
             except (RequestFailed, EnvironmentTrouble) as error:

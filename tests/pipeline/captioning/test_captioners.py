@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.captioning import captioners as module
 from pipeline.captioning.captioners import DEFAULT_MODEL, URL_VARIABLE, EmbeddedCaptioner, MllmCaptioner, ServerOptions
-from pipeline.captioning.chat_client import KEY_VARIABLE
 from pipeline.captioning.prompts import parse_views
+from pipeline.captioning.servers import KEY_VARIABLE
 from pipeline.captioning.vllm_server import READY_WITHIN_S
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, read_options

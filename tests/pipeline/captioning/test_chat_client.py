@@ -5,13 +5,15 @@ import base64
 import email.utils
 import json
 import math
+import re
 import time
 
 import pytest
 
-from pipeline.captioning import chat_client as module
-from pipeline.captioning.chat_client import Retries, base_url, media_of
+from pipeline.captioning import servers as module
+from pipeline.captioning.chat_client import Extras, Retries, media_of
 from pipeline.captioning.prompts import View
+from pipeline.captioning.servers import base_url
 from pipeline.errors import EnvironmentTrouble, UsageError
 from tests.loopback import Loopback
 from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, reply
@@ -104,6 +106,117 @@ def test_counts_of_tokens_are_kept_and_halves_of_characters_are_not(counts, toke
     assert (answer.prompt_tokens, answer.completion_tokens) == tokens
 
 
+def choice(text="", finish_reason="stop", **message):
+    return {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
+
+
+def completion(*choices):
+    return {"text": json.dumps({"choices": choices})}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [{**choice("No."), "index": 1}, {**choice("Yes."), "index": 0}],
+        [choice([{"type": "thinking", "thinking": []}, {"type": "text", "text": "Yes."}])],
+        [choice("Yes.", "stop\ud800\x1b[31m"), choice("No.")],
+    ],
+)
+def test_the_answer_is_the_text_of_the_first_choice_by_index(choices):
+    answer, server = ask_once(completion(*choices))
+    assert (answer.text, len(server.times)) == ("Yes.", 1)
+    assert answer.finish_reason.startswith("stop") and answer.finish_reason.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "words"),
+    [
+        (choice(None, "length", reasoning="Hm"), "empty", "thinking.*max_tokens 32.*enable_thinking"),
+        (choice("", "MAX_TOKENS"), "empty", "thinking.*max_tokens 32"),
+        ({"message": {"reasoning_content": "A cat?"}, "finish_reason": "stop"}, "empty", "thinking.*max_tokens 32"),
+        (choice(None, "stop", refusal="I must not.\x1b]0;"), "declined", r"I must not\.\\x1b"),
+        (choice("", "content_filter"), "declined", "content_filter"),
+    ],
+)
+def test_a_model_that_would_not_answer_otherwise_is_asked_once(last, kind, words):
+    error, server = ask_once(completion(last))
+    assert (error.kind, error.permanent, len(server.times)) == (kind, True, 1)
+    assert re.search(words, str(error)) and str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    "body", ['{"error": {"message": "a\\ud800\\u001b[2Jb"}}', '{"error": "a\\u0007b"}', "a\x1b\x9bb", "[" * 100_000]
+)
+def test_what_a_server_says_is_printable_in_messages(body):
+    error, _ = ask_once({"status": 400, "text": body})
+    assert str(error).isprintable() and len(str(error)) < 500
+    error, _ = ask_once({"text": body})
+    assert error.kind == "unparsable" and str(error).isprintable()
+
+
+OPENAI = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "changed"),
+    [
+        (400, {"error": {"message": OPENAI}}, {"max_tokens"}),
+        (400, {"message": "property 'seed' is unsupported"}, {"seed"}),
+        (
+            422,
+            {"detail": [{"type": "extra_forbidden", "loc": ["body", p]} for p in ("max_tokens", "seed")]},
+            {"max_tokens", "seed"},
+        ),
+        (400, [{"error": {"message": 'Unknown name "seed": Cannot find field.'}}], {"seed"}),
+    ],
+)
+def test_parameters_that_a_server_refuses_are_renamed_or_left_out(status, message, changed):
+    answer, server = ask_once({"status": status, "text": json.dumps(message)}, reply())
+    assert (answer.text, len(server.chats)) == ("A cat.", 2)
+    first, second = (body for _, body in server.chats)
+    assert first.keys() - second.keys() == changed
+    assert second.get("max_completion_tokens") == (32 if "max_tokens" in changed else None)
+
+
+def test_a_refused_temperature_is_the_users_to_leave_out():
+    refusal = {"status": 400, "text": "'temperature' does not support 0.0 with this model"}
+    error, _ = ask_once(refusal)
+    assert isinstance(error, EnvironmentTrouble) and """--extra-body '{"temperature": null}'""" in str(error)
+    error, server = ask_once(refusal, extras=Extras(extra_body='{"temperature": 1}'))
+    assert (error.kind, len(server.times)) == ("http_400", 1)
+
+
+def test_a_limit_that_is_too_large_is_not_a_refused_parameter():
+    error, server = ask_once({"status": 400, "text": "'max_tokens' is too large: 32. The maximum is 16"})
+    assert (error.kind, len(server.times)) == ("http_400", 1)
+
+
+@pytest.mark.parametrize(
+    ("extra_body", "more", "fewer"),
+    [
+        ('{"seed": null}', {}, {"seed"}),
+        (
+            '{"max_completion_tokens": 900, "temperature": null}',
+            {"max_completion_tokens": 900},
+            {"max_tokens", "temperature"},
+        ),
+        (
+            '{"chat_template_kwargs": {"enable_thinking": false}}',
+            {"chat_template_kwargs": {"enable_thinking": False}},
+            set(),
+        ),
+        ('{"max_tokens": 5}', {"max_tokens": 5}, set()),
+    ],
+)
+def test_further_parameters_and_a_system_prompt(extra_body, more, fewer):
+    usual = {"model": "loopback", "max_tokens": 32, "temperature": 0.0, "seed": 0}
+    _, server = ask_once(extras=Extras('Be "brief".', extra_body))
+    ((_, body),) = server.chats
+    system, user = body.pop("messages")
+    assert system == {"role": "system", "content": 'Be "brief".'} and user["role"] == "user"
+    assert body == {name: value for name, value in (usual | more).items() if name not in fewer}
+
+
 @pytest.mark.parametrize(
     ("attempt", "asked_s", "least", "most"), [(1, 0, 0.25, 0.5), (5000, 0, 15, 30), (3, 99, 99, 124)]
 )
@@ -143,6 +256,43 @@ def test_servers_of_different_models_and_refused_keys_are_reported_before_anythi
         for name in ("", "tiny"):
             with pytest.raises(UsageError, match=r"serves loopback.*serves tiny"):
                 served(loopback.url, other.url, name=name)
+
+
+HTML = "<!doctype html><title>It works</title>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "models"),
+    [
+        (404, '{"error": "no route"}', []),
+        (405, "", []),
+        (500, "", []),
+        (200, HTML, []),
+        (200, "[]", []),
+        (200, '{"data": null}', []),
+        (200, '{"data": [{"id": null}, {"id": 7}, {"id": "\\ud800"}, {"id": "\\u001b[2J"}, {}, 7]}', []),
+        (200, '["tiny"]', ["tiny"]),
+        (200, '[{"id": "tiny"}]', ["tiny"]),
+        (200, '{"models": [{"name": "tiny"}]}', ["tiny"]),
+    ],
+)
+def test_a_list_of_models_is_needed_only_without_a_name(status, body, models):
+    with Loopback(models=body or " ", models_status=status) as server:
+
+        def served(name):
+            return asyncio.run(module.served_model([server.url], name, lines.append))
+
+        lines = []
+        assert served("tiny") == "tiny"
+        assert bool(lines) != bool(models) and all(line.isprintable() for line in lines)
+        if models:
+            assert served("") == "tiny"
+            with pytest.raises(UsageError, match="serves tiny"):
+                served("large")
+        else:
+            with pytest.raises(UsageError, match=rf"answered {status}.*--mllm") as raised:
+                served("")
+            assert "no server answers" not in str(raised.value) and str(raised.value).isprintable()
 
 
 def test_the_key_of_the_runs_own_server_counts_before_the_users(tmp_path, monkeypatch):

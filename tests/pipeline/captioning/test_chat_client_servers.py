@@ -3,10 +3,23 @@
 import asyncio
 import dataclasses
 
+import pytest
+
 from pipeline.captioning import chat_client as module
 from pipeline.captioning.chat_client import Retries, media_of
 from tests.loopback import Loopback, request_digest
-from tests.pipeline.captioning.scripted import ONCE, VIEW, Scripted, ask_many, client_of, expected, free_port, reply
+from tests.pipeline.captioning.scripted import (
+    ONCE,
+    VIEW,
+    Scripted,
+    ask_many,
+    ask_once,
+    client_of,
+    echoing,
+    expected,
+    free_port,
+    reply,
+)
 
 
 def test_a_server_that_calls_itself_ill_is_waited_for_and_a_healthy_one_charges(monkeypatch):
@@ -77,6 +90,43 @@ def test_refusals_count_anew_whenever_another_record_is_answered():
 
     answer, requests = asyncio.run(every())
     assert (answer.text, requests) == ("A cat.", 12)
+
+
+@pytest.mark.parametrize("echo", [True, False], ids=["echo", "no echo"])
+@pytest.mark.parametrize("after_s", [0, 0.03])
+def test_a_surplus_response_is_never_the_answer_to_another_request(after_s, echo):
+    with Loopback(latency_s=0.01, echo=echo, surplus=5, surplus_after_s=after_s) as server:
+        assert ask_many([server], 200, window=8) == expected(200)
+
+
+@pytest.mark.parametrize(("echo", "most"), [(True, 16), (False, 60)])
+def test_connections_are_used_again_only_with_a_server_that_repeats_ids(echo, most):
+    with Loopback(latency_s=0.01, echo=echo) as server:
+        assert ask_many([server], 60, window=8) == expected(60)
+        assert most / 2 <= server.stats()["connections"] <= most
+        assert echo or server.stats()["connections"] == 60
+
+
+@pytest.mark.parametrize(
+    ("second", "kind"),
+    [(reply("Another's."), None), ({"status": 400}, None), ({"status": 404}, None), ({"status": 400}, "http_400")],
+)
+def test_on_a_used_connection_only_an_answer_with_the_requests_id_is_believed(second, kind):
+    async def every():
+        script = (echoing("first"), second, second if kind else echoing("second"))
+        async with Scripted(*script) as server, client_of(server) as client:
+            replies = [await client.ask(VIEW, "What?", media_of([b"x"]))]
+            replies += await asyncio.gather(client.ask(VIEW, "What?", media_of([b"x"])), return_exceptions=True)
+            return replies, len(server.times)
+
+    (first, other), requests = asyncio.run(every())
+    assert (first.text, requests) == ("first", 3)
+    assert getattr(other, "kind", None) == kind and (kind or other.text == "second")
+
+
+def test_an_answer_with_the_id_of_another_request_is_asked_for_again():
+    answer, server = ask_once(reply("Another's.", id=f"chatcmpl-{module.ID_PREFIX}1"), echoing("Own."))
+    assert (answer.text, len(server.times)) == ("Own.", 2)
 
 
 def test_close_leaves_nothing_behind_while_servers_are_probed():

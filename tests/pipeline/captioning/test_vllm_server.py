@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipeline.captioning import vllm_server as module
-from pipeline.captioning.chat_client import KEY_FILE, api_key
+from pipeline.captioning.servers import KEY_FILE, api_key
 from pipeline.captioning.vllm_server import VllmServer
 from pipeline.corpus.table import state_folder
 from pipeline.engine.run_state import request_stop, run_folder, stop_request
