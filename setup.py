@@ -107,7 +107,7 @@ setup(
         "pipeline.quality": ["*.yaml"],
         "pipeline.translation": ["*.yaml"],
         "pipeline.sources.scenes": ["card.md", "facts.yaml", "shapes.yaml", "words/*.yaml"],
-        "pipeline.sources": ["samples.csv", "names.yaml"],
+        "pipeline.sources": ["samples.csv", "*.yaml"],
     },
     install_requires=[
         "aiohttp>=3.12,<4",

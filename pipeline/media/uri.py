@@ -39,8 +39,8 @@ def reference(container: str, **where: Any) -> str:
 
     Args:
         container: Path or URL.
-        **where: `offset`, `size` (bytes) and `member`; or `column` and `row`; or `dim` and `rows` (their numbers, or
-            ranges as they are written).
+        **where: `offset`, `size` (bytes) and `member`; or `column` and `row`, with `index` where the cell is a list; or
+            `dim` and `rows` (their numbers, or ranges as they are written).
     """
     if not isinstance(where.get("rows", ""), str):
         where["rows"] = _format_rows(where["rows"])
@@ -67,7 +67,7 @@ def open_media(uri: str) -> BinaryIO:
                 return Path(uri).open("rb")
         container, where = parsed
         if "row" in where:
-            return _open_cell(container, where["column"], int(where["row"]))
+            return _open_cell(container, where["column"], int(where["row"]), int(where.get("index", 0)))
         if "rows" in where:
             return _open_rows(container, *_parse_rows(where))
         return _open_range(container, int(where["offset"]), int(where["size"]))
@@ -181,11 +181,12 @@ def _open_rows(container: str, dim: int, ranges: list[range]) -> BinaryIO:
     return io.BytesIO(b"".join(parts))
 
 
-def _open_cell(container: str, column: str, row: int) -> BinaryIO:
+def _open_cell(container: str, column: str, row: int, index: int) -> BinaryIO:
     with _LOADING:
         cells = _read_cell(container, column, row)
     cells.validate(full=True)  # or offsets of a broken Arrow file would be followed
     value = cells[0].as_py()
+    value = value[index] if isinstance(value, list) else value
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     if isinstance(data, bytes):
         return io.BytesIO(data)
@@ -238,11 +239,20 @@ class TableFile:
         self.num_rows = sum(self.groups)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of some columns, in order."""
+        """The rows of some columns, in order. Of Parquet files, a column may be a path in a nested one."""
         if isinstance(self._content, pa.Table):
-            yield from self._content.select(columns).to_batches(BATCH_ROWS)
+            names = [column.partition(".")[0] for column in columns]  # paths of nested columns begin with these
+            chosen = [at for at, name in enumerate(self.schema.names) if name in columns or name in names]
+            yield from self._content.select(chosen).to_batches(BATCH_ROWS)
         else:
             yield from self._content.iter_batches(BATCH_ROWS, columns=columns)
+
+    def path_leaves(self, column: str) -> list[str]:
+        """The parts of a Parquet column of encoded media that hold their paths, without the bytes; else the column."""
+        leaves = []
+        if isinstance(self._content, pq.ParquetFile):
+            leaves = [self._content.schema.column(at).path for at in range(len(self._content.schema))]
+        return [leaf for leaf in leaves if leaf.startswith(f"{column}.") and leaf.endswith(".path")] or [column]
 
     def column(self, name: str, group: int) -> pa.ChunkedArray:
         """A column of a row group."""

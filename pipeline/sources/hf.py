@@ -7,6 +7,7 @@ import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -17,12 +18,15 @@ from pipeline.media.uri import TableFile, reference, stays_inside
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
 from pipeline.sources.locations import open_binary, short_name
-from pipeline.sources.rows import read_fields
+from pipeline.sources.rows import FIELDS, read_column, read_fields, row_of
+from pipeline.sources.sidecars import add_fields
 
-MEDIA_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "video", "mp4")
-CAPTION_COLUMNS = ("captions", "caption", "sentences", "text")
+MEDIA_COLUMNS = (
+    *("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "video", "mp4"),
+    *("images", "pictures", "photos", "videos"),
+)
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
-FIELD_COLUMNS = ("split", "license", "language")
+IGNORED = ("other", "ids", "file")
 
 
 class DatasetFile(NamedTuple):
@@ -57,10 +61,13 @@ class DatasetSource:
         with _open(first) as table:
             schema = table.schema
         self._media = media_column(schema, first)
-        types = {field.name: field.type for field in schema if field.name != self._media}
-        captions = next((name for name in CAPTION_COLUMNS if name in types and _has_text(types[name])), None)
-        fields = [name for name in FIELD_COLUMNS if name in types and _is_text(types[name])]
-        self._columns = [*([captions] if captions else []), *fields]
+        self._is_list = _list_value(_storage(schema.field(self._media).type)) is not None
+        types = {field.name: field.type for field in schema if field.name not in (self._media, *ID_COLUMNS)}
+        roles = {name: read_column(name).role for name in types}
+        captions = [name for name, kind in types.items() if roles[name] in ("captions", "texts") and _has_text(kind)]
+        fields = [name for name, kind in types.items() if roles[name] in FIELDS and _is_text(kind)]
+        self._columns = [*captions, *fields]
+        self._unread = [name for name in types if name not in self._columns and roles[name] not in IGNORED]
         num_rows = 0
         for file in files:
             with _open(file.location) as table:
@@ -72,36 +79,59 @@ class DatasetSource:
         if not num_rows:
             raise UsageError(f"--input: {given} holds no rows: give a dataset with an image column and rows")
         self._id_column = next(filter(self._is_unique, ID_COLUMNS), None)
-        splits = sorted({file.split for file in files})
+        splits, names = sorted({file.split for file in files}), " and ".join(map(repr, captions))
         self.summary = (
             f"dataset {given}: {num_rows:,} rows in {len(files):,} files, split {' and '.join(splits)}, "
-            f"media in column {self._media!r}, {f'captions in {captions!r}' if captions else 'no captions'}, "
+            f"media in column {self._media!r}, {f'captions in {names}' if captions else 'no captions'}, "
             f"ids {f'in {self._id_column!r}' if self._id_column else 'by file and row'}"
         )
 
     def items(self) -> Iterator[SourceItem]:
         """The rows; see Source."""
+        unread = dict.fromkeys(self._unread)
         for location, stem, split in self._files:
-            for number, row in enumerate(self._rows(location)):
+            for number, (row, num_media) in enumerate(self._rows(location)):
                 item_id = str(row.pop(self._id_column)) if self._id_column else f"{stem}-{number}"
                 try:
                     fields = read_fields(row, self._defaults.caption_language)
                 except ValueError as error:
                     raise UsageError(f"--input: {location} row {number}: {error}") from error
-                yield SourceItem(
-                    item_id,
-                    reference(location, column=self._media, row=number),
-                    split_named(fields.split, split),
-                    self.name,
-                    fields.license or self._defaults.license,
-                    fields.captions,
-                )
+                unread.update(dict.fromkeys(fields.unread))
+                if not num_media:
+                    self.account.add("no_media", f"rows of {self.name} have no picture", item_id)
+                if num_media > 1 and fields.captions:
+                    text = f"rows of {self.name} have several pictures, and captions that may be of any of them"
+                    self.account.add("unassigned_captions", text, item_id)
+                if num_media != 1:
+                    fields = replace(fields, captions=())
+                for index in range(num_media):
+                    part = {"index": index} if self._is_list else {}
+                    item = SourceItem(
+                        item_id if num_media == 1 else f"{item_id}-{index}",
+                        reference(location, column=self._media, row=number, **part),
+                        split,
+                        self.name,
+                        self._defaults.license,
+                    )
+                    yield add_fields(item, [fields])
+        for name in unread:
+            self.account.add("unknown_column", f"columns of {self.name} were not understood", name)
 
-    def _rows(self, location: str) -> Iterator[dict[str, Any]]:
+    def _rows(self, location: str) -> Iterator[tuple[dict[str, Any], int]]:
+        """The rows of a file without their media, each with the number of these."""
         columns = [*([self._id_column] if self._id_column else []), *self._columns]
         with _open(location) as table:
-            for batch in table.batches(columns):
-                yield from batch.to_pylist()
+            # Of lists of pictures only the paths are read, which are as many.
+            for batch in table.batches([*columns, *(table.path_leaves(self._media) if self._is_list else ())]):
+                names = [name for name in batch.schema.names if name in columns]
+                cells = [batch.column(at) for at, name in enumerate(batch.schema.names) if name in columns]
+                values = zip(*(column.to_pylist(maps_as_pydicts="strict") for column in cells), strict=True)
+                counts = [1] * batch.num_rows
+                if self._is_list:
+                    lengths = pc.list_value_length(batch.column(batch.schema.names.index(self._media)))
+                    counts = pc.fill_null(lengths, 0).to_pylist()
+                for row, count in zip(values if cells else [()] * batch.num_rows, counts, strict=True):
+                    yield row_of(zip(names, row, strict=True)), count
 
     def _is_unique(self, name: str) -> bool:
         """Whether a column of texts or whole numbers has a different value in every row."""
@@ -169,27 +199,43 @@ def _read_json(location: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """A type without what says how it is stored: dictionaries and extensions."""
+    while isinstance(kind, pa.DictionaryType | pa.BaseExtensionType):
+        kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind.storage_type
+    return kind
+
+
+def _list_value(kind: pa.DataType) -> pa.DataType | None:
+    """The type of a list's values, None for other types."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_view = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+    return _storage(kind.value_type) if is_list or is_view else None
+
+
 def _is_encoded(kind: pa.DataType) -> bool:
-    """Whether values are structs of bytes and path, as `datasets` encodes images."""
+    """Whether values are structs of bytes and path, as `datasets` encodes images, or lists of these."""
+    kind = _list_value(_storage(kind)) or _storage(kind)
     types = {part.name: part.type for part in kind} if pa.types.is_struct(kind) else {}
     return "path" in types and "bytes" in types and _is_binary(types["bytes"])
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    kind = _list_value(_storage(kind)) or _storage(kind)
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    kind, types = _storage(kind), pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
 def _has_text(kind: pa.DataType) -> bool:
-    """Whether values are texts, structs with a text, or lists of these."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        kind = kind.value_type
-    if pa.types.is_struct(kind):
-        return not {"raw", "text", "caption"}.isdisjoint(part.name for part in kind)
-    return _is_text(kind) or bool(pa.types.is_null(kind))  # the type of lists that are all empty
+    """Whether values are texts, structs, or lists of these."""
+    kind = _list_value(_storage(kind)) or _storage(kind)
+    is_nested = pa.types.is_struct(kind) or pa.types.is_map(kind)
+    return _is_text(kind) or bool(is_nested or pa.types.is_null(kind))  # null: of lists that are all empty
 
 
 @contextmanager

@@ -1,25 +1,47 @@
 """The one place where the fields of a row about a medium are read, whatever file it comes from.
 
-A row is a dict from a line of JSON, a CSV file, a JSON member of a tar or a dataset's columns:
+A row comes from a line of JSON, a table, the JSON member of a tar, or a dataset. columns.yaml has the names that its
+columns may have, in any case. Captions are
 
-    file, file_name, filename                    which medium it is about; see sidecars.py
-    captions, caption, sentences, text, raw      a text, a dict with a text, or a list of these
-    language, split, license, license_url, source
+    a text, a dict with a text, or a list of these    also where a cell of a table holds the list as JSON or Python
+    {"en": …, "de": …}                                captions by language; so are the columns caption_en, de, German
+    [{"from": "human", …}, {"from": "gpt", …}]        a conversation, whose first answer is the caption
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import ast
+import functools
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from pipeline.sources.items import SourceCaption, clean_text
+from pipeline.translation.tags import language_named, names_language
 
-FILE_KEYS = ("file", "file_name", "filename")
-CAPTION_KEYS = ("captions", "caption", "sentences", "text", "raw")
+_NAMES = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text("utf-8"))
+_BLANK, _NO_LANGUAGE = _NAMES.pop("blank"), _NAMES.pop("no_language")
+_ROLES = {name: role for role, names in _NAMES.items() for name in names}
+FIELDS = ("language", "split", "source", "license", "license_url")
+_ANSWERING = ("gpt", "assistant", "model", "bot", "chatbot")  # speakers of a conversation
+_MAX_CELL = 100_000  # characters of a text that may be a list
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+
+
+class Column(NamedTuple):
+    """What a column is for: a key of columns.yaml, or "" if that is unknown. `language` is that of its captions."""
+
+    role: str
+    language: str = ""
 
 
 @dataclass(frozen=True)
 class RowFields:
-    """What a row says about its medium; "" for what it does not say."""
+    """What a row says about its medium; "" for what it does not say. `unread` names the columns that were not read."""
 
     captions: tuple[SourceCaption, ...] = ()
     language: str = ""
@@ -27,6 +49,69 @@ class RowFields:
     source: str = ""
     license: str = ""
     license_url: str = ""
+    unread: tuple[str, ...] = ()
+
+
+class _Twice(list[Any]):
+    """The values of a column or JSON key that a row has several times."""
+
+
+@functools.lru_cache(4096)
+def read_column(name: str) -> Column:
+    """What a column is for, by its name.
+
+    >>> [tuple(read_column(name)) for name in ("Caption_0", "captions (German)", "pt-BR", "colour")]
+    [('captions', ''), ('captions', 'de'), ('captions', 'pt-BR'), ('', '')]
+    """
+    words = _words(name)
+    if role := _ROLES.get("_".join(words)):
+        return Column(role, "id" if role == "ids" else "")
+    words = [word for word in words if not word.isdecimal()]
+    for at in range(len(words) + 1):
+        for text, rest in ((words[:at], words[at:]), (words[at:], words[:at])):
+            role = _ROLES.get("_".join(text), "") if text else "captions"
+            language = _language_in(rest)
+            if role in ("captions", "texts") and (language or (text and not rest)):
+                return Column(role, language)
+    return Column(_ROLES.get("_".join(words), ""))
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
+
+
+def _language_in(words: Sequence[str]) -> str:
+    """The language that words of a column's name stand for. Codes of three letters are mostly words: raw, new, len."""
+    tag = language_named("-".join(words)) or language_named(" ".join(words)) or ""
+    is_code = len(words[0]) <= 3 and (len(tag.partition("-")[0]) == 2 or tag == "fil") if words else False
+    return tag if is_code or names_language(" ".join(words), tag) else ""
+
+
+def read_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError for other text. An object's key that comes twice keeps all its values."""
+    return json.loads(text, object_pairs_hook=row_of)
+
+
+def row_of(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A row from its columns and cells. A column that comes several times keeps its different values, as a list."""
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in row or row[name] == value:
+            row[name] = value
+        else:
+            row[name] = _Twice([*(row[name] if isinstance(row[name], _Twice) else [row[name]]), value])
+    return row
+
+
+def read_file(row: Mapping[str, Any]) -> str | None:
+    """The path in a row; "" where its cell is empty, None where no column is for one."""
+    cells = {"_".join(_words(name)): value for name, value in row.items() if read_column(name).role == "file"}
+    for name in sorted(cells, key=_NAMES["file"].index):
+        value = cells[name]
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        if not _is_blank(value):
+            return clean_text(value)
+    return "" if cells else None
 
 
 def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
@@ -37,33 +122,126 @@ def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
         language: BCP 47 tag of captions whose row names no language.
 
     Raises:
-        ValueError: Its captions are not text.
+        ValueError: A field cannot be understood, or its captions are not text.
     """
-    texts = {name: clean_text(row.get(name)) for name in ("language", "split", "source", "license", "license_url")}
+    columns = [(*read_column(name), name, value) for name, value in row.items()]
+    fields = dict.fromkeys(FIELDS, "")
+    for role, _, name, value in columns:
+        if role in fields:
+            fields[role] = fields[role] or _read_text(name, value)
+    language = _read_language(fields) or language
+    captions: dict[str, list[SourceCaption]] = {"captions": [], "texts": []}
+    columns_read, unread = dict[str, list[SourceCaption]](), []
     try:
-        return RowFields(distinct(read_captions(dict(row), language)), **texts)
+        for role, column_language, name, value in columns:
+            if role == "ids" and isinstance(value, str) and " " in value.strip():
+                role = "captions"
+            if role in captions:
+                columns_read[name] = list(read_captions(value, column_language or language))
+                captions[role] += columns_read[name]
+                if len(_answers(value)) > 1:
+                    unread.append(f"{name} after the first answer")
+            elif not role and not _is_blank(value):
+                unread.append(name)
     except RecursionError as error:
         raise ValueError("its captions are lists nested without end") from error
+    chosen = distinct(captions["captions"] or captions["texts"])
+    texts = {caption.text for caption in chosen}
+    unread += [name for name, read in columns_read.items() if any(caption.text not in texts for caption in read)]
+    return RowFields(chosen, **fields, unread=tuple(unread))
 
 
 def read_captions(value: Any, language: str) -> Iterator[SourceCaption]:
-    """Captions in a text, a dict with a text and perhaps a `language`, or a list of these; blank ones are dropped.
+    """Captions in a text, a dict, or a list of these; blank ones are dropped.
 
     Raises:
         ValueError: The value is something else.
         RecursionError: Lists are nested without end.
     """
+    if _is_blank(value):
+        return
     if isinstance(value, str):
-        if text := clean_text(value):
-            yield SourceCaption(text, language)
+        content = _unpack(value)
+        if isinstance(content, str):
+            yield SourceCaption(clean_text(content), language)
+        else:
+            yield from read_captions(content, language)
     elif isinstance(value, dict):
-        inner = next((value[key] for key in CAPTION_KEYS if value.get(key)), None)
-        yield from read_captions(inner, clean_text(value.get("language")) or language)
-    elif isinstance(value, list):
-        for part in value:
+        if all(name not in _ROLES and language_named(name) for name in value):
+            for name, part in value.items():
+                yield from read_captions(part, language_named(name) or language)
+            return
+        fields = read_fields(value, language)
+        if fields.unread and not any(read_column(name).role in ("captions", "texts") for name in value):
+            raise ValueError(f"there is no caption in an object with {', '.join(value)}: name it `text`")
+        yield from fields.captions
+    elif isinstance(value, list | tuple):
+        for part in _answers(value)[:1] or value:
             yield from read_captions(part, language)
-    elif value is not None:
+    else:
         raise ValueError(f"a caption must be a text or a list of texts, not {value!r} ({type(value).__name__})")
+
+
+def _answers(value: Any) -> list[Any]:
+    """The answers in a conversation, a list of `{"from": SPEAKER, "value": TEXT}` or of `role` and `content`."""
+    turns = value if isinstance(value, list) else []
+    if not all(isinstance(turn, dict) and ("from" in turn or "role" in turn) for turn in turns):
+        return []
+    speakers = [(turn.get("from") or turn.get("role"), turn) for turn in turns]
+    return [turn.get("value") or turn.get("content") for speaker, turn in speakers if speaker in _ANSWERING]
+
+
+def _is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing; tables write that in words, too."""
+    if isinstance(value, str):
+        return not value.strip() or value.strip().casefold() in _BLANK
+    return value is None or value != value or value in ([], {}, ())  # NaN differs from itself
+
+
+def _read_text(name: str, value: Any) -> str:
+    values = value if isinstance(value, list) else [value]
+    texts = list(dict.fromkeys(clean_text(part) for part in values if not _is_blank(part)))
+    if len(texts) > 1:
+        raise ValueError(f"{name} has several values, {' and '.join(map(repr, texts[:3]))}: keep one")
+    return texts[0] if texts else ""
+
+
+def _read_language(fields: dict[str, str]) -> str:
+    """Make the language of a row canonical; "" where it says that it does not know."""
+    name = fields["language"]
+    tag = "" if not name or name.casefold() in _NO_LANGUAGE else language_named(name)
+    if tag is None:
+        raise ValueError(f"its language {name!r} is not known: give a BCP 47 tag such as de, zh or pt-BR")
+    fields["language"] = tag
+    return tag
+
+
+def _unpack(text: str) -> Any:
+    r"""The list or dict that a text is the JSON, the Python or the NumPy form of; else the text.
+
+    >>> _unpack("['A cat.', nan, \"It's a dog.\"]"), _unpack("['A cat.' 'A dog.']"), _unpack("[not a list]")
+    (['A cat.', None, "It's a dog."], ['A cat.', 'A dog.'], '[not a list]')
+    """
+    inner = text.strip().removeprefix("array(")
+    if inner[:1] not in ("[", "{", "(") or len(inner) > _MAX_CELL:
+        return text
+    try:
+        content = read_json(inner)
+    except (ValueError, RecursionError):
+        literal = re.sub(r",?\s*dtype=\w+\)$", "", inner)
+        literal = re.sub(rf"({_QUOTED})(\s+(?=['\"]))?|\bnan\b", _as_python, literal)
+        with warnings.catch_warnings(action="ignore"):  # backslashes
+            try:
+                content = ast.literal_eval(literal)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                return text
+    is_list = isinstance(content, list | tuple) and all(isinstance(part, str | dict | None) for part in content)
+    return content if isinstance(content, dict) or (is_list and content) else text
+
+
+def _as_python(match: re.Match[str]) -> str:
+    """A literal with the comma that NumPy leaves out; None for NaN."""
+    return f"{match[1]}{',' if match[2] else ''}" if match[1] else "None"
 
 
 def distinct(captions: Iterable[SourceCaption]) -> tuple[SourceCaption, ...]:

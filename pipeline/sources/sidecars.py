@@ -1,35 +1,40 @@
-"""Side files of a folder: captions, metadata and attribution of its media, as JSON lines or CSV.
+"""Side files of a folder: captions, metadata and attribution of its media, as tables or JSON.
 
 This is the one place where rows are matched to the media that they are about.
 """
 
-import contextlib
 import csv
 import dataclasses
 import json
 import posixpath
+import re
 import sqlite3
+import unicodedata
+import urllib.parse
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.sources.items import SourceCaption, SourceItem, clean_text, split_named
-from pipeline.sources.locations import text_lines
-from pipeline.sources.rows import CAPTION_KEYS, FILE_KEYS, RowFields, distinct, read_fields
+from pipeline.sources.items import SourceCaption, SourceItem, split_named
+from pipeline.sources.locations import MEDIA_SUFFIXES, text_lines
+from pipeline.sources.rows import RowFields, distinct, read_column, read_fields, read_file, read_json, row_of
+
+SEPARATORS = ",;\t|"
 
 
 class SideFile:
     """The rows of one side file by medium.
 
-    A row belongs to the medium at its path, relative to the media's folder or to the side file's own. A row whose path
-    does not exist belongs to the medium of the same name where that is certain: there is one medium of that name, no
-    row with its path, and one path with that name among the rows.
+    A row belongs to the medium at its path, relative to the media's folder or to the side file's own. Any other row
+    belongs to the medium whose path, or else whose name, is the same but for case, Unicode form, percent-encoding or
+    folders, where that is certain: there is one such medium, no row with its path, and one such path among the rows.
 
     Attributes:
         is_above: Whether the file is in the folder above the media's.
         rows: How many rows the file has.
         matched: Rows that belong to a medium.
+        unread: Columns that were not understood.
     """
 
     def __init__(self, location: str, label: str, media: Collection[str], language: str, root: str = ""):
@@ -42,14 +47,15 @@ class SideFile:
             language: BCP 47 tag of captions whose row names no language.
             root: `../NAME/` of the media's folder.
         """
-        self._location, self._label, self._media, self._language = location, label, media, language
+        self._location, self.label, self._media, self._language = location, label, media, language
         self._folder, self._root = label[: label.rfind("/") + 1], root
         self.is_above = label.startswith("../")
         self.rows = self.matched = 0
+        self.unread: dict[str, None] = {}
         # A temporary database on disk, so that captions of a large collection do not fill the memory.
         self._table = sqlite3.connect("", check_same_thread=False)
         weakref.finalize(self, self._table.close)
-        self._table.execute("CREATE TABLE rows (medium, name, file, fields)")
+        self._table.execute("CREATE TABLE rows (medium, path, given, fields)")
 
     def read(self) -> None:
         """Read the file, check its rows and match them.
@@ -57,22 +63,23 @@ class SideFile:
         Raises:
             UsageError: A row is wrong, or none is about a medium.
         """
-        for line, row in self._csv_rows() if self._label.endswith(".csv") else self._json_rows():
+        for line, row in self._read_rows():
             self.rows += 1
-            file = next((row[key] for key in FILE_KEYS if row.get(key)), None)
-            if not isinstance(file, str):
-                raise self._error(line, f"no path in {', '.join(FILE_KEYS)} among its columns {', '.join(row)}")
+            file = read_file(row)
+            if file is None:
+                raise self._error(line, f"no column names a file, such as `file`, among {', '.join(row)}")
             try:
                 fields = read_fields(row, self._language)
             except ValueError as error:
                 raise self._error(line, str(error)) from error
-            self._add(posixpath.normpath(clean_text(file)), fields)
+            self.unread.update(dict.fromkeys(fields.unread))
+            self._add(file or f"line {line}", fields)
         self._table.execute("CREATE INDEX by_medium ON rows (medium)")
-        self._table.execute("CREATE INDEX by_name ON rows (name)")
-        self._match_names()
+        self._table.execute("CREATE INDEX by_path ON rows (path)")
+        self._match_loosely()
         if not self.matched:
             raise UsageError(
-                f"--input: {self._label} has {self.rows:,} rows, none of which is about a file here: its paths must be "
+                f"--input: {self.label} has {self.rows:,} rows, none of which is about a file here: its paths must be "
                 "relative to the folder, or names that are unique in it"
             )
 
@@ -83,68 +90,137 @@ class SideFile:
             captions, *texts = json.loads(stored)
             yield RowFields(tuple(SourceCaption(*caption) for caption in captions), *texts)
 
+    def unmatched(self) -> Iterator[str]:
+        """What the rows that belong to no medium name, in the file's order."""
+        for (given,) in self._table.execute("SELECT given FROM rows WHERE medium IS NULL ORDER BY rowid"):
+            yield given
+
     def __str__(self) -> str:
         unused = self.rows - self.matched
-        note = f" ({unused:,} not used: no file here has their path, and no single one their name)" if unused else ""
-        return f"{self._label} with {self.rows:,} rows{note}"
+        return f"{self.label} with {self.rows:,} rows{f' ({unused:,} not used)' if unused else ''}"
 
-    def _add(self, file: str, fields: RowFields) -> None:
-        paths = ((self._folder + file).removeprefix(self._root), file)
-        medium = next((path for path in paths if path in self._media), None)
-        if medium is None and self.is_above and "/" in file:  # about a neighbouring folder
+    def _add(self, given: str, fields: RowFields) -> None:
+        path = _compose(posixpath.normpath(re.sub(r"^file://|#\d+$", "", given).replace("\\", "/")))
+        places = [(self._folder + file).removeprefix(self._root) for file in (posixpath.normpath(given), path)]
+        medium = next((place for place in (*places, posixpath.normpath(given), path) if place in self._media), None)
+        in_neighbour = "/" in path and not _fold(self._folder + path).startswith(_fold(self._root))
+        if medium is None and self.is_above and in_neighbour:
             return
         self.matched += medium is not None
-        values = (medium, posixpath.basename(file), file, json.dumps(dataclasses.astuple(fields)))
+        values = (medium, path, given, json.dumps(dataclasses.astuple(fields)[:-1]))
         self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
 
-    def _match_names(self) -> None:
-        """Match the rows whose path does not exist by name."""
-        count_rows = "SELECT name, COUNT(*) FROM rows WHERE medium IS NULL GROUP BY name HAVING MIN(file) = MAX(file)"
-        counts = dict(self._table.execute(count_rows).fetchall())
-        media: dict[str, str | None] = {}  # name → medium; None if several have the name
-        for path in self._media if counts else ():
-            name = posixpath.basename(path)
-            if name in counts:
-                media[name] = None if name in media else path
-        for name, medium in media.items():
-            if medium is not None and not any(self.fields(medium)):
-                self.matched += counts[name]
-                self._table.execute("UPDATE rows SET medium = ? WHERE name = ?", (medium, name))
+    def _match_loosely(self) -> None:
+        """Match the rows whose path does not exist, first by whole paths, then by names."""
+        folder, root = _fold(self._folder), _fold(self._root)
+        self._match(lambda path: (folder + _fold(path)).removeprefix(root), _fold)
+        self._match(_fold, _fold)
+        self._match(lambda path: _tail(path, self._media), str)
+        self._match(posixpath.basename, posixpath.basename)
+        self._match(lambda path: _fold(posixpath.basename(path)), lambda path: _fold(posixpath.basename(path)))
+        self._match(lambda path: _stem(path) if _suffix(path) not in MEDIA_SUFFIXES else "", _stem)
 
-    def _json_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _match(self, row_key: Callable[[str], str], medium_key: Callable[[str], str]) -> None:
+        """Match rows to media with the same key, where one path among the rows and one medium without rows have it."""
+        paths: dict[str, str | None] = {}  # key → path in the rows; None if several have the key
+        for (path,) in self._table.execute("SELECT DISTINCT path FROM rows WHERE medium IS NULL"):
+            if key := row_key(path):
+                paths[key] = None if key in paths else path
+        media: dict[str, str | None] = {}
+        for medium in self._media if paths else ():
+            if paths.get(key := medium_key(medium)):
+                media[key] = None if key in media else medium
+        for key, match in media.items():
+            if match is not None and not any(self.fields(match)):
+                update = "UPDATE rows SET medium = ? WHERE path = ? AND medium IS NULL"
+                self.matched += self._table.execute(update, (match, paths[key])).rowcount
+
+    def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        suffix = _suffix(self.label)
+        if suffix == ".json":
+            return enumerate(self._json_rows(), start=1)
+        return self._json_lines() if suffix == ".jsonl" else self._table_rows()
+
+    def _json_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         for line, text in enumerate(text_lines(self._location), start=1):
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
+                row = read_json(text)
             except (ValueError, RecursionError) as error:
                 raise self._error(line, f"it is not valid JSON: {error}") from error
             if not isinstance(row, dict):
                 raise self._error(line, "it is not an object with `file` and `captions`")
             yield line, row
 
-    def _csv_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        reader = csv.DictReader(text_lines(self._location), strict=True)
+    def _json_rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of a JSON file: a list of them; an object of captions by file; COCO's or Karpathy's layout."""
         try:
-            reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-            for row in reader:
-                if None in row:
-                    raise self._error(reader.line_num, "more cells than the header has: quote cells with commas")
-                row.update((key, _parse_list(row[key])) for key in CAPTION_KEYS if row.get(key))
-                yield reader.line_num, row
+            content = read_json("".join(text_lines(self._location)))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"--input: {self._location} is not valid JSON: {error}. Correct or remove it") from error
+        if isinstance(content, dict) and isinstance(content.get("images"), list):
+            rows = content["images"]
+            if isinstance(content.get("annotations"), list):
+                files = {image.get("id"): read_file(image) for image in rows}
+                rows = [{**row, "file": files.get(row.get("image_id"))} for row in content["annotations"]]
+        elif isinstance(content, dict):
+            rows = [{"file": file, **(_ if isinstance(_, dict) else {"captions": _})} for file, _ in content.items()]
+        else:
+            rows = content
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._error(1, "it is not a list of objects with `file` and `captions`")
+        yield from rows
+
+    def _table_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The rows of a table, whose separator is the one that makes a column of files, or of file names."""
+        lines = text_lines(self._location)
+        first = next(lines, "")
+        skipped = 0
+        separators = SEPARATORS
+        if match := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
+            first, skipped, separators = next(lines, ""), 1, match[1]
+        headers = [[cell.strip() for cell in next(csv.reader([first], delimiter=sign), [])] for sign in separators]
+        known = [any(read_column(name).role == "file" for name in header) for header in headers]
+        at = known.index(True) if True in known else max(range(len(headers)), key=lambda index: len(headers[index]))
+        header, separator = headers[at], separators[at]
+        reader = csv.reader(lines, delimiter=separator, strict=True)
+        try:
+            for cells in reader:
+                line = reader.line_num + skipped + 1
+                if any(cell.strip() for cell in cells[len(header) :]):
+                    raise self._error(line, f"more cells than the header has: quote cells with {separator!r}")
+                if cells:
+                    yield line, row_of((name, cell) for name, cell in zip(header, cells, strict=False) if name)
         except csv.Error as error:
-            raise self._error(reader.line_num + 1, f"it is not valid CSV: {error}") from error
+            raise self._error(reader.line_num + skipped + 1, f"it is not valid CSV: {error}") from error
 
     def _error(self, line: int, problem: str) -> UsageError:
         return UsageError(f"--input: {self._location} line {line}: {problem}. Correct this line, or remove the file")
 
 
-def _parse_list(cell: str) -> Any:
-    """The captions in a cell of a CSV file: a text, or a JSON list of texts."""
-    if cell.lstrip().startswith('["'):
-        with contextlib.suppress(ValueError, RecursionError):  # a caption may begin with a bracket
-            return json.loads(cell)
-    return cell
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path)[1].lower()
+
+
+def _compose(path: str) -> str:
+    return unicodedata.normalize("NFC", path)
+
+
+def _fold(path: str) -> str:
+    """A path without the differences in case, Unicode form and percent-encoding that systems make."""
+    return _compose(urllib.parse.unquote(path)).casefold()
+
+
+def _stem(path: str) -> str:
+    return _fold(posixpath.splitext(posixpath.basename(path))[0])
+
+
+def _tail(path: str, media: Collection[str]) -> str:
+    """The end of an absolute path that is the path of a medium in a folder; "" if there is none."""
+    parts = path.split("/") if re.match(r"([A-Za-z]:)?/", path) else []
+    tails = ("/".join(parts[at:]) for at in range(1, len(parts) - 1))
+    return next((tail for tail in tails if tail in media), "")
 
 
 def add_fields(item: SourceItem, rows: Sequence[RowFields]) -> SourceItem:

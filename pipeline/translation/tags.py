@@ -4,6 +4,8 @@ There is no table of spellings: candidates are generated and looked up among the
 """
 
 import contextlib
+import functools
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +35,28 @@ def check_language(tag: str, option: str) -> str:
     similar = _similar_tag(tag.strip()) if tag.isprintable() else None
     hint = f"did you mean {name_language(similar)}?" if similar else "give a BCP 47 tag such as de, zh or pt-BR"
     raise UsageError(f"{option}: {tag!r} is not a language tag: {hint}")
+
+
+@functools.lru_cache(4096)
+def language_named(text: str) -> str | None:
+    """The canonical tag for a language as data name it: by a tag in any spelling, a locale, a territory or its name.
+
+    >>> [language_named(text) for text in ("zh_CN", "en_US.UTF-8", "jp", "Deutsch", "Chinese (Simplified)", "?")]
+    ['zh-CN', 'en-US', 'ja', 'de', 'zh-Hans', None]
+    """
+    text = text.strip()
+    with contextlib.suppress(UsageError):
+        return check_language(re.split("[.@]", text)[0], "")
+    name, _, kind = text.rstrip(")").partition(" (")
+    similar = next((tag for part in (f"{kind} {name}", text, name) if (tag := _similar_tag(part.strip()))), None)
+    return check_language(similar, "") if similar else None
+
+
+def names_language(text: str, tag: str) -> bool:
+    """Whether a text is a language's whole name, in English or in itself."""
+    language = langcodes.Language.get(tag or "und")
+    names = (language.display_name(), language.autonym())
+    return set(text.casefold().split()) in [set(re.findall(r"\w+", name.casefold())) for name in names]
 
 
 def name_language(tag: str) -> str:
