@@ -48,10 +48,10 @@ class FolderSource:
                 notes.append(f"{label} not used ({error})")  # it may belong to something else
             else:
                 self._sides.append(side)
-                for name in side.unmatched():
-                    self.account.add("unmatched_row", f"rows of {label} name no file here", name, side.rows)
-                for name in side.unread:
-                    self.account.add("unknown_column", f"columns of {label} were not understood", name)
+                for file in side.unmatched():
+                    self.account.add("unmatched_row", f"rows of {label} name no file here", file, side.rows)
+                for column in side.unread:
+                    self.account.add("unknown_column", f"columns of {label} were not understood", column)
         return notes
 
     def items(self) -> Iterator[SourceItem]:

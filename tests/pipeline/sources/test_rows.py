@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.sources import open_source
 from pipeline.sources.rows import read_column, read_fields, read_json
-from tests.pipeline.sources.helpers import accounted, jpeg, listed, texts, write
+from tests.pipeline.sources.helpers import jpeg, listed, not_taken, texts, write
 
 
 def captions(row, language="en"):
@@ -22,7 +22,10 @@ def captions(row, language="en"):
         ({"caption_0": "A kite.", "caption_1": "A toy.", "Caption 2": None}, ["A kite.", "A toy."]),
         ({"sentence1": "A kite.", "sentence2": "A toy."}, ["A kite.", "A toy."]),
         ({"alt-text": "A kite.", "author": "Ann Lee"}, ["A kite."]),
-        ({"conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "Kite."}]}, ["Kite."]),
+        (
+            {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Kite."}]},
+            ["Kite."],
+        ),
         ({"messages": [{"role": "assistant", "content": [{"type": "text", "text": "A kite."}]}]}, ["A kite."]),
     ],
 )
@@ -56,16 +59,18 @@ def test_words_that_are_codes_of_rare_languages_are_not_languages(name):
 
 @pytest.mark.parametrize(
     ("language", "tag"),
-    [("German", "de"), ("deu", "de"), ("de_AT", "de-AT"), ("pt_BR.UTF-8", "pt-BR"), ("FR", "fr"), ("unknown", "en")]
-    + [("español", "es"), ("Chinese (Traditional)", "zh-Hant"), ("jp", "ja"), ("und", "en"), (None, "en")],
+    [
+        *(("German", "de"), ("deu", "de"), ("de_AT", "de-AT"), ("pt_BR.UTF-8", "pt-BR"), ("FR", "fr"), ("jp", "ja")),
+        *(("español", "es"), ("Chinese (Traditional)", "zh-Hant"), ("unknown", "en"), ("und", "en"), (None, "en")),
+    ],
 )
 def test_languages_have_one_spelling(language, tag):
     assert captions({"caption": "x", "language": language}) == [(tag, "x")]
 
 
 def test_an_unknown_language_is_refused():
-    with pytest.raises(ValueError, match="Volapuk-ish"):
-        read_fields({"caption": "x", "language": "Volapuk-ish"}, "en")
+    with pytest.raises(ValueError, match="gibberish"):
+        read_fields({"caption": "x", "language": "gibberish"}, "en")
 
 
 @pytest.mark.parametrize(
@@ -109,40 +114,6 @@ def test_a_json_key_that_comes_twice_keeps_both_values():
         read_fields(read_json('{"license": "CC0", "license": "MIT"}'), "en")
 
 
-TABLES = {
-    "captions.csv": "File;Caption\r\n1.jpg;eins, zwei\r\n2.jpg;drei;\r\n",
-    "metadata.csv": b"\xff\xfe" + "sep=\t\r\nfile_name\ttext\r\n1.jpg\teins, zwei\r\n2.jpg\tdrei\r\n".encode("utf-16-le"),
-    "Captions.tsv": "image\tdescription\n1.jpg\teins, zwei\n2.jpg\tdrei\n",
-    "captions.txt": 'image,caption\n1.jpg,"eins, zwei"\n2.jpg,drei\n',
-    "results.csv": "image_name| comment_number| comment\n1.jpg| 0| eins, zwei\n2.jpg| 0| drei\n",
-    "captions.json": '{"1.jpg": ["eins, zwei"], "2.jpg": "drei"}',
-    "metadata.json": '[{"image": "1.jpg", "caption": "eins, zwei"}, {"image": "2.jpg", "caption": "drei"}]',
-    "annotations.json": json.dumps(
-        {
-            "images": [{"id": 5, "file_name": "1.jpg"}, {"id": 6, "file_name": "2.jpg"}],
-            "annotations": [{"image_id": 6, "caption": "drei", "id": 1}, {"image_id": 5, "caption": "eins, zwei"}],
-        }
-    ),
-    "dataset.json": json.dumps(
-        {
-            "images": [
-                {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "eins, zwei", "tokens": ["eins"]}]},
-                {"filename": "2.jpg", "split": "train", "sentences": [{"raw": "drei", "tokens": ["drei"]}]},
-            ]
-        }
-    ),
-    "captions.CSV": "\ufeff1.jpg#0,\"eins, zwei\"\n2.jpg#0,drei\n",
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_as_people_have_them(tmp_path, name):
-    write(tmp_path, {"1.jpg": jpeg(1), "2.jpg": jpeg(2), name: TABLES[name]})
-    source = open_source(str(tmp_path))
-    assert [texts(item) for item in listed(source).values()] == [["eins, zwei"], ["drei"]]
-    assert accounted(source) == {}
-
-
 @pytest.mark.parametrize(
     ("media", "named"),
     [
@@ -157,7 +128,9 @@ def test_tables_as_people_have_them(tmp_path, name):
     ],
 )
 def test_paths_as_other_systems_write_them(tmp_path, media, named):
-    write(tmp_path, {media: jpeg(1), "other/a.jpg": jpeg(2), "captions.jsonl": json.dumps({"file": named, "text": "x"})})
+    write(
+        tmp_path, {media: jpeg(1), "other/a.jpg": jpeg(2), "captions.jsonl": json.dumps({"file": named, "text": "x"})}
+    )
     assert texts(listed(open_source(str(tmp_path)))[media]) == ["x"]
 
 
@@ -166,8 +139,12 @@ def test_a_path_that_may_be_of_two_files_is_of_neither(tmp_path):
     write(tmp_path, {"p/a.jpg": jpeg(1), "q/a.jpg": jpeg(2), "b.jpg": jpeg(3)})
     write(tmp_path, {"captions.jsonl": "\n".join(map(json.dumps, [*rows, {"file": "", "text": "w"}]))})
     source = open_source(str(tmp_path))
-    assert {name: texts(item) for name, item in listed(source).items()} == {"b.jpg": ["z"], "p/a.jpg": [], "q/a.jpg": []}
-    assert accounted(source) == {"unmatched_row": ["A.jpg", "/old/a.jpg", "line 4"]}
+    assert {name: texts(item) for name, item in listed(source).items()} == {
+        "b.jpg": ["z"],
+        "p/a.jpg": [],
+        "q/a.jpg": [],
+    }
+    assert not_taken(source) == dict.fromkeys(["A.jpg", "/old/a.jpg", "line 4"], "unmatched_row")
 
 
 def test_columns_that_come_twice(tmp_path):
@@ -175,7 +152,7 @@ def test_columns_that_come_twice(tmp_path):
     write(tmp_path, {"1.jpg": jpeg(1), "2.jpg": jpeg(2), "metadata.csv": table})
     source = open_source(str(tmp_path))
     assert [texts(item) for item in listed(source).values()] == [["a", "b", "c"], ["d"]]
-    assert accounted(source) == {"unknown_column": ["mood"]}
+    assert not_taken(source) == {"mood": "unknown_column"}
     write(tmp_path, {"metadata.csv": "file,split,split\n1.jpg,train,test\n"})
     with pytest.raises(UsageError, match="line 2: split has several values"):
         open_source(str(tmp_path))
