@@ -3,7 +3,11 @@
 Messages say what was given, what was expected, and what to do.
 """
 
+import errno
+import resource
 from typing import Self
+
+TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 class PipelineError(Exception):
@@ -53,3 +57,12 @@ class Interrupted(PipelineError):
 def printable(text: str) -> str:
     r"""Text of others on one line, with `\x1b`, halves of characters and the like escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
+def too_many_files() -> EnvironmentTrouble:
+    """The error for an OSError of TOO_MANY_FILES, which would otherwise look like a broken file or a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return EnvironmentTrouble(
+        f"too many open files: this process may open {limit:,}. Raise the limit, for example with `ulimit -n 8192`, "
+        "then run the same command again"
+    )

@@ -7,11 +7,9 @@ An answer goes into the response cache before its request counts as done, so a k
 
 import argparse
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
-import os
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -38,6 +36,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Rows, Run, Say, St
 from pipeline.errors import MediaError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
 from pipeline.media.images import Limits, open_media
+from pipeline.media.reading import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.sources import all_items
 from stages.driver import RunOptions, run_stages, say
@@ -143,7 +142,7 @@ class CaptionsWorker:
     def __init__(self, stage: Captions, speaker: Speaker, cache: ResponseCache, progress: Progress):
         self.ahead = speaker.ahead
         self._stage, self._speaker, self._cache, self._progress = stage, speaker, cache, progress
-        self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "frames")
+        self._pool = MediaThreads("frames")
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def item(self, row: ItemRow, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
@@ -236,7 +235,7 @@ class CaptionsWorker:
 
     async def close(self) -> None:
         """End the threads and connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
         await self._speaker.close()
         self._cache.close()
 

@@ -5,7 +5,6 @@ plan (which item is in which shard) → open, hash, check that it decodes → it
 
 import argparse
 import asyncio
-import concurrent.futures
 import dataclasses
 import itertools
 import os
@@ -23,6 +22,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Sa
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, Probe, open_media, probe
+from pipeline.media.reading import MediaThreads
 from pipeline.options import option, option_fields, read_options
 from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.sources.account import list_failures, sentence, summarize
@@ -139,9 +139,12 @@ class Ingest(Stage):
         return len(planned["shards"]), planned["items"]
 
     def _write_plan(self, corpus: Path, say: Say) -> dict[str, Any]:
-        sources = self.sources()
-        rows = map(plan_row, itertools.islice(all_items(sources), self.limit or None))
-        entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
+        try:
+            sources = self.sources()
+            rows = map(plan_row, itertools.islice(all_items(sources), self.limit or None))
+            entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
+        except MediaError as error:  # a list, tar or table breaks while it is read
+            raise UsageError(f"--input: {error}: fetch it again or leave it out") from error
         for source in sources:
             say(f"input: {source.summary}")
         reasons = [reason for source in sources for reason in source.account]
@@ -208,10 +211,9 @@ class IngestWorker:
     """Checks media in a pool of threads: decoding and hashing release the interpreter's lock."""
 
     def __init__(self, limits: Limits):
-        threads = os.cpu_count() or 1
-        self.ahead = 4 * threads
+        self.ahead = 4 * (os.cpu_count() or 1)
         self._limits = limits
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, "ingest")
+        self._pool = MediaThreads("ingest")
 
     async def item(self, row: Row, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
         """Open, hash and probe one row of the plan."""
@@ -257,7 +259,7 @@ class IngestWorker:
 
     async def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def plan_row(item: SourceItem) -> Row:

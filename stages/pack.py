@@ -8,7 +8,6 @@ An item without any text left has no row. Pixels of an earlier run are used agai
 
 import argparse
 import asyncio
-import concurrent.futures
 import dataclasses
 import functools
 import os
@@ -22,6 +21,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Row, Run, Say, Sha
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, fingerprint, short_hash
 from pipeline.media.features import FEATURE_TYPES
+from pipeline.media.reading import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.packing import manifest
 from pipeline.packing.filters import Filters, read_filters
@@ -240,7 +240,7 @@ class PackWorker:
     def __init__(self, stage: Pack, merge: Merge | None, progress: Progress):
         self.ahead = SHARDS_AHEAD
         self._stage, self._merge, self._progress = stage, merge, progress
-        self._pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "pack")
+        self._pool = MediaThreads("pack")
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
         """Pack the items of one shard."""
@@ -299,7 +299,7 @@ class PackWorker:
 
     async def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def _state_of(corpus: Path) -> CorpusState:

@@ -22,12 +22,13 @@ from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import read_json, state_folder, write_json
 from pipeline.engine.stage import Progress
-from pipeline.errors import EnvironmentTrouble, Interrupted, PipelineError, UsageError
+from pipeline.errors import TOO_MANY_FILES, EnvironmentTrouble, Interrupted, PipelineError, UsageError, too_many_files
 
 STOP = "stop.json"
-DISK_FULL = "disk-full.json"  # becomes the stop request by a rename, which needs no room on a full disk
+# Become the stop request by a rename, which needs no room on a full disk and no open file.
+DISK_FULL, FILE_LIMIT = "disk-full.json", "file-limit.json"
 TOKEN = "token.json"  # noqa: S105
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, *TOO_MANY_FILES}
 
 
 def run_folder(corpus: Path) -> Path:
@@ -41,7 +42,9 @@ def run_token(corpus: Path) -> str:
 
 
 def as_disk_error(error: OSError, corpus: Path) -> EnvironmentTrouble:
-    """The message for a disk that is full, read-only or broken."""
+    """The message for a disk that is full, read-only or broken, or for too many open files."""
+    if error.errno in TOO_MANY_FILES:
+        return too_many_files()
     where = error.filename or corpus
     return EnvironmentTrouble(
         f"cannot write {where}: {os.strerror(error.errno or 0)}. Finished shards are kept. "
@@ -80,6 +83,7 @@ def locked(corpus: Path) -> Iterator[None]:
             folder.mkdir()
             write_json(folder / TOKEN, uuid.uuid4().hex)
             write_json(folder / DISK_FULL, _as_json(as_disk_error(OSError(errno.ENOSPC, "", str(corpus)), corpus)))
+            write_json(folder / FILE_LIMIT, _as_json(too_many_files()))
             _remove_temporaries(corpus)
             try:
                 yield
@@ -105,9 +109,9 @@ def request_stop(corpus: Path, error: PipelineError) -> None:
         return
     try:
         write_json(path, _as_json(error))
-    except OSError:
+    except OSError as failure:
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(DISK_FULL).replace(path)
+            path.with_name(FILE_LIMIT if failure.errno in TOO_MANY_FILES else DISK_FULL).replace(path)
 
 
 def stop_request(corpus: Path) -> PipelineError | None:

@@ -5,6 +5,7 @@ it is, never its name. Functions are called from thread pools: they share no sta
 Pillow's global settings.
 """
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -13,7 +14,7 @@ import warnings
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageStat
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -27,8 +28,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from pipeline.errors import MediaError
 from pipeline.media import video
 from pipeline.media.features import MAGIC, MAX_BYTES, read_features
+from pipeline.media.reading import typed_failures
 from pipeline.media.uri import open_media as open_media
-from pipeline.media.uri import typed_failures
 
 _STILLS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
 IMAGE_SUFFIXES = frozenset((*_STILLS, ".apng", ".gif", ".webp", ".avif"))
@@ -64,6 +65,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # transposition by EXIF orientation
 _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+
+_PROFILES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode by a colour profile's space
+_SAME_COLOUR = 3  # of 255: a profile that changes no colour by more is sRGB
+_BLANK = 4.0  # of 255: a picture whose channels deviate less shows nothing
+_MAX_BLANK = 100  # frames of an animation that are decoded in search of one that shows something
+_GROUNDS = (255, 128, 0)  # what a transparent picture is laid on: white, or else grey or black
+_HIDDEN = 0.25  # share of a drawing that white may hide
 
 _NO_PIXELS = "the file holds precomputed features (.npy), which have no pixels"
 _START_OF_SCAN = 0xDA
@@ -107,7 +115,7 @@ class Frame:
 def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
     """Identify a medium by its bytes and prove it readable: a picture is decoded whole, a video by one frame.
 
-    Of an animation only the first frame is decoded, the one that is used.
+    Of an animation only the first frame is decoded.
 
     Args:
         stream: Seekable bytes.
@@ -139,7 +147,9 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
 
 
 def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Frame]:
-    """Decode upright RGB pictures, shrunk if width × height exceeds `max_pixels`, never enlarged.
+    """Decode upright sRGB pictures, shrunk if width × height exceeds `max_pixels`, never enlarged.
+
+    They look as a viewer shows them: colour profiles, pixels that are not square and HDR are converted.
 
     Args:
         stream: Seekable bytes.
@@ -149,8 +159,8 @@ def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, li
         limits: What is too large.
 
     Returns:
-        One picture of an image; `count` of a video in order, or every frame once if it has fewer. Of a video with a
-        broken tail, the frames that can be decoded.
+        One picture of an image, of an animation its first frame that is not blank; `count` of a video in order, or
+        every frame once if it has fewer. Of a video with a broken tail, the frames that can be decoded.
 
     Raises:
         MediaError: As `probe`.
@@ -158,7 +168,7 @@ def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, li
     """
     with typed_failures("the file"):
         if media_type == "image":
-            return [Frame(_picture(_open_image(stream, limits), max_pixels), None)]
+            return [Frame(_visible_frame(_open_image(stream, limits), max_pixels, limits), None)]
         if _format(stream) == "features":
             raise MediaError("unreadable", _NO_PIXELS)
         fit = functools.partial(fitting, max_pixels=max_pixels)
@@ -183,6 +193,7 @@ def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, lim
         with typed_failures("the file"):
             image = _open_image(stream, limits)
             usable = image.format == "JPEG" and image.mode in ("RGB", "L") and "mp" not in image.info
+            usable = usable and _to_srgb(image.info.get("icc_profile")) is None
             if usable and image.size == fitting(image.size, max_pixels) and _turn(image) is None:
                 stream.seek(0)
                 if bare := without_metadata(stream.read()):
@@ -275,6 +286,26 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def _visible_frame(image: ImageFile.ImageFile, max_pixels: int, limits: Limits) -> Image.Image:
+    """The picture. Of an animation that begins blank, a frame with at least half the contrast of any other."""
+    picture = _picture(image, max_pixels)
+    contrast = _contrast(picture)
+    if image.format not in _ANIMATED or contrast >= _BLANK:
+        return picture
+    count = min(getattr(image, "n_frames", 1), _MAX_BLANK, limits.max_source_pixels // (image.width * image.height))
+    with contextlib.suppress(Exception):  # a broken frame ends the search: the first one is whole
+        for number in range(1, count):
+            image.seek(number)
+            frame = _picture(image, max_pixels)
+            if _contrast(frame) > 2 * contrast:
+                picture, contrast = frame, _contrast(frame)
+    return picture
+
+
+def _contrast(picture: Image.Image) -> float:
+    return max(ImageStat.Stat(picture).stddev)
+
+
 def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     """Decode, flatten and shrink."""
     size = fitting(image.size, max_pixels)
@@ -282,24 +313,68 @@ def _picture(image: ImageFile.ImageFile, max_pixels: int) -> Image.Image:
     image.load()
     if image.format != "JPEG":  # a TIFF is turned as it is loaded
         size = fitting(image.size, max_pixels)
-    flat = _eight_bits(image)
+    flat = _as_srgb(_eight_bits(image), image.info.get("icc_profile"))
     mode = "RGBA" if flat.has_transparency_data else "RGB"
     if flat.mode != mode:  # converting to the same mode would copy
         flat = flat.convert(mode)
     if flat.size != size:
         flat = flat.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     if flat.mode == "RGBA":
-        white = Image.new("RGB", flat.size, "white")
-        white.paste(flat, mask=flat.getchannel("A"))
-        flat = white
+        flat = _on_ground(flat)
     turn = _turn(image)
     upright = flat if turn is None else flat.transpose(turn)
+    if upright is image:  # the next frame of an animation is decoded into it
+        upright = image.copy()
     upright.info = {}  # no comment or profile may get into a JPEG
     return upright
 
 
+def _as_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture in sRGB, if it has the colour profile of another space."""
+    transform, mode = _to_srgb(profile) or (None, "")
+    fits = {"RGB": image.mode != "CMYK", "L": image.mode in ("L", "LA"), "CMYK": image.mode == "CMYK"}
+    if transform is None or not fits[mode]:
+        return image
+    colours = transform.apply(image if image.mode == mode else image.convert(mode))
+    if image.has_transparency_data:
+        colours.putalpha(image.convert("RGBA").getchannel("A"))
+    return colours
+
+
+@functools.lru_cache(32)
+def _to_srgb(profile: bytes | None) -> tuple[ImageCms.ImageCmsTransform, str] | None:
+    """What converts the colours of a profile, and the mode that it converts; None for sRGB and broken profiles."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+        mode = _PROFILES[source.profile.xcolor_space]
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (OSError, KeyError, ImageCms.PyCMSError):
+        return None
+    if mode != "CMYK":
+        colours = np.indices((18, 18, 18), np.uint8).reshape(3, -1, 18).T.copy() * 15
+        samples = Image.fromarray(colours).convert(mode)
+        changes = np.asarray(transform.apply(samples)).astype(int) - np.asarray(samples.convert("RGB"))
+        if np.abs(changes).max() <= _SAME_COLOUR:
+            return None
+    return transform, mode
+
+
+def _on_ground(picture: Image.Image) -> Image.Image:
+    """The RGBA picture on white, or where white would hide much of a drawing, on the ground that hides least of it."""
+    alpha = picture.getchannel("A")
+    counts = np.array(picture.convert("L").histogram(alpha.point(lambda value: 255 * (value > 16))))
+    hidden = {ground: counts[max(0, ground - 24) : ground + 25].sum() / max(1, counts.sum()) for ground in _GROUNDS}
+    ground = 255 if hidden[255] <= _HIDDEN else min(_GROUNDS, key=lambda ground: hidden[ground])
+    flat = Image.new("RGB", picture.size, (ground, ground, ground))
+    flat.paste(picture, mask=alpha)
+    return flat
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float grey as 8-bit grey, scaled where Pillow would clip."""
+    """16-bit, 32-bit and float grey as 8-bit grey, scaled where Pillow would clip.
+
+    Cameras, scanners and microscopes store 10 and 12 bits in 16: the scale is the least of these that holds all values.
+    """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
     grey = np.nan_to_num(np.asarray(image).astype(np.float32))
@@ -307,6 +382,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     elif low >= 0 and high <= 65535:
-        low, high = 0.0, 255.0 if high <= 255 and not image.mode.startswith("I;16") else 65535.0
+        low, high = 0.0, float(next(top for top in (255, 1023, 4095, 65535) if high <= top))
     grey = (grey - low) * (255 / max(high - low, 1e-30))
     return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))

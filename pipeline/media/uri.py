@@ -10,10 +10,10 @@ A URI is a path, any fsspec URL, or a reference into a container, `CONTAINER#key
 Called from thread pools: nothing opened is shared, except the tables used last, behind a lock.
 """
 
-import contextlib
 import functools
 import io
 import itertools
+import os
 import re
 import threading
 import urllib.parse
@@ -21,12 +21,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError
+from pipeline.errors import MediaError
 from pipeline.media.features import MAX_BYTES, header_bytes
+from pipeline.media.reading import is_url, open_file, typed_failures
 
 ROWS = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
@@ -51,9 +51,11 @@ def reference(container: str, **where: Any) -> str:
 def open_media(uri: str) -> BinaryIO:
     """Open a path, fsspec URL or reference as a seekable binary stream; the caller closes it.
 
+    Reading raises these errors too.
+
     Raises:
         MediaError: `missing`; `truncated` for a range past the container's end; `too_large`; else `unreadable`.
-        EnvironmentTrouble: The URL's protocol needs a package that is not installed.
+        EnvironmentTrouble: The URL's protocol needs a package that is not installed, or too many files are open.
     """
     if not uri:
         message = "the item was ingested without its media: put them into --input and run --stage ingest --overwrite"
@@ -62,9 +64,8 @@ def open_media(uri: str) -> BinaryIO:
         parsed = _parse_reference(uri)
         if parsed is None:
             return open_file(uri)
-        if not is_url(uri):
-            with contextlib.suppress(OSError):  # a file whose name holds a # comes first
-                return Path(uri).open("rb")
+        if not is_url(uri) and os.path.exists(uri):  # noqa: PTH110 - Path.exists refuses long names
+            return open_file(uri)  # a file whose name holds a # comes first
         container, where = parsed
         if "row" in where:
             return _open_cell(container, where["column"], int(where["row"]), int(where.get("index", 0)))
@@ -73,46 +74,11 @@ def open_media(uri: str) -> BinaryIO:
         return _open_range(container, int(where["offset"]), int(where["size"]))
 
 
-@contextlib.contextmanager
-def typed_failures(what: str) -> Iterator[None]:
-    """Turn whatever a decoder or file system raises about `what` into a MediaError or EnvironmentTrouble."""
-    try:
-        yield
-    except (MediaError, PipelineError):
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MediaError("missing", f"{what}: there is no such file") from error
-    except ImportError as error:
-        raise EnvironmentTrouble(f"{what}: {error}") from error
-    except Exception as error:  # broken files make decoders and file systems raise exceptions of every type
-        message = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
-        cut = isinstance(error, EOFError) or "truncated" in message.lower()
-        raise MediaError("truncated" if cut else "unreadable", f"{what}: {message}") from error
-
-
-def is_url(location: str) -> bool:
-    """Whether a location is a URL, not a local path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*(://|::)", location) is not None
-
-
 def _parse_reference(uri: str) -> tuple[str, dict[str, str]] | None:
     container, _, fragment = uri.rpartition("#")
     where = dict(urllib.parse.parse_qsl(fragment, keep_blank_values=True))
     is_reference = any(keys <= where.keys() for keys in ({"offset", "size"}, {"column", "row"}, {"dim", "rows"}))
     return (container, where) if container and is_reference else None
-
-
-def open_file(location: str) -> BinaryIO:
-    """Open a path or fsspec URL as a seekable binary stream; the caller closes it."""
-    if not is_url(location):
-        return Path(location).open("rb")
-    stream: BinaryIO = fsspec.open(location, "rb").open()
-    if isinstance(stream, io.BytesIO):  # memory:// hands the same object, with one position, to everyone
-        return io.BytesIO(stream.getvalue())
-    if stream.seekable():
-        return stream
-    with stream:
-        return io.BytesIO(stream.read())
 
 
 def stays_inside(path: str) -> bool:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from pipeline.errors import EnvironmentTrouble, MediaError
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 
 # Without this list FFmpeg would also open playlists, which name other files and URLs.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,ogg,asf,wav,flac,mp3"
+_MOST_STRETCHED = 10  # a header with pixels further from a square is broken
 _NO_SEEK = ("mpeg", "mpegvideo")  # times after a seek are FFmpeg's guesses, wrong by some frames
+
+# Colours, as FFmpeg numbers them
+_PQ, _HLG, _REC2020, _P3 = 16, 18, 9, 12
+_TO_REC709 = {  # linear RGB, by the primaries they are given in
+    _REC2020: ((1.6605, -0.5876, -0.0728), (-0.1246, 1.1329, -0.0083), (-0.0182, -0.1006, 1.1187)),
+    _P3: ((1.2249, -0.2247, 0.0), (-0.0420, 1.0419, 0.0), (-0.0196, -0.0786, 1.0979)),
+}
+_SDR_WHITE = 203  # cd/m² of white paper in an HDR video (ITU-R BT.2408)
+_KNEE = 0.6  # of SDR white: what is brighter is compressed
 
 
 class _SeekMissed(Exception):
@@ -36,7 +47,7 @@ def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, fl
     """
     with _opened(stream, max_source_pixels) as (container, video):
         _, frame = _first(container, video)
-        width, height = frame.width, frame.height
+        width, height = _square_size(video, frame)
         if _turn(frame) in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270):
             width, height = height, width
         duration_s, count = _duration_s(container, video), video.frames
@@ -63,8 +74,7 @@ def sample(
     """
 
     def picture(frame: "VideoFrame") -> Image.Image:
-        width, height = fit((frame.width, frame.height))
-        image: Image.Image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
+        image = _as_srgb(video, frame, fit(_square_size(video, frame)))
         turn = _turn(frame)
         return image if turn is None else image.transpose(turn)
 
@@ -99,11 +109,56 @@ def _opened(stream: BinaryIO, max_source_pixels: int) -> Iterator[tuple["InputCo
         video = next((video for video in container.streams.video if not video.disposition & cover), None)
         if video is None:
             raise MediaError("no_frames", "the file has no video stream")
+        if video.codec_context is None:
+            message = "FFmpeg has no decoder for the codec of the video: convert it, for example to H.264"
+            raise MediaError("unreadable", message)
         if (video.width or 0) * (video.height or 0) > max_source_pixels:
             message = f"{video.width:,} x {video.height:,} pixels a frame are more than {max_source_pixels:,}"
             raise MediaError("too_large", message)
         video.codec_context.thread_count = 1  # the caller runs a pool of threads
         yield container, video
+
+
+def _square_size(video: "VideoStream", frame: "VideoFrame") -> tuple[int, int]:
+    """The frame's size once its pixels are square, before it is turned."""
+    ratio = float(video.sample_aspect_ratio or 1)
+    if not 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED:
+        ratio = 1
+    return max(1, round(frame.width * ratio)), frame.height
+
+
+def _as_srgb(video: "VideoStream", frame: "VideoFrame", size: tuple[int, int]) -> Image.Image:
+    """The frame in the size given. HDR and wide colours are converted as players do."""
+    width, height = size
+    colours = video.codec_context
+    transfer, primaries = colours.color_trc, colours.color_primaries
+    is_hdr = transfer in (_PQ, _HLG)
+    if not is_hdr and primaries not in _TO_REC709:
+        image: Image.Image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
+        return image
+    rgb = frame.reformat(width, height, "rgb48le", interpolation="AREA").to_ndarray().astype(np.float32) / 65535
+    light = _linear(rgb, transfer) @ np.array(_TO_REC709.get(primaries, _TO_REC709[_REC2020]), np.float32).T
+    light = np.maximum(light, 0)
+    if is_hdr:  # the brightest channel decides, so that hues stay
+        peak = np.maximum(light.max(-1, keepdims=True), 1e-6)
+        over = np.maximum(peak - _KNEE, 0) / (1 - _KNEE)
+        light *= (np.minimum(peak, _KNEE) + (1 - _KNEE) * over / (1 + over)) / peak
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return Image.fromarray(np.rint(srgb.clip(0, 1) * 255).astype(np.uint8))
+
+
+def _linear(rgb: np.ndarray, transfer: int) -> np.ndarray:
+    """Light of which 1 is SDR white, from a signal of 0 to 1: PQ and HLG as in ITU-R BT.2100, or else sRGB."""
+    if transfer == _PQ:
+        root = rgb ** (1 / 78.84375)
+        return (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125) * (
+            10_000 / _SDR_WHITE
+        )
+    if transfer == _HLG:
+        scene = np.where(rgb <= 0.5, rgb**2 / 3, (np.exp((rgb - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        luminance = scene @ np.array((0.2627, 0.6780, 0.0593), np.float32)
+        return scene * luminance[..., None] ** 0.2 * (1000 / _SDR_WHITE)  # a display of 1,000 cd/m²
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def _turn(frame: "VideoFrame") -> Image.Transpose | None:

@@ -24,7 +24,7 @@ from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.hf import DatasetSource, saved_files, shard_files
 from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
 from pipeline.sources.listing import list_folder
-from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder
+from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, is_url, open_binary
 from pipeline.sources.media_files import FolderSource, PathsSource
 from pipeline.sources.samples import SamplesSource
 from pipeline.sources.tar import TarSource, tars_of_pattern
@@ -76,6 +76,8 @@ def open_source(
         return _open_folder(input, kind, defaults) if is_folder(input) else _open_file(input, kind, defaults)
     if kind in ("auto", "webdataset") and ".tar" in input.lower() and any(sign in input for sign in "{*?["):
         return TarSource(input, tars_of_pattern(input), defaults)
+    if is_url(input):
+        open_binary(input).close()  # for the server's reason
     raise UsageError(f"--input: {input} does not exist: check the spelling (only webdataset takes patterns)")
 
 

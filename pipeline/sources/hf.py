@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UsageError
+from pipeline.errors import MediaError, UsageError
 from pipeline.media.uri import TableFile, reference, stays_inside
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
@@ -243,5 +243,5 @@ def _open(location: str) -> Iterator[TableFile]:
     """Open a file. Raises UsageError for what pyarrow cannot read, now or while the file is open."""
     try:
         yield TableFile(location)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, MediaError) as error:
         raise UsageError(f"--input: {location} cannot be read: {error}: fetch it again or leave it out") from error

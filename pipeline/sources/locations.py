@@ -8,10 +8,10 @@ from typing import BinaryIO, cast
 
 import fsspec
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.media.uri import is_url as is_url
-from pipeline.media.uri import open_file
+from pipeline.media.reading import is_url as is_url
+from pipeline.media.reading import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"
@@ -59,9 +59,8 @@ def open_binary(location: str) -> BinaryIO:
     """Open a file for reading at any place. Raises UsageError where it cannot be read."""
     try:
         return open_file(location)
-    except (OSError, ImportError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--input: cannot read {location}: {reason}: check its name and permissions") from error
+    except (MediaError, EnvironmentTrouble) as error:
+        raise UsageError(f"--input: cannot read {error}: check its name and permissions") from error
 
 
 def text_lines(location: str) -> Iterator[str]:

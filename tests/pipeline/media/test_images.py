@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageCms, ImageDraw, ImageFile
 
 from pipeline.errors import MediaError
 from pipeline.media.images import Limits, Probe, fitting, frames, jpegs, probe
@@ -124,9 +124,49 @@ def test_cmyk_as_adobe_stores_it():
     assert near(picture(data).getpixel((10, 10)), (255, 0, 0), 12)
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+RED_IS_GREEN = SRGB.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ")
+LIGHT = SRGB.replace(struct.pack(">i", round(2.4 * 65536)), struct.pack(">i", round(1.6 * 65536)))  # the gamma
+LIGHT_GREY = LIGHT.replace(b"RGB ", b"GRAY").replace(b"rTRC", b"kTRC")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "profile", "expected"),
+    [
+        ("RGB", "JPEG", RED_IS_GREEN, (80, 200, 60)),
+        ("RGB", "TIFF", RED_IS_GREEN, (80, 200, 60)),
+        ("RGB", "WEBP", LIGHT, (217, 118, 98)),
+        ("P", "PNG", RED_IS_GREEN, (80, 200, 60)),
+        ("RGBA", "PNG", RED_IS_GREEN, (168, 228, 158)),  # half transparent, on white
+        ("L", "JPEG", LIGHT_GREY, (150, 150, 150)),
+        ("L", "PNG", RED_IS_GREEN, (114, 114, 114)),  # grey of an RGB profile
+        ("RGB", "JPEG", SRGB, (200, 80, 60)),
+        ("RGB", "PNG", LIGHT_GREY, (200, 80, 60)),  # does not fit, as no viewer minds
+        ("RGB", "JPEG", SRGB[:200], (200, 80, 60)),
+    ],
+)
+def test_colours_are_converted_from_the_profile_to_srgb(mode, name, profile, expected):
+    image = Image.new("RGB", (40, 30), (200, 80, 60))
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(128)
+    data = saved(image, name, icc_profile=profile)
+    assert near(picture(data).getpixel((20, 15)), expected, 5)
+    encoded = Image.open(io.BytesIO(sent(data)))
+    assert near(encoded.convert("RGB").getpixel((20, 15)), expected, 6) and "icc_profile" not in encoded.info
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "low", "high"),
-    [("PNG", np.uint16, 0, 65535), ("TIFF", np.float32, 0, 1), ("TIFF", np.float32, -5e5, 5e5)],
+    [
+        ("PNG", np.uint16, 0, 65535),
+        ("PNG", np.uint16, 0, 1023),
+        ("TIFF", np.uint16, 0, 4095),
+        ("TIFF", np.int32, 0, 4095),
+        ("PNG", np.uint16, 0, 255),
+        ("TIFF", np.float32, 0, 1),
+        ("TIFF", np.float32, -5e5, 5e5),
+    ],
 )
 def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high):
     ramp = np.linspace(low, high, 256).astype(dtype)
@@ -143,6 +183,51 @@ def test_transparency_lies_on_white(mode, name):
     shrunk = picture(saved(image if mode == "RGBA" else image.quantize(2), name), 200)
     assert shrunk.getpixel((2, 8)) == (255, 255, 255)
     assert near(shrunk.getpixel((17, 8)), (200, 100, 50), 4)
+
+
+def drawing(mode: str, ground: tuple, ink: tuple, accent: tuple) -> Image.Image:
+    image = Image.new("RGBA", (80, 40), ground)
+    ImageDraw.Draw(image).rectangle((10, 10, 60, 30), fill=ink)
+    ImageDraw.Draw(image).rectangle((62, 10, 70, 30), fill=accent)
+    return image.convert(mode) if mode != "P" else image.quantize(4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "ink", "accent"),
+    [
+        ("RGBA", "PNG", (255, 255, 255, 255), (0, 0, 0, 0)),
+        ("P", "PNG", (255, 255, 255, 255), (128, 128, 128, 255)),
+        ("LA", "PNG", (250, 250, 250, 255), (0, 0, 0, 255)),
+        ("RGBA", "WEBP", (245, 248, 250, 255), (255, 200, 0, 255)),
+        ("RGBA", "TIFF", (255, 255, 255, 100), (255, 255, 255, 255)),
+    ],
+)
+def test_white_drawings_on_a_transparent_ground_are_seen(mode, name, ink, accent):
+    data = saved(drawing(mode, (255, 255, 255, 0), ink, accent), name, **({"lossless": True} if name == "WEBP" else {}))
+    grey = picture(data).convert("L")
+    ground = grey.getpixel((2, 2))
+    assert abs(grey.getpixel((30, 20)) - ground) > 40
+    assert accent[3] == 0 or abs(grey.getpixel((66, 20)) - ground) > 40
+
+
+def faded(strength: float) -> Image.Image:
+    return Image.blend(Image.new("RGB", (80, 60), "black"), scene(80, 60), strength)
+
+
+@pytest.mark.parametrize(
+    ("name", "blank"),
+    [
+        ("GIF", [Image.new("RGB", (80, 60), "white")]),
+        ("PNG", [Image.new("RGBA", (80, 60), (0, 0, 0, 0)), Image.new("RGBA", (80, 60), (0, 0, 0, 0))]),
+        ("WEBP", [faded(strength) for strength in (0, 0.01, 0.04, 0.2)]),
+        ("AVIF", [faded(0), faded(0.02)]),
+    ],
+)
+def test_an_animation_that_begins_blank_gives_a_frame_that_shows_something(name, blank):
+    first, *others = (frame.convert(blank[0].mode) for frame in (*blank, scene(80, 60), faded(0.9)))
+    animation = saved(first, name, save_all=True, append_images=others, duration=100)
+    assert probe(io.BytesIO(animation)).num_frames >= 3
+    assert near(picture(animation).getpixel((60, 10)), (0, 255, 0), 20)
 
 
 @pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])

@@ -2,6 +2,7 @@ import functools
 import io
 import struct
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,78 @@ def test_a_cut_tail_gives_what_can_be_decoded(tmp_path, suffix):
     assert probe(io.BytesIO(cut)).media_type == "video"
     indexes = sampled(cut, 4)
     assert len(indexes) == 4 and indexes == sorted(set(indexes)) and indexes[-1] < 56
+
+
+def painted(path: Path, planes: tuple, codec: str = "libx264", pix_fmt: str = "yuv420p", ratio=None, **colours):
+    """A video of ten frames whose planes have these values."""
+    with av.open(str(path), "w") as container:
+        options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        stream = container.add_stream(codec, rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        for name, value in {**colours, **({"sample_aspect_ratio": ratio} if ratio else {})}.items():
+            setattr(stream.codec_context, name, value)
+        for number in range(10):
+            frame = av.VideoFrame(96, 64, pix_fmt)
+            frame.pts, frame.colorspace, frame.color_range = number, colours.get("colorspace", 1), 1
+            for plane, value in zip(frame.planes, planes, strict=True):
+                number_type = np.dtype("<u2" if "10" in pix_fmt else "u1")
+                plane.update(np.full(plane.buffer_size // number_type.itemsize, value, number_type).tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "ratio", "size"),
+    [
+        (".mp4", Fraction(4, 3), (128, 64)),
+        (".mkv", Fraction(1, 2), (48, 64)),
+        (".mpg", Fraction(32, 27), (114, 64)),
+        (".avi", Fraction(3, 2), (144, 64)),
+        (".mp4", Fraction(1, 100), (96, 64)),  # broken
+    ],
+)
+def test_pixels_that_are_not_square_are_stretched(tmp_path, suffix, ratio, size):
+    data = painted(tmp_path / f"x{suffix}", (90, 128, 128), KINDS[suffix], ratio=ratio)
+    summary = probe(io.BytesIO(data))
+    assert (summary.width, summary.height) == pytest.approx(size, abs=1)
+    image = frames(io.BytesIO(data), "video", max_pixels=10**6, count=1)[0].image
+    assert image.size == (summary.width, summary.height)
+    small = frames(io.BytesIO(data), "video", max_pixels=2000, count=1)[0].image
+    assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.05)
+
+
+WIDE = {"color_primaries": 9, "colorspace": 9}
+PQ, HLG = {**WIDE, "color_trc": 16}, {**WIDE, "color_trc": 18}
+
+
+@pytest.mark.parametrize(
+    ("colours", "planes", "low", "high"),
+    [
+        (PQ, (64, 512, 512), (0, 0, 0), (2, 2, 2)),
+        (PQ, (509, 512, 512), (178, 178, 178), (194, 194, 194)),  # 100 cd/m²
+        (PQ, (723, 512, 512), (244, 244, 244), (254, 254, 254)),  # 1,000 cd/m²
+        (HLG, (721, 512, 512), (222, 222, 222), (240, 240, 240)),  # 203 cd/m²: white paper
+        (HLG, (500, 512, 512), (120, 120, 120), (190, 190, 190)),
+        (PQ, (400, 450, 640), (190, 0, 0), (255, 110, 110)),
+        ({**WIDE, "color_trc": 14}, (400, 450, 640), (180, 0, 0), (215, 70, 65)),
+    ],
+)
+def test_hdr_and_wide_colours_become_srgb(tmp_path, colours, planes, low, high):
+    data = painted(tmp_path / "x.mp4", planes, "libx265", "yuv420p10le", **colours)
+    for frame in frames(io.BytesIO(data), "video", max_pixels=10**6, count=2):
+        pixel = frame.image.getpixel((20, 20))
+        assert all(least <= value <= most for least, value, most in zip(low, pixel, high, strict=True)), pixel
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "unknown"),
+    [(".mov", b"avc1", b"q9z1"), (".mkv", b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/QQQ"), (".avi", b"FMP4", b"QQZ1")],
+)
+def test_an_unknown_codec_is_named_as_the_reason(tmp_path, suffix, codec, unknown):
+    data = encoded(tmp_path / f"x{suffix}", codec=KINDS.get(suffix, "libx264")).replace(codec, unknown)
+    error = failure(data)
+    assert error.kind == "unreadable" and "codec" in str(error) and "attribute" not in str(error)
 
 
 failure = functools.partial(any_failure, media_type="video")
