@@ -110,7 +110,7 @@ def _open_folder(input: str, kind: str, defaults: Defaults) -> Source:
         raise UsageError(f"--input: {input} holds {listing.describe()}, but no {expected} files: give another")
     if len({path.lower().rpartition(".")[2] for path in paths}) > 1:
         raise UsageError(f"--input: {input} holds {listing.describe()}, which may be the same items: give one of them")
-    listing.account_for_others(paths)
+    listing.account_for_others(paths.suffixes)
     return _open_shards(input, listing.root, list(paths), defaults, listing.account)
 
 

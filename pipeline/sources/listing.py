@@ -7,9 +7,8 @@ import contextlib
 import functools
 import mimetypes
 import os
-import posixpath
 import sqlite3
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +87,10 @@ class Listing:
         """The files with one of some suffixes, given in lower case."""
         return Files(self._files, suffixes)
 
-    def account_for_others(self, taken: Files, names: Container[str] = ()) -> None:
-        """Note the files with other suffixes than those taken, and none of these names. Media are listed one by one."""
-        for path in Files(self._files, taken.suffixes, are_others=True):
+    def account_for_others(self, suffixes: Iterable[str]) -> None:
+        """Note the files with other suffixes. Media are listed one by one."""
+        for path in Files(self._files, suffixes, are_others=True):
             suffix = suffix_of(path)
-            if posixpath.basename(path) in names:
-                continue
             if suffix in (*MEDIA_SUFFIXES, *SHARD_SUFFIXES) or _looks_like_media(suffix):
                 self.account.add("not_taken", f"{suffix} files cannot be taken", path)
             else:

@@ -1,5 +1,7 @@
 """Locations of inputs: local paths and fsspec URLs, listed and opened in the same way."""
 
+import codecs
+import io
 import os
 import posixpath
 import re
@@ -15,9 +17,10 @@ from pipeline.media.reading import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"
+CAPTION_SUFFIXES = (".txt", ".caption", ".captions", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods")
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # begin what spreadsheets call Unicode text
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python writes bytes of a name that are not UTF-8
-SIDE_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")
 
 
 def suffix_of(path: str) -> str:
@@ -64,13 +67,23 @@ def open_binary(location: str) -> BinaryIO:
 
 
 def text_lines(location: str) -> Iterator[str]:
-    """The lines of a text file with their ends. Raises UsageError with the line that is not UTF-8."""
+    """The lines of a text file in UTF-8, or in UTF-16 with its mark, with their ends.
+
+    Raises:
+        UsageError: A line is in another encoding.
+    """
+    number = 1
     with open_binary(location) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
+        is_utf16 = stream.read(2) in UTF16_MARKS
+        stream.seek(0)
+        try:
+            if is_utf16:
+                yield from io.TextIOWrapper(stream, "utf-16", newline="")
+                return
+            for number, line in enumerate(stream, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UsageError(f"--input: {location} line {number} is not UTF-8: save the file in UTF-8") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--input: {location} line {number} is not UTF-8: save the file in UTF-8") from error
 
 
 def glob(pattern: str) -> list[str]:

@@ -1,14 +1,14 @@
 """Media that are files: a folder of them with the captions in side files, or a text file of their paths."""
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_of_path
 from pipeline.sources.listing import Listing
-from pipeline.sources.locations import SIDE_NAMES, absolute, exists, is_url, short_name, text_lines
-from pipeline.sources.sidecars import SideFile, add_fields
+from pipeline.sources.locations import CAPTION_SUFFIXES, absolute, is_url, short_name, text_lines
+from pipeline.sources.sidecars import add_fields, open_sides
 
 
 class FolderSource:
@@ -23,36 +23,10 @@ class FolderSource:
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
             raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
-        side_paths = [path for path in listing.paths if posixpath.basename(path) in SIDE_NAMES]
-        self._sides: list[SideFile] = []
-        notes = self._read_sides(side_paths)
-        listing.account_for_others(self._media, SIDE_NAMES)
+        self._sides, notes = open_sides(listing, defaults.caption_language)
+        listing.account_for_others((*self._media.suffixes, *CAPTION_SUFFIXES))
         parts = [f"{len(self._media):,} media files", *map(str, self._sides), *notes]
         self.summary = f"folder {given}: {', '.join(parts)}"
-
-    def _read_sides(self, paths: Sequence[str]) -> list[str]:
-        """Read the side files in the folder and next to it; the notes are about those that are not used."""
-        notes: list[str] = []
-        above, _, name = self._root.rpartition("/")
-        files = [(f"{self._root}/{path}", path) for path in paths]
-        if is_url(above) or not is_url(self._root):
-            places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in SIDE_NAMES]
-            files += [(location, label) for location, label in places if exists(location)]
-        for location, label in files:
-            side = SideFile(location, label, self._media, self._defaults.caption_language, f"../{name}/")
-            try:
-                side.read()
-            except UsageError as error:
-                if not side.is_above or side.matched:
-                    raise
-                notes.append(f"{label} not used ({error})")  # it may belong to something else
-            else:
-                self._sides.append(side)
-                for file in side.unmatched():
-                    self.account.add("unmatched_row", f"rows of {label} name no file here", file, side.rows)
-                for column in side.unread:
-                    self.account.add("unknown_column", f"columns of {label} were not understood", column)
-        return notes
 
     def items(self) -> Iterator[SourceItem]:
         """The media with their captions; see Source."""

@@ -63,7 +63,7 @@ def read_column(name: str) -> Column:
     >>> [tuple(read_column(name)) for name in ("Caption_0", "captions (German)", "pt-BR", "colour")]
     [('captions', ''), ('captions', 'de'), ('captions', 'pt-BR'), ('', '')]
     """
-    words = _words(name)
+    words = words_of(name)
     if role := _ROLES.get("_".join(words)):
         return Column(role, "id" if role == "ids" else "")
     words = [word for word in words if not word.isdecimal()]
@@ -76,7 +76,8 @@ def read_column(name: str) -> Column:
     return Column(_ROLES.get("_".join(words), ""))
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
+    """The words of a name in lower case: `imagePath 2` has image, path and 2."""
     return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold())
 
 
@@ -105,7 +106,7 @@ def row_of(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_file(row: Mapping[str, Any]) -> str | None:
     """The path in a row; "" where its cell is empty, None where no column is for one."""
-    cells = {"_".join(_words(name)): value for name, value in row.items() if read_column(name).role == "file"}
+    cells = {"_".join(words_of(name)): value for name, value in row.items() if read_column(name).role == "file"}
     for name in sorted(cells, key=_NAMES["file"].index):
         value = cells[name]
         value = value[0] if isinstance(value, list) and len(value) == 1 else value

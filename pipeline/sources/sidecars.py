@@ -1,9 +1,8 @@
-"""Side files of a folder: captions, metadata and attribution of its media, as tables or JSON.
+"""What files of a folder say about its media: tables of captions, metadata and attribution, and texts of their own.
 
 This is the one place where rows are matched to the media that they are about.
 """
 
-import csv
 import dataclasses
 import json
 import posixpath
@@ -12,29 +11,116 @@ import sqlite3
 import unicodedata
 import urllib.parse
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from pipeline.errors import UsageError
-from pipeline.sources.items import SourceCaption, SourceItem, split_named
-from pipeline.sources.locations import MEDIA_SUFFIXES, text_lines
-from pipeline.sources.rows import RowFields, distinct, read_column, read_fields, read_file, read_json, row_of
+from pipeline.sources.account import Account
+from pipeline.sources.items import SPLIT_NAMES, SourceCaption, SourceItem, split_named
+from pipeline.sources.listing import Listing
+from pipeline.sources.locations import (
+    CAPTION_SUFFIXES,
+    MEDIA_SUFFIXES,
+    UTF16_MARKS,
+    exists,
+    is_url,
+    open_binary,
+    suffix_of,
+)
+from pipeline.sources.rows import (
+    RowFields,
+    distinct,
+    read_captions,
+    read_column,
+    read_fields,
+    read_file,
+    read_json,
+    words_of,
+)
+from pipeline.sources.tables import read_table, row_error
 
-SEPARATORS = ",;\t|"
+OWN_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")  # must be right
+ABOVE_NAMES = (*OWN_NAMES, "captions.txt", "captions.tsv", "captions.json", "metadata.json", "results.csv")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
+TABLE_STEMS = ("metadata", "attribution", "annotations", "results", "dataset", "dataset_flickr_k", "dataset_coco")
+TEXT_SUFFIXES = (".txt", ".caption", ".captions", ".json")
+OTHER_STEMS = ("readme", "license", "licence", "copying", "notice", "changelog", "requirements")
+MAX_TEXT = 1 << 20  # bytes of a text that is about one medium
 
 
-class SideFile:
-    """The rows of one side file by medium.
+class SideRows:
+    """Rows about media, by medium, in a temporary file, so that those of a large collection do not fill the memory.
 
     A row belongs to the medium at its path, relative to the media's folder or to the side file's own. Any other row
     belongs to the medium whose path, or else whose name, is the same but for case, Unicode form, percent-encoding or
     folders, where that is certain: there is one such medium, no row with its path, and one such path among the rows.
 
     Attributes:
-        is_above: Whether the file is in the folder above the media's.
-        rows: How many rows the file has.
+        rows: How many rows there are.
         matched: Rows that belong to a medium.
         unread: Columns that were not understood.
+    """
+
+    def __init__(self, media: Collection[str], language: str):
+        """Prepare; `media` are paths, `language` is that of captions whose row names none."""
+        self._media, self._language = media, language
+        self.rows = self.matched = 0
+        self.unread: dict[str, None] = {}
+        self._table = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._table.close)
+        self._table.execute("CREATE TABLE rows (medium, path, given, fields)")
+        self._table.execute("CREATE INDEX by_medium ON rows (medium)")
+        self._table.execute("CREATE INDEX by_path ON rows (path)")
+
+    def fields(self, medium: str) -> Iterator[RowFields]:
+        """The rows about the medium at a path, in their order."""
+        rows = self._table.execute("SELECT fields FROM rows WHERE medium = ? ORDER BY rowid", (medium,))
+        for (stored,) in rows:
+            captions, *texts = json.loads(stored)
+            yield RowFields(tuple(SourceCaption(*caption) for caption in captions), *texts)
+
+    def unmatched(self) -> Iterator[str]:
+        """What the rows that belong to no medium name, in their order."""
+        for (given,) in self._table.execute("SELECT given FROM rows WHERE medium IS NULL ORDER BY rowid"):
+            yield given
+
+    def _insert(self, medium: str | None, path: str, given: str, fields: RowFields) -> None:
+        self.matched += medium is not None
+        self.unread.update(dict.fromkeys(fields.unread))
+        values = (medium, path, given, json.dumps(dataclasses.astuple(fields)[:-1]))
+        self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
+
+    def _match(self, row_key: Callable[[str], str], medium_key: Callable[[str], str], are_shared: bool = False) -> None:
+        """Match rows to media with the same key, where one path among the rows and one medium without rows have it.
+
+        Args:
+            row_key: From the path in a row to its key, "" for none.
+            medium_key: The same for a medium.
+            are_shared: Whether several media with the key share the rows.
+        """
+        paths: dict[str, str | None] = {}  # key → path in the rows; None if several have the key
+        for (path,) in self._table.execute("SELECT DISTINCT path FROM rows WHERE medium IS NULL"):
+            if key := row_key(path):
+                paths[key] = None if key in paths else path
+        media: dict[str, list[str]] = {}
+        for medium in self._media if paths else ():
+            if paths.get(key := medium_key(medium)):
+                media.setdefault(key, []).append(medium)
+        for key, (first, *others) in media.items():
+            if (others and not are_shared) or any(self.fields(first)):
+                continue
+            update = "UPDATE rows SET medium = ? WHERE path = ? AND medium IS NULL"
+            self.matched += self._table.execute(update, (first, paths[key])).rowcount
+            for other in others:
+                copy = "INSERT INTO rows SELECT ?, path, given, fields FROM rows WHERE path = ? AND medium = ?"
+                self._table.execute(copy, (other, paths[key], first))
+
+
+class SideFile(SideRows):
+    """The rows of a table in a side file.
+
+    Attributes:
+        label: Its path relative to the media's folder.
+        is_above: Whether it is in the folder above the media's.
     """
 
     def __init__(self, location: str, label: str, media: Collection[str], language: str, root: str = ""):
@@ -47,15 +133,10 @@ class SideFile:
             language: BCP 47 tag of captions whose row names no language.
             root: `../NAME/` of the media's folder.
         """
-        self._location, self.label, self._media, self._language = location, label, media, language
-        self._folder, self._root = label[: label.rfind("/") + 1], root
+        super().__init__(media, language)
+        self._location, self.label, self._root = location, label, root
+        self._folder = label[: label.rfind("/") + 1]
         self.is_above = label.startswith("../")
-        self.rows = self.matched = 0
-        self.unread: dict[str, None] = {}
-        # A temporary database on disk, so that captions of a large collection do not fill the memory.
-        self._table = sqlite3.connect("", check_same_thread=False)
-        weakref.finalize(self, self._table.close)
-        self._table.execute("CREATE TABLE rows (medium, path, given, fields)")
 
     def read(self) -> None:
         """Read the file, check its rows and match them.
@@ -63,37 +144,28 @@ class SideFile:
         Raises:
             UsageError: A row is wrong, or none is about a medium.
         """
-        for line, row in self._read_rows():
+        for line, row in read_table(self._location):
             self.rows += 1
             file = read_file(row)
             if file is None:
-                raise self._error(line, f"no column names a file, such as `file`, among {', '.join(row)}")
+                raise row_error(self._location, line, f"no column names a file, such as `file`, among {', '.join(row)}")
             try:
                 fields = read_fields(row, self._language)
             except ValueError as error:
-                raise self._error(line, str(error)) from error
-            self.unread.update(dict.fromkeys(fields.unread))
+                raise row_error(self._location, line, str(error)) from error
             self._add(file or f"line {line}", fields)
-        self._table.execute("CREATE INDEX by_medium ON rows (medium)")
-        self._table.execute("CREATE INDEX by_path ON rows (path)")
-        self._match_loosely()
+        folder, root = _fold(self._folder), _fold(self._root)
+        self._match(lambda path: (folder + _fold(path)).removeprefix(root), _fold)
+        self._match(_fold, _fold)
+        self._match(lambda path: _tail(path, self._media), str)
+        self._match(posixpath.basename, posixpath.basename)
+        self._match(_fold_name, _fold_name)
+        self._match(_fold_suffixless, lambda medium: _fold_name(_stem(medium)))
         if not self.matched:
             raise UsageError(
                 f"--input: {self.label} has {self.rows:,} rows, none of which is about a file here: its paths must be "
                 "relative to the folder, or names that are unique in it"
             )
-
-    def fields(self, medium: str) -> Iterator[RowFields]:
-        """The rows about the medium at a path, in the file's order."""
-        rows = self._table.execute("SELECT fields FROM rows WHERE medium = ? ORDER BY rowid", (medium,))
-        for (stored,) in rows:
-            captions, *texts = json.loads(stored)
-            yield RowFields(tuple(SourceCaption(*caption) for caption in captions), *texts)
-
-    def unmatched(self) -> Iterator[str]:
-        """What the rows that belong to no medium name, in the file's order."""
-        for (given,) in self._table.execute("SELECT given FROM rows WHERE medium IS NULL ORDER BY rowid"):
-            yield given
 
     def __str__(self) -> str:
         unused = self.rows - self.matched
@@ -104,103 +176,130 @@ class SideFile:
         places = [(self._folder + file).removeprefix(self._root) for file in (posixpath.normpath(given), path)]
         medium = next((place for place in (*places, posixpath.normpath(given), path) if place in self._media), None)
         in_neighbour = "/" in path and not _fold(self._folder + path).startswith(_fold(self._root))
-        if medium is None and self.is_above and in_neighbour:
-            return
-        self.matched += medium is not None
-        values = (medium, path, given, json.dumps(dataclasses.astuple(fields)[:-1]))
-        self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
+        if medium is not None or not (self.is_above and in_neighbour):
+            self._insert(medium, path, given, fields)
 
-    def _match_loosely(self) -> None:
-        """Match the rows whose path does not exist, first by whole paths, then by names."""
-        folder, root = _fold(self._folder), _fold(self._root)
-        self._match(lambda path: (folder + _fold(path)).removeprefix(root), _fold)
-        self._match(_fold, _fold)
-        self._match(lambda path: _tail(path, self._media), str)
-        self._match(posixpath.basename, posixpath.basename)
-        self._match(lambda path: _fold(posixpath.basename(path)), lambda path: _fold(posixpath.basename(path)))
-        self._match(lambda path: _stem(path) if _suffix(path) not in MEDIA_SUFFIXES else "", _stem)
 
-    def _match(self, row_key: Callable[[str], str], medium_key: Callable[[str], str]) -> None:
-        """Match rows to media with the same key, where one path among the rows and one medium without rows have it."""
-        paths: dict[str, str | None] = {}  # key → path in the rows; None if several have the key
-        for (path,) in self._table.execute("SELECT DISTINCT path FROM rows WHERE medium IS NULL"):
-            if key := row_key(path):
-                paths[key] = None if key in paths else path
-        media: dict[str, str | None] = {}
-        for medium in self._media if paths else ():
-            if paths.get(key := medium_key(medium)):
-                media[key] = None if key in media else medium
-        for key, match in media.items():
-            if match is not None and not any(self.fields(match)):
-                update = "UPDATE rows SET medium = ? WHERE path = ? AND medium IS NULL"
-                self.matched += self._table.execute(update, (match, paths[key])).rowcount
+class SideTexts(SideRows):
+    """Texts named after media: `NAME.txt` with one caption per line, `NAME.jpg.txt`, `NAME.de.txt`, `NAME.json`."""
 
-    def _read_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        suffix = _suffix(self.label)
-        if suffix == ".json":
-            return enumerate(self._json_rows(), start=1)
-        return self._json_lines() if suffix == ".jsonl" else self._table_rows()
-
-    def _json_lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for line, text in enumerate(text_lines(self._location), start=1):
-            if not text.strip():
-                continue
+    def read(self, root: str, paths: Iterable[str], account: Account) -> None:
+        """Read the files at some paths below a folder, match them, and note those that are not taken."""
+        for path in paths:
+            stem, language = _stem(path), self._language
+            name, _, tag = stem.rpartition(".")
+            if name and (named := read_column(f"caption_{tag}").language):
+                stem, language = name, named
             try:
-                row = read_json(text)
+                fields = _read_text(f"{root}/{path}", language)
+            except UnicodeDecodeError:
+                account.add("not_taken", "files look like captions and are not UTF-8", path)
             except (ValueError, RecursionError) as error:
-                raise self._error(line, f"it is not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise self._error(line, "it is not an object with `file` and `captions`")
-            yield line, row
+                account.add("not_taken", f"files look like captions and cannot be read ({error})", path)
+            else:
+                if fields == RowFields(unread=fields.unread):
+                    account.add("not_taken", "files look like captions and hold none", path)
+                else:
+                    self._insert(stem if stem in self._media else None, stem, path, fields)
+        self._match(str, _stem, are_shared=True)
+        self._match(_fold, lambda medium: _fold(_stem(medium)), are_shared=True)
+        self._match(_fold, _fold)
+        self._match(_fold_name, lambda medium: _fold_name(_stem(medium)))  # in a folder of their own
+        for path in self.unmatched():
+            account.add("not_taken", "files look like captions and are not named after a file here", path)
 
-    def _json_rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of a JSON file: a list of them; an object of captions by file; COCO's or Karpathy's layout."""
+    def __str__(self) -> str:
+        return f"{self.matched:,} texts named after them"
+
+
+def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[str]]:
+    """Read what is said about the media in their folder and in files next to it, and account for the rest.
+
+    Args:
+        listing: The folder.
+        language: BCP 47 tag of captions whose file names no language.
+
+    Returns:
+        The rows, and notes about files next to the folder that are not used.
+
+    Raises:
+        UsageError: One of the tables is wrong.
+    """
+    root, account = listing.root.rstrip("/"), listing.account
+    tables = []
+    for path in listing.with_suffixes(CAPTION_SUFFIXES):
+        if (table_language := _table_language(path)) is not None:
+            tables.append((f"{root}/{path}", path, table_language or language))
+        elif _is_other(path):
+            account.add("", "other files", path)
+        elif suffix_of(path) not in TEXT_SUFFIXES:
+            account.add("not_taken", "files look like captions and have other names than captions.csv", path)
+    above, _, name = root.rpartition("/")
+    if is_url(above) or not is_url(root):
+        places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in ABOVE_NAMES]
+        tables += [(location, label, language) for location, label in places if exists(location)]
+    sides: list[SideRows] = []
+    notes = []
+    for location, label, table_language in tables:
+        side = SideFile(location, label, listing.media, table_language, f"../{name}/")
         try:
-            content = read_json("".join(text_lines(self._location)))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"--input: {self._location} is not valid JSON: {error}. Correct or remove it") from error
-        if isinstance(content, dict) and isinstance(content.get("images"), list):
-            rows = content["images"]
-            if isinstance(content.get("annotations"), list):
-                files = {image.get("id"): read_file(image) for image in rows}
-                rows = [{**row, "file": files.get(row.get("image_id"))} for row in content["annotations"]]
-        elif isinstance(content, dict):
-            rows = [{"file": file, **(_ if isinstance(_, dict) else {"captions": _})} for file, _ in content.items()]
-        else:
-            rows = content
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise self._error(1, "it is not a list of objects with `file` and `captions`")
-        yield from rows
-
-    def _table_rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows of a table, whose separator is the one that makes a column of files, or of file names."""
-        lines = text_lines(self._location)
-        first = next(lines, "")
-        skipped = 0
-        separators = SEPARATORS
-        if match := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
-            first, skipped, separators = next(lines, ""), 1, match[1]
-        headers = [[cell.strip() for cell in next(csv.reader([first], delimiter=sign), [])] for sign in separators]
-        known = [any(read_column(name).role == "file" for name in header) for header in headers]
-        at = known.index(True) if True in known else max(range(len(headers)), key=lambda index: len(headers[index]))
-        header, separator = headers[at], separators[at]
-        reader = csv.reader(lines, delimiter=separator, strict=True)
-        try:
-            for cells in reader:
-                line = reader.line_num + skipped + 1
-                if any(cell.strip() for cell in cells[len(header) :]):
-                    raise self._error(line, f"more cells than the header has: quote cells with {separator!r}")
-                if cells:
-                    yield line, row_of((name, cell) for name, cell in zip(header, cells, strict=False) if name)
-        except csv.Error as error:
-            raise self._error(reader.line_num + skipped + 1, f"it is not valid CSV: {error}") from error
-
-    def _error(self, line: int, problem: str) -> UsageError:
-        return UsageError(f"--input: {self._location} line {line}: {problem}. Correct this line, or remove the file")
+            side.read()
+        except UsageError as error:
+            if side.is_above and not side.matched:
+                notes.append(f"{label} not used ({error})")  # it may belong to something else
+            elif posixpath.basename(label) in OWN_NAMES:
+                raise
+            else:
+                account.add("not_taken", f"tables were not taken ({error})", label)
+            continue
+        sides.append(side)
+        for file in side.unmatched():
+            account.add("unmatched_row", f"rows of {label} name no file here", file, side.rows)
+        for column in side.unread:
+            account.add("unknown_column", f"columns of {label} were not understood", column)
+    texts = SideTexts(listing.media, language)
+    paths = listing.with_suffixes(TEXT_SUFFIXES)
+    texts.read(root, (path for path in paths if _table_language(path) is None and not _is_other(path)), account)
+    for column in texts.unread:
+        account.add("unknown_column", "keys of texts named after media were not understood", column)
+    return [*sides, *([texts] if texts.matched else [])], notes
 
 
-def _suffix(path: str) -> str:
-    return posixpath.splitext(path)[1].lower()
+def _table_language(path: str) -> str | None:
+    """The language in the name of a side file, "" if it has none, such as captions_val.csv; None for other files."""
+    words = [word for word in words_of(posixpath.basename(_stem(path))) if not word.isdecimal()]
+    stem = "_".join(word for word in words if word not in SPLIT_NAMES)
+    if suffix_of(path) not in TABLE_SUFFIXES:
+        return None
+    column = read_column(stem)
+    is_captions = column.role == "captions" and not {"caption", "captions"}.isdisjoint(words)
+    return column.language if is_captions else ("" if stem in TABLE_STEMS else None)
+
+
+def _is_other(path: str) -> bool:
+    return posixpath.basename(_stem(path)).lower() in OTHER_STEMS
+
+
+def _read_text(location: str, language: str) -> RowFields:
+    """What a text says about one medium.
+
+    Raises:
+        ValueError: It is too long, not UTF-8, or not what it should be.
+    """
+    with open_binary(location) as stream:
+        data = stream.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"more than {MAX_TEXT:,} bytes")
+    text = data.decode("utf-16" if data[:2] in UTF16_MARKS else "utf-8-sig")
+    if suffix_of(location) == ".json":
+        content = read_json(text)
+        return read_fields(content if isinstance(content, dict) else {"captions": content}, language)
+    lines = [line for line in text.splitlines() if any(map(str.isalpha, line))]  # others are numbers, such as boxes
+    return RowFields(distinct(read_captions(lines, language)))
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(path)[0]
 
 
 def _compose(path: str) -> str:
@@ -212,8 +311,12 @@ def _fold(path: str) -> str:
     return _compose(urllib.parse.unquote(path)).casefold()
 
 
-def _stem(path: str) -> str:
-    return _fold(posixpath.splitext(posixpath.basename(path))[0])
+def _fold_name(path: str) -> str:
+    return _fold(posixpath.basename(path))
+
+
+def _fold_suffixless(path: str) -> str:
+    return "" if suffix_of(path) in MEDIA_SUFFIXES else _fold_name(path)
 
 
 def _tail(path: str, media: Collection[str]) -> str:

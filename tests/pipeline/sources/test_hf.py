@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
-from tests.pipeline.sources.helpers import content, jpeg, listed, texts, write
+from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, texts, write
 
 datasets.disable_progress_bars()
 
@@ -138,3 +138,66 @@ def test_unusable_datasets_are_refused(tmp_path):
     }.items():
         with pytest.raises(UsageError, match=message):
             open_source(str(tmp_path / name))
+
+
+def listed_of(table, path):
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    source = open_source(str(path))
+    return listed(source), source
+
+
+@pytest.mark.parametrize(
+    ("media", "captions"),
+    [
+        (pa.large_binary(), pa.dictionary(pa.int8(), pa.string())),
+        (pa.binary_view(), pa.large_list(pa.string_view())),
+        (pa.dictionary(pa.int32(), pa.binary()), pa.list_(pa.large_string(), 1)),
+        (pa.struct({"bytes": pa.binary_view(), "path": pa.string_view()}), pa.list_view(pa.string())),
+        (pa.struct({"bytes": pa.large_binary(), "path": pa.large_string()}), pa.map_(pa.string(), pa.string())),
+    ],
+)
+def test_columns_of_every_type(tmp_path, media, captions):
+    cells = [{"bytes": jpeg(n), "path": None} if pa.types.is_struct(media) else jpeg(n) for n in range(2)]
+    texts_of = {pa.types.is_map: [("en", "x")], pa.types.is_dictionary: "x"}
+    text = next((value for is_type, value in texts_of.items() if is_type(captions)), ["x"])
+    ids = pa.array(["i", "j"]).dictionary_encode()
+    table = pa.table(
+        {"image": pa.array(cells).cast(media) if not pa.types.is_struct(media) else pa.array(cells, media)}
+    )
+    table = table.append_column("captions", pa.array([text, text], captions)).append_column("key", ids)
+    items, _ = listed_of(table, tmp_path / "a.arrow")
+    assert {key: (content(item), texts(item)) for key, item in items.items()} == {
+        "i": (jpeg(0), ["x"]),
+        "j": (jpeg(1), ["x"]),
+    }
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list, pa.list_view])
+@pytest.mark.parametrize("is_encoded", [True, False])
+def test_lists_of_pictures(tmp_path, kind, is_encoded):
+    values = pa.struct({"bytes": pa.binary(), "path": pa.string()}) if is_encoded else pa.binary()
+    cells = [[1], [], [2, 3], None]
+    media = [cell and [{"bytes": jpeg(n), "path": None} if is_encoded else jpeg(n) for n in cell] for cell in cells]
+    table = pa.table({"images": pa.array(media, kind(values)), "caption": ["x", "y", "z", None], "id": list("abcd")})
+    items, source = listed_of(table, tmp_path / "a.arrow")
+    if kind is not pa.list_view:
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+        assert list(listed(open_source(str(tmp_path / "a.parquet")))) == list(items)
+    assert {key: (content(item), texts(item)) for key, item in items.items()} == {
+        "a": (jpeg(1), ["x"]),
+        "c-0": (jpeg(2), []),
+        "c-1": (jpeg(3), []),
+    }
+    assert not_taken(source) == {"b": "no_media", "c": "unassigned_captions", "d": "no_media"}
+
+
+def test_columns_by_language_twice_and_unknown(tmp_path):
+    columns = {"image": [jpeg(1)], "caption_en": ["x"], "caption_pt_BR": ["y"], "German": [["z"]], "mood": ["calm"]}
+    table = pa.table([*columns.values(), ["again"]], names=[*columns, "caption_en"])
+    table = table.append_column("width", [[4]]).append_column("talk", [[[{"from": "gpt", "value": "w"}]]])
+    items, source = listed_of(table, tmp_path / "a.arrow")
+    (item,) = items.values()
+    captions = [("x", "en"), ("again", "en"), ("y", "pt-BR"), ("z", "de")]
+    assert sorted((caption.text, caption.language) for caption in item.captions) == sorted(captions)
+    assert not_taken(source) == {"mood": "unknown_column", "talk": "unknown_column"}

@@ -156,3 +156,38 @@ def test_columns_that_come_twice(tmp_path):
     write(tmp_path, {"metadata.csv": "file,split,split\n1.jpg,train,test\n"})
     with pytest.raises(UsageError, match="line 2: split has several values"):
         open_source(str(tmp_path))
+
+
+TABLES = {
+    "captions.csv": "File;Caption\r\n1.jpg;eins, zwei\r\n2.jpg;drei;\r\n",
+    "metadata.csv": b"\xff\xfe"
+    + "sep=\t\r\nfile_name\ttext\r\n1.jpg\teins, zwei\r\n2.jpg\tdrei\r\n".encode("utf-16-le"),
+    "Captions.tsv": "image\tdescription\n1.jpg\teins, zwei\n2.jpg\tdrei\n",
+    "captions.txt": 'image,caption\n1.jpg,"eins, zwei"\n2.jpg,drei\n',
+    "results.csv": "image_name| comment_number| comment\n1.jpg| 0| eins, zwei\n2.jpg| 0| drei\n",
+    "captions.json": '{"1.jpg": ["eins, zwei"], "2.jpg": "drei"}',
+    "metadata.json": '[{"image": "1.jpg", "caption": "eins, zwei"}, {"image": "2.jpg", "caption": "drei"}]',
+    "annotations.json": json.dumps(
+        {
+            "images": [{"id": 5, "file_name": "1.jpg"}, {"id": 6, "file_name": "2.jpg"}],
+            "annotations": [{"image_id": 6, "caption": "drei", "id": 1}, {"image_id": 5, "caption": "eins, zwei"}],
+        }
+    ),
+    "dataset.json": json.dumps(
+        {
+            "images": [
+                {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "eins, zwei", "tokens": ["eins"]}]},
+                {"filename": "2.jpg", "split": "train", "sentences": [{"raw": "drei", "tokens": ["drei"]}]},
+            ]
+        }
+    ),
+    "captions.CSV": '\ufeff1.jpg#0,"eins, zwei"\n2.jpg#0,drei\n',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_as_people_have_them(tmp_path, name):
+    write(tmp_path, {"1.jpg": jpeg(1), "2.jpg": jpeg(2), name: TABLES[name]})
+    source = open_source(str(tmp_path))
+    assert [texts(item) for item in listed(source).values()] == [["eins, zwei"], ["drei"]]
+    assert not_taken(source) == {}

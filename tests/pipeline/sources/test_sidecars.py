@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from pipeline.sources.sidecars import SideFile
-from tests.pipeline.sources.helpers import jpeg, listed, texts, write
+from tests.pipeline.sources.helpers import jpeg, listed, not_taken, texts, write
 
 MEDIA = {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(2), "sub/c.jpg": jpeg(3)}
 
@@ -133,3 +133,49 @@ def test_paths_are_relative_to_the_side_file_or_to_the_media():
     assert match(["1.jpg"], ["mine/1.jpg", "yours/1.jpg"], "../captions.jsonl") == {"1.jpg": [0]}
     # old/a.jpg was deleted; its caption must not go to new/a.jpg, which has its own.
     assert match(["new/a.jpg"], ["old/a.jpg", "new/a.jpg"]) == {"new/a.jpg": [1]}
+
+
+@pytest.mark.parametrize(
+    ("media", "name", "text", "expected"),
+    [
+        ("a.jpg", "a.txt", "A kite.\n\nA toy.\n", ["A kite.", "A toy."]),
+        ("Trip/IMG 1.JPG", "Trip/img 1.TXT", "\ufeffA kite.", ["A kite."]),
+        ("a.mp4", "a.mp4.caption", "A kite.", ["A kite."]),
+        ("images/a.jpg", "captions/a.txt", "A kite.", ["A kite."]),
+        ("a.jpg", "a.json", '{"description": "A kite.", "creationTime": 5}', ["A kite."]),
+        ("a.jpg", "a.jpg.json", '["A kite.", "A toy."]', ["A kite.", "A toy."]),
+    ],
+)
+def test_texts_named_after_media(tmp_path, media, name, text, expected):
+    write(tmp_path, {media: jpeg(1), "other.jpg": jpeg(2), name: text})
+    source = open_source(str(tmp_path))
+    assert texts(listed(source)[media]) == expected
+    assert "1 texts" in source.summary and set(not_taken(source)) <= {"creationTime"}
+
+
+def test_texts_by_language_and_those_that_are_not_taken(tmp_path):
+    files = {"a.jpg": jpeg(1), "a.png": jpeg(2), "a.txt": "x", "a.de.txt": "y", "x/b.jpg": jpeg(3), "y/b.jpg": jpeg(4)}
+    wrong = {
+        "b.txt": "z",
+        "boxes.txt": "0 .5 .5\n",
+        "c.json": "{",
+        "d.txt": b"\xff",
+        "train.csv": "",
+        "big.json": "[" * 2**21,
+    }
+    write(tmp_path, {**files, **wrong, "README.txt": "Mine.", "results.csv": "dog,cat\n1,2\n"})
+    source = open_source(str(tmp_path))
+    items = listed(source)
+    both = {SourceCaption("x"), SourceCaption("y", "de")}
+    assert [set(item.captions) for item in items.values()] == [both, both, set(), set()]
+    assert not_taken(source) == dict.fromkeys([*wrong, "results.csv"], "not_taken") | {"README.txt": ""}
+
+
+def test_the_name_of_a_side_file_may_have_its_language(tmp_path):
+    table = "file,caption\na.jpg,x\n"
+    write(
+        tmp_path,
+        {"a.jpg": jpeg(1), "captions_de.csv": table, "captions_fr_train.csv": table, "captions_val.csv": table},
+    )
+    captions = listed(open_source(str(tmp_path)))["a.jpg"].captions
+    assert {caption.language for caption in captions} == {"de", "fr", "en"}
