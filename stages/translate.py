@@ -25,6 +25,7 @@ from pipeline.quality.rules import thresholds
 from pipeline.quality.scores import Judge, Pair, Verdict
 from pipeline.quality.similarity import resolve_encoders
 from pipeline.translation.choose import TranslatorOptions, choose_translators
+from pipeline.translation.cleaning import plain_text, without_marks
 from pipeline.translation.llm import LlmTranslator
 from pipeline.translation.tags import check_language
 from pipeline.translation.translator import (
@@ -207,6 +208,11 @@ class _Pair:
     back: str | None = None
     verdict: Verdict | None = None
 
+    @property
+    def source(self) -> str:
+        """What is translated: the text without HTML."""
+        return plain_text(self.text["source_text"])
+
 
 class TranslateWorker:
     """Translates shard by shard: one is measured, in a thread of its own, while the next is translated."""
@@ -245,7 +251,7 @@ class TranslateWorker:
                 group.create_task(self._translate(target, of_target, given, advance))
         source = self._stage.source_language
         judged = {
-            key: Pair(pair.text["source_text"], result.text, source, pair.target, result.finished, pair.back)
+            key: Pair(pair.source, result.text, source, pair.target, result.finished, pair.back)
             for key, pair in pairs.items()
             if isinstance(result := pair.result, Translated)
         }
@@ -287,12 +293,13 @@ class TranslateWorker:
         if isinstance(translator, GivenTranslator):
             for pair in pairs:
                 text = given.get(translated_id(pair.text["caption_id"], pair.text["item_id"], target))
-                pair.result = None if text is None else Translated(text)
+                pair.result = None if text is None else _cleaned(Translated(text), pair.source)
             return
-        texts = {pair.text["source_text"] for pair in pairs}
+        texts = {pair.source for pair in pairs}
         results = await self._translators.translate(translator, texts, source, target, advance)
+        results = {text: _cleaned(result, text) for text, result in results.items()}
         for pair in pairs:
-            pair.result = results[pair.text["source_text"]]
+            pair.result = results[pair.source]
         if target in stage.back:
             texts = {result.text for result in results.values() if isinstance(result, Translated)}
             returned = await self._translators.translate(stage.back[target], texts, target, source, advance)
@@ -329,6 +336,13 @@ class TranslateWorker:
         """End the threads and connections."""
         self._measuring.shutdown(wait=False, cancel_futures=True)
         await self._translators.close()
+
+
+def _cleaned(result: Result, source: str) -> Result:
+    """The result without marks of models and HTML, and a note where there were some."""
+    if isinstance(result, Untranslated) or (text := without_marks(result.text, source)) == result.text:
+        return result
+    return dataclasses.replace(result, text=text, notes=(*result.notes, "marks_removed"))
 
 
 def _reusable(texts: Rows, previous: dict[str, Rows]) -> dict[Key, TranslationRow]:

@@ -2,9 +2,11 @@
 
 Language identification is done by `lingua`, restricted to the languages that can be expected. Its confidences shrink as
 more languages are admitted, so the score here compares the expected language with its likeliest rival: 0.5 is a tie,
-whatever the number of languages.
+whatever the number of languages. Few letters are weak evidence, above all between close relatives, so the score of a
+short text is drawn towards 0.5. Languages that share nearly all words (Croatian, Serbian, Bosnian) count as one.
 """
 
+import contextlib
 import functools
 import re
 import unicodedata
@@ -18,7 +20,11 @@ import yaml
 from pipeline.optional import import_optional
 
 MIN_LETTERS = 10  # the language of a shorter text is uncertain, and it may rightly equal its source
+MIN_OWN_LETTERS = 4  # of the words that the source does not have
 MAX_CHARACTERS = 2_000  # characters of a text that are identified: more change nothing
+FULL_LETTERS = 60  # from so many letters on, the evidence counts in full
+FULL_LETTERS_NEIGHBOUR = 100  # where the rival is a close relative
+LEAST_WEIGHT = 0.3  # of the evidence of the shortest texts, as an exponent of the odds
 
 # Languages that a translator, or a model of another pair, may write although no corpus asks for them.
 COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})
@@ -31,6 +37,8 @@ UNSEGMENTED = frozenset({"ja", "km", "lo", "my", "th", "zh"})
 
 _LANGUAGE = {"no": "nb", "iw": "he", "in": "id", "cmn": "zh"}
 _LETTERS = re.compile(r"[^\W\d_]")
+_LATIN = "A-Za-zÀ-ɏ"
+_LETTER_RUN = re.compile(rf"[{_LATIN}]+|[^\W\d_{_LATIN}]+")
 
 
 @functools.cache
@@ -52,9 +60,46 @@ def letters(text: str) -> list[str]:
     return _LETTERS.findall(text)
 
 
+def own_words(text: str, source: str, tag: str) -> str:
+    """The text without the words that its source has, too: loan words and names say nothing of its language.
+
+    The whole text where too few letters would be left.
+
+    >>> own_words("Ein Laptop neben einem Monitor.", "A laptop next to a monitor.", "de")
+    'Ein   neben einem  .'
+    """
+    known = {word.lower() for word in _LETTER_RUN.findall(source)}
+    rest = _LETTER_RUN.sub(lambda match: " " if match[0].lower() in known else match[0], text)
+    least = MIN_OWN_LETTERS if "LATIN" in _script_words(tag) else 1
+    return rest if len(letters(rest)) >= least else text
+
+
 @functools.cache
 def _script_words(tag: str) -> frozenset[str]:
-    return frozenset(facts()["scripts"].get(langcodes.Language.get(tag).maximize().script or "", "").split())
+    language = langcodes.Language.get(tag)
+    scripts = [language.maximize().script or ""]
+    if not language.script:
+        scripts += facts()["also_written"].get(language.language or "", "").split()
+    return frozenset(word for script in scripts for word in facts()["scripts"].get(script, "").split())
+
+
+@functools.cache
+def _chinese_form(tag: str) -> str | None:
+    """Hans or Hant where a tag names one of them, or a region that writes one of them."""
+    language = langcodes.Language.get(tag)
+    form = language.maximize().script if language.script or language.territory else None
+    return form if form in ("Hans", "Hant") else None
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _form_of(character: str) -> str | None:
+    """Hans or Hant for a character that is simplified or traditional, as the old character sets of both show."""
+    sets = []
+    for form, encoding in (("Hans", "gb2312"), ("Hant", "big5hkscs")):
+        with contextlib.suppress(UnicodeEncodeError):
+            character.encode(encoding)
+            sets.append(form)
+    return sets[0] if len(sets) == 1 else None
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -63,11 +108,19 @@ def _script_of(letter: str) -> str:
 
 
 def script_share(text: str, tag: str) -> float | None:
-    """The share of letters that are in a script of the language; None for no letters and for unknown scripts."""
+    """The share of letters that are in a script of the language; None for no letters and for unknown scripts.
+
+    Where the tag asks for simplified or traditional Chinese, it is multiplied by the share of characters in that form
+    among those that are in one form only.
+    """
     scripts, characters = _script_words(tag), letters(text)
     if not scripts or not characters:
         return None
-    return sum(_script_of(letter) in scripts for letter in characters) / len(characters)
+    share = sum(_script_of(letter) in scripts for letter in characters) / len(characters)
+    if form := _chinese_form(tag):
+        forms = [written for letter in characters if (written := _form_of(letter))]
+        share *= forms.count(form) / len(forms) if forms else 1.0
+    return share
 
 
 def usual_ratio(source: str, target: str) -> float:
@@ -95,13 +148,16 @@ def _detector(languages: tuple[str, ...]) -> Any:
     return lingua.LanguageDetectorBuilder.from_languages(*known).build() if len(known) > 1 else None
 
 
-def confidences(texts: Sequence[str], tags: Sequence[str], expected: Sequence[str]) -> list[float | None]:
+def confidences(
+    texts: Sequence[str], tags: Sequence[str], expected: Sequence[str], sources: Sequence[str] = ()
+) -> list[float | None]:
     """Compute how likely each text is in the language of its tag, in [0, 1]; 0.5 is a tie with another language.
 
     Args:
         texts: The texts.
         tags: The tag of each text.
         expected: The languages of the corpus.
+        sources: What each text is a translation of, whose words are left out, see `own_words`.
 
     Returns:
         None for texts of few letters, for languages that lingua does not know, and where there is no rival.
@@ -109,22 +165,42 @@ def confidences(texts: Sequence[str], tags: Sequence[str], expected: Sequence[st
     values: list[float | None] = [None] * len(texts)
     for tag in sorted(set(tags)):
         rows = [row for row, text in enumerate(texts) if tags[row] == tag and len(letters(text)) >= MIN_LETTERS]
-        cut = [texts[row][:MAX_CHARACTERS].translate(FOREIGN_LETTERS.get(base(tag), {})) for row in rows]
+        own = [own_words(texts[row], sources[row], tag) if sources else texts[row] for row in rows]
+        cut = [text[:MAX_CHARACTERS].translate(FOREIGN_LETTERS.get(base(tag), {})) for text in own]
         for row, value in zip(rows, _confidences(cut, base(tag), expected), strict=True):
             values[row] = value
     return values
 
 
-def _confidences(texts: list[str], language: str, expected: Sequence[str]) -> list[float | None]:
-    languages = {base(tag) for tag in expected} | {language} | COMMON
+@functools.cache
+def _same(language: str) -> frozenset[str]:
+    """The languages that count as this one."""
+    return frozenset((language, *facts()["same"].get(language, "").split()))
+
+
+def _candidates(language: str, expected: Sequence[str]) -> tuple[str, ...]:
+    languages = {base(tag) for tag in expected} | _same(language) | COMMON
     neighbours = facts()["neighbours"]
-    languages |= {neighbours[known] for known in languages & neighbours.keys()}
-    target, detector = _lingua_language(language), _detector(tuple(sorted(languages)))
-    if target is None or detector is None or not texts:
+    return tuple(sorted(languages | {neighbours[known] for known in languages & neighbours.keys()}))
+
+
+def _confidences(texts: list[str], language: str, expected: Sequence[str]) -> list[float | None]:
+    targets = {name for same in _same(language) if (name := _lingua_language(same)) is not None}
+    detector = _detector(_candidates(language, expected))
+    if not targets or detector is None or not texts:
         return [None] * len(texts)
+    neighbours = facts()["neighbours"]
+    related = {near for pair in neighbours.items() for near in pair if language in pair}
+    relatives = {_lingua_language(near) for near in related}
     shares: list[float | None] = []
-    for values in detector.compute_language_confidence_values_in_parallel(texts):
-        ours = max((value.value for value in values if value.language == target), default=0.0)
-        rival = max((value.value for value in values if value.language != target), default=0.0)
-        shares.append(ours / (ours + rival) if ours + rival > 0 else None)
+    for text, values in zip(texts, detector.compute_language_confidence_values_in_parallel(texts), strict=True):
+        ours = sum(value.value for value in values if value.language in targets)
+        rival = max((value for value in values if value.language not in targets), key=lambda value: value.value)
+        if ours + rival.value == 0:
+            shares.append(None)
+            continue
+        full = FULL_LETTERS_NEIGHBOUR if rival.language in relatives else FULL_LETTERS
+        weight = min(1.0, max(LEAST_WEIGHT, len(letters(text)) / full))
+        odds, against = ours**weight, rival.value**weight
+        shares.append(odds / (odds + against))
     return shares

@@ -26,7 +26,7 @@ import numpy as np
 from pipeline.corpus.schema import SCORES
 from pipeline.optional import import_optional
 from pipeline.quality import surface
-from pipeline.quality.languages import confidences, script_share
+from pipeline.quality.languages import confidences, own_words, script_share
 from pipeline.quality.numbers import agreement
 from pipeline.quality.rules import fired, thresholds
 from pipeline.quality.similarity import BATCH, Encoder, load_encoder
@@ -77,7 +77,8 @@ class Judge:
             UsageError: A package is not installed.
         """
         tags = [pair.target_language for pair in pairs]
-        languages = confidences([_clean(pair.text) for pair in pairs], tags, self.languages)
+        texts, sources = [_clean(pair.text) for pair in pairs], [_clean(pair.source_text) for pair in pairs]
+        languages = confidences(texts, tags, self.languages, sources)
         meanings = self._meanings(pairs)
         return [self._verdict(*row) for row in zip(pairs, languages, meanings, strict=True)]
 
@@ -88,7 +89,7 @@ class Judge:
         encoder = self.encoders.get(pair.target_language, "")
         measured: dict[str, float | None] = {
             "language": language,
-            "script": script_share(text, pair.target_language),
+            "script": script_share(own_words(text, source, tags[1]), tags[1]),
             "length_ratio": ratio,
             "copied": surface.copied(source, text, *tags),
             "repetition": surface.repetition(source, text, *tags),

@@ -17,6 +17,8 @@ _OPENERS = "\"'“‘„«»『「"
 _UNPUNCTUATED = frozenset({"km", "lo", "my", "th"})  # sentences that end in no mark
 _FULL_LENGTH = 0.8  # share of the usual length: a longer text counts as complete even without a full stop
 
+# What stands for a word or character that the model could not write.
+_LOST = re.compile(r"⁇|\ufffd|<unk>|\[unk\]|<0x[0-9a-f]{2}>", re.IGNORECASE)
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
 
 
@@ -96,9 +98,10 @@ def repetition(source: str, text: str, source_tag: str, tag: str) -> float:
 def complete(source: str, text: str, tag: str, finished: bool, ratio: float) -> float:
     """0 where the text breaks off, else 1, or the share of the usual length of a text that lacks its full stop.
 
-    A comma, an article or a conjunction at the end breaks off too.
+    A comma, an article or a conjunction at the end breaks off too. 0 also where a word is lost: ⁇, � or <unk> is in its
+    place.
     """
-    if not finished or not text.strip():
+    if not finished or not text.strip() or len(_LOST.findall(text)) > len(_LOST.findall(source)):
         return 0.0
     source_end, end = source.strip().rstrip(_CLOSERS)[-1:], text.strip().rstrip(_CLOSERS)[-1:]
     if (end and end in _ENDS) or base(tag) in _UNPUNCTUATED or not source_end or source_end not in _ENDS:
