@@ -68,7 +68,7 @@ _QUARTER_TURNS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 _PROFILES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # Pillow's mode by a colour profile's space
 _SAME_COLOUR = 3  # of 255: a profile that changes no colour by more is sRGB
-_BLANK = 4.0  # of 255: a picture whose channels deviate less shows nothing
+_BLANK = 8.0  # of 255: a picture whose channels deviate less shows nothing
 _MAX_BLANK = 100  # frames of an animation that are decoded in search of one that shows something
 _GROUNDS = (255, 128, 0)  # what a transparent picture is laid on: white, or else grey or black
 _HIDDEN = 0.25  # share of a drawing that white may hide

@@ -118,6 +118,7 @@ class _Stream(io.RawIOBase):
         return whole
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        _obey_stop_request()
         with typed_failures(self._location):
             return self._wait(function, *arguments) if self._is_url else function(*arguments)
 
@@ -130,13 +131,10 @@ class _Stream(io.RawIOBase):
             except BaseException as error:
                 future.set_exception(error)
 
-        stopped = getattr(_thread, "stopped", None)
         started_s = time.monotonic() - self._waited_s
         threading.Thread(target=call, daemon=True).start()
         while not future.done():
-            if stopped and stopped.is_set():
-                message = "the run was asked to stop"
-                raise Interrupted(message)
+            _obey_stop_request()
             if self._waited_s > PATIENCE_S + self._num_bytes / LEAST_RATE:
                 message = f"{self._location}: only {self._num_bytes:,} bytes arrived in {self._waited_s:.0f} s"
                 raise MediaError("unreadable", message)
@@ -172,6 +170,13 @@ class _Stream(io.RawIOBase):
         if self._file and not self.closed:
             self._file.close()
         super().close()
+
+
+def _obey_stop_request() -> None:
+    stopped = getattr(_thread, "stopped", None)
+    if stopped and stopped.is_set():
+        message = "the run was asked to stop"
+        raise Interrupted(message)
 
 
 def _open_regular(path: str) -> BinaryIO:

@@ -191,9 +191,12 @@ class TableFile:
 
     def __init__(self, location: str):
         """Open a path, which is memory-mapped, or a URL."""
-        source = open_file(location) if is_url(location) else pa.memory_map(location)
+        source = open_file(location)  # refuses pipes and devices, which would block memory_map
         magic = source.read(6)
         source.seek(0)
+        if not is_url(location):
+            source.close()
+            source = pa.memory_map(location)
         self._content: pq.ParquetFile | pa.Table
         if magic.startswith(b"PAR1"):
             self._content = file = pq.ParquetFile(source)

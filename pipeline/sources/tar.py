@@ -18,6 +18,7 @@ from pipeline.sources.locations import (
     absolute,
     exists,
     glob,
+    is_url,
     open_binary,
     printable,
     short_name,
@@ -143,6 +144,8 @@ def tars_of_pattern(pattern: str) -> list[str]:
         is_glob = any(sign in location for sign in "*?[")
         matches = glob(absolute(location)) if is_glob else [absolute(location)]
         if not matches or not exists(matches[0]):
+            if matches and is_url(location):
+                open_binary(location).close()  # for the server's reason
             raise UsageError(f"--input: {pattern} names {location}, which does not exist: check the pattern's bounds")
         tars.update(matches)
     if not tars:
