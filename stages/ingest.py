@@ -57,7 +57,11 @@ class IngestOptions:
     source: str | None = option(
         None, "kind of --input (default: auto, which prints its guess and guesses no benchmark)", choices=KINDS
     )
-    split: str | None = option(None, "split of items whose source names none (default: train)", metavar="SPLIT")
+    split: str | None = option(
+        None,
+        "split of items whose path or row names none (default: the one that --input is named after, else train)",
+        metavar="SPLIT",
+    )
     caption_language: str | None = option(
         None, "BCP 47 tag of the input's captions (default: en)", parse=_caption_language, metavar="TAG"
     )
@@ -98,7 +102,7 @@ class Ingest(Stage):
 
     inputs: tuple[str, ...] = ()
     source: str = "auto"
-    split: str = "train"
+    split: str = ""
     caption_language: str = "en"
     license: str = ""
     limit: int = 0

@@ -22,9 +22,9 @@ from pipeline.sources.account import Account
 from pipeline.sources.benchmarks import BENCHMARKS, open_benchmark
 from pipeline.sources.benchmarks.importer import Options
 from pipeline.sources.hf import DatasetSource, saved_files, shard_files
-from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items
+from pipeline.sources.items import Defaults, Source, SourceCaption, SourceItem, all_items, split_of_folder
 from pipeline.sources.listing import list_folder
-from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, is_url, open_binary
+from pipeline.sources.locations import SHARD_SUFFIXES, absolute, exists, is_folder, is_url, open_binary, short_name
 from pipeline.sources.media_files import FolderSource, PathsSource
 from pipeline.sources.samples import SamplesSource
 from pipeline.sources.tar import TarSource, tars_of_pattern
@@ -41,7 +41,7 @@ def open_source(
     input: str | None,
     kind: str = "auto",
     *,
-    split: str = "train",
+    split: str = "",
     caption_language: str = "en",
     license: str = "",
     subset: bool = False,
@@ -52,7 +52,7 @@ def open_source(
     Args:
         input: A path, a URL or a pattern of tar files; None for the sample photos.
         kind: One of KINDS.
-        split: Split of items whose source names none.
+        split: Split of items whose source names none; "" for the one that the input's name stands for, else train.
         caption_language: BCP 47 tag of captions whose source names none.
         license: Licence of items whose source names none.
         subset: Take a benchmark whose counts are not the published ones.
@@ -61,6 +61,7 @@ def open_source(
     Raises:
         UsageError: The input cannot be of this kind, or cannot be read.
     """
+    split = split or split_of_folder(short_name(input or "")) or "train"
     defaults = Defaults(split, caption_language, license)
     if kind not in BENCHMARKS and (subset or allow_missing_media):
         raise UsageError(f"--subset and --allow-missing-media are only for benchmarks ({', '.join(BENCHMARKS)})")

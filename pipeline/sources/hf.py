@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.uri import TableFile, reference, stays_inside
 from pipeline.sources.account import Account
-from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
+from pipeline.sources.items import Defaults, Hashes, SourceItem, clean_text, split_named, split_of_shard
 from pipeline.sources.locations import open_binary, short_name
 from pipeline.sources.rows import FIELDS, read_column, read_fields, row_of
 from pipeline.sources.sidecars import add_fields
@@ -48,7 +48,7 @@ class DatasetSource:
 
     The id is the first of ID_COLUMNS that is different in all rows, else FILE-ROW, with rows counted from 0.
 
-    Memory: one batch, and at first one column of ids.
+    Memory: one batch.
     """
 
     kind = "dataset"
@@ -135,16 +135,18 @@ class DatasetSource:
 
     def _is_unique(self, name: str) -> bool:
         """Whether a column of texts or whole numbers has a different value in every row."""
-        chunks = []
+        hashes = Hashes()
         for file in self._files:
             with _open(file.location) as table:
                 kind = table.schema.field(name).type if name in table.schema.names else None
                 if kind is None or not (_is_text(kind) or pa.types.is_integer(kind)):
                     return False
-                chunks += [batch.column(name).cast(pa.large_string()) for batch in table.batches([name])]
-        ids = pa.chunked_array(chunks, pa.large_string())
-        blank = pc.any(pc.equal(pc.utf8_trim_whitespace(ids), "")).as_py()
-        return not blank and pc.count_distinct(ids).as_py() == len(ids)
+                for batch in table.batches([name]):
+                    for item_id in map(clean_text, batch.column(name).to_pylist()):
+                        if not item_id:
+                            return False
+                        hashes.add(item_id)
+        return not hashes.repeated()
 
 
 def saved_files(root: str, paths: Sequence[str], default_split: str) -> list[DatasetFile]:

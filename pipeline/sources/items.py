@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -17,7 +18,10 @@ _SPELLINGS = {
     "test": ("test", "testing"),
 }
 SPLIT_NAMES = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
-NUMBERED_SPLIT = re.compile(r"(train|training|valid|validation|val|dev|test)(?=[-._0-9]|$)")
+WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+|[^A-Za-z0-9_. -]+")
+# What may stand next to a split in the name of its folder. Numbers may, too.
+_FILLERS = ("image", "img", "picture", "photo", "video", "clip", "frame")
+SPLIT_FILLERS = frozenset((*_FILLERS, *(f"{word}s" for word in _FILLERS), "coco", "data", ""))
 
 
 @dataclass(frozen=True)
@@ -91,26 +95,40 @@ class Source(Protocol):
         """List the items, in the same order every time. Raises UsageError where the input is damaged."""
 
 
+class Hashes:
+    """Finds texts that come twice. The hashes are sorted on disk, so memory does not grow with the number of texts."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)
+        self._database.execute("CREATE TABLE hashes (hash INTEGER)")
+
+    def add(self, text: str) -> None:
+        """Add a text."""
+        self._database.execute("INSERT INTO hashes VALUES (?)", (hash(text),))
+
+    def repeated(self) -> frozenset[int]:
+        """The hashes that two of the texts have."""
+        rows = self._database.execute("SELECT hash FROM hashes GROUP BY hash HAVING COUNT(*) > 1")
+        return frozenset(value for (value,) in rows)
+
+
 def all_items(sources: Sequence[Source]) -> Iterator[SourceItem]:
     """List the items of all sources. With several sources their ids begin with the input's name.
-
-    Memory: 8 bytes and a set's slot per item; none for folders, whose paths differ.
 
     Raises:
         UsageError: An id comes twice in one source.
     """
     for source, prefix in zip(sources, _prefixes(sources), strict=True):
-        digests: set[int] = set()  # 64 bits: two of ten million ids share one with a probability of 3 in a million
+        hashes = Hashes()
         for item in source.items():
-            if source.kind != "folder":
-                digest = hash(item.item_id)
-                if digest in digests:
-                    raise UsageError(
-                        f"--input: {source.name}: the id {item.item_id!r} comes twice, the second time for {item.uri}: "
-                        "leave one out, or give them as two inputs"
-                    )
-                digests.add(digest)
+            if source.kind not in ("folder", "paths"):  # which make sure of it
+                hashes.add(item.item_id)
             yield replace(item, item_id=prefix + item.item_id)
+        if repeated := hashes.repeated():
+            item_id = next(item.item_id for item in source.items() if hash(item.item_id) in repeated)
+            raise UsageError(
+                f"--input: {source.name}: the id {item_id!r} comes twice: leave one out, or give them as two inputs"
+            )
 
 
 def _prefixes(sources: Sequence[Source]) -> list[str]:
@@ -133,16 +151,26 @@ def split_named(name: str, default: str) -> str:
     return SPLIT_NAMES.get(name.lower(), name) or default
 
 
+def split_of_folder(name: str) -> str:
+    """The split that a folder's name stands for: `val`, `val2017`, `test_images`, `images-train`, `TestSet`.
+
+    "" where it stands for none: a name with further words is the user's own, as `test drive` and `dev team`.
+    """
+    words = [word.lower().removesuffix("set") for word in WORD.findall(name)]
+    splits = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
+    return splits[0] if splits and not set(words) - SPLIT_NAMES.keys() - SPLIT_FILLERS else ""
+
+
 def split_of_path(path: str, default: str) -> str:
-    """The split that the top-level folder of a relative path names."""
-    top, slash, _ = path.partition("/")
-    return SPLIT_NAMES.get(top.lower(), default) if slash else default
+    """The split that the outermost of a path's folders names that names one: `images/val/1.jpg`, `train2017/1.jpg`."""
+    *folders, _ = path.split("/")
+    return next(filter(None, map(split_of_folder, folders)), default)
 
 
 def split_of_shard(path: str, default: str) -> str:
-    """The split of a shard, whose file name may begin with it too: `data/validation-00000-of-00001.parquet`."""
-    match = NUMBERED_SPLIT.match(PurePosixPath(path).name.lower())
-    return split_of_path(path, SPLIT_NAMES[match[1]] if match else default)
+    """The split of a shard, whose file name may have it too: `data/validation-00000-of-00001`, `cc3m-test-0000`."""
+    words = [word.lower() for word in WORD.findall(PurePosixPath(path).name)]
+    return split_of_path(path, next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), default))
 
 
 def clean_text(value: Any) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
-from pipeline.sources.items import Defaults, SourceItem, split_of_path
+from pipeline.sources.items import Defaults, Hashes, SourceItem, split_of_path
 from pipeline.sources.listing import Listing
 from pipeline.sources.locations import CAPTION_SUFFIXES, absolute, is_url, short_name, text_lines
 from pipeline.sources.sidecars import add_fields, open_sides
@@ -38,7 +38,10 @@ class FolderSource:
 
 
 class PathsSource:
-    """The files that a list names, in its order: paths relative to the list's folder, or URLs; `#` begins a comment."""
+    """The files that a list names, in its order: paths relative to the list's folder, or URLs.
+
+    `#` begins a comment, unless a file has the name. A path that comes again is taken once.
+    """
 
     kind = "paths"
 
@@ -46,19 +49,38 @@ class PathsSource:
         """Count the paths in a list; `given` is its name on the command line."""
         self.name, self.account = short_name(given), Account()
         self._location, self._defaults = absolute(given), defaults
-        count = sum(1 for _ in self.items())
+        self._label = self._location.rpartition("/")[2]
+        hashes, count = Hashes(), 0
+        for item_id, _ in self._paths(Account()):
+            hashes.add(item_id)
+            count += 1
         if not count:
             raise UsageError(f"--input: {given} names no file: write one path or URL per line")
+        self._repeated = hashes.repeated()
         self.summary = f"paths {given}: {count:,} paths"
 
-    def items(self) -> Iterator[SourceItem]:
-        """The files; see Source."""
+    def _paths(self, account: Account) -> Iterator[tuple[str, str]]:
+        """The id and the location of each line's file."""
         folder = self._location.rpartition("/")[0]
         for line in map(str.strip, text_lines(self._location)):
-            if not line or line.startswith("#"):
+            if not line:
                 continue
             item_id = uri = line
             if not is_url(line):
                 item_id = posixpath.normpath(line)
                 uri = f"{folder}/{item_id}" if is_url(folder) else posixpath.normpath(posixpath.join(folder, item_id))
+            if line.startswith("#") and not exists(uri):
+                account.add("", f"lines of {self._label} begin with # and name no file", line)
+            else:
+                yield item_id, uri
+
+    def items(self) -> Iterator[SourceItem]:
+        """The files; see Source."""
+        seen: set[str] = set()
+        for item_id, uri in self._paths(self.account):
+            if hash(item_id) in self._repeated:
+                if item_id in seen:
+                    self.account.add("", f"lines of {self._label} repeat a path", item_id)
+                    continue
+                seen.add(item_id)
             yield SourceItem(item_id, uri, self._defaults.split, self.name, self._defaults.license)

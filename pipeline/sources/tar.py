@@ -1,17 +1,15 @@
-"""Webdataset tar files: members grouped into samples by their name up to the first dot after the last `/`."""
+"""Webdataset tar files: members grouped into samples by their names."""
 
-import json
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import reference, stays_inside
 from pipeline.sources.account import Account
-from pipeline.sources.items import Defaults, SourceItem, split_named, split_of_shard
+from pipeline.sources.items import Defaults, SourceItem, split_of_shard
 from pipeline.sources.locations import (
     MEDIA_SUFFIXES,
     NOT_UTF8,
@@ -23,10 +21,12 @@ from pipeline.sources.locations import (
     printable,
     short_name,
 )
-from pipeline.sources.rows import RowFields, distinct, read_captions, read_fields
+from pipeline.sources.rows import RowFields, distinct, read_captions, read_column, read_fields, read_json
+from pipeline.sources.sidecars import add_fields
 
 BRACE = re.compile(r"\{([^{}]*)\}")
-CAPTION_SUFFIXES = ("caption", "txt")
+TEXT_SUFFIXES = ("txt", "text", "caption", "captions", "description")
+META = ("meta", "metadata", "info")  # 1.meta.json is read like 1.json
 
 
 class Member(NamedTuple):
@@ -37,7 +37,7 @@ class Member(NamedTuple):
     name: str
 
 
-Sample = dict[str, Member]  # the members of one key by suffix
+Sample = dict[str, Member]  # members by suffix
 
 
 class TarSource:
@@ -59,7 +59,7 @@ class TarSource:
         """
         self._given, self._tars, self._defaults = given, tars, defaults
         self.name, self.account = short_name(given), account or Account()
-        self._num_samples = 0
+        self._num_samples, self._unread = 0, dict[str, None]()
         # Characters of the folder that holds them all.
         self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs
 
@@ -75,8 +75,8 @@ class TarSource:
             name = tar[self._shared :].removesuffix(".tar")
             split = split_of_shard(name, self._defaults.split)
             with open_binary(tar) as stream:
-                for key, members in _read_samples(tar, stream, self.account).items():
-                    media = [suffix for suffix in members if f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES]
+                for key, members in group_members(_read_members(tar, stream, self.account)).items():
+                    media = [suffix for suffix in members if _is_medium(suffix)]
                     if not media:
                         self.account.add("not_taken", f"samples of {name}.tar have no image or video", key)
                         continue
@@ -85,41 +85,97 @@ class TarSource:
                     for suffix in others:
                         text = f"media of {name}.tar are further ones of their sample"
                         self.account.add("not_taken", text, members[suffix].name)
-                    medium = members[first]
-                    fields = self._read_fields(tar, stream, key, members)
-                    yield SourceItem(
+                    offset, size, member = members[first]
+                    item = SourceItem(
                         f"{name}/{key}" if len(self._tars) > 1 else key,
-                        reference(tar, offset=medium.offset, size=medium.size, member=medium.name),
-                        split_named(fields.split, split),
+                        reference(tar, offset=offset, size=size, member=member),
+                        split,
                         self.name,
-                        fields.license or self._defaults.license,
-                        fields.captions,
+                        self._defaults.license,
                     )
+                    yield add_fields(item, self._read_fields(f"{name}.tar", stream, members))
+        for name in self._unread:
+            self.account.add("unknown_column", f"keys of {self.name}'s JSON were not understood", name)
         if not self._num_samples:
             raise UsageError(f"--input: {self._given} holds no sample with an image or video; {self.summary}")
 
-    def _read_fields(self, tar: str, stream: BinaryIO, key: str, members: Sample) -> RowFields:
-        """What the JSON member of a sample says, with the captions of its text members before its own."""
-        texts = {}
-        for suffix in ("json", *CAPTION_SUFFIXES):
-            if suffix in members:
-                stream.seek(members[suffix].offset)
-                texts[suffix] = stream.read(members[suffix].size)
-        try:
-            row = json.loads(texts.pop("json", b"{}"))
-            fields = read_fields(row if isinstance(row, dict) else {}, self._defaults.caption_language)
-            language = fields.language or self._defaults.caption_language
-            captions = list(read_captions([text.decode("utf-8-sig") for text in texts.values()], language))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"--input: {tar}: the texts of {key} cannot be read ({error}): correct them") from error
-        return replace(fields, captions=distinct([*captions, *fields.captions]))
+    def _read_fields(self, label: str, stream: BinaryIO, members: Sample) -> list[RowFields]:
+        """What the texts and the JSON of a sample say, the texts first. One that cannot be read is noted."""
+        language = self._defaults.caption_language
+        objects: list[RowFields] = []
+        texts: list[RowFields] = []
+        for suffix, member in sorted(members.items(), key=lambda item: not item[0].endswith("json")):
+            part, _, last = suffix.rpartition(".")
+            column = read_column(part or "caption")
+            if last not in (*TEXT_SUFFIXES, "json"):
+                continue
+            if column.role not in ("captions", "texts") and not (last == "json" and part in META):
+                self.account.add("not_taken", f"texts of {label} are no captions by their names", member.name)
+                continue
+            stream.seek(member.offset)
+            try:
+                text = stream.read(member.size).decode("utf-8-sig")
+                value = read_json(text) if last == "json" else text
+                if isinstance(value, dict) and (not part or part in META):
+                    fields = read_fields(value, language)
+                    language = fields.language or language
+                else:
+                    fields = RowFields(distinct(read_captions(value, column.language or language)))
+            except (ValueError, RecursionError):
+                self.account.add("bad_text", f"texts of {label} are not UTF-8, not JSON or no captions", member.name)
+                continue
+            (objects if last == "json" else texts).append(fields)
+            self._unread.update(dict.fromkeys(fields.unread))
+        return [*texts, *objects]
 
 
 def split_member_name(member: str) -> tuple[str, str] | None:
-    """A member's sample key and suffix in lower case: `a/b.seg.png` gives (`a/b`, `seg.png`); None for other names."""
+    """A member's stem, and its last suffix in lower case; None for hidden files and names without a suffix."""
     folder, slash, name = member.removeprefix("./").rpartition("/")
-    stem, dot, suffix = name.partition(".")
-    return (folder + slash + stem, suffix.lower()) if stem and dot else None
+    stem, _, suffix = name.rpartition(".")
+    return (folder + slash + stem, suffix.lower()) if stem and not stem.startswith(".") else None
+
+
+def group_members(stems: Mapping[str, Sample]) -> dict[str, Sample]:
+    """Group the members of a tar into samples.
+
+    A sample's key is its members' name up to the first dot, as webdataset has it: `1.jpg`, `1.seg.png`, `1.de.txt`. A
+    dot may also belong to the name: `v1.0.jpg`, `v1.0.txt`, `v1.1.jpg`. A stem is a sample of its own if it has a
+    medium and a text, or if no member has just the key and there are no parts such as `1.image.jpg`, `1.caption.txt`.
+
+    Args:
+        stems: The members by stem (the name up to the last dot) and suffix.
+
+    Returns:
+        The members by key and by what follows it.
+    """
+    groups: dict[str, list[str]] = {}
+    for stem in stems:
+        folder, slash, name = stem.rpartition("/")
+        groups.setdefault(folder + slash + name.partition(".")[0], []).append(stem)
+    samples: dict[str, Sample] = {}
+    for key, names in groups.items():
+        has_key = key in stems
+        parts = [suffix for name in names if _is_part(name[len(key) + 1 :]) for suffix in stems[name]]
+        are_parts = any(map(_is_medium, parts)) and not all(map(_is_medium, parts))
+        texts = TEXT_SUFFIXES if has_key else (*TEXT_SUFFIXES, "json")
+        for name in names:
+            part, members = name[len(key) + 1 :], stems[name]
+            has_both = any(map(_is_medium, members)) and not members.keys().isdisjoint(texts)
+            if part and (has_both or not (has_key or are_parts)):
+                samples[name] = members
+            else:
+                sample = samples.setdefault(key, {})
+                sample.update({f"{part}.{suffix}".lower().lstrip("."): member for suffix, member in members.items()})
+    return samples
+
+
+def _is_part(name: str) -> bool:
+    return read_column(name).role in ("file", "captions", "texts") or name in META
+
+
+def _is_medium(suffix: str) -> bool:
+    return f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -153,9 +209,9 @@ def tars_of_pattern(pattern: str) -> list[str]:
     return sorted(tars)
 
 
-def _read_samples(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sample]:
-    """The samples of one tar by key. Raises UsageError if it is damaged."""
-    samples: dict[str, Sample] = {}
+def _read_members(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sample]:
+    """The members of one tar by stem and suffix. Raises UsageError if it is damaged."""
+    stems: dict[str, Sample] = {}
     end = stream.seek(0, 2)
     stream.seek(0)
     try:
@@ -171,17 +227,18 @@ def _read_samples(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sam
                     text = f"members of {short_name(tar)}.tar are links, devices or outside their folder"
                     account.add("not_taken", text, printable(member.name))
                 elif parts := split_member_name(member.name):
-                    key, suffix = parts
-                    if suffix in (sample := samples.setdefault(key, {})):
-                        raise UsageError(f"--input: {tar} holds {key}.{suffix} twice: write the tar again without it")
-                    sample[suffix] = Member(member.offset_data, member.size, member.name)
+                    stem, suffix = parts
+                    members = stems.setdefault(stem, {})
+                    if suffix in members:  # as tar does, which extracts the last one
+                        account.add("not_taken", f"members of {short_name(tar)}.tar come again", member.name)
+                    members[suffix] = Member(member.offset_data, member.size, member.name)
             last = archive.offset  # tarfile mistakes damage after the first member for the end
     except tarfile.TarError as error:
         raise _damage(tar, stream.tell(), str(error)) from error
     stream.seek(last)
     if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise _damage(tar, last, "there is neither a member nor an end mark")
-    return samples
+    return stems
 
 
 def _damage(tar: str, offset: int, reason: str) -> UsageError:

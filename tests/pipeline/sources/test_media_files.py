@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
+from pipeline.sources.items import split_of_path, split_of_shard
 from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, texts, write
 
 
@@ -157,6 +158,47 @@ def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
     fsspec.filesystem("memory").pipe("/list/l.txt", b"far.jpg\n")  # a list of its own, relative to itself
     (item,) = listed(open_source("memory://list/l.txt")).values()
     assert content(item) == jpeg(4)
+
+
+@pytest.mark.parametrize("name", ["#1.jpg", "# two.png", "##3.jpg"])
+def test_a_name_may_begin_like_a_comment(tmp_path, name):
+    write(tmp_path, {name: jpeg(1), "b.jpg": jpeg(2), "l.txt": f"# mine\n#gone.jpg\n{name}\nb.jpg\n./b.jpg\n{name}\n"})
+    source = open_source(f"{tmp_path}/l.txt")
+    assert list(listed(source)) == [name, "b.jpg"] and not_taken(source) == {}
+    assert [(reason.count, reason.names[0]) for reason in source.account] == [(2, "# mine"), (2, "b.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("images/val/1.jpg", "val"),
+        ("VAL2014/x/1.jpg", "val"),
+        ("a/train_images/1.jpg", "train"),
+        ("a/img-test/1.jpg", "test"),
+        ("a/TestSet/1.jpg", "test"),
+        ("test-dev2015/1.jpg", "test"),
+        ("valid/train/1.jpg", "val"),  # a class of things
+        ("test drive/1.jpg", "own"),
+        ("dev team/val/1.jpg", "val"),
+        ("contest/testing ground/1.jpg", "own"),
+        ("test.jpg", "own"),
+    ],
+)
+def test_splits_by_folder(path, split):
+    assert split_of_path(path, "own") == split
+
+
+@pytest.mark.parametrize(
+    ("path", "split"),
+    [
+        ("data/validation-00000-of-00001", "val"),
+        ("cc3m-test-0000", "test"),
+        ("val2017/000", "val"),
+        ("latest-0001", "own"),
+    ],
+)
+def test_splits_of_shards(path, split):
+    assert split_of_shard(path, "own") == split
 
 
 def test_bad_lists_are_refused_with_their_line(tmp_path):

@@ -1,4 +1,5 @@
 import tracemalloc
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,10 +76,20 @@ def test_ids_of_several_inputs_begin_with_their_names(tmp_path):
 
 
 def test_a_duplicate_id_is_refused(tmp_path):
-    write(tmp_path, {"one.txt": "a.jpg\nb.jpg\n", "twice.txt": "a.jpg\nb.jpg\n./a.jpg\n"})
+    write(tmp_path, {"one.txt": "a.jpg\nb.jpg\n"})
+    source = open_source(f"{tmp_path}/one.txt")
+    assert len(listed(*[source] * 2)) == 4
+    damaged = SimpleNamespace(kind="dataset", name="d", items=lambda: [*source.items(), *source.items()])
     with pytest.raises(UsageError, match=r"'a\.jpg' comes twice"):
-        listed(open_source(f"{tmp_path}/twice.txt"))
-    assert len(listed(*[open_source(f"{tmp_path}/one.txt")] * 2)) == 4
+        listed(damaged)
+
+
+@pytest.mark.parametrize("name", ["val2017", "Validation_Set", "dev-images"])
+def test_an_input_may_be_named_after_its_split(tmp_path, name):
+    write(tmp_path / name, {"a.jpg": jpeg(1), "in/b.jpg": jpeg(2), "train/c.jpg": jpeg(3)})
+    splits = {name: item.split for name, item in listed(open_source(f"{tmp_path}/{name}")).items()}
+    assert splits == {"a.jpg": "val", "in/b.jpg": "val", "train/c.jpg": "train"}
+    assert {item.split for item in listed(open_source(f"{tmp_path}/{name}/in", split="extra")).values()} == {"extra"}
 
 
 def test_items_stream(tmp_path):

@@ -1,4 +1,5 @@
 import gzip
+import json
 import tarfile
 import tempfile
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_members_become_samples(tmp_path):
     assert (first.license, first.split, first.source) == ("CC0", "val", "photos")
     assert (items["in/002"].license, items["in/002"].split, texts(items["in/002"])) == ("mine", "train", ["of 2"])
     assert source.summary == f"webdataset {tar}: 1 tar files, 3 samples"
-    assert not_taken(source) == {"./in/002.v1.seg.png": "not_taken", "004": "not_taken"}
+    assert not_taken(source) == {"./in/002.v1.seg.png": "not_taken", "004": "not_taken", "text": "unknown_column"}
 
 
 def test_members_outside_their_folder_are_never_used(tmp_path):
@@ -99,19 +100,54 @@ def test_damaged_and_compressed_tars_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("members", "message"),
+    ("name", "data", "kind"),
     [
-        ([("a.jpg", b"1"), ("a.jpg", b"2")], r"holds a\.jpg twice"),
-        ([("a.jpg", b"1"), ("a.json", b"{")], "texts of a cannot be read"),
-        ([("a.jpg", b"1"), ("a.json", b'{"caption": 3}')], r"texts of a .*3 \(int\)"),
-        ([("a.jpg", b"1"), ("a.txt", b"\xff")], "texts of a .*utf-8"),
-        ([("a.txt", b"1")], r"holds no sample with an image or video"),
+        ("b.json", b"{", "bad_text"),
+        ("b.json", b'{"caption": 3}', "bad_text"),
+        ("b.json", b'{"language": "Klingon", "caption": "A dog."}', "bad_text"),
+        ("b.txt", "Ein Bär.".encode("utf-16"), "bad_text"),
+        ("b.caption", "Собака.".encode("cp1251"), "bad_text"),
+        ("b.ocr.txt", b"EXIT", "not_taken"),
+        ("b.jpg", jpeg(7), "not_taken"),
     ],
 )
-def test_bad_members_are_refused(tmp_path, members, message):
-    tar = pack(tmp_path / "t.tar", members)
-    with pytest.raises(UsageError, match=message):
-        listed(open_source(str(tar)))
+def test_a_member_that_cannot_be_read_is_one_failure(tmp_path, name, data, kind):
+    members = [("a.jpg", jpeg(1)), ("a.txt", b"A cat."), ("b.jpg", jpeg(2)), (name, data)]
+    source = open_source(str(pack(tmp_path / "t.tar", members)))
+    assert {key: texts(item) for key, item in listed(source).items()} == {"a": ["A cat."], "b": []}
+    assert not_taken(source) == {name: kind}
+
+
+def test_a_tar_without_media_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="holds no sample with an image or video"):
+        listed(open_source(str(pack(tmp_path / "t.tar", [("a.txt", b"1")]))))
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ("v2.1.jpg v2.1.txt v2.2.jpg v2.2.txt", {"v2.1": ["v2.1.txt"], "v2.2": ["v2.2.txt"]}),
+        ("Mr. A.jpg Mr. A.json Mr. B.jpg Mr. B.json", {"Mr. A": ["Mr. A.json"], "Mr. B": ["Mr. B.json"]}),
+        ("d/2024.01.png d/2024.02.png d/2024.03.txt", {"d/2024.01": [], "d/2024.02": []}),
+        ("7.jpg 7.txt 7.1.jpg 7.1.txt", {"7": ["7.txt"], "7.1": ["7.1.txt"]}),
+        ("7.image.jpg 7.mask.png 7.caption.txt", {"7": ["7.caption.txt"]}),
+        ("7.jpg 7.seg.png 7.meta.json 7.de.txt", {"7": ["7.de.txt", "7.meta.json"]}),
+        ("7.left.jpg 7.right.jpg 7.txt", {"7": ["7.txt"]}),
+    ],
+)
+def test_dots_in_names(tmp_path, members, expected):
+    """Each text says which member it is."""
+    names = members.replace(". ", ".~").split(" ")
+    files = [
+        (name := member.replace("~", " "), jpeg(at) if name[-3:] in ("jpg", "png") else json.dumps({"text": name}))
+        for at, member in enumerate(names)
+    ]
+    tar = pack(tmp_path / "t.tar", [(name, data if isinstance(data, bytes) else data.encode()) for name, data in files])
+    items = listed(open_source(str(tar)))
+    assert {key: texts(item) for key, item in items.items()} == expected
+    assert {caption.language for item in items.values() for caption in item.captions if ".de." in caption.text} <= {
+        "de"
+    }
 
 
 @settings(max_examples=150, deadline=None)
