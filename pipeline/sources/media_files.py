@@ -7,7 +7,7 @@ from pipeline.errors import UsageError
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, Hashes, SourceItem, split_of_path
 from pipeline.sources.listing import Listing
-from pipeline.sources.locations import CAPTION_SUFFIXES, absolute, is_url, short_name, text_lines
+from pipeline.sources.locations import CAPTION_SUFFIXES, absolute, exists, is_url, short_name, text_lines
 from pipeline.sources.sidecars import add_fields, open_sides
 
 

@@ -168,7 +168,7 @@ def test_texts_by_language_and_those_that_are_not_taken(tmp_path):
     items = listed(source)
     both = {SourceCaption("x"), SourceCaption("y", "de")}
     assert [set(item.captions) for item in items.values()] == [both, both, set(), set()]
-    assert not_taken(source) == dict.fromkeys([*wrong, "results.csv"], "not_taken") | {"README.txt": ""}
+    assert not_taken(source) == dict.fromkeys([*wrong, "results.csv"], "not_taken")
 
 
 def test_the_name_of_a_side_file_may_have_its_language(tmp_path):
