@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,34 +34,80 @@ class Parser(argparse.ArgumentParser):
 def run_program(main: Callable[[Sequence[str]], int]) -> int:
     """Run `main` with the program's arguments, in as many processes as the launcher was asked for.
 
-    A user's mistake is reported once, without a traceback.
-
     Returns:
         The exit status.
     """
     count = unstarted_processes()
     if count > 1:
         return start_ranks(count)
-    rank = int(os.environ.get("RANK", 0))
-    try:
-        status = main(sys.argv[1:])
-    except PipelineError as error:
-        if rank:
-            time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
-        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
-        status = error.status
-    except BrokenPipeError:  # `… | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr, flush=True)
-        status = 130
+    status = exit_status(lambda: main(sys.argv[1:]), "stopped by Ctrl-C")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         # Leave without destroying the process group, which can wait forever for a rank that has left.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def exit_status(work: Callable[[], int], interrupted: str, *, sigterm: bool = False) -> int:
+    """Do a program's work. What a user meets is reported once, in a message without a traceback.
+
+    Args:
+        work: Returns the exit status.
+        interrupted: The message after Ctrl-C.
+        sigterm: Whether SIGTERM ends the work as Ctrl-C does, with status 130.
+
+    Returns:
+        The exit status of the process.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    try:
+        with _interruptible([signal.SIGINT, *([signal.SIGTERM] if sigterm else [])]):
+            return work()
+    except PipelineError as error:
+        if rank:
+            time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
+        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
+        return error.status
+    except BrokenPipeError:  # `… | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        if not rank:
+            print(interrupted, file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def _interruptible(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """Signals raise KeyboardInterrupt, also where they hit an import of a compiled module, which may raise otherwise.
+
+    A second signal ends the process at once.
+    """
+    times: list[float] = []
+
+    def stop(_number: int, _frame: Any) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        if times[-1] - times[-2] >= REPEAT_S:
+            os._exit(128 + signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        numbers = []
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in handlers.items():
+        if handler != signal.SIG_IGN:  # as for a command in the background of a script
+            signal.signal(number, stop)
+    try:
+        yield
+    except Exception as error:
+        if times and not isinstance(error, PipelineError):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def unstarted_processes() -> int:
@@ -93,9 +140,7 @@ def start_ranks(count: int) -> int:
         port = probe.getsockname()[1]
     common = {**os.environ, "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, *sys.argv]
-    ranks = [
-        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)
-    ]
+    ranks: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, _frame: Any) -> None:
         for process in ranks:
@@ -103,6 +148,8 @@ def start_ranks(count: int) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, forward)
+    for rank in range(count):
+        ranks.append(subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
     launcher = os.getppid()
     codes: list[int | None] = [None]
     while None in codes and not any(codes) and os.getppid() == launcher:  # a launcher that was killed cannot signal

@@ -1,20 +1,24 @@
 """Search in the browser and over HTTP: one server for people and programs.
 
-    python stages/serve.py --index INDEX [--host 127.0.0.1] [--port 7861] [--rate 50]
+    python stages/serve.py --index INDEX [--host 127.0.0.1] [--port 7861] [--rate 50] [--token TOKEN]
 
 `/` is a page where words in any language, or a picture, find items of the index; POST /search and GET /health answer
-programs, and /docs describes them. It listens only on this machine unless --host says otherwise, fetches nothing from
-elsewhere, and serves only pictures of the index.
+programs, and /docs describes them. It listens only on this machine unless --host says otherwise, and then asks for a
+token. It fetches nothing from elsewhere, and serves only pictures of the index.
 """
 
 import argparse
 import contextlib
+import ipaddress
+import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.processes import Parser, run_program
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-MAX_CONNECTIONS = 1_000  # at once; uvicorn answers 503 to more
+MAX_REQUESTS = 1_000  # at once; uvicorn answers 503 to more
 GRACE_S = 5  # time that open requests have once the program is asked to end
 
 
@@ -36,25 +40,30 @@ def main(argv: Sequence[str]) -> int:
         try:
             from stages.web.language import load_detector
             from stages.web.problems import Limits
-            from stages.web.server import create_app
+            from stages.web.server import Access, create_app
         except ImportError as error:
             raise UsageError(f"the search server needs {error.name}: pip install 'leccr[serve]'") from error
         from stages.retrieval.engine import open_finder
 
         limits = Limits(options.rate)
         finder = open_finder(options.index, options.checkpoint, options.data)
-        app = create_app(
-            finder,
-            limits=limits,
-            host=options.host,
-            allowed_hosts=options.allow_host,
-            root_path="/" + options.root_path.strip("/") if options.root_path.strip("/") else "",
-            cors=[origin.rstrip("/") for origin in options.cors],
-        )
+        is_local = ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+        token = options.token or ("" if is_local else secrets.token_urlsafe(16))
+        origins = tuple(origin.rstrip("/") for origin in options.cors)
+        access = Access(options.host, is_local, tuple(options.allow_host), origins, token)
+        root_path = "/" + options.root_path.strip("/") if options.root_path.strip("/") else ""
+        app = create_app(finder, limits=limits, access=access, root_path=root_path)
         load_detector()
         url, corpora = address(bound, options.host), ", ".join(finder.corpora)
+        if not is_local:
+            print(
+                f"warning: every machine that can connect to {options.host}, port {bound.getsockname()[1]}, can search "
+                "the index and see its pictures if it has the token, which is sent unencrypted",
+                file=sys.stderr,
+            )
+        page = f"{url}/?token={quote(token)}" if token else url
         print(
-            f"{len(finder):,} items of {corpora}: {url}, API: {url}/docs, Ctrl-C ends it", file=sys.stderr, flush=True
+            f"{len(finder):,} items of {corpora}: {page}, API: {url}/docs, Ctrl-C ends it", file=sys.stderr, flush=True
         )
         server_of(app).run(sockets=[bound])
     return 0
@@ -94,14 +103,17 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
     """The server of an application."""
     import uvicorn
 
+    from stages.web.connections import Connection
+
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=Connection,
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # a client could name itself as it likes, and so pass its limit of requests
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=MAX_REQUESTS,
             timeout_graceful_shutdown=GRACE_S,
         )
     )
@@ -114,6 +126,11 @@ def parser() -> argparse.ArgumentParser:
     add("--index", required=True, type=Path, help="folder that index.py made")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only this machine)")
     add("--port", type=int, default=7861, help="port to listen on, 0 for a free one (default: 7861)")
+    add(
+        "--token",
+        default=os.environ.get("LECCR_SERVE_TOKEN", ""),
+        help="what clients must know (default: $LECCR_SERVE_TOKEN; none on this machine only, else one is made)",
+    )
     add("--allow-host", action="append", default=[], metavar="NAME", help="another name to answer under, as a proxy's")
     add("--root-path", default="", metavar="/PATH", help="path under which a proxy has the server")
     add("--cors", action="append", default=[], metavar="ORIGIN", help="another site whose pages may use the API")

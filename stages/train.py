@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.recipes import load_recipes
@@ -27,6 +26,8 @@ if TYPE_CHECKING:  # heavy imports happen after parsing, so that --help answers 
 
 def main(argv: Sequence[str]) -> int:
     """Run the program and return its exit status."""
+    from pipeline.engine.run_state import locked
+
     options = parse(argv)
     settings = resolve_settings(options)
     accelerator = accelerated(settings.mixed_precision)
@@ -148,8 +149,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parsed = parser().parse_intermixed_args(argv)
     if parsed.resume and parsed.overwrite:
         raise UsageError("--resume continues a run that --overwrite deletes: give only one of them")
-    if file := next((folder for folder in parsed.output.parents if folder.is_file()), None):
-        raise UsageError(f"--output {parsed.output}: {file} is a file, give another folder")
     return parsed
 
 

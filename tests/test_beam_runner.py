@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+import signal
 import socket
 
 import pytest
@@ -91,6 +92,30 @@ def test_a_mistake_is_one_message(run, tmp_path, arguments, words):
     assert all(word in ended.error() for word in words)
 
 
+@pytest.mark.parametrize(("name", "status"), [("file/x", 2), ("file/x/y", 2), ("/proc/x", 4), ("/proc/self/x", 4)])
+def test_an_output_where_no_folder_can_be(run, tmp_path, name, status):
+    (tmp_path / "file").write_text("mine")
+    ended = run("--stage", "ingest", "--output", tmp_path / name)
+    assert ended.status == status
+    assert (str(tmp_path / "file") if status == 2 else name) in ended.error()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("outcome", [KeyboardInterrupt, ImportError])  # an interrupted import may raise either
+def test_a_signal_before_the_first_shard(run, photos, tmp_path, monkeypatch, number, outcome):
+    def list_media(*_, **__):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            raise outcome from error
+
+    monkeypatch.setattr("stages.driver.commit.check_settings", list_media)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    ended = run("--stage", "ingest", "--input", photos, "--output", tmp_path / "corpus")
+    assert ended.status == 130 and "run the same command again" in ended.error()
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
 def test_an_input_that_holds_no_media(captions, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     ended = captions(tmp_path)
@@ -177,7 +202,7 @@ def test_a_card_left_over_by_a_killed_run_is_written_again(run, captions, photos
     run("--stage", "ingest", "--input", photos, "--output", tmp_path / "corpus").done()
     card = tmp_path / "corpus" / "README.md"
     with monkeypatch.context() as killed:
-        killed.setattr("stages.driver.update_card", lambda corpus: exec("raise KeyboardInterrupt"))
+        killed.setattr("stages.driver.update_card", lambda _: signal.raise_signal(signal.SIGINT))
         assert captions(photos).status == 130
     assert Table(tmp_path / "corpus", "descriptions").num_rows == 4 and "## Descriptions" not in card.read_text("utf-8")
     assert "nothing to do" in captions(photos).done()

@@ -82,7 +82,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise EnvironmentTrouble(f"{path} is damaged ({error}). Delete it and run the same command again") from error

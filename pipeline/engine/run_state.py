@@ -47,7 +47,7 @@ def as_disk_error(error: OSError, corpus: Path) -> EnvironmentTrouble:
         return too_many_files()
     where = error.filename or corpus
     return EnvironmentTrouble(
-        f"cannot write {where}: {os.strerror(error.errno or 0)}. Finished shards are kept. "
+        f"cannot write {where}: {os.strerror(error.errno or 0)}. What is finished is kept. "
         "Make room or give another --output, then run the same command again"
     )
 
@@ -62,11 +62,14 @@ def locked(corpus: Path) -> Iterator[None]:
         UsageError: Another run holds the corpus. The message names its host and pid.
         EnvironmentTrouble: The corpus cannot be written.
     """
-    if corpus.exists() and not corpus.is_dir():
-        raise UsageError(f"--output: {corpus} is a file, expected a folder")
     folder = run_folder(corpus)
     try:
+        if file := next((path for path in (corpus, *corpus.parents) if path.is_file()), None):
+            raise UsageError(f"--output: {file} is a file, expected a folder")
         state_folder(corpus).mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # any: /proc takes no folders, and a name may be too long
+        raise as_disk_error(error, corpus) from error
+    try:
         with (state_folder(corpus) / "lock").open("a+", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,6 @@
 """Leak check: no content of a held-out split in another split, of one corpus or of several packed together.
 
-Every split except `train` is held out. Only held-out items are kept in memory, some 400 bytes each; training items are
-read shard by shard.
+Every split except `train` is held out.
 """
 
 import itertools
@@ -9,23 +8,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
+from pipeline.packing.contents import PLACE, sorted_contents
 
 TRAIN = "train"
 MAX_EXAMPLES = 3
 
 
-def refuse_leaks(corpora: Sequence[Path]) -> None:
-    """Raise UsageError if items of different splits have the same content; it names the first few and their number.
+def refuse_leaks(corpora: Sequence[Path], folder: Path | None = None) -> None:
+    """Raise UsageError if items of different splits have the same content; it names a few and their number.
 
     The first held-out item with a content decides its split. Every item with that content in another split is a leak.
+
+    Args:
+        corpora: The corpora.
+        folder: Where there is room to sort their contents, see `sorted_contents`.
     """
-    leaks = _leaks(corpora)
-    examples = list(itertools.islice(leaks, MAX_EXAMPLES))
+    leaks = _leaks(corpora, folder)
+    examples = [
+        f"{_locate(corpora, leak)} is the same as {_locate(corpora, twin)}"
+        for leak, twin in itertools.islice(leaks, MAX_EXAMPLES)
+    ]
     if examples:
         num_others = sum(1 for _ in leaks)
         raise UsageError(
@@ -35,29 +41,20 @@ def refuse_leaks(corpora: Sequence[Path]) -> None:
         )
 
 
-def _leaks(corpora: Sequence[Path]) -> Iterator[str]:
-    """Describe each item that has the content of a held-out item of another split."""
-    held_out: dict[str, tuple[str, str]] = {}  # split and description of the first item with each content
-    for place, items in _item_shards(corpora):
-        for item in items.filter(pc.not_equal(items["split"], TRAIN)).to_pylist():
-            split, twin = held_out.setdefault(item["sha256"], (item["split"], _locate(place, item)))
-            if split != item["split"]:
-                yield f"{_locate(place, item)} is the same as {twin}"
-    contents = pa.array(held_out, pa.string())
-    for place, items in _item_shards(corpora):
-        is_leak = pc.and_(pc.equal(items["split"], TRAIN), pc.is_in(items["sha256"], contents))
-        for item in items.filter(is_leak).to_pylist():
-            yield f"{_locate(place, item)} is the same as {held_out[item['sha256']][1]}"
+def _leaks(corpora: Sequence[Path], folder: Path | None) -> Iterator[tuple[Any, Any]]:
+    """Records of the items that have the content of a held-out item of another split, and of that item."""
+    splits = {TRAIN: 0}
+    for records in sorted_contents(corpora, folder, splits):
+        _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
+        lowest, highest = (extreme.reduceat(records["split"], starts) for extreme in (np.minimum, np.maximum))
+        for group in np.flatnonzero(lowest != highest):
+            same = records[starts[group] : starts[group] + counts[group]]
+            first = same[same["split"] != splits[TRAIN]][0]
+            yield from ((record, first) for record in same[same["split"] != first["split"]])
 
 
-def _item_shards(corpora: Sequence[Path]) -> Iterator[tuple[str, pa.Table]]:
-    """The prefix of a corpus's ids, and its items with media: items without media have no content to compare."""
-    for corpus in corpora:
-        table = Table(corpus, "items")
-        for index in range(table.num_shards):
-            items = table.shard(index).select(["item_id", "uri", "sha256", "split"])
-            yield f"{corpus.name}/" if len(corpora) > 1 else "", items.filter(pc.not_equal(items["sha256"], ""))
-
-
-def _locate(place: str, item: dict[str, Any]) -> str:
+def _locate(corpora: Sequence[Path], record: Any) -> str:
+    corpus, shard, row = (int(record[name]) for name in PLACE)
+    item = Table(corpora[corpus], "items").shard(shard).slice(row, 1).to_pylist()[0]
+    place = f"{corpora[corpus].name}/" if len(corpora) > 1 else ""
     return f"{item['split']} item {place}{item['item_id']} at {item['uri']}"

@@ -2,8 +2,8 @@
 
     items of all corpora → records sorted by content → those whose content several corpora have
 
-The index is memory-mapped, so worker processes share it; building it takes some 150 bytes of memory an item. Splits
-play no role: a content lies in one split only, see `packing.leaks`. Arrays end in their shape: R records.
+The index is memory-mapped, so worker processes share it. Splits play no role: a content lies in one split only, see
+`packing.leaks`. Arrays end in their shape: R records.
 """
 
 import fcntl
@@ -16,39 +16,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.table import Table, atomic_writer, complete
+from pipeline.corpus.table import Table, atomic_writer, complete, read_json, write_json
 from pipeline.engine.stage import Grouped, Rows
+from pipeline.packing.contents import PLACE, sorted_contents
 from pipeline.packing.manifest import JOINED
 from pipeline.packing.rows import Source
 
 OPEN_SHARDS = 64  # memory-mapped at once
-CONTENTS, PLACES = "contents.npy", "places.npy"
+CONTENTS, PLACES = "contents.bin", "places.bin"
+MERGED = "merged.json"
 
 
 class SharedContents:
     """The contents that two corpora or more have, opened for reading."""
 
     def __init__(self, folder: Path):
-        self._contents_R = np.load(folder / CONTENTS, mmap_mode="r")
-        self._places_R3 = np.load(folder / PLACES, mmap_mode="r")
+        self._contents_R = _mapped(folder / CONTENTS, "S32")
+        self._places_R3 = _mapped(folder / PLACES, "u4").reshape(-1, 3)
+        self.merged: int = read_json(folder / MERGED)  # items that become part of another corpus's item
 
     def find(self, hashes: np.ndarray) -> list[list[list[int]]]:
         """For each hash (`S32`), the sorted [corpus, shard, row] of all items with it; [] where one corpus has it."""
         starts, ends = (np.searchsorted(self._contents_R, hashes, side) for side in ("left", "right"))
         return [self._places_R3[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
 
-    @property
-    def merged(self) -> int:
-        """Number of items that become part of another corpus's item."""
-        corpora_R = self._places_R3[:, 0]
-        first_R, _ = _outer_corpora(self._contents_R, corpora_R)
-        return int(np.count_nonzero(corpora_R != first_R))
 
-
-def _outer_corpora(contents_R: np.ndarray, corpora_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of these sorted records, the first and the last corpus that has its content."""
-    _, starts, counts = np.unique(contents_R, return_index=True, return_counts=True)
-    return np.repeat(corpora_R[starts], counts), np.repeat(corpora_R[starts + counts - 1], counts)
+def _mapped(path: Path, dtype: str) -> np.ndarray:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)  # an empty file cannot be mapped
 
 
 def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> SharedContents:
@@ -60,33 +54,27 @@ def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> Shared
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (index / CONTENTS).exists():  # the file that is written last
+        if not (index / MERGED).exists():  # the file that is written last
             for outdated in folder.glob("*/"):
                 shutil.rmtree(outdated)
             index.mkdir()
-            contents_R, places_R3 = _shared_records(corpora)
-            for name, records in ((PLACES, places_R3), (CONTENTS, contents_R)):
-                with atomic_writer(index / name) as stream:
-                    np.save(stream, records)
+            merged = 0
+            with atomic_writer(index / CONTENTS) as contents, atomic_writer(index / PLACES) as places:
+                for records in sorted_contents(corpora, index, {}):
+                    shared, first_R = _shared_records(records)
+                    contents.write(shared["content"].tobytes())
+                    places.write(np.stack([shared[name] for name in PLACE], axis=1).tobytes())
+                    merged += int(np.count_nonzero(shared["corpus"] != first_R))
+            write_json(index / MERGED, merged)
     return SharedContents(index)
 
 
-def _shared_records(corpora: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes and places (corpus, shard, row) of the items whose content several corpora have, sorted."""
-    contents = [np.empty(0, "S32")]
-    places = [np.empty((0, 3), np.uint32)]
-    for number, corpus in enumerate(corpora):
-        table = Table(corpus, "items")
-        for shard in range(table.num_shards):
-            hashes = table.shard(shard)["sha256"]
-            rows = np.flatnonzero(hashes.to_numpy() != "")  # an item without media is like no other
-            contents.append(np.frombuffer(bytes.fromhex("".join(hashes.to_pylist())), "S32"))
-            places.append(np.array([(number, shard, row) for row in rows], np.uint32).reshape(-1, 3))
-    contents_R, places_R3 = np.concatenate(contents), np.concatenate(places)
-    order = np.argsort(contents_R, kind="stable")  # within a content, places stay sorted
-    contents_R, places_R3 = contents_R[order], places_R3[order]
-    first_R, last_R = _outer_corpora(contents_R, places_R3[:, 0])
-    return contents_R[first_R != last_R], places_R3[first_R != last_R]
+def _shared_records(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of sorted records, those whose content several corpora have, and for each the first corpus that has it."""
+    _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
+    corpora_R = records["corpus"]
+    first_R, last_R = (np.repeat(corpora_R[at], counts) for at in (starts, starts + counts - 1))
+    return records[first_R != last_R], first_R[first_R != last_R]
 
 
 class Merge:

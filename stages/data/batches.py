@@ -120,6 +120,7 @@ class TrainingData:
         for sample in map(int, samples):
             number, place = int(self.index.shards[sample]), int(self.index.rows[sample])
             row = self.shards.row(number, place, media=not stored.media)
+            self.shards.check_unchanged(number)
             random = np.random.default_rng([seed, epoch, sample])
             source_place = int(self.index.texts[sample])
             source_id, text = source_text(row, source_place)

@@ -36,6 +36,7 @@ class Shards:
         self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
         self._columns: dict[int, dict[str, pa.ChunkedArray]] = {}
+        self._files: dict[int, tuple[int, int, int]] = {}  # what each shard's file was when it was first opened
 
     def __len__(self) -> int:
         return len(self.places)
@@ -54,7 +55,26 @@ class Shards:
         if number not in self._open:
             table, index = self.places[number]
             self._open[number] = table.shard(index)
+            self._files.setdefault(number, self._file(number))
         return self._open[number]
+
+    def _file(self, number: int) -> tuple[int, int, int]:
+        table, index = self.places[number]
+        status = table.shard_path(index).stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+    def check_unchanged(self, number: int) -> None:
+        """Raise EnvironmentTrouble if a shard was replaced since it was first opened, by this process or its parent."""
+        try:
+            file = self._file(number)
+        except OSError:
+            file = None
+        if file != self._files[number]:
+            table, index = self.places[number]
+            raise EnvironmentTrouble(
+                f"{table.shard_path(index)} was replaced or removed while it was read. Leave a corpus alone until "
+                "training ends: put the old one back and --resume, or train on the new one with --overwrite"
+            )
 
     def row(self, number: int, row: int, media: bool = True) -> dict[str, Any]:
         """One row with the columns that training reads, with or without its media."""

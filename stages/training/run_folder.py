@@ -14,7 +14,9 @@ of the step.
 
 import contextlib
 import importlib.metadata
+import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from model.card import card
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from pipeline.corpus.table import flush, manifest_hash, read_json, write_json
+from pipeline.engine.run_state import DISK_ERRORS
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import differences, file_hash
 from stages.training.settings import Settings
@@ -138,7 +141,8 @@ class ModelWriter:
 
         def fill(folder: Path) -> None:
             self.write(folder, position["best"])
-            torch.save(training, folder / TRAINING)
+            with (folder / TRAINING).open("wb") as stream:  # given a path, torch hides the error of a full disk
+                torch.save(training, stream)
             write_json(folder / POSITION, position)
 
         write_folder(self.run / "checkpoints" / f"step-{position['step']:08d}", fill)
@@ -147,22 +151,46 @@ class ModelWriter:
 
 
 def write_folder(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Make the folder that `fill` writes appear complete and on disk, with a manifest, replacing an earlier one."""
+    """Make the folder that `fill` writes appear complete and on disk, with a manifest, replacing an earlier one.
+
+    Raises:
+        EnvironmentTrouble: The disk is full, or cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     retired = path.with_name(f".{path.name}.old")
     for leftover in (temporary, retired):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    fill(temporary)
-    files = sorted(file for file in temporary.rglob("*") if file.is_file())
-    for file in files:
-        flush(file)
-    write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): file_hash(file) for file in files})
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        for file in files:
+            flush(file)
+        write_json(temporary / MANIFEST, {str(file.relative_to(temporary)): file_hash(file) for file in files})
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if number := _disk_error(error):
+            raise EnvironmentTrouble(
+                f"cannot write {path}: {os.strerror(number)}. Earlier checkpoints are kept. Make room, then run the "
+                "same command with --resume"
+            ) from error
+        raise
     if path.exists():  # a folder cannot be replaced atomically: see `undo_partial_write` for a kill between these lines
         path.rename(retired)
     temporary.rename(path)
     flush(path.parent)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _disk_error(error: BaseException | None) -> int | None:
+    """The error number of the disk's error behind this one: torch and safetensors raise errors of their own."""
+    while error:
+        match = re.search(r"os error (\d+)", str(error))  # of safetensors
+        number = error.errno if isinstance(error, OSError) else int(match[1]) if match else None
+        if number in DISK_ERRORS:
+            return number
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def undo_partial_write(path: Path) -> None:

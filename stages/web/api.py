@@ -77,6 +77,7 @@ class Health(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The server asks for a token: send the header Authorization: Bearer TOKEN"},
     413: {"description": "The body is too large"},
     422: {"description": "The search is not valid, or beyond a limit"},
     429: {"description": "Too many queries of one client: try again after Retry-After"},
@@ -126,5 +127,7 @@ def description(limits: Limits) -> str:
         f"{MAX_CHARACTERS:,} characters per text, {MAX_QUERIES} queries per request, {MAX_RESULTS} results per "
         f"query, {limits.body_bytes:,} bytes per request, {PICTURE_PIXELS:,} "
         f"pixels per picture, {limits.burst} queries of one client at once and {limits.rate:g} per second (429), "
-        f"{limits.waiting:,} queries waiting (503). Errors are JSON: what was given, what is expected, what to do."
+        f"{limits.waiting:,} queries waiting (503). Beyond its own machine the server "
+        "asks for the header Authorization: Bearer TOKEN (401). Errors are JSON: what was given, what is expected, "
+        "what to do."
     )

@@ -22,12 +22,14 @@ class Limits:
         rate: Queries per second of one client, in the long run.
         body_bytes: Largest body of a request; base64 makes a picture a third larger.
         body_seconds: Time in which a request's body must arrive.
+        total_bytes: Bodies of all requests that are not answered yet.
         waiting: Queries in the queue.
     """
 
     rate: float = 50.0
     body_bytes: int = 12 * 2**20
     body_seconds: float = 30.0
+    total_bytes: int = 128 * 2**20
     waiting: int = 1_000
 
     def __post_init__(self) -> None:

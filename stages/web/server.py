@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-import ipaddress
-from collections.abc import AsyncIterator, Collection, Sequence
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -32,24 +33,34 @@ HEADERS = {
 }
 
 
-def create_app(
-    finder: Finder,
-    *,
-    limits: Limits,
-    host: str = "127.0.0.1",
-    allowed_hosts: Sequence[str] = (),
-    root_path: str = "",
-    cors: Sequence[str] = (),
-) -> FastAPI:
+@dataclass(frozen=True)
+class Access:
+    """Who may use a server.
+
+    Attributes:
+        host: Name or address that it listens on.
+        is_local: Whether that is only for this machine.
+        names: Further names that it answers to, such as that of a proxy in front of it. With names, or if it is local,
+            it answers only under these, its host, and this machine's names.
+        origins: Origins of other sites whose pages may call the API.
+        token: What a client must know; "" for nothing.
+    """
+
+    host: str = "127.0.0.1"
+    is_local: bool = True
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    token: str = ""
+
+
+def create_app(finder: Finder, *, limits: Limits, access: Access = Access(), root_path: str = "") -> FastAPI:
     """The application.
 
     Args:
         finder: The engine.
         limits: What clients may request.
-        host: Address to listen on. On loopback it answers only requests for this machine's names.
-        allowed_hosts: Further names under which it answers, such as that of a proxy.
+        access: Who they may be.
         root_path: Path under which a proxy has it, without a slash at the end.
-        cors: Origins of other sites whose pages may use the API.
     """
     pages.set_root(root_path)
     service = Service(finder, limits)
@@ -61,10 +72,10 @@ def create_app(
 
     app = FastAPI(title="Search", description=api.description(limits), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.root_path = root_path
-    origins = {*cors, *(f"{scheme}://{name}" for name in allowed_hosts for scheme in ("http", "https"))}
-    app.add_middleware(Guard, names=own_names(host, allowed_hosts), origins=origins, limits=limits)
-    if cors:
-        app.add_middleware(CORSMiddleware, allow_origins=cors, allow_methods=["GET", "POST"], allow_headers=["*"])
+    if access.origins:
+        methods, headers = ("GET", "POST"), ("Content-Type", "Authorization")
+        app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=methods, allow_headers=headers)
+    app.add_middleware(Guard, access=access, limits=limits)
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refuse)
     app.include_router(api.routes(service))
@@ -97,34 +108,23 @@ def refuse(request: Request, error: Exception) -> Response:
     return JSONResponse(body, problem.status_code, problem.headers)
 
 
-def own_names(host: str, allowed_hosts: Sequence[str] = ()) -> tuple[str, ...] | None:
-    """Names under which a server on this host answers; None, for any, if it listens beyond this machine.
-
-    With `allowed_hosts` it answers only under these and its own names.
-    """
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    return (*LOCAL_NAMES, host, *allowed_hosts) if local or allowed_hosts else None
-
-
 class Guard:
-    """ASGI middleware: refuses requests made by pages of other sites, limits bodies, adds headers to every answer.
+    """ASGI middleware: refuses clients without the token and pages of other sites, limits bodies, adds headers.
 
     A page of another site can have its own name resolved to 127.0.0.1 and read what a server there answers (DNS
     rebinding): the request then names that site as its host, not this machine. It can also send a form here: the
-    request then names that site as its origin.
+    request then names that site as its origin, or says that it is from another site.
 
     Args:
         app: The application.
-        names: See `own_names`.
-        origins: Other sites whose pages may send requests.
-        limits: What a request's body may be.
+        access: Who may use the server.
+        limits: What a request's body may be, and all of them together.
     """
 
-    def __init__(self, app: Any, names: tuple[str, ...] | None, origins: Collection[str], limits: Limits):
-        self.app, self.names, self.origins, self.limits = app, names, origins, limits
+    def __init__(self, app: Any, access: Access, limits: Limits):
+        self.app, self.access, self.limits = app, access, limits
+        self.names = (*LOCAL_NAMES, access.host, *access.names)
+        self.received = 0  # bytes of the bodies of all requests that are not answered yet
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -141,7 +141,12 @@ class Guard:
                     message = await receive()
             except TimeoutError as error:
                 raise Problem(408, "half a body", f"all of it in {seconds:g} s", "send it again") from error
-            size += len(message.get("body", b""))
+            received = len(message.get("body", b""))
+            size += received
+            self.received += received
+            if self.received > self.limits.total_bytes:
+                allowed = f"at most {self.limits.total_bytes:,} bytes of all clients"
+                raise Problem(503, "larger bodies at once", allowed, "try again in 1 s", {"Retry-After": "1"})
             if size > self.limits.body_bytes:
                 allowed = f"at most {self.limits.body_bytes:,} bytes"
                 raise Problem(413, "a larger body", allowed, "send fewer queries, or a smaller picture")
@@ -154,14 +159,45 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        app, request = self.app, Request(scope)
-        host, origin, do = request.headers.get("host", ""), request.headers.get("origin"), "open the printed address"
-        if self.names is not None and _host_name(host) not in self.names:
-            do += ", or start the server with --allow-host"
-            app = refuse(request, Problem(400, f"a request for {host[:100]!r}", " or ".join(self.names), do))
-        elif origin not in (None, *self.origins) and urlsplit(origin).netloc.lower() != host.lower():
-            app = refuse(request, Problem(403, f"a request of {origin[:100]!r}", "one of its own page", do))
-        await app(scope, receive_limited, send_with_headers)
+        request = Request(scope)
+        try:
+            await (self._refusal(request) or self.app)(scope, receive_limited, send_with_headers)
+        finally:
+            self.received -= size
+
+    def _refusal(self, request: Request) -> Response | None:
+        """The answer to a request that goes no further, or None."""
+        headers, access, do = request.headers, self.access, "open the printed address"
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if (access.is_local or access.names) and _host_name(host) not in self.names:
+            allowed = f"one of {', '.join(dict.fromkeys(self.names))}, or of --allow-host"
+            return refuse(request, Problem(400, f"a request for {host[:100]!r}", allowed, do))
+        if origin is not None:
+            address = origin.partition("://")[2].lower()
+            is_own = address == host.lower() or _host_name(address) in access.names or origin in access.origins
+        else:
+            is_link = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+            is_own = is_link or headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+        if not is_own:
+            given = f"a request of {origin[:100]!r}" if origin else "a request of another site"
+            return refuse(request, Problem(403, given, "one of its own page", do))
+        if not access.token or (request.method == "OPTIONS" and origin):  # which carries no token
+            return None
+        cookie = f"token-{(request.scope['server'] or ('', ''))[1]}"  # browsers have one set of cookies for all ports
+        if self._is_token(request.query_params.get("token", "")):
+            query = request.url.remove_query_params("token").query
+            answer = RedirectResponse(f"?{query}", 303)  # to the same path, whatever a proxy calls it
+            answer.set_cookie(cookie, access.token, httponly=True, samesite="lax")
+            return answer
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if self._is_token(token if scheme.lower() == "bearer" else request.cookies.get(cookie, "")):
+            return None
+        do = "open the printed address, or send the header Authorization: Bearer TOKEN"
+        problem = Problem(401, "a request without the token", "the token printed at the start", do)
+        return refuse(request, problem)
+
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self.access.token.encode())
 
 
 def _host_name(host: str) -> str | None:

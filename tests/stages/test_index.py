@@ -96,6 +96,8 @@ def test_mistakes(tmp_path):
         ([*command(model, tmp_path / "new", photos), "--split", "test"], "no item in split 'test'"),
         (command(model, made, photos, twin), "two corpora are named photos"),
         (command(model, made, tmp_path / "none"), "none"),
+        (command(model, made, model / "config.json"), "config.json/training does not exist"),
+        (command(model, model / "config.json" / "x", photos), "config.json is a file"),
         ([*base, "--dtype", "int8"], "float32 or float16"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -64,7 +64,7 @@ def test_processes_of_accelerates_configuration_file(monkeypatch, tmp_path, opti
 
 
 PROGRAM = r"""
-import os, sys, time
+import os, signal, sys, time
 from pipeline.errors import UsageError
 from stages import processes as p
 
@@ -77,6 +77,11 @@ def main(argv):
         raise UsageError("a mistake")
     if argv[0] == "one" and rank == 1:
         raise UsageError("only here")
+    if argv[0] == "import":
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            raise ImportError("numpy failed to import")
     if argv[0] in ("one", "wait"):
         time.sleep(60)
     return 0
@@ -104,6 +109,14 @@ def test_as_many_processes_as_asked_for_and_a_mistake_reported_once(program, wor
     ranks = set(done.stdout.splitlines())
     # where both fail, the first that did may have the other ended before it says anything
     assert ranks == {"rank 0 of 2", "rank 1 of 2"} or (word == "mistake" and ranks)
+
+
+def test_ctrl_c_during_the_imports_of_all_processes_is_one_message(program):
+    environment = clean_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [*program, "import"], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.returncode == 130 and done.stderr in ("stopped by Ctrl-C\n", "")  # rank 1 may have ended rank 0
 
 
 def test_where_the_launcher_is_gone_the_processes_end_too(program):

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,19 @@ def test_a_port_that_is_taken_and_addresses_of_other_machines_are_refused():
     for arguments, message in ((["--port", "70000"], "--port"), (["--host", "no host"], "--host")):
         with pytest.raises(UsageError, match=message):
             serve.main(["--index", "none", *arguments])
+
+
+@pytest.mark.parametrize(("options", "token"), [([], r"[\w-]{20,}"), (["--token", "mine"], "mine")])
+def test_beyond_this_machine_a_token_is_asked_for(tmp_path, capfd, monkeypatch, options, token):
+    _, _, made = write_indexed(tmp_path, 3)
+    monkeypatch.setattr(serve, "server_of", lambda _: SimpleNamespace(run=lambda sockets: None))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert serve.main(["--index", str(made), "--port", "0", "--host", "0.0.0.0", *options]) == 0
+    err = capfd.readouterr().err
+    assert "warning: every machine" in err and re.search(rf"http://0\.0\.0\.0:\d+/\?token={token}\b", err)
+    assert serve.main(["--index", str(made), "--port", "0"]) == 0
+    err = capfd.readouterr().err
+    assert "warning" not in err and "token" not in err
 
 
 def test_the_program_answers_and_ends_on_sigterm(tmp_path):

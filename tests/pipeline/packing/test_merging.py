@@ -2,11 +2,14 @@
 
 import concurrent.futures
 import hashlib
+import tracemalloc
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.merging import shared_contents
 from tests.corpora import deal_corpus, item
 
@@ -59,3 +62,23 @@ def test_processes_that_start_at_once_build_one_index_for_a_stamp(tmp_path):
     assert find(shared_contents(other, tmp_path / "index", "one"), CONTENTS[:1]) == [[]]
     shared = shared_contents(other, tmp_path / "index", "two")
     assert find(shared, [CONTENTS[0], CONTENTS[2]]) == [[(0, 0, 0), (1, 0, 0)], []]
+
+
+def peak_bytes(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("check", [refuse_leaks, lambda corpora: shared_contents(corpora, corpora[0] / "index", "one")])
+def test_memory_does_not_grow_with_the_number_of_items(tmp_path, check):
+    peaks = []
+    for shards in (4, 40):
+        contents = [hashlib.sha256(b"%d" % number).hexdigest() for number in range(200 * shards)]
+        rows = [item("none", str(number), "test", sha256=content) for number, content in enumerate(contents)]
+        corpora = [deal_corpus(tmp_path / f"{shards}" / name, 200, items=rows) for name in ("a", "b")]
+        peaks.append(peak_bytes(lambda corpora=corpora: check(corpora)))
+    assert peaks[1] < 1.5 * peaks[0]

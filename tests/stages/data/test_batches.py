@@ -1,5 +1,6 @@
 """From shards to batches: what is in them, the same from any process and after a resume; a split to be scored."""
 
+import copy
 import io
 import itertools
 from types import SimpleNamespace
@@ -69,6 +70,27 @@ def test_without_human_targets_their_texts_teach_no_tokenizer_either(tmp_path):
     every = set(TrainingData([corpus]).texts())
     machine = set(TrainingData([corpus], human_targets=False).texts())
     assert every - machine == {"Von Hand 0", "Von Hand 1", "Von Hand 2"} and machine < every
+
+
+def _overwrite(path, data):
+    path.write_bytes(data)
+
+
+def _replace(path, data):
+    path.with_suffix(".new").write_bytes(data)
+    path.with_suffix(".new").replace(path)
+
+
+@pytest.mark.parametrize("change", [_overwrite, _replace, lambda path, data: path.unlink()])
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_shard_that_is_replaced_during_a_run_ends_it(tmp_path, change, reopened):
+    corpus = write_training_corpus(tmp_path / "corpus", items=8)
+    data = TrainingData([corpus])
+    data.batch(range(4), Plain(), seed=1, epoch=0)
+    shard = data.shards.tables[0].shard_path(0)
+    change(shard, shard.read_bytes())
+    with pytest.raises(EnvironmentTrouble, match=shard.name):
+        (copy.deepcopy(data) if reopened else data).batch(range(4), Plain(), seed=1, epoch=0)
 
 
 def test_a_batch_holds_each_sample_with_what_belongs_to_it(corpus):

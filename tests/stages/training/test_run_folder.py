@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from stages.training import run_folder
 from stages.training.run_folder import ModelWriter, find_damage, list_checkpoints, newest_checkpoint, write_folder
 from stages.training.settings import resolve
@@ -88,6 +90,27 @@ def test_damaged_checkpoint_is_skipped_with_a_note(writer, begin, damage, messag
     assert len(notes) == 1 and "step-00000002" in notes[0] and message in notes[0]
     shutil.rmtree(checkpoint)
     assert begin(resume=True)[0] is None
+
+
+def _safetensors_error(folder):
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+@pytest.mark.parametrize(
+    "fill",
+    [
+        lambda folder: (folder / "training.pt").symlink_to("/dev/full"),  # torch.save fails
+        lambda folder: Path("/dev/full").write_text("a tokenizer"),
+        _safetensors_error,
+    ],
+)
+def test_a_full_disk_is_an_environment_error_and_leaves_nothing_behind(writer, monkeypatch, fill):
+    save(writer, 1)
+    monkeypatch.setattr(writer.model, "save_pretrained", fill)
+    with pytest.raises(EnvironmentTrouble, match=r"No space left.*--resume"):
+        writer.write_checkpoint({"optimizer": torch.zeros(100_000)}, {"step": 2, "best": None})
+    assert [path.name for path in (writer.run / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 def test_folder_is_replaced_completely_or_not_at_all(tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import socket
@@ -103,6 +104,39 @@ def test_large_and_slow_bodies_are_refused():
             head = f"POST /search HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
             client.sendall(f"{head}Content-Length: 20\r\n\r\n{{".encode())
             assert b"408" in client.recv(100)
+
+
+HALVES = {
+    "nothing": "",
+    "half a head": "GET / HTTP/1.1\r\n",
+    "half a body": "POST /search HTTP/1.1\r\nContent-Length: 9\r\nHost: 127.0.0.1\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_half_open_connections_keep_nobody_out(half, monkeypatch):
+    monkeypatch.setattr("stages.web.connections.MAX_CONNECTIONS", 20)
+    with running(create_app(FakeFinder(), limits=FREE)) as url, contextlib.ExitStack() as stack:
+        parts = urlsplit(url)
+        for _ in range(60):
+            client = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=10))
+            client.sendall(HALVES[half].encode())
+        assert first(url, query="rot") == ["red.jpg"]
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the newest is still open
+            client.recv(1)
+
+
+def test_all_bodies_together_are_bounded():
+    with running(create_app(FakeFinder(), limits=replace(FREE, total_bytes=5_000))) as url:
+        parts = urlsplit(url)
+        head = f"POST /search HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
+            client.sendall(f"{head}Content-Length: 9000\r\n\r\n{'x' * 4_000}".encode())
+            time.sleep(0.2)
+            assert search(url, queries=["a rather long query"] * 64)[0] == 503
+        time.sleep(0.2)
+        assert search(url, queries=["a rather long query"] * 64)[0] == 200
 
 
 def test_a_fault_of_the_engine_is_reported_without_its_traceback_and_ends_nothing(capfd):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.web.problems import Limits
-from stages.web.server import create_app, own_names
+from stages.web.server import Access, create_app
 from tests.stages.browsable import write_browsable
 from tests.stages.fake_finder import ITEMS, FakeFinder
 from tests.stages.servers import call, running
@@ -99,18 +99,32 @@ def test_other_sites_can_neither_read_nor_send_forms(url):
     assert call(url, "GET", "/", headers={"Host": "photos.example"})[0] == 400
     for origin in ("http://photos.example", "null", url.replace("http", "https") + "1"):
         assert call(url, "POST", "/search", "{}", {"Origin": origin, "Content-Type": "application/json"})[0] == 403
-    assert "blue" in upload(url, png((50, 70, 210)), headers={"Origin": url})
-    assert "localhost" in own_names("127.0.0.1") and own_names("::1") and own_names("localhost")
-    assert own_names("0.0.0.0") is None and own_names("192.0.2.1") is None and own_names("search.example") is None
+    for site in ("cross-site", "same-site"):
+        refused = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Content-Type": "application/json"}
+        assert call(url, "POST", "/search", "{}", refused)[0] == 403
+        assert call(url, "GET", "/media/squares?item=red.jpg", headers={"Sec-Fetch-Site": site})[0] == 403
+        assert call(url, "GET", "/", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate"})[0] == 200
+    assert "blue" in upload(url, png((50, 70, 210)), headers={"Origin": url, "Sec-Fetch-Site": "same-origin"})
+
+
+def test_without_the_token_nothing_is_answered():
+    with running(create_app(FakeFinder(), limits=Limits(), access=Access(is_local=False, token="sesame"))) as url:
+        for path in ("/", "/?q=rot", "/health", "/media/squares?item=red.jpg", "/?token=other"):
+            assert call(url, "GET", path)[0] == 401
+        assert call(url, "GET", "/health", headers={"Authorization": "Bearer other"})[0] == 401
+        assert call(url, "GET", "/health", headers={"Authorization": "Bearer sesame"})[0] == 200
+        status, _, headers = call(url, "GET", "/?token=sesame&q=rot")
+        assert (status, headers["Location"]) == (303, "?q=rot") and "HttpOnly" in headers["Set-Cookie"]
+        cookie = headers["Set-Cookie"].split(";")[0]
+        assert call(url, "GET", "/media/squares?item=red.jpg", headers={"Cookie": cookie})[0] == 200
 
 
 def test_behind_a_proxy_it_answers_under_its_name_and_its_path():
     app = create_app(
         FakeFinder(),
         limits=Limits(rate=1e6),
-        allowed_hosts=["find.example"],
+        access=Access(names=("find.example",), origins=("https://page.example",)),
         root_path="/photos",
-        cors=["https://page.example"],
     )
     with running(app) as url:
         for host, status in (("find.example", 200), ("find.example:8443", 200), ("other.example", 400)):
@@ -127,6 +141,8 @@ def test_behind_a_proxy_it_answers_under_its_name_and_its_path():
             answered, _, headers = call(url, "POST", "/search", '{"query": "red"}', sent)
             allowed = headers.get("Access-Control-Allow-Origin")
             assert (answered, allowed) == (status, origin if origin == "https://page.example" else None)
+        asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+        assert call(url, "OPTIONS", "/search", headers=asked)[0] == 200
     create_app(FakeFinder(), limits=Limits())  # without a path again
 
 
