@@ -11,7 +11,7 @@ from pipeline.sources.benchmarks.importer import Importer, Options
 from pipeline.sources.items import Source
 from pipeline.sources.locations import absolute, is_url
 
-BENCHMARKS = ("multi30k", "mscoco", "vatex", "msrvtt_cn", "leccr_release", "flickr8k", "xm3600", "xtd")
+BENCHMARKS = ("multi30k", "mscoco", "vatex", "msrvtt_cn", "leccr_release", "flickr8k", "flickr30k", "xm3600", "xtd")
 
 
 def open_benchmark(kind: str, input: str, options: Options) -> Source:

@@ -3,6 +3,8 @@
     Flickr_8k.{train,dev,test}Images.txt        the splits: a picture's name per line
     Flickr8k.token.txt                          English, `NAME.jpg#0<tab>TEXT` per line
     flickr8k{train,val,test}.txt                Flickr8k-CN's lists, of the same splits, without `.jpg`
+    dataset_flickr8k.json                       Karpathy's splits, and the English captions
+    captions.txt                                the English captions as on Kaggle, a table of `image` and `caption`
     flickr8kenc.caption.txt                     the English captions, `NAME.jpg#enc#0 TEXT` per line
     flickr8kzhc.caption.txt                     Chinese by people, `NAME.jpg#zhc#0 TEXT`
     flickr8kzhb.caption.txt[.v20160815]         the English captions translated by Baidu, `NAME.jpg#zhb#0 TEXT`
@@ -19,15 +21,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.sources.benchmarks.caption_files import Captions, Line
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_lines, refusal, splits_of
+from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_karpathy, read_lines, refusal, splits_of
 from pipeline.sources.items import clean_text
+from pipeline.sources.rows import read_fields, read_file
+from pipeline.sources.tables import read_table
 
 COUNTS = {"train": 6_000, "val": 1_000, "test": 1_000}
 LISTS = re.compile(r"Flickr_8k\.(train|dev|test)Images\.txt|flickr8k(train|val|test)\.txt")
-ENGLISH = ("flickr8kenc.caption.txt", "Flickr8k.token.txt")
+KAGGLE, KARPATHY = "captions.txt", "dataset_flickr8k.json"
+ENGLISH = ("flickr8kenc.caption.txt", "Flickr8k.token.txt", KAGGLE, KARPATHY)
 WRITTEN = ("flickr8kzhc.caption.txt",)
 TRANSLATED = (
     "flickr8kzhb.caption.txt.v20160815",
@@ -47,6 +53,9 @@ LINE = re.compile(r"(?P<item>[^#\s]+)#(?:(?:enc|zhc|zhb|zhg)#)?(?P<number>[0-9]{
 def read_set(importer: Importer) -> None:
     """Add the set."""
     lists = join_lists((_split(match), path, _read_list(path)) for path, match in importer.files.matching(LISTS))
+    if not lists and (karpathy := importer.files.text(KARPATHY)):
+        images = read_karpathy(karpathy, _name_of)
+        lists = {split: [name for name, _, of, _ in images if of == split] for split in COUNTS}
     english = _first(importer, ENGLISH)
     if not lists or not english:
         advice = "Give the folder with the set's texts and its pictures anywhere below it."
@@ -86,6 +95,12 @@ def _first(importer: Importer, names: tuple[str, ...]) -> Path | None:
 
 
 def _read_captions(path: Path, language: str, origin: str) -> Iterator[Line]:
+    if path.name in (KAGGLE, KARPATHY):
+        numbers = Counter[str]()
+        for name, text in _named_captions(path):
+            yield Line(name, language, origin, numbers[name], text, False, str(path))
+            numbers[name] += 1
+        return
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -95,3 +110,16 @@ def _read_captions(path: Path, language: str, origin: str) -> Iterator[Line]:
             raise refusal(place, repr(line[:60]), "NAME.jpg#NUMBER, or NAME.jpg#zhc#NUMBER, and a caption")
         text = clean_text(match["text"])
         yield Line(match["item"], language, origin, int(match["number"]), text, False, place)
+
+
+def _named_captions(path: Path) -> Iterator[tuple[str, str]]:
+    """Names of pictures with their captions, from Karpathy's file or Kaggle's table."""
+    if path.name == KARPATHY:
+        yield from ((name, text) for name, _, _, texts in read_karpathy(path, _name_of) for text in texts)
+    else:
+        for _, row in read_table(str(path)):
+            yield from ((read_file(row) or "", caption.text) for caption in read_fields(row, "en").captions)
+
+
+def _name_of(row: dict[str, Any]) -> str:
+    return str(row["filename"])

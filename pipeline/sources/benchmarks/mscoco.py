@@ -21,8 +21,8 @@ from typing import Any
 
 from pipeline.sources.benchmarks.files import PICTURES
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_ids, read_layout, read_lines, refusal, unique
-from pipeline.sources.items import SPLIT_NAMES, clean_text
+from pipeline.sources.benchmarks.reading import read_ids, read_karpathy, read_layout, read_lines, refusal, unique
+from pipeline.sources.items import clean_text
 
 COCO_2014 = {"captions_train2014.json": 82_783, "captions_val2014.json": 40_504}
 COCO_2017 = {"captions_train2017.json": 118_287, "captions_val2017.json": 5_000}
@@ -96,20 +96,7 @@ def _read_pair(importer: Importer, images: Images, counts: Mapping[str, int], la
 
 def _read_karpathy(path: Path, importer: Importer) -> Images:
     """Karpathy's images and splits. His sentences are COCO's, and are used for images that have no English yet."""
-
-    def parse(data: Any) -> list[tuple[str, str, str, list[str]]]:
-        return [
-            (
-                f"{int(row['cocoid']):012}",
-                str(row["filename"]),
-                SPLIT_NAMES.get(row["split"], row["split"]),
-                [clean_text(sentence["raw"]) for sentence in row["sentences"]],
-            )
-            for row in data["images"]
-        ]
-
-    listed = read_layout(path, parse, "a list `images` (cocoid, filename, split, sentences)")
-    unique((number for number, *_ in listed), f"{path}, images")
+    listed = read_karpathy(path, lambda row: f"{int(row['cocoid']):012}")
     for number, _, _, sentences in listed:
         if not importer.texts[number]["en"]:
             for text in sentences:

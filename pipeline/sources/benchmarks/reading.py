@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.sources.items import clean_text
+from pipeline.sources.items import SPLIT_NAMES, clean_text
 
 T = TypeVar("T")
 
@@ -70,6 +70,28 @@ def read_layout(path: Path, parse: Callable[[Any], T], expected: str, text: str 
         return parse(json.loads(text))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise refusal(path, f"another layout ({type(error).__name__}: {error})", expected) from error
+
+
+def read_karpathy(path: Path, id_of: Callable[[dict[str, Any]], str]) -> list[tuple[str, str, str, list[str]]]:
+    """The images of a file in the layout of Karpathy's `dataset_*.json`: id, name of its file, split, sentences.
+
+    `id_of` makes the id of an image, which is unique, from its object.
+    """
+
+    def parse(data: Any) -> list[tuple[str, str, str, list[str]]]:
+        return [
+            (
+                id_of(row),
+                str(row["filename"]),
+                SPLIT_NAMES.get(row["split"], row["split"]),
+                [clean_text(sentence["raw"]) for sentence in row["sentences"]],
+            )
+            for row in data["images"]
+        ]
+
+    listed = read_layout(path, parse, "Karpathy's list `images` (filename, split, sentences, and cocoid for COCO)")
+    unique((id for id, *_ in listed), f"{path}, images")
+    return listed
 
 
 def text_in(value: Any) -> str:

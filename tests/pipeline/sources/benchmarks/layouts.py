@@ -276,6 +276,28 @@ def flickr8k(folder: Path) -> Layout:
     return layout
 
 
+def karpathy(splits: dict[str, str], texts: dict[str, list[str]]) -> str:
+    """A file in the layout of Karpathy's `dataset_*.json`."""
+    images = [
+        {"filename": item, "split": split, "sentences": [{"raw": text, "tokens": text.split()} for text in texts[item]]}
+        for item, split in splits.items()
+    ]
+    return json.dumps({"images": images, "dataset": "made"})
+
+
+def flickr30k(folder: Path) -> Layout:
+    """Karpathy's file, and the pictures in a folder of their own."""
+    layout, texts = Layout(folder), {}
+    for at, (split, messages) in enumerate(zip(SPLITS, MESSAGES, strict=True)):
+        item = f"{2000 + at}.jpg"
+        layout.splits[item] = split
+        texts[item] = [caption(message, "en") for message in messages]
+        layout.human[item] = {("en", number): text for number, text in enumerate(texts[item])}
+        write(folder, {f"flickr30k-images/{item}": picture(at)})
+    write(folder, {"dataset_flickr30k.json": karpathy(layout.splits, texts)})
+    return layout
+
+
 IDS = ("a#b", "-Ptf_000122_000132", "1000092795", "x.y", *(f"video{at}" for at in range(4, len(SCENES) - 1)), "z")
 
 

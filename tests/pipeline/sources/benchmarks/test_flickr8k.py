@@ -9,6 +9,7 @@ from tests.pipeline.sources.helpers import all_captions, items_and_summary, numb
 
 opened = functools.partial(items_and_summary, "flickr8k", subset=True)
 wrong = functools.partial(refusal, "flickr8k")
+KARPATHY = "dataset_flickr8k.json"
 TRANSLATED = "data/flickr8kzhb.caption.txt.v20160815"
 
 
@@ -45,6 +46,24 @@ def test_another_translation_is_used_only_where_the_first_is_missing(layout):
     texts = numbered(items["1000_a.jpg"], "zh")
     assert all(text.endswith(layouts.FORBIDDEN) for text in texts.values()) and len(texts) == 3
     assert "30 human captions in zh of items that are trained on: not used" in summary
+
+
+@pytest.mark.parametrize("names", [("captions.txt", "lists"), (KARPATHY,), (KARPATHY, "captions.txt")])
+def test_the_files_of_kaggle_and_karpathy(layout, names):
+    expected, _ = opened(layout.folder)
+    texts = {item: list(numbered(of, "en").values()) for item, of in expected.items()}
+    for path in [*(layout.folder / "data").iterdir(), layout.folder / "Flickr8k.token.txt"]:
+        path.unlink()
+    for path in layout.folder.glob("*Images.txt") if "lists" not in names else ():
+        path.unlink()
+    rows = [f'{item},"{text}"\n' for item, of in texts.items() for text in of]
+    (layout.folder / "captions.txt").write_text("image,caption\n" + "".join(rows))
+    (layout.folder / KARPATHY).write_text(layouts.karpathy(layout.splits, texts))
+    for name in {"captions.txt", KARPATHY} - {*names}:
+        (layout.folder / name).unlink()
+    items, _ = opened(layout.folder)
+    assert {item: of.split for item, of in items.items()} == layout.splits
+    assert {item: list(numbered(of, "en").values()) for item, of in items.items()} == texts
 
 
 def test_counts_are_those_of_the_release(layout):

@@ -14,6 +14,7 @@ STRICT = Options(Defaults(license="research"))
 LOOSE = Options(Defaults(), subset=True, allow_missing_media=True)
 SETS = {
     **{name: (source, build) for name, (source, build, _) in layouts.SETS.items()},
+    "flickr30k": ("flickr30k", layouts.flickr30k),
     "release": ("leccr_release", layouts.release_with_pictures),
     "release of features": ("leccr_release", layouts.release_with_frames),
 }
