@@ -6,7 +6,7 @@ How a model is trained is `model.settings.ObjectiveConfig`.
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 from model.fusion import POOLINGS, Fusion
 from model.settings import ModelSettings, check_settings, setting
@@ -64,3 +64,6 @@ class LeccrConfig(ModelSettings, PreTrainedConfig):
     def get_text_config(self, *_: Any, **__: Any) -> "LeccrConfig":
         """Return this configuration: `text_encoder` is a spec, not a Transformers configuration."""
         return self
+
+
+AutoConfig.register(LeccrConfig.model_type, LeccrConfig)

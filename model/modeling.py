@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from model.batch import Attention, Batch, Features, Media, Texts
@@ -102,18 +102,20 @@ class LeccrModel(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, name: str, **hub: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, name: str, config: LeccrConfig | None = None, **hub: Any) -> Self:  # type: ignore[override]
         """Load a saved model for inference.
 
         Args:
             name: A folder, or a name on the Hub.
+            config: In place of the configuration that was saved.
             **hub: Arguments for the Hub, such as `revision` and `token`.
 
         Raises:
             OSError: There are no weights.
             ValueError: The weights do not fit the configuration.
         """
-        config = LeccrConfig.from_pretrained(name, **hub)
+        hub.pop("_from_auto", None)  # of AutoModel
+        config = config or LeccrConfig.from_pretrained(name, **hub)
         path = str(cached_file(name, WEIGHTS, **hub))
         model = cls(config)
         try:
@@ -390,6 +392,9 @@ class LeccrModel(PreTrainedModel):
         unit_BND = normalize(tokens_BND, dim=-1 if self.config.caption_vision_axis == "features" else 1)
         count = tokens_BND.shape[1] if mask_BN is None else mask_BN.sum(1, keepdim=True).clamp(min=1)
         return unit_BND.sum(1) / count
+
+
+AutoModel.register(LeccrConfig, LeccrModel)
 
 
 def _pool(tokens_BND: Tensor, pool_BN: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ import collections
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,12 +18,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from model.batch import Media, Texts
-from model.encoders.transformers_towers import image_processing, quiet
+from model.config import LeccrConfig
+from model.encoders.pictures import is_flexible, load_image_processor, resized
+from model.encoders.transformers_towers import quiet, text_positions
 from model.settings import check_settings, setting
+from model.texts import normalize_text
 from model.tokenizer import START, load_tokenizer
 
 FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
@@ -33,8 +37,11 @@ MAX_SENTENCES = 16  # of a description
 SENTENCE_BATCH = 64  # sentences of like length that are encoded together
 CACHED_VECTORS = 20_000  # sentence vectors of 2 kB that each loading process keeps
 PUNCTUATION = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))  # what the released code takes out of captions
+DEFAULT_TOKENS = 77  # of a text, where the tower has positions for more
 TINY_TOKENS, TINY_SIZE = 64, 64
 EMBEDDED_SIZE = 224
+PROBES = ("a red box", "a big red circle on the left of a small blue square, and next to it a white box")
+LONG = "one two three four five six seven eight nine ten " * 100
 SIGLIP_TOKENS = 64  # its text tower was trained with this length, padding included
 
 
@@ -45,9 +52,11 @@ class Policy:
     kind: str = setting("transformers", "of the text encoder", choices=("transformers", "tiny", "embedded"))
     image_size: int | None = setting(None, "pixels per side; None for precomputed features", at_least=1)
     resize: str = setting(
-        "crop", "shorter side, then the centre; squash: both sides, whatever the shape", choices=("crop", "squash")
+        "crop",
+        "shorter side, then the centre; squash: both sides, whatever the shape; own: by the tower's image processor",
+        choices=("crop", "squash", "own"),
     )
-    max_tokens: int = setting(77, "tokens per text, and per view of a description", at_least=2)
+    max_tokens: int = setting(DEFAULT_TOKENS, "tokens per text, and per view of a description", at_least=2)
     pad_to: int = setting(0, "tokens that every text is padded to; 0: the longest of its batch", at_least=0)
     max_words: int = setting(0, "words of a caption or query that are kept; 0: all", at_least=0)
     plain_captions: bool = setting(False, "captions and queries lose capitals and ASCII punctuation, as released")
@@ -65,11 +74,14 @@ class LeccrProcessor:
     Args:
         policy: How media and texts are read.
         tokenizer: A Transformers tokenizer, the bytes of a sentencepiece model, or None for sentence vectors.
+        image_processor: That of the vision tower, for the policy `resize="own"`.
     """
 
-    def __init__(self, policy: Policy, tokenizer: Any = None):
+    def __init__(self, policy: Policy, tokenizer: Any = None, image_processor: Any = None):
         self.policy = policy
-        self.tokenizer = tokenizer
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+        if policy.kind == "transformers" and not policy.pad_to:
+            tokenizer.padding_side = "right"  # then the states of a text are those that it has on its own
         self._text_encoder: Any = None  # opened once in each process
         self._vectors: collections.OrderedDict[str, Any] = collections.OrderedDict()
 
@@ -83,12 +95,16 @@ class LeccrProcessor:
             tokenizer: For a tiny text encoder, see `model.tokenizer`.
             **policy: Fields of `Policy`; the others are as the towers were trained.
         """
-        values = _image_policy(media) | _text_policy(text) | policy
+        values, image_processor = _image_policy(media)
+        if image_processor and policy.get("image_size", values["image_size"]) != values["image_size"]:
+            values["resize"] = "crop" if getattr(image_processor, "do_center_crop", None) else "squash"
+        values |= _text_policy(text) | policy
+        image_processor = image_processor if values.get("resize") == "own" else None
         if text in ("tiny", "embedded"):
-            return cls(Policy(**values), tokenizer if text == "tiny" else None)
-        if "max_tokens" in policy:
-            values["max_tokens"] = min(policy["max_tokens"], _positions(AutoConfig.from_pretrained(text)))
-        return cls(Policy(**values), _load_tokenizer(text))
+            return cls(Policy(**values), tokenizer if text == "tiny" else None, image_processor)
+        config = AutoConfig.from_pretrained(text, trust_remote_code=False)
+        values["max_tokens"] = min(values["max_tokens"], text_positions(config))
+        return cls(Policy(**values), load_transformers_tokenizer(text, config), image_processor)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled for a worker process, which opens its own text encoder."""
@@ -119,6 +135,7 @@ class LeccrProcessor:
         With `together` sentence vectors are encoded in batches, which takes 0.65 ms of each instead of 1.6; their last
         bits then depend on the other texts.
         """
+        texts = self._normal(texts)
         if self.policy.plain_captions:
             texts = [plain_caption(text) for text in texts]
         if self.policy.max_words:
@@ -133,7 +150,7 @@ class LeccrProcessor:
         Views have their place in every item; "" is an absent one. `together` as for `texts`.
         """
         views = max(1, *(len(views) for views in items))
-        flat = [text for item in items for text in [*item, *[""] * (views - len(item))]]
+        flat = self._normal([text for item in items for text in [*item, *[""] * (views - len(item))]])
         embedded = self.policy.kind == "embedded"
         texts = self._embed([sentences(text) for text in flat], together) if embedded else self._ids(flat)
         return Texts(*(tensor.unflatten(0, (len(items), views)) for tensor in texts))
@@ -144,6 +161,7 @@ class LeccrProcessor:
         "" for the further bytes of a character, None for a special token (start, end, padding). For the embedded
         encoder use `sentences`.
         """
+        (text,) = self._normal([text])
         text = text.lower() if self.policy.lower_case else text
         if self.policy.kind == "tiny":
             encoder = self._encoder()
@@ -159,6 +177,10 @@ class LeccrProcessor:
             last = last if is_special else max(last, end)
         return surfaces + [None] * (ids.shape[1] - len(surfaces))
 
+    def own_geometry(self) -> list[dict[str, Any]]:
+        """The settings of the tower's image processor, where that decides how pictures are read."""
+        return [self.image_processor.to_dict()] if self.image_processor is not None else []
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the policy and the tokenizer to a folder."""
         home = Path(folder)
@@ -168,18 +190,21 @@ class LeccrProcessor:
             (home / SENTENCEPIECE).write_bytes(self.tokenizer)
         elif self.policy.kind == "transformers":
             self.tokenizer.save_pretrained(home / TOKENIZER)
+        if self.image_processor is not None:
+            self.image_processor.save_pretrained(home)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **hub: Any) -> Self:
         """Load a saved processor from a folder, or by its name on the Hub; raises OSError if there is none."""
         values = json.loads(_file(name, FILE, hub).read_text("utf-8"))
         values.pop("truncate_training_texts", None)  # of before 0.3, only about training
-        policy = Policy(**values)
+        policy, tokenizer = Policy(**values), None
+        image_processor = load_image_processor(str(name), **hub) if policy.resize == "own" else None
         if policy.kind == "tiny":
-            return cls(policy, _file(name, SENTENCEPIECE, hub).read_bytes())
-        if policy.kind == "transformers":
-            return cls(policy, _load_tokenizer(str(name), subfolder=TOKENIZER, **hub))
-        return cls(policy)
+            tokenizer = _file(name, SENTENCEPIECE, hub).read_bytes()
+        elif policy.kind == "transformers":
+            tokenizer = load_transformers_tokenizer(str(name), subfolder=TOKENIZER, **hub)
+        return cls(policy, tokenizer, image_processor)
 
     def _features(self, frames: Sequence[Any]) -> Tensor:
         most, count = self.policy.max_frames or len(frames), len(frames)
@@ -188,10 +213,16 @@ class LeccrProcessor:
         return torch.from_numpy(np.array(frames, np.float32))
 
     def _frame(self, frame: Any) -> Tensor:
+        if self.image_processor is not None:
+            return resized(self.image_processor, frame.convert("RGB"))
         size = self.policy.image_size
         box = square(*frame.size) if self.policy.resize == "crop" else None
         small = frame.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
         return torch.from_numpy(np.array(small)).permute(2, 0, 1).contiguous()
+
+    def _normal(self, texts: Sequence[str]) -> list[str]:
+        """The texts in usual letters, which the tiny tokenizer does by itself."""
+        return list(texts) if self.policy.kind == "tiny" else list(map(normalize_text, texts))
 
     def _ids(self, texts: Sequence[str]) -> Texts:
         texts = [text.lower() for text in texts] if self.policy.lower_case else list(texts)
@@ -206,6 +237,7 @@ class LeccrProcessor:
             padding="max_length" if pad_to else True,
             truncation=True,
             max_length=min(pad_to, self.policy.max_tokens) if pad_to else self.policy.max_tokens,
+            return_attention_mask=None if pad_to else True,
             return_tensors="pt",
         )
         ids = encoded["input_ids"]
@@ -253,6 +285,9 @@ class LeccrProcessor:
         return self._text_encoder
 
 
+AutoProcessor.register(LeccrConfig, LeccrProcessor)
+
+
 def plain_caption(text: str) -> str:
     """A caption without capitals and ASCII punctuation.
 
@@ -295,17 +330,16 @@ def _with_bytes(names: Sequence[str]) -> list[str]:
     return [name.replace("▁", " ") for name in texts]
 
 
-def _image_policy(media: str) -> dict[str, Any]:
+def _image_policy(media: str) -> tuple[dict[str, Any], Any]:
+    """The policy for pictures, and the tower's image processor, if it has one."""
     if media in ("tiny", "embedded", "features"):
-        return {"image_size": {"tiny": TINY_SIZE, "embedded": EMBEDDED_SIZE, "features": None}[media]}
-    settings = image_processing(media)
-    size = settings.get("crop_size" if settings.get("do_center_crop") else "size")
-    if isinstance(size, dict):
-        size = size.get("shortest_edge") or size.get("height")
-    if not size:  # the size that the tower was trained with
-        config = AutoConfig.from_pretrained(media)
-        size = getattr(getattr(config, "vision_config", config), "image_size", EMBEDDED_SIZE)
-    return {"image_size": int(size or EMBEDDED_SIZE), "resize": "crop" if settings.get("do_center_crop") else "squash"}
+        return {"image_size": {"tiny": TINY_SIZE, "embedded": EMBEDDED_SIZE, "features": None}[media]}, None
+    processor = load_image_processor(media)
+    if is_flexible(processor):  # pictures of any shape are squares in training
+        size = math.isqrt(processor.max_num_patches) * processor.patch_size
+        return {"image_size": size, "resize": "squash"}, None
+    size = resized(processor, Image.new("RGB", (EMBEDDED_SIZE, EMBEDDED_SIZE))).shape[-1]
+    return {"image_size": size, "resize": "own"}, processor
 
 
 def _text_policy(text: str) -> dict[str, Any]:
@@ -313,23 +347,77 @@ def _text_policy(text: str) -> dict[str, Any]:
         return {"kind": text, "max_tokens": TINY_TOKENS}
     if text == "embedded":
         return {"kind": text}
-    config = AutoConfig.from_pretrained(text)
+    config = AutoConfig.from_pretrained(text, trust_remote_code=False)
     if config.model_type.startswith("siglip"):
         return {"kind": "transformers", "max_tokens": SIGLIP_TOKENS, "pad_to": SIGLIP_TOKENS, "lower_case": True}
-    return {"kind": "transformers", "max_tokens": min(77, _positions(config))}
+    return {"kind": "transformers", "max_tokens": DEFAULT_TOKENS}
 
 
-def _positions(config: Any) -> int:
-    """Number of tokens that a text tower has positions for, less two because XLM-R counts from 2."""
-    inner = getattr(config, "text_config", None) or config
-    positions = int(getattr(inner, "max_position_embeddings", 512))
-    return positions if inner.model_type.startswith(("clip", "siglip")) else positions - 2
+def load_transformers_tokenizer(name: str, config: Any = None, **where: Any) -> Any:
+    """Load a tokenizer.
 
+    Args:
+        name: Name or folder of a model.
+        config: The model's configuration; None for a tokenizer that was saved with a processor.
+        **where: Arguments for the Hub, and a subfolder.
 
-def _load_tokenizer(name: str, **where: Any) -> Any:
+    Raises:
+        ValueError: It has no vocabulary, or is of another model.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads warn in forked workers and gain little
     with quiet():
-        return AutoTokenizer.from_pretrained(name, **where)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
+        except ImportError as error:
+            raise ValueError(
+                f"the tokenizer of {name} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            ) from error
+    ids = tokenizer(["cat", "dog"])["input_ids"]
+    if ids[0] == ids[1]:  # Transformers makes an empty tokenizer where the files are missing
+        raise ValueError(f"{name}: the tokenizer has no vocabulary. Check that its files are next to config.json")
+    inner = getattr(config, "text_config", None) or config
+    if tokenizer.pad_token is None:
+        number = getattr(inner, "pad_token_id", None)
+        token = tokenizer.convert_ids_to_tokens(number) if number is not None else None
+        tokenizer.pad_token = token or tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    size = getattr(inner, "vocab_size", None)
+    largest = max(number for row in ids for number in [*row, tokenizer.pad_token_id])
+    if size and largest >= size:
+        raise ValueError(
+            f"{name}: the tokenizer is of another model: it has token {largest:,}, the text tower {size:,} tokens"
+        )
+    return tokenizer
+
+
+@torch.no_grad()
+def check_texts(name: str, processor: Any, encode: Callable[[Texts], Tensor]) -> None:
+    """Check that a text tower reads its texts: each on its own, different ones differently, and long ones at all.
+
+    Args:
+        name: The model's name.
+        processor: Its processor, or that of a baseline.
+        encode: Vectors of texts, by the model in evaluation mode.
+
+    Raises:
+        ValueError: It does not. The message says what is wrong.
+    """
+    try:
+        alone, together, _ = (
+            torch.nn.functional.normalize(encode(processor.texts(texts)).float(), dim=-1)
+            for texts in (PROBES[:1], PROBES, [LONG])
+        )
+    except (IndexError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name}: its text tower cannot encode texts, or not long ones ({reason}): set max_tokens"
+        ) from error
+    if (difference := (alone[0] - together[0]).norm()) > 1e-4:
+        raise ValueError(
+            f"{name}: the vector of a text changes by {difference:.2g} when a longer text is encoded beside it: the "
+            "tower reads padding. Choose another model"
+        )
+    if (together[0] - together[1]).norm() < 1e-5:
+        raise ValueError(f"{name}: different texts have the same vector: its summary of a text does not see the text")
 
 
 def _file(name: str | Path, file: str, hub: dict[str, Any]) -> Path:

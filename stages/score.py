@@ -54,6 +54,11 @@ class ScoreOptions:
     slot_views: tuple[str, ...] | None = option(
         None, "views that the slots read, separated by commas; as in the run, or all, if not given"
     )
+    folds: int = option(
+        1,
+        "parts of the split, in its order, to average recalls over too; 5 on MSCOCO's 5K: its 1K protocol",
+        at_least=1,
+    )
     batch_size: int = option(64, "items, or texts, encoded at once in each process", at_least=1)
     seed: int = option(0, "seed of the bootstrap", at_least=0)
     output: Path | None = option(None, "JSON file for all figures", metavar="FILE")
@@ -163,7 +168,7 @@ def report(
         The ranks by language.
     """
     from stages.scoring.arms import ArmScore, format_arms, score_text
-    from stages.scoring.report import figures, format_table, gallery_notes, write_queries
+    from stages.scoring.report import figures, fold_figures, format_table, gallery_notes, write_queries
 
     data, checkpoint = arm.data(options.split), arm.checkpoint
     try:
@@ -171,6 +176,10 @@ def report(
     except ValueError as error:
         raise UsageError(f"--checkpoint {checkpoint.name}: {error}") from error
     num_items = len(embedded.item_ids)
+    if options.folds > num_items:
+        raise UsageError(f"--folds {options.folds}: split {options.split} has only {num_items:,} items")
+    if options.folds > 1:
+        result["folds"] = fold_figures(embedded.fused(fusion), fusion.global_weight, options.folds)
     notes = [*data.notes, *checkpoint.notes, *gallery_notes(result, num_items)]
     if too_good:
         notes.append(f"late fusion was chosen on {options.split}, the split that is scored: its figures are too good")

@@ -58,6 +58,8 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     )
     if checkpoint:
         model, processor = building.restore_model(checkpoint, settings)
+    elif settings.init:
+        model, processor = building.start_from(settings.init, settings, data)
     else:
         model, processor = building.create_model(settings, data, accelerator)
     validation.expect(processor, f"media={settings.media}")
@@ -121,6 +123,10 @@ def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None)
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
     lines += [f"note: {note}" for note in data.index.notes] + ([label] if label else [])
+    if (most := trainer.batches.processor.policy.max_tokens) < settings.max_tokens:
+        lines.append(f"note: texts are cut at {most:,} tokens, the positions of text={settings.text}")
+    if settings.init:
+        lines.append(f"note: the weights are those of {settings.init}")
     if (count := data.index.undescribed) and trainer.model.config.slots != "none":
         lines.append(f"note: {count:,} items have no description for slots to read: run --stage captions, then pack")
     return "\n".join(lines)

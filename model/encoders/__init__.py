@@ -21,6 +21,7 @@ from typing import Any
 from model.encoders import transformers_towers as towers
 from model.encoders.embedded import GRID_MEAN, GRID_STD, Grid, SentenceVectors
 from model.encoders.frames import IMAGENET_MEAN, IMAGENET_STD, AttentionReader, FeatureEncoder, FrameEncoder
+from model.encoders.pictures import load_image_processor, pixel_statistics
 from model.encoders.tiny import TinyText, TinyVision
 
 
@@ -67,9 +68,8 @@ def load_media_encoder(name: str, image_size: int | None = None) -> tuple[Any, d
     tower, missing, projection = towers.load_tower(name, "vision")
     if image_size:
         towers.resize_positions(tower, image_size)
-    settings = towers.image_processing(name)
-    more = {key: settings[key] for key in ("image_mean", "image_std") if key in settings}
-    spec = towers.spec_of(tower, projection, **more)
+    mean, std = pixel_statistics(load_image_processor(name))
+    spec = towers.spec_of(tower, projection, image_mean=mean, image_std=std)
     encoder = _vision(tower, spec)
     towers.check_weights(name, tower, missing)
     towers.set_projection(encoder.tower, projection)
@@ -79,6 +79,7 @@ def load_media_encoder(name: str, image_size: int | None = None) -> tuple[Any, d
 def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, Any]]:
     """Load the text tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing, projection = towers.load_tower(name, "text")
+    pooling = towers.own_pooling(name, tower) if pooling == "auto" else pooling
     spec = towers.spec_of(tower, projection, pooling=pooling)
     encoder = towers.TextTower(tower, pooling, spec.get("projection", 0))
     towers.check_weights(name, tower, missing)

@@ -5,7 +5,9 @@ M pictures · P tokens per picture · B texts · T tokens · D width
 
 import contextlib
 import inspect
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import AutoConfig, PreTrainedModel
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils.hub import cached_file
 
 from model.batch import Texts
 from model.encoders.tiny import masked_mean, visible_tokens
@@ -38,7 +40,10 @@ POOLED = ("CLIPTextModel", "MetaClip2TextModel", *UNMASKED)  # their summary is 
 # Given a mask of padding, Transformers waits for the GPU to see whether anything is masked. These take a whole mask.
 CAUSAL = ("CLIPTextModel", "MetaClip2TextModel")
 BIDIRECTIONAL = ("XLMRobertaModel", "RobertaModel", "BertModel", "DistilBertModel")
-POOLINGS = ("auto", "cls", "mean", "pooler")
+# Their positions are counted from that of the padding.
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "altclip", "mpnet", "longformer", "data2vec-text", "xmod")
+POOLINGS = ("auto", "cls", "mean", "last", "pooler")
+SENTENCE_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # as Sentence Transformers names them
 
 
 class VisionTower(nn.Module):
@@ -86,7 +91,8 @@ class TextTower(nn.Module):
 
     Args:
         tower: The Transformers model.
-        pooling: "cls", "mean" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else "cls".
+        pooling: "cls", "mean", "last" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else
+            "cls". Padding is on the right.
         projection: Width of the pretrained projection of summaries; 0 for none.
     """
 
@@ -97,7 +103,7 @@ class TextTower(nn.Module):
         kind = type(tower).__name__
         self.pooling = ("pooler" if kind in POOLED else "cls") if pooling == "auto" else pooling
         if self.pooling == "pooler" and kind not in POOLED and getattr(tower, "pooler", None) is None:
-            raise ValueError(f"pooling=pooler: {kind} has no pooler, expected auto, cls or mean")
+            raise ValueError(f"pooling=pooler: {kind} has no pooler, expected auto, cls, mean or last")
         self.unmasked = kind in UNMASKED
         self.tower = without_dead_parameters(tower, keep_pooler=self.pooling == "pooler")
         self.width = width(tower)
@@ -118,6 +124,9 @@ class TextTower(nn.Module):
             return states_BTD, out.pooler_output
         if self.pooling == "cls":
             return states_BTD, states_BTD[:, 0]
+        if self.pooling == "last":
+            last_B = (mask_BT * torch.arange(mask_BT.shape[1], device=mask_BT.device)).argmax(1)
+            return states_BTD, states_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
         return states_BTD, masked_mean(states_BTD, mask_BT)
 
     def _attention_mask(self, mask_BT: Tensor) -> Tensor | None:
@@ -173,6 +182,8 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str], Tensor 
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            if config.model_type == "leccr":
+                raise ValueError("it is a LECCR model: start a run from its weights with init=")
             loader = getattr(transformers, CLASSES.get(config.model_type, "AutoModel"))
             tower, report = loader.from_pretrained(
                 name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
@@ -268,13 +279,48 @@ def width(tower: PreTrainedModel) -> int:
     return int(stages[-1] if stages else getattr(config, "project_dim", None) or config.hidden_size)
 
 
-def image_processing(name: str) -> dict[str, Any]:
-    """The content of `preprocessor_config.json`; empty if there is none."""
-    try:
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(name)
-    except OSError:
-        return {}
-    return dict(settings)
+def own_pooling(name: str, tower: PreTrainedModel) -> str:
+    """How the summary of a text was trained: as the files of Sentence Transformers say, else by the tower itself.
+
+    Of a causal tower it is the last token, the only one that sees the whole text.
+
+    Raises:
+        ValueError: The model pools in a way that `TextTower` does not.
+    """
+    if type(tower).__name__ in POOLED:
+        return "auto"
+    for module in _read_json(name, "modules.json") or ():
+        if module["type"].endswith("Pooling"):
+            options = _read_json(name, f"{module['path']}/config.json") or {}
+            modes = [key for key, value in options.items() if key.startswith("pooling_mode_") and value is True]
+            modes = [mode.removeprefix("pooling_mode_").split("_")[0] for mode in modes] or [options["pooling_mode"]]
+            if len(modes) != 1 or modes[0] not in SENTENCE_POOLINGS:
+                raise ValueError(f"{name} pools its tokens by {modes}: expected {' or '.join(SENTENCE_POOLINGS)}")
+            return SENTENCE_POOLINGS[modes[0]]
+    return "last" if _is_causal(tower) else "auto"
+
+
+def _is_causal(tower: PreTrainedModel) -> bool:
+    """Whether the first token does not see the last."""
+    embeddings: Any = tower.get_input_embeddings()
+    size = embeddings.num_embeddings
+    ids_2T = torch.tensor([[size - 3, size - 2, size - 1], [size - 3, size - 2, size - 2]])
+    with torch.no_grad():
+        first_2D = tower(input_ids=ids_2T, attention_mask=torch.ones_like(ids_2T)).last_hidden_state[:, 0]
+    return torch.allclose(first_2D[0], first_2D[1], rtol=0, atol=1e-6)
+
+
+def _read_json(name: str, file: str) -> Any:
+    path = cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(path).read_text("utf-8")) if path else None
+
+
+def text_positions(config: Any) -> int:
+    """Number of tokens that a text tower has positions for; RoBERTa and its like count them from after the padding."""
+    inner = getattr(config, "text_config", None) or config
+    positions = int(getattr(inner, "max_position_embeddings", None) or 512)
+    counts_from = inner.pad_token_id + 1 if inner.model_type.startswith(AFTER_PADDING) else 0
+    return positions - counts_from
 
 
 def _reads(tower: PreTrainedModel) -> set[str]:

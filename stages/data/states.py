@@ -211,7 +211,7 @@ def _kinds(
         weights = _weights_hash(model.media_encoder.feature_weights())
         kinds["media"] = _Kind(
             "pictures",
-            _fingerprint("media", queries, spec, weights, _policy(policy, TEXT_POLICY)),
+            _fingerprint("media", queries, spec, weights, _policy(policy, TEXT_POLICY), *processor.own_geometry()),
             MEDIA_BATCH if model.device.type == "cpu" else MEDIA_BATCH_GPU,
             functools.partial(_load_media, shards, processor),
             functools.partial(_encode_media, model),

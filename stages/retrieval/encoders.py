@@ -20,6 +20,9 @@ from stages.scoring.zero_shot import DESCRIPTIONS, POWER, TOP_CLASSES, EmbeddedE
 if TYPE_CHECKING:  # imports torch
     from model.fusion import Fusion
 
+# Files of a model's folder that no vector depends on; optimisers and other frameworks have large ones.
+NO_WEIGHTS = (".md", ".png", ".jpg", ".h5", ".msgpack", ".onnx")
+
 
 class Space(Protocol):
     """Maps items and queries to vectors.
@@ -94,8 +97,12 @@ class ModelSpace:
     def _fingerprint(self, source: str, late_fusion: LateFusion | None) -> str:
         folder = Path(source)
         if folder.is_dir():
-            files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json", ".model"))
-            weights: Any = [(path.name, file_hash(path)) for path in files]
+            files = sorted(path for path in (*folder.iterdir(), *folder.glob("tokenizer/*")) if path.is_file())
+            weights: Any = [
+                (str(path.relative_to(folder)), file_hash(path))
+                for path in files
+                if path.suffix not in NO_WEIGHTS and not path.name.startswith(".")
+            ]
         else:
             weights = [source, getattr(self.model.config, "_commit_hash", None)]
         return short_hash(canonical_json([weights, self.global_weight, *([late_fusion] if late_fusion else [])]))

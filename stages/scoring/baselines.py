@@ -13,11 +13,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
 from model.batch import Media, Texts
+from model.encoders.transformers_towers import text_positions
 from model.fusion import Fusion
-from model.processing import SIGLIP_TOKENS
+from model.processing import SIGLIP_TOKENS, check_texts, load_transformers_tokenizer
+from model.texts import normalize_text
 from pipeline.errors import UsageError
 from stages.data.media import Frames
 from stages.scoring.zero_shot import EmbeddedEncoder
@@ -36,7 +38,7 @@ class Baseline(nn.Module):
     def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
         """Media [B,E] of unit length, of a video the mean over its frames' directions; and no slots, [B,0,E]."""
         real_BF = media.mask
-        frames_E = normalize(_pooled(self.model.get_image_features(pixel_values=media.frames[real_BF])), dim=-1)
+        frames_E = normalize(_pooled(self.model.get_image_features(**_picture_inputs(media.frames[real_BF]))), dim=-1)
         frames_BFE = frames_E.new_zeros(*real_BF.shape, frames_E.shape[-1])
         frames_BFE[real_BF] = frames_E
         media_BE = normalize(frames_BFE.sum(1), dim=-1)
@@ -58,21 +60,26 @@ class BaselineProcessor:
     def __init__(self, image_processor: Any, tokenizer: Any, config: Any):
         self.image_processor, self.tokenizer = image_processor, tokenizer
         self.siglip = config.model_type.startswith("siglip")
-        positions = getattr(config.text_config, "max_position_embeddings", SIGLIP_TOKENS)
+        if not self.siglip:
+            tokenizer.padding_side = "right"  # then the states of a text are those that it has on its own
+        positions = text_positions(config)
         self.max_tokens = min(positions, SIGLIP_TOKENS) if self.siglip else positions
 
     def media(self, items: Sequence[Sequence[Any]]) -> Media:
-        """Pixels [B,F,3,H,W] as the model takes them, float32."""
+        """Pixels [B,F,3,H,W] as the model takes them, or patches [B,F,P,·], see `_picture_inputs`; float32."""
         counts = [len(frames) for frames in items]
         pictures = [frame.convert("RGB") for frames in items for frame in frames]
-        pixels = self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+        inputs = self.image_processor(images=pictures, return_tensors="pt")
+        pixels = inputs["pixel_values"]
+        if "spatial_shapes" in inputs:
+            pixels = torch.cat([pixels, inputs["spatial_shapes"][:, None].expand(-1, pixels.shape[1], -1)], dim=-1)
         frames_BF = torch.nn.utils.rnn.pad_sequence(list(pixels.split(counts)), batch_first=True)
         return Media(frames_BF, torch.arange(max(counts))[None] < torch.tensor(counts)[:, None])
 
     def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
         """Tokens [B,T], truncated to what the model reads."""
         tokens = self.tokenizer(
-            [text.lower() for text in texts] if self.siglip else list(texts),
+            [normalize_text(text).lower() if self.siglip else normalize_text(text) for text in texts],
             padding="max_length" if self.siglip else True,
             truncation=True,
             max_length=self.max_tokens,
@@ -164,7 +171,7 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
         UsageError: The model is of another kind, or files are missing or damaged.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind: Any = MODEL_MAPPING.get(type(config), None)
         if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
             raise UsageError(
@@ -177,20 +184,29 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
             raise UsageError(
                 f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)"
             )
-        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        first, second = tokenizer(["one", "two"])["input_ids"]
-        if first == second:  # Transformers makes an empty tokenizer where the files are missing
-            raise UsageError(f"--checkpoint {name}: the tokenizer has no vocabulary. Check that its files are there")
+        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
+        tokenizer = load_transformers_tokenizer(name, config)
+        baseline = Baseline(model.float().eval())
+        processor = BaselineProcessor(image_processor, tokenizer, config)
+        check_texts(name, processor, baseline.encode_text)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
-    return Baseline(model.float().eval()), BaselineProcessor(image_processor, tokenizer, config)
+    return baseline, processor
 
 
 def padded_views(items: Sequence[Sequence[str]]) -> tuple[list[str], int]:
     """The views of all items in one list, "" for one that is missing, and how many each item has there."""
     views = max(1, *(len(views) for views in items))
     return [text for item in items for text in [*item, *[""] * (views - len(item))]], views
+
+
+def _picture_inputs(frames_M: Tensor) -> dict[str, Tensor]:
+    """What a vision tower takes: pixels, or patches [M,P,·], of which the last two columns are rows and columns."""
+    if frames_M.dim() > 3:
+        return {"pixel_values": frames_M}
+    shapes_M2 = frames_M[:, 0, -2:].long()
+    mask_MP = torch.arange(frames_M.shape[1], device=frames_M.device) < shapes_M2.prod(1, keepdim=True)
+    return {"pixel_values": frames_M[..., :-2], "pixel_attention_mask": mask_MP.int(), "spatial_shapes": shapes_M2}
 
 
 def _pooled(output: Any) -> Tensor:

@@ -117,37 +117,34 @@ class Checkpoint(NamedTuple):
         return LoadedModel(model.float(), processor, model.config.fusion)
 
 
-def find_checkpoint(name: str) -> Checkpoint:
+def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
     """Find weights by name, without loading them.
 
     Args:
         name: A run folder (its best weights), a model folder, a model's name on the Hub, or `embedded`.
+        option: What the user gave it with, for messages.
 
     Raises:
         UsageError: There are no such weights. The message says what is missing.
     """
     if name == EMBEDDED:
         return Checkpoint(name, name, EMBEDDED, None)
-    path = Path(name)
+    path = Path(name).expanduser()
     folder, run = (path / BEST, path) if (path / BEST / CONFIG).is_file() else (path, path.parent)
     if (folder / CONFIG).is_file():
         record = read_json(run / RUN_RECORD) if folder.name == BEST else None
         return Checkpoint(name, str(folder), str(read_json(folder / CONFIG).get("model_type")), record)
     if (path / RUN_CHECKPOINTS).is_dir() or (path / RUN_SETTINGS).is_file():
         raise UsageError(
-            f"--checkpoint {name}: the run has no {path / BEST} yet. Its first validation writes that: "
+            f"{option}{name}: the run has no {path / BEST} yet. Its first validation writes that: "
             "wait for it, or name one of the run's checkpoints"
-        )
-    if path.exists():
-        raise UsageError(
-            f"--checkpoint {name}: the folder has neither {BEST}/ nor {CONFIG}. Name a run folder or a model folder"
         )
     from transformers import PreTrainedConfig
 
+    from model.hub import locate_model
+
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name)
+        config, _ = PreTrainedConfig.get_config_dict(locate_model(name, [EMBEDDED]))
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--checkpoint {name}: there is no such folder, and no model of that name on the Hub or in its cache"
-        ) from error
+        raise UsageError(f"{option}{str(error).splitlines()[0]}") from error
     return Checkpoint(name, name, str(config.get("model_type")), None)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from model.texts import normalize_text
 from pipeline.errors import UsageError
 from stages.data.media import Frames
 
@@ -48,8 +49,8 @@ class EmbeddedEncoder:
         return names_KE - mean_E, mean_E
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Queries [M,E], (q, 1)."""
-        return self._widened(self.encoder.encode(texts), 1.0)
+        """Queries [M,E], (q, 1), in small letters: capitals are other words to the encoder, see docs/search.md."""
+        return self._widened(self.encoder.encode([normalize_text(text).lower() for text in texts]), 1.0)
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [N,E], as texts that name the likely classes would be."""
@@ -64,7 +65,7 @@ class EmbeddedEncoder:
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
         """Descriptions [M,E], (d, 0)."""
-        return self._widened(self.encoder.encode(texts), 0.0)
+        return self._widened(self.encoder.encode(list(map(normalize_text, texts))), 0.0)
 
     def _widened(self, vectors: np.ndarray, value: float | Sequence[float]) -> np.ndarray:
         """[M,E]: one more value, then zeros."""

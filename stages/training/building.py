@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from model.config import LeccrConfig
+from model.hub import locate_model
 from model.modeling import LeccrModel
-from model.processing import LeccrProcessor
+from model.processing import LeccrProcessor, check_texts
 from model.tokenizer import train_tokenizer
 from pipeline.errors import UsageError
 from stages.data.batches import EvaluationData, TrainingData, check_batch_size
@@ -18,8 +19,12 @@ from stages.data.media import Augmentation, check_media, feature_sizes
 from stages.data.samples import Shards
 from stages.data.states import ensure_states
 from stages.processes import on_main
+from stages.scoring.checkpoint import find_checkpoint
 from stages.training.settings import MODEL_DEFAULTS, Settings
 
+KEYWORDS = ("tiny", "embedded", "features")  # encoders that are not models of Transformers
+INPUTS = ("media", "text", "image_size", "resize", "max_tokens", "max_words", "plain_captions")
+DROPOUTS = ("dropout", "attention_dropout", "view_dropout")  # a run from another's weights may change them
 HEAD_WIDTH = 16  # width of an attention head of tiny encoders
 FEATURE_HEAD_WIDTH = 64  # width of an attention head of the feature encoder
 
@@ -78,35 +83,76 @@ def create_model(settings: Settings, data: TrainingData, accelerator: Accelerato
     torch.manual_seed(settings.seed)
     try:
         with accelerator.main_process_first():  # it downloads
-            processor = LeccrProcessor.create(settings.media, settings.text, tokenizer, **policy)
+            own_media, own_text = (
+                name if name in KEYWORDS else locate_model(name, KEYWORDS) for name in (settings.media, settings.text)
+            )
+            processor = LeccrProcessor.create(own_media, own_text, tokenizer, **policy)
             media, text = _encoder_specs(settings, processor)
             names = (
                 {"views": data.slot_views} if settings.model.get("slots", MODEL_DEFAULTS["slots"]) == "views" else {}
             )
             model = LeccrModel.create(
-                media or settings.media, text or settings.text, processor.policy.image_size, **settings.model, **names
+                media or own_media, text or own_text, processor.policy.image_size, **settings.model, **names
             )
+        if text is None:
+            check_texts(f"text={settings.text}", processor, model.train(False).summarize)
+            model.train()
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    return model, processor
+
+
+def start_from(name: str, settings: Settings, data: TrainingData) -> tuple[LeccrModel, LeccrProcessor]:
+    """Load model and processor of a finished run, to train on from its weights.
+
+    Raises:
+        UsageError: It is not a LECCR model, or it has other encoders, inputs or views than the settings and the data.
+    """
+    checkpoint = find_checkpoint(name, "init=")
+    if checkpoint.model_type != LeccrConfig.model_type:
+        raise UsageError(f"init={name} is not a LECCR model: give its towers as media={name} and text={name}")
+    before = (checkpoint.record or {}).get("settings", {})
+    for key in INPUTS:
+        if key in before and before[key] != getattr(settings, key):
+            raise UsageError(
+                f"init={name} was trained with {key}={before[key]}, but {key}={getattr(settings, key)} is set: give "
+                f"{key}={before[key]}"
+            )
+    try:
+        model, processor = _load_model(Path(checkpoint.source), settings, free=DROPOUTS)
+    except (ValueError, OSError) as error:
+        raise UsageError(f"init={name} does not fit the settings: {error}") from error
+    if (views := tuple(model.config.views)) != tuple(data.slot_views if model.slots_are_views else ()):
+        raise UsageError(
+            f"init={name} reads the views {', '.join(views)}, but the data has {', '.join(data.slot_views)}: give "
+            f"slot_views={','.join(views)}"
+        )
     return model, processor
 
 
 def restore_model(folder: Path, settings: Settings) -> tuple[LeccrModel, LeccrProcessor]:
     """Load model and processor of a checkpoint; raises UsageError if they do not fit the settings."""
     try:
-        processor = LeccrProcessor.from_pretrained(folder)
-        config = LeccrConfig.from_pretrained(folder)
-        media, text = _encoder_specs(settings, processor)
-        expected = {"media_encoder": media, "text_encoder": text, **MODEL_DEFAULTS, **settings.model}
-        for name, value in expected.items():
-            from_data = name == "embed_dim" and not value
-            if value is not None and not from_data and getattr(config, name) != value:
-                raise ValueError(f"it has {name}={getattr(config, name)}, the settings have {value}")
-        return LeccrModel.from_pretrained(str(folder)), processor
+        return _load_model(folder, settings)
     except (ValueError, OSError) as error:
         raise UsageError(
             f"checkpoint {folder.name} does not belong to this run: {error}. Delete it, or give --overwrite"
         ) from error
+
+
+def _load_model(folder: Path, settings: Settings, free: Sequence[str] = ()) -> tuple[LeccrModel, LeccrProcessor]:
+    """Model and processor, with these settings of the model where they are `free`; raises ValueError for others."""
+    processor = LeccrProcessor.from_pretrained(folder)
+    config = LeccrConfig.from_pretrained(folder)
+    media, text = _encoder_specs(settings, processor)
+    expected = {"media_encoder": media, "text_encoder": text, **MODEL_DEFAULTS, **settings.model}
+    for name in free:
+        setattr(config, name, expected.pop(name))
+    for name, value in expected.items():
+        from_data = name == "embed_dim" and not value
+        if value is not None and not from_data and getattr(config, name) != value:
+            raise ValueError(f"it has {name}={getattr(config, name)}, the settings have {value}")
+    return LeccrModel.from_pretrained(str(folder), config=config), processor
 
 
 def use_states(

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from pipeline.corpus.table import atomic_writer
+from pipeline.corpus.table import atomic_writer, read_json
 from pipeline.errors import UsageError
 from stages.training.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-METRICS, CURVES = "metrics.jsonl", "curves.png"
+METRICS, CURVES, RECORD = "metrics.jsonl", "curves.png", "record.json"
 
 
 @contextlib.contextmanager
@@ -117,7 +117,8 @@ def draw_curves(run: Path, title: str) -> Path | None:
 
     lines = read_metrics(run)
     train = [line for line in lines if line["kind"] == "train"]
-    validations = [line for line in lines if line["kind"] == "validation"]
+    start = (read_json(run / RECORD) or {}).get("start")
+    validations = [*([start] if start else []), *(line for line in lines if line["kind"] == "validation")]
     if not train:
         return None
     figure, axes = pyplot.subplots(2, 2, figsize=(14, 9), layout="constrained")

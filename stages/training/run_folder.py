@@ -91,10 +91,9 @@ def _identity(settings: Settings, corpora: Sequence[Path]) -> dict[str, Any]:
 
 
 def _check_same(run: Path, stored: dict[str, Any], current: dict[str, Any], free: set[str]) -> None:
+    known = Settings().to_json() | stored["settings"]  # an earlier version had fewer, and did as their defaults say
     changed = [
-        f"{name}={old} (now {new})"
-        for name, old, new in differences(stored["settings"], current["settings"])
-        if name not in free
+        f"{name}={old} (now {new})" for name, old, new in differences(known, current["settings"]) if name not in free
     ]
     if changed:
         raise UsageError(f"{run} was started with {', '.join(changed)}: give the same settings, {OTHERWISE}")

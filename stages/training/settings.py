@@ -84,6 +84,9 @@ class Settings:
 
     media: str = option("tiny", "media encoder: tiny, embedded, features, or a model's name or folder")
     text: str = option("tiny", "text encoder: tiny, embedded, or a model's name or folder")
+    init: str = option(
+        "", "finished run, or LECCR model, whose weights to start from; none: the encoders' own"
+    )
     tiny_width: int = option(64, "width of tiny encoders", at_least=8)
     tiny_layers: int = option(2, "layers of tiny encoders", at_least=1)
     tiny_patch: int = option(8, "pixels per side of a patch of the tiny media encoder", at_least=1)
@@ -189,6 +192,12 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
     if faithful and typed.get("media", changes.get("media")) == "features":
         preset |= FAITHFUL_VIDEO
     values: dict[str, Any] = {"recipe": recipe, **weights, **changes, **preset, **typed}
+    if values.get("num_slots") == 0:
+        if typed.get("slots", "none") != "none":
+            raise UsageError(
+                f"num_slots=0 means slots=none, but slots={typed['slots']} was given: leave one of them out"
+            )
+        values |= {"slots": "none", "num_slots": MODEL_DEFAULTS["num_slots"]}
     for name in values:
         _check_name("setting", name, OWNERS)
 

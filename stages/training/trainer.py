@@ -222,7 +222,8 @@ class Trainer:
             if is_best:
                 position.best, position.waiting = line, 0
                 on_main(lambda: self.writer.write_best(line, position.start))
-        write_line(line)
+        if position.step:  # that of the start is in record.json
+            write_line(line)
         self._say(validation_summary(line, is_best))
         return True
 

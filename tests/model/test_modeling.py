@@ -5,12 +5,22 @@ import sys
 import pytest
 import torch
 from torch.nn.functional import normalize
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from model.batch import Texts
 from model.config import LeccrConfig
 from model.modeling import LeccrModel
 from tests.conftest import ROOT
-from tests.model.towers import RELEASED, batch, ids_batch, processor, text_towers, tiny_model, vision_towers
+from tests.model.towers import (
+    RELEASED,
+    batch,
+    ids_batch,
+    processor,
+    text_towers,
+    tiny_model,
+    vision_towers,
+    write_picture_settings,
+)
 from tests.stages.duals import write_dual
 
 
@@ -146,6 +156,7 @@ def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
 
 def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
     vision_towers()["clip"]().save_pretrained(tmp_path / "vision")
+    write_picture_settings(tmp_path / "vision")
     text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
     model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4, **RELEASED)
     expected = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
@@ -198,3 +209,14 @@ def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     assert all(torch.equal(left, right) for left, right in zip(model(samples), before, strict=True))
     with pytest.raises(ValueError, match="slots=none"):
         tiny_model(slots="none").attention(samples.media, samples.descriptions)
+
+
+def test_transformers_knows_the_model_by_its_type(tmp_path):
+    of = processor()
+    tiny_model(of.vocabulary).save_pretrained(tmp_path)
+    of.save_pretrained(tmp_path)
+    model, read = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
+    own = LeccrModel.from_pretrained(str(tmp_path))
+    assert isinstance(model, LeccrModel) and read.policy == of.policy
+    assert AutoConfig.from_pretrained(tmp_path).media_encoder == own.config.media_encoder
+    assert torch.equal(model.encode_text(read.texts(["a cat"])), own.encode_text(of.texts(["a cat"])))

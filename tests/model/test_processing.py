@@ -1,24 +1,41 @@
 import copy
+import io
 import json
 import pickle
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from model.processing import LeccrProcessor, plain_caption, sentences
-from tests.model.towers import PLACES, TEXTS, picture, processor, text_towers, vision_towers
+from model.batch import Texts
+from model.encoders.transformers_towers import text_positions
+from model.processing import LeccrProcessor, check_texts, plain_caption, sentences
+from model.texts import normalize_text
+from tests.model.towers import (
+    PLACES,
+    SIZES,
+    TEXTS,
+    picture,
+    processor,
+    text_towers,
+    vision_towers,
+    write_picture_settings,
+)
 
 
-def words_tokenizer(folder, mark="[PAD]"):
+def words_tokenizer(folder, mark="[PAD]", **marks):
     """A tokenizer of Transformers over words, saved beside a tower."""
-    vocabulary = {word: number for number, word in enumerate(["[UNK]", mark, "a", "cat", "red", "on", "sofa", "dog"])}
+    vocabulary = {
+        word: number for number, word in enumerate(["[UNK]", "[PAD]", "a", "cat", "red", "on", "sofa", "dog"])
+    }
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    hf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=mark, unk_token="[UNK]").save_pretrained(folder)
+    marks = marks or ({"pad_token": mark, "unk_token": "[UNK]"} if mark else {})
+    hf.PreTrainedTokenizerFast(tokenizer_object=words, **marks).save_pretrained(folder)
 
 
 def test_frames_become_bytes_and_padding_is_masked():
@@ -86,29 +103,130 @@ def test_towers_of_transformers_bring_their_policy(tmp_path):
     vision_towers()["clip"]().save_pretrained(tmp_path / "clip")
     text_towers()["bert"]().save_pretrained(tmp_path / "bert")
     words_tokenizer(tmp_path / "bert")
-    bare = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"))
-    assert bare.policy.image_size == 32  # as the tower's own configuration says
-    says = {"do_center_crop": True, "crop_size": {"height": 48, "width": 48}, "size": {"shortest_edge": 56}}
-    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(says))
-    of = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"))
-    assert (of.policy.image_size, of.policy.resize, of.policy.max_tokens) == (48, "crop", 24)
-    says = {"do_resize": True, "size": {"height": 40, "width": 40}}
-    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(says))
-    of = LeccrProcessor.create(str(tmp_path / "clip"), str(tmp_path / "bert"), max_tokens=5)
-    assert (of.policy.image_size, of.policy.resize, of.policy.max_tokens) == (40, "squash", 5)
+    clip, bert = str(tmp_path / "clip"), str(tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"no preprocessor_config\.json"):
+        LeccrProcessor.create(clip, bert)
+    write_picture_settings(tmp_path / "clip")
+    of = LeccrProcessor.create(clip, bert)
+    assert (of.policy.image_size, of.policy.resize, of.policy.max_tokens) == (32, "own", PLACES + 2)
+    of = LeccrProcessor.create(clip, bert, max_tokens=5)
     texts = of.texts(["a red cat on a sofa", "a dog", ""])
     assert texts.mask.sum(1).tolist() == [5, 2, 0] and texts.tokens[1, :2].tolist() == [2, 7]
     of.save_pretrained(tmp_path / "saved")
     loaded = LeccrProcessor.from_pretrained(tmp_path / "saved")
     assert torch.equal(loaded.texts(["a red cat"]).tokens, of.texts(["a red cat"]).tokens)
+    assert torch.equal(loaded.media([[picture(0)]]).frames, of.media([[picture(0)]]).frames)
     assert loaded.vocabulary == of.vocabulary == 8
+    assert LeccrProcessor.create(clip, bert, image_size=48).policy.resize == "crop"  # another size is our own crop
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        (hf.CLIPTextConfig(), 77),
+        (hf.CLIPConfig(), 77),
+        (hf.BertConfig(), 512),
+        (hf.RobertaConfig(max_position_embeddings=130), 128),
+        (hf.CamembertConfig(max_position_embeddings=514, pad_token_id=1), 512),
+        (hf.MPNetConfig(max_position_embeddings=40, pad_token_id=3), 36),
+        (hf.AltCLIPConfig(), 512),
+    ],
+)
+def test_a_text_has_as_many_tokens_as_the_tower_has_positions(config, positions):
+    assert text_positions(config) == positions
+
+
+@pytest.mark.parametrize("family", ["clip", "xlm_roberta", "bert"])
+def test_a_tokenizer_without_its_files_is_refused(tmp_path, family):
+    text_towers()[family]().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="tokenizer"):
+        LeccrProcessor.create("tiny", str(tmp_path))
+
+
+@pytest.mark.parametrize("mark", ["eos_token", "unk_token", None])
+@pytest.mark.parametrize("number", [None, 3])
+def test_a_tokenizer_without_a_padding_token_gets_one(tmp_path, mark, number):
+    tower = text_towers()["bert"]()
+    tower.config.pad_token_id = number
+    tower.save_pretrained(tmp_path)
+    words_tokenizer(tmp_path, mark=None, **({mark: "dog"} if mark else {}))
+    of = LeccrProcessor.create("tiny", str(tmp_path))
+    texts = of.texts(["a red cat", "a"])
+    assert texts.mask.tolist() == [[True] * 3, [True, False, False]]
+    assert texts.tokens[1, 1] == (number or {"eos_token": 7, "unk_token": 7, None: 0}[mark])
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    hf.BertModel(hf.BertConfig(**SIZES, vocab_size=6)).save_pretrained(tmp_path)
+    words_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match="of another model"):
+        LeccrProcessor.create("tiny", str(tmp_path))
+
+
+def test_a_tokenizer_may_have_only_files_of_sentencepiece(tmp_path):
+    text_towers()["xlm_roberta"]().save_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(pieces(50))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    of = LeccrProcessor.create("tiny", str(tmp_path))
+    assert len({tuple(row) for row in of.texts(["a cat", "a sofa", "cat"]).tokens.tolist()}) == 3
+
+
+def pieces(size):
+    model = io.BytesIO()
+    options = {"vocab_size": size, "hard_vocab_limit": False, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(TEXTS * 3), model_writer=model, **options)
+    return model.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ZWEI HUNDE IM SCHNEE", "zwei hunde im schnee"),
+        ("ДВЕ СОБАКИ", "две собаки"),
+        ("ＴＷＯ　ｄｏｇｓ", "TWO dogs"),
+        ("ｶﾞﾗｽの猫", "ガラスの猫"),
+        ("GROßE STRAßE", "große straße"),
+        ("A Dog on TV", "A Dog on TV"),
+        ("白いTシャツ，犬！", "白いTシャツ，犬！"),
+    ],
+)
+def test_texts_are_read_in_usual_letters(text, expected):
+    assert normalize_text(text) == expected
+
+
+class Letters:
+    """Reads every letter as a token."""
+
+    def texts(self, texts):
+        longest = max(map(len, texts))
+        ids = torch.tensor([[*map(ord, text), *[0] * (longest - len(text))] for text in texts])
+        return Texts(ids, ids > 0)
+
+
+def counted(texts):
+    return torch.nn.functional.one_hot(texts.tokens * texts.mask, 256)[..., 1:].sum(1)
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda texts: counted(texts) + texts.mask.shape[1], "padding"),
+        (lambda texts: torch.ones(len(texts.tokens), 4), "same vector"),
+        (lambda texts: torch.nn.Embedding(300, 4)(torch.arange(texts.tokens.shape[1])), "max_tokens"),
+    ],
+)
+def test_a_tower_that_does_not_read_its_texts_is_refused(encode, message):
+    check_texts("it", Letters(), counted)
+    with pytest.raises(ValueError, match=message):
+        check_texts("it", Letters(), encode)
 
 
 def test_siglip_reads_lower_case_and_64_tokens(tmp_path):
-    text_towers()["siglip"]().save_pretrained(tmp_path)
+    config = hf.SiglipTextConfig(**SIZES, vocab_size=8, max_position_embeddings=64, projection_size=24)
+    hf.SiglipTextModel(config).save_pretrained(tmp_path)
     words_tokenizer(tmp_path)
     of = LeccrProcessor.create("tiny", str(tmp_path))
-    assert LeccrProcessor.create("tiny", str(tmp_path), max_tokens=200).policy.max_tokens == PLACES + 2
+    assert LeccrProcessor.create("tiny", str(tmp_path), max_tokens=200).policy.max_tokens == 64
     texts = of.texts(["A RED CAT"])
     assert texts.tokens.shape == (1, 64) and texts.tokens[0, :3].tolist() == [2, 4, 3]
     assert texts.mask.sum() == 3

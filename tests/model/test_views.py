@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 from model.batch import Texts
 from model.losses import score
 from model.modeling import LeccrModel
-from tests.model.towers import batch, ids_batch, tiny_model, whole
+from tests.model.towers import batch, ids_batch, tiny_model, whole, write_picture_settings
 
 VIEWS = {"slots": "views", "heads": "aligned", "views": ("caption", "objects")}
 
@@ -27,6 +27,7 @@ def dual(request, tmp_path_factory):
     torch.manual_seed(0)
     pretrained = whole(request.param).eval()
     pretrained.save_pretrained(folder)
+    write_picture_settings(folder)
     return pretrained, LeccrModel.create(str(folder), str(folder), **VIEWS).eval(), two_views(ids_batch())
 
 

@@ -1,5 +1,7 @@
 """Small models and batches for tests; tiny towers of Transformers written to a folder as the Hub has them."""
 
+import json
+
 import numpy as np
 import torch
 import transformers as hf
@@ -73,6 +75,13 @@ def ids_batch(frames=1, size=48):
         torch.tensor([1, 2]),
         torch.ones(2),
     )
+
+
+def write_picture_settings(folder, **more):
+    """The preprocessor_config.json of a CLIP for pictures of 32 pixels, with other values for some keys."""
+    values = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "do_center_crop": True}
+    values |= {"crop_size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values | more))
 
 
 def vision_towers():

@@ -113,6 +113,28 @@ def test_views_keep_the_trust_of_their_name_in_whatever_order_they_are_given(tmp
     assert scored(tmp_path / "model", "--global-weight", 1, "--slot-views", "short")["mean"]["sum_r"] != default
 
 
+def test_folds_are_galleries_of_consecutive_items(model_folder, scored, corpus, capsys):
+    """Mean over folds of 3 of 9 items, ranked here by the vectors themselves."""
+    report = scored(model_folder, "--global-weight", "1", "--folds", "3")
+    assert "mean of 3 folds" in capsys.readouterr().out and report["folds"]["folds"] == 3
+    assert report["folds"]["mean"]["sum_r"] > report["mean"]["sum_r"]
+    model, of, _ = find_checkpoint(str(model_folder)).load()
+    data = EvaluationData([corpus], "val")
+    frames, views = data.items(range(9))
+    strings, items = data.texts["de"]
+    with torch.no_grad():
+        media_NE, _ = model.encode_media(of.media(frames), of.descriptions(views))
+        score_MN = model.encode_text(of.texts(strings)) @ media_NE.T
+    hits = []
+    for start in (0, 3, 6):
+        fold = data.item_ids[start : start + 3].tolist()
+        rows = [row for row, item in enumerate(items) if item in fold]
+        hits.append(np.mean([score_MN[row, start : start + 3].argmax() == fold.index(items[row]) for row in rows]))
+    assert report["folds"]["languages"]["de"]["text_to_media"]["r1"] == pytest.approx(100 * np.mean(hits))
+    with pytest.raises(UsageError, match="only 9 items"):
+        scored(model_folder, "--folds", "10")
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_an_untrained_dual_encoder_ranks_as_late_fusion_by_hand(tmp_path, corpus, kind, weight, scored, capsys):
@@ -209,7 +231,7 @@ def test_items_without_a_text_in_a_language_are_left_out_of_its_gallery(tmp_path
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path, model_folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name, message in ((tmp_path / "nothing", "no such folder, and no model"), (tmp_path, "neither best/ nor")):
+    for name, message in ((tmp_path / "nothing", "there is no folder"), (tmp_path, "without config")):
         with pytest.raises(UsageError, match=message):
             find_checkpoint(str(name))
     (tmp_path / "checkpoints").mkdir()

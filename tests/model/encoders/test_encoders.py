@@ -1,13 +1,25 @@
 """All kinds of encoders, through the two protocols."""
 
+import json
+
 import hypothesis.strategies as st
 import pytest
 import torch
+import transformers as hf
 from hypothesis import given, settings
 
 from model.batch import Media, Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
-from tests.model.towers import MEDIA, VOCABULARY, ids_batch, text_spec, text_towers, vision_towers
+from tests.model.towers import (
+    MEDIA,
+    SIZES,
+    VOCABULARY,
+    ids_batch,
+    text_spec,
+    text_towers,
+    vision_towers,
+    write_picture_settings,
+)
 
 FEATURES = {"kind": "features", "input_dim": 20, "width": 16, "layers": 1, "heads": 2, "max_frames": 8}
 
@@ -15,6 +27,7 @@ FEATURES = {"kind": "features", "input_dim": 20, "width": 16, "layers": 1, "head
 def saved(make, folder):
     torch.manual_seed(0)
     make().save_pretrained(folder)
+    write_picture_settings(folder)
     return str(folder)
 
 
@@ -35,11 +48,54 @@ def test_padding_changes_no_text(tmp_path, family):
     torch.testing.assert_close(encoder(padded)[1], encoder(Texts(tokens, mask))[1], rtol=1e-5, atol=1e-5)
 
 
+CAUSAL = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2}
+POOLED = {
+    "qwen": (lambda: hf.Qwen3Model(hf.Qwen3Config(**SIZES, **CAUSAL, num_key_value_heads=2, head_dim=8)), "", "last"),
+    "llama": (lambda: hf.LlamaModel(hf.LlamaConfig(**SIZES, **CAUSAL)), "", "last"),
+    "gpt2": (lambda: hf.GPT2Model(hf.GPT2Config(n_embd=32, n_layer=2, n_head=4, **CAUSAL)), "", "last"),
+    "bert": (text_towers()["bert"], "", "cls"),
+    "mean": (text_towers()["xlm_roberta"], "mean_tokens", "mean"),
+    "sentence_cls": (text_towers()["bert"], "cls_token", "cls"),
+    "sentence_last": (text_towers()["distilbert"], "lasttoken", "last"),
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_the_summary_of_a_text_follows_the_tower(tmp_path, name):
+    make, mode, pooling = POOLED[name]
+    saved(make, tmp_path)
+    if mode:  # the files of Sentence Transformers
+        (tmp_path / "1_Pooling").mkdir()
+        modes = {"pooling_mode_cls_token": False, f"pooling_mode_{mode}": True, "word_embedding_dimension": 32}
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+        modules = [{"path": "", "type": "models.Transformer"}, {"path": "1_Pooling", "type": "models.Pooling"}]
+        (tmp_path / "modules.json").write_text(json.dumps(modules))
+    encoder, spec = load_text_encoder(str(tmp_path))
+    texts = ids_batch().source  # the second is shorter
+    states_BTD, summary_BD = encoder.eval()(texts)
+    expected = {
+        "cls": states_BTD[:, 0],
+        "last": torch.stack([states_BTD[0, 9], states_BTD[1, 5]]),
+        "mean": torch.stack([states_BTD[0].mean(0), states_BTD[1, :6].mean(0)]),
+    }[pooling]
+    torch.testing.assert_close(summary_BD, expected)
+    assert encoder.pooling == build_text_encoder(spec).pooling == pooling
+    alone_1D = encoder(Texts(texts.tokens[1:, :6], texts.mask[1:, :6]))[1]
+    torch.testing.assert_close(alone_1D, summary_BD[1:], rtol=1e-4, atol=1e-5)
+
+
+def test_a_way_of_pooling_that_is_not_known_is_refused(tmp_path):
+    saved(text_towers()["bert"], tmp_path)
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": "1_Pooling", "type": "models.Pooling"}]))
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "max"}))
+    with pytest.raises(ValueError, match="max"):
+        load_text_encoder(str(tmp_path))
+
+
 def test_pixels_are_normalised_as_the_model_was_trained(tmp_path):
     saved(vision_towers()["clip"], tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(
-        '{"image_processor_type": "CLIPImageProcessor", "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 0.5]}'
-    )
+    write_picture_settings(tmp_path, image_mean=[0.1, 0.2, 0.3], image_std=[1, 1, 0.5])
     encoder, spec = load_media_encoder(str(tmp_path))
     assert encoder.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3]) and spec["image_std"] == [1, 1, 0.5]
 

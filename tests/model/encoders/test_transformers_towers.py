@@ -12,7 +12,16 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import convert_ima
 from model.batch import Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
 from model.encoders.transformers_towers import patches
-from tests.model.towers import PLACES, SIZES, VOCABULARY, ids_batch, text_towers, vision_towers, whole
+from tests.model.towers import (
+    PLACES,
+    SIZES,
+    VOCABULARY,
+    ids_batch,
+    text_towers,
+    vision_towers,
+    whole,
+    write_picture_settings,
+)
 
 PICTURE = {**SIZES, "image_size": 32, "patch_size": 8}
 WORDS = {**SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": PLACES + 2}
@@ -62,6 +71,7 @@ def saved(make, folder):
     torch.manual_seed(0)
     model = make().eval()
     model.save_pretrained(folder)
+    write_picture_settings(folder)
     return model
 
 

@@ -258,9 +258,10 @@ class TestFrozenTowers:
         assert fields() == every
         assert fields(views=("short",)) == every - {"descriptions"}
         assert fields(self.create(pair, slots="queries")[0]) == {"captions"}  # which reads all tokens of both
-        resized = LeccrProcessor(dataclasses.replace(processor.policy, resize="squash"), processor.tokenizer)
+        parts = processor.tokenizer, processor.image_processor
+        resized = LeccrProcessor(dataclasses.replace(processor.policy, resize="squash"), *parts)
         assert fields(processor=resized) == every - {"media"}
-        cut = LeccrProcessor(dataclasses.replace(processor.policy, max_words=3), processor.tokenizer)
+        cut = LeccrProcessor(dataclasses.replace(processor.policy, max_words=3), *parts)
         assert fields(processor=cut) == every - {"captions"}
         for tower, field in (("media_encoder", "media"), ("text_encoder", None)):
             other = copy.deepcopy(model)

@@ -46,9 +46,31 @@ def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
     assert ModelSpace(str(tmp_path / "same")).identity["fingerprint"] == same.identity["fingerprint"]
 
 
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "vocab.txt", "merges.txt", "spiece.model", "tokenizer/vocab.json"]
+)
+def test_a_fingerprint_covers_every_file_of_weights_and_tokenizer(tmp_path, model, name):
+    folder = write_model(tmp_path)
+    before = ModelSpace(str(folder)).identity["fingerprint"]
+    assert before == model.identity["fingerprint"]
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("a")
+    added = ModelSpace(str(folder)).identity["fingerprint"]
+    (folder / name).write_text("b")
+    assert len({before, added, ModelSpace(str(folder)).identity["fingerprint"]}) == 3
+
+
+@pytest.mark.parametrize("query", ["ein Bär im Wasser", "медведь в воде", "a teddy bear", "Um URSO na água"])
+def test_a_query_in_capitals_or_full_width_letters_is_the_same_query(embedded, query):
+    wide = "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in query)
+    expected_E, *vectors = embedded.texts([query, query.upper(), query.title(), wide])
+    for vector_E in vectors:
+        np.testing.assert_allclose(vector_E, expected_E, atol=1e-5)
+
+
 def test_the_embedded_score_by_hand(embedded):
     """⟨q − m, c⟩ + ½ max_v ⟨q, d_v⟩, of classes weighed by the square root of their probability."""
-    pixels, texts, query = picture(0, (300, 300)), ["a red cat", "a cat on a sofa"], "eine Katze"
+    pixels, texts, query = picture(0, (300, 300)), ["a red cat", "a cat on a sofa"], "eine katze"
     names_KE = embedded.encoder.encoder.encode(embedded.encoder.describer.names)
     chances_K = embedded.encoder.describer.chances([pixels])
     assert chances_K.sum() == pytest.approx(1) and chances_K.min() >= 0

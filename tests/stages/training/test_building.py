@@ -1,5 +1,7 @@
 """From settings to model and batches: the same on every rank, and refused where a checkpoint is of another run."""
 
+import json
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -9,7 +11,7 @@ from stages.data.batches import EvaluationData, StepBatches
 from stages.training import building
 from stages.training.run_folder import ModelWriter, make_record
 from stages.training.settings import resolve
-from tests.model.towers import picture, whole
+from tests.model.towers import picture, whole, write_picture_settings
 from tests.stages.corpora import write_feature_corpus, write_training_corpus
 
 TINY = ("tiny_width=16", "tiny_layers=1", "tiny_vocabulary=300", "image_size=16", "embed_dim=8", "num_heads=2")
@@ -46,6 +48,7 @@ def test_states_of_a_frozen_encoder_are_stored_and_read(corpus, more, stored):
 
 def test_faithful_builds_what_was_released(corpus, tmp_path):
     whole("clip").save_pretrained(tmp_path)
+    write_picture_settings(tmp_path)
     _, model, processor = create(corpus, "method=faithful", f"media={tmp_path}", "image_size=64", "select_on=val")
     policy = processor.policy
     assert (policy.image_size, policy.resize, policy.max_words, policy.plain_captions) == (64, "squash", 30, True)
@@ -73,6 +76,33 @@ def test_checkpoint_with_other_sizes_is_refused(corpus, tmp_path):
     }.items():
         with pytest.raises(UsageError, match=f"does not belong to this run: it has {name}.*--overwrite"):
             building.restore_model(folder, settings_of(override))
+
+
+def test_a_run_starts_from_the_weights_of_another(corpus, tmp_path):
+    settings = settings_of("media=tiny", "slots=views")
+    _, model, processor = create(corpus, "slots=views")
+    record = make_record(settings, [corpus])
+    ModelWriter(tmp_path, model, processor, record).write(tmp_path / "best", None)
+    (tmp_path / "record.json").write_text(json.dumps(record))
+
+    def start(*more):
+        settings = settings_of("slots=views", f"init={tmp_path}", *more)
+        return building.start_from(settings.init, settings, building.open_data(settings, [corpus], 1)[0])
+
+    started, read = start("dropout=.3", "view_dropout=.4")
+    assert all(torch.equal(value, started.state_dict()[name]) for name, value in model.state_dict().items())
+    assert read.policy == processor.policy and started.config.view_dropout == 0.4
+    for override, message in {
+        "text=embedded": "text=tiny",
+        "max_tokens=9": "max_tokens=0",
+        "embed_dim=4": "embed_dim=8",
+        "slot_views=short": "slot_views=detail,short",
+    }.items():
+        with pytest.raises(UsageError, match=f"^init=.*{message}"):
+            start(override)
+    whole("clip").save_pretrained(tmp_path / "clip")
+    with pytest.raises(UsageError, match="not a LECCR model"):
+        building.start_from(str(tmp_path / "clip"), settings, None)
 
 
 def test_leak_between_corpora_is_refused(corpus, tmp_path):

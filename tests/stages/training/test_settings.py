@@ -66,7 +66,7 @@ def test_faithful_leaves_a_recipe_its_weights():
         ("global_weights=0,2", "global_weights: .*'2'"),
         ("global_weights=", "global_weights has no value"),
         ("ema=1", "ema: .*at most"),
-        ("num_slots=0", "num_slots: .*at least 1"),
+        ("num_slots=-1", "num_slots: .*at least 0"),
         ("diversity=cubed", "squared or signed"),
     ],
 )
@@ -101,3 +101,9 @@ def test_only_what_changes_no_result_is_free():
     free = Settings().free()
     assert {"workers", "log_every", "tensorboard"} <= free
     assert not free & {"lr", "seed", "batch_size", "steps", "epochs", "languages", "validate_every", "num_slots"}
+
+
+def test_no_slots_is_a_number_of_slots_too():
+    assert resolve("base", ["num_slots=0"]).model["slots"] == "none"
+    with pytest.raises(UsageError, match="num_slots=0"):
+        resolve("base", ["num_slots=0", "slots=queries"])
