@@ -1,8 +1,8 @@
 """`--stage captions`: describe every item from several views, write `descriptions`.
 
-    items → read and check the bytes → frames, shrunk → one question per view → cleaned → descriptions
+    items → read and check the bytes → frames, shrunk → one question per view → judged → descriptions
 
-An answer goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
+An answer of the shape and size of one goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any, Self
 from pipeline.captioning.captioners import (
     URL_VARIABLE,
     Captioner,
+    EmbeddedCaptioner,
     Sampling,
     ServerOptions,
     Speaker,
@@ -27,7 +28,7 @@ from pipeline.captioning.captioners import (
     served,
 )
 from pipeline.captioning.chat_client import RequestFailed
-from pipeline.captioning.cleaning import clean
+from pipeline.captioning.cleaning import Description, bounded, clean
 from pipeline.captioning.prompts import DEFAULT_VIEWS, Answer, View, parse_views
 from pipeline.captioning.response_cache import ResponseCache
 from pipeline.corpus.schema import DescriptionRow, ItemRow
@@ -42,7 +43,6 @@ from pipeline.sources import all_items
 from stages.driver import RunOptions, run_stages, say
 from stages.ingest import Ingest, IngestOptions, open_ingest, plan_row
 
-DESCRIPTION_LANGUAGE = "en"
 Reply = tuple[list[float], Answer | Failure]
 """Times of the frames shown, in seconds (none for an image), and what came of the question."""
 
@@ -91,7 +91,7 @@ class Captions(Stage):
         return {
             "captioner": self.captioner.name,
             "revision": self.captioner.revision,
-            "views": {view.name: dataclasses.asdict(view) for view in self.views},
+            "views": {view.name: view.settings() for view in self.views},
             "max_pixels": self.sampling.max_pixels,
             "num_frames": self.sampling.count,
             **self.captioner.extras.settings(),
@@ -155,7 +155,7 @@ class CaptionsWorker:
             if isinstance(reply, Failure):
                 outcome.failures.append(reply)
             else:
-                description = self._row(row, view, reply, times_s) if reply else done[view.name]
+                description = await self._row(row, view, reply, times_s) if reply else done[view.name]
                 outcome.rows["descriptions"].append(description)
         return outcome
 
@@ -185,7 +185,7 @@ class CaptionsWorker:
     async def _ask(self, row: ItemRow, prepared: Any, view: View, times_s: list[float]) -> Reply:
         counts = self._progress.counts
         try:
-            answer = await self._speaker.ask(prepared, view, times_s)
+            answer = bounded(await self._speaker.ask(prepared, view, times_s))
             counts["prompt_tokens"] += answer.prompt_tokens or 0
             counts["completion_tokens"] += answer.completion_tokens or 0
             reply: Answer | Failure = answer
@@ -193,6 +193,8 @@ class CaptionsWorker:
             reply = Failure(row["item_id"], error.kind, str(error), error.attempts, view.name)
             if not error.permanent:
                 return times_s, reply
+        except ValueError as error:
+            reply = Failure(row["item_id"], "malformed", str(error), view=view.name)
         kind = "answer" if isinstance(reply, Answer) else "failure"
         self._cache.put([(self._key(row, view), {kind: dataclasses.asdict(reply), "times_s": times_s})])
         counts["requests"] += 1
@@ -200,27 +202,37 @@ class CaptionsWorker:
 
     def _cached(self, row: ItemRow, view: View, retrying: bool) -> Reply | None:
         """An answer paid for before. A permanent failure too, unless this run is to try failures again."""
-        stored = self._cache.get(self._key(row, view))
-        if stored is None or (retrying and "failure" in stored):
-            return None
-        self._progress.counts["from_cache"] += 1
-        if "failure" in stored:
-            # The failure may have been met under another item with the same content.
-            return stored["times_s"], Failure(**{**stored["failure"], "id": row["item_id"], "view": view.name})
-        return stored["times_s"], Answer(**{**stored["answer"], "flags": tuple(stored["answer"]["flags"])})
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # else it is asked for again
+            stored = self._cache.get(self._key(row, view))
+            if stored is None or (retrying and "failure" in stored):
+                return None
+            if "failure" in stored:
+                # The failure may have been met under another item with the same content.
+                reply: Answer | Failure = Failure(**{**stored["failure"], "id": row["item_id"], "view": view.name})
+            else:
+                reply = bounded(Answer(**{**stored["answer"], "flags": tuple(stored["answer"]["flags"])}))
+            self._progress.counts["from_cache"] += 1
+            return [float(time) for time in stored["times_s"]], reply
+        return None
 
     def _key(self, row: ItemRow, view: View) -> str:
         captioner = self._stage.captioner
         decoding = self._stage.decoding(view, row["media_type"])
         return short_hash(canonical_json([row["sha256"], captioner.name, captioner.revision, view.prompt_id, decoding]))
 
-    def _row(self, row: ItemRow, view: View, answer: Answer, times_s: list[float]) -> DescriptionRow:
-        text, flags = clean(answer.text, answer.finish_reason)
+    def _judged(self, view: View, answer: Answer, times_s: list[float]) -> Description:
+        if isinstance(self._stage.captioner, EmbeddedCaptioner):  # its sentences are the project's own
+            return Description(answer.text, (), "en")
+        return clean(answer.text, answer.finish_reason, question(view, times_s), view.answer_language)
+
+    async def _row(self, row: ItemRow, view: View, answer: Answer, times_s: list[float]) -> DescriptionRow:
+        loop = asyncio.get_running_loop()
+        text, flags, language = await loop.run_in_executor(self._pool, self._judged, view, answer, times_s)
         return {
             "item_id": row["item_id"],
             "view": view.name,
             "text": text,
-            "language": DESCRIPTION_LANGUAGE,
+            "language": language,
             "captioner": self._stage.captioner.name,
             "revision": self._stage.captioner.revision,
             "prompt_id": view.prompt_id,

@@ -8,6 +8,7 @@ short text is drawn towards 0.5. Languages that share nearly all words (Croatian
 
 import contextlib
 import functools
+import importlib.util
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ LEAST_WEIGHT = 0.3  # of the evidence of the shortest texts, as an exponent of t
 
 # Languages that a translator, or a model of another pair, may write although no corpus asks for them.
 COMMON = frozenset({"cs", "de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "ro", "sv", "tr"})
+NOT_LATIN = frozenset({"ar", "bg", "el", "he", "hi", "ja", "ko", "ru", "th", "uk", "zh"})  # common, in other scripts
 
 # Lingua does not count ó among the Czech letters: one of them rules Czech out for a short text.
 FOREIGN_LETTERS = {"cs": str.maketrans("óÓ", "oO")}
@@ -127,6 +129,16 @@ def usual_ratio(source: str, target: str) -> float:
     """The usual number of characters of a translation for one of its source; 1 for unknown languages."""
     lengths = facts()["usual_length"]
     return float(lengths.get(base(target), 1.0) / lengths.get(base(source), 1.0))
+
+
+def identify(text: str) -> str | None:
+    """The likeliest of the common languages that a text may be in; None for few letters or without lingua."""
+    if len(letters(text)) < MIN_LETTERS or importlib.util.find_spec("lingua") is None:
+        return None
+    is_latin = (script_share(text, "en") or 0) >= 0.5
+    detector = _detector(_candidates("en", ()) if is_latin else tuple(sorted(NOT_LATIN)))
+    language = detector.detect_language_of(text[:MAX_CHARACTERS])
+    return None if language is None else str(language.iso_code_639_1.name).lower()
 
 
 @functools.cache
