@@ -100,7 +100,7 @@ setup(
         "pipeline": ["py.typed"],
         "stages": ["py.typed", "recipes.yaml"],
         "model": ["py.typed"],
-        "pipeline.captioning": ["views.yaml"],
+        "pipeline.captioning": ["*.yaml"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
         "stages.web": ["templates/*"],

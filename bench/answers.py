@@ -1,4 +1,4 @@
-"""What the judging of answers catches and what it costs: faults planted around captions by people, and 2,000 good captions.
+"""What the judging of answers catches and costs: faults planted around captions by people, and 2,000 good captions.
 
 python bench/answers.py            figures, of the templates that no rule was tuned on (planted/reported.yaml)
 python bench/answers.py --tuning   of those that the rules are tuned on, with what was missed
@@ -71,7 +71,7 @@ def is_same(judged: str, right: str) -> bool:
 
 
 def good_captions(own: dict[str, list[str]], split: str, generator: random.Random) -> list[tuple[str, str]]:
-    """(language, caption): the file's own, captions by people of one and of several sentences, with and without stops."""
+    """(language, caption): the file's own and people's, of one or several sentences, with or without full stops."""
     texts = {language: [line for line in read(split, language) if line] for language in ("en", *LANGUAGES)}
     listed = [(language, text) for language, lines in own.items() for text in lines]
     path = DATA / "coco_cc_by" / "captions.jsonl"
@@ -90,7 +90,9 @@ def good_captions(own: dict[str, list[str]], split: str, generator: random.Rando
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tuning", action="store_true", help="the templates that rules are tuned on, and what was missed")
+    parser.add_argument(
+        "--tuning", action="store_true", help="the templates that rules are tuned on, and what was missed"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of captions and questions drawn (default: 0)")
     options = parser.parse_args(argv)
     generator = random.Random(options.seed)
@@ -110,8 +112,8 @@ def main(argv: list[str] | None = None) -> int:
         if share < CAUGHT:
             missed.append(f"{share:.1%} of {kind} caught, expected >= {CAUGHT:.0%}")
         if options.tuning:
-            texts = dict.fromkeys((fault.text, of.text) for fault, of, ok in zip(faults, judged, caught, strict=True) if not ok)
-            print("".join(f"      missed {text!r} → {of!r}\n" for text, of in list(texts)[:8]), end="")
+            texts = [(fault.text, of.text) for fault, of, ok in zip(faults, judged, caught, strict=True) if not ok]
+            print("".join(f"      missed {text!r} → {left!r}\n" for text, left in texts[:8]), end="")
     judged = [clean(text, "stop", question(BUILT_IN["detail"], []), language) for language, text in good]
     changed = [
         (pair, of)

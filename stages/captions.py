@@ -2,7 +2,7 @@
 
     items → read and check the bytes → frames, shrunk → one question per view → judged → descriptions
 
-An answer of the shape and size of one goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
+An answer goes into the response cache before its request counts as done, so a killed run pays for no answer twice.
 """
 
 import argparse

@@ -179,7 +179,8 @@ class Pack(Stage):
         """What was packed, in numbers.
 
         Returns:
-            `splits`: items, captions and descriptions of each; `dropped`: see `dropped_pairs`; `merged`: items that
+            `splits`: items, captions and descriptions of each; `dropped`: see `dropped_pairs`;
+            `dropped_descriptions`, if there are any; `merged`: items that
             became part of another corpus' item; `without_text`: items that have no row because no text is left;
             `without_media`: items that have no row because they were ingested only for their texts; `sources`.
 
@@ -196,9 +197,11 @@ class Pack(Stage):
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)
         failed = sum(len(sidecar["failures"]) for sidecar in sidecars)
         num_without_media = sum(map(manifest.count_without_media, self.folders))
+        dropped = manifest.dropped_descriptions(self.folders, self.filters)
         return {
             "splits": manifest.split_sizes(paths),
             "dropped": manifest.dropped_pairs(self.folders, self.filters),
+            **({"dropped_descriptions": dropped} if dropped else {}),
             "merged": merged,
             "without_text": num_items - merged - rows - failed - num_without_media,
             **({"without_media": num_without_media} if num_without_media else {}),
@@ -264,7 +267,7 @@ class PackWorker:
         if sources and not sources[0].item["sha256"]:
             return Outcome({})  # ingested only for its texts, see `Pack.notes`
         captions = join_captions(sources, self._stage.filters)
-        descriptions = join_descriptions(sources)
+        descriptions = join_descriptions(sources, self._stage.filters)
         if not captions and not descriptions:
             return Outcome({})
         item_id = sources[0].item_id

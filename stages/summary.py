@@ -84,6 +84,10 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"{language}: {count:,} captions came without a translation, and have none"
     if count := table.manifest.get("without_media"):
         yield f"{count:,} items left out because they have no media (--allow-missing-media)"
+    if flagged := dict(table.manifest.get("dropped_descriptions", {})):
+        num_rows = flagged.pop("rows")
+        reasons = ", ".join(f"{flag} {count:,}" for flag, count in sorted(flagged.items()))
+        yield f"{num_rows:,} descriptions left out because of their flags ({reasons}); --filters can keep them"
     for language, counts in table.manifest.get("dropped", {}).items():
         rules = sorted((rule, count) for rule, count in counts.items() if rule not in ("pairs", "kept") and count)
         reasons = ", ".join(f"{rule} {count:,}" for rule, count in rules) or "nothing dropped"

@@ -3,8 +3,8 @@
     wrappings removed, until nothing changes → loop cut → broken end trimmed → doubts flagged
 
 Marks of chat templates, reasoning, the question, JSON, fences and remarks are removed where it is clear which text they
-wrap. Whatever is removed or doubted leaves a flag. `answers.yaml` has all flags, what `--stage pack` does with them, and
-the patterns. Time is linear in the length of the answer, which is bounded.
+wrap. Whatever is removed or doubted leaves a flag. `answers.yaml` has all flags, whether
+`--stage pack` leaves such rows out, and the patterns. Time is linear in the length of the answer, which is bounded.
 """
 
 import ast
@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import html
 import importlib.util
+import itertools
 import json
 import re
 from collections import Counter
@@ -31,6 +32,7 @@ ROUNDS = 6  # wrappings within wrappings
 ECHO_WORDS = 8  # words of the question in a row that no description has
 MIN_LANGUAGE, MIN_SENTENCE_LANGUAGE = 0.25, 0.02  # confidence in the language, of a text and of a sentence in it
 MIN_SENTENCE_LETTERS = 30
+LABELS = ("USER", "ROLE", "KEY")  # parts of the table
 MIN_SCRIPT = 0.8  # share of letters in a script of the language
 
 _TABLE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
@@ -39,18 +41,35 @@ DROPPED = frozenset(flag for flag, (action, _) in _TABLE["flags"].items() if act
 """Flags of descriptions that `--stage pack` leaves out."""
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    for name, part in _TABLE["parts"].items():
-        pattern = pattern.replace(f"{{{name}}}", re.sub(r"\s*\n?\s{2,}|\n", "", part).strip())
-    return re.compile(pattern, re.IGNORECASE)
+class Rule(NamedTuple):
+    """A row of the table: its flag (for an ending, its language), name, pattern, and what replaces what it matches."""
+
+    flag: str
+    name: str
+    pattern: re.Pattern[str]
+    replacement: str = ""
 
 
-UNWRAP = {rule: (flag, _compiled(pattern), to) for flag, rule, pattern, to in _TABLE["unwrap"]}
-DOUBTS = {rule: (flag, _compiled(pattern)) for flag, rule, pattern in _TABLE["doubt"]}
-ENDINGS = [(language, _compiled(pattern)) for language, _, pattern in _TABLE["endings"]]
-_REMARKS = [pattern for flag, pattern, _ in UNWRAP.values() if flag == "boilerplate"]
+@functools.cache
+def _parts() -> dict[str, str]:
+    return {name: re.sub(r"(?<=\|)\s+", "", part.strip()) for name, part in _TABLE["parts"].items()}
+
+
+@functools.cache
+def rules(section: str) -> tuple[Rule, ...]:
+    """The rules `unwrap`, `doubt` or `endings` of the table; compiled at the first use."""
+
+    def compiled(pattern: str) -> re.Pattern[str]:
+        for name, part in _parts().items():
+            pattern = pattern.replace(f"{{{name}}}", part)
+        return re.compile(pattern, re.IGNORECASE)
+
+    return tuple(Rule(flag, name, compiled(pattern), *to) for flag, name, pattern, *to in _TABLE[section])
+
+
 _FINISH = {name: frozenset(words.replace("''", " ").split(" ")) for name, words in _TABLE["finish"].items()}
 
+_ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _HIDDEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
@@ -63,7 +82,6 @@ _QUOTED = re.compile(
     r"\"[^\"\n]{0,300}\"|“[^“”]{0,300}”|«[^«»]{0,300}»|„[^„“”]{0,300}[“”]|「[^「」]{0,300}」|『[^『』]{0,300}』"
 )
 _JSON_START = re.compile(r"\A[^{\[\n]{0,100}[:：\n]\s*(?=[{\[])")
-_LABEL = re.compile(r"\W*(?:\w+ ?){0,2}[:：]?\W*")
 
 # What comes again and again: a phrase of words, see `_loop`, or up to thirty characters without regard to spaces.
 _CHARACTERS = re.compile(r"(\S)\1{15,}|(.{2,3}?)\2{7,}|(.{4,30}?)\3{3,}", re.DOTALL)
@@ -97,7 +115,7 @@ def bounded(answer: Answer) -> Answer:
 
 def visible(text: str) -> str:
     """The text without control characters, which a terminal would obey, and without halves of characters."""
-    return _HIDDEN.sub("", UNWRAP["escapes"][1].sub("", text))
+    return _HIDDEN.sub("", _ESCAPES.sub("", text))
 
 
 def clean(text: str, finish_reason: str, question: str = "", language: str = "en") -> Description:
@@ -120,11 +138,11 @@ def clean(text: str, finish_reason: str, question: str = "", language: str = "en
     if (end := _loop(text)) is not None:
         flags.add("loop")
         text = text[:end]
-    outside = _QUOTED.sub(lambda match: '""', text.replace("’", "'"))
-    flags |= {flag for flag, pattern in DOUBTS.values() if pattern.search(outside)}
+    outside = _QUOTED.sub(lambda match: '"quote"', text.replace("’", "'"))
+    flags |= {rule.flag for rule in rules("doubt") if rule.pattern.search(outside)}
     if _repeats_question(text, question):
         flags.add("echo")
-    if reason in _FINISH["limit"] or breaks_off(text, language):
+    if reason in _FINISH["limit"] or ("loop" not in flags and breaks_off(text, language)):
         flags.add("cut")
     if flags & {"cut", "loop"}:
         sentences = _full_sentences(text)
@@ -149,8 +167,8 @@ def unwrap(text: str, question: str = "") -> tuple[str, set[str]]:
         flags.add("unwrapped")
     for _ in range(ROUNDS):
         before = text
-        for flag, rule in _rules(question):
-            shorter = rule(text)
+        for flag, step in _steps(question):
+            shorter = step(text)
             if shorter != text and (shorter := _lines(shorter)) != text and any(map(str.isalnum, shorter)):
                 flags.add(flag)
                 text = shorter
@@ -163,8 +181,9 @@ def unwrap(text: str, question: str = "") -> tuple[str, set[str]]:
 
 def without_remarks(text: str) -> str:
     """The text without the opening and closing phrases that models add; unchanged if nothing would be left."""
-    for pattern in _REMARKS:
-        text = pattern.sub("", text) or text
+    for rule in rules("unwrap"):
+        if rule.flag == "boilerplate":
+            text = rule.pattern.sub("", text) or text
     return text
 
 
@@ -197,7 +216,7 @@ def breaks_off(text: str, language: str) -> bool:
     words = re.findall(r"\w+", stripped[-60:].lower())
     dangling = "" if language == "en" else str(facts()["dangling"].get(base(language), ""))
     return bool(words and words[-1] in dangling.split()) or any(
-        of in ("", base(language)) and pattern.search(stripped) for of, pattern in ENDINGS
+        rule.flag in ("", base(language)) and rule.pattern.search(stripped) for rule in rules("endings")
     )
 
 
@@ -206,12 +225,12 @@ def _lines(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
-def _rules(question: str) -> Iterator[tuple[str, Callable[[str], str]]]:
+def _steps(question: str) -> Iterator[tuple[str, Callable[[str], str]]]:
     """All that removes a wrapping, with its flag."""
     yield "unwrapped", html.unescape
     yield "unwrapped", functools.partial(_without_question, question=question)
-    for flag, pattern, to in UNWRAP.values():
-        yield flag, functools.partial(pattern.sub, to)
+    for rule in rules("unwrap"):
+        yield rule.flag, functools.partial(rule.pattern.sub, rule.replacement)
     yield "unwrapped", _without_json
 
 
@@ -221,8 +240,13 @@ def _without_question(text: str, question: str) -> str:
     for sentence in _sentences(question):
         words = re.findall(r"\w+", sentence)
         if len(words) >= 4:
-            rest = re.sub(r"[\s\"'*>]*" + r"\W+".join(map(re.escape, words)) + r"[.?!\"'*:]*", "\n", rest, flags=re.I)
-    return text if _LABEL.fullmatch(rest) else rest
+            phrase = r"\W+".join(map(re.escape, words))
+            # The lookbehind keeps this linear: a run of signs is entered only at its beginning.
+            rest = re.sub(rf"(?<![\s\"'*>])[\s\"'*>]*{phrase}[.?!\"'*:]*", "\n", rest, flags=re.IGNORECASE)
+    is_label = re.fullmatch(
+        rf"\W*(?:(?:the )?(?:{'|'.join(_parts()[part] for part in LABELS)})(?: is)?)?\W*", rest, re.I
+    )
+    return text if is_label else rest
 
 
 def _repeats_question(text: str, question: str) -> bool:
@@ -253,7 +277,7 @@ def _caption_of(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
     texts = {key: entry for key, entry in value.items() if isinstance(entry, str | list | dict)}
-    named = [key for key in texts if re.fullmatch(_TABLE["parts"]["KEY"].replace("\n", ""), str(key), re.IGNORECASE)]
+    named = [key for key in texts if re.fullmatch(_parts()["KEY"], str(key), re.IGNORECASE)]
     if len(texts) == 1 and (named or len(value) == 1):
         return _caption_of(next(iter(texts.values())))
     others = [entry for key, entry in texts.items() if key not in named]
@@ -282,21 +306,18 @@ def _loop(text: str) -> int | None:
             if stop - start >= (rounds - 1) * period and not phrase.isdigit():
                 ends.append(spans[start - 1][1])
                 break
-    ends += [match.start() + len(next(filter(None, match.groups()))) for match in _CHARACTERS.finditer(text)][:1]
-    sentences = [
-        (match.group().strip().lower(), match.end()) for match in re.finditer(r"[^.!?。！？]+[.!?。！？]+", text)
-    ]
-    counts = Counter(sentence for sentence, _ in sentences)
-    for sentence, end in sentences:
-        if counts[sentence] >= 3 and len(sentence) >= 12:
-            ends.append(end)
-            break
+    counts = Counter(sentence.lower() for sentence in _sentences(text))
+    thrice = [part for part in _sentences(text) if counts[part.lower()] >= 3 and len(part) >= 12]
+    if thrice:
+        ends.append(text.index(thrice[0]) + len(thrice[0]))
+    if not ends and (match := _CHARACTERS.search(text)):
+        ends.append(match.start() + len(next(filter(None, match.groups()))))
     return min(ends, default=None)
 
 
 def _sentences(text: str) -> list[str]:
     ends = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
-    return [text[start:end].strip() for start, end in zip(ends, ends[1:], strict=False) if text[start:end].strip()]
+    return [text[start:end].strip() for start, end in itertools.pairwise(ends) if text[start:end].strip()]
 
 
 def _full_sentences(text: str) -> str:

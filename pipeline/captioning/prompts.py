@@ -4,8 +4,8 @@
 
     colours: {prompt: "Name the colours in this {media}.", max_tokens: 64, temperature: 0.0}
 
-`{media}` becomes "picture" or "video". `language: de` says that answers are to be German; without it, they are to be in the
-language that an English prompt names ("… in German."), or else in that of the prompt.
+`{media}` becomes "picture" or "video". `language: de` says that answers are to be German; without it, they are to be in
+the language that the prompt names ("… in German."), or else in that of the prompt.
 """
 
 import dataclasses

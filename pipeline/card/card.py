@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.captioning.cleaning import DROPPED, FLAGS
 from pipeline.card.front_matter import front_matter, main_items, main_table
 from pipeline.card.markdown import cut, escape, plural, public, show
 from pipeline.card.numbers import Numbers, by_language, count_tables, spreads, totals
@@ -112,6 +113,8 @@ def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dic
         "samples": read_samples(tables, SAMPLES),
         "languages": by_language(numbers.get("translations", {}).get("qualities", {})),
         "rules": {name: rule.meaning for name, rule in RULES.items()},
+        "description_flags": FLAGS,
+        "dropped_flags": sorted(DROPPED),
         "splits": split_sizes(tables["training"].shard_paths()) if packed else {},
         "sources": sources,
         "licenses": numbers[main_items(tables).name]["licenses"],

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.captioning.cleaning import DROPPED
 from pipeline.corpus import counting
 from pipeline.corpus.counting import Counts, Tally, columns, flattened, median, total
 from pipeline.corpus.table import Table
@@ -81,6 +82,9 @@ def _accumulators(table: str) -> dict[str, counting.Accumulator]:
             "prompt_tokens": Tally(columns("view", "prompt_tokens")),
             "completion_tokens": Tally(columns("view", "completion_tokens")),
             "flags": Tally(flattened("view", "flags")),
+            "dropped": Tally(
+                lambda rows: pa.table({"any": [not DROPPED.isdisjoint(f) for f in rows["flags"].to_pylist()]})
+            ),
             "captioners": _by("captioner", "revision"),
             "prompts": _by("view", "prompt_id", "decoding"),
             **_texts("view"),

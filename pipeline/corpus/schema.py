@@ -71,7 +71,7 @@ class DescriptionRow(TypedDict):
     finish_reason: str
     prompt_tokens: int | None  # null where no tokens were counted
     completion_tokens: int | None
-    flags: list[str]  # see pipeline.captioning.cleaning
+    flags: list[str]  # see pipeline/captioning/answers.yaml
     frame_times_s: list[float]  # [] for images
     sha256: str  # hash of the item's bytes that were described
 

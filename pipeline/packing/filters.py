@@ -1,10 +1,12 @@
-"""Filters of translated pairs: thresholds from the run that translated, or from a YAML file.
+"""Filters of translated pairs and descriptions: thresholds from the run that translated, or from a YAML file.
 
     default: {meaning: 0.4, copied: 0.9, repeated: off}
     cs: {meaning: 0.8}
+    descriptions: {loop: off}
 
 A rule that the file names, for the pair's language or by default, is judged again from the stored scores. For every
 other rule the stored flag decides. A tag with a region starts from its language: `pt-BR` from `pt`.
+Descriptions are judged by their flags only: `off` packs those of a flag nevertheless.
 """
 
 import dataclasses
@@ -16,12 +18,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.captioning.cleaning import DROPPED
 from pipeline.errors import UsageError
 from pipeline.quality.rules import RULES, fired
 from pipeline.translation.tags import check_language
 from pipeline.yaml_file import read_yaml
 
-DEFAULT, OFF, ALWAYS_ON = "default", "off", "empty"
+DEFAULT, DESCRIPTIONS, OFF, ALWAYS_ON = "default", "descriptions", "off", "empty"
 OPTION = "--filters"
 
 
@@ -46,6 +49,10 @@ class Filters:
         stored = {flag for flag in pair["flags"] if flag in RULES and flag not in thresholds}
         return sorted(stored | set(fired(pair["scores"], thresholds)))
 
+    def flags_against(self, description: Mapping[str, Any]) -> list[str]:
+        """The flags that drop a row of `descriptions`, sorted; [] for one that is kept."""
+        return sorted(DROPPED.intersection(description["flags"]) - self.thresholds.get(DESCRIPTIONS, {}).keys())
+
 
 def read_filters(path: Path | None) -> Filters:
     """Read filters from a YAML file; without a file, the flags of the rows decide.
@@ -59,19 +66,22 @@ def read_filters(path: Path | None) -> Filters:
     loaded = read_yaml(path, OPTION, "thresholds, such as `default: {meaning: 0.4}`", yaml.BaseLoader)
     thresholds: dict[str, dict[str, float | None]] = {}
     for tag, rules in loaded.items():
-        language = tag if tag == DEFAULT else check_language(tag, f"{OPTION}: {path}")
+        language = tag if tag in (DEFAULT, DESCRIPTIONS) else check_language(tag, f"{OPTION}: {path}")
         if not isinstance(rules, dict) or not rules:
             raise UsageError(f"{OPTION}: {path}: {tag} is {rules!r}, expected rules, such as {{meaning: 0.4}}")
-        thresholds[language] = {rule: _threshold(f"{path}: {tag}", rule, text) for rule, text in rules.items()}
+        thresholds[language] = {rule: _threshold(path, tag, rule, text) for rule, text in rules.items()}
     return Filters(thresholds)
 
 
-def _threshold(place: str, rule: str, text: Any) -> float | None:
-    known = [name for name in RULES if name != ALWAYS_ON]
+def _threshold(path: Path, tag: str, rule: str, text: Any) -> float | None:
+    place = f"{path}: {tag}"
+    known = sorted(DROPPED) if tag == DESCRIPTIONS else [name for name in RULES if name != ALWAYS_ON]
     if rule not in known:
         raise UsageError(f"{OPTION}: {place}: {rule!r} has no threshold, expected one of {', '.join(known)}")
     if text == OFF:
         return None
+    if tag == DESCRIPTIONS:
+        raise UsageError(f"{OPTION}: {place}: {rule} is {text!r}, expected {OFF}")
     try:
         value = float(text)
     except (TypeError, ValueError):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.counting import values
 from pipeline.corpus.table import Table, complete, read_shard
 from pipeline.packing.filters import Filters
-from pipeline.packing.rows import reasons_to_drop, refused_ids
+from pipeline.packing.rows import flags_by_id, reasons_to_drop
 
 JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
 STORED = {"media": "pixels", "image_size": 384, "frames": 8, "feature_type": "float16"}  # how media are stored
@@ -56,7 +56,7 @@ def count_without_media(corpus: Path) -> int:
 def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[str, int]]:
     """By target language, the number of translated pairs, of those that no rule drops, and of those of each rule.
 
-    A pair may fall to several rules; `refusal` counts translations of descriptions in which the model declined. `kept`
+    A pair may fall to several rules, and to the flags of the description that it translates. `kept`
     may be more than is packed: of equal texts that several corpora have of one item, one is packed.
 
     Returns:
@@ -70,12 +70,26 @@ def dropped_pairs(corpora: Sequence[Path], filters: Filters) -> dict[str, dict[s
         descriptions = Table(corpus, "descriptions") if complete(corpus, "descriptions") else None
         for index in range(pairs.num_shards):
             views = descriptions.shard(index).select(["item_id", "view", "flags"]).to_pylist() if descriptions else []
-            refused = refused_ids(views)
+            flags = flags_by_id(views, filters)
             shard = pairs.shard(index).select(["caption_id", "source_table", "target_language", "scores", "flags"])
             for pair in shard.to_pylist():
                 total = counts.setdefault(pair["target_language"], collections.Counter(pairs=0, kept=0))
-                total.update(["pairs", *(reasons_to_drop(pair, refused, filters) or ["kept"])])
+                total.update(["pairs", *(reasons_to_drop(pair, flags, filters) or ["kept"])])
     return {language: dict(counts[language]) for language in sorted(counts)}
+
+
+def dropped_descriptions(corpora: Sequence[Path], filters: Filters) -> dict[str, int]:
+    """The number of descriptions that are left out, as `rows`, and of those of each flag; {} if all are packed."""
+    counts: collections.Counter[str] = collections.Counter()
+    for corpus in corpora:
+        if not complete(corpus, "descriptions"):
+            continue
+        descriptions = Table(corpus, "descriptions")
+        for index in range(descriptions.num_shards):
+            for row in descriptions.shard(index).select(["flags"]).to_pylist():
+                if flags := filters.flags_against(row):
+                    counts.update(["rows", *flags])
+    return dict(counts)
 
 
 def describe_source(corpus: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -16,7 +16,6 @@ from pipeline.packing.filters import Filters
 from pipeline.translation.translator import GIVEN_ORIGIN, translated_id
 
 MLLM = "mllm"  # the origin of a caption that is a description, written by someone else's model
-REFUSAL = "refusal"  # the flag of a description in which the model declined, see captioning.cleaning
 MAX_JPEG_SIDE = 65_500  # pixels
 
 
@@ -46,24 +45,24 @@ def join_captions(sources: Sequence[Source], filters: Filters) -> Rows:
     return _without_repeats([*written, *translated], "language")
 
 
-def join_descriptions(sources: Sequence[Source]) -> Rows:
-    """Join an item's descriptions, less refusals, then captions of origin `mllm` as views `given-0` and so on.
+def join_descriptions(sources: Sequence[Source], filters: Filters) -> Rows:
+    """Join an item's descriptions that no filter drops, then captions of origin `mllm` as views `given-0` and so on.
 
     A text that an earlier corpus has in the same view is not repeated.
     """
-    rows = [(number, row) for number, source in enumerate(sources) for row in _descriptions(source)]
+    rows = [(number, row) for number, source in enumerate(sources) for row in _descriptions(source, filters)]
     return _without_repeats(rows, "view")
 
 
-def refused_ids(descriptions: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The ids, as `translations` has them, of the descriptions in which the model declined."""
-    return {f"{row['item_id']}#{row['view']}" for row in descriptions if REFUSAL in row["flags"]}
+def flags_by_id(descriptions: Iterable[Mapping[str, Any]], filters: Filters) -> dict[str, list[str]]:
+    """The flags that drop descriptions, by the ids that `translations` has of them."""
+    return {f"{row['item_id']}#{row['view']}": filters.flags_against(row) for row in descriptions}
 
 
-def reasons_to_drop(pair: Mapping[str, Any], refused: Collection[str], filters: Filters) -> list[str]:
-    """The rules that drop a row of `translations`, and `refusal` for the translation of a refused description."""
-    is_refusal = pair["source_table"] == "descriptions" and pair["caption_id"] in refused
-    return [*filters.rules_against(pair), *([REFUSAL] if is_refusal else [])]
+def reasons_to_drop(pair: Mapping[str, Any], flags: Mapping[str, list[str]], filters: Filters) -> list[str]:
+    """The rules that drop a row of `translations`, and the flags that drop the description it translates."""
+    source_flags = flags.get(pair["caption_id"], []) if pair["source_table"] == "descriptions" else []
+    return sorted({*filters.rules_against(pair), *source_flags})
 
 
 def _captions(source: Source) -> Iterator[dict[str, Any]]:
@@ -85,9 +84,9 @@ def _captions(source: Source) -> Iterator[dict[str, Any]]:
 
 
 def _translations(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
-    refused = refused_ids(source.rows.get("descriptions", ()))
+    flags = flags_by_id(source.rows.get("descriptions", ()), filters)
     for row in source.rows.get("translations", ()):
-        if reasons_to_drop(row, refused, filters):
+        if reasons_to_drop(row, flags, filters):
             continue
         yield {
             "caption_id": f"{source.prefix}{row['caption_id']}>{row['target_language']}",
@@ -98,9 +97,9 @@ def _translations(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
         }
 
 
-def _descriptions(source: Source) -> Iterator[dict[str, Any]]:
+def _descriptions(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
     for row in source.rows.get("descriptions", ()):
-        if REFUSAL not in row["flags"]:
+        if not filters.flags_against(row):
             yield {"view": row["view"], "text": row["text"]}
     for row in source.rows.get("captions", ()):
         if row["origin"] == MLLM:

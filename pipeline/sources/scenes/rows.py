@@ -121,7 +121,7 @@ def item_rows(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
         **{name: row[name] for name in copied},
         "media": encode_jpeg(column),
         "captions": join_captions([source], Filters()),
-        "descriptions": join_descriptions([source]),
+        "descriptions": join_descriptions([source], Filters()),
     }
     return {"items": [row], **tables, "training": [packed]}
 

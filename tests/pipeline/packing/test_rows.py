@@ -63,7 +63,7 @@ def test_a_refusal_and_its_translation_are_left_out():
             translation("a#detail", "de", "Of a caption.", source_table="captions"),
         ],
     )
-    assert join_descriptions([rows]) == [{"view": "short", "text": "A cat."}]
+    assert join_descriptions([rows], Filters()) == [{"view": "short", "text": "A cat."}]
     assert [row["text"] for row in join_captions([rows], Filters())] == ["Eine Katze.", "Of a caption."]
 
 
@@ -78,7 +78,7 @@ def test_captions_of_origin_mllm_are_descriptions():
         descriptions=[description("a", "Cat, mat.")],
     )
     assert [row["text"] for row in join_captions([rows], Filters())] == ["A cat."]
-    assert join_descriptions([rows]) == [
+    assert join_descriptions([rows], Filters()) == [
         {"view": "short", "text": "Cat, mat."},
         {"view": "given-0", "text": "A cat sits on a mat."},
         {"view": "given-3", "text": "A mat."},
@@ -129,7 +129,7 @@ def test_a_text_of_an_earlier_corpus_is_not_repeated():
         "theirs/a#en#0>fr",  # the other one's was dropped
         "theirs/a#en#0>es",
     ]
-    assert [tuple(row.values()) for row in join_descriptions(both)] == [
+    assert [tuple(row.values()) for row in join_descriptions(both, Filters())] == [
         ("short", "A cat."),
         ("detail", "Grey."),
         ("short", "Another word."),
