@@ -33,10 +33,17 @@ _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 
 
 class Column(NamedTuple):
-    """What a column is for: a key of columns.yaml, or "" if that is unknown. `language` is that of its captions."""
+    """What a column is for.
+
+    Attributes:
+        role: A key of columns.yaml; "" if it is unknown.
+        language: The language of its captions, if the name has it.
+        is_language: Whether the name is only that, as `no`, which may also be the number of a row.
+    """
 
     role: str
     language: str = ""
+    is_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class _Twice(list[Any]):
 def read_column(name: str) -> Column:
     """What a column is for, by its name.
 
-    >>> [tuple(read_column(name)) for name in ("Caption_0", "captions (German)", "pt-BR", "colour")]
+    >>> [read_column(name)[:2] for name in ("Caption_0", "captions (German)", "pt-BR", "colour")]
     [('captions', ''), ('captions', 'de'), ('captions', 'pt-BR'), ('', '')]
     """
     words = words_of(name)
@@ -72,7 +79,7 @@ def read_column(name: str) -> Column:
             role = _ROLES.get("_".join(text), "") if text else "captions"
             language = _language_in(rest)
             if role in ("captions", "texts") and (language or (text and not rest)):
-                return Column(role, language)
+                return Column(role, language, not text)
     return Column(_ROLES.get("_".join(words), ""))
 
 
@@ -125,20 +132,21 @@ def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
     Raises:
         ValueError: A field cannot be understood, or its captions are not text.
     """
-    columns = [(*read_column(name), name, value) for name, value in row.items()]
+    columns = [(read_column(name), name, value) for name, value in row.items()]
     fields = dict.fromkeys(FIELDS, "")
-    for role, _, name, value in columns:
-        if role in fields:
-            fields[role] = fields[role] or _read_text(name, value)
+    for column, name, value in columns:
+        if column.role in fields:
+            fields[column.role] = fields[column.role] or _read_text(name, value)
     language = _read_language(fields) or language
     captions: dict[str, list[SourceCaption]] = {"captions": [], "texts": []}
     columns_read, unread = dict[str, list[SourceCaption]](), []
     try:
-        for role, column_language, name, value in columns:
+        for column, name, value in columns:
+            role = column.role
             if role == "ids" and isinstance(value, str) and " " in value.strip():
                 role = "captions"
-            if role in captions:
-                columns_read[name] = list(read_captions(value, column_language or language))
+            if role in captions and not (column.is_language and _has_no_letters(value)):
+                columns_read[name] = list(read_captions(value, column.language or language))
                 captions[role] += columns_read[name]
                 if len(_answers(value)) > 1:
                     unread.append(f"{name} after the first answer")
@@ -197,6 +205,10 @@ def _is_blank(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip() or value.strip().casefold() in _BLANK
     return value is None or value != value or value in ([], {}, ())  # NaN differs from itself
+
+
+def _has_no_letters(value: Any) -> bool:
+    return not any(map(str.isalpha, value)) if isinstance(value, str) else not isinstance(value, list | dict)
 
 
 def _read_text(name: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 This is the one place where rows are matched to the media that they are about.
 """
 
+import contextlib
 import dataclasses
 import json
 import posixpath
@@ -204,7 +205,11 @@ class SideTexts(SideRows):
         self._match(str, _stem, are_shared=True)
         self._match(_fold, lambda medium: _fold(_stem(medium)), are_shared=True)
         self._match(_fold, _fold)
-        self._match(_fold_name, lambda medium: _fold_name(_stem(medium)))  # in a folder of their own
+        folders = set(map(posixpath.dirname, self._media))
+        self._match(  # in folders of their own
+            lambda path: "" if posixpath.dirname(path) in folders else _fold_name(path),
+            lambda medium: _fold_name(_stem(medium)),
+        )
         for path in self.unmatched():
             account.add("not_taken", "files look like captions and are not named after a file here", path)
 
@@ -228,12 +233,12 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
     root, account = listing.root.rstrip("/"), listing.account
     tables = []
     for path in listing.with_suffixes(CAPTION_SUFFIXES):
-        if (table_language := _table_language(path)) is not None:
+        if (table_language := _table_language(path, root)) is not None:
             tables.append((f"{root}/{path}", path, table_language or language))
         elif _is_other(path):
             account.add("", "other files", path)
         elif suffix_of(path) not in TEXT_SUFFIXES:
-            account.add("not_taken", "files look like captions and have other names than captions.csv", path)
+            account.add("not_taken", "files look like captions, but are not named or laid out so", path)
     above, _, name = root.rpartition("/")
     if is_url(above) or not is_url(root):
         places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in ABOVE_NAMES]
@@ -259,21 +264,39 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
             account.add("unknown_column", f"columns of {label} were not understood", column)
     texts = SideTexts(listing.media, language)
     paths = listing.with_suffixes(TEXT_SUFFIXES)
-    texts.read(root, (path for path in paths if _table_language(path) is None and not _is_other(path)), account)
+    taken = {label for _, label, _ in tables}
+    texts.read(root, (path for path in paths if path not in taken and not _is_other(path)), account)
     for column in texts.unread:
         account.add("unknown_column", "keys of texts named after media were not understood", column)
     return [*sides, *([texts] if texts.matched else [])], notes
 
 
-def _table_language(path: str) -> str | None:
-    """The language in the name of a side file, "" if it has none, such as captions_val.csv; None for other files."""
+def _table_language(path: str, root: str) -> str | None:
+    """The language in the name of a side file, "" if it has none, such as captions_val.csv; None for other files.
+
+    A file with another name is one if its first row has a file and a caption, and its suffix is that of tables only.
+    """
     words = [word for word in words_of(posixpath.basename(_stem(path))) if not word.isdecimal()]
     stem = "_".join(word for word in words if word not in SPLIT_NAMES)
     if suffix_of(path) not in TABLE_SUFFIXES:
         return None
     column = read_column(stem)
-    is_captions = column.role == "captions" and not {"caption", "captions"}.isdisjoint(words)
-    return column.language if is_captions else ("" if stem in TABLE_STEMS else None)
+    if column.role == "captions" and not {"caption", "captions"}.isdisjoint(words):
+        return column.language
+    if stem in TABLE_STEMS:
+        return ""
+    if suffix_of(path) == ".txt" or (suffix_of(path) == ".json" and not _begins_with_list(f"{root}/{path}")):
+        return None
+    with contextlib.suppress(UsageError):
+        row = next(read_table(f"{root}/{path}"), (0, {}))[1]
+        if read_file(row) and any(read_column(name).role in ("captions", "texts") for name in row):
+            return ""
+    return None
+
+
+def _begins_with_list(location: str) -> bool:
+    with open_binary(location) as stream:
+        return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
 
 
 def _is_other(path: str) -> bool:

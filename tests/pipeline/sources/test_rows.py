@@ -98,7 +98,7 @@ def test_cells_that_hold_lists_or_nothing(cell, expected):
 
 
 def test_what_is_not_read_is_named():
-    row = {"caption": "x", "mood": "calm", "title": "y", "width": 3, "empty": "", "text": "x"}
+    row = {"caption": "x", "mood": "calm", "title": "y", "width": 3, "empty": "", "text": "x", "no": 7}
     talk = [{"from": "gpt", "value": "A."}, {"from": "human", "value": "Why?"}, {"from": "gpt", "value": "B."}]
     assert read_fields(row, "en").unread == ("mood", "title")
     assert read_fields({"conversations": talk}, "en").unread == ("conversations after the first answer",)
@@ -181,6 +181,11 @@ TABLES = {
             ]
         }
     ),
+    "train.jsonl": '{"images": ["1.jpg"], "messages": [{"role": "assistant", "content": "eins, zwei"}]}\n'
+    '{"images": ["2.jpg"], "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "drei"}]}',
+    "chat.json": '[{"id": "a", "image": "1.jpg", "conversations": [{"from": "gpt", "value": "eins, zwei"}]},'
+    '{"id": "b", "image": "2.jpg", "conversations": [{"from": "gpt", "value": "drei"}]}]',
+    "photos.csv": "No;Picture;de\n1;1.jpg;eins, zwei\n2;2.jpg;drei\n",
     "captions.CSV": '\ufeff1.jpg#0,"eins, zwei"\n2.jpg#0,drei\n',
 }
 

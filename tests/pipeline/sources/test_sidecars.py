@@ -155,6 +155,7 @@ def test_texts_named_after_media(tmp_path, media, name, text, expected):
 
 def test_texts_by_language_and_those_that_are_not_taken(tmp_path):
     files = {"a.jpg": jpeg(1), "a.png": jpeg(2), "a.txt": "x", "a.de.txt": "y", "x/b.jpg": jpeg(3), "y/b.jpg": jpeg(4)}
+    files |= {"x/c.jpg": jpeg(5)}
     wrong = {
         "b.txt": "z",
         "boxes.txt": "0 .5 .5\n",
@@ -167,7 +168,7 @@ def test_texts_by_language_and_those_that_are_not_taken(tmp_path):
     source = open_source(str(tmp_path))
     items = listed(source)
     both = {SourceCaption("x"), SourceCaption("y", "de")}
-    assert [set(item.captions) for item in items.values()] == [both, both, set(), set()]
+    assert [set(item.captions) for item in items.values()] == [both, both, set(), set(), set()]
     assert not_taken(source) == dict.fromkeys([*wrong, "results.csv"], "not_taken")
 
 
