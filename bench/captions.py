@@ -2,6 +2,7 @@
 
     python bench/captions.py                                   64 slots, log-normal latency of median 0.5 s, sigma 0.6
     python bench/captions.py --slots 512 --latency 0.2         a server that is twenty times as fast
+    python bench/captions.py --connections                     what one connection per request costs, plain and TLS
     python bench/captions.py --url http://127.0.0.1:8000 --model NAME --requests 100    a real server
 
 Each contender is a process of its own and meets a fresh loopback server, whose latencies are drawn by the order of
@@ -18,6 +19,7 @@ import math
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -86,20 +88,20 @@ class Arena:
             stage("ingest", folder / name, "--input", self.photos, "--limit", limit)
 
     @contextlib.contextmanager
-    def server(self) -> Iterator[tuple[str, Loopback | None]]:
+    def server(self, **more: Any) -> Iterator[tuple[str, Loopback | None]]:
         options = self.options
         if options.url:
             yield options.url.rstrip("/").removesuffix("/v1"), None
             return
         settings = {"slots": options.slots, "latency_s": options.latency, "sigma": options.sigma}
-        with Loopback(model=options.model, digest=False, **settings) as server:
+        with Loopback(model=options.model, digest=False, **settings, **more) as server:
             yield server.url, server
 
-    def run(self, contender: str, requests: int, **more: Any) -> Contended:
+    def run(self, contender: str, requests: int, settings: dict[str, Any] | None = None, **more: Any) -> Contended:
         options = self.options
         program = [sys.executable, "-c", "from bench.contenders import main; main()", contender, self.photos]
         common = {"model": options.model, "requests": requests, "window": options.window}
-        with self.server() as (url, server):
+        with self.server(**settings or {}) as (url, server):
             given = {"url": url, **common, "max-pixels": options.max_pixels, **more}
             process = measured([*program, *(f"--{name}={value}" for name, value in given.items())])
             report = json.loads(process.output.strip().splitlines()[-1])
@@ -109,6 +111,7 @@ class Arena:
                 if stats["answered"] != report["requests"]:
                     raise SystemExit(f"{contender}: the server answered {stats['answered']} of {report['requests']}")
                 rate, report["server_cpu_s"] = stats["per_second"], stats["cpu_s"]
+                report["connections"] = stats["connections"]
         return Contended(rate, report, process)
 
     def stage(self, ingested: str, requests: int) -> Contended:
@@ -169,6 +172,31 @@ def cpu_table(bare: list[Contended], stages: list[Contended], one: list[Contende
     print(f"describing / least, by what grows with the images: {(beam - beam_of_one) / least:.2f} (target: <= 1.5)")
 
 
+def connections(arena: Arena) -> None:
+    """The chat client with servers that repeat request ids and with others, plain and with TLS, in turn."""
+    certificate = arena.folder / "certificate.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -keyout -"
+    )
+    certificate.write_bytes(subprocess.run(command.split(), check=True, capture_output=True).stdout)
+    os.environ["SSL_CERT_FILE"] = str(certificate)
+    kinds = {(tls, echo): [] for tls in ("plain", "TLS") for echo in (True, False)}
+    for _ in range(arena.options.repeats):
+        for (tls, echo), runs in kinds.items():
+            settings = {"echo": echo, "certificate": str(certificate) if tls == "TLS" else ""}
+            runs.append(arena.run("client", arena.options.requests, settings))
+    print(f"\n{'median (least to greatest)':<34}{'connections':>12}{'at the server/s':>25}", end="")
+    print(f"{'ms of CPU a request':>25}{'and of the server':>25}")
+    for (tls, echo), runs in kinds.items():
+        name = f"{tls}, {'kept alive' if echo else 'one connection per request'}"
+        cpu_ms = (
+            spread([1_000 * run.report[part] / run.report["requests"] for run in runs], 2)
+            for part in ("asking_cpu_s", "server_cpu_s")
+        )
+        print(f"{name:<34}{runs[0].report['connections']:>12,}{spread([run.rate for run in runs], 1):>25}", end="")
+        print("".join(f"{part:>25}" for part in cpu_ms))
+
+
 def options_of(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -180,10 +208,11 @@ def options_of(argv: list[str] | None) -> argparse.Namespace:
     add("--max-pixels", type=int, default=768 * 768, help="budget to which photos are shrunk (default: 589824)")
     add("--repeats", type=int, default=3, help="runs of the bare client and of the stage, in turn (default: 3)")
     add("--skip-beam", action="store_true", help="leave RunInference out, which takes the most time")
+    add("--connections", action="store_true", help="measure connections only")
     add("--url", default="", help="a real server instead of the loopback one; --slots and --latency mean nothing then")
     add("--model", default="loopback", help="the model that --url serves")
     options = parser.parse_args(argv)
-    if not options.skip_beam and importlib.util.find_spec("openai") is None:
+    if not (options.skip_beam or options.connections) and importlib.util.find_spec("openai") is None:
         parser.error("RunInference needs the openai package: pip install openai, or give --skip-beam")
     if options.requests < len(BUILT_IN):
         parser.error(f"--requests: got {options.requests}, expected at least {len(BUILT_IN)}, the views of one image")
@@ -204,6 +233,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="bench-captions-") as folder:
         arena = Arena(Path(folder), options)
+        if options.connections:
+            connections(arena)
+            return
         if options.url:
             arena.run("bare", options.requests)
         bare, stages, one = [], [], []

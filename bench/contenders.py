@@ -1,4 +1,4 @@
-"""The clients that bench/captions.py measures, each run in a process of its own: bare, stage, beam.
+"""The clients that bench/captions.py measures, each run in a process of its own: bare, client, stage, beam.
 
     python -c "from bench.contenders import main; main()" bare PHOTOS --url URL --window 80 …
 
@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.captioning.captioners import question
+from pipeline.captioning.chat_client import ChatClient, Retries, media_of
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.media.images import jpegs as encoded_pictures
 
@@ -101,6 +102,21 @@ def bare(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float
     asyncio.run(ask_all())
     asked = {"seconds": time.monotonic() - began_s, "asking_cpu_s": cpu_s() - before, "pillow_cpu_s": pillow_cpu_s}
     return {"requests": len(bodies), "body_kib": sum(map(len, bodies)) / len(bodies) / 1024, **asked}
+
+
+def client(photos: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
+    """The stage's chat client without the stage, on encoded photos."""
+    media = [media_of([sent(path, options.max_pixels)]) for path in photos]
+
+    async def ask_all() -> None:
+        chat = ChatClient([f"{options.url}/v1"], options.model, options.window, Retries())
+        pairs = [(view, item) for item in media for view in VIEWS][: options.requests]
+        await asyncio.gather(*(chat.ask(view, question(view, ()), item) for view, item in pairs))
+        await chat.close()
+
+    before, began_s = cpu_s(), time.monotonic()
+    asyncio.run(ask_all())
+    return {"requests": options.requests, "seconds": time.monotonic() - began_s, "asking_cpu_s": cpu_s() - before}
 
 
 def stage(_: Sequence[Path], options: argparse.Namespace) -> dict[str, float]:
@@ -188,7 +204,7 @@ def _check_answer(result: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("contender", choices=("bare", "stage", "beam"))
+    parser.add_argument("contender", choices=("bare", "client", "stage", "beam"))
     parser.add_argument("photos", type=Path)
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
@@ -198,5 +214,5 @@ def main() -> None:
     parser.add_argument("--ready", type=int, default=0)
     options = parser.parse_args()
     photos = sorted(options.photos.iterdir())[: math.ceil(options.requests / len(VIEWS))]
-    contender = {"bare": bare, "stage": stage, "beam": beam}[options.contender]
+    contender = {"bare": bare, "client": client, "stage": stage, "beam": beam}[options.contender]
     print(json.dumps(contender(photos, options)))

@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -47,6 +48,7 @@ class Settings:
     retry_after_s: float = 0.05  # sent with a 429
     stall_s: float = 3600.0  # until a stalled request is answered
     die_after: int = 0  # chat request N + 1 kills the process; 0 means never
+    certificate: str = ""  # PEM file of certificate and key, for TLS
     echo: bool = True  # answers carry the id of their request, as vLLM's do
     surplus: int = 0  # every N-th answer is sent twice on its connection; 0 means none
     surplus_after_s: float = 0.0  # until the second time: the connection may be in use again by then
@@ -247,9 +249,12 @@ async def serve(port: int, settings: Settings) -> None:
     handler = web.Server(server.handle, request_factory=new_request, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(handler)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if settings.certificate else None
+    if tls:
+        tls.load_cert_chain(settings.certificate)
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096, ssl_context=tls)
     await site.start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    print(f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}", flush=True)
     await asyncio.Event().wait()
 
 

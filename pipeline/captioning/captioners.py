@@ -21,10 +21,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
-from pipeline.captioning.chat_client import ChatClient, Extras, Media, Retries, media_of
+from pipeline.captioning.chat_client import KEY_VARIABLE, ChatClient, Extras, Media, Retries, media_of
 from pipeline.captioning.embedded.describer import EmbeddedDescriber, check_views, embedded_revision
 from pipeline.captioning.prompts import VIDEO_PREAMBLE, Answer, View
-from pipeline.captioning.servers import KEY_VARIABLE, api_key, served_model
+from pipeline.captioning.servers import api_key, base_url, served_model
 from pipeline.captioning.vllm_server import READY_WITHIN_S, VllmServer
 from pipeline.engine.run_state import run_folder
 from pipeline.engine.stage import Run, Say
@@ -75,7 +75,8 @@ class MllmCaptioner:
     def client(self, run: Run) -> ChatClient:
         """Connect to the servers, on the running event loop."""
         key = api_key(run_folder(run.corpus))
-        return ChatClient(self.urls, self.name, self.window, self.retries, key, self.extras)
+        urls = [base_url(url) for url in self.urls]
+        return ChatClient(urls, self.name, self.window, self.retries, key, self.extras)
 
     async def open(self, run: Run, sampling: Sampling, num_views: int) -> "MllmSpeaker":
         """Connect to the servers."""

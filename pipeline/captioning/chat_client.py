@@ -29,23 +29,24 @@ from typing import Any
 import aiohttp
 
 from pipeline.captioning.prompts import Answer, View
-from pipeline.captioning.servers import (
-    NO_BACKEND,
-    PROBE_TIMEOUT_S,
-    RUN_ENDING,
-    base_url,
-    decode,
-    error_text,
-    read_body,
-    request_headers,
-)
 from pipeline.errors import EnvironmentTrouble, printable
+
+KEY_VARIABLE = "LECCR_MLLM_API_KEY"
 
 # What the status of a response means. A status in none of these sets is permanent: it fails the record.
 TRANSIENT = {408, 409, 425, 429, 500, *range(502, 600)}
 OVERLOAD = "http_429"  # not about this record: it costs time but no attempt while others are answered
 SUSPECT = {"refused", "timeout", "connection", "http_500", "http_502", "http_503"}  # the server may be down: probe it
+RUN_ENDING = {  # statuses with which no record could succeed
+    **dict.fromkeys((401, 403), f"the server rejects the key: set {KEY_VARIABLE}"),
+    404: "give --mllm a model that this server serves, and --mllm-url its address up to and with /v1",
+    **dict.fromkeys((*range(300, 400), 405), "give --mllm-url the address of the chat server itself"),
+}
+NO_BACKEND = (502, 503, 504)  # what a gateway answers while nothing runs behind it
+
+PROBE_TIMEOUT_S = 10.0
 PROBE_EVERY_S = 1.0
+MAX_RESPONSE_BYTES = 1 << 22
 KEEP_ALIVE_S = 4.0  # vLLM closes an idle connection after 5 s: one reused after that would be cut
 HOME_ADVANTAGE = 8  # requests: how much busier a server may be and still get the other views of a picture it has seen
 MAX_CRASHES = 3  # servers that may die while they work on one record before it is taken for the cause
@@ -145,7 +146,7 @@ class ChatClient:
     """Sends chat requests to the least loaded of the servers that are up. Belongs to one event loop.
 
     Args:
-        urls: Addresses of the servers.
+        urls: Addresses of the servers, up to and with `/v1`.
         model: Name of the model to ask for.
         window: Most requests in flight.
         retries: How long to try.
@@ -162,7 +163,7 @@ class ChatClient:
         api_key: str = "",
         extras: Extras = Extras(),
     ):
-        self._endpoints = [Endpoint(base_url(url)) for url in urls]
+        self._endpoints = [Endpoint(url) for url in urls]
         system = {"role": "system", "content": extras.system_prompt}
         messages = f"{json.dumps(system)}," if extras.system_prompt else ""
         self._head = f'{{"messages":[{messages}{{"role":"user","content":['.encode()
@@ -363,6 +364,37 @@ class ChatClient:
         return True
 
 
+def request_headers(key: str) -> dict[str, str]:
+    """Headers of every request; `key` is empty for none."""
+    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+
+
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body of a response; what comes after MAX_RESPONSE_BYTES is not read."""
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > MAX_RESPONSE_BYTES:
+            break
+    return bytes(raw)
+
+
+def decode(raw: bytes) -> Any:
+    """The JSON value in the body of a response; None if it is not JSON."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(raw)
+    return None
+
+
+def error_text(raw: bytes) -> str:
+    """The message in the body of an error response, else the body; at most 300 characters, printable, on one line."""
+    message = decode(raw)
+    for name in ("error", "message"):
+        message = message.get(name) if isinstance(message, dict) and name in message else message
+    text = message if isinstance(message, str) else raw[:1_000].decode("utf-8", "replace")
+    return printable(text[:1_000])[:300] or "(no text)"
+
+
 def parse_answer(raw: bytes, limit: str) -> Answer:
     """The answer in the body of a response.
 
@@ -376,7 +408,7 @@ def parse_answer(raw: bytes, limit: str) -> Answer:
     try:
         body = json.loads(raw)
         choice = min(body["choices"], key=lambda choice: choice.get("index") or 0)
-        message, finish_reason = choice["message"], printable(str(choice.get("finish_reason") or ""))[:64]
+        message, finish_reason = choice["message"], str(choice.get("finish_reason") or "")[:64]
         content = message.get("content") or ""
         if isinstance(content, list):
             content = "".join(part["text"] for part in content if part.get("type") == "text")
@@ -388,6 +420,8 @@ def parse_answer(raw: bytes, limit: str) -> Answer:
         problem = printable(f"{type(error).__name__}: {error}")[:200]
         message = f"the answer is not a chat completion ({problem}): {raw[:200]!r}"
         raise RequestFailed("unparsable", message) from error
+    if not finish_reason.isprintable():
+        finish_reason = printable(finish_reason)
     if not text.strip():
         ending = f"finish_reason {finish_reason!r}"
         if refusal or finish_reason.lower() in DECLINED:

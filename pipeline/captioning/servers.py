@@ -1,29 +1,27 @@
-"""Chat servers as a user names them: their addresses, their key, the model they serve, and what their errors say."""
+"""Chat servers as a user names them: their addresses, their key, and the model they serve."""
 
 import contextlib
-import json
 import os
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from pipeline.errors import EnvironmentTrouble, UsageError, printable
+from pipeline.captioning.chat_client import (
+    KEY_VARIABLE,
+    NO_BACKEND,
+    PROBE_TIMEOUT_S,
+    RUN_ENDING,
+    decode,
+    error_text,
+    read_body,
+    request_headers,
+)
+from pipeline.errors import EnvironmentTrouble, UsageError
 
-KEY_VARIABLE = "LECCR_MLLM_API_KEY"
 KEY_FILE = "mllm.key"
-PROBE_TIMEOUT_S = 10.0
-MAX_RESPONSE_BYTES = 1 << 22
 MAX_LISTED = 20  # models of a server in a message
-NO_BACKEND = (502, 503, 504)  # what a gateway answers while nothing runs behind it
-
-RUN_ENDING = {  # statuses with which no record could succeed
-    **dict.fromkeys((401, 403), f"the server rejects the key: set {KEY_VARIABLE}"),
-    404: "give --mllm a model that this server serves, and --mllm-url its address up to and with /v1",
-    **dict.fromkeys((*range(300, 400), 405), "give --mllm-url the address of the chat server itself"),
-}
 
 
 def base_url(url: str) -> str:
@@ -50,37 +48,6 @@ def environment_key() -> str:
     if not (key.isascii() and key.isprintable()):
         raise UsageError(f"${KEY_VARIABLE} holds characters that an HTTP header cannot carry; use printable ASCII")
     return key
-
-
-def request_headers(key: str) -> dict[str, str]:
-    """Headers of every request; `key` is empty for none."""
-    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-
-async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """The body of a response; what comes after MAX_RESPONSE_BYTES is not read."""
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > MAX_RESPONSE_BYTES:
-            break
-    return bytes(raw)
-
-
-def decode(raw: bytes) -> Any:
-    """The JSON value in the body of a response; None if it is not JSON."""
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(raw)
-    return None
-
-
-def error_text(raw: bytes) -> str:
-    """The message in the body of an error response, else the body; at most 300 characters, printable, on one line."""
-    message = decode(raw)
-    for name in ("error", "message"):
-        message = message.get(name) if isinstance(message, dict) and name in message else message
-    text = message if isinstance(message, str) else raw[:1_000].decode("utf-8", "replace")
-    return printable(text[:1_000])[:300] or "(no text)"
 
 
 async def served_model(urls: Sequence[str], name: str, say: Callable[[str], None]) -> str:

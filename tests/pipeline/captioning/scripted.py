@@ -82,7 +82,7 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def client_of(*servers, retries=QUICK, window=64, key="", model="loopback", extras=Extras()):  # noqa: B008
-    client = ChatClient([server.url for server in servers], model, window, retries, key, extras)
+    client = ChatClient([f"{server.url}/v1" for server in servers], model, window, retries, key, extras)
     try:
         yield client
     finally:

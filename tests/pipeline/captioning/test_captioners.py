@@ -1,18 +1,22 @@
 """Which captioner a run uses: the one asked for, else what the machine has."""
 
 import argparse
+import json
 
 import pytest
 
 from pipeline.captioning import captioners as module
 from pipeline.captioning.captioners import DEFAULT_MODEL, URL_VARIABLE, EmbeddedCaptioner, MllmCaptioner, ServerOptions
+from pipeline.captioning.chat_client import KEY_VARIABLE
 from pipeline.captioning.prompts import parse_views
-from pipeline.captioning.servers import KEY_VARIABLE
 from pipeline.captioning.vllm_server import READY_WITHIN_S
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, read_options
+from stages.captions import Captions
 from tests.loopback import Loopback
 from tests.pipeline.captioning.test_vllm_server import Fake, healthy
+
+VIEWS = parse_views("short")
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +77,40 @@ def test_the_key_of_the_environment_is_used_and_not_printed(monkeypatch):
 def test_the_embedded_describer_asks_no_server():
     with pytest.raises(UsageError, match="--captioner embedded asks no server"):
         chosen("--mllm", "some/model", captioner="embedded")
+
+
+@pytest.mark.parametrize("given", [("--system-prompt", "Be brief."), ("--extra-body", "{}")])
+@pytest.mark.parametrize("captioner", ["auto", "embedded"])
+def test_the_embedded_describer_takes_nothing_for_servers(captioner, given):
+    with pytest.raises(UsageError, match=f"no {given[0]}|and no {given[0]}"):
+        chosen(*given, captioner=captioner)
+
+
+def test_extras_are_part_of_the_settings_and_of_each_answers_decoding():
+    given = ("--mllm", "m", "--extra-body", '{"seed": null, "a": 1}', "--system-prompt", "Be brief.")
+    with_extras, without = (Captions(chosen(*more)[0], VIEWS) for more in (given, given[:2]))
+    assert with_extras.settings() == without.settings() | {
+        "extra_body": {"seed": None, "a": 1},
+        "system_prompt": "Be brief.",
+    }
+    decoding, usual = (json.loads(stage.decoding(VIEWS[0], "image")) for stage in (with_extras, without))
+    assert decoding == usual | {"extra_body": {"seed": None, "a": 1}, "system_prompt": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--extra-body", "seed=1", "JSON"),
+        ("--extra-body", "[1]", "object"),
+        ("--extra-body", '{"stream": true}', "stream"),
+        ("--extra-body", '{"stop": "\\ud83d"}', "UTF-8"),
+        ("--mllm", "m\udcff", "UTF-8"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(option, value, word, capsys):
+    with pytest.raises(SystemExit):
+        chosen(option, value)
+    assert word in capsys.readouterr().err
 
 
 def test_views_that_the_describer_cannot_answer_are_refused(tmp_path):

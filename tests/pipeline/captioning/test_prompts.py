@@ -26,12 +26,18 @@ def test_a_file_defines_and_redefines_views(tmp_path):
         ("a: {prompt: Say., max_tokens: many}", "a whole number"),
         ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
         ("a b/c: {prompt: Say.}", "letters, digits"),
+        ('a: {prompt: "Say \\ud83d."}', "half of a character"),
     ],
 )
 def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(UsageError, match=message):
         parse_views(str(tmp_path / "mine.yaml"))
+
+
+def test_a_character_spelt_as_two_halves_is_one(tmp_path):
+    (tmp_path / "mine.yaml").write_text('a: {prompt: "Is it a \\ud83d\\ude00?"}')
+    assert parse_views(str(tmp_path / "mine.yaml"))[0].prompt == "Is it a \U0001f600?"
 
 
 @pytest.mark.parametrize(("text", "message"), [("shrt", "did you mean short"), ("", "at least one view")])

@@ -89,6 +89,12 @@ def test_other_files_are_refused():
         probe(io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)))
 
 
+@pytest.mark.parametrize("data", [b"root:x:0:0", b"KEY=geheim", b"\x7fELF\x02\x01"])
+def test_bytes_of_files_that_are_no_pictures_are_not_quoted(data):
+    message = str(failure(data))
+    assert "not a picture" in message and not any(part in message for part in ("root", "KEY", "ELF", "x7f"))
+
+
 def test_a_bomb_is_refused_from_its_header_with_no_warning(monkeypatch):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

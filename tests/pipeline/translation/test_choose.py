@@ -106,8 +106,22 @@ def test_a_model_of_another_pair_is_refused(marian, cache):
         choose(cache, source="fr", mt_model=(str(marian),))
 
 
-def choose_all(cache, targets, **values):
-    return choose_translators(options(**values), ServerOptions(), "en", targets, lambda line: None, cache)
+def choose_all(cache, targets, servers=ServerOptions(), **values):  # noqa: B008
+    return choose_translators(options(**values), servers, "en", targets, lambda line: None, cache)
+
+
+@pytest.mark.parametrize("given", [{"mllm": "m"}, {"mllm_url": ("http://h/v1",)}, {"extra_body": "{}"}])
+def test_servers_go_with_the_chat_model_only(cache, given):
+    for name in ("auto", "given"):
+        with pytest.raises(UsageError, match="--translator llm"):
+            choose_all(cache, ["pt"], ServerOptions(**given), translator=name)
+
+
+def test_what_every_request_carries_is_recorded_with_the_translations(cache):
+    servers = ServerOptions(mllm="m", system_prompt="Be brief.", extra_body='{"top_k":1}')
+    translator = choose_all(cache, ["de"], servers, translator="llm")[0]["de"]
+    assert translator.server.extras.settings().items() <= translator.decoding.items()
+    assert translator.decoding["extra_body"] == {"top_k": 1} and translator.decoding["system_prompt"] == "Be brief."
 
 
 def test_given_translations_ask_no_model(cache):
