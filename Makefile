@@ -16,7 +16,7 @@ $(VENV)/ready: setup.py
 	touch $@
 
 demo: $(VENV)/ready
-	$(RUN) beam_runner.py --stage captions --output demo/corpus
+	$(RUN) beam_runner.py --stage captions --samples --output demo/corpus
 	$(RUN) beam_runner.py --stage translate --text descriptions --languages pt --output demo/corpus
 	$(RUN) beam_runner.py --stage pack --output demo/corpus
 	$(VENV)/bin/accelerate launch $(ONE_CPU) stages/train.py --recipe demo --data demo/corpus --output demo/run --overwrite

@@ -41,7 +41,7 @@ from pipeline.media.reading import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.sources import all_items
 from stages.driver import RunOptions, run_stages, say
-from stages.ingest import Ingest, IngestOptions, open_ingest, plan_row
+from stages.ingest import Ingest, IngestOptions, check_input, open_ingest, plan_row
 
 Reply = tuple[list[float], Answer | Failure]
 """Times of the frames shown, in seconds (none for an image), and what came of the question."""
@@ -120,11 +120,12 @@ class Captions(Stage):
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage, after stage ingest if needed; returns the exit status."""
     run, options = read_options(RunOptions, parsed), read_options(CaptionsOptions, parsed)
-    corpus, views = run.corpus, parse_views(options.views)
+    corpus, views, ingest_options = run.corpus, parse_views(options.views), read_options(IngestOptions, parsed)
+    check_input(ingest_options, corpus)
     captioner = choose_captioner(options.captioner, read_options(ServerOptions, parsed), views, say)
 
     def open_stages() -> tuple[Ingest, Captions]:
-        ingest = open_ingest(read_options(IngestOptions, parsed), corpus, strict=run.overwrite)
+        ingest = open_ingest(ingest_options, corpus, strict=run.overwrite)
         limits = Limits(max_source_pixels=ingest.max_source_pixels)
         sampling = Sampling(options.max_pixels, read_options(FrameOptions, parsed).frames, limits)
         return ingest, Captions(captioner, views, sampling)

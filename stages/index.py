@@ -12,6 +12,7 @@ published in a single step. `embedded` needs no training and no GPU. Start it wi
 import argparse
 import contextlib
 import functools
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def update(output: Path, options: IndexOptions) -> None:
         def publish() -> None:
             index = writers[0].publish(contents[0])
             _print(f"{output}: {len(index):,} items, {len(todo):,} encoded now")
-            _print(f'next: python stages/search.py --index {output} "eine Katze"')
+            _print(f'next: python stages/search.py --index {shlex.quote(str(output))} "eine Katze"')
 
         on_main(publish)
     accelerator.end_training()

@@ -50,10 +50,11 @@ class IngestOptions:
     input: tuple[str, ...] = option(
         (),
         "a folder of images and videos, webdataset .tar files, a saved Hugging Face dataset, a .txt file of paths; "
-        "repeat it for several (default: the sample photos of scikit-image and scikit-learn)",
+        "repeat it for several",
         repeat=True,
         metavar="PATH|URL",
     )
+    samples: bool = option(False, "take the sample photos of scikit-image and scikit-learn in place of an --input")
     source: str | None = option(
         None, "kind of --input (default: auto, which prints its guess and guesses no benchmark)", choices=KINDS
     )
@@ -84,6 +85,8 @@ class IngestOptions:
         """The options that were given, as settings of `Ingest`."""
         names = option_fields(type(self))
         settings = {name: value for name in names if (value := getattr(self, name)) not in (None, ())}
+        if settings.pop("samples"):
+            settings["inputs"] = ()
         if inputs := settings.pop("input", None):
             settings["inputs"] = tuple(map(_absolute, inputs))
         if megapixels := settings.pop("max_source_megapixels", None):
@@ -188,19 +191,37 @@ def _read_not_taken(corpus: Path) -> dict[str, Rows]:
     return read_json(_not_taken_file(corpus)) or {"summary": [], "failures": []}
 
 
+def check_input(options: IngestOptions, corpus: Path) -> None:
+    """Refuse a new corpus without an input, so that a mistyped `--output` creates nothing.
+
+    Raises:
+        UsageError: There is none, or two.
+    """
+    if options.samples and options.input:
+        raise UsageError(f"--samples takes no --input, but {options.input[0]} was given: leave one of the two out")
+    is_given = options.input or options.samples or options.source == "samples"
+    if not is_given and not (corpus.is_dir() and stored_settings(corpus, Ingest())):
+        raise UsageError(
+            f"{corpus} is not a corpus yet, and there is no --input: give --input FOLDER, or --samples for the sample "
+            "photos, or correct --output"
+        )
+
+
 def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:
     """The stage as the options ask for it.
 
     Args:
         options: The options given.
         corpus: The corpus folder. Options not given are as the corpus was begun, else the defaults.
-        strict: Whether options that are not given mean their defaults, if any is given.
+        strict: Whether options that are not given mean their defaults, if any is given. The input stays.
     """
     given = options.settings()
     stored = stored_settings(corpus, Ingest())
-    if stored is None or (strict and given):
+    if stored is None:
         return Ingest(**given)
     names = {field.name for field in dataclasses.fields(Ingest)} & stored.keys()
+    if strict and given:
+        names &= set() if "inputs" in given else {"inputs", "source"}
     known = {name: tuple(stored[name]) if name == "inputs" else stored[name] for name in names}
     return Ingest(**{**known, **given})
 
@@ -208,6 +229,7 @@ def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage; returns the exit status."""
     options, run = read_options(IngestOptions, parsed), read_options(RunOptions, parsed)
+    check_input(options, run.corpus)
     return run_stages(run, beam_arguments, lambda: [open_ingest(options, run.corpus, strict=True)])
 
 

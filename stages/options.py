@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     result = _Parser(
         prog="beam_runner.py",
         description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to "
-        "train on. captions and translate first run ingest if needed. Without --input: sample photos. Options that "
+        "train on. captions and translate first run ingest if needed. Options that "
         "are not listed here go to Apache Beam (--runner, --direct_num_workers, --direct_running_mode, "
         "--job_endpoint, --dask_client_address …).",
         allow_abbrev=False,

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import functools
 import os
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -319,7 +320,7 @@ def _joined_tables(corpus: Path) -> tuple[str, ...]:
 def _check_tables(corpus: Path) -> None:
     """Check that every table of the corpus is complete, and made from the present tables."""
     for name in JOINED:
-        remedy = f"run --stage {MADE_BY[name]} --output {corpus} again"
+        remedy = f"run --stage {MADE_BY[name]} --output {shlex.quote(str(corpus))} again"
         if complete(corpus, name):
             for parent, made_from in Table(corpus, name).manifest["parents"].items():
                 if not complete(corpus, parent) or manifest_hash(corpus, parent) != made_from:

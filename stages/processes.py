@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import datetime
+import io
 import itertools
 import os
 import signal
@@ -61,6 +62,9 @@ def exit_status(work: Callable[[], int], interrupted: str, *, sigterm: bool = Fa
         The exit status of the process.
     """
     rank = int(os.environ.get("RANK", 0))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escapes in place of characters that the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _interruptible([signal.SIGINT, *([signal.SIGTERM] if sigterm else [])]):
             return work()

@@ -1,6 +1,7 @@
 """The closing report of a Beam stage: counts, reasons of failures, a few rows, and the next command."""
 
 import collections
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
     for line in _rows(Table(corpus, stages[-1].tables[0])):
         say(f"  {line}")
     say(f"card: {output / 'README.md'}")
-    say(f"next: python {NEXT[stages[-1].name].format(output)}")
+    say(f"next: python {NEXT[stages[-1].name].format(shlex.quote(str(output)))}")
     return num_failed
 
 

@@ -39,7 +39,7 @@ from pipeline.translation.translator import (
     translated_id,
 )
 from stages.driver import RunOptions, run_stages, say
-from stages.ingest import IngestOptions, open_ingest
+from stages.ingest import IngestOptions, check_input, open_ingest
 
 HUMAN = "human"  # the origin of captions that are translated
 Key = tuple[str, str]  # caption_id, target language
@@ -163,6 +163,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
     options, translator = read_options(TranslateOptions, parsed), read_options(TranslatorOptions, parsed)
     corpus = run.corpus
+    check_input(ingest_options, corpus)
     if not options.languages:
         raise UsageError("--stage translate needs --languages, the target languages, for example de,fr,cs")
     source = check_language(options.source_language, "--source-language")

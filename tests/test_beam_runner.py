@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import io
 import shutil
 import signal
 import socket
+import sys
 
 import pytest
 
@@ -72,17 +74,61 @@ def photos(tmp_path):
 # What --input may be
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("captions",),
+        ("ingest", "--shard-size", 5),
+        ("captions", "--dry-run", 1),
+        ("translate", "--languages", "pt"),
+        ("captions", "--input", "photo"),
+        ("ingest", "--input", "."),
+        ("translate", "--languages", "pt", "--input", "photo"),
+        ("ingest", "--samples", "--input", "."),
+        ("pack",),
+        ("verify",),
+    ],
+)
+def test_a_typing_mistake_creates_nothing(run, tmp_path, monkeypatch, arguments, is_there):
+    monkeypatch.chdir(tmp_path)
+    if is_there:
+        (tmp_path / "corpus").mkdir()
+    before = list(tmp_path.rglob("*"))
+    ended = run("--stage", *arguments)
+    assert ended.status == 2 and ended.err.startswith("error: ")
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_overwrite_keeps_the_input_that_is_not_given_again(run, tmp_path, photos):
+    ingest = functools.partial(run, "--stage", "ingest", "--output", tmp_path / "corpus")
+    ingest("--input", photos).done()
+    ingest("--overwrite", "--shard-size", 2).done()
+    assert Table(tmp_path / "corpus", "items").num_rows == 4
+    assert "inputs" in ingest("--samples").error()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_of_another_encoding(tmp_path, photos, monkeypatch, encoding):
+    (photos / "猫.jpg").write_bytes(jpeg_bytes())
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
+    assert beam_runner.run(["--stage", "ingest", "--input", str(photos), "--output", str(tmp_path / "corpus")]) == 0
+    sys.stdout.flush()
+    assert b"\\u732b.jpg" in printed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ((), ("--stage", "--help")),
         (("--stage", "capshuns"), ("--stage", "captions")),
-        (("--stage", "ingest", "--output", __file__), ("is a file",)),
+        (("--stage", "ingest", "--samples", "--output", __file__), ("is a file",)),
         (("--stage", "ingest", "--input", "/missing"), ("/missing does not exist",)),
         (("--stage", "ingest", "--input", ""), ("--input",)),  # as typed by --input "$UNSET": not the current folder
         (("--stage", "ingest", "--direct_num_workers", "many"), ("--direct_num_workers", "many")),
         (("--stage", "ingest", "--direct_running_mode", "fast"), ("--direct_running_mode", "fast")),
-        (("--stage", "ingest", "--runner", "NopeRunner"), ("--runner", "NopeRunner")),
+        (("--stage", "ingest", "--samples", "--runner", "NopeRunner"), ("--runner", "NopeRunner")),
     ],
 )
 def test_a_mistake_is_one_message(run, tmp_path, arguments, words):
@@ -95,7 +141,7 @@ def test_a_mistake_is_one_message(run, tmp_path, arguments, words):
 @pytest.mark.parametrize(("name", "status"), [("file/x", 2), ("file/x/y", 2), ("/proc/x", 4), ("/proc/self/x", 4)])
 def test_an_output_where_no_folder_can_be(run, tmp_path, name, status):
     (tmp_path / "file").write_text("mine")
-    ended = run("--stage", "ingest", "--output", tmp_path / name)
+    ended = run("--stage", "ingest", "--samples", "--output", tmp_path / name)
     assert ended.status == status
     assert (str(tmp_path / "file") if status == 2 else name) in ended.error()
 

@@ -20,7 +20,7 @@ from types import FrameType
 
 from pipeline import errors
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import read_json, state_folder, write_json
+from pipeline.corpus.table import STATE, read_json, state_folder, write_json
 from pipeline.engine.stage import Progress
 from pipeline.errors import TOO_MANY_FILES, EnvironmentTrouble, Interrupted, PipelineError, UsageError, too_many_files
 
@@ -63,6 +63,7 @@ def locked(corpus: Path) -> Iterator[None]:
         EnvironmentTrouble: The corpus cannot be written.
     """
     folder = run_folder(corpus)
+    is_new, has_state = not corpus.exists(), state_folder(corpus).exists()
     try:
         if file := next((path for path in (corpus, *corpus.parents) if path.is_file()), None):
             raise UsageError(f"--output: {file} is a file, expected a folder")
@@ -92,6 +93,10 @@ def locked(corpus: Path) -> Iterator[None]:
                 yield
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+    except UsageError:
+        if not has_state and [path.name for path in corpus.iterdir()] == [STATE]:  # a mistake leaves nothing behind
+            shutil.rmtree(corpus if is_new else state_folder(corpus))
+        raise
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -36,7 +36,7 @@ class SamplesSource:
                     self._items.append(SourceItem(path.name, str(path), defaults.split, source, row["license"]))
         if not self._items:
             raise UsageError(
-                "there is no --input, and the sample photos are not here: they come with scikit-image and "
+                "the sample photos are not here: they come with scikit-image and "
                 "scikit-learn. Run pip install 'leccr[embedded]', or give --input FOLDER"
             )
         self.summary = f"samples: {len(self._items)} photographs carried by installed packages"

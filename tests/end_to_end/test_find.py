@@ -22,8 +22,8 @@ QUERIES = {
 def test_six_languages_find_what_the_sample_photos_show(tmp_path, capsys):
     corpus, folder, file = tmp_path / "corpus", tmp_path / "index", tmp_path / "queries.txt"
     queries = {query: name for name, texts in QUERIES.items() for query in texts.split("|")}
-    for name in ("captions", "pack"):
-        done = run_stage("--stage", name, "--output", corpus)
+    for name in (("captions", "--samples"), ("pack",)):
+        done = run_stage("--stage", *name, "--output", corpus)
         assert done.returncode == 0, done.stderr
     assert index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(folder)]) == 0
     assert len(Index.open(folder)) == 9
