@@ -8,6 +8,7 @@ import argparse
 import html
 import json
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def planted(kind: str, templates: list | dict, captions: list[str], generator: r
         for entry in own:
             template = entry if isinstance(entry, dict) else {"text": entry}
             text = template.get("text", "") + template.get("repeat", "") * template.get("times", 0)
-            for _ in range(CAPTIONS_PER_TEMPLATE if "{" in text else 1):
+            for _ in range(CAPTIONS_PER_TEMPLATE if re.search(r"\{(?:caption|long|prompt)\}", text) else 1):
                 view = generator.choice(list(BUILT_IN.values()))
                 asked = question(view, generator.choice([[], [0.0, 1.5, 3.0]]))
                 caption, *others = generator.sample(captions, 4)

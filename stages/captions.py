@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
+import importlib.util
 import itertools
 import tempfile
 import weakref
@@ -20,6 +21,7 @@ from pipeline.captioning.captioners import (
     URL_VARIABLE,
     Captioner,
     EmbeddedCaptioner,
+    MllmCaptioner,
     Sampling,
     ServerOptions,
     Speaker,
@@ -123,6 +125,8 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     corpus, views, ingest_options = run.corpus, parse_views(options.views), read_options(IngestOptions, parsed)
     check_input(ingest_options, corpus)
     captioner = choose_captioner(options.captioner, read_options(ServerOptions, parsed), views, say)
+    if isinstance(captioner, MllmCaptioner) and importlib.util.find_spec("lingua") is None:
+        say("note: only the script of answers is checked, not their language: pip install 'leccr[quality]'")
 
     def open_stages() -> tuple[Ingest, Captions]:
         ingest = open_ingest(ingest_options, corpus, strict=run.overwrite)

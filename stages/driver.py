@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.abc
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.options import option
 from stages.summary import report
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +61,8 @@ class RunOptions:
 
 
 def say(line: str) -> None:
-    """Print a line for the user."""
-    print(line, flush=True)
+    """Print a line for the user. What a terminal would obey, in the texts of others, is escaped."""
+    print(CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), line), flush=True)
 
 
 def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: Callable[[], list[Stage]]) -> int:

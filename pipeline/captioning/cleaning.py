@@ -282,7 +282,8 @@ def _caption_of(value: Any) -> str:
         return _caption_of(next(iter(texts.values())))
     others = [entry for key, entry in texts.items() if key not in named]
     are_labels = all(isinstance(entry, str) and len(entry.split()) <= 2 for entry in others)
-    return _caption_of(texts[named[0]]) if len(named) == 1 and are_labels else ""
+    only = texts[named[0]] if len(named) == 1 and are_labels else ""
+    return only if isinstance(only, str) else ""
 
 
 def _without_markdown(text: str) -> tuple[str, bool]:

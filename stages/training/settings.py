@@ -84,9 +84,7 @@ class Settings:
 
     media: str = option("tiny", "media encoder: tiny, embedded, features, or a model's name or folder")
     text: str = option("tiny", "text encoder: tiny, embedded, or a model's name or folder")
-    init: str = option(
-        "", "finished run, or LECCR model, whose weights to start from; none: the encoders' own"
-    )
+    init: str = option("", "finished run, or LECCR model, whose weights to start from; none: the encoders' own")
     tiny_width: int = option(64, "width of tiny encoders", at_least=8)
     tiny_layers: int = option(2, "layers of tiny encoders", at_least=1)
     tiny_patch: int = option(8, "pixels per side of a patch of the tiny media encoder", at_least=1)

@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import json
+import sqlite3
 
 import pytest
 
@@ -11,6 +13,7 @@ from pipeline.captioning.prompts import BUILT_IN, Answer
 from pipeline.captioning.response_cache import ResponseCache
 from pipeline.engine.stage import Progress
 from stages.captions import Captions, CaptionsWorker
+from stages.driver import say
 from tests.conftest import make_photos
 
 VIEWS = (BUILT_IN["short"], BUILT_IN["objects"])
@@ -95,6 +98,46 @@ def test_rows_of_an_earlier_run_are_kept_only_for_the_same_content(describe, spe
     stale = {"text": "Stale.", "sha256": "of other bytes"}
     old = [{**descriptions[0], "text": "Kept as it was."}, {**descriptions[1], **stale}]
     assert [row["text"] for row in describe(old).rows["descriptions"]] == ["Kept as it was.", "Text of objects."]
+
+
+def test_an_answer_that_is_too_long_is_a_failure_and_its_text_is_not_kept(describe, speaker, tmp_path):
+    speaker.replies["short"] = Answer("!" * 300_000, "length")
+    for _ in range(2):
+        outcome = describe()
+        assert [(failure.kind, failure.view) for failure in outcome.failures] == [("malformed", "short")]
+    assert speaker.asked.count("short") == 1
+    assert (tmp_path / "cache" / "responses.sqlite").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"answer": {"text": None, "finish_reason": "stop", "flags": []}, "times_s": []},
+        {"answer": {"text": " " * 300_000, "finish_reason": "stop", "flags": []}, "times_s": []},
+        {"answer": {"text": "A cat.", "finish_reason": "stop", "flags": []}, "times_s": "soon"},
+        {"answer": {"txt": "A cat."}},
+        ["A cat."],
+    ],
+    ids=["no text", "long", "times", "fields", "list"],
+)
+def test_a_cached_answer_that_is_none_is_asked_for_again(describe, speaker, tmp_path, stored):
+    describe()
+    cache = sqlite3.connect(tmp_path / "cache" / "responses.sqlite")
+    with cache:
+        cache.execute("UPDATE responses SET value = ?", (json.dumps(stored),))
+    assert [row["text"] for row in describe().rows["descriptions"]] == ["Text of short.", "Text of objects."]
+    assert len(speaker.asked) == 4
+
+
+def test_a_row_has_the_language_of_its_text(describe, speaker):
+    speaker.replies["short"] = Answer("Ein grauer Kater liegt auf einer weichen Matte.", "stop")
+    description = describe().rows["descriptions"][0]
+    assert (description["language"], description["flags"]) == ("de", ["wrong_language"])
+
+
+def test_control_characters_are_not_printed(capsys):
+    say("A cat\x1b[2J \x9b31m \u202e sits.")
+    assert capsys.readouterr().out == "A cat\\x1b[2J \\x9b31m \\u202e sits.\n"
 
 
 def test_bytes_that_changed_since_ingest_are_not_described(describe, speaker):

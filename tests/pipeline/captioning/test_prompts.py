@@ -27,6 +27,7 @@ def test_a_file_defines_and_redefines_views(tmp_path):
         ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
         ("a b/c: {prompt: Say.}", "letters, digits"),
         ('a: {prompt: "Say \\ud83d."}', "half of a character"),
+        ("a: {prompt: Say., language: germann}", "language tag"),
     ],
 )
 def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
@@ -38,6 +39,23 @@ def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
 def test_a_character_spelt_as_two_halves_is_one(tmp_path):
     (tmp_path / "mine.yaml").write_text('a: {prompt: "Is it a \\ud83d\\ude00?"}')
     assert parse_views(str(tmp_path / "mine.yaml"))[0].prompt == "Is it a \U0001f600?"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "language"),
+    [
+        ("Describe this {media} in one sentence.", "en"),
+        ("Describe this {media} in Brazilian Portuguese.", "pt"),
+        ("Read the German signs in this {media}.", "en"),
+        ("Beschreibe in einem kurzen Satz, was auf dem Foto zu sehen ist.", "de"),
+        ("この写真を一文で説明してください。", "ja"),
+    ],
+)
+def test_a_view_expects_the_language_that_its_prompt_names_or_is_in(prompt, language):
+    view = View("mine", prompt)
+    assert view.answer_language == language
+    assert View("mine", prompt, language="cs").answer_language == "cs"
+    assert "language" not in view.settings()  # as in corpora from before
 
 
 @pytest.mark.parametrize(("text", "message"), [("shrt", "did you mean short"), ("", "at least one view")])

@@ -19,6 +19,7 @@ VIEWS = list(BUILT_IN.values())
 CLASS_LINES = [
     line for line in embedded.CLASSES_FILE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
 ]
+PLURALS = "|".join(re.findall(r"^(\w+s) *(?:\||$)", "\n".join(CLASS_LINES), re.MULTILINE))  # "skis", which they seem
 GUESSES = ("It may be", "It is unclear", "Perhaps", "Nothing in", "Someone may", "No action")
 
 
@@ -30,6 +31,7 @@ def assert_english(text: str) -> None:
     assert not re.search(r"\b[Aa]n (?!hour)[^aeiouAEIOU]", text), text
     assert not re.search(r"\b([Aa]|[Aa]n|[Tt]he) (a|an|the)\b", text), text
     assert not re.search(r"\b(\w+) \1\b", text), text
+    assert not re.search(rf"\b({PLURALS}) (is|has|was|does|seems|looks|appears)\b", text, re.IGNORECASE), text
     assert not re.search(r"\b(and|or|with|wearing|be|is)\.", text), text
 
 
