@@ -143,7 +143,7 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
         width, height = size if image.format == "JPEG" else image.size
         if _turn(image) in _QUARTER_TURNS:
             width, height = height, width
-        return Probe("image", width, height, getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1, None)
+        return Probe("image", width, height, _num_frames(image), None)
 
 
 def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Frame]:
@@ -286,13 +286,17 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def _num_frames(image: ImageFile.ImageFile) -> int:
+    return getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+
+
 def _visible_frame(image: ImageFile.ImageFile, max_pixels: int, limits: Limits) -> Image.Image:
     """The picture. Of an animation that begins blank, a frame with at least half the contrast of any other."""
     picture = _picture(image, max_pixels)
-    contrast = _contrast(picture)
-    if image.format not in _ANIMATED or contrast >= _BLANK:
+    count = _num_frames(image)
+    if count == 1 or (contrast := _contrast(picture)) >= _BLANK:
         return picture
-    count = min(getattr(image, "n_frames", 1), _MAX_BLANK, limits.max_source_pixels // (image.width * image.height))
+    count = min(count, _MAX_BLANK, limits.max_source_pixels // (image.width * image.height))
     with contextlib.suppress(Exception):  # a broken frame ends the search: the first one is whole
         for number in range(1, count):
             image.seek(number)
