@@ -53,6 +53,7 @@ class Settings:
     surplus: int = 0  # every N-th answer is sent twice on its connection; 0 means none
     surplus_after_s: float = 0.0  # until the second time: the connection may be in use again by then
     around: tuple[str, str] = ("", "")  # put before and after every answer's text
+    space: str = " "  # between its words
     models: str = ""  # body of /v1/models, if it is not to list `model`
     models_status: int = 200
     digest: bool = True  # False neither parses requests nor decodes images: one answer for all, for benchmarks
@@ -183,7 +184,7 @@ class Server:
             if model != settings.model:
                 return error(404, f"The model `{model}` does not exist.")
             digest = request_digest(images, prompt)
-            text = answer_text(images, prompt).join(settings.around)
+            text = answer_text(images, prompt).replace(" ", settings.space).join(settings.around)
             body = completion(text, len(images), prompt)
         else:
             while await request.content.readany():

@@ -28,6 +28,7 @@ from typing import Any
 
 import aiohttp
 
+from pipeline.captioning.cleaning import ending
 from pipeline.captioning.prompts import Answer, View
 from pipeline.errors import EnvironmentTrouble, printable
 
@@ -59,12 +60,11 @@ _UNSUPPORTED = re.compile(
     r"deprecated",
     re.IGNORECASE,
 )
-SPENT = {"length", "max_tokens", "model_length"}  # finish reasons of an answer that met its limit
 REMEDY = (
     """Turn thinking off, for example --extra-body '{"chat_template_kwargs": {"enable_thinking": false}}', or allow """
     """more tokens, --extra-body '{"max_tokens": 2000}'"""
 )
-DECLINED = {"content_filter", "safety", "refusal", "prohibited_content"}
+RETRIED_ENDINGS = {"error", "abort", "aborted", "cancelled"}  # of an answer without text that may come next time
 
 
 class RequestFailed(Exception):
@@ -420,22 +420,18 @@ def parse_answer(raw: bytes, limit: str) -> Answer:
         problem = printable(f"{type(error).__name__}: {error}")[:200]
         message = f"the answer is not a chat completion ({problem}): {raw[:200]!r}"
         raise RequestFailed("unparsable", message) from error
-    if not finish_reason.isprintable():
-        finish_reason = printable(finish_reason)
     if not text.strip():
-        ending = f"finish_reason {finish_reason!r}"
-        if refusal or finish_reason.lower() in DECLINED:
+        end, reported = ending(finish_reason), f"finish_reason {finish_reason!r}"
+        if refusal or not (end or finish_reason.lower() in RETRIED_ENDINGS):
             words = printable(str(refusal or ""))[:300]
-            raise RequestFailed("declined", f"the model declined to answer ({ending}): {words}", permanent=True)
-        if thoughts or finish_reason.lower() in SPENT:
+            raise RequestFailed("declined", f"the model declined to answer ({reported}): {words}", permanent=True)
+        if thoughts or end == "limit":
             doing = "thinking, with no answer" if thoughts else "without any text, perhaps on thinking"
             raise RequestFailed(
-                "empty", f"the model spent its tokens {doing} ({limit}, {ending}). {REMEDY}", permanent=True
+                "empty", f"the model spent its tokens {doing} ({limit}, {reported}). {REMEDY}", permanent=True
             )
-        raise RequestFailed("empty", f"the answer has no text ({ending})")
-    prompt_tokens, completion_tokens = (
-        count if isinstance(count, int) and 0 <= count < 1 << 31 else None for count in counts
-    )
+        raise RequestFailed("empty", f"the answer has no text ({reported})")
+    prompt_tokens, completion_tokens = (count if isinstance(count, int) else None for count in counts)
     return Answer(text, finish_reason, prompt_tokens, completion_tokens)
 
 

@@ -113,6 +113,12 @@ def bounded(answer: Answer) -> Answer:
     return dataclasses.replace(answer, finish_reason=reason, prompt_tokens=counts[0], completion_tokens=counts[1])
 
 
+def ending(finish_reason: str) -> str:
+    """How a server says that an answer ended: `complete`, at its `limit` of tokens, or "" for anything else."""
+    reason = finish_reason.lower().rsplit(".", 1)[-1]
+    return next((name for name, reasons in _FINISH.items() if reason in reasons), "")
+
+
 def visible(text: str) -> str:
     """The text without control characters, which a terminal would obey, and without halves of characters."""
     return _HIDDEN.sub("", _ESCAPES.sub("", text))
@@ -128,8 +134,8 @@ def clean(text: str, finish_reason: str, question: str = "", language: str = "en
         language: What the view asks for, BCP 47.
     """
     text, flags = unwrap(text, question)
-    reason = finish_reason.lower().rsplit(".", 1)[-1]
-    if reason not in _FINISH["complete"] | _FINISH["limit"]:
+    end_of_answer = ending(finish_reason)
+    if not end_of_answer:
         flags.add("unfinished")
     text, is_list = _without_markdown(text)
     if is_list:
@@ -142,7 +148,7 @@ def clean(text: str, finish_reason: str, question: str = "", language: str = "en
     flags |= {rule.flag for rule in rules("doubt") if rule.pattern.search(outside)}
     if _repeats_question(text, question):
         flags.add("echo")
-    if reason in _FINISH["limit"] or ("loop" not in flags and breaks_off(text, language)):
+    if end_of_answer == "limit" or ("loop" not in flags and breaks_off(text, language)):
         flags.add("cut")
     if flags & {"cut", "loop"}:
         sentences = _full_sentences(text)
@@ -177,6 +183,12 @@ def unwrap(text: str, question: str = "") -> tuple[str, set[str]]:
     if "boilerplate" in flags:
         text = text[0].upper() + text[1:]
     return text or " ".join(original.split()), flags
+
+
+def without_thoughts(text: str) -> str:
+    """The text after the model's reasoning, if that has an end; unchanged if nothing would be left."""
+    (rule,) = (rule for rule in rules("unwrap") if rule.name == "thoughts")
+    return rule.pattern.sub("", text).strip() or text
 
 
 def without_remarks(text: str) -> str:

@@ -2,6 +2,7 @@
 
 What such models add to a translation is removed and noted in the row:
 
+    thoughts_removed   the model's reasoning, up to its closing tag
     preamble_removed   an opening such as "Here is the translation:", or a closing remark
     quotes_removed     quotation marks around the whole, which the source does not have
     echo_removed       the source, repeated before or after its translation
@@ -16,7 +17,7 @@ import langcodes
 
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.captioning.chat_client import Media, RequestFailed
-from pipeline.captioning.cleaning import without_remarks
+from pipeline.captioning.cleaning import ending, without_remarks, without_thoughts
 from pipeline.captioning.prompts import View
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
@@ -84,7 +85,7 @@ class LlmBackend:
         except RequestFailed as error:
             return Untranslated(error.kind, str(error), error.attempts)
         text, notes = strip_additions(answer.text, segment, target)
-        return Translated(text, answer.finish_reason != "length", notes)
+        return Translated(text, ending(answer.finish_reason) == "complete", notes)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -108,6 +109,7 @@ def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[s
     """
     text, source = _normalize_lines(answer), _normalize_lines(source)
     steps: dict[str, Callable[[str], str]] = {
+        "thoughts_removed": without_thoughts,
         "preamble_removed": lambda text: _without_preamble(text, source, target),
         "echo_removed": lambda text: _without_echo(text, source),
         "quotes_removed": lambda text: text if _without_quotes(source) != source else _without_quotes(text),

@@ -65,8 +65,9 @@ MODES = {
     "surplus": {"surplus": 5},
     "late surplus": {"surplus": 5, "surplus_after_s": 0.03},
     "surplus, no ids": {"surplus": 5, "surplus_after_s": 0.01, "echo": False},
-    "blanks before": {"around": (" " * 60_000, "")},
-    "blanks after": {"around": ("", "\n" * 60_000)},
+    "long blanks": {"around": (" " * 3_000, "\n" * 3_000), "space": " " * 3_000},
+    "thinking": {"around": ("<think>Two cats? No.</think>\n", "")},
+    "thinking, tag in the template": {"around": ("A cat? No.\n</think>\n\n", "")},
     "models: a page": {"models": "<html>"},
 }
 

@@ -1,6 +1,7 @@
 """A chat model as translator: what it adds is removed and noted; each answer goes to its own text."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -91,6 +92,28 @@ def test_only_the_refused_text_fails(backend):
     assert isinstance(results["first"], Untranslated) and results["first"].kind == "http_400"
     assert results["second"] == Translated(TARGET)
     assert requests[1]["max_tokens"] == 32 + len("second") and requests[1]["temperature"] == 0.0
+
+
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "content_filter", "error"])
+def test_a_translation_that_the_model_did_not_end_is_unfinished(backend, reason):
+    answer = {"text": json.dumps({"choices": [{"message": {"content": TARGET}, "finish_reason": reason}]})}
+
+    async def run():
+        async with Scripted(answer) as server:
+            return await translate(backend(server.url), [SOURCE])
+
+    assert asyncio.run(run()) == {SOURCE: Translated(TARGET, finished=False)}
+
+
+def test_a_model_that_thinks_for_too_long_fails_the_text_at_once(backend):
+    answer = {"message": {"content": None, "reasoning_content": "Hund?"}, "finish_reason": "length"}
+
+    async def run():
+        async with Scripted({"text": json.dumps({"choices": [answer]})}) as server:
+            return await translate(backend(server.url), [SOURCE]), len(server.times)
+
+    results, requests = asyncio.run(run())
+    assert (results[SOURCE].kind, requests) == ("empty", 1) and "enable_thinking" in results[SOURCE].message
 
 
 def test_a_long_text_is_sent_in_parts_of_whole_sentences(backend):
