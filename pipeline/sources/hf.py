@@ -26,7 +26,7 @@ MEDIA_COLUMNS = (
     *("images", "pictures", "photos", "videos"),
 )
 ID_COLUMNS = ("id", "image_id", "item_id", "img_id", "key", "filename", "file_name")
-IGNORED = ("other", "ids", "file")
+IGNORED = ("other", "ids", "key", "file")
 
 
 class DatasetFile(NamedTuple):

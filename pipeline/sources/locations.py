@@ -17,7 +17,19 @@ from pipeline.media.reading import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"
-CAPTION_SUFFIXES = (".txt", ".caption", ".captions", ".csv", ".tsv", ".json", ".jsonl", ".xlsx", ".xls", ".ods")
+CAPTION_SUFFIXES = (
+    ".txt",
+    ".caption",
+    ".captions",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".xlsx",
+    ".xls",
+    ".ods",
+)
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # begin what spreadsheets call Unicode text
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")
 NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # how Python writes bytes of a name that are not UTF-8

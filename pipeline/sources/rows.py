@@ -119,7 +119,10 @@ def read_file(row: Mapping[str, Any]) -> str | None:
         value = value[0] if isinstance(value, list) and len(value) == 1 else value
         if not _is_blank(value):
             return clean_text(value)
-    return "" if cells else None
+    if cells:
+        return ""
+    key = next((row[name] for name in row if read_column(name).role == "key" or name.lower() == "id"), None)
+    return None if _is_blank(key) else clean_text(key)
 
 
 def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
@@ -176,7 +179,7 @@ def read_captions(value: Any, language: str) -> Iterator[SourceCaption]:
         else:
             yield from read_captions(content, language)
     elif isinstance(value, dict):
-        if all(name not in _ROLES and language_named(name) for name in value):
+        if all(name.isdecimal() or (name not in _ROLES and language_named(name)) for name in value):
             for name, part in value.items():
                 yield from read_captions(part, language_named(name) or language)
             return

@@ -41,7 +41,7 @@ from pipeline.sources.tables import read_table, row_error
 
 OWN_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")  # must be right
 ABOVE_NAMES = (*OWN_NAMES, "captions.txt", "captions.tsv", "captions.json", "metadata.json", "results.csv")
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
 TABLE_STEMS = ("metadata", "attribution", "annotations", "results", "dataset", "dataset_flickr_k", "dataset_coco")
 TEXT_SUFFIXES = (".txt", ".caption", ".captions", ".json")
 OTHER_STEMS = ("readme", "license", "licence", "copying", "notice", "changelog", "requirements")
@@ -87,8 +87,9 @@ class SideRows:
     def _insert(self, medium: str | None, path: str, given: str, fields: RowFields) -> None:
         self.matched += medium is not None
         self.unread.update(dict.fromkeys(fields.unread))
-        values = (medium, path, given, json.dumps(dataclasses.astuple(fields)[:-1]))
-        self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
+        captions, *texts, _ = vars(fields).values()  # `dataclasses.astuple` copies deeply, which takes longer
+        stored = json.dumps([[[*vars(caption).values()] for caption in captions], *texts])
+        self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (medium, path, given, stored))
 
     def _match(self, row_key: Callable[[str], str], medium_key: Callable[[str], str], are_shared: bool = False) -> None:
         """Match rows to media with the same key, where one path among the rows and one medium without rows have it.
@@ -201,7 +202,10 @@ class SideTexts(SideRows):
                 if fields == RowFields(unread=fields.unread):
                     account.add("not_taken", "files look like captions and hold none", path)
                 else:
+                    self.rows += 1
                     self._insert(stem if stem in self._media else None, stem, path, fields)
+        if not self.rows:
+            return
         self._match(str, _stem, are_shared=True)
         self._match(_fold, lambda medium: _fold(_stem(medium)), are_shared=True)
         self._match(_fold, _fold)
@@ -238,7 +242,7 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
         elif _is_other(path):
             account.add("", "other files", path)
         elif suffix_of(path) not in TEXT_SUFFIXES:
-            account.add("not_taken", "files look like captions, but are not named or laid out so", path)
+            account.add("not_taken", "files look like captions, but only captions.csv and the like are read", path)
     above, _, name = root.rpartition("/")
     if is_url(above) or not is_url(root):
         places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in ABOVE_NAMES]

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.errors import UsageError
@@ -65,17 +65,19 @@ def _json_rows(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _csv_rows(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a table, whose separator is the one that makes a column of files, or else the most columns."""
-    lines = text_lines(location)
+    # Lines may end as on old Macs.
+    lines = (part for line in text_lines(location) for part in re.split(r"(?<=\r)(?!\n)", line) if part)
     first, num_read, separators = next(lines, ""), 1, SEPARATORS
     if match := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
         first, num_read, separators = next(lines, ""), 2, match[1]
     headers = [[cell.strip() for cell in next(csv.reader([first], delimiter=sign), [])] for sign in separators]
     header = max(headers, key=lambda cells: (any(map(_names_files, cells)), any(map(_is_medium, cells)), len(cells)))
+    rest: Iterable[str] = lines
     separator = separators[headers.index(header)]
     if not any(map(_names_files, header)) and len(header) == 2 and any(map(_is_medium, header)):
-        lines, num_read = itertools.chain([first], lines), num_read - 1  # there is no header
+        rest, num_read = itertools.chain([first], lines), num_read - 1  # there is no header
         header = ["file" if _is_medium(cell) else "caption" for cell in header]
-    reader = csv.reader(lines, delimiter=separator, strict=True)
+    reader = csv.reader(rest, delimiter=separator, strict=True)
     try:
         for cells in reader:
             line = reader.line_num + num_read

@@ -185,6 +185,8 @@ TABLES = {
     '{"images": ["2.jpg"], "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "drei"}]}',
     "chat.json": '[{"id": "a", "image": "1.jpg", "conversations": [{"from": "gpt", "value": "eins, zwei"}]},'
     '{"id": "b", "image": "2.jpg", "conversations": [{"from": "gpt", "value": "drei"}]}]',
+    "captions.ndjson": '{"id": 1, "captions": {"0": "eins, zwei"}}\n{"id": 2, "captions": {"0": "drei"}}\n',
+    "metadata.tsv": "name\tcaption\r1.jpg\teins, zwei\r2.jpg\tdrei\r",
     "photos.csv": "No;Picture;de\n1;1.jpg;eins, zwei\n2;2.jpg;drei\n",
     "captions.CSV": '\ufeff1.jpg#0,"eins, zwei"\n2.jpg#0,drei\n',
 }
