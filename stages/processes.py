@@ -73,6 +73,10 @@ def exit_status(work: Callable[[], int], interrupted: str, *, sigterm: bool = Fa
             time.sleep(REPORT_S)  # if rank 0 has the same error, the launcher ends this process meanwhile
         print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
         return error.status
+    except UnicodeEncodeError as error:  # a path or an argument of other bytes, on its way into a file
+        text = error.object[max(0, error.start - 60) : error.end + 20]
+        print(f"error: {text!r} is not UTF-8. Rename the file or folder, or write the text in UTF-8", file=sys.stderr)
+        return UsageError.status
     except BrokenPipeError:  # `… | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

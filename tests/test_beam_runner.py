@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import os
 import shutil
 import signal
 import socket
@@ -144,6 +145,14 @@ def test_an_output_where_no_folder_can_be(run, tmp_path, name, status):
     ended = run("--stage", "ingest", "--samples", "--output", tmp_path / name)
     assert ended.status == status
     assert (str(tmp_path / "file") if status == 2 else name) in ended.error()
+
+
+@pytest.mark.parametrize("place", ["output", "input"])
+def test_names_that_are_not_utf_8(run, photos, tmp_path, place):
+    other = tmp_path / os.fsdecode(b"caf\xe9")
+    inputs = photos.rename(other) if place == "input" else photos
+    ended = run("--stage", "ingest", "--input", inputs, "--output", other if place == "output" else tmp_path / "corpus")
+    assert ended.status == 2 and "caf\\udce9" in ended.error() and "not UTF-8" in ended.error()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -61,9 +61,11 @@ def locked(corpus: Path) -> Iterator[None]:
     Raises:
         UsageError: Another run holds the corpus. The message names its host and pid.
         EnvironmentTrouble: The corpus cannot be written.
+        UnicodeEncodeError: Its name is not UTF-8.
     """
     folder = run_folder(corpus)
     is_new, has_state = not corpus.exists(), state_folder(corpus).exists()
+    str(corpus).encode()  # a name in other bytes is refused here, not where a file mentions it
     try:
         if file := next((path for path in (corpus, *corpus.parents) if path.is_file()), None):
             raise UsageError(f"--output: {file} is a file, expected a folder")
