@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MAX_REQUESTS = 1_000  # at once; uvicorn answers 503 to more
+BACKLOG = 100  # connections accepted at a time: more could use up the process's files before any makes way
 GRACE_S = 5  # time that open requests have once the program is asked to end
 
 
@@ -114,6 +115,7 @@ def server_of(app: "FastAPI") -> "uvicorn.Server":
             proxy_headers=False,  # a client could name itself as it likes, and so pass its limit of requests
             server_header=False,
             limit_concurrency=MAX_REQUESTS,
+            backlog=BACKLOG,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -1,12 +1,11 @@
 """Connections of the search server. One that waits for its request to arrive makes way for a new one."""
 
 import asyncio
-import resource
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_CONNECTIONS = 800  # at once; systems allow a process 1,024 files or more
+MAX_CONNECTIONS = 500  # at once; systems allow a process 1,024 files or more
 
 
 class Connection(H11Protocol):
@@ -21,7 +20,7 @@ class Connection(H11Protocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         self.opened = self.loop.time()
         others: list[Any] = [other for other in self.connections if not other.transport.is_closing()]
-        if len(others) > min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+        if len(others) > MAX_CONNECTIONS:
             waiting = [other for other in others if other is not self and other.is_waiting]
             if waiting:
                 min(waiting, key=lambda other: other.opened).transport.abort()
