@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from bench.common import commented, machine, spread, stage
+from bench.common import commented, machine, measured, spread, stage
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
@@ -35,6 +35,16 @@ SIDE = 32  # pixels
 IN_FOLDER = 1_000
 SHARD_ROWS = 5_000  # of descriptions: 1,000 items, five views
 PAGE = 4_096
+PLAN = """
+import sys, pathlib
+sys.path.insert(0, "")
+from pipeline.sources import listing
+from stages.ingest import Ingest
+count, corpus = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+listing._list_local = lambda root, account: (f"{n // 1000:05d}/{n * 7919 % 1000:03d}.jpg" for n in range(count))
+corpus.mkdir()
+assert Ingest(inputs=(str(corpus),)).plan(corpus, print)[1] == count
+"""
 
 
 def make_images(folder: Path, count: int) -> None:
@@ -82,6 +92,18 @@ def ingest(folder: Path, items: int) -> dict[str, float]:
     print(f"peak memory at {items:,} / at {items // 10:,}: {peaks[1] / peaks[0]:.2f} (wanted: <= 1.3)")
     print(f"repeated run / first run at {items:,}: {ratios[1]:.1%} (wanted: under 5 %)")
     return {"memory": peaks[1] / peaks[0], "repeated": ratios[1], "rate": items / seconds[1]}
+
+
+def planning(folder: Path, items: int) -> float:
+    """Peak memory of listing and planning at a tenth and at all of the items. The files are named, none exists."""
+    peaks = []
+    print(f"\nlisting and planning: simulated files, in a process of its own\n{'files':>12}{'s':>10}{'peak MiB':>12}")
+    for count in (items // 10, items):
+        done = measured([sys.executable, "-c", PLAN, count, folder / f"plan-{count}"])
+        peaks.append(done.peak_mib)
+        print(f"{count:>12,}{done.wall_s:>10.1f}{done.peak_mib:>12.0f}", flush=True)
+    print(f"peak memory at {items:,} / at {items // 10:,}: {peaks[1] / peaks[0]:.2f} (wanted: <= 1.3)")
+    return peaks[1] / peaks[0]
 
 
 def descriptions(rows: int) -> pa.Table:
@@ -253,6 +275,7 @@ def random_rows(table: Table, rows: int, count: int = 5_000) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000, help="images; a tenth is compared with (default: 100000)")
+    parser.add_argument("--listed", type=int, default=10_000_000, help="simulated files to plan (default: 10000000)")
     parser.add_argument("--shards", type=int, default=20_000, help="shards to verify, and a twentieth (default: 20000)")
     parser.add_argument("--rows", type=int, default=200_000, help="description rows (default: 200000)")
     parser.add_argument(
@@ -263,10 +286,12 @@ def main(argv: list[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-corpus-")))
         seen = shards(folder, options.rows, options.repeats) | ingest(folder, options.items)
+        seen["planning"] = planning(folder, options.listed)
         seen["verify"] = verification(folder, options.shards)
     print(machine())
     print(
-        f"corpus: memory x {seen['memory']:.2f} at ten times the images, repeated run {seen['repeated']:.1%}, "
+        f"corpus: memory x {seen['memory']:.2f} at ten times the images, planning x {seen['planning']:.2f}, "
+        f"repeated run {seen['repeated']:.1%}, "
         f"{seen['rate']:,.0f} images/s, writing {seen['write']:.2f} of plain pyarrow with fsync "
         f"({seen['durable']:.2f} of one as durable), reading {seen['read']:.2f}, "
         f"verify {seen['verify']:.2f} of the time for a shard at twenty times the shards"

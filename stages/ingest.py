@@ -294,8 +294,7 @@ def plan_row(item: SourceItem) -> Row:
     Raises:
         UsageError: Two captions of one language have the same number.
     """
-    row = dataclasses.asdict(item)
-    return {**row, "captions": _numbered(item.item_id, row["captions"])}
+    return {**vars(item), "captions": _numbered(item.item_id, [vars(caption) for caption in item.captions])}
 
 
 def _numbered(item_id: str, captions: Sequence[Row]) -> list[Row]:

@@ -123,7 +123,7 @@ def all_items(sources: Sequence[Source]) -> Iterator[SourceItem]:
         for item in source.items():
             if source.kind not in ("folder", "paths"):  # which make sure of it
                 hashes.add(item.item_id)
-            yield replace(item, item_id=prefix + item.item_id)
+            yield replace(item, item_id=prefix + item.item_id) if prefix else item
         if repeated := hashes.repeated():
             item_id = next(item.item_id for item in source.items() if hash(item.item_id) in repeated)
             raise UsageError(

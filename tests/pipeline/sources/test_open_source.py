@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources import all_items, open_source
+from pipeline.sources import all_items, listing, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, pack, write
 
 
@@ -92,6 +92,27 @@ def test_an_input_may_be_named_after_its_split(tmp_path, name):
     assert {item.split for item in listed(open_source(f"{tmp_path}/{name}/in", split="extra")).values()} == {"extra"}
 
 
+def test_a_listing_takes_no_memory(tmp_path, monkeypatch):
+    """Of simulated files: ten times as many take no more, neither while they are listed nor as items or lines."""
+    write(tmp_path, {"few.txt": "", "many.txt": ""})
+
+    def peak(count, *place):
+        tracemalloc.start()
+        assert sum(1 for _ in all_items([open_source(str(tmp_path.joinpath(*place)))])) == count
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    for kind in ("folder", "list"):
+        peaks = []
+        for name, count in (("few.txt", 3_000), ("few.txt", 3_000), ("many.txt", 30_000)):  # once to warm up
+            names = [f"{number * 7919 % count}.jpg" for number in range(count)]
+            monkeypatch.setattr(listing, "_list_local", lambda root, account, names=names: iter(names))
+            write(tmp_path, {name: "\n".join(names)})
+            peaks.append(peak(count, *([] if kind == "folder" else [name])))
+        assert peaks[2] < 1.3 * peaks[1] + 20_000, kind
+
+
 def test_items_stream(tmp_path):
     """Ten times the items take no more memory while they are iterated: nothing is kept of them."""
 
@@ -106,4 +127,5 @@ def test_items_stream(tmp_path):
         tracemalloc.stop()
         return peak
 
+    peak(300)  # to warm up
     assert peak(3000) < 1.3 * peak(300) + 20_000
