@@ -198,7 +198,10 @@ class Trainer:
         batches = iter(loader)
         for _ in steps:
             start = time.monotonic()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except PipelineError as error:  # torch puts the traceback of a worker process into the message
+                raise type(error)(str(error).rstrip().rpartition(f"{type(error).__name__}: ")[2]) from error
             clock.waited_s += time.monotonic() - start
             yield split_batch(batch, self.settings.micro_batch)
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from model.batch import Batch, Features, Media, Texts
 from model.losses import Losses
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import EnvironmentTrouble, Interrupted, PipelineError
 from stages.training import run_folder, trainer
 from stages.training.metrics import read_metrics
 from stages.training.run_folder import ModelWriter, list_checkpoints, newest_checkpoint
@@ -322,6 +322,19 @@ def test_averaged_weights_are_what_is_scored_and_kept_as_best_and_training_goes_
         assert not torch.equal(value, averaged.model.state_dict()[name])
     best = torch.load(tmp_path / "ema" / "best" / "weights.pt", weights_only=True)
     assert all(torch.equal(best[name], value) for name, value in scored.items())
+
+
+class Replaced(Samples):
+    def __getitem__(self, step):
+        raise EnvironmentTrouble("part-0 was replaced: leave it alone")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_loading_process_reports_is_one_sentence(tmp_path, workers):
+    run = Run(tmp_path, workers=workers)
+    run.trainer.batches = Replaced()
+    with pytest.raises(EnvironmentTrouble, match=r"^part-0 was replaced: leave it alone$"):
+        run.run()
 
 
 def test_stop_request_survives_figures_that_are_not_finite():
