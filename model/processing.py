@@ -368,9 +368,11 @@ def load_transformers_tokenizer(name: str, config: Any = None, **where: Any) -> 
     with quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
             raise ValueError(
-                f"the tokenizer of {name} cannot be loaded: {str(error).strip().splitlines()[0]}"
+                f"the tokenizer of {name} cannot be loaded: {reason} Check that its files are next to config.json. "
+                "Those of SentencePiece are read with pip install 'leccr[train]'"
             ) from error
     ids = tokenizer(["cat", "dog"])["input_ids"]
     if ids[0] == ids[1]:  # Transformers makes an empty tokenizer where the files are missing
@@ -411,6 +413,8 @@ def check_texts(name: str, processor: Any, encode: Callable[[Texts], Tensor]) ->
         raise ValueError(
             f"{name}: its text tower cannot encode texts, or not long ones ({reason}): set max_tokens"
         ) from error
+    if alone.dim() != 2:
+        raise ValueError(f"{name}: its text tower has no single vector for a text")
     if (difference := (alone[0] - together[0]).norm()) > 1e-4:
         raise ValueError(
             f"{name}: the vector of a text changes by {difference:.2g} when a longer text is encoded beside it: the "

@@ -42,6 +42,7 @@ CAUSAL = ("CLIPTextModel", "MetaClip2TextModel")
 BIDIRECTIONAL = ("XLMRobertaModel", "RobertaModel", "BertModel", "DistilBertModel")
 # Their positions are counted from that of the padding.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "altclip", "mpnet", "longformer", "data2vec-text", "xmod")
+NO_POSITIONS = 512  # tokens for a tower that has no positions of its own
 POOLINGS = ("auto", "cls", "mean", "last", "pooler")
 SENTENCE_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # as Sentence Transformers names them
 
@@ -297,16 +298,20 @@ def own_pooling(name: str, tower: PreTrainedModel) -> str:
             if len(modes) != 1 or modes[0] not in SENTENCE_POOLINGS:
                 raise ValueError(f"{name} pools its tokens by {modes}: expected {' or '.join(SENTENCE_POOLINGS)}")
             return SENTENCE_POOLINGS[modes[0]]
-    return "last" if _is_causal(tower) else "auto"
+    return "last" if _is_causal(name, tower) else "auto"
 
 
-def _is_causal(tower: PreTrainedModel) -> bool:
+def _is_causal(name: str, tower: PreTrainedModel) -> bool:
     """Whether the first token does not see the last."""
-    embeddings: Any = tower.get_input_embeddings()
-    size = embeddings.num_embeddings
-    ids_2T = torch.tensor([[size - 3, size - 2, size - 1], [size - 3, size - 2, size - 2]])
-    with torch.no_grad():
-        first_2D = tower(input_ids=ids_2T, attention_mask=torch.ones_like(ids_2T)).last_hidden_state[:, 0]
+    try:
+        embeddings: Any = tower.get_input_embeddings()
+        size = embeddings.num_embeddings
+        ids_2T = torch.tensor([[size - 3, size - 2, size - 1], [size - 3, size - 2, size - 2]])
+        with torch.no_grad():
+            first_2D = tower(input_ids=ids_2T, attention_mask=torch.ones_like(ids_2T)).last_hidden_state[:, 0]
+    except (TypeError, AttributeError, RuntimeError) as error:
+        kind = type(tower).__name__
+        raise ValueError(f"{name}: a {kind} does not read tokens with a mask. Choose another text tower") from error
     return torch.allclose(first_2D[0], first_2D[1], rtol=0, atol=1e-6)
 
 
@@ -318,9 +323,9 @@ def _read_json(name: str, file: str) -> Any:
 def text_positions(config: Any) -> int:
     """Number of tokens that a text tower has positions for; RoBERTa and its like count them from after the padding."""
     inner = getattr(config, "text_config", None) or config
-    positions = int(getattr(inner, "max_position_embeddings", None) or 512)
-    counts_from = inner.pad_token_id + 1 if inner.model_type.startswith(AFTER_PADDING) else 0
-    return positions - counts_from
+    positions = int(getattr(inner, "max_position_embeddings", None) or 0)
+    counts_from = (inner.pad_token_id or 0) + 1 if inner.model_type.startswith(AFTER_PADDING) else 0
+    return positions - counts_from if positions > 0 else NO_POSITIONS
 
 
 def _reads(tower: PreTrainedModel) -> set[str]:

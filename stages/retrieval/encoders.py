@@ -95,6 +95,8 @@ class ModelSpace:
         self.width = self.texts(["."]).shape[1]
 
     def _fingerprint(self, source: str, late_fusion: LateFusion | None) -> str:
+        from huggingface_hub import try_to_load_from_cache
+
         folder = Path(source)
         if folder.is_dir():
             files = sorted(path for path in (*folder.iterdir(), *folder.glob("tokenizer/*")) if path.is_file())
@@ -104,7 +106,8 @@ class ModelSpace:
                 if path.suffix not in NO_WEIGHTS and not path.name.startswith(".")
             ]
         else:
-            weights = [source, getattr(self.model.config, "_commit_hash", None)]
+            config = try_to_load_from_cache(source, "config.json")
+            weights = [source, Path(config).parent.name if isinstance(config, str) else None]  # the commit
         return short_hash(canonical_json([weights, self.global_weight, *([late_fusion] if late_fusion else [])]))
 
     def to(self, device: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -189,9 +190,23 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
         baseline = Baseline(model.float().eval())
         processor = BaselineProcessor(image_processor, tokenizer, config)
         check_texts(name, processor, baseline.encode_text)
+        _check_pictures(baseline, processor)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
     return baseline, processor
+
+
+@torch.no_grad()
+def _check_pictures(model: Baseline, processor: BaselineProcessor) -> None:
+    """Raise ValueError unless a picture becomes a vector as wide as that of a text."""
+    kind, nothing = model.model.config.model_type, torch.empty(0)
+    try:
+        media = processor.media([[Image.new("RGB", (48, 32))]])
+        picture_1E, _ = model.encode_media(media, Texts(nothing, nothing))
+    except (TypeError, AttributeError, LookupError, RuntimeError) as error:
+        raise ValueError(f"pictures cannot be read with a model of type {kind}") from error
+    if picture_1E.shape != model.encode_text(processor.texts(["a cat"])).shape:
+        raise ValueError(f"a model of type {kind} has no space for both pictures and texts")
 
 
 def padded_views(items: Sequence[Sequence[str]]) -> tuple[list[str], int]:
