@@ -16,6 +16,7 @@ are matched to media in sidecars.py.
 
 import posixpath
 from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
@@ -61,7 +62,7 @@ def open_source(
     Raises:
         UsageError: The input cannot be of this kind, or cannot be read.
     """
-    split = split or split_of_folder(short_name(input or "")) or "train"
+    split = split or (_split_of_input(input) if input else "") or "train"
     defaults = Defaults(split, caption_language, license)
     if kind not in BENCHMARKS and (subset or allow_missing_media):
         raise UsageError(f"--subset and --allow-missing-media are only for benchmarks ({', '.join(BENCHMARKS)})")
@@ -80,6 +81,16 @@ def open_source(
     if is_url(input):
         open_binary(input).close()  # for the server's reason
     raise UsageError(f"--input: {input} does not exist: check the spelling (only webdataset takes patterns)")
+
+
+def _split_of_input(input: str) -> str:
+    """The split that an input is named after. A folder `test` may be a trial: it needs a neighbour of another split."""
+    name = short_name(input)
+    split = split_of_folder(name)
+    if name.lower() in ("test", "testing", "dev"):
+        neighbours = [] if is_url(input) else Path(absolute(input)).parent.glob("*/")
+        return split if any(split_of_folder(path.name) not in ("", split) for path in neighbours) else ""
+    return split
 
 
 def _open_file(input: str, kind: str, defaults: Defaults) -> Source:

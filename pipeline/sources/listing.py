@@ -120,7 +120,7 @@ def _list_remote(root: str, account: Account) -> Iterator[str]:
     corpora = {"/".join(parts[:-2]) for parts in manifests if parts[-2] in SCHEMAS}
     for name in names:
         parts = name.split("/")
-        if any(_passed_over(part, name, account) for part in parts):
+        if any(passed_over(part, name, account) for part in parts):
             continue
         if corpus := corpora.intersection("/".join(parts[:depth]) for depth in range(len(parts))):
             account.add("", "files of corpora", corpus.pop() or ".")
@@ -159,7 +159,7 @@ def _list_files(folder: str, relative: str, folders: list[str], account: Account
     with os.scandir(folder) as entries:
         for entry in entries:
             path = f"{relative}/{entry.name}".lstrip("/")
-            if _passed_over(entry.name, path, account):
+            if passed_over(entry.name, path, account):
                 continue
             with contextlib.suppress(OSError):  # a link that leads into itself, or to where one may not look
                 if entry.is_dir():
@@ -171,7 +171,7 @@ def _list_files(folder: str, relative: str, folders: list[str], account: Account
             account.add("not_taken", "links that lead nowhere, pipes and devices", printable(path))
 
 
-def _passed_over(name: str, path: str, account: Account) -> bool:
+def passed_over(name: str, path: str, account: Account) -> bool:
     """Whether a file or folder is hidden, trash or thumbnails, which is noted."""
     kind = "hidden files and folders" if name.startswith(".") else _folders_passed_over().get(name.casefold(), "")
     if kind:

@@ -40,7 +40,8 @@ class FolderSource:
 class PathsSource:
     """The files that a list names, in its order: paths relative to the list's folder, or URLs.
 
-    `#` begins a comment, unless a file has the name. A path that comes again is taken once.
+    `#` begins a comment, unless a file has the name. A path that comes again is taken once. Folders name splits; of
+    absolute paths and URLs those do that not all have in common.
     """
 
     kind = "paths"
@@ -51,9 +52,12 @@ class PathsSource:
         self._location, self._defaults = absolute(given), defaults
         self._label = self._location.rpartition("/")[2]
         hashes, count = Hashes(), 0
-        for item_id, _ in self._paths(Account()):
+        shared = ""
+        for item_id, uri in self._paths(Account()):
             hashes.add(item_id)
+            shared = posixpath.commonprefix([shared or uri, uri])
             count += 1
+        self._shared = shared.rpartition("/")[0]
         if not count:
             raise UsageError(f"--input: {given} names no file: write one path or URL per line")
         self._repeated = hashes.repeated()
@@ -83,4 +87,6 @@ class PathsSource:
                     self.account.add("", f"lines of {self._label} repeat a path", item_id)
                     continue
                 seen.add(item_id)
-            yield SourceItem(item_id, uri, self._defaults.split, self.name, self._defaults.license)
+            is_relative = not is_url(item_id) and not item_id.startswith("/")
+            split = split_of_path(item_id if is_relative else uri.removeprefix(self._shared), self._defaults.split)
+            yield SourceItem(item_id, uri, split, self.name, self._defaults.license)

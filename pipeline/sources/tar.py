@@ -1,6 +1,7 @@
 """Webdataset tar files: members grouped into samples by their names."""
 
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.media.uri import reference, stays_inside
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_of_shard
+from pipeline.sources.listing import passed_over
 from pipeline.sources.locations import (
     MEDIA_SUFFIXES,
     NOT_UTF8,
@@ -130,10 +132,10 @@ class TarSource:
 
 
 def split_member_name(member: str) -> tuple[str, str] | None:
-    """A member's stem, and its last suffix in lower case; None for hidden files and names without a suffix."""
+    """A member's stem, and its last suffix in lower case; None for names without a suffix."""
     folder, slash, name = member.removeprefix("./").rpartition("/")
     stem, _, suffix = name.rpartition(".")
-    return (folder + slash + stem, suffix.lower()) if stem and not stem.startswith(".") else None
+    return (folder + slash + stem, suffix.lower()) if stem else None
 
 
 def group_members(stems: Mapping[str, Sample]) -> dict[str, Sample]:
@@ -220,14 +222,15 @@ def _read_members(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sam
                 archive.members.clear()  # type: ignore[attr-defined] # it would keep each one
                 if member.offset_data + member.size > end:
                     raise _damage(tar, member.offset, f"{member.name} should have {member.size:,} bytes")
-                if member.isdir():
+                parts = posixpath.normpath(member.name).split("/")
+                if member.isdir() or any(passed_over(part, member.name, account) for part in parts if part != ".."):
                     continue
                 is_safe = stays_inside(member.name) and not NOT_UTF8.search(member.name)
                 if not member.isreg() or member.issparse() or not is_safe:
                     text = f"members of {short_name(tar)}.tar are links, devices or outside their folder"
                     account.add("not_taken", text, printable(member.name))
-                elif parts := split_member_name(member.name):
-                    stem, suffix = parts
+                elif names := split_member_name(member.name):
+                    stem, suffix = names
                     members = stems.setdefault(stem, {})
                     if suffix in members:  # as tar does, which extracts the last one
                         account.add("not_taken", f"members of {short_name(tar)}.tar come again", member.name)

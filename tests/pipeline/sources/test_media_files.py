@@ -201,6 +201,15 @@ def test_splits_of_shards(path, split):
     assert split_of_shard(path, "own") == split
 
 
+@pytest.mark.parametrize("root", ["", "/mnt/test/", "s3://test/train/"])
+def test_splits_of_a_list(tmp_path, root):
+    write(
+        tmp_path, {"l.txt": "".join(f"{root}{name}/1.jpg\n" for name in ("train2017", "val2017", "x/test_images", "y"))}
+    )
+    splits = [item.split for item in listed(open_source(f"{tmp_path}/l.txt", split="own")).values()]
+    assert splits == ["train", "val", "test", "own"]
+
+
 def test_bad_lists_are_refused_with_their_line(tmp_path):
     write(tmp_path, {"none.txt": "# nothing\n\n", "bad.txt": b"a.jpg\n\xff.jpg\n"})
     for name, message in {"none.txt": "names no file", "bad.txt": r"bad\.txt line 2 is not UTF-8"}.items():

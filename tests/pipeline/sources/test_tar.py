@@ -118,6 +118,12 @@ def test_a_member_that_cannot_be_read_is_one_failure(tmp_path, name, data, kind)
     assert not_taken(source) == {name: kind}
 
 
+@pytest.mark.parametrize("name", ["@eaDir/a.jpg/SMALL.jpg", "./__MACOSX/a.jpg", "x/._b.jpg", "$Recycle.Bin/c.jpg"])
+def test_thumbnails_and_trash_in_a_tar(tmp_path, name):
+    source = open_source(str(pack(tmp_path / "t.tar", [("./x/a.jpg", jpeg(1)), (name, jpeg(2))])))
+    assert list(listed(source)) == ["x/a"] and [reason.kind for reason in source.account] == [""]
+
+
 def test_a_tar_without_media_is_refused(tmp_path):
     with pytest.raises(UsageError, match="holds no sample with an image or video"):
         listed(open_source(str(pack(tmp_path / "t.tar", [("a.txt", b"1")]))))
