@@ -18,17 +18,8 @@ from pipeline.media.reading import open_file
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"
 CAPTION_SUFFIXES = (
-    ".txt",
-    ".caption",
-    ".captions",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".xlsx",
-    ".xls",
-    ".ods",
+    *(".txt", ".caption", ".captions", ".csv", ".tsv", ".json", ".jsonl", ".ndjson"),
+    *(".xlsx", ".xls", ".ods"),  # are not read, but must not pass unnoticed
 )
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # begin what spreadsheets call Unicode text
 SHARD_SUFFIXES = (".tar", ".parquet", ".arrow")

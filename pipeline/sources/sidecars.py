@@ -28,6 +28,7 @@ from pipeline.sources.locations import (
     suffix_of,
 )
 from pipeline.sources.rows import (
+    FIELDS,
     RowFields,
     distinct,
     read_captions,
@@ -87,8 +88,9 @@ class SideRows:
     def _insert(self, medium: str | None, path: str, given: str, fields: RowFields) -> None:
         self.matched += medium is not None
         self.unread.update(dict.fromkeys(fields.unread))
-        captions, *texts, _ = vars(fields).values()  # `dataclasses.astuple` copies deeply, which takes longer
-        stored = json.dumps([[[*vars(caption).values()] for caption in captions], *texts])
+        # Not with `dataclasses.astuple`, which copies deeply and takes longer than the rest.
+        captions = [[each.text, each.language, each.origin, each.number] for each in fields.captions]
+        stored = json.dumps([captions, *(getattr(fields, name) for name in FIELDS)])
         self._table.execute("INSERT INTO rows VALUES (?, ?, ?, ?)", (medium, path, given, stored))
 
     def _match(self, row_key: Callable[[str], str], medium_key: Callable[[str], str], are_shared: bool = False) -> None:
