@@ -156,7 +156,8 @@ class Ingest(Stage):
             say(f"input: {source.summary}")
         reasons = [reason for source in sources for reason in source.account]
         for entry in summarize(reasons):
-            say(f"note: {sentence(entry)}")
+            if entry["kind"]:  # said at once too, because the run may be long
+                say(f"not taken: {sentence(entry)}")
         _write_not_taken(corpus, summarize(reasons), list_failures(reasons))
         if not entries:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")

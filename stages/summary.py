@@ -70,8 +70,9 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
         for kind, count in kinds.most_common():
             say(f"  failed: {kind:<12}{count:>6,}  (listed in {table.folder / FAILURES})")
         for entry in table.manifest.get("not_taken", ()):
-            listed = f"  (listed in {table.folder / FAILURES})" if entry["kind"] else ""
-            say(f"  {'not taken' if entry['kind'] else 'ignored'}: {sentence(entry)}{listed}")
+            say(f"  {'not taken' if entry['kind'] else 'ignored'}: {sentence(entry)}")
+        if any(failure["shard"] is None for failure in failures):
+            say(f"  what was not taken is listed in {table.folder / FAILURES}")
     for line in _rows(Table(corpus, stages[-1].tables[0])):
         say(f"  {line}")
     say(f"card: {output / 'README.md'}")
