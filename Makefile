@@ -56,6 +56,7 @@ bench: $(VENV)/ready
 	$(RUN) bench/captions.py
 	$(RUN) bench/corpus.py
 	$(RUN) bench/quality.py
+	$(RUN) bench/answers.py
 	$(RUN) bench/translate.py
 	$(RUN) bench/loading.py
 	$(RUN) bench/train.py

@@ -32,6 +32,7 @@ ROUNDS = 6  # wrappings within wrappings
 ECHO_WORDS = 8  # words of the question in a row that no description has
 MIN_LANGUAGE, MIN_SENTENCE_LANGUAGE = 0.25, 0.02  # confidence in the language, of a text and of a sentence in it
 MIN_SENTENCE_LETTERS = 30
+WRITTEN = ("en", "de", "fr", "es", "pt", "it", "ru", "zh", "ja", "ko")  # languages that have rules
 LABELS = ("USER", "ROLE", "KEY")  # parts of the table
 MIN_SCRIPT = 0.8  # share of letters in a script of the language
 
@@ -42,12 +43,19 @@ DROPPED = frozenset(flag for flag, (action, _) in _TABLE["flags"].items() if act
 
 
 class Rule(NamedTuple):
-    """A row of the table: its flag (for an ending, its language), name, pattern, and what replaces what it matches."""
+    """A row of the table.
+
+    Attributes:
+        flag: Flag that it leaves; for an ending, the language it is for.
+        name: Its name.
+        pattern: What it matches.
+        detail: What replaces that; for a doubt, the language it is for, or "".
+    """
 
     flag: str
     name: str
     pattern: re.Pattern[str]
-    replacement: str = ""
+    detail: str = ""
 
 
 @functools.cache
@@ -145,7 +153,8 @@ def clean(text: str, finish_reason: str, question: str = "", language: str = "en
         flags.add("loop")
         text = text[:end]
     outside = _QUOTED.sub(lambda match: '"quote"', text.replace("’", "'"))
-    flags |= {rule.flag for rule in rules("doubt") if rule.pattern.search(outside)}
+    tags = ("", base(language)) if base(language) != "en" else ("", *WRITTEN)
+    flags |= {rule.flag for rule in rules("doubt") if rule.detail in tags and rule.pattern.search(outside)}
     if _repeats_question(text, question):
         flags.add("echo")
     if end_of_answer == "limit" or ("loop" not in flags and breaks_off(text, language)):
@@ -242,7 +251,7 @@ def _steps(question: str) -> Iterator[tuple[str, Callable[[str], str]]]:
     yield "unwrapped", html.unescape
     yield "unwrapped", functools.partial(_without_question, question=question)
     for rule in rules("unwrap"):
-        yield rule.flag, functools.partial(rule.pattern.sub, rule.replacement)
+        yield rule.flag, functools.partial(rule.pattern.sub, rule.detail)
     yield "unwrapped", _without_json
 
 

@@ -93,6 +93,7 @@ def test_rows_and_what_the_manifest_counts(stage, corpus, photos):
         "de": {"pairs": 3, "kept": 2, "numbers": 1, "copied": 1},
         "fr": {"pairs": 2, "kept": 0, "copied": 1, "refusal": 1},
     }
+    assert manifest["dropped_descriptions"] == {"rows": 1, "refusal": 1}
     assert (manifest["without_text"], manifest["merged"]) == (1, 0)
     assert set(manifest["parents"]) == {"items", "captions", "descriptions", "translations"}
     assert manifest["settings"]["corpora"] == ["."]

@@ -36,6 +36,13 @@ def test_rules_named_are_judged_anew_and_the_others_keep_their_flag(read):
     assert filters.rules_against(pair("fr", ["copied", "empty"], copied=1.0)) == ["empty"]  # empty always drops
 
 
+def test_descriptions_have_flags_to_switch_off_and_no_thresholds(read):
+    assert read("descriptions: {loop: off}").thresholds == {"descriptions": {"loop": None}}
+    for text in ("descriptions: {loop: 0.5}", "descriptions: {copied: off}", "default: {loop: off}"):
+        with pytest.raises(UsageError, match="loop|copied"):
+            read(text)
+
+
 def test_what_was_not_measured_never_falls(read):
     assert read("default: {meaning: 0.9, copied: 0}\n").rules_against(pair(flags=["meaning"])) == []
 

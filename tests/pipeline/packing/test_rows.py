@@ -51,11 +51,12 @@ def test_filters_drop_translations_and_never_human_text():
     assert [row["text"] for row in join_captions([rows], Filters({"de": {"copied": 0.5}}))] == ["", "Copied."]
 
 
-def test_a_refusal_and_its_translation_are_left_out():
+@pytest.mark.parametrize("flag", ["refusal", "loop", "wrong_language"])
+def test_a_description_in_doubt_and_its_translation_are_left_out(flag):
     rows = source(
         descriptions=[
             description("a", "A cat.", flags=["cut"]),
-            description("a", "I cannot.", "detail", flags=["refusal"]),
+            description("a", "I cannot.", "detail", flags=[flag]),
         ],
         translations=[
             translation("a#short", "de", "Eine Katze.", source_table="descriptions"),
@@ -65,6 +66,8 @@ def test_a_refusal_and_its_translation_are_left_out():
     )
     assert join_descriptions([rows], Filters()) == [{"view": "short", "text": "A cat."}]
     assert [row["text"] for row in join_captions([rows], Filters())] == ["Eine Katze.", "Of a caption."]
+    kept = Filters({"descriptions": {flag: None}})
+    assert len(join_descriptions([rows], kept)) == 2 and len(join_captions([rows], kept)) == 3
 
 
 def test_captions_of_origin_mllm_are_descriptions():
