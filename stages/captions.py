@@ -39,7 +39,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Rows, Run, Say, St
 from pipeline.errors import MediaError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
 from pipeline.media.images import Limits, open_media
-from pipeline.media.reading import MediaThreads
+from pipeline.media.uri import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.sources import all_items
 from stages.driver import RunOptions, run_stages, say

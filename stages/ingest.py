@@ -22,7 +22,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Sa
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, Probe, open_media, probe
-from pipeline.media.reading import MediaThreads
+from pipeline.media.uri import MediaThreads
 from pipeline.options import option, option_fields, read_options
 from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.sources.account import list_failures, sentence, summarize

@@ -22,7 +22,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Row, Run, Say, Sha
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.hashing import canonical_json, fingerprint, short_hash
 from pipeline.media.features import FEATURE_TYPES
-from pipeline.media.reading import MediaThreads
+from pipeline.media.uri import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.packing import manifest
 from pipeline.packing.filters import Filters, read_filters

@@ -28,8 +28,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from pipeline.errors import MediaError
 from pipeline.media import video
 from pipeline.media.features import MAGIC, MAX_BYTES, read_features
-from pipeline.media.reading import typed_failures
 from pipeline.media.uri import open_media as open_media
+from pipeline.media.uri import typed_failures
 
 _STILLS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
 IMAGE_SUFFIXES = frozenset((*_STILLS, ".apng", ".gif", ".webp", ".avif"))

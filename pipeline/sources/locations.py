@@ -12,8 +12,8 @@ import fsspec
 
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from pipeline.media.reading import is_url as is_url
-from pipeline.media.reading import open_file
+from pipeline.media.uri import is_url as is_url
+from pipeline.media.uri import open_file
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"

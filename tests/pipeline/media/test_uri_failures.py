@@ -19,7 +19,7 @@ from pipeline.corpus.table import Table
 from pipeline.engine.run_state import locked, request_stop, stop_request
 from pipeline.errors import EnvironmentTrouble, MediaError
 from pipeline.hashing import stream_hash
-from pipeline.media import reading
+from pipeline.media import uri as opening
 from pipeline.media.images import probe
 from pipeline.media.uri import open_media
 from tests.conftest import jpeg_bytes, make_photos
@@ -98,8 +98,8 @@ def failure(uri: str) -> MediaError:
     ],
 )
 def test_urls_that_fail_say_why_and_in_time(server, monkeypatch, path, kind, word):
-    monkeypatch.setattr(reading, "PATIENCE_S", 1.0 if kind == "unreadable" else 60.0)
-    monkeypatch.setattr(reading, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(opening, "PATIENCE_S", 1.0 if kind == "unreadable" else 60.0)
+    monkeypatch.setattr(opening, "MAX_BYTES", 3_000_000)
     started_s = time.monotonic()
     error = failure(path if path.startswith("http") else f"{server}/{path}")
     assert error.kind == kind and word in str(error) and path in str(error)
