@@ -77,9 +77,10 @@ def test_a_card_with_every_section_is_the_golden_one_every_time(tmp_path, reques
     golden = request.path.with_name("golden.md")
     corpus = whole_corpus(tmp_path)
     card = card_of(corpus)
+    timeless = re.sub(r"made from \w+", "made from these tables", card)  # manifests have the time they were written at
     if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(card, encoding="utf-8")
-    assert card == golden.read_text(encoding="utf-8")
+        golden.write_text(timeless, encoding="utf-8")
+    assert timeless == golden.read_text(encoding="utf-8")
     assert "/home/me" not in card and str(tmp_path) not in card
     before = (corpus / SHEET).read_bytes()
     (corpus / SHEET).unlink()

@@ -39,7 +39,7 @@ def test_rules_named_are_judged_anew_and_the_others_keep_their_flag(read):
 def test_descriptions_have_flags_to_switch_off_and_no_thresholds(read):
     assert read("descriptions: {loop: off}").thresholds == {"descriptions": {"loop": None}}
     for text in ("descriptions: {loop: 0.5}", "descriptions: {copied: off}", "default: {loop: off}"):
-        with pytest.raises(UsageError, match="loop|copied"):
+        with pytest.raises(UsageError, match=r"loop|copied"):
             read(text)
 
 
