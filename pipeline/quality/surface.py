@@ -8,6 +8,8 @@ from pipeline.quality.languages import MIN_LETTERS, UNSEGMENTED, base, facts, le
 
 LOOP_WORDS = 40  # longest phrase whose repetition is detected
 MIN_REPEATS = 2  # a single word twice in a row is emphasis or a name (pom-pom), more is a loop
+LEAST_CHATTER = 0.15  # of a text with chatter, however long it is: more than the rule `boilerplate` allows
+CHATTER_ROUNDS = 4
 COPIED_RUN = {False: 2, True: 4}  # consecutive words, or characters where a language has no spaces
 
 _WORD = re.compile(r"[^\W_]+")
@@ -19,6 +21,7 @@ _FULL_LENGTH = 0.8  # share of the usual length: a longer text counts as complet
 
 # What stands for a word or character that the model could not write.
 _LOST = re.compile(r"⁇|\ufffd|<unk>|\[unk\]|<0x[0-9a-f]{2}>", re.IGNORECASE)
+_LABEL = re.compile(r"\W*\w+(?:\W\w+){0,3} ?[:：](?!\d)")
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|（[^（）]*）")
 
 
@@ -112,15 +115,43 @@ def complete(source: str, text: str, tag: str, finished: bool, ratio: float) -> 
     return min(1.0, ratio / _FULL_LENGTH)
 
 
+def _chatter_spans(text: str, source: str) -> list[tuple[int, int]]:
+    """Where a text has chatter that its source does not have; no labels if the source begins with one."""
+    if _chatter().search(source):
+        return []
+    spans = [match.span() for match in _chatter().finditer(text)]
+    return [span for span in spans if text[slice(*span)].strip()[-1:] not in ":：" or not _LABEL.match(source)]
+
+
+def without_chatter(text: str, source: str) -> str:
+    """The text without chatter at its beginning and end, unless the source has chatter or nothing would be left."""
+    for _ in range(CHATTER_ROUNDS):  # an announcement may stand behind another one
+        spans = _chatter_spans(text, source)
+        start, stop = 0, len(text)
+        for begin, end in spans:
+            start = end if not text[start:begin].strip() else start
+        for begin, end in reversed(spans):
+            stop = begin if not text[end:stop].strip() else stop
+        rest = text[start:stop].strip()
+        if rest == text or not any(map(str.isalnum, rest)):
+            break
+        text = rest
+    return text
+
+
 def boilerplate(source: str, text: str) -> float:
-    """Share of the text that is chatter: announcements, notes, marks, brackets or quotes where the source has none."""
+    """Share of the text that is chatter: announcements, notes, marks, brackets or quotes where the source has none.
+
+    At least LEAST_CHATTER where there are announcements, notes or marks, however long the text is.
+    """
     if not text.strip():
         return 0.0
-    spans = [] if _chatter().search(source) else [match.span() for match in _chatter().finditer(text)]
+    spans = _chatter_spans(text, source)
+    least = LEAST_CHATTER if spans else 0.0
     if not _BRACKETS.search(source):
         spans += [match.span() for match in _BRACKETS.finditer(text)]
     chatter = set().union(*(range(*span) for span in spans))
     inner = text.strip()
     if len(inner) > 1 and inner[0] in _OPENERS and inner[-1] in _CLOSERS and source.strip()[:1] not in _OPENERS:
         chatter |= {text.index(inner[0]), text.rindex(inner[-1])}
-    return len(chatter) / len(text)
+    return max(least, len(chatter) / len(text))

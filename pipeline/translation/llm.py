@@ -3,7 +3,7 @@
 What such models add to a translation is removed and noted in the row:
 
     thoughts_removed   the model's reasoning, up to its closing tag
-    preamble_removed   an opening such as "Here is the translation:", or a closing remark
+    preamble_removed   an opening such as "Here is the translation:", a closing remark, or marks of a chat
     quotes_removed     quotation marks around the whole, which the source does not have
     echo_removed       the source, repeated before or after its translation
 """
@@ -21,6 +21,7 @@ from pipeline.captioning.cleaning import ending, without_remarks, without_though
 from pipeline.captioning.prompts import View
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
+from pipeline.quality.surface import without_chatter
 from pipeline.translation.sentences import split
 from pipeline.translation.translator import OnResults, Result, Translated, Translator, Untranslated
 
@@ -132,7 +133,7 @@ def _without_preamble(text: str, source: str, target: str) -> str:
     if "\n" not in source:
         text = _NOTES.sub("", text) or text
     if target.split("-")[0] != "en" and without_remarks(source) == source:
-        text = without_remarks(text)
+        text = without_chatter(without_remarks(text), source)
     label = re.compile(rf"(?:translation|{re.escape(_english_name(target))}(?: translation)?) ?: ?", re.IGNORECASE)
     match = label.match(text)
     return text[match.end() :] or text if match and not label.search(source) else text
