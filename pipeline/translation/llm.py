@@ -6,6 +6,7 @@ What such models add to a translation is removed and noted in the row:
     preamble_removed   an opening such as "Here is the translation:", a closing remark, or marks of a chat
     quotes_removed     quotation marks around the whole, which the source does not have
     echo_removed       the source, repeated before or after its translation
+    marks_removed      marks of chats, JSON or fences around it
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import langcodes
 
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.captioning.chat_client import Media, RequestFailed
-from pipeline.captioning.cleaning import ending, without_remarks, without_thoughts
+from pipeline.captioning.cleaning import ending, unwrap, without_remarks, without_thoughts
 from pipeline.captioning.prompts import View
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
@@ -114,6 +115,7 @@ def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[s
         "preamble_removed": lambda text: _without_preamble(text, source, target),
         "echo_removed": lambda text: _without_echo(text, source),
         "quotes_removed": lambda text: text if _without_quotes(source) != source else _without_quotes(text),
+        "marks_removed": lambda text: _without_wrapping(text, source),
     }
     notes = []
     for note, step in steps.items():
@@ -126,6 +128,12 @@ def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[s
 def _normalize_lines(text: str) -> str:
     """The text with single spaces and line breaks: the patterns below are slow on long runs of them."""
     return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
+def _without_wrapping(text: str, source: str) -> str:
+    """The text without marks of chats, JSON and fences around it, unless the source has such things too."""
+    shorter, flags = unwrap(text)
+    return shorter if "unwrapped" in flags and unwrap(source)[0] == source else text
 
 
 def _without_preamble(text: str, source: str, target: str) -> str:
