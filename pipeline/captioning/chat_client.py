@@ -254,10 +254,10 @@ class ChatClient:
             data = b"".join((self._head, media.parts, text, tail))
             status, wait_s, raw = await self._post(endpoint, request_id, data, keep)
             body = decode(raw)
-            answer_id = str(body.get("id")) if isinstance(body, dict) else ""
+            answer_id = str(body.get("id") or "") if isinstance(body, dict) else ""
             own = answer_id.endswith(request_id)
             if keep and not own and status not in TRANSIENT:  # perhaps meant for the request before on this connection
-                if status == 200:
+                if answer_id:
                     endpoint.echoes = False
                 keep = False
                 continue
