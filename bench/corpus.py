@@ -27,8 +27,9 @@ from PIL import Image
 
 from bench.common import commented, machine, measured, spread, stage
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, shard_name, write_manifest, write_shard
+from pipeline.corpus.table import BATCH_ROWS, Table, shard_name, write_manifest, write_shard
 from pipeline.hashing import short_hash
+from pipeline.storage.files import write_file
 from stages.verify import verify
 
 SIDE = 32  # pixels
@@ -175,7 +176,7 @@ def timed(work: Callable[[], object]) -> float:
 
 def write_plain(path: Path, table: pa.Table, durability: str) -> None:
     """The same stream file by pyarrow alone, in batches of the same size: unsynced, synced, or renamed as well."""
-    with atomic_writer(path) if durability == "renamed" else path.open("wb") as stream:
+    with write_file(path) if durability == "renamed" else path.open("wb") as stream:
         with pa.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table, max_chunksize=BATCH_ROWS)
         if durability == "synced":

@@ -73,7 +73,8 @@ def parse_value(owner: type, name: str, text: str) -> Any:
     field, kind = option_fields(owner)[name], _kind(owner, name)
     rules = field.metadata
     if rules["parse"]:
-        return rules["parse"](text)
+        value = rules["parse"](text)
+        return (value,) if rules["repeat"] else value
     if typing.get_origin(kind) is tuple:
         element = typing.get_args(kind)[0]
         parts = [text] if rules["repeat"] else [part.strip() for part in text.split(",") if part.strip()]

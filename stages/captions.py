@@ -114,7 +114,7 @@ class Captions(Stage):
 
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         """Connect to the model and to the response cache."""
-        cache = ResponseCache(run.cache)
+        cache = ResponseCache(run.cache, run.answers)
         speaker = await self.captioner.open(run, self.sampling, len(self.views))
         return CaptionsWorker(self, speaker, cache, progress)
 

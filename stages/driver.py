@@ -15,12 +15,13 @@ import pyarrow as pa
 from pipeline.card.card import update_card
 from pipeline.corpus import commit
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import complete, state_folder
+from pipeline.corpus.table import cache_folder, complete, state_folder
 from pipeline.engine.progress import FailureBudget, Monitor
 from pipeline.engine.run_state import locked, run_token, stopped_by_signals
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.options import option
+from pipeline.storage.files import location, shared_folder
 from stages.summary import report
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -30,7 +31,9 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 class RunOptions:
     """Options of every stage."""
 
-    output: Path = option(Path("corpus"), "corpus folder", metavar="CORPUS")
+    output: Path = option(
+        Path("corpus"), "corpus folder, or s3://BUCKET/CORPUS (gs://, az://)", parse=location, metavar="CORPUS"
+    )
     overwrite: bool = option(False, "make the stage's tables again, and earlier ones whose settings differ")
     strict: bool = option(False, "exit 1 if a record failed or something in --input was not taken")
     max_failures: FailureBudget = option(
@@ -89,8 +92,8 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         for stage in stages:
             commit.check_settings(corpus, stage)
         num_shards, num_items = stages[0].plan(corpus, say)
-        cache = options.cache.absolute() if options.cache else state_folder(corpus) / "cache"
-        run = Run(run_token(corpus), corpus, num_shards, cache)
+        cache = options.cache.absolute() if options.cache else cache_folder(corpus)
+        run = Run(run_token(corpus), corpus, num_shards, cache, shared_folder(state_folder(corpus) / "answers"))
         monitor = Monitor(corpus, stages, num_items, options.max_failures)
         changed = _make_shards(run, beam_arguments, stages, monitor)
         monitor.check_budget(num_shards)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.options import add_options, option, read_options
+from pipeline.storage.files import location
 from stages.processes import Parser, accelerated, on_main, run_program
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class IndexOptions:
     """What to index, and how to store it."""
 
     checkpoint: str | None = option(None, "a run folder, a model folder, a name on the Hub, or embedded")
-    data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", repeat=True)
+    data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", parse=location, repeat=True)
     split: str | None = option(None, "the split to index (default: all)")
     views: tuple[str, ...] = option((), "views to read and keep (default: those of the training run, or all)")
     late_fusion: Path | None = option(

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import dataclasses
 import functools
-import os
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED, STORED, recorded_settings
 from pipeline.packing.merging import Merge, SharedContents, shared_contents
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
+from pipeline.storage.files import absolute, local_folder, location
 from stages.captions import FrameOptions
 from stages.driver import RunOptions, run_stages, say
 
@@ -43,6 +43,7 @@ class PackOptions:
     corpus: tuple[Path, ...] = option(
         (),
         "a corpus to pack; repeat it to join several by the content of their items (default: --output itself)",
+        parse=location,
         repeat=True,
         metavar="CORPUS",
     )
@@ -96,7 +97,7 @@ class Pack(Stage):
     @property
     def folders(self) -> list[Path]:
         """The corpora's folders."""
-        return [Path(corpus) for corpus in self.corpora]
+        return [location(corpus) for corpus in self.corpora]
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides a row, apart from the corpora's tables."""
@@ -173,7 +174,7 @@ class Pack(Stage):
 
     def shared(self, corpus: Path) -> SharedContents:
         """Which items several corpora have; made once, in the state of the output `corpus`."""
-        folder = state_folder(corpus) / self.name / "contents"
+        folder = local_folder(state_folder(corpus)) / self.name / "contents"
         return shared_contents(self.folders, folder, self.fingerprint)
 
     def notes(self, corpus: Path) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     run, options = read_options(RunOptions, parsed), read_options(PackOptions, parsed)
     output = str(run.corpus)
     stage = Pack(
-        corpora=tuple(map(os.path.abspath, options.corpus)) or (output,),  # follows no link
+        corpora=tuple(absolute(str(corpus)) for corpus in options.corpus) or (output,),
         media=options.media,
         image_size=options.image_size,
         frames=read_options(FrameOptions, parsed).frames,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
+from pipeline.storage.files import location
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.scoring.checkpoint import TRANSLATE, find_checkpoint
 
@@ -223,7 +224,7 @@ def parser() -> argparse.ArgumentParser:
         help="a run folder (its best weights), a model folder, a name on the Hub, or embedded",
     )
     command_line.add_argument(
-        "--data", required=True, action="append", type=Path, help="a corpus with a table training; may be repeated"
+        "--data", required=True, action="append", type=location, help="a corpus with a table training; may be repeated"
     )
     add_options(command_line, ScoreOptions)
     return command_line

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError, UsageError
+from pipeline.storage.files import location
 from stages.processes import Parser, run_program
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     add("--picture", type=Path, metavar="FILE.png", help="draw the results, one row per query")
     add("--json", action="store_true", help="print a line of JSON for each query")
     add("--checkpoint", help="where the index's model is now, if it was moved")
-    add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")
+    add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
     return program
 
 

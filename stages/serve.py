@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.storage.files import location
 from stages.processes import Parser, run_program
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cors", action="append", default=[], metavar="ORIGIN", help="another site whose pages may use the API")
     add("--rate", type=float, default=50.0, help="queries a second that one client may ask (default: 50)")
     add("--checkpoint", help="where the index's model is now, if it was moved")
-    add("--data", action="append", type=Path, default=[], help="where a corpus of the index is now, if it was moved")
+    add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
     return program
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
+from pipeline.storage.files import location
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.recipes import load_recipes
 from stages.training.settings import Settings, describe_settings, find_recipe, resolve
@@ -177,7 +178,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add = command_line.add_argument
     add("--recipe", required=True, metavar="NAME", help="recipe that the settings come from, see below")
-    add("--data", action="append", default=[], type=Path, metavar="CORPUS", help="corpus to train on; may be repeated")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        type=location,
+        metavar="CORPUS",
+        help="what to train on; may be repeated",
+    )
     add("--output", required=True, type=Path, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")
     add("--resume", action="store_true", help="continue from the newest complete checkpoint")

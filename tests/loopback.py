@@ -52,6 +52,7 @@ class Settings:
     echo: bool = True  # answers carry the id of their request, as vLLM's do
     surplus: int = 0  # every N-th answer is sent twice on its connection; 0 means none
     surplus_after_s: float = 0.0  # until the second time: the connection may be in use again by then
+    unlike: bool = False  # every answer differs, also to a request that was answered before
     around: tuple[str, str] = ("", "")  # put before and after every answer's text
     space: str = " "  # between its words
     models: str = ""  # body of /v1/models, if it is not to list `model`
@@ -185,6 +186,8 @@ class Server:
                 return error(404, f"The model `{model}` does not exist.")
             digest = request_digest(images, prompt)
             text = answer_text(images, prompt).replace(" ", settings.space).join(settings.around)
+            if settings.unlike:
+                text += f" Answer {number}."
             body = completion(text, len(images), prompt)
         else:
             while await request.content.readany():

@@ -25,6 +25,7 @@ from pipeline.engine.progress import duration
 from pipeline.engine.run_state import request_stop, run_folder, stop_request
 from pipeline.engine.stage import Say
 from pipeline.errors import EnvironmentTrouble, PipelineError
+from pipeline.storage.files import local_folder
 
 READY_WITHIN_S = 1_800.0
 POLL_S = 0.5
@@ -56,7 +57,7 @@ class VllmServer:
         self._model, self._corpus, self._say = model, corpus, say
         self._python = python or sys.executable
         self._arguments = args
-        self._log_path = state_folder(corpus) / LOG
+        self._log_path = local_folder(state_folder(corpus)) / LOG
         self._key = secrets.token_hex(16)
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="vllm-watch", daemon=True)

@@ -19,10 +19,11 @@ from pipeline.card.samples import read_samples
 from pipeline.card.sheet import MAX_TILES, write_contact_sheet
 from pipeline.corpus.counting import Counts
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import Table, atomic_writer, complete, manifest_hash
+from pipeline.corpus.table import Table, complete, manifest_hash
 from pipeline.hashing import canonical_json, fingerprint
 from pipeline.packing.manifest import split_sizes
 from pipeline.quality.rules import RULES
+from pipeline.storage.files import write_file
 from pipeline.translation.checkpoints import noncommercial
 
 CARD, SHEET, TEMPLATE = "README.md", "contact-sheet.png", "card.md.jinja"
@@ -62,7 +63,7 @@ def write_card(corpus: Path) -> None:
     if not packed_only:
         subtitle = f"{values['summary']} · {values['described']}"
         write_contact_sheet(corpus / SHEET, values["name"], subtitle, read_samples(tables, MAX_TILES))
-    with atomic_writer(corpus / CARD) as stream:
+    with write_file(corpus / CARD) as stream:
         stream.write(f"{render(values)}\n{_made_from(corpus)}\n".encode())
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.card.samples import Sample
-from pipeline.corpus.table import atomic_writer
 from pipeline.errors import MediaError, PipelineError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import frames, open_media
+from pipeline.storage.files import write_file
 
 INK, FAINT, PAPER, WHITE, GREY = "#1a1a1a", "#5b6066", "#f3f4f5", "#ffffff", "#c9ccd0"
 MARGIN, GAP = 20, 12
@@ -47,7 +47,7 @@ def write_contact_sheet(path: Path, title: str, subtitle: str, samples: Sequence
     for number, sample in enumerate(samples):
         row, column = divmod(number, columns)
         sheet.paste(_tile(sample), (MARGIN + column * (TILE_WIDTH + GAP), HEADING + row * (TILE_HEIGHT + GAP)))
-    with atomic_writer(path) as stream:
+    with write_file(path) as stream:
         sheet.quantize(256).save(stream, "PNG")  # a byte a pixel, so that even noise stays below 2 MB
 
 

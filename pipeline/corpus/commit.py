@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import platform
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
+from pipeline.storage.files import remove_tree
 
 ORDER = list(dict.fromkeys(MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
@@ -62,10 +62,10 @@ def discard(corpus: Path, stage: str) -> bool:
     present = [table for table, maker in MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
     mark_incomplete(corpus, present)
     for table in present:
-        shutil.rmtree(corpus / table)
-    shutil.rmtree(state_folder(corpus) / stage, ignore_errors=True)
+        remove_tree(corpus / table)
+    remove_tree(state_folder(corpus) / stage)
     if stage == ORDER[0]:
-        shutil.rmtree(state_folder(corpus) / shards.PLAN, ignore_errors=True)
+        remove_tree(state_folder(corpus) / shards.PLAN)
     return bool(present)
 
 

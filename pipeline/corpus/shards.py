@@ -9,7 +9,7 @@ no failures are left for this run to try again.
 import collections
 import functools
 import itertools
-import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Grouped, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
+from pipeline.storage.files import remove_tree, version
+from pipeline.storage.object_path import FileChanged
 
 PLAN = "plan"
+RETIRED = "retired"  # the one key of a sidecar whose shard is being made again
 
 
 def write_plan(
@@ -41,7 +44,7 @@ def write_plan(
 ) -> list[dict[str, Any]]:
     """Write the plan: the fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
     folder = state_folder(corpus) / PLAN
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     folder.mkdir(parents=True)
     rows = iter(rows)
     entries: list[dict[str, Any]] = []
@@ -57,9 +60,9 @@ def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
 
 
 def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
-    """A shard's sidecar, or None if the shard is not made yet."""
+    """A shard's sidecar, or None if the shard is not made yet, or is being made again."""
     sidecar: dict[str, Any] | None = read_json(sidecar_path(corpus, stage, index))
-    return sidecar
+    return None if sidecar and RETIRED in sidecar else sidecar
 
 
 def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, Any]]:
@@ -90,12 +93,13 @@ def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str,
 
 def _listed_shards(path: Path) -> list[dict[str, Any]]:
     """The entries of a plan or of a manifest; none if it is not written yet."""
-    return _read_entries(path, path.stat().st_mtime_ns) if path.exists() else []
+    seen = version(path)
+    return _read_entries(path, seen) if seen else []
 
 
 # Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=64)
-def _read_entries(path: Path, _mtime_ns: int) -> list[dict[str, Any]]:
+def _read_entries(path: Path, _version: str) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = read_json(path)["shards"]
     return entries
 
@@ -129,7 +133,7 @@ def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
     return all(path.exists() and path.stat().st_size == size for path, size in paths.items())
 
 
-def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
+def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
     """Read what is needed to make a shard: its parents' rows, and the rows that an earlier run made.
 
     Raises:
@@ -149,12 +153,14 @@ def load(corpus: Path, stage: Stage, index: int) -> ShardTask:
         tables[parent] = read_shard(path, entry, remedy).to_pylist()
         checksums.append(entry["sha256"])
     items, previous = tables.pop(parents[0]), {}
+    seen = {table: version(corpus / table / shard_name(index, num_shards)) for table in stage.tables}
+    seen[""] = version(sidecar_path(corpus, stage.name, index))
     sidecar = read_sidecar(corpus, stage.name, index)
     if sidecar and _in_place(corpus, sidecar, index):
         for table, entry in sidecar["tables"].items():
             path = corpus / table / shard_name(index, sidecar["count"])
             previous[table] = read_shard(path, entry).to_pylist()
-    return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous))
+    return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous), seen)
 
 
 def _by_item(tables: Mapping[str, Rows]) -> Grouped:
@@ -165,28 +171,49 @@ def _by_item(tables: Mapping[str, Rows]) -> Grouped:
     return grouped
 
 
-def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome]) -> None:
-    """Write a shard's tables, then its sidecar, which makes them count."""
+def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome]) -> bool:
+    """Write a shard's tables, then its sidecar, which makes them count.
+
+    Returns:
+        False if somebody else has written any of it since the task was loaded, such as a worker that was given up for
+        dead. Nothing of theirs is replaced, and the shard has to be looked at again.
+    """
     path = sidecar_path(run.corpus, stage.name, task.index)
-    path.unlink(missing_ok=True)
-    entries = {}
-    for table in stage.tables:
-        rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
-        folder = run.corpus / table
-        folder.mkdir(parents=True, exist_ok=True)
-        arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
-        entries[table] = write_shard(folder / shard_name(task.index, run.num_shards), arrow)
-    sidecar = {
-        "run": run.token,
-        "parent": task.parent_sha256,
-        "fingerprint": stage.fingerprint,
-        "count": run.num_shards,
-        "items": len(task.rows),
-        "tables": entries,
-        "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, sidecar)
+    try:
+        before = _retire(path, task.seen[""])
+        entries = {}
+        for table in stage.tables:
+            rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
+            folder = run.corpus / table
+            folder.mkdir(parents=True, exist_ok=True)
+            arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
+            entries[table] = write_shard(folder / shard_name(task.index, run.num_shards), arrow, task.seen[table])
+        sidecar = {
+            "run": run.token,
+            "parent": task.parent_sha256,
+            "fingerprint": stage.fingerprint,
+            "count": run.num_shards,
+            "items": len(task.rows),
+            "tables": entries,
+            "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],
+        }
+        write_json(path, sidecar, before)
+    except FileChanged:
+        return False
+    return True
+
+
+def _retire(path: Path, seen: str | None) -> str | None:
+    """Let a sidecar no longer count, as its shard is about to be written; returns its version then."""
+    if seen is None:
+        return None
+    mark = {RETIRED: uuid.uuid4().hex}
+    write_json(path, mark, seen)
+    seen = version(path)
+    if read_json(path) != mark:
+        raise FileChanged(path)
+    return seen
 
 
 def restore_sidecars(corpus: Path, stage: Stage) -> None:

@@ -6,18 +6,18 @@ A shard is written to a temporary name, fsynced and renamed. The manifest is wri
 the table is complete. Nothing here depends on the clock: the same rows give the same bytes.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.corpus.schema import SCHEMA_VERSION
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import file_hash
+from pipeline.storage.files import local_folder, open_arrow, write_file
+from pipeline.storage.object_path import ANY
 
 BATCH_ROWS = 1_000
 MADE_BY = {  # which stage makes a table
@@ -38,39 +38,19 @@ def state_folder(corpus: Path) -> Path:
     return corpus / STATE
 
 
+def cache_folder(corpus: Path) -> Path:
+    """Where the answers of servers are kept: with the corpus, or on this machine if that is in an object store."""
+    return local_folder(state_folder(corpus)) / "cache"
+
+
 def shard_name(index: int, count: int) -> str:
     """File name of shard `index` of `count`."""
     return f"part-{index:05d}-of-{count:05d}.arrow"
 
 
-@contextlib.contextmanager
-def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Write a binary file that appears under `path` complete and on disk, or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        flush(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def flush(path: Path) -> None:
-    """Force a file's bytes, or a folder's names, onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, complete or not at all."""
-    with atomic_writer(path) as stream:
+def write_json(path: Path, value: Any, seen: str | None = ANY) -> None:
+    """Write a JSON file, complete or not at all, in place of the version `seen`."""
+    with write_file(path, seen) as stream:
         stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
 
 
@@ -88,9 +68,13 @@ def read_json(path: Path) -> Any:
         raise EnvironmentTrouble(f"{path} is damaged ({error}). Delete it and run the same command again") from error
 
 
-def write_shard(path: Path, table: pa.Table) -> dict[str, Any]:
-    """Write one shard; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file)."""
-    with atomic_writer(path) as stream, pa.ipc.new_stream(stream, table.schema) as shard:
+def write_shard(path: Path, table: pa.Table, seen: str | None = ANY) -> dict[str, Any]:
+    """Write one shard; returns its manifest entry: `rows`, `bytes`, `sha256` (hex, of the file).
+
+    Raises:
+        FileChanged: The file is not in the version `seen`.
+    """
+    with write_file(path, seen) as stream, pa.ipc.new_stream(stream, table.schema) as shard:
         shard.write_table(table, max_chunksize=BATCH_ROWS)
     return {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": file_hash(path)}
 
@@ -109,7 +93,7 @@ def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "r
     problem = shard_problem(path, entry) if entry else None
     if problem is None:
         try:
-            with pa.memory_map(str(path)) as source:
+            with open_arrow(path) as source:
                 return pa.ipc.open_stream(source).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             problem = f"cannot be read: {error}"
@@ -243,7 +227,7 @@ def write_manifest(
     folder = corpus / name
     if read_json(folder / MANIFEST) == manifest:
         return
-    with atomic_writer(folder / FAILURES) as stream:
+    with write_file(folder / FAILURES) as stream:
         for failure in failures:
             stream.write((json.dumps(failure, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
     write_json(folder / MANIFEST, manifest)

@@ -28,6 +28,7 @@ from pipeline.engine.run_state import stop_request
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.optional import import_optional
+from pipeline.storage.files import local_folder
 
 LEAD = 1  # shards
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -141,6 +142,6 @@ def _runner(options: PipelineOptions, corpus: Path) -> str | FnApiRunner:
         return runner
     direct.direct_running_mode = "in_memory"  # leaves the environment as it is given
     program = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-    log = shlex.quote(str(state_folder(corpus) / "workers.log"))
+    log = shlex.quote(str(local_folder(state_folder(corpus)) / "workers.log"))
     environment = SubprocessSDKEnvironment.from_command_string(f"exec setsid {program} 2>> {log}")
     return FnApiRunner(default_environment=environment)

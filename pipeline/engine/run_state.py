@@ -6,10 +6,8 @@ must leave nothing behind that confuses the next.
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import uuid
@@ -23,6 +21,8 @@ from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import STATE, read_json, state_folder, write_json
 from pipeline.engine.stage import Progress
 from pipeline.errors import TOO_MANY_FILES, EnvironmentTrouble, Interrupted, PipelineError, UsageError, too_many_files
+from pipeline.storage.files import remove_leftovers, remove_tree, write_file
+from pipeline.storage.lease import held
 
 STOP = "stop.json"
 # Become the stop request by a rename, which needs no room on a full disk and no open file.
@@ -56,8 +56,6 @@ def as_disk_error(error: OSError, corpus: Path) -> EnvironmentTrouble:
 def locked(corpus: Path) -> Iterator[None]:
     """Hold the corpus for this run.
 
-    The lock is an flock: the system releases it however the process ends.
-
     Raises:
         UsageError: Another run holds the corpus. The message names its host and pid.
         EnvironmentTrouble: The corpus cannot be written.
@@ -66,6 +64,12 @@ def locked(corpus: Path) -> Iterator[None]:
     folder = run_folder(corpus)
     is_new, has_state = not corpus.exists(), state_folder(corpus).exists()
     str(corpus).encode()  # a name in other bytes is refused here, not where a file mentions it
+
+    def lost() -> None:
+        request_stop(
+            corpus, Interrupted("another run has taken the corpus, as this one was stopped or cut off too long")
+        )
+
     try:
         if file := next((path for path in (corpus, *corpus.parents) if path.is_file()), None):
             raise UsageError(f"--output: {file} is a file, expected a folder")
@@ -73,43 +77,25 @@ def locked(corpus: Path) -> Iterator[None]:
     except OSError as error:  # any: /proc takes no folders, and a name may be too long
         raise as_disk_error(error, corpus) from error
     try:
-        with (state_folder(corpus) / "lock").open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                holder = lock.read() or "host and pid unknown"
-                raise UsageError(
-                    f"{corpus} is in use by another run ({holder}). Wait for it, end it, or give another --output"
-                ) from error
-            lock.truncate(0)
-            lock.write(f"host {socket.gethostname()}, pid {os.getpid()}")
-            lock.flush()
-            shutil.rmtree(folder, ignore_errors=True)
+        with held(state_folder(corpus) / "lock", lost):
+            remove_tree(folder)
             folder.mkdir()
             write_json(folder / TOKEN, uuid.uuid4().hex)
             write_json(folder / DISK_FULL, _as_json(as_disk_error(OSError(errno.ENOSPC, "", str(corpus)), corpus)))
             write_json(folder / FILE_LIMIT, _as_json(too_many_files()))
-            _remove_temporaries(corpus)
+            remove_leftovers(corpus, (*SCHEMAS, state_folder(corpus).name))
             try:
                 yield
+            except UsageError:
+                if not has_state and [path.name for path in corpus.iterdir()] == [STATE]:
+                    remove_tree(corpus if is_new else state_folder(corpus))  # a mistake leaves nothing behind
+                raise
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
-    except UsageError:
-        if not has_state and [path.name for path in corpus.iterdir()] == [STATE]:  # a mistake leaves nothing behind
-            shutil.rmtree(corpus if is_new else state_folder(corpus))
-        raise
+                remove_tree(folder)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise as_disk_error(error, corpus) from error
-
-
-def _remove_temporaries(corpus: Path) -> None:
-    """Remove half-written files of a killed run. Only the holder of the lock may do this."""
-    for folder in (corpus, *(corpus / table for table in SCHEMAS), *state_folder(corpus).rglob("")):
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
 
 
 def request_stop(corpus: Path, error: PipelineError) -> None:
@@ -160,9 +146,8 @@ def write_progress(corpus: Path, stages: Mapping[str, Progress]) -> None:
     """Write the counters of this process for the driver, in a file that is replaced whole, unless the run has ended."""
     path = run_folder(corpus) / f"progress-{socket.gethostname()}-{os.getpid()}.json"
     if path.parent.is_dir():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({name: vars(progress) for name, progress in stages.items()}), encoding="utf-8")
-        temporary.replace(path)
+        with write_file(path, durable=False) as stream:
+            stream.write(json.dumps({name: vars(progress) for name, progress in stages.items()}).encode())
 
 
 def read_progress(corpus: Path) -> defaultdict[str, Progress]:

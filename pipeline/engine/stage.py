@@ -4,6 +4,7 @@ parents → rows of one shard, grouped by item → Worker → an Outcome per ite
 """
 
 import contextlib
+import contextvars
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,6 +22,10 @@ Say = Callable[[str], None]
 """Prints one line for the user."""
 
 
+current_shard: contextvars.ContextVar[int] = contextvars.ContextVar("current_shard", default=-1)
+"""The index of the shard that the present task makes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a worker must know of the run.
@@ -29,13 +34,15 @@ class Run:
         token: Identifies the run, see `run_state.run_token`.
         corpus: Absolute path of the corpus folder.
         num_shards: Shards of every table of the run.
-        cache: Absolute path of the response cache's folder.
+        cache: Absolute path of the response cache's folder, on each machine.
+        answers: Folder through which machines share the cache's answers, if the corpus is in an object store.
     """
 
     token: str
     corpus: Path
     num_shards: int
     cache: Path
+    answers: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +103,7 @@ class ShardTask:
         parent_sha256: Checksum of the parents' shards.
         previous: Rows that an earlier run made.
         retrying: Whether an earlier run finished this shard, with failures.
+        seen: When the task was loaded, the `version` of the shard of each table, and under "" that of the sidecar.
     """
 
     index: int
@@ -104,6 +112,7 @@ class ShardTask:
     parent_sha256: str
     previous: Grouped
     retrying: bool
+    seen: dict[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 class _Closable(Protocol):

@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 from pipeline.corpus import shards
 from pipeline.engine.run_state import as_disk_error, request_stop, run_token, stop_request, write_progress
-from pipeline.engine.stage import Outcome, Progress, Row, Run, ShardTask, ShardWorker, Stage, Worker
+from pipeline.engine.stage import Outcome, Progress, Row, Run, ShardTask, ShardWorker, Stage, Worker, current_shard
 from pipeline.errors import PipelineError
+from pipeline.storage.files import pause
 
 POLL_S = 0.2
 
@@ -76,6 +77,7 @@ class Engine:
         task = asyncio.current_task()
         assert task
         self._tasks.add(task)
+        current_shard.set(index)
         try:
             for at_work in self._open:
                 is_last = at_work is self._open[-1]
@@ -95,15 +97,17 @@ class Engine:
         run, stage = self._run, at_work.stage
         async with asyncio.TaskGroup() as group:  # an item's error also ends the feeding of its shard
             async with at_work.feeding:
-                if self._stopped or shards.is_current(run, stage, index):
+                if self._stopped or await asyncio.to_thread(shards.is_current, run, stage, index):
                     return
-                task = await asyncio.to_thread(shards.load, run.corpus, stage, index)
+                task = await asyncio.to_thread(shards.load, run.corpus, stage, index, run.num_shards)
                 pieces = [None] if isinstance(at_work.worker, ShardWorker) else task.rows
                 works = [await self._start(group, at_work, task, row) for row in pieces]
             fed.set()
         outcomes = [outcome for work in works for outcome in work.result()]
-        await asyncio.to_thread(shards.commit, run, stage, task, outcomes)
-        at_work.progress.counts["shards"] += 1
+        if await asyncio.to_thread(shards.commit, run, stage, task, outcomes):
+            at_work.progress.counts["shards"] += 1
+        else:
+            await self._make_shard(at_work, index, fed)
 
     async def _start(
         self, group: asyncio.TaskGroup, at_work: _OpenStage, task: ShardTask, row: Row
@@ -138,18 +142,22 @@ class Engine:
     async def _watch_run(self) -> None:
         """Write the progress for the driver, obey its stop request, and end with its run."""
         while True:
-            if run_token(self._run.corpus) != self._run.token:
+            if await asyncio.to_thread(run_token, self._run.corpus) != self._run.token:
                 self._cancel()
                 # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
                 threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
                 return
             try:
-                self._write_progress()
-                if stop_request(self._run.corpus):
+                if await asyncio.to_thread(self._report):
                     self._cancel()
             except OSError as error:
                 self._stop(error)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause(self._run.corpus, POLL_S))
+
+    def _report(self) -> bool:
+        """Write the progress for the driver; returns whether the run was asked to stop."""
+        self._write_progress()
+        return stop_request(self._run.corpus) is not None
 
     def _write_progress(self) -> None:
         write_progress(self._run.corpus, {at_work.stage.name: at_work.progress for at_work in self._open})

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.table import Table, atomic_writer, complete, read_json, write_json
+from pipeline.corpus.table import Table, complete, read_json, write_json
 from pipeline.engine.stage import Grouped, Rows
 from pipeline.packing.contents import PLACE, sorted_contents
 from pipeline.packing.manifest import JOINED
 from pipeline.packing.rows import Source
+from pipeline.storage.files import write_file
 
 OPEN_SHARDS = 64  # memory-mapped at once
 CONTENTS, PLACES = "contents.bin", "places.bin"
@@ -59,7 +60,7 @@ def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> Shared
                 shutil.rmtree(outdated)
             index.mkdir()
             merged = 0
-            with atomic_writer(index / CONTENTS) as contents, atomic_writer(index / PLACES) as places:
+            with write_file(index / CONTENTS) as contents, write_file(index / PLACES) as places:
                 for records in sorted_contents(corpora, index, {}):
                     shared, first_R = _shared_records(records)
                     contents.write(shared["content"].tobytes())

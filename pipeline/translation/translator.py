@@ -204,7 +204,7 @@ class TranslationService:
 
     def __init__(self, run: Run, progress: Progress):
         self._run, self._progress = run, progress
-        self._cache = ResponseCache(run.cache)
+        self._cache = ResponseCache(run.cache, run.answers)
         self._backends: dict[str, Backend] = {}  # one may serve several languages, and the way back
         self._pending: dict[str, asyncio.Future[Result | None]] = {}  # keyed like the cache
         self._exclusive = asyncio.Lock()

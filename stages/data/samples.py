@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.storage.files import location
 
 ALL = "all"
 COLUMNS = ("item_id", "media_type", "media", "num_frames", "uri", "sha256", "captions", "descriptions")
@@ -31,7 +32,7 @@ class Shards:
     """
 
     def __init__(self, corpora: Sequence[Path]):
-        self.tables = [Table(Path(corpus), "training") for corpus in corpora]
+        self.tables = [Table(location(str(corpus)), "training") for corpus in corpora]
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
         self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}

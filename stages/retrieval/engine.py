@@ -18,6 +18,7 @@ from pipeline.corpus.table import complete, manifest_hash
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.media.images import Limits as MediaLimits
 from pipeline.media.images import frames as sampled_frames
+from pipeline.storage.files import location
 from stages.data.media import item_frames
 from stages.data.samples import Shards
 from stages.retrieval.encoders import Space, open_space
@@ -104,7 +105,7 @@ class OpenIndex:
         self.index, self.corpora = index, dict[str, Path]()
         moved = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
         for corpus in index.origin["corpora"]:
-            path = moved.get(corpus["training"], Path(corpus["path"]))
+            path = moved.get(corpus["training"], location(corpus["path"]))
             if not complete(path, "training"):
                 elsewhere = f", nor at {' or '.join(map(str, data))}" if data else ""
                 raise UsageError(

@@ -19,10 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.table import MANIFEST, flush, read_shard, write_json, write_shard
+from pipeline.corpus.table import MANIFEST, read_shard, write_json, write_shard
 from pipeline.engine.run_state import locked
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import canonical_json, file_hash, short_hash
+from pipeline.storage.files import flush
 from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FILE, VERSION, Index, ItemRecord
 from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 

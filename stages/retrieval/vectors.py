@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.corpus.table import flush
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.storage.files import flush
 
 # FAISS's threads spin while they wait, and its OpenMP runtime reads this when it is loaded. One query at a time, a
 # second of CPU time answered 72 queries with spinning threads and 458 without, on two busy processors.

@@ -24,8 +24,8 @@ from model.batch import Media, Texts, to_device
 from model.fusion import Fusion
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor, sentences, square
-from pipeline.corpus.table import atomic_writer
 from pipeline.media.images import encode_jpeg
+from pipeline.storage.files import write_file
 from stages.data.batches import EvaluationData
 from stages.scoring.embed import Embedded
 from stages.scoring.ranking import TIE, pool_similarities
@@ -265,7 +265,7 @@ def write_page(path: Path, explainer: Explainer, count: int) -> int:
         is_leccr=isinstance(explainer.model, LeccrModel),
         fusion=explainer.fusion,
     )
-    with atomic_writer(path) as stream:
+    with write_file(path) as stream:
         for part in page:
             stream.write(part.encode())
     return len(queries)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.corpus.table import atomic_writer
+from pipeline.storage.files import write_file
 from stages.scoring.embed import Embedded
 from stages.scoring.metrics import (
     AT,
@@ -207,5 +207,5 @@ def write_queries(
             columns = [*same, list(queries), items, places.numpy(), scores.numpy()]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, QUERIES, strict=True)]
             tables.append(pa.table(arrays, QUERIES))
-    with atomic_writer(path) as stream:
+    with write_file(path) as stream:
         pq.write_table(pa.concat_tables(tables), stream)

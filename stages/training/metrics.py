@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
-from pipeline.corpus.table import atomic_writer, read_json
+from pipeline.corpus.table import read_json
 from pipeline.errors import UsageError
+from pipeline.storage.files import write_file
 from stages.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def metrics_log(
         return
     _start_trackers(run, settings, accelerator, resumed)
     lines = [line for line in read_metrics(run) if line["step"] <= resumed]
-    with atomic_writer(run / METRICS) as file:
+    with write_file(run / METRICS) as file:
         file.write("".join(map(_to_json, lines)).encode())
     with (run / METRICS).open("a", encoding="utf-8") as stream:
 
@@ -139,7 +140,7 @@ def draw_curves(run: Path, title: str) -> Path | None:
     for axis in axes.flat:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    with atomic_writer(run / CURVES) as stream:
+    with write_file(run / CURVES) as stream:
         figure.savefig(stream, format="png", dpi=100)
     pyplot.close(figure)
     return run / CURVES

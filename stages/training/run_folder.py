@@ -27,10 +27,11 @@ import torch
 from model.card import card
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
-from pipeline.corpus.table import flush, manifest_hash, read_json, write_json
+from pipeline.corpus.table import manifest_hash, read_json, write_json
 from pipeline.engine.run_state import DISK_ERRORS
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import differences, file_hash
+from pipeline.storage.files import flush
 from stages.training.settings import Settings
 
 NUM_CHECKPOINTS = 2  # that a run folder has

@@ -18,7 +18,6 @@ from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import (
     MANIFEST,
     Table,
-    atomic_writer,
     complete,
     read_json,
     shard_name,
@@ -37,6 +36,7 @@ from pipeline.sources.scenes.drawing import encode
 from pipeline.sources.scenes.grammar import SOURCE, caption
 from pipeline.sources.scenes.noise import CAPTIONER, VIEWS
 from pipeline.sources.scenes.rows import Settings
+from pipeline.storage.files import write_file
 
 SETTINGS, TRUTH, MEDIA = "scenes.json", "scenes.jsonl", "media"
 SHARD_ROWS = 1_000
@@ -88,10 +88,10 @@ def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = 
     files = [(item.item_id.rpartition("/")[2], item) for item in rows.plan(settings)]
     for name, item in files:
         (folder / name).write_bytes(encode(rows.draw(item, settings)))
-    with atomic_writer(folder / "scenes.jsonl") as stream:
+    with write_file(folder / "scenes.jsonl") as stream:
         for name, item in files:
             stream.write(f"{canonical_json({'file': name, **item.scene.truth()})}\n".encode())
-    with atomic_writer(folder / "captions.jsonl") as stream:
+    with write_file(folder / "captions.jsonl") as stream:
         for name, item in files:
             texts = [caption(message, SOURCE) for message in rows.item_messages(item, settings.seed)]
             stream.write(f"{json.dumps({'file': name, 'captions': texts}, ensure_ascii=False)}\n".encode())
@@ -138,7 +138,7 @@ def _write_shards(corpus: Path, items: list[rows.Item], settings: Settings) -> d
             table = pa.Table.from_pylist([row for tables in written for row in tables[name]], schema)
             entry = write_shard(corpus / name / shard_name(index, len(starts)), table)
             entries[name].append({**entry, "parent": _parent_hash(name, entries, index), "items": len(written)})
-    with atomic_writer(corpus / TRUTH) as stream:
+    with write_file(corpus / TRUTH) as stream:
         for item in items:
             line = {"item_id": item.item_id, "split": item.split, **item.scene.truth()}
             stream.write(f"{canonical_json(line)}\n".encode())
@@ -163,7 +163,7 @@ def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[d
             "sources": [manifest.describe_source(corpus)],
         }
         values = settings.recorded() | {"truth": TRUTH, "languages": ", ".join(settings.languages)}
-        with atomic_writer(corpus / "README.md") as stream:
+        with write_file(corpus / "README.md") as stream:
             stream.write(CARD.read_text(encoding="utf-8").format(**values).encode())
     recorded = _table_settings(name, settings)
     write_manifest(

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
-from pipeline.corpus.table import BATCH_ROWS, Table, atomic_writer, read_shard, shard_problem, write_json, write_shard
+from pipeline.corpus.table import BATCH_ROWS, Table, read_shard, shard_problem, write_json, write_shard
 from pipeline.errors import UsageError
+from pipeline.storage.files import write_file
 from tests.corpora import caption, write_corpus, write_table
 
 CAPTIONS = SCHEMAS["captions"]
@@ -39,7 +40,7 @@ def test_rows_come_in_order_over_shards(tmp_path):
 def test_a_failed_write_leaves_what_was_there(tmp_path, before):
     for name, data in before.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(RuntimeError), atomic_writer(tmp_path / "file") as stream:
+    with pytest.raises(RuntimeError), write_file(tmp_path / "file") as stream:
         stream.write(b"half")
         raise RuntimeError
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

