@@ -115,6 +115,10 @@ class Captions(Stage):
     async def open(self, run: Run, progress: Progress) -> "CaptionsWorker":
         """Connect to the model and to the response cache."""
         cache = ResponseCache(run.cache, run.answers)
+        if isinstance(self.captioner, MllmCaptioner):
+            # Loading the language models stops every thread for seconds: before any request waits, or it times out.
+            for language in {view.answer_language for view in self.views}:
+                clean("Two dogs run along a sandy beach.", "stop", "", language)
         speaker = await self.captioner.open(run, self.sampling, len(self.views))
         return CaptionsWorker(self, speaker, cache, progress)
 
