@@ -258,7 +258,8 @@ class Runs:
         if not self.find(key) and all(path.exists() for path in paths):
             began = time.monotonic()
             val, test = (concatenate(*pair) for pair in zip(*map(load_vectors, paths), strict=True))
-            rows = {f"two of {row}": score(val, test, how) for row, how in ARMS[first.arm].rows.items()}
+            hows = {row: how for row, how in ARMS[first.arm].rows.items() if how != "bare"}
+            rows = {f"two of {row}": score(val, test, how) for row, how in hows.items()}
             self.add(key, first.chosen, rows, began)
 
     def choose(self, regime: Regime, arm: str) -> tuple[str, ...]:

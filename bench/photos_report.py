@@ -61,17 +61,19 @@ class Scores:
 
     def __init__(self, lines: Sequence[Line], regime: str):
         own = [line for line in lines if line["regime"] == regime]
+        tried: dict[str, list[Line]] = {}
+        for line in own:
+            if (line["draw"], line["seed"]) == (0, 0):
+                tried.setdefault(line["arm"], []).append(line)
+        chosen_by = {arm: _chosen(of_arm) for arm, of_arm in tried.items()}
         self.chosen: dict[str, list[str]] = {}
         self.runs: dict[str, dict[tuple[int, int | None], Line]] = {}
-        for row in dict.fromkeys(row for line in own for row in line["scores"]):
-            of_row = [line for line in own if row in line["scores"]]
-            tried = [line for line in of_row if (line["draw"], line["seed"]) == (0, 0)]
-            chosen_by = {line["arm"]: _chosen(tried) for line in tried}
-            for line in of_row:
-                if line["chosen"] == chosen_by[line["arm"]]:
+        for line in own:
+            for row, score in line["scores"].items():
+                if line["chosen"] == chosen_by.get(line["arm"]):
+                    self.chosen[row] = line["chosen"]
                     number = line["seed"] if line["settings"] else None
-                    self.runs.setdefault(row, {})[line["draw"], number] = line["scores"][row]
-            self.chosen[row] = list(next(iter(chosen_by.values())))
+                    self.runs.setdefault(row, {})[line["draw"], number] = score
 
     def mean(self, row: str, language: str) -> float:
         """Mean SumR."""
