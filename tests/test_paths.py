@@ -70,7 +70,8 @@ def test_a_picture_becomes_description_rows(tmp_path):
 def test_a_query_becomes_results(tmp_path):
     corpus, folder = str(tmp_path / "corpus"), str(tmp_path / "index")
     for stage in ("captions", "pack"):
-        assert beam_runner.run(["--stage", stage, "--output", corpus]) == 0
+        samples = ["--samples"] if stage == "captions" else []
+        assert beam_runner.run(["--stage", stage, "--output", corpus, *samples]) == 0
     assert index.main(["--checkpoint", "embedded", "--data", corpus, "--output", folder]) == 0
 
     def find(count):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.table import Table
 
 LANGUAGES = 3  # whose first captions are shown
+TEXTS = ("descriptions", "captions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,18 +56,13 @@ def read_samples(tables: Mapping[str, Table], count: int) -> list[Sample]:
     chosen = [total * (2 * i + 1) // (2 * count) for i in range(count)] if total > count else list(range(total))
     starts = list(itertools.accumulate((entry["rows"] for entry in table.manifest["shards"]), initial=0))
     samples = []
-    for row in chosen:
-        index = bisect.bisect_right(starts, row) - 1
+    for index, rows in itertools.groupby(chosen, lambda row: bisect.bisect_right(starts, row) - 1):
         shard = table.shard(index).drop_columns(["media"] if packed else [])
-        item = shard.slice(row - starts[index], 1).to_pylist()[0]
-        texts = item if packed else _texts(tables, index, item["item_id"])
-        samples.append(Sample(item, texts["descriptions"], texts["captions"]))
+        others = {name: tables[name].shard(index) for name in TEXTS if name in tables and not packed}
+        for row in rows:
+            item = shard.slice(row - starts[index], 1).to_pylist()[0]
+            texts = item if packed else {name: [] for name in TEXTS}
+            for name, other in others.items():
+                texts[name] = other.filter(pc.equal(other["item_id"], item["item_id"])).to_pylist()
+            samples.append(Sample(item, texts["descriptions"], texts["captions"]))
     return samples
-
-
-def _texts(tables: Mapping[str, Table], index: int, item_id: str) -> dict[str, list[dict[str, Any]]]:
-    texts: dict[str, list[dict[str, Any]]] = {"descriptions": [], "captions": []}
-    for name in texts.keys() & tables.keys():
-        shard = tables[name].shard(index)
-        texts[name] = shard.filter(pc.equal(shard["item_id"], item_id)).to_pylist()
-    return texts

@@ -126,7 +126,8 @@ class Engine:
             joined, previous = (of.get(row["item_id"], {}) for of in (task.joined, task.previous))
             outcomes = [await worker.item(row, joined, previous, task.retrying)]
             progress.counts["items"] += 1
-        progress.add_failures(outcomes)
+        if failed := [outcome for outcome in outcomes if outcome.failures]:
+            progress.add_failures(failed)
         return outcomes
 
     async def _open_stages(self) -> None:

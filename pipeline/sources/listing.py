@@ -7,6 +7,7 @@ import contextlib
 import functools
 import mimetypes
 import os
+import posixpath
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ class Listing:
         self.root, self.account = root, account
         self._files = sqlite3.connect("", check_same_thread=False)  # a temporary file
         self._files.execute("CREATE TABLE files (path, suffix)")
-        rows = ((path, suffix_of(path)) for path in paths if self._can_be_stored(path))
+        rows = ((path, posixpath.splitext(path)[1].lower()) for path in paths if self._can_be_stored(path))
         self._files.executemany("INSERT INTO files VALUES (?, ?)", rows)
         self._files.execute("CREATE INDEX by_path ON files (path, suffix)")
         self.paths = Files(self._files, (), are_others=True)
