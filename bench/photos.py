@@ -38,15 +38,18 @@ JOINT = ("read_views=no", "local_weight=1", "caption_vision_weight=0", "own_weig
 QUERIES = ("slots=queries", "embedded_width=256", "num_heads=4", "slot_layers=1", "interaction_layers=1")
 
 # The settings that are tried for an arm with seed 0; the best on val is used for every seed. As many for each main arm.
-SHORT, LONG = ("steps=140", "lr=.002"), ("steps=280", "lr=.002")
+SHORT, LONG = "steps=140", "steps=280"
+NO_DROPOUT, DROPOUT, MORE_DROPOUT = "media_dropout=0", "media_dropout=.2", "media_dropout=.4"
 FIRST, ALL = "extra_views={first}", "extra_views={views}"  # descriptions as further captions
-MORE_DROPOUT = "media_dropout=.4"
 GRID = (
-    SHORT, LONG, (*SHORT, MORE_DROPOUT), (*LONG, MORE_DROPOUT), (*SHORT, FIRST), ("steps=140", "lr=.001"),
-)  # fmt: skip
-TOWERS_GRID = tuple(
-    ("steps=280", *more)
-    for more in ((FIRST,), (FIRST, "media_dropout=0"), (FIRST, MORE_DROPOUT), (ALL,), (), (MORE_DROPOUT,))
+    *((steps, dropout) for dropout in (MORE_DROPOUT, DROPOUT) for steps in (SHORT, LONG)),
+    (SHORT, DROPOUT, FIRST),
+    (SHORT, DROPOUT, "lr=.001"),
+)
+TOWERS_GRID = (
+    *((LONG, dropout, FIRST) for dropout in (NO_DROPOUT, DROPOUT, MORE_DROPOUT)),
+    *((LONG, dropout) for dropout in (DROPOUT, MORE_DROPOUT)),
+    (LONG, DROPOUT, ALL),
 )
 
 SIMPLE, DESCRIBED = "simple", "described"  # not trained, or trained, on queries and descriptions
@@ -78,7 +81,7 @@ MAIN = {
         TOWERS, {"two towers on descriptions": "global", "late fusion, best": "fused"}, SIMPLE, TOWERS_GRID, paired=True
     ),
     "joint": Arm(JOINT, {"joint": "fused"}, grid=GRID, paired=True),
-    "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, (("steps=280",),), paired=True),
+    "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, ((LONG, DROPOUT),), paired=True),
 }
 PARTS = {
     name: Arm(settings, {name: "fused"})

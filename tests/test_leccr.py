@@ -34,7 +34,15 @@ def test_folders_of_the_user_shadow_nothing(tmp_path):
     for name in ("model", "pipeline", "stages", "tests"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise RuntimeError('a folder of the user')")
-    command = [Path(sys.executable).with_name("leccr"), "captions", "--output", tmp_path / "corpus", "--limit", "1"]
+    command = [
+        Path(sys.executable).with_name("leccr"),
+        "captions",
+        "--output",
+        tmp_path / "corpus",
+        "--limit",
+        "1",
+        "--samples",
+    ]
     completed = subprocess.run(
         command, cwd=tmp_path, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
     )

@@ -97,7 +97,8 @@ class ModelTokenizer:
         if not rows:
             return []
         pieces = [[piece for piece in row if piece not in self._not_text] for row in rows]
-        return [" ".join(text.replace("▁", " ").split()) for text in self._spm_target.decode(pieces)]
+        texts = (self._spm_target.decode(row) if row else "" for row in pieces)  # it takes an empty row for numbers
+        return [" ".join(text.replace("▁", " ").split()) for text in texts]
 
 
 def _sentencepiece(path: Path) -> Any:

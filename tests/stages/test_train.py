@@ -26,7 +26,6 @@ def test_settings_may_stand_anywhere():
         ("--recipe base --output run --micro-batch few", "'few'"),
         ("--recipe base --output run --resum", "--resum"),
         ("--recipe base --output run --resume --overwrite", "only one of them"),
-        (f"--recipe base --output {__file__}/run", r"test_train\.py is a file"),
     ],
 )
 def test_mistake_on_the_command_line_is_a_usage_error(line, message):
