@@ -70,7 +70,7 @@ class Scores:
         self.runs: dict[str, dict[tuple[int, int | None], Line]] = {}
         for line in own:
             for row, score in line["scores"].items():
-                if line["chosen"] == chosen_by.get(line["arm"]):
+                if line["chosen"] == chosen_by.get(line["arm"].removeprefix(PAIR)):
                     self.chosen[row] = line["chosen"]
                     number = line["seed"] if line["settings"] else None
                     self.runs.setdefault(row, {})[line["draw"], number] = score

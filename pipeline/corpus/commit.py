@@ -1,6 +1,7 @@
 """A stage's tables over their whole life: settings compared, begun, closed, discarded."""
 
 import contextlib
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,7 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
-from pipeline.storage.files import remove_tree
+from pipeline.storage.files import in_parallel, remove_tree
 
 ORDER = list(dict.fromkeys(MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
@@ -90,10 +91,11 @@ def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
         if not (folder / "settings.json").exists():
             write_json(folder / "settings.json", stage.settings())
         shards.restore_sidecars(run.corpus, stage)
-    return {
-        stage.name: frozenset(index for index in range(run.num_shards) if not shards.is_current(run, stage, index))
-        for stage in stages
-    }
+    missing = {}
+    for stage in stages:
+        current = in_parallel(functools.partial(shards.is_current, run, stage), range(run.num_shards))
+        missing[stage.name] = frozenset(index for index, is_current in enumerate(current) if not is_current)
+    return missing
 
 
 def close(corpus: Path, stage: Stage, num_shards: int) -> None:

@@ -32,7 +32,7 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Grouped, Outcome, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
-from pipeline.storage.files import remove_tree, version
+from pipeline.storage.files import in_parallel, remove_tree, version
 from pipeline.storage.object_path import FileChanged
 
 PLAN = "plan"
@@ -71,7 +71,7 @@ def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, A
     Raises:
         EnvironmentTrouble: One is missing.
     """
-    sidecars = [read_sidecar(corpus, stage, index) for index in range(num_shards)]
+    sidecars = in_parallel(functools.partial(read_sidecar, corpus, stage), range(num_shards))
     if None in sidecars:
         path = sidecar_path(corpus, stage, sidecars.index(None))
         raise EnvironmentTrouble(f"{path} is missing although its shard was made. Run the same command again")

@@ -1,13 +1,14 @@
 """Files that appear whole, that are changed by compare and swap, and trees: on disks and in object stores alike."""
 
+import concurrent.futures
 import contextlib
 import io
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -15,6 +16,10 @@ from pipeline.hashing import short_hash
 from pipeline.storage.object_path import ANY, SCHEMES, FileChanged, ObjectPath
 
 OBJECT_PAUSE_S = 3.0
+REQUESTS = 32  # at once
+
+T = TypeVar("T")
+R = TypeVar("R")
 CACHE_BYTES = 50 << 30
 
 
@@ -127,6 +132,12 @@ def local_copy(path: ObjectPath) -> Path:
             if total > CACHE_BYTES and other != copy:
                 other.unlink(missing_ok=True)
     return copy
+
+
+def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
+    """`function` of each value, in order: many small requests to a store at once."""
+    with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
+        return list(pool.map(function, values))
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
