@@ -3,7 +3,7 @@
 import itertools
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -14,14 +14,14 @@ from pipeline.sources.account import Account
 # Names of the three splits that the stages know, as other data sets write them; "restval" is Karpathy's COCO.
 _SPELLINGS = {
     "train": ("train", "training", "restval"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev", "validierung"),
+    "test": ("test", "testing", "eval", "evaluation"),
 }
 SPLIT_NAMES = {spelling: split for split, spellings in _SPELLINGS.items() for spelling in spellings}
 WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+|[^A-Za-z0-9_. -]+")
 # What may stand next to a split in the name of its folder. Numbers may, too.
 _FILLERS = ("image", "img", "picture", "photo", "video", "clip", "frame")
-SPLIT_FILLERS = frozenset((*_FILLERS, *(f"{word}s" for word in _FILLERS), "coco", "data", ""))
+SPLIT_FILLERS = frozenset((*_FILLERS, *(f"{word}s" for word in _FILLERS), "coco", "data", "split", "subset", ""))
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,38 @@ def split_of_folder(name: str) -> str:
 
     "" where it stands for none: a name with further words is the user's own, as `test drive` and `dev team`.
     """
-    words = [word.lower().removesuffix("set") for word in WORD.findall(name)]
+    words = [re.sub("s?(?:set|data|daten)$", "", word.lower()) for word in WORD.findall(name)]
     splits = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
     return splits[0] if splits and not set(words) - SPLIT_NAMES.keys() - SPLIT_FILLERS else ""
 
 
-def split_of_path(path: str, default: str) -> str:
-    """The split that the outermost of a path's folders names that names one: `images/val/1.jpg`, `train2017/1.jpg`."""
+def splits_of_neighbours(folders: Iterable[str]) -> dict[str, str]:
+    """Splits of folders with further words in their names that neighbours of other splits have, too.
+
+    >>> splits_of_neighbours(["x/seg_train", "x/seg_test", "x/test drive"])
+    {'x/seg_train': 'train', 'x/seg_test': 'test'}
+    """
+    groups: dict[tuple[str, ...], dict[str, str]] = {}
+    for folder in folders:
+        parent, _, name = folder.rpartition("/")
+        for match in WORD.finditer(name):
+            if split := SPLIT_NAMES.get(match[0].lower()):
+                others = (re.sub(r"\d+", "0", part) for part in (name[: match.start()], name[match.end() :]))
+                groups.setdefault((parent, *others), {})[folder] = split
+    pairs = (group for group in groups.values() if "train" in group.values() and len(set(group.values())) > 1)
+    return {folder: split for group in pairs for folder, split in group.items()}
+
+
+def split_of_path(path: str, default: str, neighbours: Mapping[str, str] | None = None) -> str:
+    """The split that the outermost of a path's folders names that names one: `images/val/1.jpg`, `train2017/1.jpg`.
+
+    `neighbours` are those of `splits_of_neighbours`.
+    """
     *folders, _ = path.split("/")
-    return next(filter(None, map(split_of_folder, folders)), default)
+    for depth, name in enumerate(folders, start=1):
+        if split := split_of_folder(name) or (neighbours or {}).get("/".join(folders[:depth])):
+            return split
+    return default
 
 
 def split_of_shard(path: str, default: str) -> str:

@@ -88,6 +88,15 @@ class Listing:
         """The files with one of some suffixes, given in lower case."""
         return Files(self._files, suffixes)
 
+    def folders(self) -> Iterator[str]:
+        """The folders with files, and the folders that these are in."""
+        seen: set[str] = set()
+        for (folder,) in self._files.execute("SELECT DISTINCT rtrim(path, replace(path, '/', '')) FROM files"):
+            parts = folder.split("/")[:-1]
+            new = {"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)} - seen
+            seen |= new
+            yield from sorted(new)
+
     def account_for_others(self, suffixes: Iterable[str]) -> None:
         """Note the files with other suffixes. Media are listed one by one."""
         for path in Files(self._files, suffixes, are_others=True):

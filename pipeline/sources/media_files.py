@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
-from pipeline.sources.items import Defaults, Hashes, SourceItem, split_of_path
+from pipeline.sources.items import Defaults, Hashes, SourceItem, split_of_path, splits_of_neighbours
 from pipeline.sources.listing import Listing
 from pipeline.sources.locations import CAPTION_SUFFIXES, absolute, exists, is_url, short_name, text_lines
 from pipeline.sources.sidecars import add_fields, open_sides
@@ -23,6 +23,7 @@ class FolderSource:
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
             raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
+        self._neighbours = splits_of_neighbours(listing.folders())
         self._sides, notes = open_sides(listing, defaults.caption_language)
         listing.account_for_others((*self._media.suffixes, *CAPTION_SUFFIXES))
         parts = [f"{len(self._media):,} media files", *map(str, self._sides), *notes]
@@ -31,7 +32,7 @@ class FolderSource:
     def items(self) -> Iterator[SourceItem]:
         """The media with their captions; see Source."""
         for path in self._media:
-            split = split_of_path(path, self._defaults.split)
+            split = split_of_path(path, self._defaults.split, self._neighbours)
             item = SourceItem(path, f"{self._root}/{path}", split, self.name, self._defaults.license)
             rows = [row for side in self._sides for row in side.fields(path)]
             yield add_fields(item, rows) if rows else item

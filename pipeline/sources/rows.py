@@ -12,6 +12,7 @@ import ast
 import functools
 import json
 import re
+import string
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +22,17 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipeline.sources.items import SourceCaption, clean_text
+from pipeline.sources.locations import MEDIA_SUFFIXES, suffix_of
 from pipeline.translation.tags import language_named, names_language
 
 _NAMES = yaml.safe_load(Path(__file__).with_name("columns.yaml").read_text("utf-8"))
 _BLANK, _NO_LANGUAGE = _NAMES.pop("blank"), _NAMES.pop("no_language")
+_WITH_CAPTIONS = frozenset(_NAMES.pop("with_captions"))
 _ROLES = {name: role for role, names in _NAMES.items() for name in names}
 FIELDS = ("language", "split", "source", "license", "license_url")
 _ANSWERING = ("gpt", "assistant", "model", "bot", "chatbot")  # speakers of a conversation
 _MAX_CELL = 100_000  # characters of a text that may be a list
+_SIGNS = string.punctuation + "…–—„“”"
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 
 
@@ -74,6 +78,7 @@ def read_column(name: str) -> Column:
     if role := _ROLES.get("_".join(words)):
         return Column(role, "id" if role == "ids" else "")
     words = [word for word in words if not word.isdecimal()]
+    words = [word for word in words if word not in _WITH_CAPTIONS] or words
     for at in range(len(words) + 1):
         for text, rest in ((words[:at], words[at:]), (words[at:], words[:at])):
             role = _ROLES.get("_".join(text), "") if text else "captions"
@@ -121,8 +126,28 @@ def read_file(row: Mapping[str, Any]) -> str | None:
             return clean_text(value)
     if cells:
         return ""
-    key = next((row[name] for name in row if read_column(name).role == "key" or name.lower() == "id"), None)
+    roles = {name: read_column(name).role for name in row}
+    media = [name for name, value in row.items() if isinstance(value, str) and is_medium(value)]
+    keys = [name for name, role in roles.items() if role == "key"]
+    names = [
+        *(name for name in media if not roles[name]),
+        *keys,
+        *media,
+        *(name for name in row if name.lower() == "id"),
+    ]
+    key = next((row[name] for name in names), None)
     return None if _is_blank(key) else clean_text(key)
+
+
+def without_address(path: str) -> str:
+    """A path or URL without what follows the name of a file in it, or stands before its path."""
+    path = re.sub(r"^file://|^/data/local-files/\?d=", "", path)
+    return re.sub(r"[?#].*", "", path) if re.match(r"https?://", path) else re.sub(r"#\d+$", "", path)
+
+
+def is_medium(cell: str) -> bool:
+    """Whether a cell is the path or URL of a picture or video, by its suffix."""
+    return suffix_of(without_address(cell)) in MEDIA_SUFFIXES
 
 
 def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
@@ -153,7 +178,7 @@ def read_fields(row: Mapping[str, Any], language: str) -> RowFields:
                 captions[role] += columns_read[name]
                 if len(_answers(value)) > 1:
                     unread.append(f"{name} after the first answer")
-            elif not role and not _is_blank(value):
+            elif not role and not _is_blank(value) and not (isinstance(value, str) and is_medium(value)):
                 unread.append(name)
     except RecursionError as error:
         raise ValueError("its captions are lists nested without end") from error
@@ -206,7 +231,7 @@ def _answers(value: Any) -> list[Any]:
 def _is_blank(value: Any) -> bool:
     """Whether a cell holds nothing; tables write that in words, too."""
     if isinstance(value, str):
-        return not value.strip() or value.strip().casefold() in _BLANK
+        return not value.strip(_SIGNS + string.whitespace) or value.strip().casefold() in _BLANK
     return value is None or value != value or value in ([], {}, ())  # NaN differs from itself
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from pipeline.errors import UsageError
 from pipeline.sources.account import Account
-from pipeline.sources.items import SPLIT_NAMES, SourceCaption, SourceItem, split_named
+from pipeline.sources.items import SPLIT_FILLERS, SPLIT_NAMES, SourceCaption, SourceItem, split_named
 from pipeline.sources.listing import Listing
 from pipeline.sources.locations import (
     CAPTION_SUFFIXES,
@@ -36,6 +36,7 @@ from pipeline.sources.rows import (
     read_fields,
     read_file,
     read_json,
+    without_address,
     words_of,
 )
 from pipeline.sources.tables import read_table, row_error
@@ -43,7 +44,11 @@ from pipeline.sources.tables import read_table, row_error
 OWN_NAMES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv", "attribution.csv")  # must be right
 ABOVE_NAMES = (*OWN_NAMES, "captions.txt", "captions.tsv", "captions.json", "metadata.json", "results.csv")
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
-TABLE_STEMS = ("metadata", "attribution", "annotations", "results", "dataset", "dataset_flickr_k", "dataset_coco")
+TABLE_STEMS = (
+    *("metadata", "attribution", "annotations", "results", "dataset"),
+    *("dataset_flickr_k", "dataset_coco", "flickr_k_token"),
+)
+LIST_FILLERS = SPLIT_FILLERS | {"file", "files", "list", "flickr", "k"}  # train.txt, Flickr_8k.testImages.txt
 TEXT_SUFFIXES = (".txt", ".caption", ".captions", ".json")
 OTHER_STEMS = ("readme", "license", "licence", "copying", "notice", "changelog", "requirements")
 MAX_TEXT = 1 << 20  # bytes of a text that is about one medium
@@ -127,7 +132,9 @@ class SideFile(SideRows):
         is_above: Whether it is in the folder above the media's.
     """
 
-    def __init__(self, location: str, label: str, media: Collection[str], language: str, root: str = ""):
+    def __init__(
+        self, location: str, label: str, media: Collection[str], language: str, root: str = "", split: str = ""
+    ):
         """Prepare to read.
 
         Args:
@@ -136,9 +143,10 @@ class SideFile(SideRows):
             media: Paths of the media, relative to their folder.
             language: BCP 47 tag of captions whose row names no language.
             root: `../NAME/` of the media's folder.
+            split: Split of media whose row names none.
         """
         super().__init__(media, language)
-        self._location, self.label, self._root = location, label, root
+        self._location, self.label, self._root, self._split = location, label, root, split
         self._folder = label[: label.rfind("/") + 1]
         self.is_above = label.startswith("../")
 
@@ -157,7 +165,7 @@ class SideFile(SideRows):
                 fields = read_fields(row, self._language)
             except ValueError as error:
                 raise row_error(self._location, line, str(error)) from error
-            self._add(file or f"line {line}", fields)
+            self._add(file or f"line {line}", dataclasses.replace(fields, split=fields.split or self._split))
         folder, root = _fold(self._folder), _fold(self._root)
         self._match(lambda path: (folder + _fold(path)).removeprefix(root), _fold)
         self._match(_fold, _fold)
@@ -176,7 +184,7 @@ class SideFile(SideRows):
         return f"{self.label} with {self.rows:,} rows{f' ({unused:,} not used)' if unused else ''}"
 
     def _add(self, given: str, fields: RowFields) -> None:
-        path = _compose(posixpath.normpath(re.sub(r"^file://|#\d+$", "", given).replace("\\", "/")))
+        path = _compose(posixpath.normpath(without_address(given).replace("\\", "/")))
         places = [(self._folder + file).removeprefix(self._root) for file in (posixpath.normpath(given), path)]
         medium = next((place for place in (*places, posixpath.normpath(given), path) if place in self._media), None)
         in_neighbour = "/" in path and not _fold(self._folder + path).startswith(_fold(self._root))
@@ -251,8 +259,12 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
         tables += [(location, label, language) for location, label in places if exists(location)]
     sides: list[SideRows] = []
     notes = []
+    splits = {label: _split_of_table(label) for _, label, _ in tables}
     for location, label, table_language in tables:
-        side = SideFile(location, label, listing.media, table_language, f"../{name}/")
+        split = splits[label]
+        if split == "test" and not {"train", "val"}.intersection(splits.values()):
+            split = ""  # a table `test.csv` may be a trial
+        side = SideFile(location, label, listing.media, table_language, f"../{name}/", split)
         try:
             side.read()
         except UsageError as error:
@@ -280,7 +292,8 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
 def _table_language(path: str, root: str) -> str | None:
     """The language in the name of a side file, "" if it has none, such as captions_val.csv; None for other files.
 
-    A file with another name is one if its first row has a file and a caption, and its suffix is that of tables only.
+    A file with another name is one if its first row has a file and a caption, and its suffix is that of tables only; or
+    if it is a list of files named after a split, such as train.txt.
     """
     words = [word for word in words_of(posixpath.basename(_stem(path))) if not word.isdecimal()]
     stem = "_".join(word for word in words if word not in SPLIT_NAMES)
@@ -291,13 +304,23 @@ def _table_language(path: str, root: str) -> str | None:
         return column.language
     if stem in TABLE_STEMS:
         return ""
-    if suffix_of(path) == ".txt" or (suffix_of(path) == ".json" and not _begins_with_list(f"{root}/{path}")):
+    suffix = suffix_of(path)
+    is_list = suffix == ".txt" and bool(_split_of_table(path)) and not {*stem.split("_")} - LIST_FILLERS
+    if (suffix == ".txt" and not is_list) or (suffix == ".json" and not _begins_with_list(f"{root}/{path}")):
         return None
     with contextlib.suppress(UsageError):
         row = next(read_table(f"{root}/{path}"), (0, {}))[1]
-        if read_file(row) and any(read_column(name).role in ("captions", "texts") for name in row):
+        is_list = is_list and suffix_of(read_file(row) or "") in MEDIA_SUFFIXES
+        if is_list or (read_file(row) and any(read_column(name).role in ("captions", "texts") for name in row)):
             return ""
     return None
+
+
+def _split_of_table(path: str) -> str:
+    """The split in the name of a table, such as captions_val2014.json; "" if it has none, or several."""
+    words = words_of(posixpath.basename(_stem(path)))
+    splits = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def _begins_with_list(location: str) -> bool:

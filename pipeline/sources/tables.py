@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.sources.locations import MEDIA_SUFFIXES, suffix_of, text_lines
-from pipeline.sources.rows import read_column, read_file, read_json, row_of
+from pipeline.sources.items import SPLIT_NAMES
+from pipeline.sources.locations import suffix_of, text_lines
+from pipeline.sources.rows import is_medium, read_column, read_file, read_json, row_of
 
 SEPARATORS = ",;\t|"
+LISTS = {"data", "annotations", "captions", "items", "rows", "samples", *SPLIT_NAMES}  # of rows, in an object
 
 
 def read_table(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -55,6 +57,10 @@ def _json_rows(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if rows is not images:
             files = {image["id"]: read_file(image) for image in images if "id" in image}
             rows = [{**row, "file": files.get(row.get("image_id"))} for row in rows]
+    elif isinstance(content, dict) and (
+        lists := {name: content[name] for name in content if name in LISTS and _is_rows(content[name])}
+    ):
+        rows = [{"split": SPLIT_NAMES.get(name, ""), **row} for name, rows in lists.items() for row in rows]
     elif isinstance(content, dict):
         cells = [(file, cell if isinstance(cell, dict) else {"captions": cell}) for file, cell in content.items()]
         rows = [{"file": file, **cell} for file, cell in cells]
@@ -71,12 +77,12 @@ def _csv_rows(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if match := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
         first, num_read, separators = next(lines, ""), 2, match[1]
     headers = [[cell.strip() for cell in next(csv.reader([first], delimiter=sign), [])] for sign in separators]
-    header = max(headers, key=lambda cells: (any(map(_names_files, cells)), any(map(_is_medium, cells)), len(cells)))
+    header = max(headers, key=lambda cells: (any(map(_names_files, cells)), any(map(is_medium, cells)), len(cells)))
     rest: Iterable[str] = lines
     separator = separators[headers.index(header)]
-    if not any(map(_names_files, header)) and len(header) == 2 and any(map(_is_medium, header)):
+    if not any(map(_names_files, header)) and len(header) <= 2 and any(map(is_medium, header)):
         rest, num_read = itertools.chain([first], lines), num_read - 1  # there is no header
-        header = ["file" if _is_medium(cell) else "caption" for cell in header]
+        header = ["file" if is_medium(cell) else "caption" for cell in header]
     reader = csv.reader(rest, delimiter=separator, strict=True)
     try:
         for cells in reader:
@@ -89,9 +95,9 @@ def _csv_rows(location: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise row_error(location, reader.line_num + num_read, f"it is not valid CSV: {error}") from error
 
 
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) and read_file(row) for row in value)
+
+
 def _names_files(name: str) -> bool:
     return read_column(name).role == "file"
-
-
-def _is_medium(cell: str) -> bool:
-    return suffix_of(re.sub(r"#\d+$", "", cell)) in MEDIA_SUFFIXES

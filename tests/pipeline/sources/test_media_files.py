@@ -160,6 +160,25 @@ def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
     assert content(item) == jpeg(4)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"K_train_HR/x/1.jpg": "", "K_valid_HR/x/2.jpg": ""},
+        {"trainA/1.jpg": "", "testA/2.jpg": ""},
+        {"m/1.jpg": "", "m/2.jpg": "", "train.csv": "file,caption\n1.jpg,A.\n", "test.csv": "file,caption\n2.jpg,B.\n"},
+        {"m/1.jpg": "", "m/2.jpg": "", "captions_train.json": '[{"file": "1.jpg", "caption": "A."}]',
+         "captions_val.json": '[{"file": "2.jpg", "caption": "B."}]'},
+        {"m/1.jpg": "", "m/2.jpg": "", "photos_9.trainImages.txt": "1.jpg\n", "photos_9.testImages.txt": "2.jpg\n"},
+        {"m/1.jpg": "", "m/2.jpg": "", "val.txt": "./m/2.jpg\n"},
+        {"m/1.jpg": "", "m/2.jpg": "", "captions.json": '{"train": [{"image": "1.jpg"}], "val": [{"image": "2.jpg"}]}'},
+    ],
+)  # fmt: skip
+def test_splits_by_neighbours_and_by_names_of_tables(tmp_path, files):
+    write(tmp_path, files)
+    items = listed(open_source(str(tmp_path)))
+    assert {name[-5:]: item.split == "train" for name, item in items.items()} == {"1.jpg": True, "2.jpg": False}
+
+
 @pytest.mark.parametrize("name", ["#1.jpg", "# two.png", "##3.jpg"])
 def test_a_name_may_begin_like_a_comment(tmp_path, name):
     write(tmp_path, {name: jpeg(1), "b.jpg": jpeg(2), "l.txt": f"# mine\n#gone.jpg\n{name}\nb.jpg\n./b.jpg\n{name}\n"})
@@ -176,6 +195,8 @@ def test_a_name_may_begin_like_a_comment(tmp_path, name):
         ("a/train_images/1.jpg", "train"),
         ("a/img-test/1.jpg", "test"),
         ("a/TestSet/1.jpg", "test"),
+        ("Testdaten/1.jpg", "test"),
+        ("eval_split/1.jpg", "test"),
         ("test-dev2015/1.jpg", "test"),
         ("valid/train/1.jpg", "val"),  # a class of things
         ("test drive/1.jpg", "own"),

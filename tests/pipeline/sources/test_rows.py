@@ -22,6 +22,10 @@ def captions(row, language="en"):
         ({"caption_0": "A kite.", "caption_1": "A toy.", "Caption 2": None}, ["A kite.", "A toy."]),
         ({"sentence1": "A kite.", "sentence2": "A toy."}, ["A kite.", "A toy."]),
         ({"alt-text": "A kite.", "author": "Ann Lee"}, ["A kite."]),
+        ({"short_caption": "A kite.", "captionLlava": "A toy.", "syn_text": "x"}, ["A kite.", "A toy."]),
+        ({"<MORE_DETAILED_CAPTION>": "A kite.", "thumb": "a.jpg"}, ["A kite."]),
+        ({"prompt": "What is it?", "response": "A kite."}, ["A kite."]),
+        ({"Bildbeschreibung": "Ein Drachen."}, ["Ein Drachen."]),
         (
             {"conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "Kite."}]},
             ["Kite."],
@@ -90,6 +94,10 @@ def test_an_unknown_language_is_refused():
         ("nan", []),
         (" None ", []),
         ("NULL", []),
+        ("\\N", []),
+        ("#NAME?", []),
+        (" - ", []),
+        ('""', []),
         (float("nan"), []),
     ],
 )
@@ -125,6 +133,8 @@ def test_a_json_key_that_comes_twice_keeps_both_values():
         ("sub/a.jpg", "file:///home/me/pics/sub/a.jpg"),
         ("sub/a.jpg", ".\\sub\\a.jpg#3"),
         ("sub/0042.jpg", "0042"),
+        ("sub/a b.jpg", "https://example.org/x/a%20b.jpg?w=640#top"),
+        ("sub/a.jpg", "/data/local-files/?d=sub/a.jpg"),
     ],
 )
 def test_paths_as_other_systems_write_them(tmp_path, media, named):
@@ -186,6 +196,10 @@ TABLES = {
     "chat.json": '[{"id": "a", "image": "1.jpg", "conversations": [{"from": "gpt", "value": "eins, zwei"}]},'
     '{"id": "b", "image": "2.jpg", "conversations": [{"from": "gpt", "value": "drei"}]}]',
     "captions.ndjson": '{"id": 1, "captions": {"0": "eins, zwei"}}\n{"id": 2, "captions": {"0": "drei"}}\n',
+    "Excel.csv": "Dateiname;Bildbeschreibung\r\n1.jpg;eins, zwei\r\n2.jpg;drei\r\n",
+    "project-1.json": '[{"id": 1, "photo_of": "/up/1.jpg", "caption": "eins, zwei"},'
+    '{"id": 2, "photo_of": "/up/2.jpg", "caption": "drei"}]',
+    "Captions.json": '{"info": {}, "data": [{"src": "1.jpg", "alt": "eins, zwei"}, {"src": "2.jpg", "alt": "drei"}]}',
     "metadata.tsv": "name\tcaption\r1.jpg\teins, zwei\r2.jpg\tdrei\r",
     "photos.csv": "No;Picture;de\n1;1.jpg;eins, zwei\n2;2.jpg;drei\n",
     "captions.CSV": '\ufeff1.jpg#0,"eins, zwei"\n2.jpg#0,drei\n',

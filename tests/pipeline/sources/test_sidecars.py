@@ -82,7 +82,7 @@ def test_a_side_file_above_is_used_only_for_media_below(tmp_path):
     ("name", "text", "message"),
     [
         ("captions.jsonl", lines(*[{"file": "a.jpg"}] * 6) + '{"file": "a.jpg",\n', r"captions\.jsonl line 7: .*JSON"),
-        ("captions.jsonl", lines({"where": "a.jpg", "n": 1}), r"line 1: .*`file`, .*where, n"),
+        ("captions.jsonl", lines({"where": "a", "n": 1}), r"line 1: .*`file`, .*where, n"),
         ("captions.jsonl", lines({"file": "a.jpg", "captions": ["x", 7]}), r"line 1: .*7 \(int\)"),
         ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2 is not UTF-8"),
         ("captions.csv", "file,caption\na.jpg,one, two\n", r"line 2: more cells"),
