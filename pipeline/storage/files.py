@@ -25,9 +25,11 @@ CACHE_BYTES = 50 << 30
 
 def location(text: str) -> Path:
     """The path of a folder as the user named it: local, or s3://, gs:// or az://. Raises ValueError for no name."""
-    if not text:
+    if not text.strip():
         raise ValueError("an empty name. Give a folder")
-    return ObjectPath(text) if text.startswith(tuple(f"{scheme}//" for scheme in SCHEMES)) else Path(text)
+    if text.startswith(tuple(f"{scheme}//" for scheme in SCHEMES)):
+        return ObjectPath(text)
+    return Path(text).expanduser()
 
 
 def absolute(text: str) -> str:

@@ -156,26 +156,6 @@ def test_differences_are_paired_and_what_has_no_seed_is_compared_with_every_seed
     assert other.runs == 3 and 120 < other.low < 180 < other.high < 260
 
 
-def test_the_report_names_the_best_simple_arm_and_ends_with_strong():
-    lines = [
-        line(arm, seed, sum_r, some_hits(np.random.default_rng(seed), 0.5))
-        for seed in range(2)
-        for arm, sum_r in (("late fusion", 320.0), ("two towers", 160.0), ("joint", 328.0), ("corrected", 335.0))
-    ]
-    for each in lines:
-        for score in each["scores"].values():
-            score["languages"]["en"] = score["languages"]["zh"]
-    noisy = [each | {"regime": "noisy"} for each in lines]
-    text = photos_report.report([*lines, *noisy], ["two towers", "late fusion"], ["noisy", "strong"])
-    assert "in place of an MLLM's" in text and "| late fusion (simple) | 320.0 | 320.0 |" in text
-    last = text.splitlines()[-4:]
-    assert [of.split(":")[0] for of in last] == [
-        "photos noisy en", "photos noisy zh", "photos strong en", "photos strong zh"
-    ]  # fmt: skip
-    assert last[-1].startswith("photos strong zh: corrected 335.0, best simple late fusion 320.0, difference 15.0 [")
-    assert "photos strong zh: corrected 335.0, joint 328.0, difference 7.0" in text
-
-
 @pytest.mark.torture
 def test_real_runs(corpus, tmp_path, monkeypatch):
     small = {

@@ -6,17 +6,7 @@ import torch
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from bench import scene_captioner
-from bench.scene_captioner import (
-    RATE,
-    Scenes,
-    Teacher,
-    examined,
-    facts,
-    learn,
-    make_model,
-    make_processor,
-    right_words,
-)
+from bench.scene_captioner import RATE, Scenes, Teacher, examined, facts, learn, make_model, make_processor, right_words
 from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN
 

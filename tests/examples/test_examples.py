@@ -9,10 +9,7 @@ import sklearn
 
 from examples import read_corpus, search_photos, train_on_photos
 
-PHOTOS = {
-    skimage: ["data/chelsea.png", "data/coffee.png", "data/rocket.jpg"],
-    sklearn: ["datasets/images/flower.jpg"],
-}
+PHOTOS = {skimage: ["data/chelsea.png", "data/coffee.png", "data/rocket.jpg"], sklearn: ["datasets/images/flower.jpg"]}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from tests.model.towers import (
     vision_towers,
     write_picture_settings,
 )
+from tests.worked_examples import each_example
 
 
 def words_tokenizer(folder, mark="[PAD]", **marks):
@@ -178,18 +179,7 @@ def pieces(size):
     return model.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("ZWEI HUNDE IM SCHNEE", "zwei hunde im schnee"),
-        ("ДВЕ СОБАКИ", "две собаки"),
-        ("ＴＷＯ　ｄｏｇｓ", "TWO dogs"),
-        ("ｶﾞﾗｽの猫", "ガラスの猫"),
-        ("GROßE STRAßE", "große straße"),
-        ("A Dog on TV", "A Dog on TV"),
-        ("白いTシャツ，犬！", "白いTシャツ，犬！"),
-    ],
-)
+@each_example("texts_are_read_in_usual_letters", "text, expected")
 def test_texts_are_read_in_usual_letters(text, expected):
     assert normalize_text(text) == expected
 

@@ -6,6 +6,7 @@ from pipeline.errors import UsageError
 from pipeline.options import read_options
 from stages import options
 from stages.ingest import IngestOptions
+from tests.worked_examples import each_example
 
 CAPTIONS = ("--stage", "captions")
 
@@ -16,23 +17,7 @@ def refusal(*arguments):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "typed, hint",
-    [
-        (("--inptu", "x"), "did you mean --input?"),
-        (("--direct_num_worker", "2"), "did you mean --direct_num_workers?"),
-        (("--runner", "FlinkRunner", "--inptu", "x"), "did you mean --input?"),
-        (("--in", "photos"), "'--in' "),  # not guessed: it could become another option with the next version
-        (("photos",), "--input PATH"),
-        (("--direct_num_workers", "2", "photos"), "'photos'"),
-        (("--limit", "-1"), "--limit"),
-        (("--max-failures", "1.5"), "--max-failures"),
-        (("--max-failures", "nan"), "--max-failures"),
-        (("--max-failures", "many"), "--max-failures"),
-        (("--caption-language", "qq"), "--caption-language"),
-        (("--output", ""), "--output"),
-    ],
-)
+@each_example("what_cannot_be_is_refused", "typed, hint")
 def test_what_cannot_be_is_refused(typed, hint):
     assert hint in refusal(*CAPTIONS, *typed)
 

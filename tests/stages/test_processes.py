@@ -14,20 +14,10 @@ from accelerate.state import AcceleratorState, PartialState
 from pipeline.errors import PipelineError, UsageError
 from stages.processes import accelerated, on_main, stop_requests, unstarted_processes
 from tests.conftest import ROOT, clean_environment
+from tests.worked_examples import each_example
 
 
-@pytest.mark.parametrize(
-    ("options", "environment", "count"),
-    [
-        ("--num_processes 3", {}, 3),
-        ("--num-processes=2", {}, 2),
-        ("--num_processes 4 --num_machines 2", {}, 1),
-        ("", {}, 1),
-        ("--num_processes 3", {"RANK": "0"}, 1),
-        ("--num_processes 3", {"OMPI_COMM_WORLD_SIZE": "3"}, 1),
-        ("--num_processes 3", {"ACCELERATE_USE_CPU": "False"}, 1),
-    ],
-)
+@each_example("processes_are_left_out_only_by_accelerates_launcher_on_cpus", "options, environment, count")
 def test_processes_are_left_out_only_by_accelerates_launcher_on_cpus(monkeypatch, options, environment, count):
     command = f"accelerate launch --cpu {options} stages/train.py".split()
     monkeypatch.setattr(psutil.Process, "parent", lambda _: types.SimpleNamespace(cmdline=lambda: command))
@@ -39,16 +29,7 @@ def test_processes_are_left_out_only_by_accelerates_launcher_on_cpus(monkeypatch
     assert unstarted_processes() == count
 
 
-@pytest.mark.parametrize(
-    ("options", "content", "count"),
-    [
-        ("--config_file {}", "num_processes: 3\nuse_cpu: true\n", 3),
-        ("--config-file={}", '{"num_processes": 4, "num_machines": 1}', 4),
-        ("--num_processes 2 --config_file {}", "num_processes: 3\n", 2),
-        ("--config_file {}", "num_processes: 6\nnum_machines: 2\n", 1),
-        ("", "num_processes: 5\n", 5),  # the file that `accelerate config` writes
-    ],
-)
+@each_example("processes_of_accelerates_configuration_file", "options, content, count")
 def test_processes_of_accelerates_configuration_file(monkeypatch, tmp_path, options, content, count):
     file = tmp_path / "accelerate" / "default_config.yaml"
     file.parent.mkdir()

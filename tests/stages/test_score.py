@@ -21,6 +21,7 @@ from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual
 from tests.stages.indexed import write_model
+from tests.worked_examples import each_example
 
 
 @pytest.fixture(scope="module")
@@ -240,19 +241,7 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path, model_folder, monkeypatch
     assert find_checkpoint(str(model_folder)).model_type == "leccr"
 
 
-@pytest.mark.parametrize(
-    "given, message",
-    [
-        ("--split tset", r"tset.*train.*val"),
-        ("--languages de,pl", "pl.*split 'val' has texts in de, en, fr"),
-        ("--global-weight 1.5", "--global-weight.*1.5"),
-        ("--explain 2", "needs --output"),
-        ("--output .", "cannot be written"),
-        ("--slot-views foo", "foo.*detail, short"),
-        ("--per-query no/q.parquet", "--per-query.*cannot be written"),
-        ("--languges de", "unrecognized arguments: --languges"),
-    ],
-)
+@each_example("mistakes_are_refused", "given, message")
 def test_mistakes_are_refused(given, message, model_folder, corpus):
     with pytest.raises(UsageError, match=message):
         score.main(["--checkpoint", str(model_folder), "--data", str(corpus), *given.split()])

@@ -14,6 +14,7 @@ from tests.conftest import make_photos
 from tests.corpora import caption, description, item, training, translation, write_corpus, write_table
 from tests.loopback import Loopback
 from tests.test_beam_runner import ended
+from tests.worked_examples import each_example
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +122,7 @@ def translated(folder, texts, **changed):
     return write_table(corpus, "translations", rows)
 
 
-@pytest.mark.parametrize(
-    "source, texts, expected",
-    [
-        ("captions", [["a.png#en#0", "a.png#en#7"], []], "1 rows of captions that captions shard 0"),
-        ("descriptions", [["a.png#en#0", "a.png#detail"], []], "2 rows of descriptions that descriptions shard 0"),
-        ("captions", [[], ["a.png#en#0"]], "1 rows of items that items shard 1"),
-        ("captions", [["a.png#en#0", "a.png#en#0"], []], "the same caption_id and target_language"),
-    ],
-)
+@each_example("translations_of_texts_that_are_not_there", "source, texts, expected")
 def test_translations_of_texts_that_are_not_there(tmp_path, source, texts, expected):
     (problem,) = verified(translated(tmp_path, texts, source_table=source))[1]
     assert problem.startswith("translations/part-0000") and expected in problem and "run --stage translate" in problem

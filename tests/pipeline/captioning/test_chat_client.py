@@ -17,6 +17,7 @@ from pipeline.captioning.servers import base_url
 from pipeline.errors import EnvironmentTrouble, UsageError
 from tests.loopback import Loopback
 from tests.pipeline.captioning.scripted import Scripted, ask_many, ask_once, client_of, expected, reply
+from tests.worked_examples import each_example
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +28,7 @@ def loopback():
 
 def test_the_request_has_the_pictures_first_and_the_key_in_its_header_only():
     async def ask():
-        async with (
-            Scripted() as server,
-            client_of(server, key="geheim", model='a "model" of 100 %s') as client,
-        ):
+        async with Scripted() as server, client_of(server, key="geheim", model='a "model" of 100 %s') as client:
             answer = await client.ask(View("v", "unused", 77, 0.5), 'Wer? "日本"', media_of([b"one", b"two"]))
             return answer, *server.chats[0]
 
@@ -154,27 +152,12 @@ def test_what_a_server_says_is_printable_in_messages(body):
     assert error.kind == "unparsable" and str(error).isprintable()
 
 
-OPENAI = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
-
-
-@pytest.mark.parametrize(
-    ("status", "message", "changed"),
-    [
-        (400, {"error": {"message": OPENAI}}, {"max_tokens"}),
-        (400, {"message": "property 'seed' is unsupported"}, {"seed"}),
-        (
-            422,
-            {"detail": [{"type": "extra_forbidden", "loc": ["body", p]} for p in ("max_tokens", "seed")]},
-            {"max_tokens", "seed"},
-        ),
-        (400, [{"error": {"message": 'Unknown name "seed": Cannot find field.'}}], {"seed"}),
-    ],
-)
+@each_example("parameters_that_a_server_refuses_are_renamed_or_left_out", "status, message, changed")
 def test_parameters_that_a_server_refuses_are_renamed_or_left_out(status, message, changed):
     answer, server = ask_once({"status": status, "text": json.dumps(message)}, reply())
     assert (answer.text, len(server.chats)) == ("A cat.", 2)
     first, second = (body for _, body in server.chats)
-    assert first.keys() - second.keys() == changed
+    assert first.keys() - second.keys() == {*changed}
     assert second.get("max_completion_tokens") == (32 if "max_tokens" in changed else None)
 
 
@@ -191,23 +174,7 @@ def test_a_limit_that_is_too_large_is_not_a_refused_parameter():
     assert (error.kind, len(server.times)) == ("http_400", 1)
 
 
-@pytest.mark.parametrize(
-    ("extra_body", "more", "fewer"),
-    [
-        ('{"seed": null}', {}, {"seed"}),
-        (
-            '{"max_completion_tokens": 900, "temperature": null}',
-            {"max_completion_tokens": 900},
-            {"max_tokens", "temperature"},
-        ),
-        (
-            '{"chat_template_kwargs": {"enable_thinking": false}}',
-            {"chat_template_kwargs": {"enable_thinking": False}},
-            set(),
-        ),
-        ('{"max_tokens": 5}', {"max_tokens": 5}, set()),
-    ],
-)
+@each_example("further_parameters_and_a_system_prompt", "extra_body, more, fewer")
 def test_further_parameters_and_a_system_prompt(extra_body, more, fewer):
     usual = {"model": "loopback", "max_tokens": 32, "temperature": 0.0, "seed": 0}
     _, server = ask_once(extras=Extras('Be "brief".', extra_body))
@@ -224,14 +191,7 @@ def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s, least,
     assert all(least <= Retries().wait_s(attempt, asked_s) <= most for _ in range(50))
 
 
-@pytest.mark.parametrize(
-    ("given_url", "url"),
-    [
-        ("http://[::1]:8000/", "http://[::1]:8000/v1"),
-        ("https://host/v1/chat/completions", "https://host/v1"),
-        ("https://host/proxy/openai/v1", "https://host/proxy/openai/v1"),
-    ],
-)
+@each_example("base_url", "given_url, url")
 def test_base_url(given_url, url):
     assert base_url(given_url) == base_url(url) == url
 

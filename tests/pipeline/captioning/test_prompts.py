@@ -3,6 +3,7 @@ import pytest
 from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN, DEFAULT_VIEWS, View, parse_views
 from pipeline.errors import UsageError
+from tests.worked_examples import each_example
 
 
 def test_a_file_defines_and_redefines_views(tmp_path):
@@ -17,19 +18,7 @@ def test_a_file_defines_and_redefines_views(tmp_path):
     assert views[2].prompt_id != BUILT_IN["short"].prompt_id
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("a: {promt: Say.}", "promt"),
-        ("a: Say.", "prompt: …"),
-        ("a: {prompt: ''}", "has no prompt"),
-        ("a: {prompt: Say., max_tokens: many}", "a whole number"),
-        ("a: {prompt: Say., temperature: 9}", "from 0 to 2"),
-        ("a b/c: {prompt: Say.}", "letters, digits"),
-        ('a: {prompt: "Say \\ud83d."}', "half of a character"),
-        ("a: {prompt: Say., language: germann}", "language tag"),
-    ],
-)
+@each_example("mistakes_in_a_file_are_reported", "content, message")
 def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(UsageError, match=message):
@@ -41,16 +30,7 @@ def test_a_character_spelt_as_two_halves_is_one(tmp_path):
     assert parse_views(str(tmp_path / "mine.yaml"))[0].prompt == "Is it a \U0001f600?"
 
 
-@pytest.mark.parametrize(
-    ("prompt", "language"),
-    [
-        ("Describe this {media} in one sentence.", "en"),
-        ("Describe this {media} in Brazilian Portuguese.", "pt"),
-        ("Read the German signs in this {media}.", "en"),
-        ("Beschreibe in einem kurzen Satz, was auf dem Foto zu sehen ist.", "de"),
-        ("この写真を一文で説明してください。", "ja"),
-    ],
-)
+@each_example("a_view_expects_the_language_that_its_prompt_names_or_is_in", "prompt, language")
 def test_a_view_expects_the_language_that_its_prompt_names_or_is_in(prompt, language):
     view = View("mine", prompt)
     assert view.answer_language == language

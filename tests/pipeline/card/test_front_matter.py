@@ -1,25 +1,14 @@
 """The licence, size and tags that the Hub shows of a corpus."""
 
-import pytest
 from huggingface_hub import DatasetCard
 
 from pipeline.card.card import CARD, write_card
 from pipeline.card.front_matter import hub_license, size_category
 from tests.corpora import item, source, training, translation, write_corpus, write_table
+from tests.worked_examples import each_example
 
 
-@pytest.mark.parametrize(
-    "licences, expected",
-    [
-        (["CC BY 2.0"], "cc-by-2.0"),
-        (["CC0"], "cc0-1.0"),
-        (["Attribution <http://creativecommons.org/licenses/by/4.0/>"], "cc-by-4.0"),
-        (["http://creativecommons.org/licenses/by-sa/2.0/"], "other"),  # an id that the Hub does not have
-        (["CC BY 2.0", "CC0"], "other"),
-        ([""], "other"),
-        ([], "other"),
-    ],
-)
+@each_example("the_licence_is_named_where_all_items_share_one_that_the_hub_knows", "licences, expected")
 def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, expected):
     assert hub_license(licences) == expected
 
@@ -34,14 +23,7 @@ def data_of(corpus):
     return DatasetCard.load(corpus / CARD).data
 
 
-@pytest.mark.parametrize(
-    "items, model, expected",
-    [
-        ("CC BY 4.0", "mit", "cc-by-4.0"),
-        ("CC BY 4.0", "cc-by-nc-4.0", "other"),  # the translations may not be used as the items may
-        ("CC BY-NC 4.0", "cc-by-nc-4.0", "cc-by-nc-4.0"),
-    ],
-)
+@each_example("a_model_that_forbids_what_the_items_allow", "items, model, expected")
 def test_a_model_that_forbids_what_the_items_allow(tmp_path, items, model, expected):
     translators = {"de": {"name": "m", "revision": "", "license": model}}
     corpus = write_corpus(tmp_path / "own", items=[[item("a.png", license=items)]])

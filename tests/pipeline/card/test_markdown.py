@@ -2,11 +2,11 @@
 
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.card.markdown import cut, escape, public
+from tests.worked_examples import each_example
 
 
 @given(st.text())
@@ -24,17 +24,7 @@ def test_a_cut_never_leaves_half_an_escape(text, limit):
     assert escape(cut(text, limit)) == escape(expected)
 
 
-@pytest.mark.parametrize(
-    "message, expected",
-    [
-        ("/home/me/my photos/a b.jpg: there is no such file", "…/a b.jpg: there is no such file"),
-        ("cannot read '/srv/x/a.tar#offset=1&size=2'", "cannot read '…/a.tar#offset=1&size=2'"),
-        ("s3://bucket/folder/a.png: denied", "…/a.png: denied"),
-        ("GET https://user:key@host:8000/v1/a.jpg?X-Sig=secret failed", "GET …/a.jpg failed"),
-        ("~/models/tiny", "…/tiny"),
-        ("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen2.5-VL-7B-Instruct"),
-    ],
-)
+@each_example("no_folder_host_or_key_is_published", "message, expected")
 def test_no_folder_host_or_key_is_published(message, expected):
     assert public(message) == expected
 

@@ -10,6 +10,7 @@ from pipeline.card import sheet as layout
 from pipeline.card.samples import Sample
 from pipeline.card.sheet import printable, write_contact_sheet
 from tests.corpora import item, picture
+from tests.worked_examples import each_example
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 128, 0), "blue": (0, 0, 255)}
 GREY = ImageColor.getrgb(layout.GREY)
@@ -74,17 +75,7 @@ def test_a_video_shows_a_frame_and_its_mark(data, sheet_of):
     assert thumb[-26:-8, 8:90].min() < 9 and thumb[-26:-8, 8:90].max() > 240
 
 
-@pytest.mark.parametrize(
-    "text, letters",
-    [
-        ("Ein Löwe frißt\n Äpfel", "Ein Lowe frisst Apfel"),
-        ("Łódź, Ørsted — “œuf” × 2", "Lodz, Orsted - “oeuf” x 2"),
-        ("người đàn ông", "nguoi dan ong"),
-        ("e\u0301te\u0301\u200b", "ete"),
-        ("猫 cat", "□ cat"),
-        ("\u0378", "□"),
-    ],
-)
+@each_example("text_is_drawn_in_letters_that_the_font_has", "text, letters")
 def test_text_is_drawn_in_letters_that_the_font_has(text, letters):
     assert printable(text) == letters
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageFile
 
 from pipeline.errors import MediaError
 from pipeline.media.images import Limits, Probe, fitting, frames, jpegs, probe
+from tests.worked_examples import each_example
 
 DEFAULTS = Limits()
 
@@ -198,18 +199,13 @@ def drawing(mode: str, ground: tuple, ink: tuple, accent: tuple) -> Image.Image:
     return image.convert(mode) if mode != "P" else image.quantize(4)
 
 
-@pytest.mark.parametrize(
-    ("mode", "name", "ink", "accent"),
-    [
-        ("RGBA", "PNG", (255, 255, 255, 255), (0, 0, 0, 0)),
-        ("P", "PNG", (255, 255, 255, 255), (128, 128, 128, 255)),
-        ("LA", "PNG", (250, 250, 250, 255), (0, 0, 0, 255)),
-        ("RGBA", "WEBP", (245, 248, 250, 255), (255, 200, 0, 255)),
-        ("RGBA", "TIFF", (255, 255, 255, 100), (255, 255, 255, 255)),
-    ],
-)
+@each_example("white_drawings_on_a_transparent_ground_are_seen", "mode, name, ink, accent")
 def test_white_drawings_on_a_transparent_ground_are_seen(mode, name, ink, accent):
-    data = saved(drawing(mode, (255, 255, 255, 0), ink, accent), name, **({"lossless": True} if name == "WEBP" else {}))
+    data = saved(
+        drawing(mode, (255, 255, 255, 0), tuple(ink), tuple(accent)),
+        name,
+        **({"lossless": True} if name == "WEBP" else {}),
+    )
     grey = picture(data).convert("L")
     ground = grey.getpixel((2, 2))
     assert abs(grey.getpixel((30, 20)) - ground) > 40

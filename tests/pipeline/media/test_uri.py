@@ -14,6 +14,7 @@ from pipeline.errors import EnvironmentTrouble, MediaError
 from pipeline.media import uri as opening
 from pipeline.media.uri import open_media, reference
 from tests.pipeline.sources.helpers import pack
+from tests.worked_examples import each_example
 
 CELLS = [f"picture {row}".encode() * (row + 1) for row in range(10)]
 
@@ -73,8 +74,7 @@ def test_tar_members(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "written"),
-    [([0], "0"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")],
+    ("rows", "written"), [([0], "0"), ([4, 2, 3], "4,2-3"), ([1, 1], "1,1"), ("0-1,4", "0-1,4"), (range(5), "0-4")]
 )
 def test_rows_of_a_matrix(tmp_path, rows, written):
     matrix = np.arange(15, dtype="<f4").reshape(5, 3)
@@ -92,17 +92,7 @@ def test_rows_of_a_matrix(tmp_path, rows, written):
     assert opening.rows_shape(str(path)) is None
 
 
-@pytest.mark.parametrize(
-    ("where", "kind"),
-    [
-        ({"dim": 3, "rows": "0-5"}, "truncated"),
-        ({"dim": 4, "rows": "3"}, "truncated"),  # of the fourth row there are three values
-        ({"dim": 3, "rows": "0-999999999999"}, "too_large"),
-        ({"dim": 3, "rows": "4-0"}, "unreadable"),
-        ({"dim": 3, "rows": "0,,1"}, "unreadable"),
-        ({"dim": 0, "rows": "0"}, "unreadable"),
-    ],
-)
+@each_example("rows_that_are_not_there", "where, kind")
 def test_rows_that_are_not_there(tmp_path, where, kind):
     path = tmp_path / "feature.bin"
     path.write_bytes(np.zeros(15, "<f4").tobytes())

@@ -24,6 +24,7 @@ from pipeline.media.images import probe
 from pipeline.media.uri import open_media
 from tests.conftest import jpeg_bytes, make_photos
 from tests.loopback import Loopback
+from tests.worked_examples import each_example
 
 PHOTO = jpeg_bytes((320, 240))
 EIO = "/proc/self/mem"  # a regular file that opens, and whose reading is an input/output error
@@ -84,19 +85,7 @@ def failure(uri: str) -> MediaError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    ("path", "kind", "word"),
-    [
-        ("403/a.jpg", "unreadable", "403"),
-        ("500/a.jpg", "unreadable", "500"),
-        ("http://nowhere.invalid/a.jpg", "unreadable", "nowhere"),
-        ("404/a.jpg", "missing", "no such file"),
-        ("cut/a.jpg", "truncated", "broke off"),
-        ("stall/a.jpg", "unreadable", "arrived"),
-        ("drip/a.jpg", "unreadable", "arrived"),
-        ("endless/a.jpg", "too_large", "more than"),
-    ],
-)
+@each_example("urls_that_fail_say_why_and_in_time", "path, kind, word")
 def test_urls_that_fail_say_why_and_in_time(server, monkeypatch, path, kind, word):
     monkeypatch.setattr(opening, "PATIENCE_S", 1.0 if kind == "unreadable" else 60.0)
     monkeypatch.setattr(opening, "MAX_BYTES", 3_000_000)

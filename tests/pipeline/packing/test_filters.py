@@ -6,6 +6,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.packing.filters import read_filters
 from tests.corpora import translation
+from tests.worked_examples import each_example
 
 
 @pytest.fixture
@@ -67,19 +68,7 @@ def test_tags_are_read_as_tags(read):
     assert set(read("no: {meaning: 0.5}\ndeu: {meaning: 0.5}\n").thresholds) == {"no", "de"}
 
 
-@pytest.mark.parametrize(
-    "text, reason",
-    [
-        ("default: {meanign: 0.5}", "round_trip"),
-        ("cz: {meaning: 0.5}", "did you mean cs"),
-        ("de: {meaning: high}", "or off"),
-        ("de: {copied: nan}", "a number"),
-        ("de: {copied: [1]}", "a number"),
-        ("de: {empty: off}", "no threshold"),
-        ("de: 0.5", "0.5"),
-        ("de: !!python/object/apply:os.getcwd []", "rules"),
-    ],
-)
+@each_example("mistakes_are_named", "text, reason")
 def test_mistakes_are_named(read, text, reason):
     with pytest.raises(UsageError, match=r"--filters: .*filters\.yaml") as raised:
         read(text)

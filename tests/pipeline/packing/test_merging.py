@@ -33,10 +33,7 @@ def find(shared, contents):
 
 
 @settings(max_examples=20)
-@given(
-    st.lists(st.lists(st.sampled_from(CONTENTS), max_size=7), min_size=2, max_size=4),
-    st.integers(1, 4),
-)
+@given(st.lists(st.lists(st.sampled_from(CONTENTS), max_size=7), min_size=2, max_size=4), st.integers(1, 4))
 def test_the_index_agrees_with_a_dictionary(tmp_path_factory, parts, shard_size):
     folder = tmp_path_factory.mktemp("contents")
     shared = shared_contents(corpora_of(folder, parts, shard_size), folder / "index", "stamp")

@@ -54,10 +54,7 @@ def test_filters_drop_translations_and_never_human_text():
 @pytest.mark.parametrize("flag", ["refusal", "loop", "wrong_language"])
 def test_a_description_in_doubt_and_its_translation_are_left_out(flag):
     rows = source(
-        descriptions=[
-            description("a", "A cat.", flags=["cut"]),
-            description("a", "I cannot.", "detail", flags=[flag]),
-        ],
+        descriptions=[description("a", "A cat.", flags=["cut"]), description("a", "I cannot.", "detail", flags=[flag])],
         translations=[
             translation("a#short", "de", "Eine Katze.", source_table="descriptions"),
             translation("a#detail", "de", "Ich kann nicht.", source_table="descriptions"),

@@ -2,7 +2,7 @@ import pytest
 
 from pipeline.quality.languages import base, confidences, facts, own_words, script_share, usual_ratio
 from pipeline.quality.rules import fired, thresholds
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 pytest.importorskip("lingua")
 
@@ -32,15 +32,7 @@ def test_the_score_depends_little_on_the_expected_languages():
     assert confidences([unsure], ["fr"], EXPECTED) == pytest.approx([0.54], abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("text", "tag", "low", "high"),
-    [
-        ("Tři muži stojí na pódiu a zpívají.", "cs", 0.4, 1),  # ó does not rule Czech out
-        ("Dos hombres caminan por la calle con sus perros y hablan.", "pt", 0, 0.3),  # a neighbour
-        ("Dvaja muži kráčajú po ulici so svojimi psami a rozprávajú sa.", "cs", 0, 0.3),
-        ("Ein Mann steht vor einem Haus und liest eine Zeitung.", "fr", 0, 0.1),  # a language common in corpora
-    ],
-)
+@each_example("neighbouring_and_common_languages_are_rivals_too", "text, tag, low, high")
 def test_neighbouring_and_common_languages_are_rivals_too(text, tag, low, high):
     assert low <= confidences([text], [tag], ("en", tag))[0] <= high
 
@@ -50,7 +42,7 @@ def test_texts_of_few_letters_and_unknown_languages_are_not_measured(text, tag):
     assert confidences([text], [tag], EXPECTED) == [None]
 
 
-@each_example("quality", "script", "text, tag, expected")
+@each_example("script", "text, tag, expected")
 def test_script(text, tag, expected):
     assert script_share(text, tag) == expected
 
@@ -62,14 +54,14 @@ def test_usual_lengths():
     assert [base(tag) for tag in ("pt-BR", "no", "iw", "zh-Hant-TW")] == ["pt", "nb", "he", "zh"]
 
 
-@each_example("quality", "right_language", "source, text, tag")
+@each_example("right_language", "source, text, tag")
 def test_short_texts_loan_words_and_close_languages_pass(source, text, tag):
     (language,) = confidences([text], [tag], ("en", tag), [source])
     script = script_share(own_words(text, source, tag), tag)
     assert fired({"language": language, "script": script}, thresholds(tag, None)) == []
 
 
-@each_example("quality", "wrong_language", "source, text, tag")
+@each_example("wrong_language", "source, text, tag")
 def test_another_language_is_flagged_close_or_not(source, text, tag):
     scores = {"language": confidences([text], [tag], ("en", tag), [source])[0]}
     assert fired(scores, thresholds(tag, None)) == ["wrong_language"]

@@ -2,10 +2,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.quality.numbers import agreement, number_words, numbers
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 
-@each_example("quality", "numbers", "text, language, expected")
+@each_example("numbers", "text, language, expected")
 def test_numbers_that_a_text_names(text, language, expected):
     assert dict(numbers(text, language)[0]) == expected
 
@@ -19,7 +19,7 @@ def test_every_list_has_its_numbers_in_order():
     assert words["de"]["siebenundvierzig"] == words["nl"]["zevenenveertig"] == 47
 
 
-@each_example("quality", "agreement", "source, text, language, expected")
+@each_example("agreement", "source, text, language, expected")
 def test_agreement(source, text, language, expected):
     assert agreement(source, text, "en", language) == expected
     assert agreement(text, source, language, "en") == expected  # either side may be the source

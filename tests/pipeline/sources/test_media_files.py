@@ -8,6 +8,7 @@ from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from pipeline.sources.items import split_of_path, split_of_shard
 from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, texts, write
+from tests.worked_examples import each_example
 
 
 def test_media_are_listed_recursively_and_sorted(tmp_path):
@@ -187,37 +188,12 @@ def test_a_name_may_begin_like_a_comment(tmp_path, name):
     assert [(reason.count, reason.names[0]) for reason in source.account] == [(2, "# mine"), (2, "b.jpg")]
 
 
-@pytest.mark.parametrize(
-    ("path", "split"),
-    [
-        ("images/val/1.jpg", "val"),
-        ("VAL2014/x/1.jpg", "val"),
-        ("a/train_images/1.jpg", "train"),
-        ("a/img-test/1.jpg", "test"),
-        ("a/TestSet/1.jpg", "test"),
-        ("Testdaten/1.jpg", "test"),
-        ("eval_split/1.jpg", "test"),
-        ("test-dev2015/1.jpg", "test"),
-        ("valid/train/1.jpg", "val"),  # a class of things
-        ("test drive/1.jpg", "own"),
-        ("dev team/val/1.jpg", "val"),
-        ("contest/testing ground/1.jpg", "own"),
-        ("test.jpg", "own"),
-    ],
-)
+@each_example("splits_by_folder", "path, split")
 def test_splits_by_folder(path, split):
     assert split_of_path(path, "own") == split
 
 
-@pytest.mark.parametrize(
-    ("path", "split"),
-    [
-        ("data/validation-00000-of-00001", "val"),
-        ("cc3m-test-0000", "test"),
-        ("val2017/000", "val"),
-        ("latest-0001", "own"),
-    ],
-)
+@each_example("splits_of_shards", "path, split")
 def test_splits_of_shards(path, split):
     assert split_of_shard(path, "own") == split
 

@@ -12,6 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from pipeline.sources.sidecars import SideFile
 from tests.pipeline.sources.helpers import jpeg, listed, not_taken, texts, write
+from tests.worked_examples import each_example
 
 MEDIA = {"a.jpg": jpeg(1), "sub/b.jpg": jpeg(2), "sub/c.jpg": jpeg(3)}
 
@@ -135,17 +136,7 @@ def test_paths_are_relative_to_the_side_file_or_to_the_media():
     assert match(["new/a.jpg"], ["old/a.jpg", "new/a.jpg"]) == {"new/a.jpg": [1]}
 
 
-@pytest.mark.parametrize(
-    ("media", "name", "text", "expected"),
-    [
-        ("a.jpg", "a.txt", "A kite.\n\nA toy.\n", ["A kite.", "A toy."]),
-        ("Trip/IMG 1.JPG", "Trip/img 1.TXT", "\ufeffA kite.", ["A kite."]),
-        ("a.mp4", "a.mp4.caption", "A kite.", ["A kite."]),
-        ("images/a.jpg", "captions/a.txt", "A kite.", ["A kite."]),
-        ("a.jpg", "a.json", '{"description": "A kite.", "creationTime": 5}', ["A kite."]),
-        ("a.jpg", "a.jpg.json", '["A kite.", "A toy."]', ["A kite.", "A toy."]),
-    ],
-)
+@each_example("texts_named_after_media", "media, name, text, expected")
 def test_texts_named_after_media(tmp_path, media, name, text, expected):
     write(tmp_path, {media: jpeg(1), "other.jpg": jpeg(2), name: text})
     source = open_source(str(tmp_path))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, pack, texts
+from tests.worked_examples import each_example
 
 
 def test_members_become_samples(tmp_path):
@@ -129,18 +130,7 @@ def test_a_tar_without_media_is_refused(tmp_path):
         listed(open_source(str(pack(tmp_path / "t.tar", [("a.txt", b"1")]))))
 
 
-@pytest.mark.parametrize(
-    ("members", "expected"),
-    [
-        ("v2.1.jpg v2.1.txt v2.2.jpg v2.2.txt", {"v2.1": ["v2.1.txt"], "v2.2": ["v2.2.txt"]}),
-        ("Mr. A.jpg Mr. A.json Mr. B.jpg Mr. B.json", {"Mr. A": ["Mr. A.json"], "Mr. B": ["Mr. B.json"]}),
-        ("d/2024.01.png d/2024.02.png d/2024.03.txt", {"d/2024.01": [], "d/2024.02": []}),
-        ("7.jpg 7.txt 7.1.jpg 7.1.txt", {"7": ["7.txt"], "7.1": ["7.1.txt"]}),
-        ("7.image.jpg 7.mask.png 7.caption.txt", {"7": ["7.caption.txt"]}),
-        ("7.jpg 7.seg.png 7.meta.json 7.de.txt", {"7": ["7.de.txt", "7.meta.json"]}),
-        ("7.left.jpg 7.right.jpg 7.txt", {"7": ["7.txt"]}),
-    ],
-)
+@each_example("dots_in_names", "members, expected")
 def test_dots_in_names(tmp_path, members, expected):
     """Each text says which member it is."""
     names = members.replace(". ", ".~").split(" ")

@@ -11,6 +11,7 @@ from transformers import MarianMTModel
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.translation import checkpoints
 from pipeline.translation.checkpoints import convert_model
+from tests.worked_examples import each_example
 
 
 @pytest.mark.parametrize(
@@ -33,18 +34,10 @@ def test_noncommercial_licences_are_recognized(name):
     assert not any(map(checkpoints.noncommercial, ["ACME Inc.", "cc-by-4.0-ncx", "apache-2.0", "", "sync-1.0"]))
 
 
-@pytest.mark.parametrize(
-    ("name", "config", "pair"),
-    [
-        ("Helsinki-NLP/opus-mt-tc-big-en-fr", {}, ("en", "fr")),
-        ("mine", {"source_lang": "eng", "target_lang": "deu"}, ("eng", "deu")),
-        ("opus-mt-en-gem", {"target_lang": None}, ("en", "gem")),
-        ("opus-mt-en-roman", {}, ("", "")),
-    ],
-)
+@each_example("language_pairs", "name, config, pair")
 def test_language_pairs(tmp_path, name, config, pair):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert checkpoints.language_pair(tmp_path, name) == pair
+    assert checkpoints.language_pair(tmp_path, name) == tuple(pair)
 
 
 def copy_model(folder, tmp_path):

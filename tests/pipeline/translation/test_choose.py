@@ -14,6 +14,7 @@ from pipeline.translation.fast_translate import EmbeddedTranslator
 from pipeline.translation.translator import GivenTranslator
 from tests.pipeline.translation.conftest import options
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_nllb
+from tests.worked_examples import each_example
 
 
 @pytest.fixture
@@ -80,18 +81,7 @@ def test_each_language_its_own_model(marian, marian_of_two, cache):
     refuse(cache, r"--languages: .*cs. It has >>deu<<, >>fra<<", ["cs"], mt_model=(str(marian_of_two),))
 
 
-@pytest.mark.parametrize(
-    ("values", "models"),
-    [
-        (["a", "fr=b"], {"de": "a", "fr": "b"}),
-        (["deu=a", "fr=b"], {"de": "a", "fr": "b"}),
-        (["de=x=y"], {"de": "x=y"}),
-        (["/x=y/a"], {"de": "/x=y/a", "fr": "/x=y/a"}),
-        (["cs=a"], "not among the languages"),
-        (["de=a", "de=b"], "de has two models"),
-        (["a", "b"], "all languages has two models"),
-    ],
-)
+@each_example("models_by_language", "values, models")
 def test_models_by_language(values, models):
     if isinstance(models, dict):
         assert parse_models(values, ["de", "fr"]) == models

@@ -20,8 +20,8 @@ from pipeline.translation.ctranslate import (
 from pipeline.translation.families import END
 from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated, Untranslated
-from tests.pipeline.examples import each_example
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb
+from tests.worked_examples import each_example
 
 ODD_TEXTS = [
     "A boy </s> is <pad> eating <unk>.",
@@ -221,6 +221,6 @@ def test_a_failure_concerns_only_its_sentence():
     assert engine.translate(["a bb c d", "c"], "en", "de") == [failure, Translated("C")]
 
 
-@each_example("translation", "loops", "text, expected")
+@each_example("loops", "text, expected")
 def test_a_loop_is_a_phrase_three_times_in_a_row(text, expected):
     assert loops(text) is expected

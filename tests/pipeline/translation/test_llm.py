@@ -15,18 +15,18 @@ from pipeline.translation.llm import DECODING, MAX_CHARACTERS, PROMPT, LlmTransl
 from pipeline.translation.translator import Translated, Untranslated
 from tests.loopback import Loopback, answer_text
 from tests.pipeline.captioning.scripted import QUICK, Scripted, reply
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 SOURCE = "A dog runs on the beach."
 TARGET = "Ein Hund rennt am Strand."
 
 
-@each_example("translation", "additions", "answer, notes")
+@each_example("additions", "answer, notes")
 def test_what_a_model_adds_is_removed_and_noted(answer, notes):
     assert strip_additions(answer, SOURCE, "de") == (TARGET, tuple(notes))
 
 
-@each_example("translation", "translations", "answer, source, target")
+@each_example("translations", "answer, source, target")
 def test_what_belongs_to_the_translation_stays(answer, source, target):
     assert strip_additions(answer, source, target) == (answer, ())
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.translation.sentences import MAX_BYTES, clean, halves, join, split
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 LANGUAGES = st.sampled_from(["en", "de", "zh", "ja", "ar", "th", "pt-BR", "tlh"])
 TEXTS = st.text(st.sampled_from("ab Z.!?,。、！\n\t\u202e😀ש\ud800'\"3"), max_size=200) | st.text(
@@ -37,7 +37,7 @@ def test_where_sentences_end():
     assert split("Why?\x1fSo. \x1f", "en") == [("Why?", "\x1f"), ("So.", " \x1f")]
 
 
-@each_example("translation", "joined", "parts, target, text")
+@each_example("joined", "parts, target, text")
 def test_translations_are_joined_the_way_the_target_language_does(parts, target, text):
     assert join(parts, target) == text
 

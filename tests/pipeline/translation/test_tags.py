@@ -8,17 +8,17 @@ from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as
 
 from pipeline.errors import UsageError
 from pipeline.translation.tags import check_language, language_of, model_tag
-from tests.pipeline.examples import each_example
+from tests.worked_examples import each_example
 
 M2M100_TAGS = [f"__{code}__" for code in M2M100["m2m100"]]
 
 
-@each_example("translation", "canonical_tags", "tag, canonical")
+@each_example("canonical_tags", "tag, canonical")
 def test_tags_have_one_spelling(tag, canonical):
     assert check_language(tag, "--languages") == canonical
 
 
-@each_example("translation", "similar_tags", "tag, similar")
+@each_example("similar_tags", "tag, similar")
 def test_a_similar_tag_is_suggested(tag, similar):
     with pytest.raises(UsageError) as caught:
         check_language(tag, "--languages")
@@ -36,7 +36,7 @@ def test_a_tag_is_canonical_or_refused(text):
         assert language_of(tag) == language_of(text)
 
 
-@each_example("translation", "family_tags", "tag, nllb, m2m")
+@each_example("family_tags", "tag, nllb, m2m")
 def test_tags_of_nllb_and_m2m100(tag, nllb, m2m):
     assert model_tag(tag, NLLB, "{}") == nllb
     assert model_tag(tag, M2M100_TAGS, "__{}__") == m2m
@@ -53,6 +53,6 @@ def test_every_language_of_nllb_and_m2m100_can_be_named():
         assert model_tag(check_language(code, "--languages"), M2M100_TAGS, "__{}__") == token
 
 
-@each_example("translation", "model_tags", "tag, known, template, token")
+@each_example("model_tags", "tag, known, template, token")
 def test_tags_of_madlad_and_opus(tag, known, template, token):
     assert model_tag(tag, known.split(), template) == token

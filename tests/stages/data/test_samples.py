@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from stages.data.samples import (
-    Shards,
-    build_index,
-    draw_target,
-    pair_weight,
-    source_text,
-)
+from stages.data.samples import Shards, build_index, draw_target, pair_weight, source_text
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
 
 

@@ -8,15 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from stages.retrieval.vectors import (
-    DTYPES,
-    KINDS,
-    TUNING_RECALL,
-    build_vectors,
-    load_vectors,
-    recall,
-    save_vectors,
-)
+from stages.retrieval.vectors import DTYPES, KINDS, TUNING_RECALL, build_vectors, load_vectors, recall, save_vectors
 from tests.stages.indexes import by_numpy, clustered, unit
 
 GRID = [-1.0, -0.5, 0.0, 0.5, 1.0]  # few values, so that there are ties

@@ -13,14 +13,7 @@ from stages import score
 from stages.data.batches import EvaluationData
 from stages.processes import accelerated
 from stages.scoring.embed import embed_split
-from stages.scoring.explain import (
-    RESULTS,
-    Explainer,
-    choose_queries,
-    join_tokens,
-    split_words,
-    write_page,
-)
+from stages.scoring.explain import RESULTS, Explainer, choose_queries, join_tokens, split_words, write_page
 from stages.scoring.report import rank_languages
 from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import write_training_corpus

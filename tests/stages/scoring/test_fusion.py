@@ -66,15 +66,6 @@ def test_scores_are_the_formula_over_the_views_that_are_there(pooling):
     assert ranks.media_to_text.tolist() == (scores_MN >= own_M[None] - 1e-6).sum(0).tolist()
 
 
-def test_equal_views_and_weights_pool_alike():
-    split = embedded()
-    split = Embedded(split.item_ids, split.media_NE, split.slots_NKE[:, 2:].expand(-1, 3, -1), split.texts, VIEWS)
-    expected = rank_languages(split.fused(Fusion(0.4, "mean")), 0.4)["x0"].ranked
-    for pooling in ("max", "logsumexp"):
-        result = rank_languages(split.fused(Fusion(0.4, pooling)), 0.4)["x0"].ranked
-        torch.testing.assert_close(result.text_scores, expected.text_scores)
-
-
 def planted(harmful=0.0, items=300):
     """Texts that the first view matches, pictures that hardly match them, and a view that resembles other items."""
     noise = {name: unit(items, 16, seed=place) for place, name in enumerate(("text", "picture", "short", "detail"))}

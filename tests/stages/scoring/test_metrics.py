@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 
 from stages.scoring import metrics
-from stages.scoring.metrics import (
-    chance_recalls,
-    count_hits,
-    recalls_both,
-    resample,
-)
+from stages.scoring.metrics import chance_recalls, count_hits, recalls_both, resample
 
 
 def test_the_examples_in_the_docstrings():

@@ -41,11 +41,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group():
     assert {group["lr"] for group in optimizer.param_groups} == {1e-2, 5e-2}
 
 
-@given(
-    total=st.integers(1, 200),
-    warmup=st.floats(0, 1),
-    kind=st.sampled_from(["linear", "cosine"]),
-)
+@given(total=st.integers(1, 200), warmup=st.floats(0, 1), kind=st.sampled_from(["linear", "cosine"]))
 def test_the_schedule_rises_then_falls_and_is_never_zero(total, warmup, kind):
     factors = [schedule(step, total, warmup, kind) for step in range(1, total + 1)]
     assert all(0 < factor <= 1 for factor in factors)

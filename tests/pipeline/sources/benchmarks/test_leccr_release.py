@@ -8,6 +8,7 @@ import pytest
 from tests.pipeline.sources.benchmarks import layouts
 from tests.pipeline.sources.benchmarks.layouts import IDS
 from tests.pipeline.sources.helpers import all_captions, items_and_summary, refusal, write
+from tests.worked_examples import each_example
 
 opened = functools.partial(items_and_summary, "leccr_release")
 wrong = functools.partial(refusal, "leccr_release")
@@ -27,13 +28,7 @@ def captions(item):
     return {(language, number): text for language, origin, number, text in all_captions(item) if origin != "mllm"}
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        {"lists": "FeatureData", "suffix": ".jpg", "generic": True, "test": "test_id_2016.txt", "first": 1},
-        {"lists": "video_id", "suffix": ".mp4", "first": 1},
-    ],
-)
+@each_example("variants_of_ids_marks_and_folders", "variant")
 def test_variants_of_ids_marks_and_folders(tmp_path, variant):
     layout = layouts.release_with_pictures(tmp_path, **variant)
     items, summary = opened(tmp_path)
