@@ -6,7 +6,7 @@ import torch
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from bench import scene_captioner
-from bench.scene_captioner import RATE, Scenes, Teacher, examined, facts, learn, make_model, make_processor, right_words
+from bench.scene_captioner import RATE, Scenes, Teacher, examined, learn, make_model, make_processor, right_words
 from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN
 
@@ -44,13 +44,6 @@ def test_what_is_to_be_said_is_the_answer_and_nothing_else(scenes, processor, mo
     # the server puts the same tokens before an answer as the teacher
     rows = [processor.tokenizer.decode(row) for row in batch["input_ids"]]
     assert all(any(f"{prompt}<end_of_utterance>\nAssistant:" in row for prompt in PROMPTS) for row in rows)
-
-
-def test_facts_of_a_scene_by_hand():
-    group = {"kind": "cup", "colour": "red", "size": "small", "count": 2, "position": "left", "motion": ""}
-    assert facts({"background": "snow", "objects": [group]}) == {
-        "at snow", "cup", "red cup", "small cup", "2 cup", "left cup",
-    }  # fmt: skip
 
 
 @pytest.mark.torture

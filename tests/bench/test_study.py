@@ -5,7 +5,7 @@ import pytest
 
 from bench import study
 from bench.study import ARMS, MIDDLE, PAPER, PARTS, WHOLE, Level, Plan, Run
-from bench.study_report import Estimate, Scores, write
+from bench.study_report import Estimate, Scores
 from stages.training.settings import resolve
 
 
@@ -84,21 +84,6 @@ def test_runs_that_are_there_are_not_run_again_and_each_is_written_as_it_ends(tm
     assert study.done(lines, Plan(steps=1)) == {}  # of another plan
     monkeypatch.setitem(ARMS, "corrected", ("num_slots=3",))
     assert [run.arm for run in study.done(lines, plan)] == ["two towers"]  # of other settings
-
-
-def test_the_page_says_what_helped(tmp_path):
-    lines = [line("base", seed, 100 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
-    lines += [line("rival", seed, 90 + seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
-    lines += [line("whole", seed, 110 + 3 * seed, noise) for seed in range(3) for noise in (0.1, 0.3)]
-    write(tmp_path, lines, ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", False)
-    page = (tmp_path / "README.md").read_text()
-    assert "- whole over base at noise 0.3, errors 0.1: helps (+12.0 ± 5.0)." in page
-    assert "| 0.1 | 0.3 | 101.0 ± 2.5 | 91.0 ± 2.5 | 113.0 ± 7.5 | +12.0 ± 5.0 | +22.0 ± 5.0 | 3 |" in page
-    assert "as told, at commit abc" in page and "nan" not in page and "Unfinished" not in page
-    write(tmp_path, lines[:1], ["base", "+ whole"], ["base", "rival", "whole"], (0.3, 0.1), "as told", True)
-    assert "**Unfinished" in (page := (tmp_path / "README.md").read_text()) and "too few seeds" in page
-    for name in ("parts.png", "noise.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.torture

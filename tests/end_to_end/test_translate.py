@@ -15,6 +15,7 @@ from tests.end_to_end.test_resume import table_bytes
 from tests.loopback import Loopback, answer_text
 from tests.pipeline.translation.test_llm import prompt
 from tests.test_beam_runner import ended
+from tests.worked_examples import each_example
 
 ITEMS, CAPTIONS, WINDOW = 60, 2, 8
 NAMES = {"de": "German", "cs": "Czech"}
@@ -117,17 +118,7 @@ def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
     assert {row["target_language"] for row in Table(tmp_path / "corpus", "translations").rows()} == {"de"}
 
 
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        (("--languages", ""), ("--languages", "de,fr,cs")),
-        (("--languages", "en-GB"), ("--languages", "en-GB")),
-        (("--languages", "pt", "--text", "subtitles"), ("--text", "captions")),
-        (("--languages", "pt", "--text", "descriptions"), ("--stage captions",)),
-        (("--languages", "pt", "--source-language", "de"), ("de", "pt")),
-        (("--languages", "pt", "--quality-encoder", "useme3"), ("--quality-encoder", "usem3")),
-    ],
-)
+@each_example("mistakes_have_one_clear_line", "more, expected")
 def test_mistakes_have_one_clear_line(photos, tmp_path, capfd, more, expected):
     result = ended(capfd, "--stage", "translate", "--input", photos, "--output", tmp_path / "corpus", *more)
     assert result.status == 2

@@ -6,6 +6,7 @@ import pytest
 from pipeline.errors import UsageError
 from stages.data.samples import Shards, build_index, draw_target, pair_weight, source_text
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
+from tests.worked_examples import each_example
 
 
 def index(folder, *, split="train", languages=(), source_language="en", extra_views=(), slot_views=("all",)):
@@ -117,17 +118,7 @@ def test_a_pair_weighs_as_much_as_its_translation_is_worth():
     assert [pair_weight({**machine, "quality": quality}, True) for quality in (1.5, -0.5)] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"languages": ("de", "ja")}, r"languages=ja: split 'train' of .* de, fr\. Run --stage translate"),
-        ({"languages": ("en",)}, "languages=en: .* en, the source language.*de, fr"),
-        ({"split": "test"}, r"no item in split 'test'.*train \(14 items\), val \(6 items\)"),
-        ({"extra_views": ("long",)}, "extra_views=long: .* has detail, short"),
-        ({"slot_views": ("short", "long")}, "slot_views=long: .* has detail, short"),
-        ({"source_language": "ja"}, "split 'train' has no caption in 'ja'.*extra_views=all"),
-    ],
-)
+@each_example("mistakes_are_told_with_what_there_is", "changes, message")
 def test_mistakes_are_told_with_what_there_is(corpus, changes, message):
     with pytest.raises(UsageError, match=message):
         index(corpus, **changes)

@@ -10,6 +10,7 @@ from pipeline.options import option_fields
 from stages import recipes
 from stages.recipes import Recipe, load_recipes
 from stages.training.settings import Settings, describe_settings, resolve
+from tests.worked_examples import each_example
 
 
 @pytest.fixture
@@ -54,22 +55,7 @@ def test_faithful_leaves_a_recipe_its_weights():
     assert german.languages == ("de",) and german.model["slot_init"] == "zero"
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("epoch=3", "did you mean 'epochs'"),
-        ("num_slot=3", "did you mean 'num_slots'"),
-        ("epochs", "key=value"),
-        ("data=here", "use --data"),
-        ("epochs=many", "epochs: .*'many'"),
-        ("lr=nan", "lr: .*'nan'"),
-        ("global_weights=0,2", "global_weights: .*'2'"),
-        ("global_weights=", "global_weights has no value"),
-        ("ema=1", "ema: .*at most"),
-        ("num_slots=-1", "num_slots: .*at least 0"),
-        ("diversity=cubed", "squared or signed"),
-    ],
-)
+@each_example("mistakes_name_the_setting_and_what_is_expected", "override, message")
 def test_mistakes_name_the_setting_and_what_is_expected(override, message):
     with pytest.raises(UsageError, match=message):
         resolve("base", [override])

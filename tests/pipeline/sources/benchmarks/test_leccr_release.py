@@ -99,24 +99,7 @@ def test_text_is_kept_as_it_is_behind_the_first_blank(release, tmp_path):
     assert all_captions(opened(tmp_path)[0]["a#b"])[3] == ("en", "human", 7, text)
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"TextData/extra_enc2zh.caption.txt": "z#zh#0 x"}, "'zh' stands in a file named 'enc2zh'"),
-        ({"TextData/extra_zh.caption.txt": "a#b#enc#0 x"}, "its item a#b is trained on"),
-        ({"TextData/extra_zh_enc2zh.caption.txt": "z#zh#0 x"}, "has the marks zh and enc2zh in its name"),
-        ({EXTRA: "a#b#enc2zh#77 x"}, "translates caption 77 of a#b"),
-        ({EXTRA: "a#b#enc#0 x"}, "is caption 0 of a#b in en a second time"),
-        ({EXTRA: "a#b#enc2ko#0 x"}, "line 1 has 'a#b#enc2ko#0 x'"),
-        ({EXTRA: "\nnothing"}, "line 2 has 'nothing'"),
-        ({EXTRA: b"z#zh#9 \xb0\xa1\n"}, "extra.caption.txt line 1 is not UTF-8"),
-        ({"img_id/val_id.txt": "z\nvideo10\nvideo11\n"}, "has z in the lists of val and test"),
-        ({"img_id/train_id.txt": "a#b\na#b\n"}, "the id 'a#b' comes twice, in line 1 and line 2"),
-        ({"FeatureData/val_id.txt": "video10\n"}, "two lists for the split val differ"),
-        ({"img_id/test_id_2016.txt": "z\n"}, "two lists for the split test differ"),
-        ({"elsewhere/z.jpg": b"?"}, "has two media for z"),
-    ],
-)
+@each_example("what_nobody_can_decide_is_refused", "files, message")
 def test_what_nobody_can_decide_is_refused(release, tmp_path, files, message):
     assert message in wrong(write(tmp_path, files), subset=True, allow_missing_media=True)
 
