@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.options import add_options, option, read_options
-from pipeline.storage.files import location
+from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, accelerated, on_main, run_program
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def _print(line: str) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("index.py", description=__doc__.splitlines()[0], allow_abbrev=False)
-    program.add_argument("--output", required=True, type=Path, help="folder of the index")
+    program.add_argument("--output", required=True, type=path_on_disk, help="folder of the index")
     add_options(program, IndexOptions)
     program.add_argument("--remove", nargs="+", metavar="CORPUS/ITEM", help="remove these items and do nothing else")
     return program

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.corpus.table import manifest_hash, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
-from pipeline.storage.files import location
+from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.scoring.checkpoint import TRANSLATE, find_checkpoint
 
@@ -62,7 +62,7 @@ class ScoreOptions:
     )
     batch_size: int = option(64, "items, or texts, encoded at once in each process", at_least=1)
     seed: int = option(0, "seed of the bootstrap", at_least=0)
-    output: Path | None = option(None, "JSON file for all figures", metavar="FILE")
+    output: Path | None = option(None, "JSON file for all figures", parse=path_on_disk, metavar="FILE")
     per_query: Path | None = option(None, "Parquet file for the rank of every query", metavar="FILE")
     explain: int = option(0, "queries to explain in FILE-explain.html next to --output", at_least=0)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError, UsageError
-from pipeline.storage.files import location
+from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, run_program
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     program = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = program.add_argument
     add("query", nargs="*", help="text in any language that the model knows; may be repeated")
-    add("--index", required=True, type=Path, help="folder that index.py made")
+    add("--index", required=True, type=path_on_disk, help="folder that index.py made")
     add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
     add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")

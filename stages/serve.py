@@ -16,12 +16,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.storage.files import location
+from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, run_program
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("serve.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = program.add_argument
-    add("--index", required=True, type=Path, help="folder that index.py made")
+    add("--index", required=True, type=path_on_disk, help="folder that index.py made")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only this machine)")
     add("--port", type=int, default=7861, help="port to listen on, 0 for a free one (default: 7861)")
     add(

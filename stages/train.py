@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
-from pipeline.storage.files import location
+from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, accelerated, on_main, run_program
 from stages.recipes import load_recipes
 from stages.training.settings import Settings, describe_settings, find_recipe, resolve
@@ -186,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="CORPUS",
         help="what to train on; may be repeated",
     )
-    add("--output", required=True, type=Path, metavar="RUN", help="run folder: checkpoints, metrics, curves")
+    add("--output", required=True, type=path_on_disk, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")
     add("--resume", action="store_true", help="continue from the newest complete checkpoint")
     add("--overwrite", action="store_true", help="delete an earlier run in RUN, then start")

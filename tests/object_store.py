@@ -66,5 +66,5 @@ class ObjectStore:
             time.sleep(0.1)
 
     def stop(self):
-        self.process.terminate()
+        self.process.kill()  # asked to end, it may wait for ever for its connections
         self.process.wait()

@@ -30,6 +30,9 @@ CLASSES = {
     "chinese_clip_text_model": "ChineseCLIPTextModel",
     "altclip_vision_model": "AltCLIPVisionModel",
     "altclip_text_model": "AltCLIPTextModel",
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
     "vit_mae": "ViTModel",  # the MAE class sees a random quarter of each picture
 }
 CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
@@ -43,6 +46,7 @@ BIDIRECTIONAL = ("XLMRobertaModel", "RobertaModel", "BertModel", "DistilBertMode
 # Their positions are counted from that of the padding.
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "altclip", "mpnet", "longformer", "data2vec-text", "xmod")
 NO_POSITIONS = 512  # tokens for a tower that has no positions of its own
+WITHOUT_SUMMARY = ("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel")  # no token stands for the sentence
 POOLINGS = ("auto", "cls", "mean", "last", "pooler")
 SENTENCE_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # as Sentence Transformers names them
 
@@ -283,7 +287,7 @@ def width(tower: PreTrainedModel) -> int:
 def own_pooling(name: str, tower: PreTrainedModel) -> str:
     """How the summary of a text was trained: as the files of Sentence Transformers say, else by the tower itself.
 
-    Of a causal tower it is the last token, the only one that sees the whole text.
+    Of a causal tower it is the last token, the only one that sees the whole text; of T5's encoder the mean.
 
     Raises:
         ValueError: The model pools in a way that `TextTower` does not.
@@ -298,6 +302,8 @@ def own_pooling(name: str, tower: PreTrainedModel) -> str:
             if len(modes) != 1 or modes[0] not in SENTENCE_POOLINGS:
                 raise ValueError(f"{name} pools its tokens by {modes}: expected {' or '.join(SENTENCE_POOLINGS)}")
             return SENTENCE_POOLINGS[modes[0]]
+    if type(tower).__name__ in WITHOUT_SUMMARY:
+        return "mean"
     return "last" if _is_causal(name, tower) else "auto"
 
 

@@ -25,6 +25,8 @@ def sorted_contents(corpora: Sequence[Path], folder: Path | None, splits: dict[s
     Yields:
         Arrays of RECORD, never empty. All records of a content are in the same array.
     """
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in range(PARTS)]
         for number, corpus in enumerate(corpora):

@@ -5,6 +5,7 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
+from pipeline.errors import UsageError
 from pipeline.hashing import short_hash
 from pipeline.storage.object_path import ANY, SCHEMES, FileChanged, ObjectPath
 
@@ -24,12 +26,27 @@ CACHE_BYTES = 50 << 30
 
 
 def location(text: str) -> Path:
-    """The path of a folder as the user named it: local, or s3://, gs:// or az://. Raises ValueError for no name."""
+    """The path of a folder as the user named it: local, or s3://, gs:// or az://.
+
+    Raises:
+        ValueError: It is empty.
+        UsageError: It is another URL, or one without a bucket.
+    """
     if not text.strip():
         raise ValueError("an empty name. Give a folder")
-    if text.startswith(tuple(f"{scheme}//" for scheme in SCHEMES)):
-        return ObjectPath(text)
-    return Path(text).expanduser()
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:(?=/)", text)
+    if not scheme:
+        return Path(text).expanduser()
+    if scheme[0] not in SCHEMES or not re.match(r"//[^/]", text[scheme.end() :]):
+        raise UsageError(f"{text}: expected a folder, or s3://BUCKET/FOLDER (gs://, az://)")
+    return ObjectPath(text)
+
+
+def path_on_disk(text: str) -> Path:
+    """The path of what is never in an object store. Raises UsageError for an address in one."""
+    if isinstance(path := location(text), ObjectPath):
+        raise UsageError(f"{text}: expected a path on a disk. Only corpora can be in an object store")
+    return path
 
 
 def absolute(text: str) -> str:

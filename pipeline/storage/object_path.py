@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import io
 import os
+import re
 import stat
 from collections.abc import Generator, Iterator
 from pathlib import Path, PosixPath
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3:", "gs:", "az:")
 ANY = "any"  # the version of a file that may be replaced whatever it holds
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+NO_KEY = (
+    "{}: the store refuses these credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your provider's "
+    "client reads"
+)
+METADATA = "169.254."  # where clients ask a cloud's own machines for credentials if none are set
 MODES = {"object": stat.S_IFREG, "prefix": stat.S_IFDIR}
 
 
@@ -39,9 +46,11 @@ def open_store(bucket: str) -> "ObjectStore":
     obstore = import_optional("obstore", "cloud", f"{bucket}")
     from obstore.store import from_url
 
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), "https://")
+    if not endpoint.startswith(("http://", "https://")):
+        raise UsageError(f"the endpoint {endpoint} cannot be used: expected http://HOST:PORT or https://HOST")
     try:
-        return from_url(bucket, client_options={"allow_http": True} if plain else {})
+        return from_url(bucket, client_options={"allow_http": True} if endpoint.startswith("http://") else {})
     except (obstore.exceptions.BaseError, ValueError) as error:
         raise UsageError(f"{bucket} cannot be opened: {str(error).splitlines()[0]}") from error
 
@@ -58,14 +67,17 @@ def explained(path: "ObjectPath") -> Iterator[None]:
     except errors.AlreadyExistsError as error:
         raise FileExistsError(17, "object exists", str(path)) from error
     except (errors.UnauthenticatedError, errors.PermissionDeniedError) as error:
-        raise EnvironmentTrouble(
-            f"{path}: the store refuses these credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what "
-            "your provider's client reads"
-        ) from error
+        raise EnvironmentTrouble(NO_KEY.format(path)) from error
     except errors.PreconditionError as error:
         raise FileExistsError(17, "object has changed", str(path)) from error
     except errors.BaseError as error:
-        raise EnvironmentTrouble(f"{path}: the store does not answer: {str(error).splitlines()[0]:.300}") from error
+        reason = re.sub(r"(?<=://)[^/\s]*@|\?\S*", "", str(error).splitlines()[0])  # without signatures or passwords
+        if METADATA in reason:
+            raise EnvironmentTrouble(NO_KEY.format(path)) from error
+        if "404 Not Found" in reason:
+            message = f"{path}: the store has no bucket {path.bucket}. Make it, or correct its name or the endpoint"
+            raise EnvironmentTrouble(message) from error
+        raise EnvironmentTrouble(f"{path}: the store does not answer: {reason:.300}") from error
 
 
 class ObjectPath(PosixPath):

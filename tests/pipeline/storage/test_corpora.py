@@ -15,7 +15,7 @@ from pipeline.storage.files import location
 from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.loopback import Loopback
 
-TABLES = ("items", "captions", "descriptions")
+TABLES = ("items", "captions", "descriptions", "training")
 
 
 def table_bytes(corpus):
@@ -98,6 +98,8 @@ def test_the_bytes_of_a_local_run(team, tmp_path):
     assert team.run(tmp_path / "corpus").returncode == 0
     done = team.run(corpus_of(tmp_path), "two")
     assert done.returncode == 0, done.stderr
+    for corpus in (tmp_path / "corpus", corpus_of(tmp_path)):
+        assert run_stage("--stage", "pack", "--output", corpus).returncode == 0
     assert table_bytes(corpus_of(tmp_path)) == table_bytes(tmp_path / "corpus")
     assert "no secret" not in done.stdout + done.stderr
     everything = b"".join(path.read_bytes() for path in corpus_of(tmp_path).rglob("*"))

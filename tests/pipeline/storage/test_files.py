@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from pipeline.errors import EnvironmentTrouble
-from pipeline.storage.files import absolute, location, open_arrow, remove_tree, version, write_file
+from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.storage.files import absolute, location, open_arrow, path_on_disk, remove_tree, version, write_file
 from pipeline.storage.object_path import FileChanged
 
 
@@ -91,11 +91,21 @@ def test_names(monkeypatch, tmp_path):
     assert absolute("x") == str(tmp_path / "x")
     with pytest.raises(TypeError, match="not on this machine"):
         open(path)  # noqa: SIM115
+    for typed in ("s3://", "s3:/bucket/corpus", "S3://bucket/corpus", "s3:///corpus", "https://host/corpus"):
+        with pytest.raises(UsageError, match="s3://BUCKET"):
+            location(typed)
+    with pytest.raises(UsageError, match="on a disk"):
+        path_on_disk("gs://bucket/run")
 
 
 def test_a_store_that_is_away_or_refuses_is_explained(object_store, monkeypatch):
     with pytest.raises(FileNotFoundError):
         location("s3://no-such-bucket/corpus/file").read_bytes()
+    with pytest.raises(EnvironmentTrouble, match="no bucket s3://no-such-bucket"):
+        list(location("s3://no-such-bucket/corpus").rglob("*"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9")
+    with pytest.raises(UsageError, match="http://HOST"):
+        location("s3://nowhere/file").read_bytes()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(EnvironmentTrouble, match=r"s3://elsewhere/file.*does not answer"):
         location("s3://elsewhere/file").read_bytes()
