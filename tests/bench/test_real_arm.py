@@ -3,7 +3,7 @@
 import pytest
 
 from bench import real_arm
-from bench.real_arm import described_right, drawn, pairs, right, told_by, translated_right
+from bench.real_arm import described_right, drawn, pairs, right, translated_right
 from bench.study import LANGUAGES, Plan
 from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
@@ -31,11 +31,6 @@ def test_right_by_hand():
     assert right("Two red dogs.", "two red dogs") == 1
     assert right("ein Hund", "ein roter Hund", "de") == pytest.approx(2 * 2 / (2 + 3))
     assert right("两只红狗", "两只白狗", "zh") == pytest.approx(3 / 4)  # characters, not one long word
-
-
-def test_the_best_of_what_would_be_right_counts():
-    found = told_by([("de", "a b", ["c d", "a b c"]), ("de", "x", ["x"])], lambda tag: tag)
-    assert found == {"de": {"words": pytest.approx((0.8 + 1) / 2), "exact": 0.5}}
 
 
 def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from transformers import Idefics3ForConditionalGeneration, Idefics3Processor
 
 from bench import scene_captioner
-from bench.scene_captioner import RATE, Scenes, Teacher, examined, learn, make_model, make_processor, right_words
+from bench.scene_captioner import RATE, Scenes, Teacher, examined, learn, make_model, make_processor
 from pipeline.captioning.captioners import question
 from pipeline.captioning.prompts import BUILT_IN
 
@@ -21,13 +21,6 @@ def scenes():
 @pytest.fixture(scope="module")
 def processor(scenes):
     return make_processor([text for views in scenes.descriptions for text in views.values()], PROMPTS)
-
-
-def test_words_by_hand():
-    assert right_words("Two red dogs.", "Two red dogs.") == 1
-    assert right_words("two dogs", "Two red dogs on snow") == pytest.approx(2 * 2 / (2 + 5))
-    assert right_words("dog dog dog", "A dog.") == pytest.approx(2 * 1 / (3 + 2))
-    assert right_words("", "A dog.") == 0 and right_words("", "") == 1
 
 
 def test_what_is_to_be_said_is_the_answer_and_nothing_else(scenes, processor, monkeypatch):

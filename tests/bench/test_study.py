@@ -4,7 +4,7 @@ import math
 import pytest
 
 from bench import study
-from bench.study import ARMS, MIDDLE, PAPER, PARTS, WHOLE, Level, Plan, Run
+from bench.study import ARMS, PAPER, PARTS, Level, Plan, Run
 from bench.study_report import Estimate, Scores
 from stages.training.settings import resolve
 
@@ -53,15 +53,6 @@ def test_every_arm_is_what_its_name_says():
     assert settings("corrected") == resolve("scenes", PAPER).to_json()
     faithful = ["method=faithful", "slot_views=detail", "select_on=val"]
     assert settings("faithful") == resolve("scenes", [*PAPER, *faithful]).to_json()
-
-
-def test_the_plan_has_parts_at_the_middle_and_the_whole_at_every_level():
-    runs = list(Plan(seeds=2).runs())
-    assert len(runs) == len(set(runs)) == 2 * (len(ARMS) + 5 * len(WHOLE) - 3)  # the baseline sees no descriptions
-    assert {run.level.errors for run in runs if run.arm == "two towers"} == {MIDDLE.errors}
-    assert {run.level for run in runs if run.arm not in WHOLE} == {MIDDLE}
-    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
-    assert Plan().key() != Plan(steps=1).key() and Plan().key() == Plan(seeds=1).key()
 
 
 def test_runs_that_are_there_are_not_run_again_and_each_is_written_as_it_ends(tmp_path, monkeypatch):

@@ -225,10 +225,6 @@ def test_run_that_diverges_stops_on_every_process_and_names_items(corpus, tmp_pa
 
 
 MISTAKES = {
-    "another recipe": (["--recipe", "bass"], "did you mean 'base'"),
-    "another option": (["--outptu", "x"], "unrecognized arguments: --outptu x"),
-    "another key": (["num_slot=3"], "did you mean 'num_slots'"),
-    "another type": (["epochs=many"], "epochs: "),
     "no such corpus": (["--data", "nowhere"], "nowhere/training does not exist"),
     "no such language": (["languages=ja"], "languages=ja"),
     "no such split": (["select_on=test"], "no item in split 'test'"),

@@ -106,18 +106,6 @@ def test_failed_texts_are_tried_again_and_only_they(photos, tmp_path):
     assert run_stage("--stage", "verify", "--output", tmp_path / "corpus").returncode == 0
 
 
-def test_other_settings_are_refused_and_named(photos, tmp_path, capfd):
-    with Loopback() as server:
-        given = arguments(photos, tmp_path / "corpus", server.url)
-        ended(capfd, *given).done()
-        more = ended(capfd, *given, "--languages", "de")
-        assert more.status == 2 and "cs" in more.error()
-        before = server.stats()["requests"]
-        ended(capfd, *given, "--languages", "de", "--overwrite").done()
-        assert server.stats()["requests"] == before, "what was translated is in the cache"
-    assert {row["target_language"] for row in Table(tmp_path / "corpus", "translations").rows()} == {"de"}
-
-
 @each_example("mistakes_have_one_clear_line", "more, expected")
 def test_mistakes_have_one_clear_line(photos, tmp_path, capfd, more, expected):
     result = ended(capfd, "--stage", "translate", "--input", photos, "--output", tmp_path / "corpus", *more)

@@ -7,6 +7,7 @@ import pytest
 from pipeline.errors import UsageError
 from stages import train
 from stages.recipes import Recipe, load_recipes
+from tests.worked_examples import each_example
 
 
 def test_settings_may_stand_anywhere():
@@ -19,27 +20,10 @@ def test_settings_may_stand_anywhere():
     assert train.parse(["--recipe", "base", "--output", "run"]).data == []
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("--recipe base", "--output"),
-        ("--recipe base --output run --micro-batch few", "'few'"),
-        ("--recipe base --output run --resum", "--resum"),
-        ("--recipe base --output run --resume --overwrite", "only one of them"),
-    ],
-)
+@each_example("mistake_on_the_command_line_is_a_usage_error", "line, message")
 def test_mistake_on_the_command_line_is_a_usage_error(line, message):
     with pytest.raises(UsageError, match=message):
         train.parse(line.split())
-
-
-def test_help_lists_recipes_and_settings(capsys):
-    with pytest.raises(SystemExit) as stop:
-        train.parse(["--help"])
-    text = capsys.readouterr().out
-    assert stop.value.code == 0
-    assert all(f"\n  {name} " in text for name in load_recipes())
-    assert "batch_size=128" in text and "num_slots=4" in text
 
 
 def test_recipe_makes_its_corpus_or_asks_for_one(tmp_path, monkeypatch):

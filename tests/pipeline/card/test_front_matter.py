@@ -3,7 +3,7 @@
 from huggingface_hub import DatasetCard
 
 from pipeline.card.card import CARD, write_card
-from pipeline.card.front_matter import hub_license, size_category
+from pipeline.card.front_matter import hub_license
 from tests.corpora import item, source, training, translation, write_corpus, write_table
 from tests.worked_examples import each_example
 
@@ -11,11 +11,6 @@ from tests.worked_examples import each_example
 @each_example("the_licence_is_named_where_all_items_share_one_that_the_hub_knows", "licences, expected")
 def test_the_licence_is_named_where_all_items_share_one_that_the_hub_knows(licences, expected):
     assert hub_license(licences) == expected
-
-
-def test_size_categories_are_the_hubs():
-    categories = {0: "n<1K", 999: "n<1K", 1_000: "1K<n<10K", 99_999: "10K<n<100K", 10_000_000: "10M<n<100M"}
-    assert {rows: size_category(rows) for rows in categories} == categories
 
 
 def data_of(corpus):

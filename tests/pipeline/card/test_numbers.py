@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.card.numbers import BINS, EXAMPLES, Examples, LanguageQuality, by_language, count_tables
+from pipeline.card.numbers import BINS, EXAMPLES, Examples, by_language, count_tables
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table
 from tests.corpora import translation, write_corpus
@@ -35,12 +35,6 @@ def test_translations_are_counted_whatever_their_shards(tmp_path_factory, pairs,
         assert len(german.histogram()) == BINS
     else:
         assert german.summary() == german.histogram() == "" and not counts["examples"].best
-
-
-def test_bars_are_as_high_as_their_share_and_one_pair_is_visible():
-    language = LanguageQuality()
-    language.measured.update({1.0: 1_000_000, 0.95: 1_000_000, 0.3: 1_000_000, 0.2499: 1})
-    assert language.histogram() == "····▁·▄············█"
 
 
 @given(st.lists(st.tuples(st.integers(0, 14), st.integers(0, 3)), min_size=1, max_size=150), st.integers(1, 90))

@@ -161,19 +161,7 @@ def test_a_list_holds_urls_and_paths_relative_to_it(tmp_path):
     assert content(item) == jpeg(4)
 
 
-@pytest.mark.parametrize(
-    "files",
-    [
-        {"K_train_HR/x/1.jpg": "", "K_valid_HR/x/2.jpg": ""},
-        {"trainA/1.jpg": "", "testA/2.jpg": ""},
-        {"m/1.jpg": "", "m/2.jpg": "", "train.csv": "file,caption\n1.jpg,A.\n", "test.csv": "file,caption\n2.jpg,B.\n"},
-        {"m/1.jpg": "", "m/2.jpg": "", "captions_train.json": '[{"file": "1.jpg", "caption": "A."}]',
-         "captions_val.json": '[{"file": "2.jpg", "caption": "B."}]'},
-        {"m/1.jpg": "", "m/2.jpg": "", "photos_9.trainImages.txt": "1.jpg\n", "photos_9.testImages.txt": "2.jpg\n"},
-        {"m/1.jpg": "", "m/2.jpg": "", "val.txt": "./m/2.jpg\n"},
-        {"m/1.jpg": "", "m/2.jpg": "", "captions.json": '{"train": [{"image": "1.jpg"}], "val": [{"image": "2.jpg"}]}'},
-    ],
-)  # fmt: skip
+@each_example("splits_by_neighbours_and_by_names_of_tables", "files")
 def test_splits_by_neighbours_and_by_names_of_tables(tmp_path, files):
     write(tmp_path, files)
     items = listed(open_source(str(tmp_path)))

@@ -122,16 +122,7 @@ def test_given_translations_ask_no_model(cache):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"mt_model": True, "round_trip": True}, r"--round-trip: .*give --back-model"),
-        ({"mt_model": True, "back_model": ("x",)}, "--back-model goes with --round-trip"),
-        ({"translator": "llm", "mt_model": True}, "--translator llm does not use --mt-model"),
-        ({"translator": "embedded", "mt_model": True}, "--translator embedded does not use --mt-model"),
-        ({"translator": "given", "round_trip": True}, "--translator given does not use --round-trip"),
-    ],
-)
+@each_example("options_that_do_not_fit_together_are_refused", "values, message")
 def test_options_that_do_not_fit_together_are_refused(marian, cache, values, message):
     model = {"mt_model": (str(marian),)} if "mt_model" in values else {}
     with pytest.raises(UsageError, match=message):
