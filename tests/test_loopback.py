@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 
-from tests.loopback import FAULTS, Loopback, Settings, answer_text, fate, request_digest
+from tests.loopback import Loopback, answer_text, request_digest
 from tests.pipeline.captioning.scripted import VIEW, ask_many, client_of, expected, media_of
 
 
@@ -12,13 +12,6 @@ def test_digests_are_as_written_down():
     """Worked out by hand with sha256sum: of "onetwo", of "Hi", and of "onetwoHi"."""
     assert answer_text([b"one", b"two"], "Hi") == "digest 25b6746d5172ed63 prompt 3639efcd08abb273."
     assert request_digest([b"one", b"two"], "Hi") == "9a22de739c45b12f05005b787c5e3aec046f657c70e87c4e3769263c8371ec64"
-
-
-def test_latencies_and_faults_repeat_with_the_seed():
-    settings = Settings(latency_s=0.5, sigma=0.6, fault_rate=0.5)
-    drawn = [fate(settings, str(number), 1) for number in range(200)]
-    assert {fault for _, fault in drawn} == {"", *FAULTS}
-    assert fate(settings, "7", 1) == drawn[7] != fate(settings, "7", 2)
 
 
 def test_slots_bound_what_is_served_at_once_and_a_client_that_leaves_frees_its_slot():

@@ -132,14 +132,6 @@ def some_hits(generator, share):
     return photos_report.encode_hits(to_media, np.arange(200), to_media, np.arange(200))
 
 
-def test_hits_are_kept_as_text():
-    """Items 7 and 9; item 7 has two texts, at ranks 1 and 6."""
-    encoded = photos_report.encode_hits(np.array([1, 6, 2]), np.array([7, 7, 9]), np.array([3, 1]), np.array([9, 7]))
-    assert encoded == {"hits": ["10", "11", "21", "10", "11", "11"], "queries": ["21", "11"]}
-    decoded = photos_report.decode_hits(encoded)
-    assert decoded.hits_N6[0].tolist() == [1, 1, 2, 1, 1, 1] and decoded.queries_N6[:, 0].tolist() == [2, 1]
-
-
 def test_differences_are_paired_and_what_has_no_seed_is_compared_with_every_seed():
     generator = np.random.default_rng(0)
     lines = []

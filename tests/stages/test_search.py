@@ -6,12 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image
 
 from pipeline.errors import UsageError
 from stages import search
-from stages.retrieval.engine import Hit
-from stages.retrieval.result_sheet import GREY, thumbnail
 from tests.conftest import ROOT
 from tests.stages.indexed import write_indexed
 
@@ -70,15 +68,6 @@ def test_a_closed_pipe_ends_the_program_quietly(home, tmp_path):
         process.stdout.close()
         message = process.stderr.read().decode()
         assert process.wait() == 128 + signal.SIGPIPE and "Traceback" not in message
-
-
-def test_an_item_that_is_gone_is_drawn_grey():
-    class Gone:
-        def picture(self, corpus, item_id, side):
-            raise KeyError(item_id)
-
-    hit = Hit(1, 0.5, "a.jpg", "photos", "", "train", "image", "", "", "")
-    assert thumbnail(Gone(), hit).getpixel((0, 0)) == ImageColor.getrgb(GREY)
 
 
 def test_mistakes(home, tmp_path):

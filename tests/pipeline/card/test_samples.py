@@ -1,6 +1,6 @@
 """Samples of a corpus: evenly spread, each with its own texts."""
 
-from pipeline.card.samples import Sample, read_samples
+from pipeline.card.samples import read_samples
 from pipeline.corpus.table import Table
 from tests.corpora import caption, description, item, training, write_corpus
 
@@ -28,12 +28,3 @@ def test_samples_of_training_shards_have_the_first_caption_of_each_language(tmp_
     samples = read_samples({"training": Table(write_corpus(tmp_path, training=[rows]), "training")}, 2)
     assert [sample.item["item_id"] for sample in samples] == ["0.png", "2.png"]
     assert samples[0].first_captions == "de: zuerst — en: first" and samples[0].text == "short of 0.png"
-
-
-def test_the_text_is_the_short_view_else_the_first_else_a_caption():
-    short, detail = description("a", "short text"), description("a", "detail text", "detail")
-    captions = [caption("a", "a caption"), caption("a", "another")]
-    assert Sample(item("a"), [detail, short], captions).text == "short text"
-    assert Sample(item("a"), [detail], captions).text == "detail text"
-    assert Sample(item("a"), [], captions).text == "a caption"
-    assert Sample(item("a"), [], []).text == ""
