@@ -179,12 +179,7 @@ def parser() -> argparse.ArgumentParser:
     add = command_line.add_argument
     add("--recipe", required=True, metavar="NAME", help="recipe that the settings come from, see below")
     add(
-        "--data",
-        action="append",
-        default=[],
-        type=location,
-        metavar="CORPUS",
-        help="what to train on; may be repeated",
+        "--data", action="append", default=[], type=location, metavar="CORPUS", help="what to train on; may be repeated"
     )
     add("--output", required=True, type=path_on_disk, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")

@@ -283,12 +283,7 @@ def _encode_descriptions(
 
 
 def _compute(
-    shards: Shards,
-    kind: _Kind,
-    paths: Sequence[Path],
-    missing: Sequence[int],
-    visible: bool,
-    say: Callable[[str], Any],
+    shards: Shards, kind: _Kind, paths: Sequence[Path], missing: Sequence[int], visible: bool, say: Callable[[str], Any]
 ) -> None:
     """Compute and write the states of the missing shards."""
     rows = sum(shards.shard(number).num_rows for number in missing)

@@ -157,11 +157,7 @@ def _draw_losses(axis: "Axes", train: Sequence[dict[str, Any]]) -> None:
 
 
 def _draw_scores(
-    axis: "Axes",
-    title: str,
-    validations: Sequence[dict[str, Any]],
-    scores: dict[str, list[float]],
-    chance: float,
+    axis: "Axes", title: str, validations: Sequence[dict[str, Any]], scores: dict[str, list[float]], chance: float
 ) -> None:
     steps = [line["step"] for line in validations]
     axis.set_title(title)

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from bench.benchmarks import BEGIN, END, PUBLISHED, UNKNOWN, empty_rows, main
+from tests.worked_examples import each_example
 
 
 def scores(path, language="de", sum_r=470.25, **changed):
@@ -49,14 +50,7 @@ def test_weights_chosen_on_test_have_a_column_of_their_own(page, tmp_path):
     assert f"| multi30k_de | faithful | de | 468.0 | 460.0 to 480.1 | val, step 800 | {in_training}" in page.read_text()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"split": "val"}, "figures of split 'val'"),
-        ({"languages": None, "checkpoint": {}}, "that stages/score.py --output wrote"),
-        ({"checkpoint": {"selection": None, "recipe": "", "method": ""}}, "no run selected"),
-    ],
-)
+@each_example("what_is_no_test_score_of_a_run_is_refused", "changed, message")
 def test_what_is_no_test_score_of_a_run_is_refused(page, tmp_path, changed, message):
     with pytest.raises(SystemExit, match=message):
         main([scores(tmp_path / "a.json", **changed), "--page", str(page)])

@@ -53,11 +53,7 @@ POOLED = {
     "qwen": (lambda: hf.Qwen3Model(hf.Qwen3Config(**SIZES, **CAUSAL, num_key_value_heads=2, head_dim=8)), "", "last"),
     "llama": (lambda: hf.LlamaModel(hf.LlamaConfig(**SIZES, **CAUSAL)), "", "last"),
     "gpt2": (lambda: hf.GPT2Model(hf.GPT2Config(n_embd=32, n_layer=2, n_head=4, **CAUSAL)), "", "last"),
-    "t5": (
-        lambda: hf.MT5Model(hf.MT5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, **CAUSAL)),
-        "",
-        "mean",
-    ),
+    "t5": (lambda: hf.MT5Model(hf.MT5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, **CAUSAL)), "", "mean"),
     "bert": (text_towers()["bert"], "", "cls"),
     "mean": (text_towers()["xlm_roberta"], "mean_tokens", "mean"),
     "sentence_cls": (text_towers()["bert"], "cls_token", "cls"),

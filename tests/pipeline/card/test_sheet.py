@@ -60,12 +60,6 @@ def test_a_picture_that_changed_since_ingest_is_a_grey_tile(tmp_path, sheet_of, 
     assert close_to(tile_pixel(sheet, 0, 10, 10), GREY) and close_to(centre(sheet, 1), COLOURS["green"])
 
 
-def test_items_without_a_picture_are_grey_tiles(sheet_of):
-    rows = [item("nosuchprotocol://a.png"), item("a.npy", width=0, num_frames=8), item("a", width=0) | {"uri": ""}]
-    sheet = sheet_of(*rows)
-    assert all(close_to(tile_pixel(sheet, column, 10, 10), GREY) for column in range(3))
-
-
 def test_a_video_shows_a_frame_and_its_mark(data, sheet_of):
     clip = data / "clips" / "car-detection.mp4"
     sheet = sheet_of(item(clip, media_type="video", width=768, height=432, num_frames=377, duration_s=30.16))

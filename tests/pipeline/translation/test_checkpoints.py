@@ -14,14 +14,7 @@ from pipeline.translation.checkpoints import convert_model
 from tests.worked_examples import each_example
 
 
-@pytest.mark.parametrize(
-    ("readme", "license_name"),
-    [
-        ("---\nlicense:\n- mit\n- other\n---\n", "mit other"),
-        ("---\nlicense: [\n---\n", ""),
-        ("# Model\nlicense: mit\n", ""),
-    ],
-)
+@each_example("the_licence_is_in_the_front_matter", "readme, license_name")
 def test_the_licence_is_in_the_front_matter(tmp_path, readme, license_name):
     assert checkpoints.license_of(tmp_path) == ""
     (tmp_path / "README.md").write_text(readme)
