@@ -8,6 +8,7 @@ import functools
 import mimetypes
 import os
 import posixpath
+import re
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -184,6 +185,7 @@ def _list_files(folder: str, relative: str, folders: list[str], account: Account
 def passed_over(name: str, path: str, account: Account) -> bool:
     """Whether a file or folder is hidden, trash or thumbnails, which is noted."""
     kind = "hidden files and folders" if name.startswith(".") else _folders_passed_over().get(name.casefold(), "")
+    kind = kind or next((kind for pattern, kind in _patterns_passed_over() if pattern.search(path)), "")
     if kind:
         account.add("", kind, printable(path))
     return bool(kind)
@@ -198,6 +200,19 @@ def _names() -> dict[str, Any]:
 @functools.cache
 def _folders_passed_over() -> dict[str, str]:
     return {name.casefold(): kind for kind, names in _names()["passed_over"].items() for name in names}
+
+
+@functools.cache
+def _patterns_passed_over() -> list[tuple[re.Pattern[str], str]]:
+    def pattern(name: str) -> str:
+        return re.escape(name).replace(r"\*", "[^/]*")
+
+    listed = [
+        (kind, [pattern(name) for name in names if "*" in name]) for kind, names in _names()["passed_over"].items()
+    ]
+    return [
+        (re.compile(f"(?:^|/)(?:{'|'.join(names)})(?:/|$)", re.IGNORECASE), kind) for kind, names in listed if names
+    ]
 
 
 def _looks_like_media(suffix: str) -> bool:

@@ -1,6 +1,7 @@
 """Media that are files: a folder of them with the captions in side files, or a text file of their paths."""
 
 import posixpath
+import re
 from collections.abc import Iterator
 
 from pipeline.errors import UsageError
@@ -70,14 +71,22 @@ class PathsSource:
         for line in map(str.strip, text_lines(self._location)):
             if not line:
                 continue
-            item_id = uri = line
-            if not is_url(line):
-                item_id = posixpath.normpath(line)
-                uri = f"{folder}/{item_id}" if is_url(folder) else posixpath.normpath(posixpath.join(folder, item_id))
+            item_id, uri = self._locate(folder, line)
+            # As Windows writes and copies paths.
+            other = re.sub('^"(.+)"$', r"\1", line).replace("\\", "/")
+            if other != line and not is_url(line) and not exists(uri):
+                item_id, uri = self._locate(folder, other)
             if line.startswith("#") and not exists(uri):
                 account.add("", f"lines of {self._label} begin with # and name no file", line)
             else:
                 yield item_id, uri
+
+    @staticmethod
+    def _locate(folder: str, path: str) -> tuple[str, str]:
+        if is_url(path):
+            return path, path
+        item_id = posixpath.normpath(path)
+        return item_id, f"{folder}/{item_id}" if is_url(folder) else posixpath.normpath(posixpath.join(folder, item_id))
 
     def items(self) -> Iterator[SourceItem]:
         """The files; see Source."""

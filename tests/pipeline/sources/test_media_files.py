@@ -52,7 +52,16 @@ def test_links_may_form_circles_and_order_does_not_depend_on_the_disk(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "name", ["@Recycle/7.jpg", "2019/$RECYCLE.BIN/S-1-5/a.png", "__macosx/b.jpg", "x/.Trash-1000/files/c.jpg"]
+    "name",
+    [
+        "@Recycle/7.jpg",
+        "2019/$RECYCLE.BIN/S-1-5/a.png",
+        "__macosx/b.jpg",
+        "x/.Trash-1000/files/c.jpg",
+        "My.photoslibrary/resources/d/1.jpg",
+        "x/A Previews.lrdata/1/2.jpg",
+        "appdata_oc1/preview/1.png",
+    ],
 )
 def test_thumbnails_and_trash_are_no_input_but_counted(tmp_path, name):
     write(tmp_path, {"x/1.jpg": jpeg(1), name: jpeg(2)})
@@ -99,8 +108,21 @@ def test_a_folder_that_may_not_be_read_is_listed_as_a_failure(tmp_path, monkeypa
 
 
 def test_files_that_look_like_media_are_listed(tmp_path):
-    write(tmp_path, {"1.jpg": jpeg(1), "2.HEIC": "", "3.svg": "", "in/4.nef": "", "5.tar": "", "6.md": "", "7": ""})
-    assert list(not_taken(open_source(str(tmp_path)))) == ["2.HEIC", "3.svg", "5.tar", "in/4.nef"]
+    write(
+        tmp_path,
+        {
+            "1.jpg": jpeg(1),
+            "2.HEIC": "",
+            "3.svg": "",
+            "in/4.nef": "",
+            "5.tar": "",
+            "6.md": "",
+            "7": "",
+            "8.zip": "",
+            "9.MPO": "",
+        },
+    )
+    assert list(not_taken(open_source(str(tmp_path)))) == ["2.HEIC", "3.svg", "5.tar", "8.zip", "9.MPO", "in/4.nef"]
 
 
 def test_splits_come_from_the_column_else_the_folder_else_the_setting(tmp_path):
@@ -186,7 +208,7 @@ def test_splits_of_shards(path, split):
     assert split_of_shard(path, "own") == split
 
 
-@pytest.mark.parametrize("root", ["", "/mnt/test/", "s3://test/train/"])
+@pytest.mark.parametrize("root", ["", ".\\", "/mnt/test/", "s3://test/train/"])
 def test_splits_of_a_list(tmp_path, root):
     write(
         tmp_path, {"l.txt": "".join(f"{root}{name}/1.jpg\n" for name in ("train2017", "val2017", "x/test_images", "y"))}
