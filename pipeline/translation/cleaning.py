@@ -20,10 +20,10 @@ _MARKS = [
         (r"▁", " "),  # SentencePiece
         (r"@@(?:\s|$)", ""),  # subword-nmt
         (r"(?<=\w)\s##(?=\w)", ""),  # WordPiece
-        (r">>\w{2,12}<<", " "),  # languages: OPUS-MT, MADLAD, M2M100, NLLB
+        (r">>\w{2,12}<<", " "),  # languages: OPUS-MT, MADLAD, M2M100, NLLB, mBART
         (r"<2\w{2,12}>", " "),
         (r"__[a-z]{2,3}__", " "),
-        (r"(?:^|(?<=\s))[a-z]{3}_[A-Z][a-z]{3}(?=\s|$)", " "),
+        (r"(?:^|(?<=\s))(?:[a-z]{3}_[A-Z][a-z]{3}|[a-z]{2}_[A-Z]{2})(?=\s|$)", " "),
         (r"</?s>|<pad>|<eos>|<bos>|<extra_id_\d+>", " "),
     ]
 ]
