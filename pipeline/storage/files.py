@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -83,7 +84,7 @@ def write_file(path: Path, seen: str | None = ANY, durable: bool = True) -> Iter
         yield stream
         path.put(stream.getvalue(), seen)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as stream_to_disk:
             yield stream_to_disk
@@ -146,10 +147,14 @@ def local_copy(path: ObjectPath) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with write_file(copy, durable=False) as stream:
             stream.write(path.read_bytes())
-        kept = sorted(copy.parent.iterdir(), key=lambda other: other.stat().st_atime_ns, reverse=True)
-        for other, total in zip(kept, itertools.accumulate(other.stat().st_size for other in kept), strict=True):
-            if total > CACHE_BYTES and other != copy:
-                other.unlink(missing_ok=True)
+        copies: list[tuple[int, int, str]] = []
+        for entry in os.scandir(copy.parent):
+            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+                copies.append((entry.stat().st_atime_ns, entry.stat().st_size, entry.path))
+        copies.sort(reverse=True)
+        for (_, _, other), total in zip(copies, itertools.accumulate(size for _, size, _ in copies), strict=True):
+            if total > CACHE_BYTES and not other.endswith((copy.name, ".tmp")):
+                Path(other).unlink(missing_ok=True)
     return copy
 
 

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Generator, Iterator
+from datetime import timedelta
 from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -29,6 +30,11 @@ NO_KEY = (
     "client reads"
 )
 METADATA = "169.254."  # where clients ask a cloud's own machines for credentials if none are set
+PATIENCE: Any = {  # a store that was there may be away for minutes
+    "max_retries": 100,
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    "retry_timeout": timedelta(minutes=3),
+}
 MODES = {"object": stat.S_IFREG, "prefix": stat.S_IFDIR}
 
 
@@ -43,16 +49,20 @@ def open_store(bucket: str) -> "ObjectStore":
     Raises:
         UsageError: obstore is not installed, or refuses the address.
     """
-    obstore = import_optional("obstore", "cloud", f"{bucket}")
+    errors = import_optional("obstore.exceptions", "cloud", f"{bucket}")
     from obstore.store import from_url
 
     endpoint = next(filter(None, map(os.environ.get, ENDPOINTS)), "https://")
     if not endpoint.startswith(("http://", "https://")):
         raise UsageError(f"the endpoint {endpoint} cannot be used: expected http://HOST:PORT or https://HOST")
+    options: Any = {"allow_http": True} if endpoint.startswith("http://") else {}
     try:
-        return from_url(bucket, client_options={"allow_http": True} if endpoint.startswith("http://") else {})
-    except (obstore.exceptions.BaseError, ValueError) as error:
+        first, store = (from_url(bucket, client_options=options, retry_config=of) for of in (None, PATIENCE))
+    except (errors.BaseError, ValueError) as error:
         raise UsageError(f"{bucket} cannot be opened: {str(error).splitlines()[0]}") from error
+    with contextlib.suppress(FileNotFoundError, errors.PermissionDeniedError, errors.UnauthenticatedError):
+        first.head("leccr")  # a store that never answered is not waited for
+    return store
 
 
 @contextlib.contextmanager

@@ -6,7 +6,17 @@ import threading
 import pytest
 
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.storage.files import absolute, location, open_arrow, path_on_disk, remove_tree, version, write_file
+from pipeline.storage.files import (
+    absolute,
+    in_parallel,
+    local_copy,
+    location,
+    open_arrow,
+    path_on_disk,
+    remove_tree,
+    version,
+    write_file,
+)
 from pipeline.storage.object_path import FileChanged
 
 
@@ -109,6 +119,15 @@ def test_a_store_that_is_away_or_refuses_is_explained(object_store, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(EnvironmentTrouble, match=r"s3://elsewhere/file.*does not answer"):
         location("s3://elsewhere/file").read_bytes()
+
+
+def test_threads_may_copy_the_same_object(object_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    paths = [location(f"s3://corpora/{tmp_path.name}/{number}") for number in range(8)]
+    for path in paths:
+        write(path, bytes(1_000_000))
+    copies = in_parallel(local_copy, paths * 8)
+    assert all(copy.stat().st_size == 1_000_000 for copy in copies)
 
 
 def test_copies_are_kept_until_there_are_too_many(object_store, tmp_path, monkeypatch):
