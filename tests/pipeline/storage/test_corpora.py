@@ -130,3 +130,22 @@ def test_killed_machines(team, tmp_path):
         command("--stage", "verify", "--output", corpus), env=team.environment("x"), capture_output=True, check=False
     )
     assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("how", ["stopped", "restarted"])
+def test_a_store_that_is_away_is_waited_for(team, tmp_path, how):
+    process = team.start(corpus_of(tmp_path), "one")
+    while team.server.stats()["answered"] < 20:
+        time.sleep(0.05)
+    if how == "stopped":
+        team.store.process.send_signal(signal.SIGSTOP)
+        time.sleep(20)
+        team.store.process.send_signal(signal.SIGCONT)
+    else:
+        team.store.stop()
+        time.sleep(10)
+        team.store.start()
+    assert process.wait(200) == 0
+    rows = list(Table(corpus_of(tmp_path), "descriptions").rows())
+    assert len(rows) == len({(row["item_id"], row["view"]) for row in rows}) == 120
