@@ -113,10 +113,13 @@ def interrupted(server, number, *given):
 
 
 PROCESSES = ("--direct_running_mode", "multi_processing", "--direct_num_workers", 2)
-ENDINGS = [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGINT, PROCESSES)]
+ENDINGS = [(signal.SIGTERM, ()), (signal.SIGINT, PROCESSES)]
+MORE_ENDINGS = [(signal.SIGINT, ()), (signal.SIGTERM, PROCESSES)]
 
 
-@pytest.mark.parametrize("number, mode", [*ENDINGS, pytest.param(signal.SIGTERM, PROCESSES, marks=pytest.mark.torture)])
+@pytest.mark.parametrize(
+    "number, mode", [*ENDINGS, *(pytest.param(*ending, marks=pytest.mark.torture) for ending in MORE_ENDINGS)]
+)
 def test_a_signal_ends_the_run_in_order(tmp_path, capfd, number, mode):
     make_photos(tmp_path / "photos", 60)
     corpus, window = tmp_path / "corpus", 4

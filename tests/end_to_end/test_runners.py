@@ -86,12 +86,12 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["direct runner", pytest.param("threads", marks=pytest.mark.torture), "processes"])
 def test_modes_of_fn_api_runner(made, reference, mode):
     assert made(mode, *MODES[mode]) == reference
 
 
-@pytest.mark.parametrize("environment", ["LOOPBACK", "EXTERNAL"])
+@pytest.mark.parametrize("environment", ["LOOPBACK", pytest.param("EXTERNAL", marks=pytest.mark.torture)])
 def test_portable_job_service(made, reference, environment):
     jobs, workers = free_port(), free_port()
     options = ["--runner", "PortableRunner", "--job_endpoint", f"127.0.0.1:{jobs}", "--environment_type", environment]

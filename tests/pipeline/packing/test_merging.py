@@ -78,4 +78,4 @@ def test_memory_does_not_grow_with_the_number_of_items(tmp_path, check):
         rows = [item("none", str(number), "test", sha256=content) for number, content in enumerate(contents)]
         corpora = [deal_corpus(tmp_path / f"{shards}" / name, 200, items=rows) for name in ("a", "b")]
         peaks.append(peak_bytes(lambda corpora=corpora: check(corpora)))
-    assert peaks[1] < 1.5 * peaks[0]
+    assert peaks[1] < peaks[0] + 500_000  # 7,200 items more in each corpus
