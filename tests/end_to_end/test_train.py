@@ -195,6 +195,7 @@ def test_two_processes_killed_and_stopped_end_bit_identically(corpus, tmp_path):
     assert_same(one, run)
 
 
+@pytest.mark.torture
 def test_frozen_towers_are_encoded_once_and_two_processes_killed_end_bit_identically(corpus, tmp_path):
     towers = str(write_dual(tmp_path / "dual", "clip"))
     frozen = (f"media={towers}", f"text={towers}", "freeze=media,text", "image_size=32", "embed_dim=24")

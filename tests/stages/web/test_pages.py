@@ -208,7 +208,8 @@ def test_in_a_browser_the_keyboard_is_enough_and_nothing_is_fetched_from_elsewhe
     page.on("response", lambda answer: answer.status >= 400 and broken.append(f"{answer.status} {answer.url}"))
     page.on("console", lambda line: line.type == "error" and broken.append(line.text))
     page.goto(url)
-    page.keyboard.type("<img src=x onerror=window.hit=5> grau")  # the search box has the focus
+    page.wait_for_function("document.activeElement.tagName === 'INPUT'")  # the search box has the focus
+    page.keyboard.type("<img src=x onerror=window.hit=5> grau")
     page.keyboard.press("Enter")
     page.get_by_text("5 results").wait_for()
     for _ in range(20):
