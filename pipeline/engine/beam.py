@@ -24,9 +24,9 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.corpus.table import state_folder
 from pipeline.engine import window
-from pipeline.engine.run_state import stop_request
+from pipeline.engine.run_state import run_token, stop_request
 from pipeline.engine.stage import Run, Stage
-from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.errors import EnvironmentTrouble, Interrupted, UsageError
 from pipeline.optional import import_optional
 from pipeline.storage.files import local_folder
 
@@ -90,6 +90,8 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
         pipeline.run().wait_until_finish()  # type: ignore[no-untyped-call]
     finally:
         window.close_engine(run.token)
+    if run_token(run.corpus) != run.token:
+        raise Interrupted(f"another run has taken {run.corpus} over, as this one was stopped or cut off for too long")
     if error := stop_request(run.corpus):
         raise error
 

@@ -64,12 +64,6 @@ def locked(corpus: Path) -> Iterator[None]:
     folder = run_folder(corpus)
     is_new, has_state = not corpus.exists(), state_folder(corpus).exists()
     str(corpus).encode()  # a name in other bytes is refused here, not where a file mentions it
-
-    def lost() -> None:
-        request_stop(
-            corpus, Interrupted("another run has taken the corpus, as this one was stopped or cut off too long")
-        )
-
     try:
         if file := next((path for path in (corpus, *corpus.parents) if path.is_file()), None):
             raise UsageError(f"--output: {file} is a file, expected a folder")
@@ -77,10 +71,11 @@ def locked(corpus: Path) -> Iterator[None]:
     except OSError as error:  # any: /proc takes no folders, and a name may be too long
         raise as_disk_error(error, corpus) from error
     try:
-        with held(state_folder(corpus) / "lock", lost):
+        with held(state_folder(corpus) / "lock"):
             remove_tree(folder)
             folder.mkdir()
-            write_json(folder / TOKEN, uuid.uuid4().hex)
+            token = uuid.uuid4().hex
+            write_json(folder / TOKEN, token)
             write_json(folder / DISK_FULL, _as_json(as_disk_error(OSError(errno.ENOSPC, "", str(corpus)), corpus)))
             write_json(folder / FILE_LIMIT, _as_json(too_many_files()))
             remove_leftovers(corpus, (*SCHEMAS, state_folder(corpus).name))
@@ -91,7 +86,8 @@ def locked(corpus: Path) -> Iterator[None]:
                     remove_tree(corpus if is_new else state_folder(corpus))  # a mistake leaves nothing behind
                 raise
             finally:
-                remove_tree(folder)
+                if run_token(corpus) == token:  # else another run has taken the corpus over
+                    remove_tree(folder)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -23,18 +23,17 @@ RENEW_S, EXPIRES_S = 5.0, 30.0
 
 
 @contextlib.contextmanager
-def held(path: Path, lost: Callable[[], None], say: Callable[[str], None] = print) -> Iterator[None]:
+def held(path: Path, say: Callable[[str], None] = print) -> Iterator[None]:
     """Hold a lease for the time of the block.
 
     Args:
         path: Its file.
-        lost: Called from another thread if somebody else has taken it, because this process was stopped or cut off.
         say: Prints a line for the user who has to wait.
 
     Raises:
         UsageError: Another run holds it. The message names its host and pid.
     """
-    with _object_held(path, lost, say) if isinstance(path, ObjectPath) else _file_held(path):
+    with _object_held(path, say) if isinstance(path, ObjectPath) else _file_held(path):
         yield
 
 
@@ -64,7 +63,7 @@ def _file_held(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _object_held(path: ObjectPath, lost: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+def _object_held(path: ObjectPath, say: Callable[[str], None]) -> Iterator[None]:
     lease, ended = {"holder": _holder(), "id": uuid.uuid4().hex}, threading.Event()
     seen = _take(path, lease, say)
 
@@ -75,8 +74,7 @@ def _object_held(path: ObjectPath, lost: Callable[[], None], say: Callable[[str]
             renewals += 1
             try:
                 seen = _write(path, {**lease, "renewals": str(renewals)}, seen)
-            except FileChanged:
-                lost()
+            except FileChanged:  # taken over, because this process was stopped or cut off
                 return
             except Exception:  # noqa: S112  the store is away: tried again until somebody else has the lease
                 continue

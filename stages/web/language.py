@@ -8,7 +8,7 @@ import langcodes
 from pipeline.optional import import_optional
 from pipeline.quality.languages import MAX_CHARACTERS, letters
 
-# Those that are told apart. Together they take 370 MB, and two seconds of CPU to load.
+# The languages it distinguishes. Their models take 370 MB, and two seconds of CPU to load.
 LANGUAGES = "ar cs de el en es fr he hi it ja ko nl pl pt ru th tr uk vi zh"  # BCP 47
 CLEAR = 1.5  # times as sure as of the next language
 

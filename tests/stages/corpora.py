@@ -39,7 +39,7 @@ def picture(seed: int, size: int = 32, frames: int = 1) -> bytes:
 
 
 def said(number: int, language: str, which: int) -> str:
-    """Text `which` of item `number`: its digits as words, so that other items are told apart by it, and `which`."""
+    """A text that is unique to the item and to `which` of its texts: their digits as words."""
     words = WORDS.get(language, tuple(f"{language}{digit}" for digit in range(6)))
     digits = [number % 6, number // 6 % 6, number // 36 % 6]
     return " ".join(words[digit] for digit in [*digits, which % 6])
