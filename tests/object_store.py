@@ -19,7 +19,7 @@ NAMES = ("master.port", "volume.port", "filer.port", "s3.port")
 def free_ports(count):
     """Ports below those of outgoing connections, the ports 10,000 above them being free as well, where gRPC listens."""
     ports = []
-    for port in range(12_000 + os.getpid() % 8_000, 22_000):
+    for port in range(12_000 + os.getpid() % 500 * 16, 22_000):  # workers of a test run have neighbouring pids
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", port))
             other.bind(("127.0.0.1", port + 10_000))
