@@ -83,21 +83,25 @@ MAIN = {
     "joint": Arm(JOINT, {"joint": "fused"}, grid=GRID, paired=True),
     "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, ((LONG, DROPOUT),), paired=True),
 }
+PART_SETTINGS = {
+    "without reading views": ("read_views=no",),
+    "equal trust": ("trust=equal",),
+    "trust by name": ("trust=name",),
+    "without view dropout": ("view_dropout=0",),
+    "without own loss": ("own_weight=0",),
+    "without local loss": ("local_weight=0",),
+    "with caption–vision loss": ("caption_vision_weight=.5",),
+    "with softened matching": ("distillation_weight=.5",),
+    "with diversity loss": ("diversity_weight=.01",),
+    "with source–target loss": ("source_target_weight=1",),
+    "slots are queries": QUERIES,
+    "faithful": ("method=faithful", "select_on=val", "horizontal_flip=0", "smallest_crop=1", *QUERIES),
+}
+# What protects items without descriptions is also scored without them.
+BARE = ("without view dropout", "without own loss")
 PARTS = {
-    name: Arm(settings, {name: "fused"})
-    for name, settings in {
-        "without view dropout": ("view_dropout=0",),
-        "equal trust": ("trust=equal",),
-        "without caption–vision loss": ("caption_vision_weight=0",),
-        "without own loss": ("own_weight=0",),
-        "without local loss": ("local_weight=0",),
-        "without reading views": ("read_views=no",),
-        "with softened matching": ("distillation_weight=.5",),
-        "with diversity loss": ("diversity_weight=.01",),
-        "with source–target loss": ("source_target_weight=1",),
-        "slots are queries": QUERIES,
-        "faithful": ("method=faithful", "select_on=val", "horizontal_flip=0", "smallest_crop=1", *QUERIES),
-    }.items()
+    name: Arm(settings, ({f"{name}, no descriptions": "bare"} if name in BARE else {}) | {name: "fused"})
+    for name, settings in PART_SETTINGS.items()
 }
 ARMS = MAIN | PARTS
 UNTRAINED = {"zero-shot embedded": "global", "zero-shot, late fusion": "fused", "descriptions only": "descriptions"}

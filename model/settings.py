@@ -129,7 +129,7 @@ class ObjectiveConfig:
 
     own_weight: float = setting(1.0, "of texts and the picture's own vector, before it reads its views", at_least=0)
     local_weight: float = setting(1.0, "w_c, of local matching; 0.01 as released", at_least=0)
-    caption_vision_weight: float = setting(0.5, "w_cv; 0.01 as released", at_least=0)
+    caption_vision_weight: float = setting(0.0, "w_cv; 0.01 as released", at_least=0)
     source_target_weight: float = setting(0.0, "of captions and their translations; 1 as released", at_least=0)
     distillation_weight: float = setting(0.0, "w_d; items and target texts keep 1 − w_d", at_least=0, at_most=1)
     diversity_weight: float = setting(0.0, "w_r; 0.01 as released", at_least=0)
