@@ -1,14 +1,17 @@
 """A real S3 server on loopback, SeaweedFS, for the tests of corpora in object stores."""
 
 import contextlib
+import http.client
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -68,3 +71,40 @@ class ObjectStore:
     def stop(self):
         self.process.kill()  # asked to end, it may wait for ever for its connections
         self.process.wait()
+
+
+class LosesAnswers(BaseHTTPRequestHandler):
+    """A proxy that has every request carried out, and loses the answer of every other write."""
+
+    protocol_version = "HTTP/1.1"
+
+    def forward(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        connection = http.client.HTTPConnection(*self.server.store)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        answer = connection.getresponse()
+        self.server.writes += self.command == "PUT"
+        if self.command == "PUT" and self.server.writes % 2:
+            self.close_connection = True
+            return
+        self.send_response_only(answer.status)
+        for header in answer.getheaders():
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(answer.read())
+
+    do_GET = do_HEAD = do_PUT = do_POST = forward
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def losing_answers(store):
+    """The URL of a store whose answers to writes are lost every other time."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), LosesAnswers) as proxy:
+        proxy.daemon_threads, proxy.writes = True, 0
+        proxy.store = ("127.0.0.1", store.ports["s3.port"])
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{proxy.server_port}"
+        proxy.shutdown()

@@ -207,19 +207,29 @@ class ObjectPath(PosixPath):
         """Write the object, in place of the version `seen` (None: only if there is none); returns its version.
 
         Raises:
-            FileChanged: There is another version. It stays.
+            FileChanged: There is another version, with other bytes. It stays.
         """
         mode: Any = "overwrite" if seen == ANY else "create" if seen is None else {"e_tag": seen}
         try:
             with explained(self):
                 return str(self.store.put(self.key, data, mode=mode)["e_tag"])
         except FileExistsError as error:
+            # The client repeats a request whose answer was lost. If the store had carried it out, it refuses that.
+            with contextlib.suppress(FileNotFoundError):
+                stored, present = self.read_version()
+                if stored == data:
+                    return present
             raise FileChanged(self) from error
+
+    def read_version(self) -> tuple[bytes, str]:
+        """The whole object, and its version."""
+        with explained(self):
+            answer = self.store.get(self.key)
+            return bytes(answer.bytes()), str(answer.meta["e_tag"])
 
     def read_bytes(self) -> bytes:
         """The whole object."""
-        with explained(self):
-            return bytes(self.store.get(self.key).bytes())
+        return self.read_version()[0]
 
     def open(self, mode: str = "r", buffering: int = -1, encoding: str | None = None, *_: Any, **__: Any) -> IO[Any]:  # type: ignore[override]
         """Read an object, or write one that appears when the stream is closed without an error."""

@@ -1,12 +1,17 @@
 """One run at a time, also where a holder dies, stops or is cut off."""
 
+import time
+
 import pytest
 
 from pipeline.corpus.table import write_json
 from pipeline.engine.run_state import TOKEN, locked, run_folder, run_token
 from pipeline.errors import UsageError
 from pipeline.storage import lease
+from pipeline.storage.files import location, version
 from pipeline.storage.lease import held
+from pipeline.storage.object_path import FileChanged, open_store
+from tests.object_store import losing_answers
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +50,22 @@ def test_a_run_that_was_taken_over_leaves_the_other_one_alone(object_store, fold
     with locked(corpus):
         write_json(run_folder(corpus) / TOKEN, "of another run")
     assert run_token(corpus) == "of another run"
+
+
+def test_a_write_whose_answer_is_lost_is_not_refused(object_store, tmp_path, monkeypatch):
+    """The client repeats it, and the store refuses the repetition, because it has carried it out."""
+    path = state(location(f"s3://corpora/{tmp_path.name}"))
+    with losing_answers(object_store) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        open_store.cache_clear()
+        try:
+            with held(path):
+                seen = version(path)
+                time.sleep(0.5)
+                renewed = version(path)
+                assert renewed != seen
+                with pytest.raises(FileChanged):
+                    path.put(b"another run", seen)
+            assert version(path) is None
+        finally:
+            open_store.cache_clear()
