@@ -8,15 +8,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench import arms
+from bench.arms import METHOD, PAIR, Line
 from stages.scoring.metrics import LEVEL, RESAMPLES, Hits, count_hits, resample
 
-Line = Mapping[str, Any]
-Runs = Mapping[tuple[int, int | None], Mapping[str, Any]]  # scores by draw and seed; None for what is not trained
-METHOD, JOINT, PAIR = "corrected", "joint", "two of "
+JOINT = "joint"
 WARNING = (
     "*Strong* and *noisy* use captions by people in place of an MLLM's descriptions: an upper bound, and no evidence "
     "about an MLLM."
 )
+
+
+def hits_by_picture(ranks: Any) -> dict[str, Any]:
+    """The hits in the ranks of a language."""
+    text_to_media, media_to_text = ranks.ranked.text_to_media.numpy(), ranks.ranked.media_to_text.numpy()
+    return encode_hits(text_to_media, ranks.text_items, media_to_text, ranks.media_items)
 
 
 def encode_hits(
@@ -53,47 +59,17 @@ class Difference(NamedTuple):
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
-class Scores:
-    """The scores of a regime: by row of the table, those of its draws and seeds with the chosen setting.
-
-    What does not depend on a seed has one score for each draw.
-    """
-
-    def __init__(self, lines: Sequence[Line], regime: str):
-        own = [line for line in lines if line["regime"] == regime]
-        tried: dict[str, list[Line]] = {}
-        for line in own:
-            if (line["draw"], line["seed"]) == (0, 0):
-                tried.setdefault(line["arm"], []).append(line)
-        chosen_by = {arm: _chosen(of_arm) for arm, of_arm in tried.items()}
-        self.chosen: dict[str, list[str]] = {}
-        self.runs: dict[str, dict[tuple[int, int | None], Line]] = {}
-        for line in own:
-            for row, score in line["scores"].items():
-                if line["chosen"] == chosen_by.get(line["arm"].removeprefix(PAIR)):
-                    self.chosen[row] = line["chosen"]
-                    number = line["seed"] if line["settings"] else None
-                    self.runs.setdefault(row, {})[line["draw"], number] = score
-
-    def mean(self, row: str, language: str) -> float:
-        """Mean SumR."""
-        return float(np.mean([score["languages"][language]["sum_r"] for score in self.runs[row].values()]))
+class Scores(arms.Scores):
+    """The scores of a regime."""
 
     def difference(self, row: str, other: str, language: str) -> Difference:
         """`row` less `other`."""
-        return difference(self.runs[row], self.runs[other], language)
+        return difference(self.pairs(row, other), language)
 
 
-def difference(runs: Runs, others: Runs, language: str, seed: int = 0) -> Difference:
-    """SumR of some runs less that of others of the same draws and seeds; runs and test pictures are drawn again.
-
-    What is not trained is compared with every seed of its draw.
-    """
-    pairs = [
-        (score["languages"][language], other["languages"][language])
-        for (draw, number), score in runs.items()
-        if (other := others.get((draw, number)) or others.get((draw, None)))
-    ]
+def difference(pairs: Sequence[tuple[Line, Line]], language: str, seed: int = 0) -> Difference:
+    """SumR of some runs less that of others, pair by pair; runs and test pictures are drawn again."""
+    pairs = [(score["languages"][language], other["languages"][language]) for score, other in pairs]
     hits = {f"{side} {number}": decode_hits(pair[side]) for number, pair in enumerate(pairs) for side in (0, 1)}
     recalls = resample(hits, RESAMPLES, seed)
     by_run_SR = np.stack(
@@ -104,12 +80,6 @@ def difference(runs: Runs, others: Runs, language: str, seed: int = 0) -> Differ
     low, high = np.quantile(means_S, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     mean = np.mean([left["sum_r"] - right["sum_r"] for left, right in pairs])
     return Difference(float(mean), float(low), float(high), len(pairs))
-
-
-def _chosen(tried: Sequence[Line]) -> list[str]:
-    """The best on val of the settings that were tried, by the last row of the arm."""
-    best = max(tried, key=lambda line: list(line["scores"].values())[-1]["val"])
-    return list(best["chosen"])
 
 
 def report(lines: Sequence[Line], simple: Sequence[str], regimes: Sequence[str], trust: Sequence[str] = ()) -> str:
@@ -149,13 +119,13 @@ def report(lines: Sequence[Line], simple: Sequence[str], regimes: Sequence[str],
 
 def trust_lines(without: Scores, with_bad: Scores) -> list[str]:
     """For each language, whether a view that harms does."""
-    runs, others = with_bad.runs.get(METHOD, {}), without.runs.get(METHOD, {})
-    if not runs.keys() & others.keys():
+    pairs = arms.paired(with_bad.runs.get(METHOD, {}), without.runs.get(METHOD, {}))
+    if not pairs:
         return []
     texts = []
     for language in ("en", "zh"):
         bad, good = with_bad.mean(METHOD, language), without.mean(METHOD, language)
-        gap = difference(runs, others, language)
+        gap = difference(pairs, language)
         texts.append(f"photos trust {language}: with a bad view {bad:.1f}, without it {good:.1f}, difference {gap}")
     return texts
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench import photos, photos_corpus, photos_report
-from bench.photos import ARMS, NOISY, STRONG, Plan, Run, Runs
+from bench.arms import UNTRAINED, Run
+from bench.photos import ARMS, NOISY, STRONG, Photos, Plan
 from pipeline.corpus.table import Table
 from stages.training.settings import resolve
 from tests.stages.corpora import picture
@@ -69,17 +70,18 @@ def test_noisy_views_lose_content_words_and_some_are_of_another_picture():
     assert wrong == pytest.approx(0.15, abs=0.03) and bad == pytest.approx(0.5, abs=0.04)
 
 
-def test_every_arm_resolves_and_all_try_as_many_settings():
+def test_every_arm_resolves_and_all_try_as_many_settings(tmp_path):
+    runs = Photos(tmp_path, tmp_path, Plan())
     assert {len(ARMS[name].grid) for name in ("corrected", "towers on descriptions", "joint")} == {6}
     for regime in (STRONG, NOISY):
         for name, arm in ARMS.items():
             for chosen in arm.grid:
-                settings = resolve("photos", Run(regime, 0, name, 0, chosen).settings)
+                settings = resolve("photos", runs.settings(Run(regime, 0, name, 0, chosen)))
                 assert settings.languages == ("zh",) and not settings.human_targets
-    assert "strong" not in " ".join(Run(NOISY, 2, "towers on descriptions", 0, photos.TOWERS_GRID[3]).settings)
+    assert "strong" not in " ".join(runs.settings(Run(NOISY, 2, "towers on descriptions", 0, photos.TOWERS_GRID[3])))
 
 
-class Scripted(Runs):
+class Scripted(Photos):
     """Scores from the run's name: the second of the settings is the best."""
 
     def __init__(self, *given):
@@ -87,11 +89,11 @@ class Scripted(Runs):
         self.trained = []
 
     def ensure(self, run):
-        if line := self.find(run.key):
+        if line := self.find(self.key(run)):
             return line
         self.trained.append(run)
         value = 100 + 10 * ARMS[run.arm].grid.index(run.chosen) + run.seed
-        return self.add(run.key, run.chosen, {row: scored(value) for row in ARMS[run.arm].rows}, 0.0)
+        return self.add(self.key(run), run.chosen, {row: scored(value) for row in ARMS[run.arm].rows}, 0.0)
 
     def ensure_untrained(self, regime, draw):
         pass
@@ -156,10 +158,10 @@ def test_real_runs(corpus, tmp_path, monkeypatch):
     }
     monkeypatch.setattr(photos, "ARMS", small)
     plan = Plan(seeds=2, draws=1, tried=1, groups=(tuple(small),), regimes=(STRONG,), trust=False, steps=2)
-    runs = Runs(tmp_path, corpus, plan)
+    runs = Photos(tmp_path, corpus, plan)
     runs.study()
     rows = {row for line in runs.lines for row in line["scores"]}
-    alone = {*photos.UNTRAINED, "slots are queries", "faithful", "corrected, no descriptions"}
+    alone = {*UNTRAINED, "slots are queries", "faithful", "corrected, no descriptions"}
     paired = {f"{pair}{row}" for pair in ("", "two of ") for row in ("corrected", "two towers", "late fusion")}
     assert rows == alone | paired
     assert all(set(score["languages"]) == {"en", "zh"} for line in runs.lines for score in line["scores"].values())
