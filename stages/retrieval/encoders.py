@@ -99,7 +99,7 @@ class ModelSpace:
 
         folder = Path(source)
         if folder.is_dir():
-            files = sorted(path for path in (*folder.iterdir(), *folder.glob("tokenizer/*")) if path.is_file())
+            files = sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
             weights: Any = [
                 (str(path.relative_to(folder)), file_hash(path))
                 for path in files

@@ -1,4 +1,4 @@
-"""Two-tower models that are scored as they are: CLIP, SigLIP and their like, and the encoders in the wheel.
+"""Models that are scored as they are: CLIP, SigLIP and their like, and encoders that make vectors by themselves.
 
 They have LECCR's interface and no slots. `DescribedTowers` gives any of them the views of items as slots, for late
 fusion.
@@ -7,8 +7,9 @@ B items or texts · F frames · V views · E width of their space · T tokens
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
@@ -23,7 +24,6 @@ from model.processing import SIGLIP_TOKENS, check_texts, load_transformers_token
 from model.texts import normalize_text
 from pipeline.errors import UsageError
 from stages.data.media import Frames
-from stages.scoring.zero_shot import EmbeddedEncoder
 
 
 class Baseline(nn.Module):
@@ -97,8 +97,21 @@ class BaselineProcessor:
         return Texts(*(it.unflatten(0, (len(items), views)) for it in (texts.tokens, texts.mask & present_V1)))
 
 
-class EmbeddedTowers(nn.Module):
-    """The interface of `LeccrModel`: its inputs are the vectors already, which its processor computes."""
+class VectorEncoder(Protocol):
+    """Makes float32 vectors itself: the encoders in the wheel, a model of Sentence Transformers, or a server."""
+
+    def media(self, items: Sequence[Any]) -> np.ndarray:
+        """Items [N,E], each of one or more frames."""
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Queries [M,E]."""
+
+    def descriptions(self, texts: Sequence[str]) -> np.ndarray:
+        """Descriptions [M,E]."""
+
+
+class VectorTowers(nn.Module):
+    """The interface of `LeccrModel` for inputs that are the vectors already."""
 
     slots_are_views = False
 
@@ -112,11 +125,11 @@ class EmbeddedTowers(nn.Module):
         return texts.tokens[:, 0]
 
 
-class EmbeddedProcessor:
-    """The interface of `LeccrProcessor`: encodes pictures and texts."""
+class VectorProcessor:
+    """The interface of `LeccrProcessor` around an encoder that makes the vectors."""
 
-    def __init__(self) -> None:
-        self.encoder = EmbeddedEncoder()
+    def __init__(self, encoder: VectorEncoder):
+        self.encoder = encoder
 
     def media(self, items: Sequence[Frames]) -> Media:
         """Items as one vector each, [B,1,E]."""

@@ -10,8 +10,10 @@ if TYPE_CHECKING:  # imports torch
     from model.fusion import Fusion
 
 EMBEDDED = "embedded"  # the name, and the type, of the encoders in the wheel
+SENTENCE, SERVER = "sentence-transformers", "server"  # types of models that make vectors themselves
 TRANSLATE = "translate:"  # before the name of a model: queries are translated to English first
 CONFIG, BEST = "config.json", "best"
+MODULES = "modules.json"  # a folder with this is a model of Sentence Transformers
 RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
 
 
@@ -51,7 +53,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def _own_views(self) -> tuple[str, ...]:
-        return tuple(read_json(Path(self.source) / CONFIG).get("views") or ()) if Path(self.source).is_dir() else ()
+        path = Path(self.source) / CONFIG
+        return tuple(read_json(path).get("views") or ()) if path.is_file() else ()
 
     def align_views(self, views: tuple[str, ...]) -> tuple[str, ...]:
         """These views in the order in which the model weighs its own, "" in place of one that is left out.
@@ -97,11 +100,13 @@ class Checkpoint(NamedTuple):
 
         if self.model_type == EMBEDDED:
             from model.fusion import Fusion
-            from stages.scoring.baselines import DescribedTowers, EmbeddedProcessor, EmbeddedTowers
-            from stages.scoring.zero_shot import DESCRIPTIONS
+            from stages.scoring.baselines import DescribedTowers, VectorProcessor, VectorTowers
+            from stages.scoring.zero_shot import DESCRIPTIONS, EmbeddedEncoder
 
             fusion = Fusion(1 / (1 + DESCRIPTIONS), "max")
-            return LoadedModel(DescribedTowers(EmbeddedTowers()), EmbeddedProcessor(), fusion)
+            return LoadedModel(DescribedTowers(VectorTowers()), VectorProcessor(EmbeddedEncoder()), fusion)
+        if self.model_type in (SENTENCE, SERVER):
+            return self._load_vectors()
         if self.model_type != LeccrConfig.model_type:
             from stages.scoring.baselines import load_baseline
 
@@ -116,12 +121,28 @@ class Checkpoint(NamedTuple):
             raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
         return LoadedModel(model.float(), processor, model.config.fusion)
 
+    def _load_vectors(self) -> LoadedModel:
+        """A model that makes vectors itself; one that reads no pictures compares queries only with descriptions."""
+        from model.encoders.sentence_models import SentenceModel
+        from model.fusion import Fusion
+        from stages.scoring.baselines import DescribedTowers, VectorEncoder, VectorProcessor, VectorTowers
+        from stages.scoring.embedding_server import EmbeddingServer
+
+        try:
+            encoder: VectorEncoder = (SentenceModel if self.model_type == SENTENCE else EmbeddingServer)(self.source)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        if getattr(encoder, "reads_pictures", True):
+            return LoadedModel(VectorTowers(), VectorProcessor(encoder), None)
+        return LoadedModel(DescribedTowers(VectorTowers()), VectorProcessor(encoder), Fusion(0.0, "max"))
+
 
 def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
     """Find weights by name, without loading them.
 
     Args:
-        name: A run folder (its best weights), a model folder, a model's name on the Hub, or `embedded`.
+        name: A run folder (its best weights), a model folder, a model's name on the Hub, `embedded`, or the address of
+            a server with OpenAI's embeddings API.
         option: What the user gave it with, for messages.
 
     Raises:
@@ -129,7 +150,12 @@ def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
     """
     if name == EMBEDDED:
         return Checkpoint(name, name, EMBEDDED, None)
+    if name.startswith(("http://", "https://")):
+        return Checkpoint(name, name, SERVER, None)
     path = Path(name).expanduser()
+    base, _, dimensions = name.partition("@")
+    if (Path(base).expanduser() / MODULES).is_file():
+        return Checkpoint(name, str(Path(name).expanduser()), SENTENCE, None)
     folder, run = (path / BEST, path) if (path / BEST / CONFIG).is_file() else (path, path.parent)
     if (folder / CONFIG).is_file():
         record = read_json(run / RUN_RECORD) if folder.name == BEST else None
@@ -140,11 +166,15 @@ def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
             "wait for it, or name one of the run's checkpoints"
         )
     from transformers import PreTrainedConfig
+    from transformers.utils.hub import cached_file
 
     from model.hub import locate_model
 
     try:
-        config, _ = PreTrainedConfig.get_config_dict(locate_model(name, [EMBEDDED]))
+        located = locate_model(base, [EMBEDDED])
+        if dimensions or cached_file(located, MODULES, _raise_exceptions_for_missing_entries=False):
+            return Checkpoint(name, name, SENTENCE, None)
+        config, _ = PreTrainedConfig.get_config_dict(located)
     except (OSError, ValueError) as error:
         raise UsageError(f"{option}{str(error).splitlines()[0]}") from error
     return Checkpoint(name, name, str(config.get("model_type")), None)
