@@ -161,7 +161,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def resolve_settings(options: argparse.Namespace) -> Settings:
     """The settings of the run."""
-    given = {"data": tuple(map(str, options.data)) or None, "micro_batch": options.micro_batch}
+    given: dict[str, Any] = {name: tuple(map(str, getattr(options, name))) or None for name in ("data", "log_with")}
+    given["micro_batch"] = options.micro_batch
     given = {name: value for name, value in given.items() if value is not None}
     return resolve(options.recipe, options.overrides, **given)
 
@@ -183,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, type=path_on_disk, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")
+    add("--log-with", action="append", default=[], metavar="TRACKER", help="the setting log_with; may be repeated")
     add("--resume", action="store_true", help="continue from the newest complete checkpoint")
     add("--overwrite", action="store_true", help="delete an earlier run in RUN, then start")
     add("overrides", nargs="*", metavar="key=value", help="settings that differ from the recipe")

@@ -14,7 +14,8 @@ from tests.conftest import ROOT
 from tests.test_architecture import imports
 
 OURS = {"examples", "pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
-OPTIONAL = {"vllm", "dask", "distributed", "wandb"}  # the user installs them, or they live in another environment
+# The user installs these, or they live in another environment.
+OPTIONAL = {"vllm", "dask", "distributed", "wandb"}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl and its curves always, TensorBoard and W&B through Accelerate on request.
+"""What a run reports: metrics.jsonl and its curves always, and to trackers through Accelerate on request.
 
 A line of metrics.jsonl is JSON with `kind`:
     train       step, epoch, loss, raw and weighted by term, gradient_share by term, slot_cosine, lr, grad_norm,
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
 from pipeline.corpus.table import read_json
 from pipeline.errors import UsageError
@@ -70,19 +70,21 @@ def metrics_log(
 
 
 def _start_trackers(run: Path, settings: Settings, accelerator: Accelerator, resumed: int) -> None:
-    trackers: list[GeneralTracker] = []
-    if settings.tensorboard:
-        trackers.append(TensorBoardTracker("tensorboard", run, purge_step=resumed + 1))
-    if settings.wandb:
-        trackers.append(WandBTracker(settings.wandb, name=run.name, dir=str(run), config=settings.to_json()))
-    if trackers:
-        accelerator.log_with = trackers
-        try:
-            accelerator.init_trackers(settings.wandb)
-        except ImportError as error:
-            raise UsageError(
-                f"a tracker is not installed ({error}). Install it: pip install tensorboard wandb"
-            ) from error
+    project, name = settings.log_project, run.name
+    trackers: dict[str, Callable[[], GeneralTracker]] = {
+        "tensorboard": lambda: TensorBoardTracker("tensorboard", run, purge_step=resumed + 1),
+        "wandb": lambda: WandBTracker(project, name=name, dir=str(run)),
+        "mlflow": lambda: MLflowTracker(project, run_name=name),
+        "trackio": lambda: TrackioTracker(project, name=name),
+    }
+    accelerator.log_with = [trackers[tracker]() for tracker in settings.log_with]
+    try:
+        accelerator.init_trackers(project)
+    except ImportError as error:
+        raise UsageError(f"a tracker is not installed ({error}). Install it: pip install {error.name}") from error
+    for tracker in accelerator.trackers:
+        if not isinstance(tracker, TensorBoardTracker):
+            tracker.store_init_configuration(settings.to_json())
 
 
 def _to_json(line: dict[str, Any]) -> str:

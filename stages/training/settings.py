@@ -138,8 +138,13 @@ class Settings:
     workers: int = option(
         -1, "processes that load data, per training process; -1: up to 4 with a GPU, else 0", at_least=-1, free=True
     )
-    tensorboard: bool = option(False, "write RUN/tensorboard", free=True)
-    wandb: str = option("", "Weights & Biases project to log to; none: off", free=True)
+    log_with: tuple[str, ...] = option(
+        (),
+        "trackers; tensorboard writes RUN/tensorboard",
+        choices=("tensorboard", "wandb", "mlflow", "trackio"),
+        free=True,
+    )
+    log_project: str = option("leccr", "project, or experiment, that other trackers log to", free=True)
 
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of ModelSettings, where not the default
     objective: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of ObjectiveConfig, likewise

@@ -1,4 +1,4 @@
-"""metrics.jsonl after kills, its curves, and what TensorBoard and W&B receive."""
+"""metrics.jsonl after kills, its curves, and what trackers receive."""
 
 import json
 import sys
@@ -17,6 +17,7 @@ LINE = {"kind": "train", "step": 1, "epoch": 1, "loss": 2.5, "raw": {"media_sour
 
 
 def write(run, steps, resumed=0, **settings):
+    run.mkdir(exist_ok=True)
     with metrics_log(run, Settings(**settings), Accelerator(cpu=True), resumed) as write_line:
         for step in steps:
             write_line(LINE | {"step": step})
@@ -36,27 +37,33 @@ def test_tensorboard_receives_the_figures(tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write(tmp_path, [1, 2], tensorboard=True)
+    write(tmp_path, [1, 2], log_with=("tensorboard",))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/raw/media_source")] == [1, 2]
 
 
-def test_wandb_receives_the_figures_or_is_a_usage_error(tmp_path, monkeypatch):
-    logged = []
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_tracker_receives_the_figures_or_is_a_usage_error(tmp_path, monkeypatch, name):
+    logged, config = [], {}
+    run = SimpleNamespace(
+        log=lambda figures, step: logged.append((step, figures)), finish=lambda: logged.append("finished")
+    )
 
-    def init(**options):
-        assert options["project"] == "search" and options["config"]["wandb"] == "search"
-        return SimpleNamespace(
-            log=lambda figures, step: logged.append((step, figures)), finish=lambda: logged.append("finished")
-        )
+    def init(project, name, **_):
+        logged.append((project, name))
+        return run
 
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    write(tmp_path, [7], wandb="search")
-    assert logged == [(7, dict(flatten(LINE))), "finished"]
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match="pip install tensorboard wandb"):
-        write(tmp_path / "other", [1], wandb="search")
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(init=init, config=SimpleNamespace(update=config_of(config))))
+    write(tmp_path / "seven", [7], log_with=(name,), log_project="search")
+    assert logged == [("search", "seven"), (7, dict(flatten(LINE))), "finished"] and config["log_project"] == "search"
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UsageError, match=f"pip install {name}"):
+        write(tmp_path / "other", [1], log_with=(name,))
+
+
+def config_of(values):
+    return lambda given, **_: values.update(given)
 
 
 def write_curves(run, steps, validated=True):

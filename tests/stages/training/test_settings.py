@@ -85,7 +85,7 @@ def test_help_describes_every_setting_with_its_default():
 
 def test_only_what_changes_no_result_is_free():
     free = Settings().free()
-    assert {"workers", "log_every", "tensorboard"} <= free
+    assert {"workers", "log_every", "log_with"} <= free
     assert not free & {"lr", "seed", "batch_size", "steps", "epochs", "languages", "validate_every", "num_slots"}
 
 
