@@ -16,6 +16,7 @@ Called from thread pools: nothing opened is shared, except the tables used last,
 import concurrent.futures
 import contextlib
 import functools
+import importlib.util
 import io
 import itertools
 import os
@@ -35,12 +36,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import TOO_MANY_FILES, EnvironmentTrouble, Interrupted, MediaError, PipelineError, too_many_files
 from pipeline.media.features import MAX_BYTES, header_bytes
+from pipeline.storage.object_path import SCHEMES, ObjectPath
 
 ROWS = re.compile(r"\d{1,18}(-\d{1,18})?(,\d{1,18}(-\d{1,18})?)*")
 FLOAT_BYTES = 4
 BATCH_ROWS = 1024
 _LOADING = threading.Lock()  # threads that need the same row group at once load it once
 PATIENCE_S = 60.0  # how long a URL may keep its reader waiting, in all
+STORE_PATIENCE_S = 240.0  # the same for an object store, which is asked again for three minutes if it is away
 LEAST_RATE = 100_000  # bytes a second; what has arrived extends PATIENCE_S at this rate
 POLL_S = 0.1
 URL_BUFFER, FILE_BUFFER = 1 << 20, 1 << 16  # bytes
@@ -323,6 +326,7 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, location: str):
         self._location, self._is_url = location, is_url(location)
+        self._patience_s = STORE_PATIENCE_S if in_object_store(location) else PATIENCE_S
         self._waited_s, self._num_bytes = 0.0, 0
         self._file = self._call(_open_url if self._is_url else _open_regular, location)
         if self._is_url:
@@ -360,7 +364,7 @@ class _Stream(io.RawIOBase):
         threading.Thread(target=call, daemon=True).start()
         while not future.done():
             _obey_stop_request()
-            if self._waited_s > PATIENCE_S + self._num_bytes / LEAST_RATE:
+            if self._waited_s > self._patience_s + self._num_bytes / LEAST_RATE:
                 message = f"{self._location}: only {self._num_bytes:,} bytes arrived in {self._waited_s:.0f} s"
                 raise MediaError("unreadable", message)
             concurrent.futures.wait([future], POLL_S)
@@ -414,7 +418,12 @@ def _open_regular(path: str) -> BinaryIO:
     return stream
 
 
+def in_object_store(location: str) -> bool:
+    """Whether obstore reads a location: s3://, gs:// or az://, if it is installed. Otherwise fsspec does."""
+    return location.startswith(SCHEMES) and importlib.util.find_spec("obstore") is not None
+
+
 def _open_url(url: str) -> BinaryIO:
-    stream: BinaryIO = fsspec.open(url, "rb").open()
+    stream: BinaryIO = ObjectPath(url).open_reader() if in_object_store(url) else fsspec.open(url, "rb").open()
     # memory:// hands the same object, with one position, to everyone.
     return io.BytesIO(stream.getvalue()) if isinstance(stream, io.BytesIO) else stream

@@ -1,6 +1,7 @@
 """Locations of inputs: local paths and fsspec URLs, listed and opened in the same way."""
 
 import codecs
+import importlib
 import io
 import os
 import posixpath
@@ -12,8 +13,9 @@ import fsspec
 
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from pipeline.media.uri import in_object_store, open_file
 from pipeline.media.uri import is_url as is_url
-from pipeline.media.uri import open_file
+from pipeline.storage.object_path import PATIENCE
 
 MEDIA_SUFFIXES = frozenset(IMAGE_SUFFIXES) | frozenset(VIDEO_SUFFIXES)
 FEATURES_SUFFIX = ".npy"
@@ -101,6 +103,10 @@ def filesystem_of(location: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if not is_url(location):
         return fsspec.filesystem("file"), location
     try:
+        if in_object_store(location):
+            scheme = location.partition(":")[0]
+            importlib.import_module("obstore.fsspec").register(scheme)
+            fsspec.config.conf[scheme] = {"client_options": {"allow_http": True}, "retry_config": PATIENCE}
         filesystem, path = fsspec.core.url_to_fs(location)
     except (ImportError, ValueError) as error:
         raise UsageError(f"--input: fsspec cannot open {location}: {error}") from error

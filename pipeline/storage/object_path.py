@@ -231,6 +231,13 @@ class ObjectPath(PosixPath):
         """The whole object."""
         return self.read_version()[0]
 
+    def open_reader(self) -> Any:
+        """A seekable stream that reads ranges of the object as they are needed."""
+        import obstore
+
+        with explained(self):
+            return obstore.open_reader(self.store, self.key)
+
     def open(self, mode: str = "r", buffering: int = -1, encoding: str | None = None, *_: Any, **__: Any) -> IO[Any]:  # type: ignore[override]
         """Read an object, or write one that appears when the stream is closed without an error."""
         stream: IO[Any]

@@ -11,6 +11,9 @@ import pytest
 from pipeline.corpus import shards
 from pipeline.corpus.table import Table
 from pipeline.engine.stage import Outcome, Run, Stage
+from pipeline.errors import MediaError
+from pipeline.hashing import stream_hash
+from pipeline.media.uri import open_media
 from pipeline.storage.files import location
 from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.loopback import Loopback
@@ -104,6 +107,22 @@ def test_the_bytes_of_a_local_run(team, tmp_path):
     assert "no secret" not in done.stdout + done.stderr
     everything = b"".join(path.read_bytes() for path in corpus_of(tmp_path).rglob("*"))
     assert team.store.environment["AWS_SECRET_ACCESS_KEY"].encode() not in everything
+
+
+def test_pictures_in_an_object_store(object_store, tmp_path):
+    photos = location(f"s3://corpora/{tmp_path.name}/photos")
+    for path in make_photos(tmp_path / "photos", 2):
+        (photos / path.name).put(path.read_bytes())
+    (photos / "broken.jpg").put(b"")
+    done = run_stage("--stage", "ingest", "--input", photos, "--output", tmp_path / "corpus")
+    assert done.returncode == 0, done.stderr
+    rows = list(Table(tmp_path / "corpus", "items").rows())
+    assert [row["uri"] for row in rows] == [str(photos / f"photo-{number:05d}.jpg") for number in range(2)]
+    photos.joinpath("photo-00000.jpg").unlink()
+    with pytest.raises(MediaError, match="no such file"):
+        open_media(rows[0]["uri"])
+    with open_media(rows[1]["uri"]) as stream:
+        assert stream_hash(stream) == rows[1]["sha256"]
 
 
 @pytest.mark.torture
