@@ -94,7 +94,7 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         num_shards, num_items = stages[0].plan(corpus, say)
         cache = options.cache.absolute() if options.cache else cache_folder(corpus)
         run = Run(run_token(corpus), corpus, num_shards, cache, shared_folder(state_folder(corpus) / "answers"))
-        monitor = Monitor(corpus, stages, num_items, options.max_failures)
+        monitor = Monitor(run, stages, num_items, options.max_failures)
         changed = _make_shards(run, beam_arguments, stages, monitor)
         monitor.check_budget(num_shards)
         try:
@@ -126,7 +126,7 @@ def _make_shards(run: Run, beam_arguments: Sequence[str], stages: list[Stage], m
         with monitor.running(run.num_shards, missing):
             beam.run_stages(run, ready, indices, beam_options)
 
-    with stopped_by_signals(run.corpus):
+    with stopped_by_signals(run.corpus, run.token):
         if earlier and not missing[last.name]:
             # Only the items that failed before show whether the last stage has work, and needs its server.
             make(earlier)

@@ -13,24 +13,27 @@ import shlex
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from apache_beam.runners.runner import create_runner
+from apache_beam.runners.runner import PipelineState, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipeline.corpus.table import state_folder
 from pipeline.engine import window
-from pipeline.engine.run_state import run_token, stop_request
+from pipeline.engine.run_state import last_report, request_stop, run_token, stop_request
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import EnvironmentTrouble, Interrupted, UsageError
 from pipeline.optional import import_optional
 from pipeline.storage.files import local_folder
 
 LEAD = 1  # shards
+POLL_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 DASK_MODULE = "apache_beam.runners.dask.dask_runner"
 DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"
@@ -87,13 +90,32 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
         pipeline = beam.Pipeline(_runner(options, run.corpus), options)
         create = beam.Create(list(indices), reshuffle=False)  # type: ignore[no-untyped-call]
         pipeline | create | beam.Reshuffle() | beam.ParDo(MakeShards(run, stages))  # type: ignore[no-untyped-call]
-        pipeline.run().wait_until_finish()  # type: ignore[no-untyped-call]
+        result = pipeline.run()
+        if isinstance(result, portable_runner.PipelineResult):
+            _end_without_workers(result, run)
+        else:
+            result.wait_until_finish()  # type: ignore[no-untyped-call]
     finally:
         window.close_engine(run.token)
     if run_token(run.corpus) != run.token:
         raise Interrupted(f"another run has taken {run.corpus} over, as this one was stopped or cut off for too long")
     if error := stop_request(run.corpus):
         raise error
+
+
+def _end_without_workers(result: portable_runner.PipelineResult, run: Run) -> None:
+    """Wait for a job, and end it if all of its workers fall silent: Beam's own job service would wait for ever."""
+    reported, silent_since = last_report(run.corpus, run.token), time.monotonic()
+    while not PipelineState.is_terminal(result.state):  # type: ignore[no-untyped-call]
+        time.sleep(POLL_S)
+        if (report := last_report(run.corpus, run.token)) != reported or not report:
+            reported, silent_since = report, time.monotonic()
+        elif time.monotonic() - silent_since > SILENCE_S:
+            message = f"no worker has reported for {SILENCE_S:.0f} s. Start worker pools, then the same command again"
+            request_stop(run.corpus, EnvironmentTrouble(message), run.token)
+            result.cancel()
+            return
+    result.wait_until_finish()  # type: ignore[no-untyped-call]
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:

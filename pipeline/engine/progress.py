@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Self
 
 from pipeline.corpus import shards
 from pipeline.engine.run_state import read_progress, request_stop
-from pipeline.engine.stage import Failure, Outcome, Progress, Stage
+from pipeline.engine.stage import Failure, Outcome, Progress, Run, Stage
 from pipeline.errors import BudgetSpent, UsageError
+from pipeline.storage.files import pause
 
 REDRAW_S, PLAIN_S = 0.25, 30.0
 DEFAULT_FLOOR = 10  # failures
@@ -134,8 +134,8 @@ class ProgressLine:
 class Monitor:
     """Watches one run: draws its progress, and stops it when the failure budget is spent."""
 
-    def __init__(self, corpus: Path, stages: Sequence[Stage], num_items: int, budget: FailureBudget):
-        self._corpus, self._stages, self._num_items, self._budget = corpus, stages, num_items, budget
+    def __init__(self, run: Run, stages: Sequence[Stage], num_items: int, budget: FailureBudget):
+        self._run, self._stages, self._num_items, self._budget = run, stages, num_items, budget
 
     @contextlib.contextmanager
     def running(self, num_shards: int, open_shards: Mapping[str, frozenset[int]]) -> Iterator[None]:
@@ -160,8 +160,8 @@ class Monitor:
     def _watch(self, base: Mapping[str, int], ended: threading.Event) -> None:
         last = self._stages[-1]
         with ProgressLine(self._num_items, "items", last.name, base[last.name]) as line:
-            while not ended.wait(REDRAW_S):
-                progress = read_progress(self._corpus)
+            while not ended.wait(pause(self._run.corpus, REDRAW_S)):
+                progress = read_progress(self._run.corpus, self._run.token)
                 notes = []
                 for stage in self._stages:
                     counts = progress[stage.name].counts
@@ -172,7 +172,7 @@ class Monitor:
                         records = round(self._num_items * stage.records_per_item)
                         self._budget.check(stage.name, records, progress[stage.name])
                     except BudgetSpent as error:
-                        request_stop(self._corpus, error)
+                        request_stop(self._run.corpus, error, self._run.token)
                 num_failed = sum(stage.kinds.total() for stage in progress.values())
                 line.update(done, *notes, f"{num_failed:,} failed")
 
@@ -180,7 +180,7 @@ class Monitor:
         """Check the budget once more when all is made: a short run can end between two looks at the counters."""
         for stage in self._stages:
             progress, rows = Progress(), 0
-            for sidecar in shards.read_sidecars(self._corpus, stage.name, num_shards):
+            for sidecar in shards.read_sidecars(self._run.corpus, stage.name, num_shards):
                 rows += sidecar["tables"][stage.tables[0]]["rows"]
                 failures = [Failure(line["id"], line["error"], line["message"]) for line in sidecar["failures"]]
                 progress.add_failures([Outcome({}, failures)])

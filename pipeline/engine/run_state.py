@@ -94,10 +94,16 @@ def locked(corpus: Path) -> Iterator[None]:
         raise as_disk_error(error, corpus) from error
 
 
-def request_stop(corpus: Path, error: PipelineError) -> None:
-    """Ask every process of the run to stop, and record why. Later requests are ignored."""
+def request_stop(corpus: Path, error: PipelineError, token: str = "") -> None:
+    """Ask every process of the run to stop, and record why. Later requests are ignored.
+
+    Args:
+        corpus: The corpus folder.
+        error: Why.
+        token: The run; empty for whichever there is. Another one, which has taken the corpus over, is left alone.
+    """
     path = run_folder(corpus) / STOP
-    if path.exists():
+    if path.exists() or token not in ("", run_token(corpus)):
         return
     try:
         write_json(path, _as_json(error))
@@ -117,7 +123,7 @@ def _as_json(error: PipelineError) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def stopped_by_signals(corpus: Path) -> Iterator[None]:
+def stopped_by_signals(corpus: Path, token: str) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run in order: whole shards stay, the server is ended. A second one ends it at once.
 
     For as long as Beam and the servers run. Outside of the block both signals end the process as they always do.
@@ -128,7 +134,7 @@ def stopped_by_signals(corpus: Path) -> Iterator[None]:
             signal.signal(other, signal.SIG_DFL)
         name = signal.Signals(number).name
         message = f"ended by {name}. Finished shards are kept; run the same command again to resume"
-        request_stop(corpus, Interrupted(message))
+        request_stop(corpus, Interrupted(message), token)
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -138,18 +144,23 @@ def stopped_by_signals(corpus: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def write_progress(corpus: Path, stages: Mapping[str, Progress]) -> None:
+def write_progress(corpus: Path, token: str, stages: Mapping[str, Progress]) -> None:
     """Write the counters of this process for the driver, in a file that is replaced whole, unless the run has ended."""
-    path = run_folder(corpus) / f"progress-{socket.gethostname()}-{os.getpid()}.json"
+    path = run_folder(corpus) / f"progress-{token}-{socket.gethostname()}-{os.getpid()}.json"
     if path.parent.is_dir():
         with write_file(path, durable=False) as stream:
             stream.write(json.dumps({name: vars(progress) for name, progress in stages.items()}).encode())
 
 
-def read_progress(corpus: Path) -> defaultdict[str, Progress]:
-    """Counters of all processes together, by stage."""
+def last_report(corpus: Path, token: str) -> float:
+    """When a process of a run last wrote its counters, by the clock of the disk or store; 0 if none has yet."""
+    return max((path.stat().st_mtime for path in run_folder(corpus).glob(f"progress-{token}*.json")), default=0.0)
+
+
+def read_progress(corpus: Path, token: str = "") -> defaultdict[str, Progress]:
+    """Counters of all processes of a run together, by stage."""
     total: defaultdict[str, Progress] = defaultdict(Progress)
-    for path in sorted(run_folder(corpus).glob("progress-*.json")):
+    for path in sorted(run_folder(corpus).glob(f"progress-{token}*.json")):
         for name, state in (read_json(path) or {}).items():
             total[name].counts.update(state["counts"])
             total[name].kinds.update(state["kinds"])

@@ -161,14 +161,16 @@ class Engine:
         return stop_request(self._run.corpus) is not None
 
     def _write_progress(self) -> None:
-        write_progress(self._run.corpus, {at_work.stage.name: at_work.progress for at_work in self._open})
+        write_progress(
+            self._run.corpus, self._run.token, {at_work.stage.name: at_work.progress for at_work in self._open}
+        )
 
     def _stop(self, error: Exception) -> None:
         """End the run for this error. An error of the program itself is raised again."""
         reason = as_disk_error(error, self._run.corpus) if isinstance(error, OSError) else error
         if not isinstance(reason, PipelineError):
             raise reason
-        request_stop(self._run.corpus, reason)
+        request_stop(self._run.corpus, reason, self._run.token)
         self._cancel()
 
     def _cancel(self) -> None:

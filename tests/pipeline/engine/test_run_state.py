@@ -41,7 +41,7 @@ def test_progress_sums_over_workers(tmp_path, monkeypatch):
             monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
             progress = Progress(Counter(items=3))
             progress.add_failures([Outcome({}, [Failure("a.jpg", "timeout", f"from {pid}")])])
-            runstate.write_progress(tmp_path, {"captions": progress})
+            runstate.write_progress(tmp_path, "token", {"captions": progress})
         monkeypatch.undo()
         total = runstate.read_progress(tmp_path)["captions"]
     assert total == Progress(Counter(items=6), Counter(timeout=2), {"timeout": "a.jpg: from 1"})

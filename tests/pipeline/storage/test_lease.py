@@ -5,8 +5,8 @@ import time
 import pytest
 
 from pipeline.corpus.table import write_json
-from pipeline.engine.run_state import TOKEN, locked, run_folder, run_token
-from pipeline.errors import UsageError
+from pipeline.engine.run_state import TOKEN, locked, request_stop, run_folder, run_token, stop_request
+from pipeline.errors import Interrupted, UsageError
 from pipeline.storage import lease
 from pipeline.storage.files import location, version
 from pipeline.storage.lease import held
@@ -48,7 +48,10 @@ def test_a_dead_holder_s_lease_is_taken_over(object_store, folder, monkeypatch):
 def test_a_run_that_was_taken_over_leaves_the_other_one_alone(object_store, folder):
     corpus = folder / "corpus"
     with locked(corpus):
+        token = run_token(corpus)
         write_json(run_folder(corpus) / TOKEN, "of another run")
+        request_stop(corpus, Interrupted("Ctrl-C"), token)
+        assert stop_request(corpus) is None
     assert run_token(corpus) == "of another run"
 
 
