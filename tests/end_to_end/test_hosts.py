@@ -57,7 +57,7 @@ class Cluster:
 
     def arguments(self, server, corpus):
         inputs = ("--stage", "captions", "--input", "s3://corpora/photos", "--output", corpus, "--mllm-url", server.url)
-        return command(*inputs, "--views", "short,objects", "--shard-size", 50, "--window", WINDOW)
+        return command(*inputs, "--views", "short,objects", "--shard-size", PICTURES // 40, "--window", WINDOW)
 
     def start(self, host, *program):
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
