@@ -31,6 +31,7 @@ from pipeline.engine.stage import Run, Stage
 from pipeline.errors import EnvironmentTrouble, Interrupted, UsageError
 from pipeline.optional import import_optional
 from pipeline.storage.files import local_folder
+from pipeline.storage.object_path import wait_for_store
 
 LEAD = 1  # shards
 POLL_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
@@ -54,8 +55,9 @@ class MakeShards(beam.DoFn):
         self._run, self._stages = run, tuple(stages)
 
     def start_bundle(self) -> None:
-        """Forget what a bundle that broke has left in this thread."""
+        """Forget what a bundle that broke has left in this thread. A worker may start while the store is away."""
         _bundle.shards = []
+        wait_for_store(self._run.corpus)
 
     def process(self, index: int) -> None:
         """Start a shard."""

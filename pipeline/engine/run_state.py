@@ -103,10 +103,11 @@ def request_stop(corpus: Path, error: PipelineError, token: str = "") -> None:
         token: The run; empty for whichever there is. Another one, which has taken the corpus over, is left alone.
     """
     path = run_folder(corpus) / STOP
-    if path.exists() or token not in ("", run_token(corpus)):
+    if path.exists():
         return
     try:
-        write_json(path, _as_json(error))
+        if not token or run_token(corpus) == token:
+            write_json(path, _as_json(error))
     except OSError as failure:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(FILE_LIMIT if failure.errno in TOO_MANY_FILES else DISK_FULL).replace(path)

@@ -42,6 +42,15 @@ class FileChanged(Exception):
     """A file is not in the version that was to be replaced: somebody else has written it."""
 
 
+_reached: set[str] = set()  # buckets
+
+
+def wait_for_store(path: Path) -> None:
+    """Wait for the store of a path even if it has never answered this process: a worker's driver has reached it."""
+    if isinstance(path, ObjectPath):
+        _reached.add(path.bucket)
+
+
 @functools.cache
 def open_store(bucket: str) -> "ObjectStore":
     """The store of a bucket, `s3://bucket`. Credentials and endpoint come from the environment.
@@ -60,8 +69,9 @@ def open_store(bucket: str) -> "ObjectStore":
         first, store = (from_url(bucket, client_options=options, retry_config=of) for of in (None, PATIENCE))
     except (errors.BaseError, ValueError) as error:
         raise UsageError(f"{bucket} cannot be opened: {str(error).splitlines()[0]}") from error
-    with contextlib.suppress(FileNotFoundError, errors.PermissionDeniedError, errors.UnauthenticatedError):
-        first.head("leccr")  # a store that never answered is not waited for
+    if bucket not in _reached:
+        with contextlib.suppress(FileNotFoundError, errors.PermissionDeniedError, errors.UnauthenticatedError):
+            first.head("leccr")  # a store that never answered is not waited for
     return store
 
 

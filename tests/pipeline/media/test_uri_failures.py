@@ -16,7 +16,7 @@ import beam_runner
 from pipeline.card.samples import Sample
 from pipeline.card.sheet import write_contact_sheet
 from pipeline.corpus.table import Table
-from pipeline.engine.run_state import locked, request_stop, stop_request
+from pipeline.engine.run_state import locked, request_stop, run_token, stop_request
 from pipeline.errors import EnvironmentTrouble, MediaError
 from pipeline.hashing import stream_hash
 from pipeline.media import uri as opening
@@ -122,8 +122,9 @@ def test_too_many_open_files_are_named(tmp_path):
     with pytest.raises(EnvironmentTrouble, match="too many open files"), no_more_files():
         open_media(str(tmp_path / "a.jpg"))
     with pytest.raises(EnvironmentTrouble, match="too many open files"), locked(tmp_path / "c"):
+        token = run_token(tmp_path / "c")
         with no_more_files():
-            request_stop(tmp_path / "c", EnvironmentTrouble("of any kind"))
+            request_stop(tmp_path / "c", EnvironmentTrouble("of any kind"), token)
         assert "too many open files" in str(stop_request(tmp_path / "c"))
         raise OSError(errno.EMFILE, "too many")
 
