@@ -8,6 +8,7 @@ val for each run; scores are of test.
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -91,6 +92,7 @@ class Bench:
 
     def __init__(self, output: Path, arms: Mapping[str, Arm], tried: int | None = None, steps: int = 0):
         self.output, self.arms, self.tried, self.steps = output, arms, tried, steps
+        self.work = output  # folder of the run in progress
         self.path = output / "runs.jsonl"
         output.mkdir(parents=True, exist_ok=True)
         text = self.path.read_text("utf-8") if self.path.exists() else ""
@@ -166,7 +168,7 @@ class Bench:
         """Train a model and embed val and test with it, with and without descriptions; its folder is deleted."""
         from stages import train
 
-        folder, corpus = self.output / "run", self.corpus(run.regime, run.draw)
+        folder, corpus = self.work / f"run-{os.getpid()}", self.corpus(run.regime, run.draw)
         settings = [
             *self.settings(run),
             f"seed={self.first_seed + run.seed}",
@@ -175,7 +177,7 @@ class Bench:
         steps = int(next(text for text in reversed(settings) if text.startswith("steps=")).partition("=")[2])
         # these weights only choose the step
         settings += [f"validate_every={max(1, steps // self.validations)}", "global_weights=.3,.5,.7"]
-        with quiet(self.output / "log.txt"):
+        with quiet(self.work / f"log-{os.getpid()}.txt"):
             train.main(
                 ["--recipe", self.recipe, "--data", str(corpus), "--output", str(folder), "--overwrite", *settings]
             )
@@ -190,7 +192,7 @@ class Bench:
         key = regime.name, draw, "embedded", 0, ()
         if not self.find(key):
             began = time.monotonic()
-            with quiet(self.output / "log.txt"):
+            with quiet(self.work / f"log-{os.getpid()}.txt"):
                 split_vectors = embed("embedded", self.corpus(regime, draw), self.languages, regime.draws[draw])
             self.add(key, (), {row: self.score(split_vectors, how) for row, how in UNTRAINED.items()}, began)
 

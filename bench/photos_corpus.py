@@ -149,14 +149,16 @@ def write_table(corpus: Path, table: str, rows: Mapping[str, Sequence[Row]]) -> 
     entries = [
         write_shard(
             corpus / table / shard_name(index, len(parts)),
-            pa.Table.from_pylist([row for name in part for row in by_item[name]], SCHEMAS[table]),
+            pa.Table.from_pylist([row for name in part for row in by_item.get(name, [])], SCHEMAS[table]),
         )
         | {"parent": "", "items": len(part)}
         for index, part in enumerate(parts)
     ]
-    settings: Row = {"inputs": ["flickr8k"], "shard_size": SHARD_ROWS}
+    settings: Row = {"inputs": [rows["items"][0]["source"]], "shard_size": SHARD_ROWS}
     if table == "descriptions":
-        settings = {"captioner": "people", "revision": "", "views": {}}
+        settings = {name: rows[table][0][name] for name in ("captioner", "revision")} | {"views": {}}
+    elif table == "translations":
+        settings["translators"] = {}
     parents = {"items": corpus / "items"} if table == "descriptions" else {}
     write_manifest(
         corpus, table, settings=settings, fingerprint=fingerprint(settings), tools={}, parents=parents, shards=entries,

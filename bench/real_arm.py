@@ -1,243 +1,214 @@
-"""The study's real arm: nothing is simulated but the pictures.
+"""The study with texts by real models: nothing is simulated but the pictures.
 
 A small MLLM behind vLLM describes scenes, small Marian models translate their captions, and the arms train on that.
 
-    python bench/real_arm.py --vllm-python .venv-vllm/bin/python     about an hour of two processors, in pieces
+    python bench/real_arm.py --vllm-python .venv-vllm/bin/python     hours of two processors, in pieces
     python bench/real_arm.py --report                                the page from what is there
 
-Each piece is kept in `--work` and not made again: the MLLM (`bench/scene_captioner.py`), a Marian model a language, the
-corpus by the stages captions, translate and pack, and the runs, which are lines in `docs/study/real.jsonl`. Pictures,
-captions and held-out queries are those of the study's corpora of seed 0, so that the runs stand beside the study's.
+The MLLM (`bench/scene_captioner.py`) and a Marian model a language are trained once. Each seed has scenes of its own,
+which the stages captions, translate and pack describe, translate and pack; intervals are over these corpora. Each piece
+is kept in `--work`, and runs are lines of OUTPUT/runs.jsonl.
 """
 
 import argparse
-import concurrent.futures
+import dataclasses
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import study_report
+from bench import study
+from bench.arms import Regime
 from bench.common import ROOT, machine
 from bench.scene_captioner import right_words
-from bench.study import ARMS, ERRORS, LANGUAGES, NOISES, WHOLE, Plan, commit, train_and_score
+from bench.study import LANGUAGES, MAIN, Plan, Scenes
+from pipeline.captioning.prompts import BUILT_IN
 
-SEED = 0  # of the scenes
 PAIRS_SEED, PAIRS_ITEMS = 9000, 2000  # scenes whose captions the translators learn from
 SERVER = "--enforce-eager --max-model-len 512 --dtype float32"
-LINES = "real.jsonl"
+REAL = Regime("real texts", (tuple(BUILT_IN),))
 LETTERS = ("zh", "ja")  # written without spaces: their characters are what words are elsewhere
 
-
-def once(path: Path, make: Callable[[], None]) -> None:
-    """Makes what is not there yet, and says how long it took."""
-    if path.exists():
-        print(f"{path} is there", flush=True)
-        return
-    began = time.monotonic()
-    make()
-    print(f"{path}: {time.monotonic() - began:.0f} s", flush=True)
+Rightness = Mapping[str, Mapping[str, float]]  # by view or language: mean F1 of `words`, share that is `exact`
 
 
-def program(*arguments: object) -> None:
+class RealTexts(Scenes):
+    """The main arms on corpora that real models described and translated.
+
+    Args:
+        output: Folder of the runs.
+        work: Folder of models and corpora.
+        plan: What is run.
+        vllm_python: The interpreter that has vLLM.
+    """
+
+    levels = (REAL,)
+
+    def __init__(self, output: Path, work: Path, plan: Plan, vllm_python: Path | None = None):
+        super().__init__(output, work, plan)
+        self.vllm_python = vllm_python
+
+    def corpus(self, regime: Regime, draw: int) -> Path:
+        """The corpus of a seed, by the three stages as a user runs them."""
+        corpus, drawn = self.work / f"real-{draw}", self.work / f"drawn-{draw}"
+        if (corpus / "training" / "manifest.json").exists():
+            return corpus
+        draw_scenes(drawn, self.plan, self.first_seed + draw)
+        captioner = ["--captioner", "vllm", "--mllm", self.work / "mllm", "--vllm-python", self.vllm_python]
+        models = [part for tag in LANGUAGES for part in ("--mt-model", f"{tag}={self.work / f'mt-{tag}'}")]
+        translator = ["--languages", ",".join(LANGUAGES), "--translator", "ctranslate2", "--mt-license", "CC0-1.0"]
+        for name, given in {
+            "captions": ["--input", drawn / "media", *captioner, "--vllm-args", SERVER],
+            "translate": [*translator, *models],
+            "pack": [],
+        }.items():
+            run_program("beam_runner.py", "--stage", name, "--output", corpus, *given)
+        return corpus
+
+    def rightness(self, seeds: Sequence[int]) -> dict[str, list[Rightness]]:
+        """How right the descriptions and translations of each corpus are."""
+        folders = [(self.corpus(REAL, seed), self.work / f"drawn-{seed}") for seed in seeds]
+        return {
+            "descriptions": [described_right(*folder) for folder in folders],
+            "translations": [translated_right(*folder) for folder in folders],
+        }
+
+
+def run_program(*arguments: object) -> None:
+    """Run a program of the project."""
     # a gibibyte for the server's cache of keys and values: its own guess is a large share of the machine
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **os.environ}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, arguments))} ended with {done.returncode}")
+    subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, check=True)
 
 
-def pairs(language: str) -> list[tuple[str, str]]:
-    """English captions of scenes that the study has not, with what a translator should make of them."""
-    from pipeline.sources.scenes.grammar import SOURCE, caption
-    from pipeline.sources.scenes.rows import Settings, item_messages, plan
-
-    items = plan(Settings(items=PAIRS_ITEMS, val=0, test=0, seed=PAIRS_SEED))
-    said = [message for item in items for message in item_messages(item, PAIRS_SEED)]
-    return [(caption(message, SOURCE), caption(message, language)) for message in said]
-
-
-def make_translator(folder: Path, language: str, minutes: float) -> None:
-    from tests.marian import make_marian
-
-    make_marian(folder, pairs(language), steps=100_000, minutes=minutes, vocabulary=1000, width=128, rate=2e-3)
-
-
-def drawn(folder: Path, plan: Plan) -> None:
-    """A corpus as the study's, without noise: its media are the input, its captions the references."""
+def draw_scenes(folder: Path, plan: Plan, seed: int) -> None:
+    """A corpus without noise: its media, with captions.jsonl, are the input, its texts the references."""
     from pipeline.sources.scenes.corpus import write_corpus
     from pipeline.sources.scenes.rows import Settings
 
-    settings = Settings(
-        items=plan.items,
-        val=plan.held_out,
-        test=plan.held_out,
-        seed=SEED,
-        languages=LANGUAGES,
-        translation_noise=0,
-        description_errors=0,
-    )
-    write_corpus(folder, settings)
-    write_captions(folder)
-
-
-def write_captions(folder: Path) -> None:
-    """captions.jsonl beside the media, as a user has it: English for all, other languages for what is held out."""
+    settings = Settings(plan.items, plan.held_out, plan.held_out, seed=seed, languages=LANGUAGES)
+    write_corpus(folder, dataclasses.replace(settings, translation_noise=0, description_errors=0))
     by_item: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows(folder, "captions"):
+    for row in rows_of(folder, "captions"):
         by_item[row["item_id"]].append({"text": row["text"], "language": row["language"]})
-    lines = [json.dumps({"file": item, "captions": said}, ensure_ascii=False) for item, said in by_item.items()]
+    lines = [json.dumps({"file": item, "captions": texts}, ensure_ascii=False) for item, texts in by_item.items()]
     (folder / "media" / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def rows(corpus: Path, table: str) -> Iterable[dict[str, Any]]:
+def rows_of(corpus: Path, table: str) -> Iterable[dict[str, Any]]:
+    """The rows of a table."""
     from pipeline.corpus.table import Table
 
     return Table(corpus, table).rows()
 
 
-def make_corpus(work: Path, vllm_python: Path) -> None:
-    """The three stages, as a user runs them."""
-    corpus = work / "corpus"
-    described = ("--captioner", "vllm", "--mllm", work / "mllm", "--vllm-python", vllm_python, "--vllm-args", SERVER)
-    models = [part for tag in LANGUAGES for part in ("--mt-model", f"{tag}={work / f'mt-{tag}'}")]
-    program(
-        "beam_runner.py", "--stage", "captions", "--input", work / "drawn" / "media", "--output", corpus, *described
-    )
-    program(
-        "beam_runner.py", "--stage", "translate", "--output", corpus, "--languages", ",".join(LANGUAGES), *models,
-        "--translator", "ctranslate2", "--mt-license", "CC0-1.0",
-    )  # fmt: skip
-    program("beam_runner.py", "--stage", "pack", "--output", corpus)
+def make_models(work: Path, minutes: float, mt_minutes: float) -> None:
+    """Train the MLLM and the translators that are not there yet."""
+    from tests.marian import make_marian
+
+    if not (work / "mllm" / "examined.json").exists():
+        run_program("bench/scene_captioner.py", work / "mllm", "--minutes", minutes)
+    for tag in LANGUAGES:
+        folder = work / f"mt-{tag}"
+        if not (folder / "README.md").exists():
+            make_marian(folder, pairs(tag), steps=100_000, minutes=mt_minutes, vocabulary=1000, width=128, rate=2e-3)
 
 
-def right(answer: str, expected: str, language: str = "en") -> float:
-    """F1 of words, of characters where a language has no spaces."""
-    spaced = [" ".join(text.replace(" ", "")) if language in LETTERS else text for text in (answer, expected)]
-    return right_words(*spaced)
+def pairs(language: str) -> list[tuple[str, str]]:
+    """English captions of scenes that no corpus has, with what a translator should make of them."""
+    from pipeline.sources.scenes.grammar import SOURCE, caption
+    from pipeline.sources.scenes.rows import Settings, item_messages, plan
+
+    items = plan(Settings(items=PAIRS_ITEMS, val=0, test=0, seed=PAIRS_SEED))
+    messages = [message for item in items for message in item_messages(item, PAIRS_SEED)]
+    return [(caption(message, SOURCE), caption(message, language)) for message in messages]
 
 
-Told = dict[str, dict[str, float]]  # by view or language: "words", mean F1, and "exact", share, of what is right
-
-
-def told_by(judged: Iterable[tuple[str, str, list[str]]], language_of: Callable[[str], str]) -> Told:
-    """Of (name, text, what would be right): the best of these counts."""
-    found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-    for name, text, wanted in judged:
-        best = max(right(text, one, language_of(name)) for one in wanted)
-        found[name].append((best, text in wanted))
-    return {
-        name: {"words": statistics.mean(x for x, _ in all_), "exact": statistics.mean(x for _, x in all_)}
-        for name, all_ in found.items()
-    }
-
-
-def described_right(corpus: Path, truth: Path) -> Told:
+def described_right(corpus: Path, truth: Path) -> Rightness:
     """By view, how right a corpus' descriptions are, against those of the same scenes without errors."""
-    wanted = {(row["item_id"], row["view"]): row["text"] for row in rows(truth, "descriptions")}
-    return told_by(
-        ((row["view"], row["text"], [wanted[row["item_id"], row["view"]]]) for row in rows(corpus, "descriptions")),
-        lambda _: "en",
+    expected = {(row["item_id"], row["view"]): row["text"] for row in rows_of(truth, "descriptions")}
+    return judge(
+        (row["view"], "en", row["text"], [expected[row["item_id"], row["view"]]])
+        for row in rows_of(corpus, "descriptions")
     )
 
 
-def translated_right(corpus: Path, truth: Path) -> Told:
+def translated_right(corpus: Path, truth: Path) -> Rightness:
     """By language, how right translations are, against all that the grammar says for the same English caption."""
-    english: dict[str, str] = {row["caption_id"]: row["text"] for row in rows(truth, "captions")}
-    wanted: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for row in rows(truth, "translations"):
-        wanted[row["item_id"], english[row["caption_id"]], row["target_language"]].append(row["text"])
-    own = {row["caption_id"]: row["text"] for row in rows(corpus, "captions")}
-    judged = ((row["target_language"], row["text"], (row["item_id"], own[row["caption_id"]], row["target_language"]))
-              for row in rows(corpus, "translations"))  # fmt: skip
-    return told_by(((name, text, wanted[key]) for name, text, key in judged if key in wanted), lambda tag: tag)
+    english: dict[str, str] = {row["caption_id"]: row["text"] for row in rows_of(truth, "captions")}
+    expected: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for row in rows_of(truth, "translations"):
+        expected[row["item_id"], english[row["caption_id"]], row["target_language"]].append(row["text"])
+    return judge(
+        (tag, tag, row["text"], expected[row["item_id"], row["source_text"], tag])
+        for row in rows_of(corpus, "translations")
+        if (tag := row["target_language"]) and (row["item_id"], row["source_text"], tag) in expected
+    )
 
 
-def rightness(work: Path, plan: Plan) -> dict[str, Any]:
-    """Of the real corpus, and of simulated ones at each level of the study."""
-    from pipeline.sources.scenes.corpus import write_corpus
-    from pipeline.sources.scenes.rows import Settings
-
-    found: dict[str, Any] = {
-        "descriptions": {"real": described_right(work / "corpus", work / "drawn")},
-        "translations": {"real": translated_right(work / "corpus", work / "drawn")},
-    }
-    for noise, errors in [*((noise, ERRORS[0]) for noise in NOISES), (NOISES[0], ERRORS[1])]:
-        folder = work / f"simulated-{noise}-{errors}"
-        settings = Settings(
-            items=plan.items, val=plan.held_out, test=plan.held_out, seed=SEED, languages=LANGUAGES,
-            translation_noise=noise, description_errors=errors,
-        )  # fmt: skip
-        write_corpus(folder, settings)
-        found["descriptions"][f"errors {errors}"] = described_right(folder, work / "drawn")
-        found["translations"][f"noise {noise}"] = translated_right(folder, work / "drawn")
-    return found
+def judge(texts: Iterable[tuple[str, str, str, list[str]]]) -> Rightness:
+    """Of (name, language, text, what would be right): the nearest of these counts."""
+    judged: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for name, language, text, expected in texts:
+        judged[name].append((max(f1(text, other, language) for other in expected), text in expected))
+    rightness = {}
+    for name, verdicts in judged.items():
+        words, exact = zip(*verdicts, strict=True)
+        rightness[name] = {"words": statistics.mean(words), "exact": statistics.mean(exact)}
+    return rightness
 
 
-def runs(work: Path, output: Path, plan: Plan, seeds: int, at_once: int) -> None:
-    """The arms of the whole on the real corpus; seeds are of weights and order, the corpus is one."""
-    path = output / LINES
-    there = {(line["arm"], line["seed"]) for line in lines_of(path) if line["plan"] == plan.key()}
-    left = [(arm, seed) for seed in range(seeds) for arm in WHOLE if (arm, seed) not in there]
-
-    def carry_out(arm: str, seed: int) -> dict[str, Any]:
-        found = train_and_score(work / "corpus", work / f"run-{seed}-{arm.replace(' ', '-')}", ARMS[arm], plan, seed)
-        return {"plan": plan.key(), "arm": arm, "seed": seed, **found, "commit": commit()}
-
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool, path.open("a", encoding="utf-8") as stream:
-        for future in concurrent.futures.as_completed([pool.submit(carry_out, *run) for run in left]):
-            line = future.result()
-            stream.write(f"{json.dumps(line, ensure_ascii=False)}\n")
-            stream.flush()
-            print(f"{line['arm']}, seed {line['seed']}: SumR {line['sum_r']:.1f}", flush=True)
+def f1(text: str, expected: str, language: str = "en") -> float:
+    """F1 of words, of characters where a language has no spaces."""
+    return right_words(*(" ".join(of.replace(" ", "")) if language in LETTERS else of for of in (text, expected)))
 
 
-def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+def rightness_table(by_corpus: Sequence[Rightness]) -> list[str]:
+    """Mean F1 and, in brackets, the share that is exactly right; over corpora, with the least and the greatest F1."""
+    names = list(by_corpus[0])
+    cells = []
+    for name in names:
+        words = [of[name]["words"] for of in by_corpus]
+        exact = statistics.mean(of[name]["exact"] for of in by_corpus)
+        cells.append(f"{statistics.mean(words):.1%}, {min(words):.1%} to {max(words):.1%} ({exact:.1%})")
+    return [f"| {' | '.join(names)} |", f"|{' ---: |' * len(names)}", f"| {' | '.join(cells)} |", ""]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Make models and corpora, run the arms, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "real_arm", help="folder of all that is made")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "study", help="folder of runs and page")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "real_arm", help="folder of models and corpora")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "study" / "real", help="folder of runs and page")
     parser.add_argument(
         "--vllm-python", type=Path, help="the interpreter that has vLLM, as tests/vllm/setup_env.sh makes"
     )
     parser.add_argument("--minutes", type=float, default=25, help="of training the MLLM (25)")
     parser.add_argument("--mt-minutes", type=float, default=4, help="of training each translator (4)")
-    parser.add_argument("--seeds", type=int, default=3, help="runs an arm (3)")
-    parser.add_argument("--at-once", type=int, default=2, help="runs at a time, a thread each (2)")
+    parser.add_argument("--seeds", type=int, default=5, help="corpora (5)")
     parser.add_argument("--report", action="store_true", help="run nothing, write the page from what is there")
     options = parser.parse_args(argv)
-    work, plan = options.work.absolute(), Plan()
+    python = options.vllm_python and options.vllm_python.absolute()  # a link is left as it is: it chooses the packages
+    bench = RealTexts(options.output, options.work.absolute(), Plan(seeds=options.seeds), python)
+    seeds = range(options.seeds)
     if not options.report:
-        if options.vllm_python is None or not options.vllm_python.exists():
-            parser.error(
-                f"--vllm-python: got {options.vllm_python}, wanted an interpreter: run tests/vllm/setup_env.sh"
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        once(work / "drawn" / "media" / "captions.jsonl", lambda: drawn(work / "drawn", plan))
-        captioner = ("bench/scene_captioner.py", work / "mllm", "--minutes", options.minutes)
-        once(work / "mllm" / "examined.json", lambda: program(*captioner))
-        for tag in LANGUAGES:
-            folder = work / f"mt-{tag}"
-            once(folder / "README.md", lambda tag=tag, folder=folder: make_translator(folder, tag, options.mt_minutes))
-        # a symbolic link's target would be another environment's interpreter: the path as given
-        once(work / "corpus" / "training", lambda: make_corpus(work, options.vllm_python.absolute()))
-        expected = {**rightness(work, plan), "captioner": json.loads((work / "mllm" / "examined.json").read_text())}
-        (options.output / "real.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
-        runs(work, options.output, plan, options.seeds, options.at_once)
-    expected = json.loads((options.output / "real.json").read_text(encoding="utf-8"))
-    found = [line for line in lines_of(options.output / LINES) if line["plan"] == plan.key()]
-    study_report.write_real(options.output / "real.md", found, expected, list(WHOLE), machine())
+        if python is None or not python.exists():
+            parser.error(f"--vllm-python: {python} is not an interpreter. Run tests/vllm/setup_env.sh to make one.")
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+        print(machine(), flush=True)
+        make_models(bench.work, options.minutes, options.mt_minutes)
+        bench.study(seeds, list(MAIN))
+        (bench.output / "texts.json").write_text(json.dumps(bench.rightness(seeds), indent=1) + "\n", "utf-8")
+    texts = json.loads((bench.output / "texts.json").read_text("utf-8"))
+    rightness = [line for name, by_corpus in texts.items() for line in (f"### {name}", "", *rightness_table(by_corpus))]
+    tables, _ = study.report(bench.lines, [REAL.name])
+    study.fill_page(bench.output / "README.md", "\n".join([tables, *rightness]))
 
 
 if __name__ == "__main__":

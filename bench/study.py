@@ -1,258 +1,309 @@
-"""Which part of the method earns what: runs on scenes over seeds, noise of translations and errors of descriptions.
+"""Does LECCR earn its keep on scenes, where the noise of translations and the errors of descriptions are known?
 
-    python bench/study.py            every run that is not there yet, two at a time; hours, in pieces as one likes
-    python bench/study.py --quick    four runs of seconds in a folder of their own: that it works, not what it finds
-    python bench/study.py --report   the page and its pictures from the runs that are there
+    python bench/study.py            every run that is missing, then the page; an hour or two of one core, in pieces
+    python bench/study.py --quick    a few runs of seconds in a folder of their own
+    python bench/study.py --report   the page from the runs that are there
 
-A finished run is a line in `docs/study/runs.jsonl`; what stands there is not run again. Scores are SumR on the split
-`test`, of weights that were chosen on `val`. Runs of one seed have the same corpus, initial weights where they have the
-same layers, and order of items: differences are taken seed by seed.
+Every seed has pictures, texts, weights and an order of its own. A finished run is a line of OUTPUT/runs.jsonl and is
+not repeated. Scores are the mean SumR over the languages on split test; settings are chosen on val at MIDDLE with the
+first seed, as many for each arm.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
-import json
+import math
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import study_report
-from bench.common import ROOT, machine
-from pipeline.engine.progress import duration
-from pipeline.hashing import canonical_json, short_hash
+from bench.arms import METHOD, SIMPLE, Arm, Bench, Line, Regime, Run, Scores, simple_rows
+from bench.common import ROOT, machine, stage
 
 LANGUAGES = ("cs", "de", "zh")
-PAPER = (  # the architecture and the weights of the paper, as small as the scenes are
-    "heads=random", "slots=queries", "num_heads=4", "slot_layers=1", "interaction_layers=1", "init_temperature=.07",
-    "local_weight=.01", "diversity_weight=.01", "distillation_weight=.5", "source_target_weight=1",
-    "caption_vision_weight=.01", "caption_vision_temperature=1",
-)  # fmt: skip
-TWO_TOWERS = ("slots=none", "distillation_weight=0", "pair_weighting=no", "global_weights=1")
-# one view is a caption too, the others are what slots read: what does both lets a model match a text with itself
-VIEWS = ("extra_views=short", "slot_views=detail,objects,attributes,actions")
-# each adds one part to the one before it
-PARTS: dict[str, tuple[str, ...]] = {
-    "two towers": TWO_TOWERS,
-    "+ descriptions as captions": (*TWO_TOWERS, VIEWS[0]),
-    "+ slots and interaction": (
-        *VIEWS, "distillation_weight=0", "pair_weighting=no", "local_weight=0", "global_weights=1",
+VIEWS = ("detail", "objects", "actions")
+NOISE, ERRORS = 0.3, (0.4, 0.1)
+FIRST_SEED = 100
+
+TOWERS = ("slots=none",)
+JOINT = ("read_views=no", "own_weight=0", "view_dropout=0")
+SHORT, LONG = "steps=40", "steps=80"
+DROPOUT, MORE_DROPOUT = "media_dropout=.2", "media_dropout=.4"
+FIRST, ALL = "extra_views={first}", "extra_views={views}"  # descriptions as further captions
+GRID = ((LONG, MORE_DROPOUT), (LONG, DROPOUT), (SHORT, MORE_DROPOUT))
+TOWERS_GRID = ((LONG, MORE_DROPOUT, FIRST), (LONG, DROPOUT, FIRST), (LONG, MORE_DROPOUT, ALL))
+
+
+def regime(errors: float) -> Regime:
+    """The descriptions with these errors; a draw is a seed, and all draws have the same views."""
+    return Regime(f"errors {errors:g}", (tuple(f"{view}-{errors:g}" for view in VIEWS),))
+
+
+LEVELS = tuple(regime(errors) for errors in ERRORS)
+MIDDLE = LEVELS[0]
+
+MAIN = {
+    METHOD: Arm((), {"corrected, no descriptions": "bare", METHOD: "fused"}, grid=GRID),
+    "towers on descriptions": Arm(
+        TOWERS,
+        {
+            "two towers on descriptions": "global",
+            "their descriptions only": "descriptions",
+            "late fusion, best": "fused",
+        },
+        SIMPLE,
+        TOWERS_GRID,
     ),
-    "+ local matching": (*VIEWS, "distillation_weight=0", "pair_weighting=no"),
-    "+ softened matching": (*VIEWS, "pair_weighting=no"),
-    "+ quality weighting": VIEWS,
-}  # fmt: skip
-WHOLE: dict[str, tuple[str, ...]] = {
-    "two towers": TWO_TOWERS,
-    # one description an item, as released; chosen on val like the others: to choose on test is not the method's merit
-    "faithful": ("method=faithful", "slot_views=detail", "select_on=val"),
-    "corrected": (),
+    "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, GRID),
+    "joint": Arm(JOINT, {"joint, descriptions only": "descriptions", "joint": "fused"}, grid=GRID),
 }
-PARTS, WHOLE = ({name: (*PAPER, *arm) for name, arm in arms.items()} for arms in (PARTS, WHOLE))
-BLIND = ("two towers",)  # to descriptions: a run at one level of their errors is that of all
-ARMS = PARTS | WHOLE
-
-
-@dataclasses.dataclass(frozen=True)
-class Level:
-    """How wrong the texts are: noise of translations, errors of descriptions, see `pipeline.sources.scenes`."""
-
-    noise: float
-    errors: float
-
-
-NOISES, ERRORS = (0.1, 0.3, 0.6), (0.1, 0.4)
-MIDDLE = Level(0.3, 0.1)
+CLAIMED = tuple(MAIN)[:2]  # compared at every level
+BEST_FUSION, WITHOUT = "late fusion, best", "corrected, no descriptions"
+ONLY_DESCRIPTIONS = ("descriptions only", "their descriptions only")
+BEGIN, END = "<!-- tables of bench/study.py -->", "<!-- end of tables -->"
+PARTS = {
+    "without reading views": Arm(("read_views=no",), {"without reading views": "fused"}),
+    "one view": Arm((), {"one view": "fused"}, views=MIDDLE.draws[0][:1]),
+    "with softened matching": Arm(("distillation_weight=.5",), {"with softened matching": "fused"}),
+    "without view dropout": Arm(
+        ("view_dropout=0",), {"without view dropout, no descriptions": "bare", "without view dropout": "fused"}
+    ),
+    "without own loss": Arm(("own_weight=0",), {"without own loss": "fused"}),
+    "without local loss": Arm(("local_weight=0",), {"without local loss": "fused"}),
+    "equal trust": Arm(("trust=equal",), {"equal trust": "fused"}),
+    "with caption–vision loss": Arm(("caption_vision_weight=.5",), {"with caption–vision loss": "fused"}),
+    "without pair weights": Arm(("pair_weighting=no",), {"without pair weights": "fused"}),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is run: sizes in items, lengths in steps. Lines of another plan are not this one's."""
+    """What is run: sizes in items."""
 
     seeds: int = 5
-    items: int = 1000
+    part_seeds: int = 3
+    items: int = 500
     held_out: int = 300  # of val, and of test
-    steps: int = 200
-    batch: int = 128
-    arms: tuple[str, ...] = tuple(ARMS)
-    noises: tuple[float, ...] = NOISES
-    errors: tuple[float, ...] = ERRORS
-    overrides: tuple[str, ...] = ()  # of every arm
-
-    def key(self) -> str:
-        """Of what decides a run's score."""
-        same = dataclasses.replace(self, seeds=0, arms=(), noises=(), errors=())
-        return short_hash(canonical_json(dataclasses.asdict(same)))
-
-    def describe(self) -> str:
-        return (
-            f"{self.items:,} training pictures, {self.held_out} each for validation and test, {self.steps} steps "
-            f"of {self.batch}, captions in {', '.join(LANGUAGES)}; tiny towers from random weights"
-        )
-
-    def runs(self) -> Iterator["Run"]:
-        """Seed by seed, the middle first: an unfinished study compares like with like."""
-        others = [Level(noise, errors) for noise in self.noises for errors in self.errors]
-        for seed in range(self.seeds):
-            yield from (Run(arm, MIDDLE, seed) for arm in self.arms)
-            whole = [arm for arm in self.arms if arm in WHOLE]
-            yield from (
-                Run(arm, level, seed)
-                for level in others
-                for arm in whole
-                if level != MIDDLE and (arm not in BLIND or level.errors == MIDDLE.errors)
-            )
+    tried: int = len(GRID)  # settings of each grid
+    steps: int = 0  # of every run, in place of the grid's
 
 
-QUICK = Plan(
-    seeds=2, items=60, held_out=20, steps=4, batch=16, arms=("two towers", "corrected"), noises=(0.3,), errors=(0.1,)
-)
+QUICK = Plan(seeds=2, part_seeds=0, items=60, held_out=20, tried=1, steps=4)
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    arm: str
-    level: Level
-    seed: int
+class Scenes(Bench):
+    """The runs on scenes. A draw is a seed of the corpus.
 
-    def name(self) -> str:
-        return f"{self.arm}, noise {self.level.noise}, errors {self.level.errors}, seed {self.seed}"
+    Args:
+        output: Folder of the runs.
+        scratch: Folder of the corpora.
+        plan: What is run.
+    """
+
+    recipe, languages, validations, first_seed = "photos", LANGUAGES, 4, FIRST_SEED
+    common = ("batch_size=128",)
+
+    levels: tuple[Regime, ...] = LEVELS
+
+    def __init__(self, output: Path, scratch: Path, plan: Plan):
+        super().__init__(output, MAIN | PARTS, plan.tried, plan.steps)
+        self.work, self.plan = scratch, plan
+        scratch.mkdir(parents=True, exist_ok=True)
+
+    def views(self, run: Run) -> tuple[str, ...]:
+        """What the slots read: the same in every draw."""
+        return self.arms[run.arm].views or run.regime.draws[0]
+
+    def corpus(self, regime: Regime, draw: int) -> Path:
+        """The corpus of a seed, which has the descriptions of every level as views."""
+        return make_corpus(self.work, self.first_seed + draw, self.plan)
+
+    def choose(self, regime: Regime, arm: str) -> tuple[str, ...]:
+        """The setting that was best at the first level."""
+        return super().choose(self.levels[0], arm)
+
+    def study(self, seeds: Sequence[int], arms: Sequence[str]) -> None:
+        """Carry out the plan, the claims first and seed by seed, so that a stopped study compares like with like."""
+        main, parts = ([arm for arm in self.arms if arm in group and arm in arms] for group in (MAIN, PARTS))
+        for seed in seeds:
+            for arm in main:
+                for level in self.levels if arm in CLAIMED else self.levels[:1]:
+                    self.ensure(Run(level, seed, arm, seed, self.choose(level, arm)))
+            for level in self.levels if set(main) >= set(MAIN) else ():
+                self.ensure_untrained(level, seed)
+        for seed in seeds:
+            for arm in parts if seed < self.plan.part_seeds else ():
+                self.ensure(Run(MIDDLE, seed, arm, seed, self.choose(MIDDLE, arm)))
 
 
-def done(path: Path, plan: Plan) -> dict[Run, dict[str, Any]]:
-    """The finished runs of the plan by what they were; a run of other settings under an arm's name is none of them."""
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {
-        Run(line["arm"], Level(line["noise"], line["errors"]), line["seed"]): line
-        for line in lines
-        if line["plan"] == plan.key() and line["settings"] == list(ARMS[line["arm"]])
-    }
-
-
-def at_every_error(lines: Sequence[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
-    """The lines, those of arms that see no descriptions at every level of errors."""
-    return [
-        {**line, "errors": errors}
-        for line in lines
-        for errors in (plan.errors if line["arm"] in BLIND else [line["errors"]])
-    ]
-
-
-def corpus_of(run: Run, plan: Plan, folder: Path) -> Path:
+def make_corpus(folder: Path, seed: int, plan: Plan) -> Path:
+    """Make the corpus of a seed and pack it. A finished one is left as it is."""
+    from bench.photos_corpus import write_table
+    from pipeline.corpus.table import Table, complete
     from pipeline.sources.scenes.corpus import write_corpus
     from pipeline.sources.scenes.rows import Settings
 
-    corpus = folder / f"scenes-{run.level.noise}-{run.level.errors}-{run.seed}"
+    corpus = folder / f"corpus-{seed}"
+    if complete(corpus, "training"):
+        return corpus
     settings = Settings(
-        items=plan.items,
-        val=plan.held_out,
-        test=plan.held_out,
-        seed=run.seed,
-        languages=LANGUAGES,
-        translation_noise=run.level.noise,
-        description_errors=run.level.errors,
+        plan.items, plan.held_out, plan.held_out, seed=seed, languages=LANGUAGES, translation_noise=NOISE
     )
-    write_corpus(corpus, settings)
+    rows: dict[str, list[dict[str, Any]]] = {"descriptions": []}
+    for errors in ERRORS:
+        scenes = folder / f"scenes-{seed}-{errors:g}"
+        write_corpus(scenes, dataclasses.replace(settings, description_errors=errors))
+        rows["descriptions"] += [
+            {**row, "view": f"{row['view']}-{errors:g}"}
+            for row in Table(scenes, "descriptions").rows()
+            if row["view"] in VIEWS
+        ]
+    rows |= {name: list(Table(scenes, name).rows()) for name in ("items", "captions", "translations")}
+    for table in ("items", "captions", "descriptions", "translations"):  # a table after those it refers to
+        write_table(corpus, table, rows)
+    stage("pack", corpus, "--image-size", 64)
     return corpus
 
 
-def carry_out(run: Run, plan: Plan, corpus: Path, folder: Path) -> dict[str, Any]:
-    """Trains and scores; the line of the run."""
-    found = train_and_score(corpus, folder / short_hash(run.name()), ARMS[run.arm], plan, run.seed)
-    return {
-        "plan": plan.key(), "arm": run.arm, "noise": run.level.noise, "errors": run.level.errors, "seed": run.seed,
-        "settings": list(ARMS[run.arm]), **found, "commit": commit(),
-    }  # fmt: skip
+class Difference(NamedTuple):
+    """A mean difference of SumR over seeds, half of its 95 % interval and its p-value (Student's t, two-sided)."""
+
+    mean: float
+    half: float
+    p: float
+    seeds: int
+
+    @classmethod
+    def of(cls, scores: Scores, row: str, other: str) -> "Difference":
+        """`row` less `other`, seed by seed, of the mean over languages."""
+        gaps = [mean_of(score) - mean_of(rival) for score, rival in scores.pairs(row, other)]
+        if len(gaps) < 2:
+            return cls(float(np.mean(gaps)) if gaps else math.nan, math.nan, math.nan, len(gaps))
+        test = stats.ttest_1samp(gaps, 0)
+        low, high = test.confidence_interval(0.95)
+        return cls(float(np.mean(gaps)), float(high - low) / 2, float(test.pvalue), len(gaps))
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.1f}" + ("" if math.isnan(self.half) else f" ± {self.half:.1f}")
 
 
-def train_and_score(corpus: Path, output: Path, arm: Sequence[str], plan: Plan, seed: int) -> dict[str, Any]:
-    """What is kept of a run; its folder is deleted."""
-    began = time.monotonic()
-    scores = output.with_suffix(".json")
-    every = max(1, plan.steps // 4)
-    lengths = (f"steps={plan.steps}", f"batch_size={plan.batch}", f"validate_every={every}", f"log_every={every}")
-    program("stages/train.py", "--recipe", "scenes", "--data", corpus, "--output", output, "--overwrite",
-            *arm, *plan.overrides, *lengths, f"seed={seed}")  # fmt: skip
-    program("stages/score.py", "--checkpoint", output, "--data", corpus, "--split", "test",
-            "--languages", ",".join(LANGUAGES), "--output", scores)  # fmt: skip
-    found = json.loads(scores.read_text(encoding="utf-8"))
-    shutil.rmtree(output)
-    return {
-        "sum_r": found["mean"]["sum_r"], "chance": found["mean"]["chance"]["sum_r"],
-        "languages": {name: row["sum_r"] for name, row in found["languages"].items()},
-        "selection": found["checkpoint"]["selection"], "seconds": round(time.monotonic() - began),
-    }  # fmt: skip
+def mean_of(score: Line) -> float:
+    """SumR, the mean over languages."""
+    return float(np.mean([of["sum_r"] for of in score["languages"].values()]))
 
 
-def program(*arguments: object) -> None:
-    """One thread each: two runs share two processors better than their threads would."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+def table(scores: Scores, simple: Sequence[str]) -> list[str]:
+    """A row for each row of scores: its mean and those of its languages, the method less it, and what val chose."""
+    head = ["", "SumR", *LANGUAGES, f"{METHOD} less it", "seeds", "chosen on val"]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 2)} --- |"]
+    for row, runs in scores.runs.items():
+        name = f"**{row}**" if row == METHOD else f"{row} (simple)" if row in simple else row
+        means = [np.mean([mean_of(score) for score in runs.values()]), *(scores.mean(row, tag) for tag in LANGUAGES)]
+        gap = "" if row == METHOD else str(Difference.of(scores, METHOD, row))
+        weights = sorted({score["weight"] for score in runs.values()})
+        share = f"weight {' to '.join(f'{weight:g}' for weight in (weights[0], weights[-1])[: len(weights)])}"
+        chosen = [text.replace("{first}", "one").replace("{views}", "all") for text in scores.chosen[row]]
+        cells = [name, *(f"{mean:.1f}" for mean in means), gap, str(len(runs)), ", ".join([*chosen, share])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+def claims(by_level: Mapping[str, Scores], simple: Sequence[str]) -> list[str]:
+    """What the page claims, one line each, with p-values after Holm's correction over these lines."""
+    compared = []
+    for level, scores in by_level.items():
+        only = [row for row in ONLY_DESCRIPTIONS if row in scores.runs]
+        best = max(only, key=lambda row: np.mean([mean_of(score) for score in scores.runs[row].values()]), default="")
+        rivals = (BEST_FUSION, best, "joint")
+        compared += [(level, row, Difference.of(scores, METHOD, row)) for row in rivals if row in scores.runs]
+    corrected = holm([1.0 if math.isnan(gap.p) else gap.p for _, _, gap in compared])
+    lines = [
+        f"- {level}: {METHOD} less {row} {gap}, {gap.seeds} seeds, p {p:.2g}"
+        for (level, row, gap), p in zip(compared, corrected, strict=True)
+    ]
+    for level, scores in by_level.items():
+        if {"two towers", WITHOUT} <= scores.runs.keys():
+            lines.append(f"- {level}: {WITHOUT}, less two towers {Difference.of(scores, WITHOUT, 'two towers')}")
+    return lines
 
 
-def study(plan: Plan, lines: Path, scratch: Path, at_once: int) -> None:
-    """Every run that is not in `lines` yet; each line is written when its run ends."""
-    finished = done(lines, plan)
-    left = [run for run in plan.runs() if run not in finished]
-    print(f"{len(finished)} runs are there, {len(left)} to do, {at_once} at a time; {machine()}", flush=True)
-    lines.parent.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool, lines.open("a", encoding="utf-8") as stream:
-        corpora = {run: corpus_of(run, plan, scratch) for run in left}
-        waiting = {pool.submit(carry_out, run, plan, corpora[run], scratch): run for run in left}
-        try:
-            for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
-                line = future.result()
-                stream.write(f"{json.dumps(line, ensure_ascii=False)}\n")
-                stream.flush()
-                rest = (time.monotonic() - began) / number * (len(left) - number)
-                print(f"{waiting[future].name()}: SumR {line['sum_r']:.1f} · ETA {duration(rest)}", flush=True)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: the k-th smallest of n p-values times n - k + 1, never less than the one before."""
+    order = np.argsort(p_values)
+    steps = np.array(p_values)[order] * np.arange(len(order), 0, -1)
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(p) for p in corrected]
+
+
+def draw(path: Path, by_level: Mapping[str, Scores]) -> None:
+    """Draw the method less every other row, with 95 % intervals over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [row for scores in by_level.values() for row in scores.runs if row != METHOD]
+    places = {row: place for place, row in enumerate(dict.fromkeys(rows))}
+    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(places) + 1.2), layout="constrained")
+    for number, (level, scores) in enumerate(by_level.items()):
+        gaps = {row: Difference.of(scores, METHOD, row) for row in scores.runs if row != METHOD}
+        heights = [places[row] + 0.15 * (2 * number - 1) for row in gaps]
+        halves = [0 if math.isnan(gap.half) else gap.half for gap in gaps.values()]
+        axes.errorbar([gap.mean for gap in gaps.values()], heights, xerr=halves, fmt="o", capsize=3, label=level)
+    axes.set_yticks(list(places.values()), list(places))
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_xscale("symlog", linthresh=20)
+    axes.set_xlabel(f"{METHOD} less it: SumR on test, of 600; bars: 95 % over seeds")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def report(lines: Sequence[Line], levels: Sequence[str]) -> tuple[str, dict[str, Scores]]:
+    """The tables and the claims in Markdown, and the scores of each level."""
+    by_level = {level: scores for level in levels if METHOD in (scores := Scores(lines, level)).runs}
+    simple = simple_rows(MAIN)
+    parts = [text for level, scores in by_level.items() for text in (f"### {level}", "", *table(scores, simple), "")]
+    return "\n".join([*claims(by_level, simple), "", *parts]), by_level
+
+
+def fill_page(path: Path, tables: str) -> None:
+    """Put the tables between the marks in a page; what people have written around them stays."""
+    text = path.read_text("utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    path.write_text(f"{before}\n{tables.rstrip()}\n{after}", "utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the study and write its page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="four runs of seconds: that it works, not what it finds")
-    parser.add_argument("--report", action="store_true", help="run nothing, write the page from what is there")
-    parser.add_argument("--output", type=Path, help="folder of runs, page and pictures (docs/study; --quick needs one)")
-    parser.add_argument("--scratch", type=Path, help="folder for corpora and runs (one that is deleted at the end)")
-    parser.add_argument("--at-once", type=int, default=2, help="runs at a time, a thread each (2)")
+    parser.add_argument("--quick", action="store_true", help="a few runs of seconds: that it works, not what it finds")
+    parser.add_argument("--report", action="store_true", help="only the page, from the runs that are there")
+    parser.add_argument("--output", type=Path, help="folder of runs and page (docs/study; --quick needs one)")
+    parser.add_argument("--scratch", type=Path, default=Path("study"), help="folder of corpora and logs (study)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these, so that processes can share the work")
+    parser.add_argument("--arms", nargs="+", choices=(*MAIN, *PARTS), help="only these")
     options = parser.parse_args(argv)
     if options.quick and not options.output:
         parser.error("--quick needs --output FOLDER, so that its runs do not mix with those of the study")
+    os.environ.setdefault("ACCELERATE_USE_CPU", "true")
     plan = QUICK if options.quick else Plan()
-    output = options.output or ROOT / "docs" / "study"
-    lines = output / "runs.jsonl"
+    study = Scenes(options.output or ROOT / "docs" / "study", options.scratch, plan)
     if not options.report:
-        with tempfile.TemporaryDirectory() as temporary:
-            study(plan, lines, options.scratch or Path(temporary), options.at_once)
-    wanted = list(plan.runs())
-    found = [line for run, line in done(lines, plan).items() if run in wanted]
-    setup = f"{plan.describe()}. faithful reads one description per item, as released, and corrected reads five. "
-    setup += f"{len(found)} of {len(wanted)} runs"
-    middle, unfinished = (MIDDLE.noise, MIDDLE.errors), len(found) < len(wanted)
-    study_report.write(output, at_every_error(found, plan), list(PARTS), list(WHOLE), middle, setup, unfinished)
+        print(machine(), flush=True)
+        study.study(options.seeds or range(plan.seeds), options.arms or (*MAIN, *PARTS))
+    tables, by_level = report(study.lines, [level.name for level in LEVELS])
+    fill_page(study.output / "README.md", tables)
+    draw(study.output / "differences.png", by_level)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from bench import real_arm
-from bench.real_arm import described_right, drawn, pairs, right, translated_right
+from bench.real_arm import described_right, draw_scenes, f1, pairs, translated_right
 from bench.study import LANGUAGES, Plan
 from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
@@ -15,7 +15,7 @@ SMALL = Plan(items=12, held_out=4)
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real") / "drawn"
-    drawn(folder, SMALL)
+    draw_scenes(folder, SMALL, 0)
     return folder
 
 
@@ -27,10 +27,10 @@ def simulated(folder, noise=0.0, errors=0.0):
     return folder
 
 
-def test_right_by_hand():
-    assert right("Two red dogs.", "two red dogs") == 1
-    assert right("ein Hund", "ein roter Hund", "de") == pytest.approx(2 * 2 / (2 + 3))
-    assert right("两只红狗", "两只白狗", "zh") == pytest.approx(3 / 4)  # characters, not one long word
+def test_f1_by_hand():
+    assert f1("Two red dogs.", "two red dogs") == 1
+    assert f1("ein Hund", "ein roter Hund", "de") == pytest.approx(2 * 2 / (2 + 3))
+    assert f1("两只红狗", "两只白狗", "zh") == pytest.approx(3 / 4)  # characters, not one long word
 
 
 def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_path):
@@ -46,12 +46,12 @@ def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_p
 def test_the_input_is_a_folder_that_the_first_stage_reads(truth, tmp_path):
     done = run_stage("--stage", "ingest", "--input", truth / "media", "--output", tmp_path / "corpus")
     assert done.returncode == 0, done.stderr
-    items = {row["item_id"]: row["split"] for row in real_arm.rows(tmp_path / "corpus", "items")}
-    wanted = {row["item_id"]: row["split"] for row in real_arm.rows(truth, "items")}
+    items = {row["item_id"]: row["split"] for row in real_arm.rows_of(tmp_path / "corpus", "items")}
+    wanted = {row["item_id"]: row["split"] for row in real_arm.rows_of(truth, "items")}
     assert items == wanted and len(items) == 20
 
     def said(corpus):
-        return {(row["item_id"], row["language"], row["text"]) for row in real_arm.rows(corpus, "captions")}
+        return {(row["item_id"], row["language"], row["text"]) for row in real_arm.rows_of(corpus, "captions")}
 
     assert said(tmp_path / "corpus") == said(truth)
 
@@ -60,5 +60,5 @@ def test_translators_learn_from_other_scenes(truth, monkeypatch):
     monkeypatch.setattr(real_arm, "PAIRS_ITEMS", 30)
     found = pairs("de")
     assert len(found) == 90 and all(source != target for source, target in found)
-    ours = [row["text"] for row in real_arm.rows(truth, "captions")]
+    ours = [row["text"] for row in real_arm.rows_of(truth, "captions")]
     assert len({source for source, _ in found} & set(ours)) < 10  # sentences may recur, scenes do not

@@ -1,86 +1,66 @@
-import json
+"""The study on scenes: its corpora hold the descriptions of every level, and its page compares seed by seed."""
+
 import math
 
 import pytest
 
 from bench import study
-from bench.study import ARMS, PAPER, PARTS, Level, Plan, Run
-from bench.study_report import Estimate, Scores
+from bench.arms import Run, Scores
+from bench.study import LEVELS, MAIN, MIDDLE, PARTS, Difference, Plan, Scenes
+from pipeline.corpus.table import Table
 from stages.training.settings import resolve
 
-
-def line(arm, seed, sum_r, noise=0.3, errors=0.1):
-    return {
-        "arm": arm, "noise": noise, "errors": errors, "seed": seed, "sum_r": sum_r, "chance": 10.6, "commit": "abc",
-        "settings": list(ARMS.get(arm, ())),
-    }  # fmt: skip
+SMALL = Plan(seeds=2, part_seeds=0, items=12, held_out=4, tried=1, steps=2)
 
 
-def test_an_interval_by_hand():
-    """Three seeds: t(.975, 2) = 4.3027; of 1, 2, 3 the standard error is 1/√3."""
-    found = Estimate.of([1.0, 2.0, 3.0])
-    assert found.mean == 2 and found.half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
-    assert found.shown("+") == "+2.0 ± 2.5" and found.verdict() == "no difference shown"
-    assert Estimate.of([3.0, 3.1, 3.2]).verdict() == "helps" and Estimate.of([-3.0, -3.1]).verdict() == "hurts"
-    assert Estimate.of([3.0]).shown() == "3.0" and Estimate.of([3.0]).verdict() == "too few seeds to say"
-    assert Estimate.of([]).shown() == "–"
+def line(arm, seed, sum_r, rows=None, settings=("steps=1",)):
+    score = {"val": sum_r, "weight": 0.5, "languages": {tag: {"sum_r": sum_r} for tag in study.LANGUAGES}}
+    return {"regime": MIDDLE.name, "draw": seed, "arm": arm, "seed": seed, "chosen": [], "settings": settings} | {
+        "scores": {row: score for row in rows or [arm]}
+    }
 
 
-def test_differences_are_taken_seed_by_seed():
-    """Seeds differ by far more than arms do; one arm lacks a seed."""
-    scores = Scores([line("a", seed, 100 * seed) for seed in range(4)] + [line("b", n, 100 * n + 5) for n in (1, 3)])
-    assert scores.difference("b", "a", 0.3, 0.1) == Estimate(5, 0, 2)
-    assert scores.mean("b", 0.3, 0.1).mean == 205 and scores.mean("b", 0.6, 0.1).seeds == 0
+def test_differences_are_taken_seed_by_seed_with_student_s_t():
+    """Three seeds: t(.975, 2) = 4.3027; of 1, 2, 3 the standard error is 1/√3. Seeds differ by more than arms do."""
+    lines = [line("a", seed, 100 * seed) for seed in range(4)] + [line("b", n, 100 * n + n) for n in (1, 2, 3)]
+    gap = Difference.of(Scores(lines, MIDDLE.name), "b", "a")
+    assert gap.mean == pytest.approx(2) and gap.half == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert gap.seeds == 3 and 0.05 < gap.p < 0.1
 
 
-def test_every_arm_is_what_its_name_says():
-    def settings(arm):
-        return resolve("scenes", ARMS[arm]).to_json()
-
-    before = settings("two towers")
-    changed = []
-    for arm in PARTS:
-        after = settings(arm)
-        changed.append({name for name in after if after[name] != before[name]})
-        before = after
-    assert changed[1:] == [
-        {"extra_views"},
-        {"slots", "slot_views", "local_weight"},
-        {"local_weight", "global_weights"},
-        {"distillation_weight"},
-        {"pair_weighting"},
-    ]
-    assert settings("corrected") == resolve("scenes", PAPER).to_json()
-    faithful = ["method=faithful", "slot_views=detail", "select_on=val"]
-    assert settings("faithful") == resolve("scenes", [*PAPER, *faithful]).to_json()
+def test_holm_by_hand():
+    assert study.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
 
 
-def test_runs_that_are_there_are_not_run_again_and_each_is_written_as_it_ends(tmp_path, monkeypatch):
-    plan, lines = Plan(seeds=1, arms=("two towers", "corrected"), noises=(0.3,), errors=(0.1,)), tmp_path / "runs.jsonl"
-    monkeypatch.setattr(study, "corpus_of", lambda *_: tmp_path)
-    ran = []
+def test_the_page_keeps_what_is_written_around_its_tables(tmp_path):
+    lines = [line("corrected", n, 300 + n, list(MAIN["corrected"].rows)) for n in range(3)]
+    lines += [line("towers", n, 250 + 2 * n, list(MAIN["towers"].rows)) for n in range(3)]
+    page = tmp_path / "README.md"
+    page.write_text(f"# Study\n\n{study.BEGIN}\nold\n{study.END}\nwhat people wrote\n")
+    study.fill_page(page, study.report(lines, [level.name for level in LEVELS])[0])
+    text = page.read_text()
+    assert text.startswith("# Study\n") and text.endswith("\nwhat people wrote\n") and "old" not in text
+    assert "two towers (simple) | 252.0" in text and "+49.0 ± 2.5" in text
 
-    def carry_out(run, plan, corpus, folder):
-        ran.append(run.arm)
-        if run.arm == "corrected" and len(ran) == 2:
-            raise SystemExit("killed")
-        return {**line(run.arm, run.seed, 1.0), "plan": plan.key()}
 
-    monkeypatch.setattr(study, "carry_out", carry_out)
-    with pytest.raises(SystemExit, match="killed"):
-        study.study(plan, lines, tmp_path, 1)
-    assert list(study.done(lines, plan)) == [Run("two towers", Level(0.3, 0.1), 0)]
-    study.study(plan, lines, tmp_path, 1)
-    assert ran == ["two towers", "corrected", "corrected"] and len(study.done(lines, plan)) == 2
-    assert study.done(lines, Plan(steps=1)) == {}  # of another plan
-    monkeypatch.setitem(ARMS, "corrected", ("num_slots=3",))
-    assert [run.arm for run in study.done(lines, plan)] == ["two towers"]  # of other settings
+def test_every_arm_reads_its_own_level_and_all_try_as_many_settings(tmp_path):
+    bench = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
+    for name, arm in (MAIN | PARTS).items():
+        for chosen in arm.grid or MAIN["corrected"].grid:
+            settings = resolve(bench.recipe, bench.settings(Run(MIDDLE, 0, name, 0, chosen)))
+            assert set(settings.slot_views) <= set(MIDDLE.draws[0])
+    assert len({len(arm.grid) for arm in MAIN.values()}) == 1
 
 
 @pytest.mark.torture
-def test_a_real_run(tmp_path):
-    plan = Plan(seeds=1, items=24, held_out=8, steps=2, batch=8, arms=("corrected",), noises=(0.3,), errors=(0.1,))
-    study.study(plan, tmp_path / "runs.jsonl", tmp_path / "scratch", 1)
-    (found,) = (json.loads(text) for text in (tmp_path / "runs.jsonl").read_text().splitlines())
-    assert found["languages"].keys() == set(study.LANGUAGES) and found["selection"]["split"] == "val"
-    assert 0 < found["sum_r"] <= 600 and [path.name for path in (tmp_path / "scratch").glob("*.json")]
+def test_real_runs_on_corpora_with_the_descriptions_of_every_level(tmp_path):
+    bench = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
+    rows = list(Table(bench.corpus(MIDDLE, 0), "training").rows())
+    views = {view["view"] for view in rows[0]["descriptions"]}
+    assert len(rows) == 20 and views == {view for level in LEVELS for view in level.draws[0]}
+    bench.study([0, 1], ["corrected", "towers on descriptions"])
+    again = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
+    assert len(again.lines) == 8 and {line["draw"] for line in again.lines} == {0, 1}
+    again.study([0, 1], ["corrected", "towers on descriptions"])
+    assert len(again.lines) == 8
+    assert all(0 < score["val"] <= 600 for line in again.lines for score in line["scores"].values())
