@@ -10,7 +10,7 @@ from bench.study import LEVELS, MAIN, MIDDLE, PARTS, Difference, Plan, Scenes
 from pipeline.corpus.table import Table
 from stages.training.settings import resolve
 
-SMALL = Plan(seeds=2, part_seeds=0, items=12, held_out=4, tried=1, steps=2)
+SMALL = Plan(seeds=2, part_seeds=0, items=48, held_out=4, tried=1, steps=2)
 
 
 def line(arm, seed, sum_r, rows=None, settings=("steps=1",)):
@@ -57,7 +57,7 @@ def test_real_runs_on_corpora_with_the_descriptions_of_every_level(tmp_path):
     bench = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
     rows = list(Table(bench.corpus(MIDDLE, 0), "training").rows())
     views = {view["view"] for view in rows[0]["descriptions"]}
-    assert len(rows) == 20 and views == {view for level in LEVELS for view in level.draws[0]}
+    assert len(rows) == 56 and views == {view for level in LEVELS for view in level.draws[0]}
     bench.study([0, 1], ["corrected", "towers on descriptions"])
     again = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
     assert len(again.lines) == 8 and {line["draw"] for line in again.lines} == {0, 1}
