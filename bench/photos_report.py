@@ -82,7 +82,13 @@ def difference(pairs: Sequence[tuple[Line, Line]], language: str, seed: int = 0)
     return Difference(float(mean), float(low), float(high), len(pairs))
 
 
-def report(lines: Sequence[Line], simple: Sequence[str], regimes: Sequence[str], trust: Sequence[str] = ()) -> str:
+def report(
+    lines: Sequence[Line],
+    simple: Sequence[str],
+    regimes: Sequence[str],
+    trust: Sequence[str] = (),
+    references: Mapping[str, str] | None = None,
+) -> str:
     """The tables in Markdown, then a line for each regime and language, the last regime last.
 
     Args:
@@ -90,14 +96,16 @@ def report(lines: Sequence[Line], simple: Sequence[str], regimes: Sequence[str],
         simple: Rows of what is not trained on queries and descriptions.
         regimes: Regimes with a table.
         trust: A regime, and the same with a view that harms.
+        references: What a row is compared with, where it is not METHOD.
     """
     parts, last_lines = [WARNING], list[str]()
     joint_lines = trust_lines(*(Scores(lines, regime) for regime in trust)) if trust else []
-    for regime in regimes:
+    for regime in (*trust, *regimes):
         scores = Scores(lines, regime)
-        if METHOD not in scores.runs:
+        if scores.runs:
+            parts += ["", f"### {regime}", "", *table(scores, simple, references or {})]
+        if METHOD not in scores.runs or regime in trust:
             continue
-        parts += ["", f"### {regime}", "", *table(scores, simple)]
         for language in ("en", "zh"):
             for prefix in ("", PAIR):
                 method = f"{prefix}{METHOD}"
@@ -140,18 +148,19 @@ def compare(scores: Scores, regime: str, language: str, row: str, other: str, la
     )
 
 
-def table(scores: Scores, simple: Sequence[str]) -> list[str]:
-    """A row for each row of scores: its means, the method less it, its runs, and what was chosen on val."""
+def table(scores: Scores, simple: Sequence[str], references: Mapping[str, str]) -> list[str]:
+    """A row for each row of scores: its means, its reference less it, its runs, and what was chosen on val."""
     lines = [
-        f"| | zh | en | {METHOD} less it, zh | en | runs | chosen on val |",
+        "| | zh | en | less it, zh | en | runs | chosen on val |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row, runs in scores.runs.items():
-        method = f"{PAIR}{METHOD}" if row.startswith(PAIR) else METHOD
+        method = f"{PAIR}{METHOD}" if row.startswith(PAIR) else references.get(row, METHOD)
         name = f"**{row}**" if row == METHOD else f"{row} (simple)" if row in simple else row
         differences = ["", ""]
         if row != method and method in scores.runs:
             differences = [str(scores.difference(method, row, language)) for language in ("zh", "en")]
+            differences[0] = f"{method}: {differences[0]}" if method in references.values() else differences[0]
         weights = sorted({score["weight"] for score in runs.values()})
         share = f"weight {' to '.join(f'{weight:g}' for weight in (weights[0], weights[-1])[: len(weights)])}"
         means = [f"{scores.mean(row, language):.1f}" for language in ("zh", "en")]
