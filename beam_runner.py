@@ -18,9 +18,12 @@ def run(argv: Sequence[str] | None = None) -> int:
 
     def run_stage() -> int:
         from stages.options import parse  # here, because Ctrl-C during the import should end in a message too
+        from stages.update import record_command
 
-        options, beam_arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments = sys.argv[1:] if argv is None else argv
+        options, beam_arguments = parse(arguments)
         status: int = importlib.import_module(f"stages.{options.stage}").main(options, beam_arguments)
+        record_command(options, arguments)
         return status
 
     return exit_status(run_stage, INTERRUPTED, sigterm=True)

@@ -16,6 +16,7 @@ STAGES = {
     "captions": "describe every image or video from several views",
     "translate": "translate English texts into scored pseudo-parallel pairs",
     "pack": "join media, captions, translations and descriptions into training shards",
+    "update": "take in what has changed in the input, and bring tables and indexes up to date",
     "verify": "recompute every checksum and count of a corpus",
 }
 PROGRAMS = {
@@ -50,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in STAGES:
         from beam_runner import run
 
+        if arguments and arguments[0][0] != "-":
+            arguments = ["--output", *arguments]  # leccr update CORPUS
         return run(["--stage", command, *arguments])
     if command in PROGRAMS:
         from stages.processes import run_program

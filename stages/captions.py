@@ -187,7 +187,7 @@ class CaptionsWorker:
     def _prepare(self, row: ItemRow, views: list[View]) -> tuple[list[float], Any]:
         with open_media(row["uri"]) as stream:
             if stream_hash(stream) != row["sha256"]:
-                message = "has changed since it was ingested. --stage ingest --overwrite takes the new input"
+                message = "has changed since it was ingested. --stage update takes the new input"
                 raise MediaError("changed", f"{row['uri']} {message}")
             return self._speaker.prepare(stream, row["media_type"], views)
 

@@ -1,5 +1,6 @@
 """The run of a Beam stage: lock the corpus, compare settings, make the missing shards, close the tables, report."""
 
+import argparse
 import contextlib
 import dataclasses
 import importlib.abc
@@ -14,8 +15,9 @@ import pyarrow as pa
 
 from pipeline.card.card import update_card
 from pipeline.corpus import commit
+from pipeline.corpus.next_corpus import finish_publishing
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import cache_folder, complete, state_folder
+from pipeline.corpus.table import Table, cache_folder, complete, state_folder
 from pipeline.engine.progress import FailureBudget, Monitor
 from pipeline.engine.run_state import locked, run_token, stopped_by_signals
 from pipeline.engine.stage import Run, Stage
@@ -44,6 +46,7 @@ class RunOptions:
         metavar="N|FRACTION",
     )
     cache: Path | None = option(None, "folder of the response cache (default: CORPUS/.state/cache)", metavar="DIR")
+    brief: bool = option(False, argparse.SUPPRESS)  # part of an update, which reports and writes the card by itself
 
     @property
     def corpus(self) -> Path:
@@ -86,11 +89,14 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
     if beam_arguments:  # checked before anything is begun; without them, Beam may not be needed at all
         import_beam().beam_options(beam_arguments)
     with locked(corpus):
+        finish_publishing(corpus)
         stages = open_stages()
         if options.overwrite:
             _discard_outdated(corpus, stages)
         for stage in stages:
             commit.check_settings(corpus, stage)
+        if not options.brief and (notice := stages[0].notice(corpus)):
+            say(notice)
         num_shards, num_items = stages[0].plan(corpus, say)
         cache = options.cache.absolute() if options.cache else cache_folder(corpus)
         run = Run(run_token(corpus), corpus, num_shards, cache, shared_folder(state_folder(corpus) / "answers"))
@@ -104,6 +110,9 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
             commit.discard(corpus, stage.name)
             update_card(corpus)
             raise
+        if options.brief:
+            failures = (Table(corpus, stage.tables[0]).manifest["failures"] for stage in stages)
+            return 1 if any(failures) and options.strict else 0
         update_card(corpus)
         num_failed = report(corpus, options.output, stages, changed, say)
     return 1 if num_failed and options.strict else 0

@@ -5,16 +5,18 @@ plan (which item is in which shard) → open, hash, check that it decodes → it
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.corpus import shards
+from pipeline.corpus.changes import Changes
 from pipeline.corpus.commit import stored_settings
 from pipeline.corpus.schema import CaptionRow, ItemRow
 from pipeline.corpus.table import Table, complete, read_json, state_folder, write_json
@@ -22,7 +24,7 @@ from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Sa
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import stream_hash
 from pipeline.media.images import Limits, Probe, open_media, probe
-from pipeline.media.uri import MediaThreads
+from pipeline.media.uri import MediaThreads, stamp
 from pipeline.options import option, option_fields, read_options
 from pipeline.sources import KINDS, Source, SourceItem, all_items, open_source
 from pipeline.sources.account import list_failures, sentence, summarize
@@ -128,7 +130,8 @@ class Ingest(Stage):
         """The inputs, opened."""
         names = ("split", "caption_language", "license", "subset", "allow_missing_media")
         options = {name: getattr(self, name) for name in names}
-        return [open_source(input, self.source, **options) for input in self.inputs or (None,)]
+        with _input_errors():
+            return [open_source(input, self.source, **options) for input in self.inputs or (None,)]
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Fix which item goes into which shard, once. A corpus that is planned stays as it was planned."""
@@ -141,17 +144,22 @@ class Ingest(Stage):
             _write_not_taken(corpus, manifest.get("not_taken", []), lines)
             return len(manifest["shards"]), sum(entry["items"] for entry in manifest["shards"])
         if planned is None:
-            planned = self._write_plan(corpus, say)
-            write_json(path, planned)
+            self._write_plan(corpus, say)
+            planned = read_json(path)
         return len(planned["shards"]), planned["items"]
 
-    def _write_plan(self, corpus: Path, say: Say) -> dict[str, Any]:
-        try:
-            sources = self.sources()
-            rows = map(plan_row, itertools.islice(all_items(sources), self.limit or None))
-            entries = shards.write_plan(corpus, rows, PLAN_SCHEMA, self.shard_size)
-        except MediaError as error:  # a list, tar or table breaks while it is read
-            raise UsageError(f"--input: {error}: fetch it again or leave it out") from error
+    def _write_plan(self, corpus: Path, say: Say) -> None:
+        sources = self.sources()
+        entries = shards.write_plan(corpus, shards.in_parts(self.plan_rows(sources), self.shard_size), PLAN_SCHEMA)
+        return self.record_plan(corpus, sources, entries, say)
+
+    def plan_rows(self, sources: Sequence[Source]) -> Iterator[Row]:
+        """The rows of a plan of all items."""
+        with _input_errors():
+            yield from map(plan_row, itertools.islice(all_items(sources), self.limit or None))
+
+    def record_plan(self, corpus: Path, sources: Sequence[Source], entries: Rows, say: Say) -> None:
+        """Complete a plan whose shards are written: report what the sources hold, and what of it is not taken."""
         for source in sources:
             say(f"input: {source.summary}")
         reasons = [reason for source in sources for reason in source.account]
@@ -159,9 +167,23 @@ class Ingest(Stage):
             if entry["kind"]:  # said at once too, because the run may be long
                 say(f"not taken: {sentence(entry)}")
         _write_not_taken(corpus, summarize(reasons), list_failures(reasons))
-        if not entries:
+        plan = {"items": sum(entry["rows"] for entry in entries), "shards": entries}
+        if not plan["items"]:
             raise UsageError(f"--input: no media in {', '.join(self.inputs) or 'the samples'}. Give another input")
-        return {"items": sum(entry["rows"] for entry in entries), "shards": entries}
+        write_json(state_folder(corpus) / shards.PLAN / "plan.json", plan)
+
+    def notice(self, corpus: Path) -> str:
+        """Whether the folders that were planned have changed since. Other inputs take long to list."""
+        if not (state_folder(corpus) / shards.PLAN / "plan.json").exists():
+            return ""
+        try:
+            sources = self.sources()
+            if any(source.kind != "folder" for source in sources):
+                return ""
+            changes = str(Changes(corpus, self.plan_rows(sources), by_content=False))
+        except UsageError as error:
+            return f"note: {error}. If it has moved: leccr update {corpus} --input FOLDER"
+        return f"the input has changed since: {changes}. To take that in: leccr update {corpus}" if changes else ""
 
     def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
         """Lines of failures.jsonl about what the inputs hold and the plan does not."""
@@ -175,6 +197,14 @@ class Ingest(Stage):
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
         """Start the threads that check media."""
         return IngestWorker(Limits(max_source_pixels=self.max_source_pixels))
+
+
+@contextlib.contextmanager
+def _input_errors() -> Iterator[None]:
+    try:
+        yield
+    except MediaError as error:  # a list, tar or table breaks while it is read
+        raise UsageError(f"--input: {error}: fetch it again or leave it out") from error
 
 
 def _not_taken_file(corpus: Path) -> Path:
@@ -227,6 +257,11 @@ def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:
     return Ingest(**{**known, **given})
 
 
+def input_notice(corpus: Path) -> str:
+    """`Ingest.notice` of a corpus, "" if it has no items of its own."""
+    return open_ingest(IngestOptions(), corpus, strict=False).notice(corpus)
+
+
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage; returns the exit status."""
     options, run = read_options(IngestOptions, parsed), read_options(RunOptions, parsed)
@@ -243,14 +278,17 @@ class IngestWorker:
         self._pool = MediaThreads("ingest")
 
     async def item(self, row: Row, joined: dict[str, Rows], previous: dict[str, Rows], retrying: bool) -> Outcome:
-        """Open, hash and probe one row of the plan."""
+        """Open, hash and probe one row of the plan, unless that was done before."""
         if previous.get("items"):
-            return Outcome(previous)
+            return self._make_rows(row, previous["items"][0])
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._make_rows, row)
 
-    def _make_rows(self, row: Row) -> Outcome:
+    def _make_rows(self, row: Row, known: ItemRow | None = None) -> Outcome:
         digest, media = "", Probe("", 0, 0, 0, None)
-        if row["uri"]:  # empty for an item of a benchmark whose media are missing
+        if known:  # the same content, perhaps at another place
+            names = (field.name for field in dataclasses.fields(Probe))
+            digest, media = known["sha256"], Probe(**{name: known[name] for name in names})  # type: ignore[literal-required]
+        elif row["uri"]:  # empty for an item of a benchmark whose media are missing
             try:
                 with open_media(row["uri"]) as stream:
                     digest = stream_hash(stream)
@@ -290,12 +328,13 @@ class IngestWorker:
 
 
 def plan_row(item: SourceItem) -> Row:
-    """The item as a row of the plan, its captions numbered.
+    """The item as a row of the plan, its captions numbered, with the `stamp` of its file.
 
     Raises:
         UsageError: Two captions of one language have the same number.
     """
-    return {**vars(item), "captions": _numbered(item.item_id, [vars(caption) for caption in item.captions])}
+    captions = _numbered(item.item_id, [vars(caption) for caption in item.captions])
+    return {**vars(item), "captions": captions, "stamp": stamp(item.uri)}
 
 
 def _numbered(item_id: str, captions: Sequence[Row]) -> list[Row]:

@@ -18,25 +18,25 @@ from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
 
-STAGES = ("ingest", "captions", "translate", "pack", "verify")
+STAGES = ("ingest", "captions", "translate", "pack", "update", "verify")
 # By heading of the help: classes of options, and the stages that they go with.
 GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
     "": [(RunOptions, STAGES)],
     "stage ingest: list, hash and check the media (tables items, captions)": [
-        (IngestOptions, ("ingest", "captions", "translate"))
+        (IngestOptions, ("ingest", "captions", "translate", "update"))
     ],
     "stage captions: describe every item from several views (table descriptions)": [
-        (CaptionsOptions, ("captions",)),
-        (FrameOptions, ("captions", "pack")),
+        (CaptionsOptions, ("captions", "update")),
+        (FrameOptions, ("captions", "pack", "update")),
     ],
     "chat servers: for --stage captions, and for --stage translate --translator llm": [
-        (ServerOptions, ("captions", "translate"))
+        (ServerOptions, ("captions", "translate", "update"))
     ],
     "stage translate: pseudo-parallel pairs, each with scores (table translations)": [
-        (TranslateOptions, ("translate",)),
-        (TranslatorOptions, ("translate",)),
+        (TranslateOptions, ("translate", "update")),
+        (TranslatorOptions, ("translate", "update")),
     ],
-    "stage pack: join the tables into shards to train on (table training)": [(PackOptions, ("pack",))],
+    "stage pack: join the tables into shards to train on (table training)": [(PackOptions, ("pack", "update"))],
 }
 
 
@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     )
     stage_help = (
         "ingest lists and checks the media; captions describes them; translate translates their texts; pack joins all "
-        "into shards to train on; verify recomputes every checksum and count"
+        "into shards to train on; update takes in what has changed in the input; verify recomputes every checksum and "
+        "count"
     )
     result.add_argument("--stage", choices=STAGES, required=True, help=stage_help)
     for title, owners in GROUPS.items():

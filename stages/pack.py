@@ -32,6 +32,7 @@ from pipeline.packing.rows import Source, join_captions, join_descriptions, read
 from pipeline.storage.files import absolute, local_folder, location
 from stages.captions import FrameOptions
 from stages.driver import RunOptions, run_stages, say
+from stages.ingest import input_notice
 
 SHARDS_AHEAD = 2  # the second keeps the threads busy while the last items of the first are read
 
@@ -144,6 +145,10 @@ class Pack(Stage):
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Shards and items of all corpora."""
         return sum(state.num_shards for state in self.states), sum(state.num_items for state in self.states)
+
+    def notice(self, corpus: Path) -> str:
+        """What has changed in the inputs of the corpora."""
+        return "\n".join(filter(None, (input_notice(home) for home in self.folders)))
 
     def check(self) -> None:
         """Check that there is something to pack.
@@ -291,8 +296,9 @@ class PackWorker:
         uris = list(dict.fromkeys(source.item["uri"] for source in sources))
         if stage.media == "reference":
             return {"media": None, "num_frames": 0, "uri": uris[0]}
-        if previous and previous["sha256"] == item["sha256"] and previous["uri"] in uris:
-            return {name: previous[name] for name in ("media", "num_frames", "uri")}
+        if previous and previous["sha256"] == item["sha256"]:
+            uri = previous["uri"] if previous["uri"] in uris else uris[0]
+            return {"media": previous["media"], "num_frames": previous["num_frames"], "uri": uri}
         errors = []
         for uri in uris:
             try:

@@ -51,7 +51,7 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
         The number of records that failed or were not taken.
     """
     if not changed:
-        say("nothing to do: every shard is complete (new files in --input need --stage ingest --overwrite)")
+        say("nothing to do: every shard is complete (--stage update takes new files in --input)")
     num_failed = 0
     for stage in stages:
         for table in (Table(corpus, name) for name in stage.tables):

@@ -78,7 +78,7 @@ def mark_incomplete(corpus: Path, tables: Iterable[str]) -> None:
 
 def reopen(corpus: Path, stage: Stage) -> None:
     """Let a stage be made anew with other settings, and take over from its shards what still holds."""
-    shards.restore_sidecars(corpus, stage)
+    shards.restore_sidecars(corpus, stage.name)
     mark_incomplete(corpus, stage.tables)
     (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
@@ -90,7 +90,7 @@ def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
             write_json(folder / "settings.json", stage.settings())
-        shards.restore_sidecars(run.corpus, stage)
+        shards.restore_sidecars(run.corpus, stage.name)
     missing = {}
     for stage in stages:
         current = in_parallel(functools.partial(shards.is_current, run, stage), range(run.num_shards))

@@ -10,7 +10,7 @@ import collections
 import functools
 import itertools
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from pipeline.corpus.table import (
     write_json,
     write_shard,
 )
-from pipeline.engine.stage import Grouped, Outcome, Rows, Run, ShardTask, Stage
+from pipeline.engine.stage import Grouped, Outcome, Row, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
 from pipeline.storage.files import in_parallel, remove_tree, version
@@ -37,21 +37,35 @@ from pipeline.storage.object_path import FileChanged
 
 PLAN = "plan"
 RETIRED = "retired"  # the one key of a sidecar whose shard is being made again
+CHANGES = "changes"  # in the sidecar of a shard that was made before its plan changed
 
 
-def write_plan(
-    corpus: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema, shard_rows: int
-) -> list[dict[str, Any]]:
-    """Write the plan: the fixed membership of every shard, `shard_rows` records each. Returns the shards' entries."""
+def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[dict[str, Any]]:
+    """Write the plan: the fixed membership of every shard. Returns the shards' entries.
+
+    The `stamp` of each row goes into a file of its own, so that tables do not depend on the times of files.
+    """
     folder = state_folder(corpus) / PLAN
     remove_tree(folder)
     folder.mkdir(parents=True)
-    rows = iter(rows)
     entries: list[dict[str, Any]] = []
-    while part := list(itertools.islice(rows, shard_rows)):
+    for part in parts:
         path = folder / f"part-{len(entries):05d}.arrow"
+        write_json(stamps_path(corpus, len(entries)), [row.get("stamp", "") for row in part])
         entries.append(write_shard(path, pa.Table.from_pylist(part, schema)))
     return entries
+
+
+def stamps_path(corpus: Path, index: int) -> Path:
+    """The file with the `stamp` of each row of a shard of the plan, in their order."""
+    return state_folder(corpus) / PLAN / f"stamps-{index:05d}.json"
+
+
+def in_parts(rows: Iterable[Row], size: int) -> Iterator[Rows]:
+    """The rows in lists of `size`; the last may be shorter."""
+    rows = iter(rows)
+    while part := list(itertools.islice(rows, size)):
+        yield part
 
 
 def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
@@ -159,8 +173,21 @@ def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
     if sidecar and _in_place(corpus, sidecar, index):
         for table, entry in sidecar["tables"].items():
             path = corpus / table / shard_name(index, sidecar["count"])
-            previous[table] = read_shard(path, entry).to_pylist()
+            previous[table] = list(_carried_over(read_shard(path, entry).to_pylist(), sidecar.get(CHANGES, {})))
     return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous), seen)
+
+
+def _carried_over(rows: Rows, changes: dict[str, Any]) -> Iterator[Row]:
+    """The rows of a shard whose plan has changed, under the new ids of their items; see `Changes.parts`."""
+    renamed, changed = changes.get("renamed", {}), set(changes.get("changed", ()))
+    for row in rows:
+        before = row["item_id"]
+        if before in renamed:
+            row["item_id"] = renamed[before]
+            if "caption_id" in row:
+                row["caption_id"] = renamed[before] + row["caption_id"].removeprefix(before)
+        if before not in changed:
+            yield row
 
 
 def _by_item(tables: Mapping[str, Rows]) -> Grouped:
@@ -216,18 +243,19 @@ def _retire(path: Path, seen: str | None) -> str | None:
     return seen
 
 
-def restore_sidecars(corpus: Path, stage: Stage) -> None:
+def restore_sidecars(corpus: Path, stage: str) -> None:
     """Write missing sidecars of a complete stage from its manifests: a corpus may come without its `.state`."""
-    if not all(complete(corpus, table) for table in stage.tables):
+    names = [table for table, maker in MADE_BY.items() if maker == stage]
+    if not all(complete(corpus, name) for name in names):
         return
-    tables = {name: Table(corpus, name) for name in stage.tables}
-    first = tables[stage.tables[0]]
+    tables = {name: Table(corpus, name) for name in names}
+    first = tables[names[0]]
     failures = collections.defaultdict(list)
     for failure in first.failures():
         failures[failure["shard"]].append(failure)
-    sidecar_path(corpus, stage.name, 0).parent.mkdir(parents=True, exist_ok=True)
+    sidecar_path(corpus, stage, 0).parent.mkdir(parents=True, exist_ok=True)
     for index, entry in enumerate(first.manifest["shards"]):
-        path = sidecar_path(corpus, stage.name, index)
+        path = sidecar_path(corpus, stage, index)
         if path.exists():
             continue
         sidecar = {

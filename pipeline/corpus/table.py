@@ -31,6 +31,7 @@ STATE = ".state"
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
 MISSING = "is missing"
+INDEXES = "indexes.json"  # in the state: folders of the indexes made from the corpus
 
 
 def state_folder(corpus: Path) -> Path:
@@ -48,9 +49,9 @@ def shard_name(index: int, count: int) -> str:
     return f"part-{index:05d}-of-{count:05d}.arrow"
 
 
-def write_json(path: Path, value: Any, seen: str | None = ANY) -> None:
+def write_json(path: Path, value: Any, seen: str | None = ANY, durable: bool = True) -> None:
     """Write a JSON file, complete or not at all, in place of the version `seen`."""
-    with write_file(path, seen) as stream:
+    with write_file(path, seen, durable) as stream:
         stream.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8"))
 
 

@@ -182,6 +182,10 @@ class Stage(Protocol):
         message = f"{self.name} cannot be the first stage of a run"
         raise NotImplementedError(message)
 
+    def notice(self, corpus: Path) -> str:
+        """What a user should know before the run, such as changes of the input, in a line; "" for nothing."""
+        return ""
+
     def ready(self, corpus: Path, say: Say) -> contextlib.AbstractContextManager[Self]:
         """The stage with what it needs for its work, such as a server, for the time of the block."""
         return contextlib.nullcontext(self)

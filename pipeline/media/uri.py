@@ -100,6 +100,17 @@ def _parse_reference(uri: str) -> tuple[str, dict[str, str]] | None:
     return (container, where) if container and is_reference else None
 
 
+def stamp(uri: str) -> str:
+    """Size and time of change of the file behind a URI; "" for one that is not on this machine."""
+    parsed = None if is_url(uri) else _parse_reference(uri)
+    for path in (uri, parsed[0] if parsed else ""):
+        with contextlib.suppress(OSError):
+            if path and not is_url(path):
+                status = os.stat(path)  # noqa: PTH116 - Path.stat costs twice the time
+                return f"{status.st_size} {status.st_mtime_ns}"
+    return ""
+
+
 def stays_inside(path: str) -> bool:
     """Whether a relative path or the name of a member leads to no place outside its folder."""
     parts = re.split(r"[/\\]", path)

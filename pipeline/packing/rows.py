@@ -143,8 +143,7 @@ def read_media(
         if stream_hash(stream) != item["sha256"]:
             raise MediaError(
                 "changed",
-                f"{uri} has other bytes than when it was ingested: "
-                "--stage ingest --overwrite takes the input as it is now",
+                f"{uri} has other bytes than when it was ingested: --stage update takes the input as it is now",
             )
         if is_features(stream):
             features_TI = read_features(stream)

@@ -164,6 +164,17 @@ def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
         return list(pool.map(function, values))
 
 
+def link(path: Path, other: Path) -> None:
+    """Give a file another name as well. Where that is not possible, the other name is that of a copy."""
+    if isinstance(path, ObjectPath):
+        path.copy_to(other)
+        return
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
+
+
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Delete what a killed process has left half-written in a folder, and in some below it: on disks only."""
     if isinstance(folder, ObjectPath):

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from pipeline.corpus.table import complete, manifest_hash
+from pipeline.corpus.table import MANIFEST, complete, manifest_hash
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.media.images import Limits as MediaLimits
 from pipeline.media.images import frames as sampled_frames
-from pipeline.storage.files import location
+from pipeline.storage.files import location, version
 from stages.data.media import item_frames
 from stages.data.samples import Shards
 from stages.retrieval.encoders import Space, open_space
@@ -95,30 +95,25 @@ def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path]
 
 
 class OpenIndex:
-    """One generation of an index with the corpora that it was made from.
+    """One generation of an index with the corpora that it was made from, which may have changed since.
 
     Raises:
-        UsageError: A corpus is missing, or has changed since.
+        UsageError: A corpus is missing.
     """
 
     def __init__(self, index: Index, data: Sequence[Path]):
         self.index, self.corpora = index, dict[str, Path]()
+        self._shards: dict[str, tuple[str | None, Shards]] = {}  # by corpus, of the version of its manifest
         moved = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
         for corpus in index.origin["corpora"]:
             path = moved.get(corpus["training"], location(corpus["path"]))
-            if not complete(path, "training"):
+            if not (path / "training").is_dir():
                 elsewhere = f", nor at {' or '.join(map(str, data))}" if data else ""
                 raise UsageError(
                     f"--index {index.folder}: its corpus {corpus['name']} is not at {path}{elsewhere}. Give --data "
                     "FOLDER, where it is now"
                 )
-            if manifest_hash(path, "training") != corpus["training"]:
-                raise UsageError(
-                    f"--index {index.folder}: the corpus {path} has changed since it was indexed. Run index.py again, "
-                    "which encodes only what is new"
-                )
             self.corpora[corpus["name"]] = path
-        self.shards = {name: Shards([path]) for name, path in self.corpora.items()}
         self.columns: dict[str, pa.DictionaryArray] = {
             name: index.items[name].combine_chunks().dictionary_encode() for name in FILTERS
         }
@@ -138,14 +133,24 @@ class OpenIndex:
         return keep_N
 
     def row(self, corpus: str, item_id: str) -> tuple[Shards, int, int]:
-        """An item's shards, shard and row. Raises KeyError where it is not in the index or in its corpus."""
-        if self.index.number(corpus, item_id) is not None:
-            shards = self.shards[corpus]
+        """An item's shards, shard and row. Raises KeyError where it is not in the index or not in its corpus."""
+        place = self.index.number(corpus, item_id)
+        if place is not None:
+            shards, content = self._open_shards(corpus), self.index.items["sha256"][place]
             for number in range(len(shards)):
                 row = pc.index(shards.shard(number)["item_id"], item_id).as_py()
-                if row >= 0:
+                if row >= 0 and shards.shard(number)["sha256"][row] == content:
                     return shards, number, row
         raise KeyError(corpus, item_id)
+
+    def _open_shards(self, corpus: str) -> Shards:
+        seen = version(self.corpora[corpus] / "training" / MANIFEST)
+        if corpus not in self._shards or self._shards[corpus][0] != seen:
+            try:
+                self._shards[corpus] = seen, Shards([self.corpora[corpus]])
+            except UsageError as error:  # it is being published at this moment, or was never packed to its end
+                raise EnvironmentTrouble(str(error)) from error
+        return self._shards[corpus][1]
 
 
 class Finder:

@@ -90,7 +90,7 @@ def plan(tmp_path):
         run_folder(tmp_path).mkdir(parents=True)
         write_json(run_folder(tmp_path) / "token.json", "token")
         rows = [{"item_id": names(shard, number)} for shard in range(num_shards) for number in range(size)]
-        entries = shards.write_plan(tmp_path, rows, PLAN, size)
+        entries = shards.write_plan(tmp_path, shards.in_parts(rows, size), PLAN)
         write_json(tmp_path / ".state" / "plan" / "plan.json", {"shards": entries})
         return Run("token", tmp_path, num_shards, tmp_path)
 

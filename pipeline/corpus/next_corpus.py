@@ -1,0 +1,160 @@
+"""The next state of a corpus, made next to the present one, which stays as it is until the next one is complete.
+
+    CORPUS/.state/next/NAME/    a corpus of its own: the new plan, and links to the shards that may still hold
+
+The stages run on it as on any other corpus: shards whose parents are the same are current, the others take over the
+rows that still hold. Then `publish` puts its files into the place of the old ones.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.corpus import shards
+from pipeline.corpus.changes import Changes
+from pipeline.corpus.commit import ORDER, mark_incomplete
+from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.table import (
+    FAILURES,
+    MADE_BY,
+    MANIFEST,
+    Table,
+    complete,
+    manifest_hash,
+    read_json,
+    shard_name,
+    state_folder,
+    write_json,
+)
+from pipeline.engine.stage import Rows
+from pipeline.hashing import canonical_json, short_hash
+from pipeline.storage.files import link, remove_tree
+
+PUBLISHING, MADE_FROM, SETTINGS = "publishing.json", "made-from.json", "settings.json"
+
+
+def next_folder(corpus: Path) -> Path:
+    """Where the next state is made, under the corpus's own name, which cards and manifests have in them."""
+    return state_folder(corpus) / "next" / corpus.name
+
+
+def begun_stages(corpus: Path) -> list[str]:
+    """The stages that have made anything, in order."""
+    return list(dict.fromkeys(MADE_BY[table] for table in SCHEMAS if (corpus / table).is_dir()))
+
+
+def is_whole(corpus: Path) -> bool:
+    """Whether every table that was begun is complete, and made from the present versions of its parents."""
+    tables = [table for table in SCHEMAS if (corpus / table).is_dir()]
+    if not all(complete(corpus, table) for table in tables):
+        return False
+    parents = [made_from.items() for made_from in (Table(corpus, table).manifest["parents"] for table in tables)]
+    return all("/" in name or manifest_hash(corpus, name) == seen for pairs in parents for name, seen in pairs)
+
+
+def begin(corpus: Path, changes: Changes, settings: dict[str, Any], schema: pa.Schema, shard_size: int) -> Rows:
+    """Begin the next state, or go on with one that a killed run has begun from the same state and the same input.
+
+    Args:
+        corpus: The corpus.
+        changes: What its new plan takes in.
+        settings: Those of the first stage from now on.
+        schema: Of the plan.
+        shard_size: Items of a new shard.
+
+    Returns:
+        The entries of the new plan's shards, for `plan.json`.
+    """
+    folder = next_folder(corpus)
+    marker = state_folder(folder) / MADE_FROM
+    hashes = {table: manifest_hash(corpus, table) for table in SCHEMAS if complete(corpus, table)}
+    made_from = [settings, hashes, [short_hash(canonical_json(part)) for part in changes.parts(shard_size)]]
+    stored = read_json(marker)
+    if stored and stored["from"] == made_from:
+        entries: Rows = stored["shards"]
+        return entries
+    remove_tree(state_folder(corpus) / "next")
+    shard_changes = []
+
+    def parts() -> Iterator[Rows]:
+        for rows, of_shard in changes.parts(shard_size):
+            shard_changes.append(of_shard)
+            yield rows
+
+    entries = shards.write_plan(folder, parts(), schema)
+    for stage in begun_stages(corpus):
+        shards.restore_sidecars(corpus, stage)
+        (state_folder(folder) / stage).mkdir()
+        write_json(state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage))
+        for index, of_shard in enumerate(shard_changes[: changes.num_shards]):
+            _take_over(corpus, stage, index, len(entries), of_shard)
+    os.sync()
+    write_json(marker, {"from": made_from, "shards": entries})
+    return entries
+
+
+def _settings(corpus: Path, stage: str) -> Any:
+    first = next(table for table, maker in MADE_BY.items() if maker == stage)
+    return read_json(state_folder(corpus) / stage / SETTINGS) or Table(corpus, first).manifest["settings"]
+
+
+def _take_over(corpus: Path, stage: str, index: int, count: int, changes: dict[str, Any]) -> None:
+    """Link a shard of a stage into the next state, where there are `count` of them."""
+    sidecar = shards.read_sidecar(corpus, stage, index)
+    if sidecar is None:
+        return
+    folder = next_folder(corpus)
+    for table in sidecar["tables"]:
+        (folder / table).mkdir(exist_ok=True)
+        link(corpus / table / shard_name(index, sidecar["count"]), folder / table / shard_name(index, count))
+    if stage != ORDER[0]:  # later stages compare contents themselves
+        changes = {name: value for name, value in changes.items() if name != "changed"}
+    sidecar = {**sidecar, "count": count, shards.CHANGES: changes}
+    write_json(shards.sidecar_path(folder, stage, index), sidecar, durable=False)
+
+
+def publish(corpus: Path) -> None:
+    """Put the tables of the next state, all complete, into the place of the old ones."""
+    write_json(state_folder(corpus) / "next" / PUBLISHING, True)
+    finish_publishing(corpus)
+
+
+def finish_publishing(corpus: Path) -> None:
+    """Publish what a killed run has begun to publish, if there is any: moved files are not moved again."""
+    folder = next_folder(corpus)
+    if not (state_folder(corpus) / "next" / PUBLISHING).exists():
+        return
+    for table in SCHEMAS:
+        _publish_table(folder / table, corpus / table)
+    for name in (shards.PLAN, *ORDER, "answers"):
+        for path in (state_folder(folder) / name).rglob("*"):
+            if path.is_file():
+                _move(path, state_folder(corpus) / path.relative_to(state_folder(folder)))
+    remove_tree(state_folder(corpus) / "next")
+
+
+def _publish_table(new: Path, present: Path) -> None:
+    """Readers find the table missing only while shards of the same names are exchanged."""
+    manifest, old = (read_json(folder / MANIFEST) for folder in (new, present))
+    if manifest is None:
+        return  # it is published, or was never begun
+    count, before = len(manifest["shards"]), old["shards"] if old else []
+    names = [shard_name(index, count) for index in range(count)]
+    entries = zip(names, manifest["shards"], before if len(before) == count else [{}] * count, strict=True)
+    changed = [name for name, entry, other in entries if entry["sha256"] != other.get("sha256")]
+    moved = [name for name in changed if (new / name).exists()]
+    if any((present / name).exists() for name in moved):
+        mark_incomplete(present.parent, [present.name])
+    for name in (*moved, FAILURES, MANIFEST):
+        _move(new / name, present / name)
+    for path in present.glob("*.arrow"):
+        if path.name not in names:
+            path.unlink()
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
