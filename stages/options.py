@@ -17,6 +17,7 @@ from stages.driver import RunOptions, import_beam
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
+from stages.verify import VerifyOptions
 
 STAGES = ("ingest", "captions", "translate", "pack", "update", "verify")
 # By heading of the help: classes of options, and the stages that they go with.
@@ -37,6 +38,7 @@ GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
         (TranslatorOptions, ("translate", "update")),
     ],
     "stage pack: join the tables into shards to train on (table training)": [(PackOptions, ("pack", "update"))],
+    "stage verify": [(VerifyOptions, ("verify",))],
 }
 
 

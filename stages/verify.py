@@ -1,6 +1,7 @@
 """`--stage verify`: recompute every checksum and count of a corpus, and report what is wrong with which shard."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus.changes import content_hash
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import FAILURES, MANIFEST, Table, complete, manifest_hash, mending, shard_name, shard_problem
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.options import read_options
+from pipeline.options import option, read_options
 from pipeline.packing.manifest import split_sizes
+from pipeline.storage.files import in_parallel
 from stages.driver import RunOptions, say
 
 # What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
@@ -31,10 +34,21 @@ TEXT_IDS: dict[str, Callable[[pa.Table], pa.ChunkedArray]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class VerifyOptions:
+    """What is verified, apart from the tables."""
+
+    originals: bool = option(False, "read every original too, and report what is missing or has changed since ingest")
+
+
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage; returns the exit status."""
     output = read_options(RunOptions, parsed).output
     good, wrong = verify(output)
+    if read_options(VerifyOptions, parsed).originals:
+        problems = list(original_problems(Table(output, "items")))
+        wrong += problems
+        good += [] if problems else ["originals: as they were ingested"]
     for line in good:
         say(f"ok: {line}")
     for line in wrong:
@@ -67,6 +81,16 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
             failures = f"{table.manifest['failures']:,}" if table.manifest["failures"] else "no"
             good.append(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards, {failures} failures")
     return good, wrong
+
+
+def original_problems(items: Table) -> Iterator[str]:
+    """The originals that cannot be read, or are not what was ingested."""
+    for index in range(items.num_shards):
+        rows = [row for row in items.shard(index).select(["uri", "sha256"]).to_pylist() if row["uri"]]
+        for row, content in zip(rows, in_parallel(content_hash, (row["uri"] for row in rows)), strict=True):
+            if content != row["sha256"]:
+                problem = "has changed since it was ingested" if content else "is missing or cannot be read"
+                yield f"{row['uri']} {problem}. --stage update takes in what is there now"
 
 
 def _problems(table: Table, tables: Mapping[str, Table]) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Changes:
         self._database = sqlite3.connect("")
         self._database.executescript(SCHEMA)
         new = ((row["item_id"], row["uri"], row["stamp"], _texts(row), json.dumps(row)) for row in rows)
-        self._execute_many("INSERT INTO new (id, uri, stamp, texts, row) VALUES (?, ?, ?, ?, ?)", new)
+        self._execute_many("INSERT OR IGNORE INTO new (id, uri, stamp, texts, row) VALUES (?, ?, ?, ?, ?)", new)
         self.num_shards, old = _planned_items(corpus, by_content)
         self._execute_many("INSERT INTO old (shard, place, id, stamp, texts, sha256) VALUES (?, ?, ?, ?, ?, ?)", old)
         self._database.execute("UPDATE old SET now = id WHERE id IN (SELECT id FROM new)")

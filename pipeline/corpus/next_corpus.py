@@ -16,7 +16,6 @@ import pyarrow as pa
 from pipeline.corpus import shards
 from pipeline.corpus.changes import Changes
 from pipeline.corpus.commit import ORDER, mark_incomplete
-from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import (
     FAILURES,
     MADE_BY,
@@ -43,12 +42,12 @@ def next_folder(corpus: Path) -> Path:
 
 def begun_stages(corpus: Path) -> list[str]:
     """The stages that have made anything, in order."""
-    return list(dict.fromkeys(MADE_BY[table] for table in SCHEMAS if (corpus / table).is_dir()))
+    return list(dict.fromkeys(stage for table, stage in MADE_BY.items() if (corpus / table).is_dir()))
 
 
 def is_whole(corpus: Path) -> bool:
     """Whether every table that was begun is complete, and made from the present versions of its parents."""
-    tables = [table for table in SCHEMAS if (corpus / table).is_dir()]
+    tables = [table for table in MADE_BY if (corpus / table).is_dir()]
     if not all(complete(corpus, table) for table in tables):
         return False
     parents = [made_from.items() for made_from in (Table(corpus, table).manifest["parents"] for table in tables)]
@@ -70,7 +69,7 @@ def begin(corpus: Path, changes: Changes, settings: dict[str, Any], schema: pa.S
     """
     folder = next_folder(corpus)
     marker = state_folder(folder) / MADE_FROM
-    hashes = {table: manifest_hash(corpus, table) for table in SCHEMAS if complete(corpus, table)}
+    hashes = {table: manifest_hash(corpus, table) for table in MADE_BY if complete(corpus, table)}
     made_from = [settings, hashes, [short_hash(canonical_json(part)) for part in changes.parts(shard_size)]]
     stored = read_json(marker)
     if stored and stored["from"] == made_from:
@@ -127,7 +126,7 @@ def finish_publishing(corpus: Path) -> None:
     folder = next_folder(corpus)
     if not (state_folder(corpus) / "next" / PUBLISHING).exists():
         return
-    for table in SCHEMAS:
+    for table in MADE_BY:
         _publish_table(folder / table, corpus / table)
     for name in (shards.PLAN, *ORDER, "answers"):
         for path in (state_folder(folder) / name).rglob("*"):
@@ -156,5 +155,6 @@ def _publish_table(new: Path, present: Path) -> None:
 
 
 def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(target)
+    if path.exists():  # else a killed run has moved it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)

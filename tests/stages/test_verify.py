@@ -55,6 +55,21 @@ def test_a_whole_corpus(verify):
     assert "every checksum and count is right" in out
 
 
+def test_missing_and_changed_originals_are_named_when_asked_for(verify, whole, corpus, capfd):
+    originals = [capfd, "--stage", "verify", "--output", corpus, "--originals"]
+    assert "originals: as they were ingested" in ended(*originals).done()
+    photos = whole.parent / "photos"
+    bytes_before = {path: path.read_bytes() for path in sorted(photos.glob("photo-*.jpg"))}
+    gone, changed, *_ = bytes_before
+    gone.unlink()
+    changed.write_bytes(b"another picture")
+    result = ended(*originals)
+    for path, data in bytes_before.items():
+        path.write_bytes(data)
+    assert result.status == 1 and "2 problem(s)" in result.out
+    assert f"{gone} is missing" in result.err and f"{changed} has changed" in result.err
+
+
 def test_no_corpus(capfd, tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         result = ended(capfd, "--stage", "verify", "--output", folder)
