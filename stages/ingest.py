@@ -174,7 +174,8 @@ class Ingest(Stage):
 
     def notice(self, corpus: Path) -> str:
         """Whether the folders that were planned have changed since. Other inputs take long to list."""
-        if not (state_folder(corpus) / shards.PLAN / "plan.json").exists():
+        planned = (state_folder(corpus) / shards.PLAN / "plan.json").exists()
+        if not planned or not self.inputs or self.source not in ("auto", "folder"):
             return ""
         try:
             sources = self.sources()

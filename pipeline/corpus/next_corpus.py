@@ -6,6 +6,7 @@ The stages run on it as on any other corpus: shards whose parents are the same a
 rows that still hold. Then `publish` puts its files into the place of the old ones.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from pipeline.corpus.table import (
 )
 from pipeline.engine.stage import Rows
 from pipeline.hashing import canonical_json, short_hash
-from pipeline.storage.files import link, remove_tree
+from pipeline.storage.files import in_parallel, link, remove_tree
 
 PUBLISHING, MADE_FROM, SETTINGS = "publishing.json", "made-from.json", "settings.json"
 
@@ -88,8 +89,8 @@ def begin(corpus: Path, changes: Changes, settings: dict[str, Any], schema: pa.S
         shards.restore_sidecars(corpus, stage)
         (state_folder(folder) / stage).mkdir()
         write_json(state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage))
-        for index, of_shard in enumerate(shard_changes[: changes.num_shards]):
-            _take_over(corpus, stage, index, len(entries), of_shard)
+        take_over = functools.partial(_take_over, corpus, stage, len(entries))
+        in_parallel(take_over, list(enumerate(shard_changes))[: changes.num_shards])
     os.sync()
     write_json(marker, {"from": made_from, "shards": entries})
     return entries
@@ -100,8 +101,9 @@ def _settings(corpus: Path, stage: str) -> Any:
     return read_json(state_folder(corpus) / stage / SETTINGS) or Table(corpus, first).manifest["settings"]
 
 
-def _take_over(corpus: Path, stage: str, index: int, count: int, changes: dict[str, Any]) -> None:
-    """Link a shard of a stage into the next state, where there are `count` of them."""
+def _take_over(corpus: Path, stage: str, count: int, shard: tuple[int, dict[str, Any]]) -> None:
+    """Link a shard of a stage, given with its changes, into the next state, where there are `count` of them."""
+    index, changes = shard
     sidecar = shards.read_sidecar(corpus, stage, index)
     if sidecar is None:
         return
@@ -129,9 +131,8 @@ def finish_publishing(corpus: Path) -> None:
     for table in MADE_BY:
         _publish_table(folder / table, corpus / table)
     for name in (shards.PLAN, *ORDER, "answers"):
-        for path in (state_folder(folder) / name).rglob("*"):
-            if path.is_file():
-                _move(path, state_folder(corpus) / path.relative_to(state_folder(folder)))
+        paths = list((state_folder(folder) / name).rglob("*.*"))
+        in_parallel(_move, [(path, corpus / path.relative_to(folder)) for path in paths])
     remove_tree(state_folder(corpus) / "next")
 
 
@@ -145,16 +146,19 @@ def _publish_table(new: Path, present: Path) -> None:
     entries = zip(names, manifest["shards"], before if len(before) == count else [{}] * count, strict=True)
     changed = [name for name, entry, other in entries if entry["sha256"] != other.get("sha256")]
     moved = [name for name in changed if (new / name).exists()]
-    if any((present / name).exists() for name in moved):
+    if moved and len(before) == count:
         mark_incomplete(present.parent, [present.name])
-    for name in (*moved, FAILURES, MANIFEST):
-        _move(new / name, present / name)
+    in_parallel(_move, [(new / name, present / name) for name in moved])
+    for name in (FAILURES, MANIFEST):
+        _move((new / name, present / name))
+    listed = set(names)
     for path in present.glob("*.arrow"):
-        if path.name not in names:
+        if path.name not in listed:
             path.unlink()
 
 
-def _move(path: Path, target: Path) -> None:
+def _move(paths: tuple[Path, Path]) -> None:
+    path, target = paths
     if path.exists():  # else a killed run has moved it
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
