@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.corpus.table import INDEXES, manifest_hash, read_json, state_folder, write_json
+from pipeline.corpus.table import INDEXES, read_json, state_folder, write_json
 from pipeline.errors import UsageError
 from pipeline.options import add_options, option, read_options
 from pipeline.storage.files import location, path_on_disk
@@ -59,18 +59,15 @@ def main(argv: Sequence[str]) -> int:
     if parsed.remove:
         remove(parsed.output, parsed.remove)
     else:
-        update(parsed.output, read_options(IndexOptions, parsed))
+        options = read_options(IndexOptions, parsed)
+        update(parsed.output, options)
+        for corpus in options.data:
+            record_index(corpus, parsed.output, argv)
     return 0
 
 
-def update(output: Path, options: IndexOptions, late_fusion: "LateFusion | None" = None) -> None:
-    """Bring the index up to date with the corpora.
-
-    Args:
-        output: The index folder.
-        options: What to index.
-        late_fusion: As of an earlier run, if `options` names no report.
-    """
+def update(output: Path, options: IndexOptions) -> None:
+    """Bring the index up to date with the corpora."""
     if not options.checkpoint or not options.data:
         raise UsageError("give --checkpoint RUN|FOLDER|NAME|embedded and --data CORPUS: what to encode, and with what")
     import pyarrow.compute as pc
@@ -80,8 +77,7 @@ def update(output: Path, options: IndexOptions, late_fusion: "LateFusion | None"
     from stages.scoring.embed import Share
 
     accelerator = accelerated("no")
-    late_fusion = read_late_fusion(options.late_fusion) if options.late_fusion else late_fusion
-    space = open_space(options.checkpoint, late_fusion)
+    space = open_space(options.checkpoint, read_late_fusion(options.late_fusion) if options.late_fusion else None)
     space.to(accelerator.device)
     items = CorpusItems(options.data, options.split, options.views or space.slot_views)
     share = Share(accelerator, options.batch_size)
@@ -106,8 +102,6 @@ def update(output: Path, options: IndexOptions, late_fusion: "LateFusion | None"
 
         def publish() -> None:
             index = writers[0].publish(contents[0])
-            for corpus in options.data:
-                record_index(corpus, output)
             _print(f"{output}: {len(index):,} items, {len(todo):,} encoded now")
             _print(f'next: python stages/search.py --index {shlex.quote(str(output))} "eine Katze"')
 
@@ -115,34 +109,13 @@ def update(output: Path, options: IndexOptions, late_fusion: "LateFusion | None"
     accelerator.end_training()
 
 
-def bring_up_to_date(output: Path) -> None:
-    """Index what is new in the corpora of an index, with the settings that it was made with."""
-    from stages.retrieval.index_reader import read_manifest
-
-    manifest = read_manifest(output)
-    assert manifest
-    origin = manifest["origin"]
-    if all(manifest_hash(location(corpus["path"]), "training") == corpus["training"] for corpus in origin["corpora"]):
-        return
-    options = IndexOptions(
-        checkpoint=origin["space"]["name"],
-        data=tuple(location(corpus["path"]) for corpus in origin["corpora"]),
-        split=origin["split"],
-        views=tuple(origin["views"]),
-        dtype=manifest["dtype"],
-        kind=manifest["requested_kind"],
-    )
-    update(output, options, origin["space"].get("late_fusion"))
-
-
-def record_index(corpus: Path, output: Path) -> None:
-    """Let a corpus know the indexes made from it, so that an update of the corpus updates them."""
-    path = state_folder(corpus) / INDEXES
-    known = read_json(path) or []
-    if str(output.absolute()) not in known:
-        with contextlib.suppress(OSError):  # a corpus that cannot be written
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, [*known, str(output.absolute())])
+def record_index(corpus: Path, output: Path, argv: Sequence[str]) -> None:
+    """Let a corpus know an index that was made from it, so that an update of the corpus makes the index again."""
+    path, name = state_folder(corpus) / INDEXES, str(output.absolute())
+    arguments = [argument for argument in argv if argument != "--overwrite"]
+    with contextlib.suppress(OSError):  # a corpus that cannot be written
+        path.parent.mkdir(exist_ok=True)
+        write_json(path, {**(read_json(path) or {}), name: {"arguments": arguments, "folder": str(Path.cwd())}})
 
 
 def read_late_fusion(report: Path) -> "LateFusion":

@@ -10,17 +10,15 @@ the old tables stay as they are, and searches use the old index until the new on
 import argparse
 import contextlib
 import importlib
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.card.card import update_card
 from pipeline.corpus.changes import Changes
 from pipeline.corpus.commit import ORDER, stored_settings
 from pipeline.corpus.next_corpus import begin, begun_stages, finish_publishing, is_whole, next_folder, publish
-from pipeline.corpus.table import INDEXES, cache_folder, complete, read_json, state_folder, write_json
+from pipeline.corpus.table import INDEXES, MANIFEST, cache_folder, manifest_hash, read_json, state_folder, write_json
 from pipeline.engine.run_state import locked
 from pipeline.errors import PipelineError, UsageError
 from pipeline.options import option_fields, read_options
@@ -57,66 +55,70 @@ def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_argum
     if not str(changes) and ingest.settings() == stored_settings(corpus, ingest) and is_whole(corpus):
         return 0
     entries = begin(corpus, changes, ingest.settings(), PLAN_SCHEMA, ingest.shard_size)
-    folder = next_folder(corpus)
-    ingest.record_plan(folder, sources, entries, say)
+    ingest.record_plan(next_folder(corpus), sources, entries, say)
     status = 0
-    for stage, (options, beam_options, directory) in commands.items():
-        for_next = _for_next(corpus, options, parsed)
-        with contextlib.chdir(directory) if Path(directory).is_dir() else contextlib.nullcontext():
+    for stage, (options, beam_options, folder) in commands.items():
+        with _directory(folder):
             program = importlib.import_module(f"stages.{stage}")
-            status = max(status, program.main(for_next, beam_arguments or beam_options))
+            status = max(status, program.main(_for_next(corpus, options, parsed), beam_arguments or beam_options))
     publish(corpus)
     return status
 
 
-def _for_next(corpus: Path, options: Mapping[str, Any], parsed: argparse.Namespace) -> argparse.Namespace:
-    """The options of a stage's last run, and those that were given now, for the next corpus."""
-    ours = {*option_fields(IngestOptions), "overwrite"}  # the input's are settings of the next corpus already
-    given = {name: value.absolute() if isinstance(value, Path) else value for name, value in vars(parsed).items()}
-    options = {name: value for name, value in {**options, **given}.items() if name not in ours}
-    if "corpus" in options:  # which pack joins
-        homes = [path for (path,) in options["corpus"]]
-        options["corpus"] = [(next_folder(corpus) if home.absolute() == corpus else home,) for home in homes]
-    cache = options.get("cache") or cache_folder(corpus)
-    return argparse.Namespace(**{**options, "output": next_folder(corpus), "cache": cache, "brief": True})
+def _for_next(corpus: Path, options: argparse.Namespace, given: argparse.Namespace) -> argparse.Namespace:
+    """The options of a stage's last run, and over them those that were given now, for the next corpus."""
+    here = {name: value.absolute() if isinstance(value, Path) else value for name, value in vars(given).items()}
+    merged = {"cache": cache_folder(corpus), **vars(options), **here}
+    for name in (*option_fields(IngestOptions), "overwrite"):  # settings of the next corpus already
+        merged.pop(name, None)
+    if "corpus" in merged:  # which pack joins
+        homes = [home.absolute() for (home,) in merged["corpus"]]
+        merged["corpus"] = [(next_folder(corpus) if home == corpus else home,) for home in homes]
+    return argparse.Namespace(**{**merged, "output": next_folder(corpus), "brief": True})
 
 
 def record_command(parsed: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Keep the options of a stage's run with the corpus, so that an update can run it again."""
     folder = state_folder(read_options(RunOptions, parsed).corpus) / parsed.stage
     if folder.is_dir() and not hasattr(parsed, "dry_run"):
-        write_json(folder / COMMAND, {"arguments": list(arguments), "folder": os.getcwd()})  # noqa: PTH109
+        write_json(folder / COMMAND, {"arguments": list(arguments), "folder": str(Path.cwd())})
 
 
-def read_command(corpus: Path, stage: str) -> tuple[Mapping[str, Any], list[str], str]:
+def read_command(corpus: Path, stage: str) -> tuple[argparse.Namespace, list[str], str]:
     """The options of a stage's last run, those for Beam, and the working directory in which they were given.
 
     Raises:
         UsageError: They were not recorded.
     """
     command = read_json(state_folder(corpus) / stage / COMMAND)
-    if command is None and stage == ORDER[0]:
-        command = {"arguments": ["--stage", stage], "folder": "."}  # its options are settings of the corpus
+    if command is None and stage == ORDER[0]:  # whose options are settings of the corpus
+        command = {"arguments": ["--stage", stage], "folder": ""}
     if command is None:
         raise UsageError(
             f"{corpus} does not say with which options --stage {stage} made its tables: they are recorded when it has "
             "run to its end. Run it once more, with the options as before, and then the update again"
         )
-    options, beam_arguments = parse(command["arguments"])
-    return vars(options), beam_arguments, command["folder"]
+    return *parse(command["arguments"]), command["folder"]
 
 
 def update_indexes(corpus: Path) -> int:
-    """Bring the indexes that were made from the corpus up to date; returns the exit status."""
+    """Make the indexes again that were made from another version of the corpus; returns the exit status."""
     status = 0
-    for index in map(Path, read_json(state_folder(corpus) / INDEXES) or ()):
-        if not complete(index.parent, index.name):
-            continue  # it was deleted
-        from stages.index import bring_up_to_date
+    for index, command in (read_json(state_folder(corpus) / INDEXES) or {}).items():
+        manifest, present = read_json(Path(index) / MANIFEST), manifest_hash(corpus, "training")
+        if manifest is None or present in (of["training"] for of in manifest["origin"]["corpora"]):
+            continue  # it was deleted, or is up to date
+        from stages import index as program
 
         try:
-            bring_up_to_date(index)
+            with _directory(command["folder"]):
+                program.main(command["arguments"])
         except PipelineError as error:
             print(f"error: {index} was not updated: {error}", file=sys.stderr, flush=True)
             status = error.status
     return status
+
+
+def _directory(folder: str) -> contextlib.AbstractContextManager[None]:
+    """The working directory for the time of a block, if it is still there."""
+    return contextlib.chdir(folder) if Path(folder).is_dir() else contextlib.nullcontext()

@@ -31,7 +31,7 @@ STATE = ".state"
 MANIFEST = "manifest.json"
 FAILURES = "failures.jsonl"
 MISSING = "is missing"
-INDEXES = "indexes.json"  # in the state: folders of the indexes made from the corpus
+INDEXES = "indexes.json"  # in the state: by their folders, how the indexes of the corpus were made
 
 
 def state_folder(corpus: Path) -> Path:
