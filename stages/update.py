@@ -18,6 +18,7 @@ from pipeline.card.card import update_card
 from pipeline.corpus.changes import Changes
 from pipeline.corpus.commit import ORDER, stored_settings
 from pipeline.corpus.next_corpus import begin, begun_stages, finish_publishing, is_whole, next_folder, publish
+from pipeline.corpus.shards import write_stamps
 from pipeline.corpus.table import INDEXES, MANIFEST, cache_folder, manifest_hash, read_json, state_folder, write_json
 from pipeline.engine.run_state import locked
 from pipeline.errors import PipelineError, UsageError
@@ -53,6 +54,8 @@ def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_argum
     changes = Changes(corpus, ingest.plan_rows(sources), by_content=True)
     say(f"{corpus}: {str(changes) or 'no changes'}")
     if not str(changes) and ingest.settings() == stored_settings(corpus, ingest) and is_whole(corpus):
+        for index, (rows, _) in enumerate(changes.parts(ingest.shard_size)):
+            write_stamps(corpus, index, rows)  # files may have other times now, and the same content
         return 0
     entries = begin(corpus, changes, ingest.settings(), PLAN_SCHEMA, ingest.shard_size)
     ingest.record_plan(next_folder(corpus), sources, entries, say)

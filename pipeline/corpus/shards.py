@@ -51,7 +51,7 @@ def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[d
     entries: list[dict[str, Any]] = []
     for part in parts:
         path = folder / f"part-{len(entries):05d}.arrow"
-        write_json(stamps_path(corpus, len(entries)), [row.get("stamp", "") for row in part])
+        write_stamps(corpus, len(entries), part)
         entries.append(write_shard(path, pa.Table.from_pylist(part, schema)))
     return entries
 
@@ -59,6 +59,13 @@ def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[d
 def stamps_path(corpus: Path, index: int) -> Path:
     """The file with the `stamp` of each row of a shard of the plan, in their order."""
     return state_folder(corpus) / PLAN / f"stamps-{index:05d}.json"
+
+
+def write_stamps(corpus: Path, index: int, rows: Rows) -> None:
+    """Write the `stamp` of each row of a shard of the plan, unless they are known."""
+    path, stamps = stamps_path(corpus, index), [row.get("stamp", "") for row in rows]
+    if read_json(path) != stamps:
+        write_json(path, stamps)
 
 
 def in_parts(rows: Iterable[Row], size: int) -> Iterator[Rows]:
