@@ -85,7 +85,7 @@ def test_an_update_pays_only_for_what_is_new(tmp_path):
         assert "+4 new, 2 changed, 3 renamed, 1 gone" in done.stdout
         assert server.stats()["answered"] - before == 6 + 6 + 4  # and 6 descriptions and 4 captions translated
         assert_equal_to_one_made_afresh(corpus, moved, server.url, 8)
-        (moved / "photo-00001.jpg").touch()
+        (moved / "added-photo-00030.jpg").touch()
         assert "1 changed" in run_stage("--stage", "ingest", "--output", corpus).stdout  # by its time
         assert "no changes" in run_stage("--stage", "update", "--output", corpus).stdout  # by its content
         assert "has changed" not in run_stage("--stage", "ingest", "--output", corpus).stdout
