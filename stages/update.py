@@ -95,7 +95,7 @@ def read_command(corpus: Path, stage: str) -> tuple[argparse.Namespace, list[str
     """
     command = read_json(state_folder(corpus) / stage / COMMAND)
     if command is None and stage == ORDER[0]:  # whose options are settings of the corpus
-        command = {"arguments": ["--stage", stage], "folder": ""}
+        command = {"arguments": ["--stage", stage], "folder": "."}
     if command is None:
         raise UsageError(
             f"{corpus} does not say with which options --stage {stage} made its tables: they are recorded when it has "
@@ -111,11 +111,9 @@ def update_indexes(corpus: Path) -> int:
         manifest, present = read_json(Path(index) / MANIFEST), manifest_hash(corpus, "training")
         if manifest is None or present in (of["training"] for of in manifest["origin"]["corpora"]):
             continue  # it was deleted, or is up to date
-        from stages import index as program
-
         try:
             with _directory(command["folder"]):
-                program.main(command["arguments"])
+                importlib.import_module("stages.index").main(command["arguments"])
         except PipelineError as error:
             print(f"error: {index} was not updated: {error}", file=sys.stderr, flush=True)
             status = error.status

@@ -34,10 +34,10 @@ def test_options_of_beam_and_of_other_runners_go_to_beam():
     ("typed", "stages"),
     [
         (("--strict",), options.STAGES),
-        (("--input", "x"), ("ingest", "captions", "translate")),
-        (("--frames=8",), ("captions", "pack")),  # also where the value is the default
-        (("--mllm", "x"), ("captions", "translate")),
-        (("--corpus", "x"), ("pack",)),
+        (("--input", "x"), ("ingest", "captions", "translate", "update")),
+        (("--frames=8",), ("captions", "pack", "update")),  # also where the value is the default
+        (("--mllm", "x"), ("captions", "translate", "update")),
+        (("--corpus", "x"), ("pack", "update")),
     ],
 )
 def test_an_option_of_another_stage_is_refused(typed, stages):
