@@ -50,6 +50,8 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     commands = {stage: read_command(corpus, stage) for stage in begun_stages(corpus)}
+    if {"captions", "translate"} & commands.keys():
+        del commands[ORDER[0]]  # they run it themselves
     sources = ingest.sources()
     changes = Changes(corpus, ingest.plan_rows(sources), by_content=True)
     say(f"{corpus}: {str(changes) or 'no changes'}")
