@@ -36,10 +36,8 @@ def corpus(tmp_path):
     """Five photos in shards of two, planned; then one is renamed, one is gone and two are new."""
     photos = tmp_path / "photos"
     photos.mkdir()
-    paths = [
-        picture(photos / f"{name}.png", colour)
-        for name, colour in zip("abcde", ("red", "blue", "lime", "cyan", "pink"))
-    ]
+    colours = {"a": "red", "b": "blue", "c": "lime", "d": "cyan", "e": "pink"}
+    paths = [picture(photos / f"{name}.png", colour) for name, colour in colours.items()]
     corpus = deal_corpus(
         tmp_path / "corpus",
         items=[item(path) for path in paths],
