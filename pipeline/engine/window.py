@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pipeline.corpus import shards
 from pipeline.engine.run_state import as_disk_error, request_stop, run_token, stop_request, write_progress
 from pipeline.engine.stage import Outcome, Progress, Row, Run, ShardTask, ShardWorker, Stage, Worker, current_shard
-from pipeline.errors import PipelineError
+from pipeline.errors import EnvironmentTrouble, PipelineError
 from pipeline.storage.files import pause
 
 POLL_S = 0.2
@@ -143,14 +143,16 @@ class Engine:
     async def _watch_run(self) -> None:
         """Write the progress for the driver, obey its stop request, and end with its run."""
         while True:
-            if await asyncio.to_thread(run_token, self._run.corpus) != self._run.token:
-                self._cancel()
-                # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
-                threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
-                return
             try:
+                if await asyncio.to_thread(run_token, self._run.corpus) != self._run.token:
+                    self._cancel()
+                    # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
+                    threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
+                    return
                 if await asyncio.to_thread(self._report):
                     self._cancel()
+            except EnvironmentTrouble:  # the store is away. The shards that need it end the run
+                pass
             except OSError as error:
                 self._stop(error)
             await asyncio.sleep(pause(self._run.corpus, POLL_S))

@@ -31,8 +31,9 @@ NO_KEY = (
 )
 METADATA = "169.254."  # where clients ask a cloud's own machines for credentials if none are set
 PATIENCE: Any = {  # a store that was there may be away for minutes
-    "max_retries": 100,
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    "max_retries": 10_000,
+    # A wait is drawn between the first one and `base` times the last one: with 2, waits would stay at the first one.
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 4},
     "retry_timeout": timedelta(minutes=3),
 }
 MODES = {"object": stat.S_IFREG, "prefix": stat.S_IFDIR}
