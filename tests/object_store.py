@@ -5,6 +5,7 @@ import http.client
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -74,7 +75,7 @@ class ObjectStore:
 
 
 class LosesAnswers(BaseHTTPRequestHandler):
-    """A proxy that has every request carried out, and loses the answer of every other write."""
+    """A proxy that has every request carried out, and loses the answer of every other write: it hangs up or resets."""
 
     protocol_version = "HTTP/1.1"
 
@@ -85,6 +86,9 @@ class LosesAnswers(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         self.server.writes += self.command == "PUT"
         if self.command == "PUT" and self.server.writes % 2:
+            if self.server.writes % 4 == 1:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
             self.close_connection = True
             return
         self.send_response_only(answer.status)

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import time
 from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path, PosixPath
@@ -227,14 +228,27 @@ class ObjectPath(PosixPath):
         mode: Any = "overwrite" if seen == ANY else "create" if seen is None else {"e_tag": seen}
         try:
             with explained(self):
-                return str(self.store.put(self.key, data, mode=mode)["e_tag"])
+                return self._put_patiently(data, mode)
         except FileExistsError as error:
-            # The client repeats a request whose answer was lost. If the store had carried it out, it refuses that.
+            # A request whose answer was lost was repeated. If the store had carried it out, it refuses that.
             with contextlib.suppress(FileNotFoundError):
                 stored, present = self.read_version()
                 if stored == data:
                     return present
             raise FileChanged(self) from error
+
+    def _put_patiently(self, data: bytes, mode: Any) -> str:
+        """Put, and repeat what the client does not: a conditional write whose connection broke."""
+        from obstore.exceptions import GenericError
+
+        deadline = time.monotonic() + PATIENCE["retry_timeout"].total_seconds()
+        while True:
+            try:
+                return str(self.store.put(self.key, data, mode=mode)["e_tag"])
+            except GenericError as error:
+                if "HTTP error" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def read_version(self) -> tuple[bytes, str]:
         """The whole object, and its version."""
