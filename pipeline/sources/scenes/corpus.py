@@ -1,10 +1,9 @@
-"""Synthetic scenes on disk: a whole corpus, or a folder of pictures with captions.
+"""Synthetic scenes on disk: a whole corpus.
 
-A corpus has every table that the stages would make, manifests last, and is read and verified like any other. 3,600
+It has every table that the stages would make, manifests last, and is read and verified like any other. 3,600
 items of 64 pixels take seconds. The same settings give the same bytes.
 """
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.captioning.prompts import BUILT_IN
+from pipeline.corpus import table as tables
 from pipeline.corpus.commit import tools
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import (
-    MANIFEST,
-    Table,
-    complete,
-    read_json,
-    shard_name,
-    write_json,
-    write_manifest,
-    write_shard,
-)
+from pipeline.corpus.table import MANIFEST, Table, complete, shard_name
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, differences, fingerprint, short_hash
@@ -32,8 +23,7 @@ from pipeline.packing import manifest
 from pipeline.packing.filters import Filters
 from pipeline.packing.manifest import JOINED, recorded_settings
 from pipeline.sources.scenes import rows
-from pipeline.sources.scenes.drawing import encode
-from pipeline.sources.scenes.grammar import SOURCE, caption
+from pipeline.sources.scenes.grammar import SOURCE
 from pipeline.sources.scenes.noise import CAPTIONER, VIEWS
 from pipeline.sources.scenes.rows import Settings
 from pipeline.storage.files import write_file
@@ -55,9 +45,11 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = 
         say: is given a line for each table.
 
     Raises:
-        UsageError: A setting is out of range, or the folder holds something else or a corpus with other settings.
+        UsageError: No item is asked for, or the folder holds something else or a corpus with other settings.
     """
-    settings, corpus = settings.checked(), Path(folder).absolute()
+    if not settings.items + settings.val + settings.test:
+        raise UsageError("--items, --val and --test are 0: give at least one item")
+    corpus = Path(folder).absolute()
     _refuse_strangers(corpus)
     with locked(corpus):
         if _is_complete(corpus, settings):
@@ -67,35 +59,12 @@ def write_corpus(folder: Path, settings: Settings, say: Callable[[str], None] = 
             (corpus / name / MANIFEST).unlink(missing_ok=True)
         for name in (*SCHEMAS, MEDIA):
             shutil.rmtree(corpus / name, ignore_errors=True)
-        write_json(corpus / SETTINGS, settings.recorded())
+        tables.write_json(corpus / SETTINGS, settings.recorded())
         entries = _write_shards(corpus, rows.plan(settings), settings)
         for name in SCHEMAS:
             _write_manifest(corpus, name, settings, entries[name])
-        for table in (Table(corpus, name) for name in SCHEMAS):
-            say(f"{table.name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
-
-
-def write_folder(folder: Path, settings: Settings, say: Callable[[str], None] = lambda _line: None) -> None:
-    """Write pictures and clips for `--input FOLDER`, with captions.jsonl in English and the truth in scenes.jsonl.
-
-    They are those of the training items of a corpus with this seed and nothing held out. Raises UsageError where the
-    folder holds something.
-    """
-    settings = Settings(settings.items, 0, 0, settings.size, settings.seed, videos=settings.videos).checked()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--folder: {folder} exists and is not empty: give a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [(item.item_id.rpartition("/")[2], item) for item in rows.plan(settings)]
-    for name, item in files:
-        (folder / name).write_bytes(encode(rows.draw(item, settings)))
-    with write_file(folder / "scenes.jsonl") as stream:
-        for name, item in files:
-            stream.write(f"{canonical_json({'file': name, **item.scene.truth()})}\n".encode())
-    with write_file(folder / "captions.jsonl") as stream:
-        for name, item in files:
-            texts = [caption(message, SOURCE) for message in rows.item_messages(item, settings.seed)]
-            stream.write(f"{json.dumps({'file': name, 'captions': texts}, ensure_ascii=False)}\n".encode())
-    say(f"{folder}: {len(files):,} media with captions.jsonl and scenes.jsonl")
+            table = Table(corpus, name)
+            say(f"{name}: {table.num_rows:,} rows in {table.num_shards:,} shards")
 
 
 def _refuse_strangers(corpus: Path) -> None:
@@ -110,7 +79,7 @@ def _refuse_strangers(corpus: Path) -> None:
 
 def _is_complete(corpus: Path, settings: Settings) -> bool:
     """Whether the whole corpus is there with these settings. The settings of an unfinished one do not matter."""
-    stored = read_json(corpus / SETTINGS)
+    stored = tables.read_json(corpus / SETTINGS)
     if stored is None or not all(complete(corpus, name) for name in SCHEMAS):
         return False
     differing = [
@@ -135,8 +104,8 @@ def _write_shards(corpus: Path, items: list[rows.Item], settings: Settings) -> d
     for index, start in enumerate(starts):
         written = [rows.item_rows(item, settings, corpus / MEDIA) for item in items[start : start + SHARD_ROWS]]
         for name, schema in SCHEMAS.items():
-            table = pa.Table.from_pylist([row for tables in written for row in tables[name]], schema)
-            entry = write_shard(corpus / name / shard_name(index, len(starts)), table)
+            table = pa.Table.from_pylist([row for item in written for row in item[name]], schema)
+            entry = tables.write_shard(corpus / name / shard_name(index, len(starts)), table)
             entries[name].append({**entry, "parent": _parent_hash(name, entries, index), "items": len(written)})
     with write_file(corpus / TRUTH) as stream:
         for item in items:
@@ -166,7 +135,7 @@ def _write_manifest(corpus: Path, name: str, settings: Settings, entries: list[d
         with write_file(corpus / "README.md") as stream:
             stream.write(CARD.read_text(encoding="utf-8").format(**values).encode())
     recorded = _table_settings(name, settings)
-    write_manifest(
+    tables.write_manifest(
         corpus,
         name,
         settings=recorded,

@@ -18,16 +18,6 @@ from pipeline.sources.scenes.shapes import sprite
 FRAMES, FRAMES_PER_S = 6, 4  # length and rate of a clip
 VARIANTS = 8  # variants of a background
 KEYFRAME, HAS_INDEX = 0x10, 0x10  # flags of AVI
-# Side of an object as a share of the picture's side, by size and by how many there are.
-SIDES = {"small": {1: 0.22, 2: 0.2, 3: 0.18, 4: 0.16}, "large": {1: 0.44, 2: 0.4, 3: 0.31, 4: 0.27}}
-IN_CLIPS = {"small": 1.0, "large": 0.75}  # smaller, to leave room to move
-PARTS = {  # parts of the picture, as shares: x from, y from, x to, y to
-    "left": (0.0, 0.0, 0.5, 1.0),
-    "right": (0.5, 0.0, 1.0, 1.0),
-    "middle": (0.25, 0.0, 0.75, 1.0),
-    "above": (0.0, 0.0, 1.0, 0.5),
-    "below": (0.0, 0.5, 1.0, 1.0),
-}
 
 
 def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
@@ -66,7 +56,8 @@ def encode(images: Sequence[Image.Image]) -> bytes:
 
 
 def _side(scene: Scene, group: Group, size: int) -> int:
-    return max(4, round(SIDES[group.size][group.count] * (IN_CLIPS[group.size] if scene.motion else 1) * size))
+    share = FACTS["sides"][group.size][group.count] * (FACTS["in_clips"][group.size] if scene.motion else 1)
+    return max(4, round(share * size))
 
 
 def _place_objects(scene: Scene, number: int, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -80,7 +71,7 @@ def _place_objects(scene: Scene, number: int, size: int, rng: np.random.Generato
         place = "left" if scene.motion in ("left", "right") else "above"
     rows = 2 if group.count == 4 else group.count if place in ("left", "middle", "right") else 1
     columns = group.count // rows
-    x0, y0, x1, y1 = (share * size for share in PARTS[place])
+    x0, y0, x1, y1 = (share * size for share in FACTS["parts"][place])
     if scene.motion and scene.relation and number == scene.mover:
         x1 = 1.1 * side * columns
     width, height = (x1 - x0) / columns, (y1 - y0) / rows

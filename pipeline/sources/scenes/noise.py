@@ -4,7 +4,6 @@ translation: message → each fact wrong with probability noise/2 → words → 
 description: facts of the scene → each wrong with probability errors → the text of a view
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,25 +19,18 @@ CAPTIONER = "scenes:simulated"
 VIEWS = tuple(BUILT_IN)
 
 
-@dataclasses.dataclass(frozen=True)
-class Translation:
-    """A text and its `quality` in (0, 1]: 1 less the share of words changed, blurred, so right only on average."""
+def translation(message: Message, language: str, noise: float, seed: int, caption_id: str) -> tuple[str, float]:
+    """The message in `language` at a noise level from 0 (the grammar's own sentence) to 1, and its quality in (0, 1].
 
-    text: str
-    quality: float
-
-
-def translation(message: Message, language: str, noise: float, seed: int, caption_id: str) -> Translation:
-    """The message in `language` at a noise level from 0 (the grammar's own sentence) to 1.
-
-    The same for the same seed, caption and language.
+    The quality is 1 less the share of words changed, blurred, so right only on average. The same for the same seed,
+    caption and language.
     """
     rng, target = generator(seed, caption_id, language), grammar(language)
     clean = words = target.words(message)
     if noise > 0:
         words = _disturb(target.words(mistaken(message, rng, WRONG * noise)), noise, rng)
     quality = 1 - changed_share(clean, words) + BLUR * float(rng.standard_normal())
-    return Translation(target.sentence(words), min(1.0, max(LEAST, quality)))
+    return target.sentence(words), min(1.0, max(LEAST, quality))
 
 
 def _disturb(words: Sequence[str], noise: float, rng: np.random.Generator) -> list[str]:

@@ -9,10 +9,9 @@ from PIL import Image
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.engine.stage import Rows
-from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json
 from pipeline.media.images import encode_jpeg
-from pipeline.options import option, option_fields, parse_value, show_value
+from pipeline.options import option
 from pipeline.packing.filters import Filters
 from pipeline.packing.rows import Source, join_captions, join_descriptions
 from pipeline.sources.scenes.content import Message, Sampler, Scene, draw_messages, generator
@@ -39,18 +38,6 @@ class Settings:
     translation_noise: float = option(0.2, "level of noise in translations, 0 to 1", at_least=0, at_most=1)
     description_errors: float = option(0.1, "probability that a described fact is wrong", at_least=0, at_most=1)
     videos: float = option(0.0, "share of clips, 0 to 1", at_least=0, at_most=1)
-
-    def checked(self) -> "Settings":
-        """The settings in their only spelling. Raises UsageError for one that is out of its range."""
-        values: dict[str, Any] = {}
-        for name in option_fields(Settings):
-            try:
-                values[name] = parse_value(Settings, name, show_value(getattr(self, name)))
-            except ValueError as error:
-                raise UsageError(f"--{name.replace('_', '-')}: {error}") from error
-        if not self.items + self.val + self.test:
-            raise UsageError("--items, --val and --test are 0: give at least one item")
-        return dataclasses.replace(self, **values)
 
     def recorded(self) -> dict[str, Any]:
         """The settings as scenes.json and the manifests record them."""
@@ -83,14 +70,9 @@ def item_messages(item: Item, seed: int) -> list[Message]:
     return draw_messages(item.scene, generator(seed, item.item_id, "messages"), CAPTIONS)
 
 
-def draw(item: Item, settings: Settings) -> list[Image.Image]:
-    """The item's picture or frames."""
-    return frames(item.scene, settings.size, generator(settings.seed, item.item_id, "drawing"))
-
-
 def item_rows(item: Item, settings: Settings, media: Path) -> dict[str, Rows]:
     """The rows of an item in each table. Its file is written below the folder `media`."""
-    images = draw(item, settings)
+    images = frames(item.scene, settings.size, generator(settings.seed, item.item_id, "drawing"))
     data, path = encode(images), media / item.item_id
     path.write_bytes(data)
     row = {
@@ -170,7 +152,7 @@ def _translations(item: Item, messages: list[Message], settings: Settings) -> Ro
     for number, message in enumerate(messages):
         caption_id, source_text = f"{item.item_id}#{SOURCE}#{number}", caption(message, SOURCE)
         for language in settings.languages:
-            result = translation(message, language, settings.translation_noise, settings.seed, caption_id)
+            text, quality = translation(message, language, settings.translation_noise, settings.seed, caption_id)
             rows.append(
                 {
                     "caption_id": caption_id,
@@ -179,11 +161,11 @@ def _translations(item: Item, messages: list[Message], settings: Settings) -> Ro
                     "source_language": SOURCE,
                     "source_text": source_text,
                     "target_language": language,
-                    "text": result.text,
+                    "text": text,
                     "translator": TRANSLATOR,
                     "revision": REVISION,
                     "decoding": canonical_json({"noise": settings.translation_noise}),
-                    "scores": {"quality": result.quality},
+                    "scores": {"quality": quality},
                     "flags": [],
                 }
             )

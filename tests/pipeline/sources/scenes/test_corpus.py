@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 
@@ -10,11 +9,10 @@ from pipeline.corpus.table import MANIFEST, Table, complete
 from pipeline.engine.stage import Run
 from pipeline.errors import UsageError
 from pipeline.media.images import probe
-from pipeline.sources import open_source
 from pipeline.sources.scenes import corpus as scenes
 from pipeline.sources.scenes import rows
 from pipeline.sources.scenes.__main__ import main
-from pipeline.sources.scenes.corpus import write_corpus, write_folder
+from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
 from stages.pack import Pack
 from stages.verify import verify
@@ -116,26 +114,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UsageError, match=r"thesis\.txt"):
         write(tmp_path)
-    with pytest.raises(UsageError, match="not empty"):
-        write_folder(tmp_path, SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_folder_is_an_input_with_captions(tmp_path):
-    settings = Settings(items=20, val=0, test=0, videos=0.3, seed=2)
-    write_folder(tmp_path / "f", settings)
-    source = open_source(str(tmp_path / "f"))
-    assert "20 media files, captions.jsonl with 20 rows" in source.summary
-    items = list(source.items())
-    truth = [json.loads(line) for line in (tmp_path / "f" / "scenes.jsonl").read_text("utf-8").splitlines()]
-    assert sorted(line["file"] for line in truth) == [item.item_id for item in items]
-    for line in truth:
-        assert line["file"].endswith(".avi") == any(thing["motion"] for thing in line["objects"])
-    write(tmp_path / "c", settings)
-    captions: dict[str, list[str]] = {}
-    for row in Table(tmp_path / "c", "captions").rows():
-        captions.setdefault(row["item_id"].removeprefix("train/"), []).append(row["text"])
-    assert captions == {item.item_id: [caption.text for caption in item.captions] for item in items}
 
 
 def test_the_program_writes_a_corpus(tmp_path, capsys):
@@ -150,21 +129,6 @@ def test_the_program_writes_a_corpus(tmp_path, capsys):
 
 
 def test_the_program_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "pipeline.sources.scenes", "--folder", str(tmp_path / "f"), "--items", "2"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    assert (tmp_path / "f" / "captions.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"languages": ("de", "fr")}, "--languages.*fr.*de, cs, zh"),
-        ({"size": 8}, "--size.*8.*16"),
-        ({"items": 0, "val": 0, "test": 0}, "at least one item"),
-        ({"videos": float("nan")}, "--videos"),
-    ],
-)
-def test_settings_out_of_range_are_refused(tmp_path, settings, message):
-    with pytest.raises(UsageError, match=message):
-        write(tmp_path / "c", Settings(**settings))
-    assert not (tmp_path / "c").exists()
+    command = [sys.executable, "-m", "pipeline.sources.scenes", "--output", str(tmp_path / "c"), "--val=0", "--test=0"]
+    refused = subprocess.run([*command, "--items=0", "--size=32"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "at least one item" in refused.stderr and not (tmp_path / "c").exists()

@@ -1,15 +1,13 @@
 import hashlib
 import io
-import itertools
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
 from pipeline.media import images
-from pipeline.sources.scenes.content import COLOURS, FACTS, KINDS, Group, Sampler, Scene
-from pipeline.sources.scenes.drawing import FRAMES, FRAMES_PER_S, avi, frames
-from pipeline.sources.scenes.shapes import shapes, sprite
+from pipeline.sources.scenes.content import FACTS, Group, Sampler, Scene
+from pipeline.sources.scenes.drawing import FRAMES_PER_S, avi, frames
 
 SIZE = 64
 FILLS = {name: ImageColor.getrgb(fill) for name, fill in FACTS["colours"].items()}
@@ -39,33 +37,6 @@ def test_relations_can_be_seen(size, count):
             assert where(pixels, "red")[axis] < 0.5 < where(pixels, "purple")[axis]
 
 
-def test_places_sizes_and_counts_can_be_seen():
-    for seed in range(5):
-        groups = (Group("ball", "red", "small", 2),)
-        left, middle, right = (
-            where(drawn(Scene("meadow", groups, place=place), seed=seed)[0], "red")[0]
-            for place in ("left", "middle", "right")
-        )
-        assert left < 0.4 < middle < 0.6 < right
-    areas = {}
-    for size, count in itertools.product(("small", "large"), (1, 2, 3, 4)):
-        (pixels,) = drawn(Scene("night", (Group("car", "red", size, count),), place="left"))
-        areas[size, count] = len(of_colour(pixels, "red")[0])
-    assert all(areas["large", count] > 2 * areas["small", count] for count in (1, 2, 3, 4))
-    assert areas["small", 2] > 1.4 * areas["small", 1]
-
-
-@pytest.mark.parametrize("motion", ["left", "right", "up", "down"])
-def test_what_moves_crosses_the_picture(motion):
-    clip = drawn(Scene("meadow", (Group("ball", "red", "large", 2),), motion=motion))
-    assert len(clip) == FRAMES
-    axis, sign = (0 if motion in ("left", "right") else 1), (1 if motion in ("right", "down") else -1)
-    places = [where(pixels, "red")[axis] * sign for pixels in clip]
-    assert places == sorted(places) and places[-1] - places[0] > 0.3
-    across = [where(pixels, "red")[1 - axis] for pixels in clip]
-    assert max(across) - min(across) < 0.02
-
-
 def test_a_clip_is_a_video_to_the_pipeline():
     pictures = [Image.new("RGB", (48, 32), (40 * at, 90, 200 - 30 * at)) for at in range(5)]
     stream = io.BytesIO(avi(pictures))
@@ -76,17 +47,6 @@ def test_a_clip_is_a_video_to_the_pipeline():
     assert [frame.timestamp_s for frame in decoded] == [at / FRAMES_PER_S for at in range(5)]
     for frame, picture in zip(decoded, pictures, strict=True):
         assert np.abs(np.asarray(frame.image).astype(int) - np.asarray(picture)).max() < 12
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_colour_of_an_object_is_its_most_frequent_one(kind):
-    assert set(shapes()) == set(KINDS)
-    for colour in COLOURS:
-        pixels = np.asarray(sprite(kind, colour, 28)).reshape(-1, 4)
-        solid = pixels[pixels[:, 3] > 250, :3].astype(int)
-        near = {name: (np.abs(solid - fill).max(1) < 40).sum() for name, fill in FILLS.items()}
-        others = {name: count for name, count in near.items() if name not in (colour, "white", "black")}
-        assert near[colour] > 0.08 * 28 * 28 and near[colour] > 2 * max(others.values())
 
 
 def test_pictures_of_a_seed_stay():
