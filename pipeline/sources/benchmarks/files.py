@@ -5,15 +5,15 @@ Media are files named after an item, arrays `ITEM.npy`, or BigFiles.
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.corpus.table import STATE
 from pipeline.errors import UsageError
 from pipeline.media.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from pipeline.sources.benchmarks.bigfile import read_bigfile
 from pipeline.sources.benchmarks.reading import read_bytes
+from pipeline.sources.listing import list_folder
 
 ARRAY = ".npy"
 PICTURES = frozenset(IMAGE_SUFFIXES)
@@ -29,14 +29,23 @@ class Medium(NamedTuple):
 
 
 class Files:
-    """Every file below `root`, but for hidden ones and corpora. Links are followed, each folder is entered once.
+    """Every file below `root` that `list_folder` lists: nothing hidden, and no corpus.
 
-    `unused` are the media that belong to no item, once `media` was called.
+    Attributes:
+        folders: Each folder with the names of its files, sorted.
+        account: What was not listed.
+        unused: The media that belong to no item, once `media` was called.
     """
 
     def __init__(self, root: Path):
         self.root = root
-        self.folders = list(_walk(root))
+        listing = list_folder(str(root))
+        names: dict[str, list[str]] = {}
+        for path in listing.paths:
+            folder, _, name = path.rpartition("/")
+            names.setdefault(folder, []).append(name)
+        self.folders = [(root / folder, names[folder]) for folder in sorted(names)]
+        self.account = listing.account
         self.unused: list[str] = []
 
     def text(self, name: str) -> Path | None:
@@ -106,23 +115,3 @@ class Files:
                 f"--input: {self.root} has two media for {item} ({first} and {second}), and nobody can tell which is "
                 "meant. Take one of them out of this folder."
             )
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder with the names of its files, sorted."""
-    entered: set[str] = set()
-    try:
-        for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in entered or STATE in folders:
-                folders.clear()
-                continue
-            entered.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield Path(folder), sorted(name for name in files if not name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"--input: cannot list {error.filename}: {error.strerror}. Make it readable.") from error
-
-
-def _refuse(error: OSError) -> None:
-    raise error

@@ -5,7 +5,7 @@ Differences are reported together, because whoever repairs a folder wants the wh
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
@@ -33,7 +33,7 @@ class BenchmarkSource:
     name: str
     summary: str
     entries: list[SourceItem]
-    account: Account = field(default_factory=Account)
+    account: Account
 
     def items(self) -> Iterator[SourceItem]:
         """The items in the order of the set."""
@@ -149,7 +149,7 @@ class Importer:
         languages = Counter(caption.language for item in items for caption in item.captions)
         counts = f"{len(items):,} items ({_counts(splits)}), {languages.total():,} captions ({_counts(languages)})"
         summary = f"{self.kind} {self.root}: {'; '.join([counts, *self._notes])}"
-        return BenchmarkSource(self.kind, short_name(str(self.root)), summary, items)
+        return BenchmarkSource(self.kind, short_name(str(self.root)), summary, items, self.files.account)
 
 
 def first_names(names: Iterable[str], most: int = 3) -> str:

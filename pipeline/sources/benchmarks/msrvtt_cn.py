@@ -18,18 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.sources.benchmarks import reading
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, read_captions
 from pipeline.sources.benchmarks.importer import Importer, first_names
-from pipeline.sources.benchmarks.reading import (
-    join_lists,
-    read_ids,
-    read_layout,
-    read_lines,
-    refusal,
-    splits_of,
-    text_in,
-    unique,
-)
 
 COUNTS = {"train": 6_513, "val": 497, "test": 2_990}  # videos
 JSFUSION = {"train": 9_000, "test": 1_000}
@@ -76,8 +67,11 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
 
     def parse(data: Any) -> tuple[Texts, Texts]:
         return (
-            [(text_in(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]],
-            [(text_in(row["video_id"]), " ".join(text_in(row["caption"]).split())) for row in data["sentences"]],
+            [(reading.text_in(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]],
+            [
+                (reading.text_in(row["video_id"]), " ".join(reading.text_in(row["caption"]).split()))
+                for row in data["sentences"]
+            ],
         )
 
     videos: Texts = []
@@ -85,14 +79,14 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     numbers = Counter[str]()
     for path, _ in importer.files.matching(INFO):
         expected = "`videos` (video_id, split: train, validate or test) and `sentences` (video_id, caption)"
-        own, sentences = read_layout(path, parse, expected)
+        own, sentences = reading.read_layout(path, parse, expected)
         videos += own
         for at, (video, text) in enumerate(sentences, start=1):
             lines.append(Line(video, "en", "human", numbers[video], text, False, f"{path} sentence {at:,}"))
             numbers[video] += 1
     if not videos:
         raise importer.absent("videodatainfo JSON file", "Give the set's folder.")
-    unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
+    reading.unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
     splits = dict(videos)
     strangers = [line for line in lines if line.item not in splits]
     if strangers:
@@ -105,14 +99,14 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
 
 def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
     """The split of each video: train, val, test, each in the order of the files."""
-    lists = join_lists(
+    lists = reading.join_lists(
         (LISTED[match[1] or match[2]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
     )
     if len(lists) == 1:
         importer.problem(f"JSFusion's lists: there is only the one for {next(iter(lists))}. Add or drop one.")
     counts, splits = COUNTS, videos
     if lists:
-        counts, splits = JSFUSION, splits_of(lists.items(), importer.root)
+        counts, splits = JSFUSION, reading.splits_of(lists.items(), importer.root)
         if strangers := splits.keys() - videos.keys():
             raise UsageError(
                 f"--input: {importer.root} has {first_names(sorted(strangers))} in its lists, but not in the "
@@ -126,8 +120,8 @@ def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. In a CSV file each counts once: the 9k file has a row for each sentence."""
     if path.suffix != ".csv":
-        return read_ids(path)
-    reader = csv.DictReader(read_lines(path))
+        return reading.read_ids(path)
+    reader = csv.DictReader(reading.read_lines(path))
     if "video_id" not in (reader.fieldnames or ()):
-        raise refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")
+        raise reading.refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")
     return list(dict.fromkeys(row["video_id"].strip() for row in reader))

@@ -18,17 +18,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UsageError
+from pipeline.sources.benchmarks import reading
 from pipeline.sources.benchmarks.importer import Importer, first_names
-from pipeline.sources.benchmarks.reading import (
-    join_lists,
-    read_ids,
-    read_layout,
-    refusal,
-    splits_of,
-    text_in,
-    texts_in,
-    unique,
-)
 
 PARTS = {"training": 25_991, "validation": 3_000, "public_test": 6_000}  # videos
 HALF = 1_500  # videos of val and of test, by the lists
@@ -74,31 +65,38 @@ def _read_parts(importer: Importer) -> Parts:
 
     def parse(data: Any) -> list[tuple[str, Video]]:
         return [
-            (text_in(row["videoID"]), {LANGUAGES[key]: texts_in(row[key]) for key in LANGUAGES if row.get(key)})
+            (
+                reading.text_in(row["videoID"]),
+                {LANGUAGES[key]: reading.texts_in(row[key]) for key in LANGUAGES if row.get(key)},
+            )
             for row in data
         ]
 
     parts: Parts = {part: {} for part in PARTS}
     for path, match in importer.files.matching(TEXTS):
-        rows = read_layout(path, parse, 'a list of videos, {"videoID": …, "enCap": […], "chCap": […]}')
-        unique([video for video, _ in rows], str(path))
+        rows = reading.read_layout(path, parse, 'a list of videos, {"videoID": …, "enCap": […], "chCap": […]}')
+        reading.unique([video for video, _ in rows], str(path))
         for video, texts in rows:
             captions = parts[match[1]].setdefault(video, {})
             if repeated := captions.keys() & texts.keys():
-                raise refusal(path, f"captions in {min(repeated)} of {video} that another file has too", "them once")
+                raise reading.refusal(
+                    path, f"captions in {min(repeated)} of {video} that another file has too", "them once"
+                )
             captions.update(texts)
     if not any(parts.values()):
         raise importer.absent("vatex_training_v1.0.json", "Give the set's folder.")
-    splits_of(parts.items(), importer.root)  # refuses a video in two parts
+    reading.splits_of(parts.items(), importer.root)  # refuses a video in two parts
     return parts
 
 
 def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
     """The split of each video, in the order of SPLITS and of the files."""
-    lists = join_lists((LISTED[match[1]], path, _read_list(path)) for path, match in importer.files.matching(LISTS))
+    lists = reading.join_lists(
+        (LISTED[match[1]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
+    )
     if ("val" in lists) != ("test" in lists):
         importer.problem("lists: there is one for val or test, but not for both. Add the other, or take both away.")
-    listed = splits_of(lists.items(), importer.root)
+    listed = reading.splits_of(lists.items(), importer.root)
     usual = {"training": "train", "validation": "val", "public_test": "test"}
     halved = "val" in lists and "test" in lists
     if halved:
@@ -127,7 +125,7 @@ def _read_list(path: Path) -> list[str]:
             # Without pickle, so that a file cannot run code: an array of objects is refused.
             names = np.load(path, allow_pickle=False).astype(str).ravel().tolist()
         except (OSError, ValueError, EOFError) as error:
-            raise refusal(path, f"an array that cannot be read ({error})", "an array of texts") from error
+            raise reading.refusal(path, f"an array that cannot be read ({error})", "an array of texts") from error
     else:
-        names = read_ids(path)
+        names = reading.read_ids(path)
     return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names]

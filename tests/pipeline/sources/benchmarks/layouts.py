@@ -14,9 +14,10 @@ import yaml
 
 from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import FORMS, Message
+from pipeline.sources.scenes.drawing import frames
 from pipeline.sources.scenes.grammar import caption as grammar_caption
 from pipeline.sources.scenes.noise import descriptions, translation
-from pipeline.sources.scenes.rows import Settings, draw, item_messages, plan
+from pipeline.sources.scenes.rows import Settings, item_messages, plan
 from tests.pipeline.sources.helpers import write
 
 SETTINGS = Settings(items=10, val=3, test=4, size=16, seed=3)
@@ -67,11 +68,11 @@ def human_text(message: Message, language: str, split: str) -> str:
 
 
 def machine_text(item: str, number: int, message: Message, language: str) -> str:
-    return translation(message, language, 0.3, 3, f"{item}#{number}").text
+    return translation(message, language, 0.3, 3, f"{item}#{number}")[0]
 
 
 def picture(at: int) -> bytes:
-    return encode_jpeg(draw(SCENES[at], SETTINGS)[0])
+    return encode_jpeg(frames(SCENES[at].scene, SETTINGS.size, np.random.default_rng(at))[0])
 
 
 def lines(texts: Iterable[str]) -> bytes:
