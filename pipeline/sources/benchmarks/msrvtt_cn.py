@@ -66,13 +66,9 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     """The split of each video, and the English sentences in the order of the files."""
 
     def parse(data: Any) -> tuple[Texts, Texts]:
-        return (
-            [(reading.text_in(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]],
-            [
-                (reading.text_in(row["video_id"]), " ".join(reading.text_in(row["caption"]).split()))
-                for row in data["sentences"]
-            ],
-        )
+        text = reading.text_in
+        sentences = [(text(row["video_id"]), " ".join(text(row["caption"]).split())) for row in data["sentences"]]
+        return [(text(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]], sentences
 
     videos: Texts = []
     lines: list[Line] = []

@@ -64,13 +64,8 @@ def _read_parts(importer: Importer) -> Parts:
     """The videos of each part. Files of one part with one language each are put together."""
 
     def parse(data: Any) -> list[tuple[str, Video]]:
-        return [
-            (
-                reading.text_in(row["videoID"]),
-                {LANGUAGES[key]: reading.texts_in(row[key]) for key in LANGUAGES if row.get(key)},
-            )
-            for row in data
-        ]
+        texts = [{tag: reading.texts_in(row[key]) for key, tag in LANGUAGES.items() if row.get(key)} for row in data]
+        return [(reading.text_in(row["videoID"]), captions) for row, captions in zip(data, texts, strict=True)]
 
     parts: Parts = {part: {} for part in PARTS}
     for path, match in importer.files.matching(TEXTS):
@@ -79,9 +74,8 @@ def _read_parts(importer: Importer) -> Parts:
         for video, texts in rows:
             captions = parts[match[1]].setdefault(video, {})
             if repeated := captions.keys() & texts.keys():
-                raise reading.refusal(
-                    path, f"captions in {min(repeated)} of {video} that another file has too", "them once"
-                )
+                content = f"captions in {min(repeated)} of {video} that another file has too"
+                raise reading.refusal(path, content, "them once")
             captions.update(texts)
     if not any(parts.values()):
         raise importer.absent("vatex_training_v1.0.json", "Give the set's folder.")
@@ -91,9 +85,8 @@ def _read_parts(importer: Importer) -> Parts:
 
 def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
     """The split of each video, in the order of SPLITS and of the files."""
-    lists = reading.join_lists(
-        (LISTED[match[1]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
-    )
+    files = importer.files.matching(LISTS)
+    lists = reading.join_lists((LISTED[match[1]], path, _read_list(path)) for path, match in files)
     if ("val" in lists) != ("test" in lists):
         importer.problem("lists: there is one for val or test, but not for both. Add the other, or take both away.")
     listed = reading.splits_of(lists.items(), importer.root)
