@@ -104,7 +104,7 @@ setup(
     package_data={
         "pipeline": ["py.typed"],
         "stages": ["py.typed", "recipes.yaml"],
-        "model": ["py.typed"],
+        "model": ["py.typed", "card.md.jinja"],
         "pipeline.captioning": ["*.yaml"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],

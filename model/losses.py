@@ -48,14 +48,6 @@ def local_similarity(slots_RKE: Tensor, texts_CE: Tensor) -> Tensor:
     return similarity_SC.view(len(slots_RKE), slots, len(texts_CE)).amax(1)
 
 
-def score(media_RE: Tensor, slots_RKE: Tensor, texts_CE: Tensor, global_weight: float) -> Tensor:
-    """a·global + (1 − a)·local [R,C] (equation 10), items × texts; only the global similarity without slots."""
-    similarity_RC = global_similarity(media_RE, texts_CE)
-    if slots_RKE.shape[1] == 0:
-        return similarity_RC
-    return global_weight * similarity_RC + (1 - global_weight) * local_similarity(slots_RKE, texts_CE)
-
-
 def slot_cosines(slots_BKD: Tensor) -> Tensor:
     """Cosine [B,K,K] of every pair of slots of an item."""
     unit_BKD = normalize(slots_BKD, dim=-1)

@@ -223,14 +223,11 @@ def _is_encoded(kind: pa.DataType) -> bool:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    kind = _list_value(_storage(kind)) or _storage(kind)
-    types = pa.types
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+    return str(_list_value(_storage(kind)) or _storage(kind)) in ("binary", "large_binary", "binary_view")
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    kind, types = _storage(kind), pa.types
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+    return str(_storage(kind)) in ("string", "large_string", "string_view")
 
 
 def _has_text(kind: pa.DataType) -> bool:

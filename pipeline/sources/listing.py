@@ -184,8 +184,8 @@ def _list_files(folder: str, relative: str, folders: list[str], account: Account
 
 def passed_over(name: str, path: str, account: Account) -> bool:
     """Whether a file or folder is hidden, trash or thumbnails, which is noted."""
-    kind = "hidden files and folders" if name.startswith(".") else _folders_passed_over().get(name.casefold(), "")
-    kind = kind or next((kind for pattern, kind in _patterns_passed_over() if pattern.search(path)), "")
+    kind = "hidden files and folders" if name.startswith(".") else ""
+    kind = kind or next((kind for kind, pattern in _patterns_passed_over().items() if pattern.search(path)), "")
     if kind:
         account.add("", kind, printable(path))
     return bool(kind)
@@ -198,21 +198,12 @@ def _names() -> dict[str, Any]:
 
 
 @functools.cache
-def _folders_passed_over() -> dict[str, str]:
-    return {name.casefold(): kind for kind, names in _names()["passed_over"].items() for name in names}
-
-
-@functools.cache
-def _patterns_passed_over() -> list[tuple[re.Pattern[str], str]]:
-    def pattern(name: str) -> str:
-        return re.escape(name).replace(r"\*", "[^/]*")
-
-    listed = [
-        (kind, [pattern(name) for name in names if "*" in name]) for kind, names in _names()["passed_over"].items()
-    ]
-    return [
-        (re.compile(f"(?:^|/)(?:{'|'.join(names)})(?:/|$)", re.IGNORECASE), kind) for kind, names in listed if names
-    ]
+def _patterns_passed_over() -> dict[str, re.Pattern[str]]:
+    """By kind, what finds its names as whole parts of a path."""
+    return {
+        kind: re.compile(f"(?:^|/)(?:{'|'.join(map(re.escape, names))})(?:/|$)".replace(r"\*", "[^/]*"), re.IGNORECASE)
+        for kind, names in _names()["passed_over"].items()
+    }
 
 
 def _looks_like_media(suffix: str) -> bool:

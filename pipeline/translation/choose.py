@@ -79,16 +79,14 @@ def choose_translators(
         EnvironmentTrouble: A model cannot be downloaded or converted.
     """
     models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
-    if options.translator in ("given", "llm", "embedded") and (models or back_models):
-        raise UsageError(f"--translator {options.translator} does not use --mt-model or --back-model: leave it out")
-    for_servers = (servers.mllm_url, servers.mllm, servers.system_prompt, servers.extra_body)
-    if options.translator != "llm" and any(for_servers):
-        raise UsageError(
-            f"--translator {options.translator} asks no server: leave out --mllm-url, --mllm, --system-prompt and "
-            "--extra-body, or give --translator llm"
-        )
-    if options.round_trip and options.translator == "given":
-        raise UsageError("--translator given does not use --round-trip: leave it out")
+    unused = {
+        "--mt-model or --back-model": (models or back_models) and options.translator in ("given", "llm", "embedded"),
+        "--mllm-url, --mllm, --system-prompt or --extra-body": options.translator != "llm"
+        and any((servers.mllm_url, servers.mllm, servers.system_prompt, servers.extra_body)),
+        "--round-trip": options.round_trip and options.translator == "given",
+    }
+    for flags in (flags for flags, is_given in unused.items() if is_given):
+        raise UsageError(f"--translator {options.translator} does not use {flags}: leave it out")
     if back_models and not options.round_trip:
         raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "given":

@@ -6,7 +6,7 @@ fusion.
 B items or texts · F frames · V views · E width of their space · T tokens
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,10 +91,7 @@ class BaselineProcessor:
 
     def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
         """Tokens [B,V,T] of the views; "" is an absent one, its mask all False."""
-        flat, views = padded_views(items)
-        texts = self.texts(flat)
-        present_V1 = torch.tensor([bool(text.strip()) for text in flat])[:, None]
-        return Texts(*(it.unflatten(0, (len(items), views)) for it in (texts.tokens, texts.mask & present_V1)))
+        return view_texts(self.texts, items)
 
 
 class VectorEncoder(Protocol):
@@ -133,20 +130,19 @@ class VectorProcessor:
 
     def media(self, items: Sequence[Frames]) -> Media:
         """Items as one vector each, [B,1,E]."""
-        vectors_B1E = torch.from_numpy(self.encoder.media(items))[:, None]
-        return Media(vectors_B1E, torch.ones(len(items), 1, dtype=torch.bool))
+        return Media(*self._as_texts(self.encoder.media(items)))
 
     def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
         """Queries as one vector each, [B,1,E]."""
-        vectors_B1E = torch.from_numpy(self.encoder.texts(texts))[:, None]
-        return Texts(vectors_B1E, torch.ones(len(texts), 1, dtype=torch.bool))
+        return self._as_texts(self.encoder.texts(texts))
 
     def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
         """Views as one vector each, [B,V,1,E]; "" is an absent one."""
-        flat, views = padded_views(items)
-        vectors_BV1E = torch.from_numpy(self.encoder.descriptions(flat)).reshape(len(items), views, 1, -1)
-        present_BV1 = torch.tensor([bool(text.strip()) for text in flat]).reshape(len(items), views, 1)
-        return Texts(vectors_BV1E, present_BV1)
+        return view_texts(lambda texts: self._as_texts(self.encoder.descriptions(texts)), items)
+
+    @staticmethod
+    def _as_texts(vectors_BE: np.ndarray) -> Texts:
+        return Texts(torch.from_numpy(vectors_BE)[:, None], torch.ones(len(vectors_BE), 1, dtype=torch.bool))
 
 
 class DescribedTowers(nn.Module):
@@ -222,10 +218,13 @@ def _check_pictures(model: Baseline, processor: BaselineProcessor) -> None:
         raise ValueError(f"a model of type {kind} has no space for both pictures and texts")
 
 
-def padded_views(items: Sequence[Sequence[str]]) -> tuple[list[str], int]:
-    """The views of all items in one list, "" for one that is missing, and how many each item has there."""
+def view_texts(encode: Callable[[list[str]], Texts], items: Sequence[Sequence[str]]) -> Texts:
+    """The views of items [B,V,T] as texts, "" for one that is missing: its mask is all False."""
     views = max(1, *(len(views) for views in items))
-    return [text for item in items for text in [*item, *[""] * (views - len(item))]], views
+    flat = [text for item in items for text in [*item, *[""] * (views - len(item))]]
+    texts = encode(flat)
+    present_V1 = torch.tensor([bool(text.strip()) for text in flat])[:, None]
+    return Texts(*(it.unflatten(0, (len(items), views)) for it in (texts.tokens, texts.mask & present_V1)))
 
 
 def _picture_inputs(frames_M: Tensor) -> dict[str, Tensor]:

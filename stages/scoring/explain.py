@@ -2,7 +2,7 @@
 
 Slots that are views say what they are; learned slots are explained by what they attend to.
 
-N items · M texts · K slots · V views · H heads · W words · T tokens of a description · P patches, or frames
+N items · M texts · K slots · V views · H heads · T tokens of a description · P patches, or frames
 E shared width
 """
 
@@ -10,7 +10,6 @@ import base64
 import dataclasses
 import io
 import math
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,16 +32,15 @@ from stages.scoring.report import LanguageRanks
 
 RESULTS = 5  # listed for each query
 THUMBNAIL = 360  # pixels of a picture's longer side
-UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces between words
 OVERLAY_RGB = (255, 80, 0)
 
 
-class Word(NamedTuple):
-    """A word of a description, and its tokens' places on the axis T of all views one after another."""
+class Token(NamedTuple):
+    """A token of a description with the space before it, and its place on the axis T of all views."""
 
     text: str
     view: int
-    tokens: tuple[int, ...]
+    place: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Slot:
 
     number: int  # from 1
     similarity: float  # ⟨slot, query⟩
-    word_weights: list[float]  # sum to less than 1: the rest went to the begin and end tokens
+    token_weights: list[float]  # sum to less than 1: the rest went to the begin and end tokens
     media_weights: list[float]  # by patch (row by row) or frame; the rest up to 1 went to the summary token
     overlay: str  # data URL of the patches' weights; empty for frames
 
@@ -91,7 +89,7 @@ class Reading:
     """What the slots of one item attend to, the slot that matches the query best first."""
 
     result: Result
-    words: list[Word]
+    tokens: list[Token]
     pictures: list[str]  # data URLs of the frames as the model sees them; empty for features
     slots: list[Slot]
 
@@ -230,7 +228,7 @@ class Explainer:
         views = self.data.items([result.row])[1][0]
         descriptions = self.processor.descriptions([views])
         attention = self._ask(self.model.attention, [result.frames], descriptions)
-        words = split_words(self.processor, views, descriptions.mask.shape[-1])
+        tokens = split_tokens(self.processor, views, descriptions.mask.shape[-1])
         words_KT = attention.words_BHKT[0].mean(0).cpu().numpy()
         media_KP = visible_weights(result.frames, attention.media_BHKN[0].mean(0).cpu().numpy())
         similarity_K = (attention.slots_BKE[0].cpu().double() @ text_E).tolist()
@@ -239,14 +237,14 @@ class Explainer:
             Slot(
                 number=k + 1,
                 similarity=similarity_K[k],
-                word_weights=[float(words_KT[k, list(word.tokens)].sum()) for word in words],
+                token_weights=[float(words_KT[k, token.place]) for token in tokens],
                 media_weights=media_KP[k].tolist(),
                 overlay=overlay_url(media_KP[k]) if is_patches else "",
             )
             for k in np.argsort(-np.array(similarity_K), kind="stable").tolist()
         ]
         cropped = is_patches and self.processor.policy.resize == "crop"
-        return Reading(result, words, [data_url(frame, cropped) for frame in result.frames], slots)
+        return Reading(result, tokens, [data_url(frame, cropped) for frame in result.frames], slots)
 
 
 def write_page(path: Path, explainer: Explainer, count: int) -> int:
@@ -283,47 +281,18 @@ def visible_weights(frames: Sequence[Any], media_KN: np.ndarray) -> np.ndarray:
     return media_KN[:, media_KN.shape[1] - side * side :]
 
 
-def split_words(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Word]:
-    """The words of a description whose views are read as `length` tokens each.
+def split_tokens(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Token]:
+    """The tokens of a description whose views are read as `length` tokens each, without marks of beginning and end.
 
-    Where the tower reads sentence vectors, each sentence is a word. Marks of beginning and end belong to no word.
+    Where the tower reads sentence vectors, each sentence is a token.
     """
-    words = []
+    is_embedded, tokens = processor.policy.kind == "embedded", []
     for view, text in enumerate(views):
-        if processor.policy.kind == "embedded":
-            words += [Word(part, view, (view * length + place,)) for place, part in enumerate(sentences(text)[:length])]
-            continue
-        surfaces = processor.surfaces(text)[:length] if text.strip() else []
-        for word, places in join_tokens(surfaces):
-            words.append(Word(word, view, tuple(view * length + place for place in places)))
-    return words
-
-
-def join_tokens(surfaces: Sequence[str | None]) -> list[tuple[str, list[int]]]:
-    """Join tokens to words, each with the places of its tokens.
-
-    A word ends at a space; in a script without spaces each token is a word.
-
-    >>> join_tokens([None, " a", " so", "fa", ".", None])
-    [('a', [1]), ('sofa.', [2, 3, 4])]
-    """
-    words: list[tuple[str, list[int]]] = []
-    for place, surface in enumerate(surfaces):
-        if surface is None:
-            continue
-        text = surface.strip()
-        previous = words[-1][0] if words else ""
-        begins = surface[:1].isspace() or _unspaced(text[:1]) or (_unspaced(previous[:1]) and text[:1].isalnum())
-        if words and (not surface or not begins or not previous):
-            word, places = words.pop()
-            words.append((word + text, [*places, place]))
-        else:
-            words.append((text, [place]))
-    return [(word, places) for word, places in words if word]
-
-
-def _unspaced(character: str) -> bool:
-    return bool(character) and unicodedata.name(character, "").startswith(UNSPACED)
+        surfaces = [f"{part} " for part in sentences(text)] if is_embedded else processor.surfaces(text)
+        for place, surface in enumerate(surfaces[:length] if text.strip() else []):
+            if surface:
+                tokens.append(Token(surface, view, view * length + place))
+    return tokens
 
 
 def data_url(frame: Any, cropped: bool = False) -> str:

@@ -14,20 +14,9 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.storage.files import write_file
+from stages.scoring import metrics
 from stages.scoring.embed import Embedded
-from stages.scoring.metrics import (
-    AT,
-    DIRECTIONS,
-    LEVEL,
-    RESAMPLES,
-    chance_recalls,
-    count_hits,
-    intervals,
-    item_ranks,
-    mean_rank_variance,
-    recalls_both,
-    resample,
-)
+from stages.scoring.metrics import AT, DIRECTIONS, LEVEL, RESAMPLES, recalls_both
 from stages.scoring.ranking import Ranked, ranked
 
 HEADINGS = {"text_to_media": "text → media", "media_to_text": "media → text"}
@@ -80,7 +69,7 @@ def rank_variance(
     if any(len(language.media_items) != len(shared) for language in ranks.values()):
         ranks = rank_languages(embedded.only(torch.from_numpy(shared)), global_weight)
     by_language = {name: (of.ranked.text_to_media.numpy(), of.text_items) for name, of in ranks.items()}
-    return {"value": mean_rank_variance(item_ranks(by_language, shared)), "items": len(shared)}
+    return {"value": metrics.mean_rank_variance(metrics.item_ranks(by_language, shared)), "items": len(shared)}
 
 
 def figures(embedded: Embedded, global_weight: float, seed: int = 0) -> tuple[dict[str, Any], dict[str, LanguageRanks]]:
@@ -99,21 +88,21 @@ def figures(embedded: Embedded, global_weight: float, seed: int = 0) -> tuple[di
     hits, languages = {}, {}
     for name, of in ranks.items():
         to_media, to_text = of.ranked.text_to_media.numpy(), of.ranked.media_to_text.numpy()
-        hits[name] = count_hits(to_media, of.text_items, to_text, of.media_items, all_items)
+        hits[name] = metrics.count_hits(to_media, of.text_items, to_text, of.media_items, all_items)
         languages[name] = {
             **recalls_both(to_media, to_text),
             "median_rank": {"text_to_media": float(np.median(to_media)), "media_to_text": float(np.median(to_text))},
-            "chance": chance_recalls(of.text_items),
+            "chance": metrics.chance_recalls(of.text_items),
             "items": len(of.media_items),
             "texts": len(of.text_items),
         }
-    samples = resample(hits, RESAMPLES, seed)
+    samples = metrics.resample(hits, RESAMPLES, seed)
     for name, row in languages.items():
-        row["intervals"] = intervals(samples[name])
+        row["intervals"] = metrics.intervals(samples[name])
     chance = _mean([row["chance"] for row in languages.values()])
     return {
         "languages": languages,
-        "mean": {**_mean(list(languages.values())), "intervals": intervals(samples["mean"]), "chance": chance},
+        "mean": {**_mean(list(languages.values())), "intervals": metrics.intervals(samples["mean"]), "chance": chance},
         "mean_rank_variance": rank_variance(embedded, ranks, global_weight),
         "bootstrap": {"resamples": RESAMPLES, "seed": seed, "level": LEVEL, "unit": "items with all their texts"},
     }, ranks

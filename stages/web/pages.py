@@ -30,8 +30,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 PAGE_ITEMS = 24  # items on a page of a corpus
 MAX_RESULTS = 50
 SIDE = 480  # pixels of a picture's longer side
-FIGURES = {"contact-sheet": "Pictures and their descriptions"}  # pictures next to a card
-FIGURE_PIXELS = 4_000_000
+SHEET, SHEET_PIXELS = "contact-sheet.png", 4_000_000  # next to a card
 CACHED = {"Cache-Control": "private, max-age=300"}
 _environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -150,20 +149,15 @@ def routes(service: Service) -> APIRouter:
     def card_page(corpus: str) -> Response:
         folder = _folder(service, corpus)
         text = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(read_card(folder))
-        figures = {name: label for name, label in FIGURES.items() if (folder / f"{name}.png").is_file()}
-        return page("card.html", corpus=corpus, text=text, figures=figures)
+        return page("card.html", corpus=corpus, text=text, has_sheet=(folder / SHEET).is_file())
 
-    @router.get("/corpus/{corpus}/figure/{name}")
-    def figure(corpus: str, name: str) -> Response:
-        folder = _folder(service, corpus)
-        if name not in FIGURES:
-            raise _not_found("figure", name)
+    @router.get("/corpus/{corpus}/figure/contact-sheet")
+    def contact_sheet(corpus: str) -> Response:
         try:
-            with (folder / f"{name}.png").open("rb") as stream:
-                picture = sampled_frames(stream, "image", max_pixels=FIGURE_PIXELS, count=1)[0].image
+            with (_folder(service, corpus) / SHEET).open("rb") as stream:
+                return _jpeg(sampled_frames(stream, "image", max_pixels=SHEET_PIXELS, count=1)[0].image)
         except (OSError, MediaError) as error:
-            raise _not_found("figure", name) from error
-        return _jpeg(picture)
+            raise _not_found("contact sheet", corpus) from error
 
     @router.get("/media/{corpus}")
     def media(corpus: str, item: str) -> Response:

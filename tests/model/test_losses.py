@@ -5,8 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.losses import contrastive, distillation, diversity, global_similarity, local_similarity, score
-from tests.model.samples import make_features
+from model.losses import contrastive, distillation, diversity, local_similarity
 
 EYE = torch.eye(3, dtype=torch.bool)
 
@@ -75,11 +74,3 @@ def test_local_similarity_is_that_of_the_best_slot():
     slots_RKE = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.6, 0.8]]])
     texts_CE = torch.tensor([[1.0, 0.0], [0.0, -1.0], [0.6, 0.8]])
     torch.testing.assert_close(local_similarity(slots_RKE, texts_CE), torch.tensor([[1.0, 0.0, 0.8], [0.6, 0.0, 1.0]]))
-
-
-def test_score_mixes_the_two_and_does_without_slots():
-    features = make_features(4)
-    media_BE, slots_BKE, texts_BE = features.media_BE, features.slots_BKE, features.source_BE
-    summary_BB, best_BB = global_similarity(media_BE, texts_BE), local_similarity(slots_BKE, texts_BE)
-    torch.testing.assert_close(score(media_BE, slots_BKE, texts_BE, 0.75), 0.75 * summary_BB + 0.25 * best_BB)
-    torch.testing.assert_close(score(media_BE, slots_BKE[:, :0], texts_BE, 0.75), summary_BB)

@@ -3,7 +3,7 @@
     feature.bin        float32, little-endian, row after row, nothing else
     shape.txt          ROWS DIM
     id.txt             the id of each row, on one line with blanks between, in ISO-8859-1 or UTF-8
-    video2frames.txt   optional: from each video to its rows' ids, as Python's repr writes a dict of lists:
+    video2frames.txt   of videos: from each one to its rows' ids, as Python's repr writes a dict of lists:
                        {'video0': ['video0_0', 'video0_1'], 'video1': []}
 
 Only the small files are read here; `pipeline.media.uri` reads the rows of an item when it is opened.
@@ -18,7 +18,6 @@ from pathlib import Path
 from pipeline.media.uri import reference
 from pipeline.sources.benchmarks.reading import read_bytes, refusal
 
-FRAME = re.compile(r"(.+)_([0-9]+)", re.DOTALL)
 ITEM_SUFFIXES = (".jpg", ".mp4")  # an id has its suffix in some files of a set and lacks it in others
 FLOAT = 4  # bytes
 # video2frames.txt is read entry by entry: tens of megabytes as a whole would need gigabytes as a syntax tree.
@@ -45,9 +44,8 @@ def bare(name: str) -> str:
 def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
     """The rows of items in the BigFile `folder`. `names` are from names here, without suffix, to items.
 
-    video2frames.txt says whose rows they are. Without it, ids of items are images with one row each, and ids VIDEO_N
-    are the frames of VIDEO in the order of the number N. Raises UsageError where both occur, where sizes and counts do
-    not agree, and for ids that come twice.
+    Without a video2frames.txt, each row is an image. Raises UsageError where sizes and counts do not agree, and for ids
+    that come twice.
     """
     shape = read_bytes(folder / "shape.txt").split()
     if len(shape) != 2 or not all(re.fullmatch(rb"0*[1-9][0-9]{0,17}", number) for number in shape):
@@ -65,7 +63,8 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
         if places.setdefault(id, row) != row:
             raise refusal(folder / "id.txt", f"the id {id!r} for row {places[id]:,} and row {row:,}", "each id once")
     listed = folder / "video2frames.txt"
-    video, groups = (True, _read_listed(listed, places)) if listed.is_file() else _group(folder, ids, names)
+    video = listed.is_file()
+    groups: Rows = _read_listed(listed, places) if video else [(id, [row]) for id, row in places.items()]
     uris: dict[str, str] = {}
     unused = []
     for name, members in groups:
@@ -92,26 +91,6 @@ def _read_listed(path: Path, places: Mapping[str, int]) -> Rows:
     if absent:
         raise refusal(path, f"{len(absent):,} frames, such as {absent[0]!r}, that are not in id.txt", "only its frames")
     return [(video, [places[frame] for frame in frames]) for video, frames in videos.items()]
-
-
-def _group(folder: Path, ids: Sequence[str], names: Mapping[str, str]) -> tuple[bool, Rows]:
-    """Whether the rows are those of videos, and the rows of each."""
-    images = [id for id in ids if bare(id) in names]
-    frames = [id for id in ids if (match := FRAME.fullmatch(id)) and bare(match[1]) in names]
-    if images and frames:
-        raise refusal(
-            folder / "id.txt",
-            f"ids that are items ({images[0]}) and ids that are frames of items ({frames[0]})",
-            "one of the two, or a video2frames.txt that says whose each row is",
-        )
-    if not frames:
-        return False, [(id, [row]) for row, id in enumerate(ids)]
-    numbered: dict[str, list[tuple[int, int]]] = {}
-    for row, id in enumerate(ids):
-        match = FRAME.fullmatch(id)
-        video, number = (match[1], int(match[2])) if match else (id, 0)
-        numbered.setdefault(video, []).append((number, row))
-    return True, [(video, [row for _, row in sorted(pairs)]) for video, pairs in numbered.items()]
 
 
 def read_names(path: Path) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from stages import score
 from stages.data.batches import EvaluationData
 from stages.processes import accelerated
 from stages.scoring.embed import embed_split
-from stages.scoring.explain import RESULTS, Explainer, choose_queries, join_tokens, split_words, write_page
+from stages.scoring.explain import RESULTS, Explainer, choose_queries, split_tokens, write_page
 from stages.scoring.report import rank_languages
 from tests.model.towers import processor, tiny_model
 from tests.stages.corpora import write_training_corpus
@@ -95,9 +95,9 @@ def test_readings_are_what_the_model_attends_to(data):
             of_slot = media_KN[slot.number - 1] if is_video else media_KN[slot.number - 1, 1:]
             np.testing.assert_allclose(slot.media_weights, of_slot, atol=1e-6)
             assert bool(slot.overlay) != is_video
-            for weight, word in zip(slot.word_weights, reading.words, strict=True):
-                assert weight == pytest.approx(words_KT[slot.number - 1, list(word.tokens)].sum(), abs=1e-6)
-        text = " ".join(word.text for word in reading.words if word.view == 0)
+            places = [token.place for token in reading.tokens]
+            np.testing.assert_allclose(slot.token_weights, words_KT[slot.number - 1, places], atol=1e-6)
+        text = "".join(token.text for token in reading.tokens if token.view == 0).strip()
         assert text and views[0][0].startswith(text)  # less what max_tokens cuts
         similarities = [slot.similarity for slot in reading.slots]
         assert similarities == sorted(similarities, reverse=True)
@@ -173,15 +173,9 @@ def test_texts_are_escaped(tmp_path, data):
     assert "&lt;b&gt;rot&lt;/b&gt;" in page and "<b>rot" not in page
 
 
-def test_a_word_ends_at_a_space_or_where_its_script_has_none():
-    assert join_tokens([None, " a", " so", "fa", ".", None]) == [("a", [1]), ("sofa.", [2, 3, 4])]
-    assert join_tokens([" 猫", "が", "。", "cat"]) == [("猫", [0]), ("が。", [1, 2]), ("cat", [3])]
-    assert join_tokens([" ", "é", "", " b"]) == [("é", [0, 1, 2]), ("b", [3])]
-
-
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_a_transformers_tokenizer_says_where_its_words_are(kind):
+def test_a_transformers_tokenizer_says_where_its_tokens_are(kind):
     of = LeccrProcessor(Policy("transformers", 32, pad_to=12 if kind == "siglip" else 0), words_tokenizer(kind))
-    words = split_words(of, ["red greenblue dark"], 12)
-    assert [word.text for word in words] == ["red", "greenblue", "dark"]
-    assert [place for word in words for place in word.tokens] == list(range(kind == "clip", 4 + (kind == "clip")))
+    tokens = split_tokens(of, ["red greenblue dark"], 12)
+    assert [token.text for token in tokens] == ["red", " green", "blue", " dark"]
+    assert [token.place for token in tokens] == list(range(kind == "clip", 4 + (kind == "clip")))

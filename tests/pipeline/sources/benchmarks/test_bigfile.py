@@ -41,22 +41,12 @@ def test_the_frames_that_video2frames_names(tmp_path):
     assert rows_of(bigfile) == {"video0": [*range(30), 32], "video1": [30]}
 
 
-def test_without_video2frames_frames_are_in_the_order_of_their_numbers(tmp_path):
-    ids = ["b_10", "a_000000_000010_2", "b_9", "a_000000_000010_10", "a_000000_000010_1", "b_100", "alone"]
-    bigfile = read(write_bigfile(tmp_path / "f", ids), ["a_000000_000010", "b"])
-    assert bigfile.video and bigfile.unused == ["alone"]
-    assert rows_of(bigfile) == {"b": [2, 0, 5], "a_000000_000010": [4, 1, 3]}
-
-
 def test_ids_of_items_are_images(tmp_path):
     bigfile = read(write_bigfile(tmp_path / "f", ["COCO_1", "COCO_2.jpg", "COCO_3"]), ["COCO_1", "COCO_2"])
     assert not bigfile.video and rows_of(bigfile) == {"COCO_1": [0], "COCO_2": [1]} and bigfile.unused == ["COCO_3"]
 
 
-def test_ambiguous_ids_are_refused(tmp_path):
-    both = write_bigfile(tmp_path / "f", ["a_1", "a_2", "b"])
-    assert "ids that are items (a_1) and ids that are frames of items (a_1)" in error_of(both, ["a", "a_1"])
-    assert "ids that are items (b) and ids that are frames" in error_of(both, ["a", "b"])
+def test_two_names_of_an_item_are_refused(tmp_path):
     twice = write_bigfile(tmp_path / "g", ["a", "a.jpg"])
     assert "rows for a under two names" in error_of(twice, ["a"])
 
@@ -65,9 +55,7 @@ def test_ambiguous_ids_are_refused(tmp_path):
 def test_ids_beyond_ascii(tmp_path, encoding):
     """`à` ends in a byte that is a blank in ISO-8859-1, where it is in UTF-8."""
     ids = ["voilà_0", "voilà_1", "Å_0"]
-    folder = write_bigfile(tmp_path / "f", ids, encoding=encoding)
-    assert rows_of(read(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
-    write_bigfile(folder, ids, encoding=encoding, videos={"voilà": ids[:2], "Å": ids[2:]})
+    folder = write_bigfile(tmp_path / "f", ids, encoding=encoding, videos={"voilà": ids[:2], "Å": ids[2:]})
     assert rows_of(read(folder, ["voilà", "Å"])) == {"voilà": [0, 1], "Å": [2]}
 
 

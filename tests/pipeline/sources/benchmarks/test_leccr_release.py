@@ -39,16 +39,6 @@ def test_variants_of_ids_marks_and_folders(tmp_path, variant):
     assert "17 items (train 10, val 3, test 4)" in summary and "1 of 30 captions are not translated" in summary
 
 
-def test_frames_without_video2frames_and_of_nobody(tmp_path):
-    layout = layouts.release(tmp_path, lists="video_id")
-    ids = [f"{item}_{number}" for item in IDS for number in (1, 0)] + ["nobody_0"]
-    layouts.write_bigfile(tmp_path / "FeatureData" / "i3d", ids)
-    items, summary = opened(tmp_path)
-    assert items.keys() == layout.splits.keys() and {item.media_type for item in items.values()} == {"video"}
-    assert items[IDS[1]].uri.endswith("#dim=3&rows=3,2")
-    assert "1 media files belong to no id and are not used (nobody)" in summary
-
-
 def test_mscoco_names_its_files_in_a_list_of_their_own(release, tmp_path):
     for split in ("val", "test"):
         (tmp_path / "img_id" / f"{split}_id.txt").rename(tmp_path / "img_id" / f"zh_{split}_id.txt")
