@@ -18,7 +18,8 @@ DATA = ROOT.parent / "shared" / "data"
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-settings.register_profile("project", deadline=None)  # machines are noisy, and fsync waits for the disk
+# Machines are noisy, and fsync waits for the disk.
+settings.register_profile("project", deadline=None, max_examples=50)
 settings.load_profile("project")
 
 

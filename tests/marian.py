@@ -4,14 +4,18 @@ A source that begins with a token such as `>>deu<<` makes a model of several tar
 the embedding of <pad>, with which decoding starts, is zero, and <pad> is never generated.
 """
 
+import fcntl
 import itertools
 import json
+import os
 import random
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 import sentencepiece
 import torch
 import yaml
@@ -75,6 +79,18 @@ def make_marian(
     model.generation_config.forced_eos_token_id = 0
     model.save_pretrained(folder)
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nMade for tests.\n", encoding="utf-8")
+    return folder
+
+
+def shared_marian(factory: pytest.TempPathFactory, name: str, pairs: Sequence[Pair], **training: Any) -> Path:
+    """A model that the first of a test run's worker processes that needs it makes for all of them."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "README.md").exists():  # which is written last
+            make_marian(folder, pairs, **training)
     return folder
 
 

@@ -171,6 +171,7 @@ def test_best_weights_load_elsewhere_and_score_as_in_training(whole, corpus, tmp
         assert {name: scores["languages"][language][name] for name in both} == both
 
 
+@pytest.mark.torture
 def test_run_killed_twice_ends_bit_identically(whole, corpus, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
     argv = arguments(corpus, run)

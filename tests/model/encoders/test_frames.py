@@ -1,6 +1,6 @@
 import hypothesis.strategies as st
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import nn
 
 from model.batch import Media
@@ -59,7 +59,6 @@ def frame_masks(draw):
     return masks if any(map(any, masks)) else [[True] * frames]
 
 
-@settings(max_examples=150)
 @given(frame_masks(), st.integers(0, 255))
 def test_tokens_mask_and_pooling_as_by_loops(masks, garbage):
     model, media = encoder(), media_of(masks, garbage)

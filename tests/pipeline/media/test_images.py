@@ -256,7 +256,7 @@ SOURCES = [saved(scene(), "JPEG", progressive=True, exif=exif(6)), *(saved(scene
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SOURCES), st.data())
 def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
     broken = bytearray(source)

@@ -114,7 +114,7 @@ def match(media, files, label="captions.jsonl"):
     return numbers
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(media=st.sets(PATHS, min_size=1), files=st.lists(PATHS, max_size=8))
 def test_rows_match_by_path_else_by_a_name_that_one_medium_and_one_row_path_have(media, files):
     expected = {path: [] for path in media}

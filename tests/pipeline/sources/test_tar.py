@@ -145,7 +145,7 @@ def test_dots_in_names(tmp_path, members, expected):
     assert all(caption.language == ("de" if ".de." in caption.text else "en") for caption in captions)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5119), st.integers(0, 255)), min_size=1, max_size=20))
 def test_a_damaged_tar_is_read_or_refused(changes):
     with tempfile.TemporaryDirectory() as folder:

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.translation.choose import TranslatorOptions
-from tests.marian import make_marian, toy_pairs
+from tests.marian import shared_marian, toy_pairs
 
 TRAINING_PAIRS = 600  # of the grammar; the other sentences are for tests
 
@@ -22,8 +22,8 @@ def unseen():
 @pytest.fixture(scope="session")
 def marian(tmp_path_factory):
     """A checkpoint of one pair, en to de, like an OPUS-MT folder."""
-    folder = tmp_path_factory.mktemp("models") / "opus-mt-en-de"
-    return make_marian(folder, toy_pairs("de")[:TRAINING_PAIRS], steps=350, vocabulary=120, batch=32, layers=1)
+    pairs = toy_pairs("de")[:TRAINING_PAIRS]
+    return shared_marian(tmp_path_factory, "opus-mt-en-de", pairs, steps=350, vocabulary=120, batch=32, layers=1)
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,7 @@ def marian_of_two(tmp_path_factory):
         for tag, language in (("deu", "de"), ("fra", "fr"))
         for source, target in toy_pairs(language)[: TRAINING_PAIRS // 2]
     ]
-    folder = tmp_path_factory.mktemp("models") / "opus-mt-en-mul"
-    return make_marian(folder, pairs, steps=350, vocabulary=150, batch=32, layers=1)
+    return shared_marian(tmp_path_factory, "opus-mt-en-mul", pairs, steps=350, vocabulary=150, batch=32, layers=1)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def test_a_checkpoint_is_converted_once_and_again_where_it_changed(marian, tmp_p
     assert [path for path in cache.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.torture
 def test_two_processes_at_once_leave_one_whole_model(marian, tmp_path):
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -123,7 +123,6 @@ NAMES = st.lists(PHRASES, min_size=1, max_size=3, unique=True).map(tuple)
 THINGS = st.builds(Thing, group=GROUPS, names=NAMES, probability=UNIT, x=UNIT, y=UNIT)
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     medium=st.sampled_from(["picture", "video"]),
     things=st.lists(THINGS, max_size=6, unique_by=lambda thing: thing.group),

@@ -73,6 +73,7 @@ def test_a_blank_line_shifts_nothing(folder):
     assert "1 captions are blank" in summary
 
 
+@pytest.mark.torture
 def test_the_real_text(data, tmp_path):
     """Its own counts, no picture, as a user would take it for its texts."""
     given = ("--stage", "ingest", "--source", "multi30k", "--input", data / "multi30k", "--output", tmp_path / "corpus")
