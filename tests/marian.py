@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import sentencepiece
 import torch
 import yaml
@@ -82,7 +81,7 @@ def make_marian(
     return folder
 
 
-def shared_marian(factory: pytest.TempPathFactory, name: str, pairs: Sequence[Pair], **training: Any) -> Path:
+def shared_marian(factory: Any, name: str, pairs: Sequence[Pair], **training: Any) -> Path:
     """A model that the first of a test run's worker processes that needs it makes for all of them."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models" / name

@@ -146,37 +146,6 @@ def test_an_item_is_encoded_alike_alone_and_beside_others(spec, counts):
         assert not pool_BN[place, length:].any()
 
 
-def test_tiny_text_ignores_padding_and_order():
-    torch.manual_seed(0)
-    encoder = build_text_encoder(text_spec(VOCABULARY)).eval()
-    tokens, mask = torch.randint(3, VOCABULARY, (3, 8)), torch.arange(8) < torch.tensor([8, 5, 0])[:, None]
-    pooled = encoder(Texts(tokens, mask))[1]
-    torch.testing.assert_close(encoder(Texts(tokens[[2, 1, 0]], mask[[2, 1, 0]]))[1], pooled[[2, 1, 0]])
-    torch.testing.assert_close(encoder(Texts(tokens[1:2, :5], mask[1:2, :5]))[1], pooled[1:2])
-    assert torch.isfinite(pooled).all()
-    changed = tokens.clone()
-    changed[0, 2] += 1
-    assert not torch.allclose(encoder(Texts(changed % VOCABULARY, mask))[1][0], pooled[0])
-
-
-@pytest.mark.parametrize("garbage", [1e30, float("nan"), float("inf")])
-def test_padding_of_features_changes_nothing_not_even_as_nan(garbage):
-    torch.manual_seed(0)
-    spec = {"kind": "features", "input_dim": 20, "width": 16, "layers": 2, "heads": 2, "max_frames": 8}
-    model, mask_BF = build_media_encoder(spec).eval(), torch.arange(4) < torch.tensor([4, 2, 0])[:, None]
-    clean = Media(torch.randn(3, 4, 20), mask_BF)
-    dirty = Media(clean.frames.where(clean.mask[..., None], torch.tensor(garbage)), clean.mask)
-    outputs = []
-    for media in (clean, dirty):
-        tokens_BND, mask_BN, pool_BN = model(media)
-        model.zero_grad()
-        (tokens_BND * pool_BN[..., None]).sum().backward()
-        outputs.append([tokens_BND, pool_BN, *(weights.grad for weights in model.parameters())])
-        assert not tokens_BND[~mask_BN].any()
-    assert all(torch.isfinite(value).all() for value in outputs[0])
-    torch.testing.assert_close(*outputs, rtol=0, atol=0)
-
-
 def test_every_parameter_is_trained_by_the_summary_alone():
     """Otherwise a plain two-tower model would hold up the other processes."""
     frames = torch.randint(0, 255, (2, 1, 3, 32, 32), dtype=torch.uint8)

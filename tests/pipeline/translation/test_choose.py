@@ -13,7 +13,6 @@ from pipeline.translation.ctranslate import CTranslate2Translator
 from pipeline.translation.fast_translate import EmbeddedTranslator
 from pipeline.translation.translator import GivenTranslator
 from tests.pipeline.translation.conftest import options
-from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_nllb
 from tests.worked_examples import each_example
 
 
@@ -52,13 +51,6 @@ def test_a_converted_folder_is_used_as_it_is(converted, cache):
     translators, _ = choose(cache, mt_model=(str(converted),), translator="ctranslate2", beam_size=3, mt_license="mine")
     translator = translators["de"]
     assert (translator.folder, translator.decoding["beam_size"], translator.license) == (str(converted), 3, "mine")
-
-
-@pytest.mark.parametrize(("make", "license_name"), [(make_nllb, "cc-by-nc-4.0"), (make_m2m100, "mit")])
-def test_licences_of_families_are_known_whatever_the_folder_is_called(cache, tmp_path, make, license_name):
-    translators, lines = choose(cache, mt_model=(str(make(tmp_path / "mine")),))
-    assert translators["de"].license == license_name and translators["de"].multilingual
-    assert any("not for commercial use" in line for line in lines) == ("nc" in license_name)
 
 
 def test_portuguese_needs_no_model(cache):

@@ -127,14 +127,6 @@ def test_views_are_listed_with_similarity_weight_and_trust(data, pooling, tmp_pa
     assert query.results[0].views[0].text and "trust 73 %" in page and "weight 0" in page
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_embedding_leaves_the_model_in_its_mode(data, training):
-    of = processor()
-    model = tiny_model(of.vocabulary).train(training)
-    embed_split(model, of, data, accelerated("no"), 4)
-    assert model.training == training
-
-
 def scored(tmp_path, model, of, corpus, *more):
     for part in (model, of):
         part.save_pretrained(tmp_path / "model")

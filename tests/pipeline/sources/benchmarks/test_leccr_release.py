@@ -106,8 +106,3 @@ def test_ids_without_lists_captions_or_media(release, tmp_path):
     write(tmp_path, {"img_id/train_id.txt": "\n".join((*IDS[:10], "mute"))})
     message = "items to train on without a caption (mute): found 1, expected 0"
     assert message in wrong(tmp_path, allow_missing_media=True)
-
-
-def test_folders_that_are_not_a_release(tmp_path):
-    assert "has no TextData/NAME.caption.txt" in wrong(tmp_path)
-    assert "has no id lists such as train_id.txt" in wrong(write(tmp_path, {"TextData/a.caption.txt": "a#enc#0 b"}))

@@ -80,8 +80,3 @@ def test_files_that_are_not_the_sets(msrvtt, change, message):
     info = json.loads((msrvtt.folder / INFO).read_text())
     change(info)
     assert message in wrong(write(msrvtt.folder, {INFO: json.dumps(info)}), subset=True)
-
-
-def test_two_files_of_the_same_videos_or_none(msrvtt, tmp_path):
-    assert "comes twice" in wrong(write(msrvtt.folder, {"MSRVTT_data.json": (msrvtt.folder / INFO).read_bytes()}))
-    assert "has no videodatainfo JSON file" in wrong(write(tmp_path / "other", {"a.txt": ""}))

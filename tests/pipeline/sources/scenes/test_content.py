@@ -4,10 +4,8 @@ import pytest
 from pipeline.sources.scenes.content import (
     FORMS,
     OPPOSITE,
-    PAIR_COUNTS,
     Group,
     Sampler,
-    Scene,
     draw_messages,
     forms_of,
     message,
@@ -19,34 +17,6 @@ PAIR = (Group("car", "red", "small", 2), Group("star", "blue", "large", 1))
 
 def sampled(count, videos=0.0, seed=0):
     return Sampler(np.random.default_rng(seed), videos).scenes(count)
-
-
-def test_scenes_have_one_spelling_and_none_comes_twice():
-    scenes = sampled(400, videos=0.4)
-    assert len(set(scenes)) == 400 and 120 < sum(bool(scene.motion) for scene in scenes) < 200
-    for scene in scenes:
-        assert len(scene.groups) == (2 if scene.relation else 1)
-        assert scene.relation in ("", "left", "above")  # not right or below: that would be the same scene again
-        assert (scene.place == "") == bool(scene.relation or scene.motion)
-        assert scene.mover == 0 or scene.motion
-        assert len({group.kind for group in scene.groups}) == len(scene.groups)
-        if scene.relation:
-            assert all(group.count in PAIR_COUNTS for group in scene.groups)
-        if scene.relation and scene.motion:
-            assert scene.groups[scene.mover].count <= 2
-            assert scene.motion in ("left", "right")
-
-
-def test_truth_names_every_object_and_both_relations():
-    scene = Scene("snow", PAIR, "above", "", "left", 1)
-    assert scene.truth() == {
-        "background": "snow",
-        "objects": [
-            {"kind": "car", "colour": "red", "size": "small", "count": 2, "position": "above", "motion": ""},
-            {"kind": "star", "colour": "blue", "size": "large", "count": 1, "position": "below", "motion": "left"},
-        ],
-        "relations": [[0, "above", 1], [1, "below", 0]],
-    }
 
 
 def is_true(message, scene):
