@@ -67,7 +67,8 @@ def _parts() -> dict[str, str]:
 def rules(section: str) -> tuple[Rule, ...]:
     """The rules `unwrap`, `doubt` or `endings` of the table; compiled at the first use."""
 
-    def compiled(pattern: str) -> re.Pattern[str]:
+    def compiled(alternatives: str | list[str]) -> re.Pattern[str]:
+        pattern = alternatives if isinstance(alternatives, str) else "|".join(alternatives)
         for name, part in _parts().items():
             pattern = pattern.replace(f"{{{name}}}", part)
         return re.compile(pattern, re.IGNORECASE)
@@ -175,7 +176,7 @@ def unwrap(text: str, question: str = "") -> tuple[str, set[str]]:
 
     The text is unchanged if nothing would be left.
     """
-    text, flags = _lines(text), set[str]()
+    text, flags = single_spaced(text), set[str]()
     original = text
     if visible(text) != text:
         text = visible(text)
@@ -184,7 +185,7 @@ def unwrap(text: str, question: str = "") -> tuple[str, set[str]]:
         before = text
         for flag, step in _steps(question):
             shorter = step(text)
-            if shorter != text and (shorter := _lines(shorter)) != text and any(map(str.isalnum, shorter)):
+            if shorter != text and (shorter := single_spaced(shorter)) != text and any(map(str.isalnum, shorter)):
                 flags.add(flag)
                 text = shorter
         if text == before:
@@ -241,7 +242,7 @@ def breaks_off(text: str, language: str) -> bool:
     )
 
 
-def _lines(text: str) -> str:
+def single_spaced(text: str) -> str:
     """The text with single spaces and line breaks: the patterns would be slow on long runs of them."""
     return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 

@@ -18,7 +18,7 @@ import langcodes
 
 from pipeline.captioning.captioners import MllmCaptioner
 from pipeline.captioning.chat_client import Media, RequestFailed
-from pipeline.captioning.cleaning import ending, unwrap, without_remarks, without_thoughts
+from pipeline.captioning.cleaning import ending, single_spaced, unwrap, without_remarks, without_thoughts
 from pipeline.captioning.prompts import View
 from pipeline.engine.stage import Run
 from pipeline.hashing import short_hash
@@ -109,7 +109,7 @@ def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[s
     Returns:
         The translation, and notes of what was removed.
     """
-    text, source = _normalize_lines(answer), _normalize_lines(source)
+    text, source = single_spaced(answer), single_spaced(source)
     steps: dict[str, Callable[[str], str]] = {
         "thoughts_removed": without_thoughts,
         "preamble_removed": lambda text: _without_preamble(text, source, target),
@@ -123,11 +123,6 @@ def strip_additions(answer: str, source: str, target: str) -> tuple[str, tuple[s
             notes.append(note)
             text = shorter
     return " ".join(text.split()), tuple(notes)
-
-
-def _normalize_lines(text: str) -> str:
-    """The text with single spaces and line breaks: the patterns below are slow on long runs of them."""
-    return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
 
 
 def _without_wrapping(text: str, source: str) -> str:

@@ -15,7 +15,7 @@ def read_set(importer: Importer) -> None:
     if path is None:
         advice = "It is in Karpathy's caption_datasets.zip. Without it, --source folder takes a table of captions."
         raise importer.absent("dataset_flickr30k.json", advice)
-    images = read_karpathy(path, lambda row: str(row["filename"]))
+    images = read_karpathy(path)
     splits = {name: split for name, _, split, _ in images}
     importer.count_splits("pictures", splits, COUNTS)
     for name, _, _, sentences in images:

@@ -21,12 +21,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipeline.sources.benchmarks.caption_files import Captions, Line
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_karpathy, read_lines, refusal, splits_of
-from pipeline.sources.items import clean_text
+from pipeline.sources.items import SPLIT_NAMES, clean_text
 from pipeline.sources.rows import read_fields, read_file
 from pipeline.sources.tables import read_table
 
@@ -52,9 +51,11 @@ LINE = re.compile(r"(?P<item>[^#\s]+)#(?:(?:enc|zhc|zhb|zhg)#)?(?P<number>[0-9]{
 
 def read_set(importer: Importer) -> None:
     """Add the set."""
-    lists = join_lists((_split(match), path, _read_list(path)) for path, match in importer.files.matching(LISTS))
+    lists = join_lists(
+        (SPLIT_NAMES[match[1] or match[2]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
+    )
     if not lists and (karpathy := importer.files.text(KARPATHY)):
-        images = read_karpathy(karpathy, _name_of)
+        images = read_karpathy(karpathy)
         lists = {split: [name for name, _, of, _ in images if of == split] for split in COUNTS}
     english = _first(importer, ENGLISH)
     if not lists or not english:
@@ -77,12 +78,6 @@ def read_set(importer: Importer) -> None:
     importer.note("pictures with captions are in no split: not used", len(unlisted))
     captions.check()
     importer.add_items(splits, captions=captions.of)
-
-
-def _split(match: re.Match[str]) -> str:
-    """The split that a list's name stands for."""
-    name = match[1] or match[2]
-    return "val" if name == "dev" else name
 
 
 def _read_list(path: Path) -> list[str]:
@@ -115,11 +110,7 @@ def _read_captions(path: Path, language: str, origin: str) -> Iterator[Line]:
 def _named_captions(path: Path) -> Iterator[tuple[str, str]]:
     """Names of pictures with their captions, from Karpathy's file or Kaggle's table."""
     if path.name == KARPATHY:
-        yield from ((name, text) for name, _, _, texts in read_karpathy(path, _name_of) for text in texts)
+        yield from ((name, text) for name, _, _, texts in read_karpathy(path) for text in texts)
     else:
         for _, row in read_table(str(path)):
             yield from ((read_file(row) or "", caption.text) for caption in read_fields(row, "en").captions)
-
-
-def _name_of(row: dict[str, Any]) -> str:
-    return str(row["filename"])

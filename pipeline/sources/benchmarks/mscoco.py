@@ -96,7 +96,7 @@ def _read_pair(importer: Importer, images: Images, counts: Mapping[str, int], la
 
 def _read_karpathy(path: Path, importer: Importer) -> Images:
     """Karpathy's images and splits. His sentences are COCO's, and are used for images that have no English yet."""
-    listed = read_karpathy(path, lambda row: f"{int(row['cocoid']):012}")
+    listed = read_karpathy(path, "cocoid")
     for number, _, _, sentences in listed:
         if not importer.texts[number]["en"]:
             for text in sentences:

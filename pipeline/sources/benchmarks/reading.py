@@ -72,16 +72,16 @@ def read_layout(path: Path, parse: Callable[[Any], T], expected: str, text: str 
         raise refusal(path, f"another layout ({type(error).__name__}: {error})", expected) from error
 
 
-def read_karpathy(path: Path, id_of: Callable[[dict[str, Any]], str]) -> list[tuple[str, str, str, list[str]]]:
+def read_karpathy(path: Path, key: str = "filename") -> list[tuple[str, str, str, list[str]]]:
     """The images of a file in the layout of Karpathy's `dataset_*.json`: id, name of its file, split, sentences.
 
-    `id_of` makes the id of an image, which is unique, from its object.
+    `key` is what has the ids, which are unique: `filename`, or `cocoid`, whose numbers become twelve digits.
     """
 
     def parse(data: Any) -> list[tuple[str, str, str, list[str]]]:
         return [
             (
-                id_of(row),
+                str(row[key]) if key == "filename" else f"{int(row[key]):012}",
                 str(row["filename"]),
                 SPLIT_NAMES.get(row["split"], row["split"]),
                 [clean_text(sentence["raw"]) for sentence in row["sentences"]],
