@@ -56,7 +56,7 @@ def encode(images: Sequence[Image.Image]) -> bytes:
 
 
 def _side(scene: Scene, group: Group, size: int) -> int:
-    share = FACTS["sides"][group.size][group.count] * (FACTS["in_clips"][group.size] if scene.motion else 1)
+    share: float = FACTS["sides"][group.size][group.count] * (FACTS["in_clips"][group.size] if scene.motion else 1)
     return max(4, round(share * size))
 
 

@@ -33,9 +33,9 @@ def test_what_belongs_to_the_translation_stays(answer, source, target):
 
 @pytest.mark.parametrize("filling", ["\n", " ", "-", "→ ", "\n- "])
 def test_long_runs_of_anything_take_no_time(filling):
-    began = time.monotonic()
+    began = time.process_time()
     strip_additions(f"A{filling * 50_000}b", SOURCE, "de")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 @given(st.text(), st.text())
