@@ -12,7 +12,9 @@ import dataclasses
 import importlib.util
 import itertools
 import tempfile
+import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -29,10 +31,10 @@ from pipeline.captioning.captioners import (
     question,
     served,
 )
-from pipeline.captioning.chat_client import RequestFailed
+from pipeline.captioning.chat_client import Media, RequestFailed
 from pipeline.captioning.cleaning import Description, bounded, clean
 from pipeline.captioning.prompts import DEFAULT_VIEWS, Answer, View, parse_views
-from pipeline.captioning.response_cache import ResponseCache
+from pipeline.captioning.response_cache import FLUSH_S, ResponseCache
 from pipeline.corpus.schema import DescriptionRow, ItemRow
 from pipeline.engine.run_state import locked
 from pipeline.engine.stage import Failure, Outcome, Progress, Rows, Run, Say, Stage
@@ -47,6 +49,9 @@ from stages.ingest import Ingest, IngestOptions, check_input, open_ingest, plan_
 
 Reply = tuple[list[float], Answer | Failure]
 """Times of the frames shown, in seconds (none for an image), and what came of the question."""
+
+OBJECTS_PER_SHARD = 6  # of ingest and captions in an object store: plan, items, captions, descriptions, two sidecars
+LISTS = 13  # for each 1,000 shards: sidecars and tables, when a run starts and when it ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +73,9 @@ class CaptionsOptions:
     )
     views: str = option(DEFAULT_VIEWS, "names of views, or .yaml files that define views")
     max_pixels: int = option(768 * 768, "pictures are shrunk to this area in pixels", at_least=32 * 32)
-    dry_run: int | None = option(None, "describe N items, print prompts and answers, and write nothing", at_least=1)
+    dry_run: int | None = option(
+        None, "describe N items, print prompts, answers and what all items would take, and write nothing", at_least=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +204,7 @@ class CaptionsWorker:
             answer = bounded(await self._speaker.ask(prepared, view, times_s))
             counts["prompt_tokens"] += answer.prompt_tokens or 0
             counts["completion_tokens"] += answer.completion_tokens or 0
+            counts["bytes_sent"] += len(prepared.parts) if isinstance(prepared, Media) else 0
             reply: Answer | Failure = answer
         except RequestFailed as error:
             reply = Failure(row["item_id"], error.kind, str(error), error.attempts, view.name)
@@ -274,21 +282,62 @@ async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, fold
         The exit status: 1 if nothing could be described.
     """
     run, views = Run("", folder, 0, folder), {view.name: view for view in stage.views}
-    num_descriptions = 0
-    checker, describer = await ingest.open(run, Progress()), await stage.open(run, Progress())
-    for source_item in itertools.islice(all_items(ingest.sources()), num_items):
-        say(f"\n{source_item.item_id}  {source_item.uri}")
-        outcome = await checker.item(plan_row(source_item), {}, {}, False)
+    progress, num_descriptions = Progress(), 0
+    checker, describer = await ingest.open(run, Progress()), await stage.open(run, progress)
+    source_items = itertools.islice(all_items(ingest.sources()), ingest.limit or None)
+    samples = list(itertools.islice(source_items, num_items))
+    checked = [await checker.item(plan_row(sample), {}, {}, False) for sample in samples]
+    begun = time.monotonic()
+    room = asyncio.Semaphore(describer.ahead)
+
+    async def describe(outcome: Outcome) -> Outcome:
         for item in outcome.rows.get("items", ()):
+            async with room:
+                return await describer.item(item, {}, {}, False)
+        return outcome
+
+    described = await asyncio.gather(*map(describe, checked))
+    seconds = time.monotonic() - begun
+    for sample, check, outcome in zip(samples, checked, described, strict=True):
+        say(f"\n{sample.item_id}  {sample.uri}")
+        for item in check.rows.get("items", ()):
             say(f"  {item['media_type']} {item['width']}×{item['height']}")
-            outcome = await describer.item(item, {}, {}, False)
         for row in outcome.rows.get("descriptions", ()):
             num_descriptions += 1
             say(f"  {row['view']}: {question(views[row['view']], row['frame_times_s'])}")
             say(f"    → {row['text']}" + (f"  [{', '.join(row['flags'])}]" if row["flags"] else ""))
         for failure in outcome.failures:
-            say(f"  {failure.view or source_item.item_id}: failed: {failure.kind}: {failure.message}")
+            say(f"  {failure.view or sample.item_id}: failed: {failure.kind}: {failure.message}")
     await checker.close()
     await describer.close()
+    if progress.counts["requests"]:
+        total = len(samples) + sum(1 for _ in source_items)
+        for line in cost_lines(progress.counts, seconds, total, ingest.shard_size, len(views)):
+            say(line)
     say(f"dry run: {num_descriptions} descriptions; nothing was written")
     return 0 if num_descriptions else 1
+
+
+def cost_lines(counts: Counter[str], seconds: float, num_items: int, shard_size: int, num_views: int) -> Iterator[str]:
+    """What a run costs, as docs/scale.md explains it.
+
+    Args:
+        counts: What the answers of some items took: `requests`, `prompt_tokens`, `completion_tokens`, `bytes_sent`.
+        seconds: How long they took.
+        num_items: Items of the run.
+        shard_size: Items per shard.
+        num_views: Requests per item.
+    """
+    requests, shards = num_items * num_views, -(-num_items // shard_size)
+    each = {name: counts[name] / counts["requests"] for name in ("prompt_tokens", "completion_tokens", "bytes_sent")}
+    rate = counts["requests"] / seconds
+    hours = requests / rate / 3_600
+    prompt, completion = each["prompt_tokens"], each["completion_tokens"]
+    yield f"\nthe whole input, at what these {counts['requests']:,} answers took (docs/scale.md):"
+    yield f"  {num_items:,} items in {shards:,} shards, {requests:,} requests"
+    yield f"  {requests * prompt:,.0f} prompt tokens ({prompt:,.0f} a request, with pictures)"
+    yield f"  {requests * completion:,.0f} completion tokens ({completion:,.0f} a request)"
+    yield f"  {requests * each['bytes_sent'] / 1e9:,.1f} GB sent ({each['bytes_sent'] / 1e3:,.0f} kB a request)"
+    yield f"  {hours:,.1f} hours at {rate:,.1f} requests/s; a --dry-run of more items keeps more in flight"
+    puts = shards * OBJECTS_PER_SHARD + int(hours * 3_600 / FLUSH_S)
+    yield f"  in an object store: {puts:,} objects, {LISTS * -(-shards // 1_000):,} lists at each start and end"

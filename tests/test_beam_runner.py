@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -321,6 +322,10 @@ def test_dry_run_writes_nothing(captions, server, photos, tmp_path):
     assert server.stats()["requests"] == before + 4
     assert out.count("short: Describe this picture") == out.count("objects: Name every object") == 2
     assert out.count("→ digest") == 4 and str(photos / "photo-00001.jpg") in out and "photo-00002" not in out
+    num_photos = len(list(photos.iterdir()))
+    assert f"{num_photos} items in 1 shards, {2 * num_photos} requests" in out
+    tokens = int(re.search(r"([\d,]+) prompt tokens", out)[1].replace(",", ""))
+    assert tokens > 64 * 2 * num_photos  # each request has a picture of 64
     assert not (tmp_path / "corpus").exists()
 
 
