@@ -30,6 +30,25 @@ def file_hash(path: Path) -> str:
         return stream_hash(stream)
 
 
+class HashingStream:
+    """A stream to write to that keeps the SHA-256 and the number of the bytes it passes on."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO):
+        self._stream, self.digest, self.size = stream, hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        self.digest.update(data)
+        self.size += len(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._stream.flush()
+
+
 def folder_hash(folder: Path) -> str:
     """Hash of a model folder by its files' names, sizes and bytes: 16 hex digits.
 

@@ -24,6 +24,7 @@ from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.options import option
 from pipeline.storage.files import location, shared_folder
+from pipeline.storage.folders import Folders
 from stages.summary import report
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -102,10 +103,11 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         run = Run(run_token(corpus), corpus, num_shards, cache, shared_folder(state_folder(corpus) / "answers"))
         monitor = Monitor(run, stages, num_items, options.max_failures)
         changed = _make_shards(run, beam_arguments, stages, monitor)
-        monitor.check_budget(num_shards)
+        files = Folders()
+        monitor.check_budget(num_shards, files)
         try:
             for stage in stages:
-                commit.close(corpus, stage, num_shards)
+                commit.close(corpus, stage, num_shards, files)
         except UsageError:  # the stage found, once its parents were complete, that it has nothing to do
             commit.discard(corpus, stage.name)
             update_card(corpus)

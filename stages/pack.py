@@ -30,6 +30,7 @@ from pipeline.packing.manifest import JOINED, STORED, recorded_settings
 from pipeline.packing.merging import Merge, SharedContents, shared_contents
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 from pipeline.storage.files import absolute, local_folder, location
+from pipeline.storage.folders import Folders
 from stages.captions import FrameOptions
 from stages.driver import RunOptions, run_stages, say
 from stages.ingest import input_notice
@@ -198,7 +199,7 @@ class Pack(Stage):
             if state != _state_of(home):
                 raise EnvironmentTrouble(f"{home} was changed while it was packed. Run the same command again")
         num_shards, num_items = self.plan(corpus, say)
-        sidecars = shards.read_sidecars(corpus, self.name, num_shards)
+        sidecars = shards.read_sidecars(corpus, self.name, num_shards, Folders())
         paths = [corpus / "training" / shard_name(index, num_shards) for index in range(num_shards)]
         merged = self.shared(corpus).merged if len(self.corpora) > 1 else 0
         rows = sum(sidecar["tables"]["training"]["rows"] for sidecar in sidecars)

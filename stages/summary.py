@@ -56,9 +56,9 @@ def report(corpus: Path, output: Path, stages: Sequence[Stage], changed: bool, s
     for stage in stages:
         for table in (Table(corpus, name) for name in stage.tables):
             say(f"{table.name:<14}{table.num_rows:>10,} rows  {table.num_shards:>6,} shards")
-            for (value,), count in sorted(values(table, COUNTED_BY[table.name]).items()):
+            for (value,), count in sorted(values(table, COUNTED_BY[table.name]).items()) if changed else ():
                 say(f"  {value:<12}{count:>10,}")
-            if table.name == "items":
+            if table.name == "items" and changed:
                 splits = sorted(values(table, "split").items())
                 say(f"  splits: {', '.join(f'{split} {count:,}' for (split,), count in splits)}")
             for line in _notes(table):

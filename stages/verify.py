@@ -15,7 +15,7 @@ from pipeline.corpus.table import FAILURES, MANIFEST, Table, complete, manifest_
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import option, read_options
 from pipeline.packing.manifest import split_sizes
-from pipeline.storage.files import in_parallel
+from pipeline.storage.files import in_parallel, read_ahead
 from stages.driver import RunOptions, say
 
 # What must be unique within a table, and so within a shard: shards hold rows of disjoint items.
@@ -116,12 +116,15 @@ def _table_problems(table: Table, tables: Mapping[str, Table]) -> Iterator[str]:
         if path.name not in listed:
             yield f"{name}/{path.name} is not in the manifest. Delete it"
     damaged = False
-    for index, entry in enumerate(table.manifest["shards"]):
-        path = table.shard_path(index)
-        problem = shard_problem(path, entry) or _content_problem(table, index, tables)
+
+    def check(index: int) -> str | None:
+        entry = table.manifest["shards"][index]
+        return shard_problem(table.shard_path(index), entry) or _content_problem(table, index, tables)
+
+    for index, problem in enumerate(read_ahead(check, range(table.num_shards))):
         if problem:
             damaged = True
-            yield f"{name}/{path.name} {problem}: {mending(problem, remedy)}"
+            yield f"{name}/{table.shard_path(index).name} {problem}: {mending(problem, remedy)}"
     splits = table.manifest.get("splits")
     if splits is not None and not damaged and splits != (sizes := split_sizes(table.shard_paths())):
         yield f"{name} has the splits {sizes}, its manifest says {splits}: {remake}"

@@ -17,6 +17,7 @@ from pipeline.engine.run_state import locked, run_token, stop_request
 from pipeline.engine.stage import Run
 from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED
+from pipeline.storage.folders import Folders
 from stages.pack import Pack
 
 VIEWS = {"short": {"name": "short", "prompt": "What is in this {media}?", "max_tokens": 48, "temperature": 0.0}}
@@ -188,5 +189,5 @@ def pack(stage: Pack, output: Path) -> list[Row]:
             window.close_engine(run.token)
         if error := stop_request(output):
             raise error
-        commit.close(output, stage, num_shards)
+        commit.close(output, stage, num_shards, Folders())
     return list(Table(output, "training").rows())

@@ -1,7 +1,6 @@
 """A stage's tables over their whole life: settings compared, begun, closed, discarded."""
 
 import contextlib
-import functools
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Sequence
@@ -23,7 +22,8 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
-from pipeline.storage.files import in_parallel, remove_tree
+from pipeline.storage.files import remove_tree
+from pipeline.storage.folders import Folders
 
 ORDER = list(dict.fromkeys(MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
@@ -91,23 +91,23 @@ def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
         if not (folder / "settings.json").exists():
             write_json(folder / "settings.json", stage.settings())
         shards.restore_sidecars(run.corpus, stage.name)
-    missing = {}
-    for stage in stages:
-        current = in_parallel(functools.partial(shards.is_current, run, stage), range(run.num_shards))
-        missing[stage.name] = frozenset(index for index, is_current in enumerate(current) if not is_current)
-    return missing
+    files, indices = Folders(), range(run.num_shards)
+    return {
+        stage.name: frozenset(index for index in indices if not shards.is_current(run, stage, index, files))
+        for stage in stages
+    }
 
 
-def close(corpus: Path, stage: Stage, num_shards: int) -> None:
+def close(corpus: Path, stage: Stage, num_shards: int, files: Folders) -> None:
     """Write the manifests of a stage whose shards are all made, unless they are up to date."""
-    sidecars = shards.read_sidecars(corpus, stage.name, num_shards)
+    sidecars = shards.read_sidecars(corpus, stage.name, num_shards, files)
     failures = [*stage.not_taken(corpus), *(failure for made in sidecars for failure in made["failures"])]
     listed = {shard_name(index, num_shards) for index in range(num_shards)}
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         is_first = table == stage.tables[0]
-        for path in (corpus / table).glob("*.arrow"):
-            if path.name not in listed:  # left by a run with another number of shards
-                path.unlink()
+        for name in files.files(corpus / table):
+            if name.endswith(".arrow") and name not in listed:  # left by a run with another number of shards
+                (corpus / table / name).unlink()
         write_manifest(
             corpus,
             table,

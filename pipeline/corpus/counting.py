@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table
+from pipeline.storage.files import read_ahead
 
 MAX_DISTINCT = 10_000  # distinct values that are counted one by one in a column of free text
 OTHERS = "(others)"
@@ -72,8 +73,7 @@ class Copies:
 def scan(table: Table, accumulators: Iterable[Accumulator]) -> None:
     """Feed every shard of a table to all accumulators: one pass, whatever their number."""
     accumulators = list(accumulators)
-    for index in range(table.num_shards):
-        shard = table.shard(index)
+    for shard in read_ahead(table.shard, range(table.num_shards)):
         for accumulator in accumulators:
             accumulator.add(shard)
 

@@ -22,6 +22,7 @@ from pipeline.corpus.table import (
     MANIFEST,
     Table,
     complete,
+    parse_json,
     read_json,
     read_shard,
     shard_name,
@@ -32,12 +33,14 @@ from pipeline.corpus.table import (
 from pipeline.engine.stage import Grouped, Outcome, Row, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
-from pipeline.storage.files import in_parallel, remove_tree, version
+from pipeline.storage.files import in_parallel, list_files, read_ahead, remove_tree, version
+from pipeline.storage.folders import Folders, SmallFiles
 from pipeline.storage.object_path import FileChanged
 
 PLAN = "plan"
 RETIRED = "retired"  # the one key of a sidecar whose shard is being made again
 CHANGES = "changes"  # in the sidecar of a shard that was made before its plan changed
+SINGLE = SmallFiles()  # how workers read sidecars, who take up a shard now and then; the driver asks for all of them
 
 
 def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[dict[str, Any]]:
@@ -48,12 +51,13 @@ def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[d
     folder = state_folder(corpus) / PLAN
     remove_tree(folder)
     folder.mkdir(parents=True)
-    entries: list[dict[str, Any]] = []
-    for part in parts:
-        path = folder / f"part-{len(entries):05d}.arrow"
-        write_stamps(corpus, len(entries), part)
-        entries.append(write_shard(path, pa.Table.from_pylist(part, schema)))
-    return entries
+
+    def write_part(numbered: tuple[int, Rows]) -> dict[str, Any]:
+        index, part = numbered
+        write_stamps(corpus, index, part)
+        return write_shard(folder / f"part-{index:05d}.arrow", pa.Table.from_pylist(part, schema))
+
+    return list(read_ahead(write_part, enumerate(parts)))
 
 
 def stamps_path(corpus: Path, index: int) -> Path:
@@ -80,41 +84,45 @@ def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
     return state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
-def read_sidecar(corpus: Path, stage: str, index: int) -> dict[str, Any] | None:
+def read_sidecar(corpus: Path, stage: str, index: int, files: SmallFiles = SINGLE) -> dict[str, Any] | None:
     """A shard's sidecar, or None if the shard is not made yet, or is being made again."""
-    sidecar: dict[str, Any] | None = read_json(sidecar_path(corpus, stage, index))
+    path = sidecar_path(corpus, stage, index)
+    data = files.read(path)
+    sidecar: dict[str, Any] | None = parse_json(data, path) if data else None
     return None if sidecar and RETIRED in sidecar else sidecar
 
 
-def read_sidecars(corpus: Path, stage: str, num_shards: int) -> list[dict[str, Any]]:
+def read_sidecars(corpus: Path, stage: str, num_shards: int, files: Folders) -> list[dict[str, Any]]:
     """The sidecars of a stage whose shards are all made.
 
     Raises:
         EnvironmentTrouble: One is missing.
     """
-    sidecars = in_parallel(functools.partial(read_sidecar, corpus, stage), range(num_shards))
+    sidecars = [read_sidecar(corpus, stage, index, files) for index in range(num_shards)]
     if None in sidecars:
         path = sidecar_path(corpus, stage, sidecars.index(None))
         raise EnvironmentTrouble(f"{path} is missing although its shard was made. Run the same command again")
     return [sidecar for sidecar in sidecars if sidecar]
 
 
-def parent_entry(corpus: Path, parent: str, index: int) -> tuple[Path, dict[str, Any]] | None:
+def parent_entry(
+    corpus: Path, parent: str, index: int, files: SmallFiles = SINGLE
+) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan, or None if it is not made yet."""
     if parent == PLAN:
         folder = state_folder(corpus) / PLAN
-        entries = _listed_shards(folder / "plan.json")
+        entries = _listed_shards(folder / "plan.json", files)
         return (folder / f"part-{index:05d}.arrow", entries[index]) if entries else None
     folder = corpus / parent
-    if sidecar := read_sidecar(corpus, MADE_BY[parent], index):
+    if sidecar := read_sidecar(corpus, MADE_BY[parent], index, files):
         return folder / shard_name(index, sidecar["count"]), sidecar["tables"][parent]
-    entries = _listed_shards(folder / MANIFEST)
+    entries = _listed_shards(folder / MANIFEST, files)
     return (folder / shard_name(index, len(entries)), entries[index]) if entries else None
 
 
-def _listed_shards(path: Path) -> list[dict[str, Any]]:
+def _listed_shards(path: Path, files: SmallFiles) -> list[dict[str, Any]]:
     """The entries of a plan or of a manifest; none if it is not written yet."""
-    seen = version(path)
+    seen = files.version(path)
     return _read_entries(path, seen) if seen else []
 
 
@@ -125,9 +133,9 @@ def _read_entries(path: Path, _version: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _parents_checksum(corpus: Path, parents: Sequence[str], index: int) -> str | None:
+def _parents_checksum(files: SmallFiles, corpus: Path, parents: Sequence[str], index: int) -> str | None:
     """Checksum of the present parent shards, or None if one is not made yet."""
-    entries = [parent_entry(corpus, parent, index) for parent in parents]
+    entries = [parent_entry(corpus, parent, index, files) for parent in parents]
     checksums = [entry["sha256"] for _, entry in filter(None, entries)]
     return _joint(checksums) if len(checksums) == len(parents) else None
 
@@ -136,22 +144,26 @@ def _joint(checksums: Sequence[str]) -> str:
     return checksums[0] if len(checksums) == 1 else short_hash(canonical_json(list(checksums)))
 
 
-def is_current(run: Run, stage: Stage, index: int) -> bool:
+def is_current(run: Run, stage: Stage, index: int, files: SmallFiles = SINGLE) -> bool:
     """Whether a shard is complete, made with these settings from the present parents, and its failures were retried."""
-    sidecar = read_sidecar(run.corpus, stage.name, index)
-    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or not _in_place(run.corpus, sidecar, index):
+    sidecar = read_sidecar(run.corpus, stage.name, index, files)
+    if (
+        sidecar is None
+        or sidecar["fingerprint"] != stage.fingerprint
+        or not _in_place(run.corpus, sidecar, index, files)
+    ):
         return False
-    checksum = _parents_checksum(*stage.origin(run.corpus, index))
+    checksum = _parents_checksum(files, *stage.origin(run.corpus, index))
     if checksum is None:
         return stage.parents == (PLAN,)  # a corpus that came without its .state
     was_tried = not sidecar["failures"] or sidecar.get("run") == run.token
     return was_tried and bool(sidecar["parent"] == checksum)
 
 
-def _in_place(corpus: Path, sidecar: dict[str, Any], index: int) -> bool:
+def _in_place(corpus: Path, sidecar: dict[str, Any], index: int, files: SmallFiles = SINGLE) -> bool:
     name = shard_name(index, sidecar["count"])
-    paths = {corpus / table / name: entry["bytes"] for table, entry in sidecar["tables"].items()}
-    return all(path.exists() and path.stat().st_size == size for path, size in paths.items())
+    states = {table: files.state(corpus / table / name) for table in sidecar["tables"]}
+    return all(state and state.size == sidecar["tables"][table]["bytes"] for table, state in states.items())
 
 
 def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
@@ -260,11 +272,12 @@ def restore_sidecars(corpus: Path, stage: str) -> None:
     failures = collections.defaultdict(list)
     for failure in first.failures():
         failures[failure["shard"]].append(failure)
-    sidecar_path(corpus, stage, 0).parent.mkdir(parents=True, exist_ok=True)
-    for index, entry in enumerate(first.manifest["shards"]):
-        path = sidecar_path(corpus, stage, index)
-        if path.exists():
-            continue
+    folder = sidecar_path(corpus, stage, 0).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    present = list_files(folder)
+
+    def restore(index: int) -> None:
+        entry = first.manifest["shards"][index]
         sidecar = {
             "parent": entry["parent"],
             "fingerprint": first.manifest["fingerprint"],
@@ -273,4 +286,7 @@ def restore_sidecars(corpus: Path, stage: str) -> None:
             "tables": {name: table.manifest["shards"][index] for name, table in tables.items()},
             "failures": failures[index],
         }
-        write_json(path, sidecar)
+        write_json(sidecar_path(corpus, stage, index), sidecar)
+
+    indices = range(first.num_shards)
+    in_parallel(restore, [i for i in indices if sidecar_path(corpus, stage, i).name not in present])

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.corpus.schema import SCHEMA_VERSION
 from pipeline.errors import EnvironmentTrouble, UsageError
-from pipeline.hashing import file_hash
-from pipeline.storage.files import local_folder, open_arrow, write_file
+from pipeline.hashing import HashingStream, file_hash
+from pipeline.storage.files import file_state, local_folder, open_arrow, write_file
 from pipeline.storage.object_path import ANY
 
 BATCH_ROWS = 1_000
@@ -62,9 +62,16 @@ def read_json(path: Path) -> Any:
         EnvironmentTrouble: It cannot be parsed.
     """
     try:
-        return json.loads(path.read_bytes())
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, path: Path) -> Any:
+    """The value in the bytes of a JSON file. Raises EnvironmentTrouble, with its path, if they cannot be parsed."""
+    try:
+        return json.loads(data)
     except ValueError as error:
         raise EnvironmentTrouble(f"{path} is damaged ({error}). Delete it and run the same command again") from error
 
@@ -75,9 +82,11 @@ def write_shard(path: Path, table: pa.Table, seen: str | None = ANY) -> dict[str
     Raises:
         FileChanged: The file is not in the version `seen`.
     """
-    with write_file(path, seen) as stream, pa.ipc.new_stream(stream, table.schema) as shard:
-        shard.write_table(table, max_chunksize=BATCH_ROWS)
-    return {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+    with write_file(path, seen) as stream:
+        hashing = HashingStream(stream)
+        with pa.ipc.new_stream(pa.PythonFile(hashing, "w"), table.schema) as shard:
+            shard.write_table(table, max_chunksize=BATCH_ROWS)
+    return {"rows": table.num_rows, "bytes": hashing.size, "sha256": hashing.digest.hexdigest()}
 
 
 def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:
@@ -108,10 +117,11 @@ def mending(problem: str, remedy: str) -> str:
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:
     """How a shard's file differs from its manifest entry, or None."""
-    if not path.exists():
+    state = file_state(path)
+    if state is None:
         return MISSING
-    if (size := path.stat().st_size) != entry["bytes"]:
-        return f"has {size:,} bytes, its manifest says {entry['bytes']:,}"
+    if state.size != entry["bytes"]:
+        return f"has {state.size:,} bytes, its manifest says {entry['bytes']:,}"
     if file_hash(path) != entry["sha256"]:
         return "has a checksum that differs from its manifest"
     return None

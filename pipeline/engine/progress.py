@@ -15,12 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Self
 
 from pipeline.corpus import shards
+from pipeline.corpus.table import state_folder
 from pipeline.engine.run_state import read_progress, request_stop
 from pipeline.engine.stage import Failure, Outcome, Progress, Run, Stage
-from pipeline.errors import BudgetSpent, UsageError
+from pipeline.errors import BudgetSpent, EnvironmentTrouble, UsageError
 from pipeline.storage.files import pause
+from pipeline.storage.folders import Folders, keep_together
 
 REDRAW_S, PLAIN_S = 0.25, 30.0
+KEEP_S = 600.0  # until sidecars are put together again
 DEFAULT_FLOOR = 10  # failures
 
 
@@ -159,8 +162,14 @@ class Monitor:
 
     def _watch(self, base: Mapping[str, int], ended: threading.Event) -> None:
         last = self._stages[-1]
+        kept_s = time.monotonic()
         with ProgressLine(self._num_items, "items", last.name, base[last.name]) as line:
             while not ended.wait(pause(self._run.corpus, REDRAW_S)):
+                if time.monotonic() - kept_s > KEEP_S:
+                    kept_s = time.monotonic()
+                    with contextlib.suppress(EnvironmentTrouble):  # the store is away
+                        for stage in self._stages:
+                            keep_together(state_folder(self._run.corpus) / stage.name)
                 progress = read_progress(self._run.corpus, self._run.token)
                 notes = []
                 for stage in self._stages:
@@ -176,11 +185,11 @@ class Monitor:
                 num_failed = sum(stage.kinds.total() for stage in progress.values())
                 line.update(done, *notes, f"{num_failed:,} failed")
 
-    def check_budget(self, num_shards: int) -> None:
+    def check_budget(self, num_shards: int, files: Folders) -> None:
         """Check the budget once more when all is made: a short run can end between two looks at the counters."""
         for stage in self._stages:
             progress, rows = Progress(), 0
-            for sidecar in shards.read_sidecars(self._run.corpus, stage.name, num_shards):
+            for sidecar in shards.read_sidecars(self._run.corpus, stage.name, num_shards, files):
                 rows += sidecar["tables"][stage.tables[0]]["rows"]
                 failures = [Failure(line["id"], line["error"], line["message"]) for line in sidecar["failures"]]
                 progress.add_failures([Outcome({}, failures)])

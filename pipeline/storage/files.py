@@ -1,5 +1,6 @@
 """Files that appear whole, that are changed by compare and swap, and trees: on disks and in object stores alike."""
 
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -10,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -18,8 +19,12 @@ from pipeline.errors import UsageError
 from pipeline.hashing import short_hash
 from pipeline.storage.object_path import ANY, SCHEMES, FileChanged, ObjectPath
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 OBJECT_PAUSE_S = 3.0
 REQUESTS = 32  # at once
+READ_AHEAD = 8  # shards, of up to 40 MB each
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,15 +61,48 @@ def absolute(text: str) -> str:
     return str(path) if isinstance(path, ObjectPath) else os.path.abspath(path)  # noqa: PTH100
 
 
-def version(path: Path) -> str | None:
-    """What changes when a file is written; None if there is no such file. Compare versions only with one another."""
+class FileState(NamedTuple):
+    """A file's version, which changes when it is written, and its size. Compare versions only with one another."""
+
+    version: str
+    size: int
+
+
+def file_state(path: Path) -> FileState | None:
+    """The state of a file; None if there is no such file."""
     try:
-        if isinstance(path, ObjectPath):
-            return path.e_tag()
-        status = path.stat()
-    except FileNotFoundError:
+        return _object_state(path.head()) if isinstance(path, ObjectPath) else _disk_state(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return f"{status.st_ino} {status.st_mtime_ns} {status.st_size}"
+
+
+def _object_state(meta: "ObjectMeta") -> FileState:
+    return FileState(str(meta["e_tag"]), meta["size"])
+
+
+def _disk_state(status: os.stat_result) -> FileState:
+    return FileState(f"{status.st_ino} {status.st_mtime_ns} {status.st_size}", status.st_size)
+
+
+def version(path: Path) -> str | None:
+    """The version of a file; None if there is no such file."""
+    state = file_state(path)
+    return state.version if state else None
+
+
+def list_files(folder: Path) -> dict[str, FileState]:
+    """The files that are directly in a folder, by name; none if there is no folder."""
+    if isinstance(folder, ObjectPath):
+        start = len(folder.key) + 1
+        objects = ((meta["path"][start:], meta) for meta in folder.objects())
+        return {name: _object_state(meta) for name, meta in objects if "/" not in name}
+    files = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if entry.is_file():
+                    files[entry.name] = _disk_state(entry.stat())
+    return files
 
 
 @contextlib.contextmanager
@@ -158,10 +196,21 @@ def local_copy(path: ObjectPath) -> Path:
     return copy
 
 
+def read_ahead(function: Callable[[T], R], values: Iterable[T], at_once: int = READ_AHEAD) -> Iterator[R]:
+    """`function` of each value, in order, in threads that work ahead of what is taken."""
+    pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        for value in values:
+            pending.append(pool.submit(function, value))
+            if len(pending) >= 2 * at_once:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
 def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
     """`function` of each value, in order: many small requests to a store at once."""
-    with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
-        return list(pool.map(function, values))
+    return list(read_ahead(function, values, REQUESTS))
 
 
 def link(path: Path, other: Path) -> None:

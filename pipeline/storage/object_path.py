@@ -21,6 +21,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.optional import import_optional
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 SCHEMES = ("s3:", "gs:", "az:")
@@ -142,11 +143,10 @@ class ObjectPath(PosixPath):
         if not self.key:
             return os.stat_result((MODES["prefix"], *[0] * 9))
         try:
-            with explained(self):
-                found = self.store.head(self.key)
+            found = self.head()
             size, seconds = found["size"], found["last_modified"].timestamp()
         except FileNotFoundError:
-            if next(self._keys(limit=1), None) is None:
+            if not self.is_dir():
                 raise
             kind = "prefix"
         return os.stat_result((MODES[kind], 0, 0, 1, 0, 0, size, seconds, seconds, seconds))
@@ -158,10 +158,10 @@ class ObjectPath(PosixPath):
             return True
         return False
 
-    def e_tag(self) -> str:
-        """The store's tag of the object's bytes."""
+    def head(self) -> "ObjectMeta":
+        """What the store knows of the object."""
         with explained(self):
-            return str(self.store.head(self.key)["e_tag"])
+            return self.store.head(self.key)
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there is an object."""
@@ -169,7 +169,7 @@ class ObjectPath(PosixPath):
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there are objects below it."""
-        return next(self._keys(limit=1), None) is not None
+        return next(self.objects(limit=1), None) is not None
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: prefixes are there with their first object."""
@@ -193,13 +193,11 @@ class ObjectPath(PosixPath):
         with explained(self):
             self.store.copy(self.key, type(self)(target).key)
 
-    def _keys(self, limit: int | None = None) -> Iterator[str]:
-        """Keys below it, in order."""
+    def objects(self, limit: int = 1_000) -> Iterator["ObjectMeta"]:
+        """What the store knows of the objects below it, in the order of their keys, `limit` at a time."""
         with explained(self):
-            chunks = self.store.list(f"{self.key}/" if self.key else None, chunk_size=limit or 1_000)
-            for chunk in chunks:
-                for found in chunk:
-                    yield found["path"]
+            for chunk in self.store.list(f"{self.key}/" if self.key else None, chunk_size=limit):
+                yield from chunk
 
     def iterdir(self) -> Generator[Self, None, None]:
         """What is directly below it."""
@@ -214,8 +212,8 @@ class ObjectPath(PosixPath):
 
     def rglob(self, pattern: str, **_: Any) -> Iterator[Self]:  # type: ignore[override]
         """The objects below it, at any depth, that have such a name."""
-        for key in self._keys():
-            path = type(self)(self.bucket, key)
+        for found in self.objects():
+            path = type(self)(self.bucket, found["path"])
             if fnmatch.fnmatchcase(path.name, pattern or "*"):
                 yield path
 

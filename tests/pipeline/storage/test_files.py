@@ -17,7 +17,8 @@ from pipeline.storage.files import (
     version,
     write_file,
 )
-from pipeline.storage.object_path import FileChanged
+from pipeline.storage.folders import Folders
+from pipeline.storage.object_path import FileChanged, ObjectPath
 
 
 def write(path, data, *seen):
@@ -143,3 +144,22 @@ def test_copies_are_kept_until_there_are_too_many(object_store, tmp_path, monkey
     assert files.local_copy(paths[2]) == copies[2]
     write(paths[2], b"new")
     assert files.local_copy(paths[2]).read_bytes() == b"new"
+
+
+def test_small_files_of_a_store_that_have_not_changed_are_read_together(folder, monkeypatch):
+    from pipeline.storage import folders
+
+    monkeypatch.setattr(folders, "MANY", 3)
+    read_version, reads = ObjectPath.read_version, []
+    monkeypatch.setattr(ObjectPath, "read_version", lambda path: reads.append(path.name) or read_version(path))
+    for number in range(5):
+        write(folder / "state" / f"part-{number}", f"first {number}".encode())
+    for _ in range(2):
+        assert Folders().read(folder / "state" / "part-3") == b"first 3"
+    assert sorted(reads) in ([], sorted([*(f"part-{number}" for number in range(5)), *2 * ["together.arrow"]]))
+    write(folder / "state" / "part-3", b"second")
+    (folder / "state" / "part-1").unlink()
+    files = Folders()
+    contents = [files.read(folder / "state" / f"part-{number}") for number in range(5)]
+    assert contents == [b"first 0", None, b"first 2", b"second", b"first 4"]
+    assert files.state(folder / "state" / "part-3").size == 6 and Folders().read(folder / "none" / "part-0") is None
