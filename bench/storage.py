@@ -5,7 +5,7 @@
     python bench/storage.py --part scale --keep FOLDER    keeps the store, to measure its corpora again
 
 The store is SeaweedFS on loopback. The corpora of `scale` are real but for their size: shards of one picture, copies
-of one that the program has made; plan, sidecars and manifests are those of as many shards of any size.
+of one that the program has made; plan, sidecars and manifests are as long as those of shards of a thousand.
 """
 
 import argparse
@@ -103,7 +103,7 @@ class Multiplied:
 
         for name in template:
             write_json(state_folder(corpus) / name / "settings.json", json.loads(self.settings(name)))
-        write_json(state_folder(corpus) / "plan" / "plan.json", {"items": count, "shards": plan})
+        write_json(state_folder(corpus) / "plan" / "plan.json", {"items": 1_000 * count, "shards": plan})
         with ThreadPoolExecutor(WRITERS) as pool:
             listed = list(pool.map(write_index, range(count)))
         for name, table in self.tables.items():

@@ -32,6 +32,7 @@ from pipeline.translation.tags import check_language
 from stages.driver import RunOptions, run_stages
 
 _CAPTION = pa.struct([*((name, pa.string()) for name in ("text", "language", "origin")), ("number", pa.int32())])
+NOTICED_ITEMS = 1_000_000  # a run that starts lists fewer to see whether they have changed
 PLAN_SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in ("item_id", "uri", "split", "source", "license")),
@@ -173,9 +174,9 @@ class Ingest(Stage):
         write_json(state_folder(corpus) / shards.PLAN / "plan.json", plan)
 
     def notice(self, corpus: Path) -> str:
-        """Whether the folders that were planned have changed since. Other inputs take long to list."""
-        planned = (state_folder(corpus) / shards.PLAN / "plan.json").exists()
-        if not planned or not self.inputs or self.source not in ("auto", "folder"):
+        """Whether the folders that were planned have changed since. Other inputs, and large ones, take long to list."""
+        planned = read_json(state_folder(corpus) / shards.PLAN / "plan.json")
+        if not planned or planned["items"] >= NOTICED_ITEMS or not self.inputs or self.source not in ("auto", "folder"):
             return ""
         try:
             sources = self.sources()
