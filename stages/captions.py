@@ -50,7 +50,7 @@ from stages.ingest import Ingest, IngestOptions, check_input, open_ingest, plan_
 Reply = tuple[list[float], Answer | Failure]
 """Times of the frames shown, in seconds (none for an image), and what came of the question."""
 
-OBJECTS_PER_SHARD = 6  # of ingest and captions in an object store: plan, items, captions, descriptions, two sidecars
+OBJECTS_PER_SHARD = 7  # in an object store: plan and stamps, items, captions, descriptions, and two sidecars
 LISTS = 13  # for each 1,000 shards: sidecars and tables, when a run starts and when it ends
 
 
