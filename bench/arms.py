@@ -191,9 +191,9 @@ class Bench:
         """Keep the scores of the encoders in the wheel, which need no training."""
         key = regime.name, draw, "embedded", 0, ()
         if not self.find(key):
-            began = time.monotonic()
+            began, views = time.monotonic(), self.views(Run(regime, draw, METHOD, 0, ()))
             with quiet(self.work / f"log-{os.getpid()}.txt"):
-                split_vectors = embed("embedded", self.corpus(regime, draw), self.languages, regime.draws[draw])
+                split_vectors = embed("embedded", self.corpus(regime, draw), self.languages, views)
             self.add(key, (), {row: self.score(split_vectors, how) for row, how in UNTRAINED.items()}, began)
 
     def ensure_pair(self, first: Run, second: Run) -> None:
