@@ -20,7 +20,7 @@ from pipeline.corpus.commit import ORDER, stored_settings
 from pipeline.corpus.next_corpus import begin, begun_stages, finish_publishing, is_whole, next_folder, publish
 from pipeline.corpus.shards import write_stamps
 from pipeline.corpus.table import INDEXES, MANIFEST, cache_folder, manifest_hash, read_json, state_folder, write_json
-from pipeline.engine.run_state import locked
+from pipeline.engine.run_state import as_disk_error, locked
 from pipeline.errors import PipelineError, UsageError
 from pipeline.options import option_fields, read_options
 from stages.driver import RunOptions, say
@@ -84,9 +84,13 @@ def _for_next(corpus: Path, options: argparse.Namespace, given: argparse.Namespa
 
 def record_command(parsed: argparse.Namespace, arguments: Sequence[str]) -> None:
     """Keep the options of a stage's run with the corpus, so that an update can run it again."""
-    folder = state_folder(read_options(RunOptions, parsed).corpus) / parsed.stage
+    corpus = read_options(RunOptions, parsed).corpus
+    folder = state_folder(corpus) / parsed.stage
     if folder.is_dir() and not hasattr(parsed, "dry_run"):
-        write_json(folder / COMMAND, {"arguments": list(arguments), "folder": str(Path.cwd())})
+        try:
+            write_json(folder / COMMAND, {"arguments": list(arguments), "folder": str(Path.cwd())})
+        except OSError as error:
+            raise as_disk_error(error, corpus) from error
 
 
 def read_command(corpus: Path, stage: str) -> tuple[argparse.Namespace, list[str], str]:
