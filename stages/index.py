@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.corpus.table import INDEXES, read_json, state_folder, write_json
-from pipeline.errors import UsageError
+from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, accelerated, on_main, run_program
@@ -113,7 +113,7 @@ def record_index(corpus: Path, output: Path, argv: Sequence[str]) -> None:
     """Let a corpus know an index that was made from it, so that an update of the corpus makes the index again."""
     path, name = state_folder(corpus) / INDEXES, str(output.absolute())
     arguments = [argument for argument in argv if argument != "--overwrite"]
-    with contextlib.suppress(OSError):  # a corpus that cannot be written
+    with contextlib.suppress(OSError, EnvironmentTrouble):  # a corpus that cannot be written
         path.parent.mkdir(exist_ok=True)
         write_json(path, {**(read_json(path) or {}), name: {"arguments": arguments, "folder": str(Path.cwd())}})
 

@@ -49,7 +49,10 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 
 def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
-    commands = {stage: read_command(corpus, stage) for stage in begun_stages(corpus)}
+    stages = begun_stages(corpus)
+    if not (state_folder(corpus) / "embed" / COMMAND).exists():
+        stages = [stage for stage in stages if stage != "embed"]  # which index.py has run, and will run again
+    commands = {stage: read_command(corpus, stage) for stage in stages}
     if {"captions", "translate"} & commands.keys():
         del commands[ORDER[0]]  # they run it themselves
     sources = ingest.sources()
@@ -59,7 +62,7 @@ def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_argum
         for index, (rows, _) in enumerate(changes.parts(ingest.shard_size)):
             write_stamps(corpus, index, rows)  # files may have other times now, and the same content
         return 0
-    entries = begin(corpus, changes, ingest.settings(), PLAN_SCHEMA, ingest.shard_size)
+    entries = begin(corpus, stages, changes, ingest.settings(), PLAN_SCHEMA, ingest.shard_size)
     ingest.record_plan(next_folder(corpus), sources, entries, say)
     status = 0
     for stage, (options, beam_options, folder) in commands.items():

@@ -8,7 +8,7 @@ rows that still hold. Then `publish` puts its files into the place of the old on
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,19 @@ def is_whole(corpus: Path) -> bool:
     return all("/" in name or manifest_hash(corpus, name) == seen for pairs in parents for name, seen in pairs)
 
 
-def begin(corpus: Path, changes: Changes, settings: dict[str, Any], schema: pa.Schema, shard_size: int) -> Rows:
+def begin(
+    corpus: Path,
+    stages: Iterable[str],
+    changes: Changes,
+    settings: dict[str, Any],
+    schema: pa.Schema,
+    shard_size: int,
+) -> Rows:
     """Begin the next state, or go on with one that a killed run has begun from the same state and the same input.
 
     Args:
         corpus: The corpus.
+        stages: The stages whose tables are to be made.
         changes: What its new plan takes in.
         settings: Those of the first stage from now on.
         schema: Of the plan.
@@ -85,7 +93,7 @@ def begin(corpus: Path, changes: Changes, settings: dict[str, Any], schema: pa.S
             yield rows
 
     entries = shards.write_plan(folder, parts(), schema)
-    for stage in begun_stages(corpus):
+    for stage in stages:
         shards.restore_sidecars(corpus, stage)
         (state_folder(folder) / stage).mkdir()
         write_json(state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage))

@@ -147,11 +147,9 @@ def _joint(checksums: Sequence[str]) -> str:
 def is_current(run: Run, stage: Stage, index: int, files: SmallFiles = SINGLE) -> bool:
     """Whether a shard is complete, made with these settings from the present parents, and its failures were retried."""
     sidecar = read_sidecar(run.corpus, stage.name, index, files)
-    if (
-        sidecar is None
-        or sidecar["fingerprint"] != stage.fingerprint
-        or not _in_place(run.corpus, sidecar, index, files)
-    ):
+    if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or sidecar["count"] != run.num_shards:
+        return False
+    if not _in_place(run.corpus, sidecar, index, files):
         return False
     checksum = _parents_checksum(files, *stage.origin(run.corpus, index))
     if checksum is None:

@@ -57,7 +57,7 @@ def corpus(tmp_path):
 def begin(corpus):
     changes = Changes(corpus, map(plan_row, sorted((corpus.parent / "photos").iterdir())), by_content=True)
     assert str(changes) == "+2 new, 1 renamed, 1 gone"
-    next_corpus.begin(corpus, changes, {"inputs": []}, PLAN_SCHEMA, 2)
+    next_corpus.begin(corpus, STAGES, changes, {"inputs": []}, PLAN_SCHEMA, 2)
     return next_corpus.next_folder(corpus)
 
 
