@@ -71,7 +71,7 @@ def test_a_folder_that_has_grown(run, server, photos, corpus):
     run().done()
     for number in range(2):
         (photos / f"zz-{number}.jpg").write_bytes(jpeg_bytes(seed=number))
-    assert "--stage ingest --overwrite" in run().done()
+    assert "+2 new" in run().done()
     assert described(corpus) == [f"photo-0000{number}.jpg" for number in range(5)]
     run.ingest().done()
     before = server.stats()["requests"]
@@ -126,7 +126,7 @@ def test_a_photo_that_changes_after_ingest(run, photos, corpus):
     assert "failed: changed" in run().done()
     (failure,) = Table(corpus, "descriptions").failures()
     assert (failure["id"], failure["error"], failure["view"]) == ("photo-00003.jpg", "changed", "short")
-    assert "--stage ingest --overwrite" in failure["message"]
+    assert "--stage update" in failure["message"]
     run.ingest().done()
     run().done()
     assert Table(corpus, "descriptions").failures() == [] and len(described(corpus)) == 5
