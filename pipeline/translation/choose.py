@@ -81,7 +81,8 @@ def choose_translators(
     models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
     unused = {
         "--mt-model or --back-model": (models or back_models) and options.translator in ("given", "llm", "embedded"),
-        "--mllm-url, --mllm, --system-prompt or --extra-body": options.translator != "llm"
+        "--mllm-url, --mllm, --system-prompt or --extra-body (which --translator llm takes)": options.translator
+        != "llm"
         and any((servers.mllm_url, servers.mllm, servers.system_prompt, servers.extra_body)),
         "--round-trip": options.round_trip and options.translator == "given",
     }
