@@ -79,15 +79,15 @@ def choose_translators(
         EnvironmentTrouble: A model cannot be downloaded or converted.
     """
     models, back_models = (parse_models(values, targets) for values in (options.mt_model, options.back_model))
+    translator, for_servers = options.translator, (servers.mllm_url, servers.mllm, servers.system_prompt)
     unused = {
-        "--mt-model or --back-model": (models or back_models) and options.translator in ("given", "llm", "embedded"),
-        "--mllm-url, --mllm, --system-prompt or --extra-body (which --translator llm takes)": options.translator
-        != "llm"
-        and any((servers.mllm_url, servers.mllm, servers.system_prompt, servers.extra_body)),
-        "--round-trip": options.round_trip and options.translator == "given",
+        "--mt-model or --back-model": (models or back_models) and translator in ("given", "llm", "embedded"),
+        "--mllm-url, --mllm, --system-prompt or --extra-body, which are for --translator llm": translator != "llm"
+        and (any(for_servers) or servers.extra_body),
+        "--round-trip": options.round_trip and translator == "given",
     }
     for flags in (flags for flags, is_given in unused.items() if is_given):
-        raise UsageError(f"--translator {options.translator} does not use {flags}: leave it out")
+        raise UsageError(f"--translator {translator} does not use {flags}: leave it out")
     if back_models and not options.round_trip:
         raise UsageError("--back-model goes with --round-trip: give both, or leave it out")
     if options.translator == "given":
