@@ -19,12 +19,14 @@ COUNTED_BY = {
     "descriptions": "view",
     "translations": "target_language",
     "training": "split",
+    "vectors": "part",
 }
 NEXT = {
     "ingest": "beam_runner.py --stage captions --output {}",
     # to Portuguese, which needs no model except the installed one
     "captions": "beam_runner.py --stage translate --text descriptions --languages pt --output {}",
     "translate": "beam_runner.py --stage pack --output {}",
+    "embed": "stages/index.py --data {} --output INDEX",
     "pack": "stages/index.py --checkpoint embedded --data {} --output INDEX",
 }
 ROWS = {
@@ -33,6 +35,7 @@ ROWS = {
     "descriptions": "{item_id}  {view}: {text}",
     "translations": "{item_id}  {target_language} {scores[quality]:.2f}: {text}  ← {source_text}",
     "training": "{item_id}  {media_type}, split {split}",
+    "vectors": "{item_id}  {part} {view}",
 }
 NUM_ROWS = 5
 

@@ -10,8 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.changes import content_hash
-from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import FAILURES, MANIFEST, Table, complete, manifest_hash, mending, shard_name, shard_problem
+from pipeline.corpus.schema import schema_of
+from pipeline.corpus.table import (
+    FAILURES,
+    MADE_BY,
+    MANIFEST,
+    Table,
+    complete,
+    manifest_hash,
+    mending,
+    shard_name,
+    shard_problem,
+)
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import option, read_options
 from pipeline.packing.manifest import split_sizes
@@ -25,6 +35,7 @@ KEYS = {
     "descriptions": ["item_id", "view"],
     "translations": ["caption_id", "target_language"],
     "training": ["item_id"],
+    "vectors": ["item_id", "part", "view", "content"],
 }
 
 # The ids of texts that are translated, by the table they stand in.
@@ -63,9 +74,9 @@ def verify(corpus: Path) -> tuple[list[str], list[str]]:
     Returns:
         What is right and what is wrong, a line each.
     """
-    names = [name for name in SCHEMAS if (corpus / name).is_dir()]
+    names = [name for name in MADE_BY if (corpus / name).is_dir()]
     if not names:
-        raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(SCHEMAS)}")
+        raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(MADE_BY)}")
     good: list[str] = []
     wrong: list[str] = []
     tables: dict[str, Table] = {}  # opened once: a manifest is as long as its table has shards
@@ -136,7 +147,7 @@ def _table_problems(table: Table, tables: Mapping[str, Table]) -> Iterator[str]:
 def _content_problem(table: Table, index: int, tables: Mapping[str, Table]) -> str | None:
     shard = table.shard(index)
     entry = table.manifest["shards"][index]
-    if not shard.schema.equals(SCHEMAS[table.name]):
+    if not shard.schema.equals(schema_of(table.name, table.manifest["settings"])):
         return f"has columns that differ from version {table.manifest['schema_version']} of the table"
     if shard.num_rows != entry["rows"]:
         return f"has {shard.num_rows:,} rows, its manifest says {entry['rows']:,}"
@@ -150,7 +161,7 @@ def _content_problem(table: Table, index: int, tables: Mapping[str, Table]) -> s
 
 def _foreign_rows(tables: Mapping[str, Table], name: str, index: int, shard: pa.Table) -> str | None:
     """Shard i of every table is of the items in shard i of `items`, and of `translations` of the texts in shard i."""
-    ids = {"items": shard["item_id"]}
+    ids = {"training" if name == "vectors" else "items": shard["item_id"]}
     if name == "translations":
         for source in TEXT_IDS:
             ids[source] = shard.filter(pc.equal(shard["source_table"], source))["caption_id"]

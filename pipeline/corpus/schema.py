@@ -8,6 +8,7 @@ A change of any column here raises SCHEMA_VERSION; `pipeline.corpus.table` refus
 
 import types
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
 
 import pyarrow as pa
@@ -128,6 +129,19 @@ class TrainingRow(TypedDict):
     descriptions: list[TrainingDescription]
 
 
+class VectorRow(TypedDict):
+    """A row of `vectors`: a part of an item of `training`, encoded."""
+
+    item_id: str
+    # "item": the item's own vector; "slot": one of its slots, if the model has any; "view": a description, encoded as
+    # queries are
+    part: str
+    view: str  # of a description, or of the slot that read it; the number of a slot that is learned; "" for the item
+    vector: Annotated[list[float], pa.list_(pa.float32())]  # of fixed size, see `schema_of`
+    model: str  # fingerprint of what encoded it
+    content: str  # hash of what it was encoded from: pixels and the descriptions that were read, or the text
+
+
 _ARROW_TYPES = {str: pa.string(), int: pa.int32(), float: pa.float64(), bytes: pa.large_binary()}
 
 
@@ -153,3 +167,12 @@ SCHEMAS = {
     "translations": pa.schema(_fields(TranslationRow)),
     "training": pa.schema(_fields(TrainingRow)),
 }
+
+
+def schema_of(table: str, settings: Mapping[str, Any]) -> pa.Schema:
+    """The schema of any table, also of `vectors`, whose width is a setting."""
+    if table in SCHEMAS:
+        return SCHEMAS[table]
+    fields = _fields(VectorRow)
+    width = pa.list_(pa.float32(), settings["width"])
+    return pa.schema([field.with_type(width) if field.name == "vector" else field for field in fields])

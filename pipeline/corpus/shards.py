@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.corpus.schema import SCHEMAS
+from pipeline.corpus.schema import schema_of
 from pipeline.corpus.table import (
     MADE_BY,
     MANIFEST,
@@ -27,6 +27,7 @@ from pipeline.corpus.table import (
     read_shard,
     shard_name,
     state_folder,
+    table_rows,
     write_json,
     write_shard,
 )
@@ -190,7 +191,7 @@ def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
     if sidecar and _in_place(corpus, sidecar, index):
         for table, entry in sidecar["tables"].items():
             path = corpus / table / shard_name(index, sidecar["count"])
-            previous[table] = list(_carried_over(read_shard(path, entry).to_pylist(), sidecar.get(CHANGES, {})))
+            previous[table] = list(_carried_over(table_rows(read_shard(path, entry)), sidecar.get(CHANGES, {})))
     return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous), seen)
 
 
@@ -231,7 +232,7 @@ def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome])
             rows = [row for outcome in outcomes for row in outcome.rows.get(table, ())]
             folder = run.corpus / table
             folder.mkdir(parents=True, exist_ok=True)
-            arrow = pa.Table.from_pylist(rows, SCHEMAS[table])
+            arrow = pa.Table.from_pylist(rows, schema_of(table, stage.settings()))
             entries[table] = write_shard(folder / shard_name(task.index, run.num_shards), arrow, task.seen[table])
         sidecar = {
             "run": run.token,

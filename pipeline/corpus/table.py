@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.corpus.schema import SCHEMA_VERSION
@@ -26,6 +27,7 @@ MADE_BY = {  # which stage makes a table
     "descriptions": "captions",
     "translations": "translate",
     "training": "pack",
+    "vectors": "embed",
 }
 STATE = ".state"
 MANIFEST = "manifest.json"
@@ -113,6 +115,22 @@ def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "r
 def mending(problem: str, remedy: str) -> str:
     """What to do about a shard with this problem."""
     return remedy if problem == MISSING else f"delete it and {remedy}"
+
+
+def table_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows as dictionaries, with their vectors as NumPy arrays."""
+    if "vector" not in table.column_names:
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+    rows = table.drop_columns("vector").to_pylist()
+    return [{**row, "vector": vector} for row, vector in zip(rows, vectors_of(table), strict=True)]
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """The column `vector` as an array [rows, width]."""
+    column = table["vector"].combine_chunks()
+    vectors: np.ndarray = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return vectors
 
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:

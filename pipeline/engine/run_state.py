@@ -17,8 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from pipeline import errors
-from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import STATE, read_json, state_folder, write_json
+from pipeline.corpus.table import MADE_BY, STATE, read_json, state_folder, write_json
 from pipeline.engine.stage import Progress
 from pipeline.errors import TOO_MANY_FILES, EnvironmentTrouble, Interrupted, PipelineError, UsageError, too_many_files
 from pipeline.storage.files import remove_leftovers, remove_tree, write_file
@@ -78,7 +77,7 @@ def locked(corpus: Path) -> Iterator[None]:
             write_json(folder / TOKEN, token)
             write_json(folder / DISK_FULL, _as_json(as_disk_error(OSError(errno.ENOSPC, "", str(corpus)), corpus)))
             write_json(folder / FILE_LIMIT, _as_json(too_many_files()))
-            remove_leftovers(corpus, (*SCHEMAS, state_folder(corpus).name))
+            remove_leftovers(corpus, (*MADE_BY, state_folder(corpus).name))
             try:
                 yield
             except UsageError:

@@ -54,7 +54,7 @@ def item_frames(
         UsageError: The media are not of the kind that the model reads.
     """
     try:
-        frames = _read_media(row, size)
+        frames = read_frames(row, size)
     except (MediaError, OSError, ValueError) as error:
         raise shards.damaged(number, row["item_id"], error) from error
     dim = frames.shape[1] if isinstance(frames, np.ndarray) else 0
@@ -65,7 +65,8 @@ def item_frames(
     return frames
 
 
-def _read_media(row: dict[str, Any], size: int | None) -> Frames:
+def read_frames(row: dict[str, Any], size: int | None = None) -> Frames:
+    """The media of a row; raises MediaError, OSError or ValueError if they cannot be read."""
     media = row["media"]
     if media is not None:
         return read_features(io.BytesIO(media)) if media.startswith(MAGIC) else _decode(media, row["num_frames"], size)

@@ -4,21 +4,21 @@ Shards are memory-mapped and sliced, so a page of a corpus of millions costs wha
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.table import Table, complete, manifest_hash
+from pipeline.corpus.table import Table, complete, manifest_hash, vectors_of
 from pipeline.errors import UsageError
-from pipeline.hashing import canonical_json, short_hash
-from stages.data.media import Frames, item_frames
-from stages.data.samples import ALL, Shards, all_views, check_views
-from stages.retrieval.index_reader import ItemRecord
+from stages.data.samples import ALL, Shards, all_views, check_views, no_such_split
+from stages.retrieval.encoders import PartRows, Space
+from stages.retrieval.index_reader import RECORD
+from stages.retrieval.index_writer import Block
 
 CARD = "README.md"
 MAX_CARD_BYTES = 500_000
@@ -28,23 +28,16 @@ _FACTS = ("item_id", "media_type", "split", "width", "height", "num_frames", "du
 FIELDS = ["item_id", "uri", "sha256", "split", "media_type", "descriptions"]
 
 
-class Place(NamedTuple):
-    """Where an item is: the number of its shard among those of all corpora, and its row in it."""
-
-    shard: int
-    row: int
-
-
 class CorpusItems:
-    """The items of a split of some corpora. Media are read when they are asked for.
+    """The items of a split of some corpora, whose tables `training` and `vectors` belong together.
 
     Args:
         corpora: Corpus folders with different names.
         split: The split to index; all if not given.
-        views: Names of the descriptions to read; all if empty.
+        views: Names of the descriptions to keep; all if empty.
 
     Raises:
-        UsageError: A corpus has no table `training`, two folders have the same name, or a view is in no corpus.
+        UsageError: A corpus has no table `training`, two folders have the same name, or there is no such split or view.
     """
 
     def __init__(self, corpora: Sequence[Path], split: str | None, views: Sequence[str]):
@@ -53,11 +46,12 @@ class CorpusItems:
             names = [path.absolute().name for path in corpora]
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(f"--data: two corpora are named {twice}, but results name their corpus. Rename one folder")
-        self.names = list(self.corpora)
         self.split, self.views = split, tuple(views) or (ALL,)
-        self.shards = Shards(corpora)
+        shards = Shards(corpora)
         if views:
-            check_views(self.shards, "--views", views, all_views(self.shards))
+            check_views(shards, "--views", views, all_views(shards))
+        if split is not None and not any(split in shards.shard(n)["split"].to_pylist() for n in range(len(shards))):
+            raise no_such_split(shards, split)
 
     def origin(self) -> dict[str, Any]:
         """What the index records of its corpora, with a hash of their contents."""
@@ -67,54 +61,39 @@ class CorpusItems:
         ]
         return {"corpora": corpora, "split": self.split, "views": list(self.views)}
 
-    def scan(self) -> tuple[np.ndarray, pa.Array]:
-        """Read every item once, without its media.
+    def blocks(self, space: Space) -> Iterator[Block]:
+        """The items with the rows that this space makes of their vectors, shard by shard."""
+        for name, path in self.corpora.items():
+            training, vectors = Table(path, "training"), Table(path, "vectors")
+            for number in range(training.num_shards):
+                yield self._block(name, training.shard(number).select(FIELDS), vectors.shard(number), space)
 
-        Returns:
-            Places [N,2] int32 (shard, row) and the contents of the items, in order.
+    def _block(self, corpus: str, items: pa.Table, vectors: pa.Table, space: Space) -> Block:
+        if self.split is not None:
+            items = items.filter(pc.equal(items["split"], self.split))
+        own = vectors.filter(pc.equal(vectors["part"], "item"))
+        items = items.filter(pc.is_in(items["item_id"], value_set=own["item_id"]))  # media of others cannot be read
+        descriptions = items["descriptions"].to_pylist()
+        texts = [[text for text in of if ALL in self.views or text["view"] in self.views] for of in descriptions]
+        records = items.drop_columns("descriptions").append_column(
+            "corpus", pa.array([corpus] * len(items), pa.string())
+        )
+        records = records.append_column("texts", pa.array(texts, RECORD.field("texts").type))
+        if ALL not in self.views:
+            kept = pc.is_in(vectors["view"], value_set=pa.array(self.views, pa.string()))
+            vectors = vectors.filter(pc.or_(kept, pc.not_equal(vectors["part"], "view")))
+        item, slots, views = (_part_rows(vectors, part, items["item_id"]) for part in ("item", "slot", "view"))
+        media_RE, counts_N = space.rows(item.vectors_RE, slots, views)
+        counts = {"media": counts_N, "text": np.array(list(map(len, texts)), np.int32)}
+        return Block(records, counts, {"media": media_RE, "text": views.vectors_RE})
 
-        Raises:
-            UsageError: The split has no items, or an item occurs twice.
-        """
-        places, contents = [np.empty((0, 2), np.int32)], [pa.array([], pa.string())]
-        ids: dict[str, list[pa.Array]] = {name: [] for name in self.names}
-        for number in range(len(self.shards)):
-            table, corpus = self.shards.shard(number).select(FIELDS), self._corpus(number)
-            mask_N = (
-                np.ones(len(table), bool) if self.split is None else pc.equal(table["split"], self.split).to_numpy()
-            )
-            rows_M = np.flatnonzero(mask_N).astype(np.int32)
-            chosen = table.take(pa.array(rows_M))
-            places.append(np.stack([np.full_like(rows_M, number), rows_M], axis=1))
-            contents.append(pa.array([self._record(corpus, row)["content"] for row in chosen.to_pylist()], pa.string()))
-            ids[corpus].extend(chosen["item_id"].chunks)
-        for corpus, chunks in ids.items():
-            counts = pc.value_counts(pa.chunked_array(chunks, pa.string()))
-            repeated = counts.filter(pc.greater(counts.field("counts"), 1))
-            if len(repeated):
-                item_id = repeated[0]["values"].as_py()
-                raise UsageError(f"--data: item {item_id} of {corpus} occurs twice. Run --stage pack again")
-        if not sum(map(len, contents)):
-            raise UsageError(f"--data: there is no item in split {self.split!r}. Leave --split out to index all")
-        return np.concatenate(places), pa.concat_arrays(contents)
 
-    def record(self, place: Place) -> ItemRecord:
-        """What the index keeps of an item besides its vectors."""
-        row = self.shards.shard(place.shard).slice(place.row, 1).select(FIELDS).to_pylist()[0]
-        return self._record(self._corpus(place.shard), row)
-
-    def media(self, place: Place) -> Frames:
-        """The pictures of an item, or its precomputed features."""
-        return item_frames(self.shards, place.shard, self.shards.row(place.shard, place.row))
-
-    def _corpus(self, shard: int) -> str:
-        return self.names[self.shards.corpus_of[shard]]
-
-    def _record(self, corpus: str, row: dict[str, Any]) -> ItemRecord:
-        views = [text for text in row["descriptions"] if ALL in self.views or text["view"] in self.views]
-        fields = {name: row[name] for name in FIELDS if name != "descriptions"}
-        record = {**fields, "corpus": corpus, "texts": [{"view": text["view"], "text": text["text"]} for text in views]}
-        return {**record, "content": short_hash(canonical_json(record))}  # type: ignore[typeddict-item]
+def _part_rows(vectors: pa.Table, part: str, item_ids: pa.ChunkedArray) -> PartRows:
+    """The vectors of a part, of these items in their order."""
+    rows = vectors.filter(pc.equal(vectors["part"], part))
+    numbers = pc.index_in(rows["item_id"], value_set=item_ids)
+    rows = rows.filter(pc.is_valid(numbers))
+    return PartRows(vectors_of(rows), pc.drop_null(numbers).to_numpy(), rows["view"].to_pylist())
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Spaces in which items, texts and pictures are compared: a trained model, or a sentence encoder without training.
 
-In either space the score of an item is the largest inner product of the query with any of the item's rows, so an index
-works the same for both.
+A space encodes the parts of items, which `--stage embed` stores, and makes rows of them. In either space the score of
+an item is the largest inner product of the query with any of the item's rows, so an index works the same for both.
 
-N items · R rows per item · M texts · E width of the space · K slots
+N items · R rows · M texts · E width of the space · K slots · V views
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 
@@ -24,23 +25,63 @@ if TYPE_CHECKING:  # imports torch
 NO_WEIGHTS = (".md", ".png", ".jpg", ".h5", ".msgpack", ".onnx")
 
 
+class PartRows(NamedTuple):
+    """The vectors of a part of some items, as the table `vectors` has them.
+
+    Attributes:
+        vectors_RE: The vectors, those of an item one after the other.
+        items_R: The number of the item of each.
+        views: The view of each.
+    """
+
+    vectors_RE: np.ndarray
+    items_R: np.ndarray
+    views: Sequence[str]
+
+    def padded(self, items: int, names: Sequence[str] = ()) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors [N,V,E], zeros where there is none, and where there are some [N,V].
+
+        Args:
+            items: N.
+            names: The views to take, in order; without them every vector of an item is taken, in its order.
+        """
+        if names:
+            places = {name: place for place, name in enumerate(names) if name}
+            places_R = np.array([places.get(view, -1) for view in self.views], np.int64)
+        else:
+            places_R = np.arange(len(self.items_R)) - np.searchsorted(self.items_R, self.items_R)
+        count = len(names) or int(places_R.max(initial=0)) + 1
+        taken_R = places_R >= 0
+        where = self.items_R[taken_R], places_R[taken_R]
+        vectors_NVE = np.zeros((items, count, self.vectors_RE.shape[1]), np.float32)
+        present_NV = np.zeros((items, count), bool)
+        vectors_NVE[where], present_NV[where] = self.vectors_RE[taken_R], True
+        return vectors_NVE, present_NV
+
+
 class Space(Protocol):
     """Maps items and queries to vectors.
 
     Attributes:
         identity: What an index records: `kind`, `name`, `late_fusion` if one was given, and a `fingerprint` of
-            everything that decides a vector.
+            everything that decides a row.
+        model: Fingerprint of what decides the parts of items and texts, in the table `vectors`.
         width: E.
         languages: The languages of queries, in words.
         tags: The same as BCP 47 tags; empty if they are not known.
         slot_views: Views from which the items' rows are made; empty for all.
+        reads_views: Whether the vectors of an item's own parts depend on its descriptions.
+        slots_are_views: Whether its slots are its views, and not learned ones.
     """
 
     identity: dict[str, Any]
+    model: str
     width: int
     languages: str
     tags: frozenset[str]
     slot_views: tuple[str, ...]
+    reads_views: bool
+    slots_are_views: bool
 
     def to(self, device: Any) -> None:
         """Encode on this device from now on."""
@@ -51,11 +92,14 @@ class Space(Protocol):
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [M,E] from pictures without descriptions."""
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """Rows [N,R,E] of items; R does not depend on the batch. `most`: the most descriptions of any item."""
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """Items [N,E] and their slots [N,K,E], not yet weighed or pooled. `descriptions` are those of `slot_views`."""
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Rows [M,E] of single descriptions, to compare text with text."""
+        """Single descriptions [M,E], to compare text with text."""
+
+    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
+        """The rows [R,E] that a query is compared with, and how many each item has [N], from the parts of items."""
 
 
 class LateFusion(TypedDict):
@@ -81,79 +125,72 @@ class ModelSpace:
     languages, tags = "the languages it was trained on", frozenset[str]()
 
     def __init__(self, checkpoint: str, late_fusion: LateFusion | None = None):
+        from model.fusion import Fusion
+
         weights = find_checkpoint(checkpoint)
-        self.model, self.processor, fusion = weights.load()
+        self.towers, self.processor, own_fusion = weights.load()
+        self.towers.train(False)
         self.device: Any = "cpu"
-        self.slot_views = weights.slot_views
-        if late_fusion:
-            fusion, self.slot_views = _fusion(late_fusion), tuple(late_fusion["views"])
-            self.model = _with_fusion(self.model, fusion, self.slot_views)
-        self.global_weight = fusion.global_weight if fusion else 1.0
-        self.model.train(False)
+        self.reads_views = getattr(getattr(self.towers, "config", None), "slots", "none") != "none"
+        self.slots_are_views = self.reads_views and self.towers.slots_are_views
+        self.fuses_views = self.towers.slots_are_views or late_fusion is not None
+        self.fusion = _fusion(late_fusion) if late_fusion else _max_pooled(own_fusion or Fusion())
+        self.slot_views = tuple(late_fusion["views"]) if late_fusion else weights.slot_views
         name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
-        self.identity = _identity("model", name, self._fingerprint(weights.source, late_fusion), late_fusion)
+        files = _files(weights.source)
+        self.model = short_hash(canonical_json([files, own_fusion.global_weight if own_fusion else 1.0]))
+        self.identity = _identity("model", name, [files, self.fusion.global_weight], late_fusion)
         self.width = self.texts(["."]).shape[1]
-
-    def _fingerprint(self, source: str, late_fusion: LateFusion | None) -> str:
-        from huggingface_hub import try_to_load_from_cache
-
-        folder = Path(source)
-        if folder.is_dir():
-            files = sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
-            weights: Any = [
-                (str(path.relative_to(folder)), file_hash(path))
-                for path in files
-                if path.suffix not in NO_WEIGHTS and not path.name.startswith(".")
-            ]
-        else:
-            config = try_to_load_from_cache(source, "config.json")
-            weights = [source, Path(config).parent.name if isinstance(config, str) else None]  # the commit
-        return short_hash(canonical_json([weights, self.global_weight, *([late_fusion] if late_fusion else [])]))
 
     def to(self, device: Any) -> None:
         """Move the model."""
-        self.model.to(device)
+        self.towers.to(device)
         self.device = device
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Queries [M,E], h(q)."""
-        return self._numpy(lambda: self.model.encode_text(self._moved(self.processor.texts(list(texts)))))
+        return self._encode(lambda: [self.towers.encode_text(self._moved(self.processor.texts(list(texts))))])[0]
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [M,E]: the global vectors of items without descriptions."""
-        return self._numpy(lambda: self._media(items, [[] for _ in items])[0])
+        return self.items(items, [[] for _ in items])[0]
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """Rows [N,K,E], or [N,1,E] if the score has no local part."""
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """ĥ [N,E] and slots [N,K,E]; K = 0 without any."""
 
         def encode() -> Any:
-            media_NE, slots_NKE = self._media(frames, descriptions)
-            share = self.global_weight
-            if not slots_NKE.shape[1] or share == 1:
-                return media_NE[:, None]
-            return share * media_NE[:, None] + (1 - share) * slots_NKE
+            texts = self._moved(self.processor.descriptions(descriptions))
+            return self.towers.encode_media(self._moved(self.processor.media(frames)), texts, fused=False)
 
-        return self._numpy(encode)
+        items_NE, slots_NKE = self._encode(encode)
+        return items_NE, slots_NKE
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Rows [M,E], as queries."""
-        return self.texts(texts)
+        """Vectors [M,E] by the text tower, as `DescribedTowers` has them."""
+        inputs = self.processor.descriptions([[text] for text in texts])
+        inputs = type(inputs)(*(tensor.flatten(0, 1) for tensor in inputs))
+        return self._encode(lambda: [self.towers.encode_text(self._moved(inputs))])[0]
 
-    def _media(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> Any:
-        texts = self._moved(self.processor.descriptions(descriptions))
-        return self.model.encode_media(self._moved(self.processor.media(frames)), texts)
+    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [N·K,E], or those of the items if the score has no local part."""
+        if self.fusion.global_weight == 1 or not (self.fuses_views or len(slots.items_R)):
+            return items_NE, np.ones(len(items_NE), np.int32)
+        if self.fuses_views:
+            return fused_rows(self.fusion, items_NE, slots if self.slots_are_views else views, self.slot_views)
+        share = np.float32(self.fusion.global_weight)
+        slots_NKE, _ = slots.padded(len(items_NE))
+        return _flat(share * items_NE[:, None] + (1 - share) * slots_NKE)
 
     def _moved(self, inputs: Any) -> Any:
         from model.batch import to_device
 
         return to_device(inputs, self.device)
 
-    def _numpy(self, encode: Callable[[], Any]) -> np.ndarray:
+    def _encode(self, encode: Callable[[], Any]) -> list[np.ndarray]:
         import torch
 
         with torch.inference_mode():
-            vectors: np.ndarray = encode().float().cpu().numpy()
-        return vectors
+            return [vectors.float().cpu().numpy() for vectors in encode()]
 
 
 class EmbeddedSpace:
@@ -161,6 +198,8 @@ class EmbeddedSpace:
 
     ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, see `stages.scoring.zero_shot`: a description's row is (c + ½ d_v, −⟨m, c⟩).
     """
+
+    reads_views = slots_are_views = False
 
     def __init__(self, late_fusion: LateFusion | None = None) -> None:
         from pipeline.captioning.embedded.describer import embedded_revision
@@ -170,9 +209,9 @@ class EmbeddedSpace:
         self.languages = ", ".join(sorted(self.tags))
         self.fusion = _fusion(late_fusion) if late_fusion else None
         self.slot_views = tuple(late_fusion["views"]) if late_fusion else ()
-        settings: list[Any] = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
-        settings += [late_fusion] if late_fusion else []
-        self.identity = _identity(EMBEDDED, EMBEDDED, short_hash(canonical_json(settings)), late_fusion)
+        settings = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
+        self.model = short_hash(canonical_json(settings))
+        self.identity = _identity(EMBEDDED, EMBEDDED, settings, late_fusion)
 
     def to(self, device: Any) -> None:
         """Do nothing: it does not use a GPU."""
@@ -185,54 +224,70 @@ class EmbeddedSpace:
         """Queries [M,E], like those of texts that name the likely classes."""
         return self.encoder.pictures(items)
 
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], most: int = 1) -> np.ndarray:
-        """Rows [N,most,E]: the rows of an item with fewer descriptions are repeated."""
-        if self.fusion:
-            return self._fused(frames, descriptions, self.fusion)
-        rows_NRE = np.empty((len(frames), max(1, most), self.width), np.float32)
-        for rows_RE, media_E, texts in zip(rows_NRE, self.encoder.media(frames), descriptions, strict=True):
-            own_RE = media_E + DESCRIPTIONS * self.encoder.descriptions(texts) if texts else media_E[None]
-            rows_RE[:] = own_RE[np.arange(len(rows_RE)) % len(own_RE)]
-        return rows_NRE
+    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """(c, −⟨m, c⟩) [N,E], and no slots."""
+        items_NE = self.encoder.media(frames)
+        return items_NE, np.empty((len(items_NE), 0, self.width), np.float32)
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Rows [M,E]."""
+        """(d, 0) [M,E]."""
         return self.encoder.descriptions(texts)
 
-    def _fused(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]], fusion: "Fusion") -> np.ndarray:
-        """Rows [N,K,E] of a late fusion that was given."""
-        import torch
-
-        media_NE = torch.from_numpy(self.encoder.media(frames))
-        views_NVE = torch.zeros(len(frames), max(1, len(self.slot_views)), self.width)
-        for views_VE, texts in zip(views_NVE, descriptions, strict=True):
-            for place, text in enumerate(texts):
-                if text.strip():
-                    views_VE[place] = torch.from_numpy(self.encoder.descriptions([text])[0])
-        slots_NKE = fusion.slots(views_NVE, media_NE, self.slot_views)[0]
-        rows_NKE: np.ndarray = torch.lerp(slots_NKE, media_NE[:, None], fusion.global_weight).numpy()
-        return rows_NKE
+    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
+        """A row for each description; the item's own vector where there is none."""
+        if self.fusion:
+            return fused_rows(self.fusion, items_NE, views, self.slot_views)
+        views_NVE, present_NV = views.padded(len(items_NE))
+        present_NV[:, 0] |= ~present_NV.any(1)
+        rows_NVE = items_NE[:, None] + DESCRIPTIONS * views_NVE
+        return rows_NVE[present_NV], present_NV.sum(1)
 
 
-def _identity(kind: str, name: str, fingerprint: str, late_fusion: LateFusion | None) -> dict[str, Any]:
+def fused_rows(
+    fusion: "Fusion", items_NE: np.ndarray, views: PartRows, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [N·K,E] of the late fusion of items with their views, K for each item."""
+    import torch
+
+    views_NVE, media_NE = torch.from_numpy(views.padded(len(items_NE), names)[0]), torch.tensor(items_NE)
+    slots_NKE = fusion.slots(views_NVE, media_NE, names)[0]
+    return _flat(torch.lerp(slots_NKE, media_NE[:, None], fusion.global_weight).numpy())
+
+
+def _flat(rows_NKE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    items, count, width = rows_NKE.shape
+    return rows_NKE.reshape(-1, width), np.full(items, count, np.int32)
+
+
+def _files(source: str) -> Any:
+    """What weights and tokenizer are: a hash of each file, or the commit of a model on the Hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = Path(source)
+    if not folder.is_dir():
+        config = try_to_load_from_cache(source, "config.json")
+        return [source, Path(config).parent.name if isinstance(config, str) else None]
+    files = sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
+    return [
+        (str(path.relative_to(folder)), file_hash(path))
+        for path in files
+        if path.suffix not in NO_WEIGHTS and not path.name.startswith(".")
+    ]
+
+
+def _identity(kind: str, name: str, settings: list[Any], late_fusion: LateFusion | None) -> dict[str, Any]:
+    given = [late_fusion] if late_fusion else []
+    fingerprint = short_hash(canonical_json([*settings, *given]))
     identity: dict[str, Any] = {"kind": kind, "name": name, "fingerprint": fingerprint}
     return {**identity, "late_fusion": late_fusion} if late_fusion else identity
 
 
 def _fusion(late_fusion: LateFusion) -> "Fusion":
-    """The fusion of an index, which pools the rows of an item by max where the score has logsumexp."""
     from model.fusion import Fusion
 
-    pooling = "mean" if late_fusion["pooling"] == "mean" else "max"
-    return Fusion(late_fusion["global_weight"], pooling, late_fusion["view_weights"])
+    return _max_pooled(Fusion(late_fusion["global_weight"], late_fusion["pooling"], late_fusion["view_weights"]))
 
 
-def _with_fusion(model: Any, fusion: "Fusion", views: Sequence[str]) -> Any:
-    """The model with this fusion in place of its own; its text tower reads the views if it has no slots of them."""
-    if not model.slots_are_views:
-        from stages.scoring.baselines import DescribedTowers
-
-        return DescribedTowers(model, fusion, views)
-    model.config.global_weight, model.config.local_pooling = fusion.global_weight, fusion.pooling
-    model.config.view_weights = dict(fusion.view_weights)
-    return model
+def _max_pooled(fusion: "Fusion") -> "Fusion":
+    """The fusion of an index, which pools the rows of an item by max where the score has logsumexp."""
+    return dataclasses.replace(fusion, pooling="max") if fusion.pooling == "logsumexp" else fusion

@@ -30,7 +30,6 @@ RECORD = pa.schema(
         pa.field("corpus", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),  # hex, of the media's bytes
-        pa.field("content", pa.string(), nullable=False),  # a hash of all that the record and its vectors depend on
         pa.field("split", pa.string(), nullable=False),
         pa.field("media_type", pa.string(), nullable=False),
         pa.field("texts", pa.list_(pa.struct([("view", pa.string()), ("text", pa.string())])), nullable=False),
@@ -53,7 +52,6 @@ class ItemRecord(TypedDict):
     corpus: str
     uri: str
     sha256: str
-    content: str
     split: str
     media_type: str
     texts: list[ItemText]

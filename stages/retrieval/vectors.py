@@ -12,7 +12,7 @@ is measured when the index is built.
 # mypy: disable-error-code="attr-defined, call-arg, arg-type"
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,18 +195,20 @@ def recall(items_Qk: np.ndarray, truth_Qk: np.ndarray) -> float:
 
 
 def build_vectors(
-    rows: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], *, kind: str, dtype: str, width: int
+    rows: Callable[[str], Iterable[np.ndarray]], counts: Mapping[str, np.ndarray], *, kind: str, dtype: str, width: int
 ) -> ItemVectors:
     """Put rows into a FAISS index.
 
     Args:
-        rows: By part, float32 [R,E].
+        rows: Gives the rows of a part, block by block, float32 [R,E]. They are asked for several times, so that only
+            one block has to be in memory.
         counts: By part, the rows of each item [N].
         kind: `flat`, `ivf`, or `auto`, which goes by size.
         dtype: How values are stored: `float32` or `float16`.
         width: E.
     """
-    total, media_RE = sum(len(part_RE) for part_RE in rows.values()), rows["media"]
+    totals = {part: int(counts[part].sum()) for part in PARTS}
+    total = sum(totals.values())
     if kind == "auto":
         kind = "flat" if total <= FLAT_ROWS else "ivf"
     if not total:
@@ -214,16 +216,18 @@ def build_vectors(
     index, generator = empty_index(kind, dtype, total, width), np.random.default_rng(0)
     if kind == "ivf":
         most = POINTS_A_LIST * index.nlist
-        parts = [_sample(rows[part], most * len(rows[part]) // total, generator) for part in PARTS]
-        index.train(np.concatenate(parts))
+        parts = [_sample(rows(part), totals[part], most * totals[part] // total, generator) for part in PARTS]
+        index.train(np.concatenate([part_RE for part_RE in parts if len(part_RE)]))
+        del parts
     for part in PARTS:
-        index.add(rows[part])
+        for rows_RE in rows(part):
+            index.add(rows_RE)
     vectors = ItemVectors(index, kind, 1, counts)
     if kind != "flat":
         # a description is much like a query; without descriptions, rows with added noise are used
-        queries_QE = _sample(rows["text"], TUNING_QUERIES, generator)
-        if len(queries_QE) < TUNING_QUERIES:
-            queries_QE = _sample(media_RE, TUNING_QUERIES, generator)
+        of = "text" if totals["text"] >= TUNING_QUERIES else "media"
+        queries_QE = _sample(rows(of), totals[of], TUNING_QUERIES, generator)
+        if of == "media":
             noise_QE = generator.normal(size=queries_QE.shape)
             noise_QE *= TUNING_NOISE / np.linalg.norm(noise_QE, axis=1, keepdims=True)
             queries_QE = (queries_QE + noise_QE).astype(np.float32)
@@ -254,9 +258,14 @@ def _measured_effort(vectors: ItemVectors, queries_QE: np.ndarray) -> int:
     return min(vectors.effort, most)
 
 
-def _sample(vectors_RE: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """Up to `most` rows, drawn at random."""
-    return vectors_RE[generator.permutation(len(vectors_RE))[:most]]
+def _sample(blocks: Iterable[np.ndarray], total: int, most: int, generator: np.random.Generator) -> np.ndarray:
+    """Up to `most` of the `total` rows in some blocks, drawn at random."""
+    drawn, first, parts = np.sort(generator.permutation(total)[:most]), 0, []
+    for rows_RE in blocks:
+        here = slice(*np.searchsorted(drawn, [first, first + len(rows_RE)]))
+        parts.append(rows_RE[drawn[here] - first])
+        first += len(rows_RE)
+    return np.concatenate(parts)
 
 
 def save_vectors(vectors: ItemVectors, path: Path) -> None:

@@ -4,7 +4,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from stages.retrieval.index_writer import index_writer, with_vectors
+from stages.retrieval.index_reader import RECORD
+from stages.retrieval.index_writer import Block, index_writer
 
 faiss.omp_set_num_threads(1)  # what is small gains nothing by more, and on a busy machine threads wait for each other
 
@@ -29,31 +30,27 @@ def record(number, corpus="photos", split="test", texts=1):
         "corpus": corpus,
         "uri": f"/photos/{number}.jpg",
         "sha256": f"{number:064x}",
-        "content": f"{corpus} {number}",
         "split": split,
         "media_type": "image",
         "texts": [{"view": f"view{text}", "text": f"Picture {number}."} for text in range(texts)],
     }
 
 
-def contents(numbers):
-    return pa.array([record(number)["content"] for number in numbers], pa.string())
-
-
 def block(numbers, media_NRE, text_ME=None):
     """Items of these numbers with one text each, or with none where `text_ME` is not given."""
     texts = 0 if text_ME is None else 1
-    text_ME = np.empty((0, media_NRE.shape[2]), np.float32) if text_ME is None else text_ME
-    return with_vectors([record(number, texts=texts) for number in numbers], media_NRE, text_ME)
+    items, rows, width = media_NRE.shape
+    text_ME = np.empty((0, width), np.float32) if text_ME is None else text_ME
+    records = pa.Table.from_pylist([record(number, texts=texts) for number in numbers], RECORD)
+    counts = {"media": np.full(items, rows), "text": np.full(items, texts)}
+    return Block(records, counts, {"media": media_NRE.reshape(-1, width), "text": text_ME})
 
 
-def make_index(folder, keep, *blocks, width=4, **settings):
-    """Bring the index to the items `keep`, some of which are in new `blocks`; returns it, open."""
+def make_index(folder, *blocks, width=4, **settings):
+    """Make the index of these blocks; returns it, open."""
     settings = {"origin": ORIGIN, "dtype": "float32", "kind": "auto", **settings}
     with index_writer(folder, width=width, **settings) as writer:
-        for each in blocks:
-            writer.add(each)
-        return writer.publish(contents(keep))
+        return writer.publish(lambda: blocks)
 
 
 def by_numpy(queries_QE, media_NRE, k):

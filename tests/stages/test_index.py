@@ -1,11 +1,5 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
-import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
@@ -13,10 +7,9 @@ from stages import index, score
 from stages.data.batches import EvaluationData
 from stages.retrieval.engine import open_finder
 from stages.retrieval.index_reader import Index
-from tests.conftest import ROOT, clean_environment
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual
-from tests.stages.indexed import write_indexed, write_model
+from tests.stages.indexed import item_rows, write_indexed, write_model
 
 
 def records(made):
@@ -34,30 +27,24 @@ def command(model, made, *corpora):
     return ["--checkpoint", str(model), "--output", str(made), *data]
 
 
-def test_run_again_it_encodes_only_what_changed_and_drops_what_is_gone(tmp_path, capsys, monkeypatch):
+def test_run_again_it_holds_what_the_corpus_holds(tmp_path, monkeypatch):
     model, photos, made = write_indexed(tmp_path, 6)
-    encoded, encode = [], index.encode
-
-    def noting(space, corpus, places, share):
-        encoded.extend(corpus.record(place)["item_id"] for place in places)
-        return encode(space, corpus, places, share)
-
-    monkeypatch.setattr(index, "encode", noting)
     rows = [row(number, "val" if number == 5 else "train") for number in (0, 1, 2, 3, 8)]
     rows[1]["descriptions"][0]["text"] = "something else"
     rows[2] = {**rows[2], "uri": "/elsewhere/2.jpg"}
     rows[3] = {**rows[3], "split": "test"}
+    rows[4]["media"] = b"broken"
     write_rows(photos, rows)
     assert index.main(command(model, made, photos)) == 0
-    assert sorted(encoded) == [f"item-{number:05d}.jpg" for number in (1, 2, 3, 8)]
     after = records(made)
-    assert after.keys() == items(0, 1, 2, 3, 8)
+    assert after.keys() == items(0, 1, 2, 3)
     by_number = {int(item_id[5:10]): record for (_, item_id), record in after.items()}
     assert by_number[1]["texts"][0]["text"] == "something else"
     assert by_number[2]["uri"] == "/elsewhere/2.jpg" and by_number[3]["split"] == "test"
-    encoded.clear()
-    assert index.main(command(model, made, photos)) == 0 and encoded == []
-    assert "5 unchanged, 0 to encode" in capsys.readouterr().err
+    write_rows(photos, rows[:4])
+    assert index.main(command(model, made, photos)) == 0
+    monkeypatch.setattr(index, "run_stages", None)  # vectors that are up to date are only read
+    assert index.main(["--output", str(made), "--data", str(photos)]) == 0 and records(made) == after
 
 
 @pytest.mark.parametrize("more", [(), ("--dtype", "float32", "--kind", "ivf")])
@@ -71,24 +58,13 @@ def test_remove_by_id(tmp_path, capsys, more):
     assert records(made).keys() == items(0, 2, 4)
 
 
-def test_an_item_that_is_there_twice_is_refused_before_anything_is_encoded(tmp_path, monkeypatch):
-    model, photos, made = write_indexed(tmp_path, 6)
-    monkeypatch.setattr(index, "encode", None)
-    for numbers in ((0, 1, 2, 1), (0, 7, 8, 7)):  # among the old ones, and among the new ones
-        write_rows(photos, [row(number, "train") for number in numbers])
-        for output in (made, tmp_path / "new"):
-            with pytest.raises(UsageError, match=f"item-{numbers[-1]:05d}.jpg of photos occurs twice"):
-                index.main(command(model, output, photos))
-    assert records(made).keys() == items(*range(6))
-
-
 def test_mistakes(tmp_path):
     model, photos, made = write_indexed(tmp_path, 4)
     other = write_model(tmp_path / "other", seed=1)
     base = command(model, made, photos)
     twin = write_training_corpus(tmp_path / "deeper" / "photos", 3)
     for arguments, message in (
-        (["--data", str(photos), "--output", str(made)], "--checkpoint"),
+        (["--data", str(twin), "--output", str(made)], "--checkpoint"),
         (command(other, made, photos), "--checkpoint .* --overwrite"),
         ([*base, "--views", "short"], "was made with --views"),
         ([*base, "--split", "train"], "was made with --split"),
@@ -105,44 +81,6 @@ def test_mistakes(tmp_path):
     assert records(made).keys() == items(*range(4))
     assert index.main([*command(other, made, photos), "--overwrite"]) == 0
     assert "other" in Index.open(made).origin["space"]["name"]
-
-
-def test_a_killed_run_goes_on_and_two_processes_make_what_one_makes(tmp_path):
-    """Killed as soon as a first part is on disk; the next run encodes only the rest."""
-    model = write_model(tmp_path / "model")
-    photos = write_training_corpus(tmp_path / "photos", 60)
-    code = (
-        "import sys; from stages import index; index.PART = 5\n"
-        "from stages.processes import run_program; sys.exit(run_program(index.main))"
-    )
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    arguments = ["--batch-size", "2"]
-    environment = clean_environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command(model, killed, photos), *arguments],
-        stderr=subprocess.DEVNULL, env=environment, start_new_session=True, cwd=ROOT,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and not list(killed.glob(".parts/*/*.arrow")):
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "manifest.json").exists()
-    parts = 5 * len(list(killed.glob(".parts/*/part-*.arrow")))
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "stages/index.py"]
-    done = subprocess.run(
-        [*launch, *command(model, killed, photos), *arguments],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 5 <= parts < 60 and f"{parts} unchanged, {60 - parts} to encode" in done.stderr
-    assert index.main([*command(model, whole, photos), *arguments]) == 0
-    vectors = {}
-    for made in (killed, whole):
-        opened = Index.open(made)
-        order = np.argsort(opened.items["item_id"].to_pylist())
-        vectors[made] = np.stack([opened.vectors.rows(slice(number, number + 1)) for number in order.tolist()])
-    np.testing.assert_allclose(vectors[killed], vectors[whole], atol=2e-3)
 
 
 def test_two_corpora_a_split_and_views(tmp_path):
@@ -175,7 +113,7 @@ def test_a_dual_encoder_is_indexed_with_the_late_fusion_that_was_scored(tmp_path
     data = EvaluationData([photos], "val")
     frames, views = data.items(range(4))
     assert ["", "short: blue red red green"] in views
-    scores_N = (finder.space.items(frames, views) @ finder.space.texts(["red"])[0]).max(1)
+    scores_N = [(rows_RE @ finder.space.texts(["red"])[0]).max() for rows_RE in item_rows(finder.space, frames, views)]
     hits = finder.find(["red"], 4)[0]
     assert {hit.item_id: hit.score for hit in hits} == pytest.approx(dict(zip(data.item_names, scores_N, strict=True)))
     (tmp_path / "empty.json").write_text("{}")

@@ -6,7 +6,7 @@ from pipeline.errors import UsageError
 from stages.retrieval.encoders import EmbeddedSpace, ModelSpace, open_space
 from tests.model.towers import picture
 from tests.stages.duals import write_dual
-from tests.stages.indexed import write_model
+from tests.stages.indexed import item_rows, write_model
 
 TEXTS = [["a red cat", "a cat on a sofa"], ["a dog"], []]
 
@@ -24,13 +24,13 @@ def embedded():
 def test_the_rows_of_an_item_hold_the_models_score(model):
     """a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩, by the model itself."""
     frames = [[picture(0)], [picture(1), picture(2)], [picture(3)]]
-    rows_NRE, queries_QE = model.items(frames, TEXTS), model.texts(["eine rote Katze", "un chien"])
+    rows_NRE, queries_QE = np.stack(item_rows(model, frames, TEXTS)), model.texts(["eine rote Katze", "un chien"])
     got_QN = np.einsum("qe,nre->qnr", queries_QE, rows_NRE).max(-1)
     with torch.no_grad():
-        media_NE, slots_NKE = model.model.encode_media(
+        media_NE, slots_NKE = model.towers.encode_media(
             model.processor.media(frames), model.processor.descriptions(TEXTS)
         )
-    share = model.model.config.global_weight
+    share = model.towers.config.global_weight
     local_QN = np.einsum("qe,nke->qnk", queries_QE, slots_NKE.numpy()).max(-1)
     expected_QN = share * queries_QE @ media_NE.numpy().T + (1 - share) * local_QN
     assert 0 < share < 1 and slots_NKE.shape[1] == 3
@@ -79,16 +79,16 @@ def test_the_embedded_score_by_hand(embedded):
     classes_E /= np.linalg.norm(classes_E)
     query_E = embedded.encoder.encoder.encode([query])[0]
     expected = (query_E - mean_E) @ classes_E + 0.5 * (embedded.encoder.encoder.encode(texts) @ query_E).max()
-    rows_RE, queries_QE = embedded.items([[pixels]], [texts], 2)[0], embedded.texts([query])
+    rows_RE, queries_QE = item_rows(embedded, [[pixels]], [texts])[0], embedded.texts([query])
     assert (rows_RE @ queries_QE[0]).max() == pytest.approx(expected, rel=1e-4)
-    bare_RE = embedded.items([[pixels]], [[]])[0]  # nobody described it
+    (bare_RE,) = item_rows(embedded, [[pixels]], [[]])  # nobody described it
     assert (bare_RE @ queries_QE[0]).max() == pytest.approx((query_E - mean_E) @ classes_E, rel=1e-4)
 
 
 def test_a_picture_finds_itself(embedded):
     pictures = [[picture(seed, (200, 200))] for seed in range(4)]
-    rows_NRE, queries_ME = embedded.items(pictures, [[]] * 4), embedded.pictures(pictures)
-    assert np.einsum("me,nre->mn", queries_ME, rows_NRE).argmax(1).tolist() == [0, 1, 2, 3]
+    items_NE, queries_ME = embedded.items(pictures, [[]] * 4)[0], embedded.pictures(pictures)
+    assert (queries_ME @ items_NE.T).argmax(1).tolist() == [0, 1, 2, 3]
 
 
 def test_features_are_refused(embedded):
@@ -122,8 +122,8 @@ def test_rows_of_a_late_fusion_that_was_given(tmp_path, name, pooling):
                 w * s for w, s in zip((1 / 3, 1) if first else (0, 1), similarities, strict=True) if s is not None
             ]
             local_N.append(max(scaled) if scaled else None)
-    rows_NRE = space.items(frames, [["red", "dark blue"], ["", "pale"], ["", ""]], 2)
-    bare_N = space.items(frames, [["", ""]] * 3, 2) @ query_E
+    rows_N = item_rows(space, frames, [["red", "dark blue"], ["", "pale"], ["", ""]])
+    bare_N = [rows_RE @ query_E for rows_RE in item_rows(space, frames, [["", ""]] * 3)]
     for row, local in enumerate(local_N):
-        expected = bare_N[row, 0] if local is None else 0.4 * bare_N[row, 0] + 0.6 * local
-        assert (rows_NRE[row] @ query_E).max() == pytest.approx(expected, abs=1e-5)
+        expected = bare_N[row][0] if local is None else 0.4 * bare_N[row][0] + 0.6 * local
+        assert (rows_N[row] @ query_E).max() == pytest.approx(expected, abs=1e-5)

@@ -5,11 +5,12 @@ import pytest
 
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index
-from stages.retrieval.corpus_items import CorpusItems, Place
+from stages.data.media import item_frames
+from stages.data.samples import Shards
 from stages.retrieval.engine import Filters, open_finder
 from tests.model.towers import picture
 from tests.stages.corpora import row, write_rows, write_training_corpus
-from tests.stages.indexed import write_indexed, write_model
+from tests.stages.indexed import item_rows, write_indexed, write_model
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,13 @@ def ids(hits):
 
 def by_hand(finder, query, share=0.0):
     """Item ids by score, and the scores, from the space alone."""
-    items, scores = CorpusItems(list(finder.corpora.values()), None, ()), {}
-    query_E = finder.space.texts([query])[0]
-    for place in (Place(*place) for place in items.scan()[0].tolist()):
-        record = items.record(place)
-        texts = [text["text"] for text in record["texts"]]
-        rows_RE = finder.space.items([items.media(place)], [texts], 2)[0]
+    query_E, scores = finder.space.texts([query])[0], {}
+    (photos,) = finder.corpora.values()
+    shards = Shards([photos])
+    for number, place in ((n, place) for n in range(len(shards)) for place in range(len(shards.shard(n)))):
+        record = shards.row(number, place)
+        texts = [text["text"] for text in record["descriptions"]]
+        (rows_RE,) = item_rows(finder.space, [item_frames(shards, number, record)], [texts])
         nearness = (finder.space.descriptions(texts) @ query_E).max()
         scores[record["item_id"]] = (1 - share) * (rows_RE @ query_E).max() + share * nearness
     return sorted(scores, key=lambda item: -scores[item]), scores

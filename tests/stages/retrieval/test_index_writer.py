@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
+from stages.retrieval import index_writer as index_writer_module
 from stages.retrieval.index_reader import Index, read_manifest
-from stages.retrieval.index_writer import index_writer, with_vectors
+from stages.retrieval.index_writer import blocks_of, index_writer
 from tests.conftest import ROOT
-from tests.stages.indexes import ORIGIN, block, contents, make_index, record, unit
+from tests.stages.indexes import ORIGIN, block, make_index, record, unit
 
 
 def names(folder):
@@ -34,19 +35,15 @@ def stored(index):
 
 @settings(max_examples=30)
 @given(st.lists(st.sets(st.integers(0, 12), max_size=8), min_size=1, max_size=5))
-def test_each_generation_holds_the_items_asked_for_with_their_vectors(generations):
+def test_each_generation_holds_the_items_given_with_their_vectors(generations):
     media, texts = unit(13, 2, 4), unit(13, 4, seed=1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "i"
-        for numbers in generations:
-            with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
-                known = set(writer.known_contents().to_pylist())
-                new = [number for number in sorted(numbers) if record(number)["content"] not in known]
-                for part in (new[:3], new[3:]):
-                    if part:
-                        writer.add(block(part, media[part], texts[part]))
-                index = writer.publish(contents(sorted(numbers)))
-            assert stored(index).keys() == numbers
+        for numbers in map(sorted, generations):
+            index = make_index(
+                folder, *(block(part, media[part], texts[part]) for part in (numbers[:3], numbers[3:]) if part)
+            )
+            assert list(stored(index)) == numbers
             for number, (media_rows, text_rows) in stored(Index.open(folder)).items():
                 np.testing.assert_array_equal(media_rows, media[number])
                 np.testing.assert_array_equal(text_rows, texts[number : number + 1])
@@ -56,43 +53,23 @@ def test_each_generation_holds_the_items_asked_for_with_their_vectors(generation
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_vectors_taken_over_keep_their_stored_values(tmp_path, kind):
-    first = stored(make_index(tmp_path / "i", range(90), block(range(90), unit(90, 2, 4)), dtype="float16", kind=kind))
-    for keep in (80, 60):
-        again = stored(make_index(tmp_path / "i", range(keep), dtype="float16", kind=kind))
-    for number in range(60):
-        np.testing.assert_array_equal(again[number][0], first[number][0])
-
-
-def test_parts_of_a_killed_run_count_for_the_same_space(tmp_path):
-    settings = {"width": 4, "dtype": "float32", "kind": "auto"}
-    with index_writer(tmp_path / "i", origin=ORIGIN, **settings) as writer:
-        writer.add(block([1, 2], unit(2, 1, 4)))
-    other = {**ORIGIN, "space": {"kind": "model", "name": "other", "fingerprint": "bbbb"}}
-    with index_writer(tmp_path / "i", origin=other, **settings) as writer:
-        assert len(writer.known_contents()) == 0
-    with index_writer(tmp_path / "i", origin=ORIGIN, **settings) as writer:
-        assert writer.known_contents().to_pylist() == contents([1, 2]).to_pylist()
-        writer.add(block([3], unit(1, 1, 4)))
-        assert stored(writer.publish(contents([2, 3]))).keys() == {2, 3}
-    with index_writer(tmp_path / "i", origin=ORIGIN, **settings, overwrite=True) as writer:
-        assert len(writer.known_contents()) == 0
-
-
-@pytest.mark.parametrize("value", [np.nan, 1e5])
-def test_vectors_of_a_diverged_model_are_refused(value):
-    media = unit(2, 1, 4)
-    media[1, 0, 2] = value
-    with pytest.raises(UsageError, match=r"8\.jpg of photos has a vector of length"):
-        with_vectors([record(7, texts=0), record(8, texts=0)], media, np.empty((0, 4), np.float32))
+def test_vectors_taken_over_keep_their_stored_values(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(index_writer_module, "BLOCK_ITEMS", 32)
+    old = make_index(tmp_path / "i", block(range(90), unit(90, 2, 4), unit(90, 4)), dtype="float16", kind=kind)
+    keep_N = np.arange(90) % 3 > 0
+    again = stored(make_index(tmp_path / "i", *blocks_of(old, keep_N), dtype="float16", kind=kind))
+    assert again.keys() == set(np.flatnonzero(keep_N).tolist())
+    for number, rows in again.items():
+        for ours, theirs in zip(rows, stored(old)[number], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(UsageError, match=r"holds photo\.jpg"):
-        make_index(tmp_path, [])
+        make_index(tmp_path)
     with pytest.raises(UsageError, match="is a file"):
-        make_index(tmp_path / "photo.jpg", [])
+        make_index(tmp_path / "photo.jpg")
     with pytest.raises(UsageError, match="does not exist"):
         Index.open(tmp_path / "none")
 
@@ -110,8 +87,8 @@ def test_a_second_writer_is_refused_with_the_firsts_pid(tmp_path):
 def test_files_of_another_index_are_refused(tmp_path):
     """A FAISS file of the same size, but other vectors; items that are cut short; a manifest that was edited."""
     one, other = tmp_path / "one", tmp_path / "other"
-    make_index(one, range(5), block(range(5), unit(5, 1, 4)))
-    make_index(other, range(5), block(range(5), unit(5, 1, 4, seed=1)))
+    make_index(one, block(range(5), unit(5, 1, 4)))
+    make_index(other, block(range(5), unit(5, 1, 4, seed=1)))
     home = one / "generation-00000001"
     for name, data, problem in (
         ("vectors.faiss", (other / "generation-00000001" / "vectors.faiss").read_bytes(), "checksum"),
@@ -139,7 +116,7 @@ def test_an_index_of_another_version_is_refused_and_can_be_overwritten(tmp_path,
     (tmp_path / "segment-00000001").mkdir()
     with pytest.raises(UsageError, match="--overwrite"):
         read_manifest(tmp_path)
-    make_index(tmp_path, range(3), block(range(3), unit(3, 1, 4)), overwrite=True)
+    make_index(tmp_path, block(range(3), unit(3, 1, 4)), overwrite=True)
     assert names(tmp_path) == ["generation-00000001", "manifest.json"]
 
 
@@ -150,31 +127,26 @@ from tests.stages.indexes import block, make_index, unit
 def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 index_writer.{name} = kill
-make_index(pathlib.Path(sys.argv[1]), range(2, 14), block(range(9, 14), unit(5, 1, 4, seed=1)))
+make_index(pathlib.Path(sys.argv[1]), block(range(2, 14), unit(12, 1, 4, seed=1)))
 """
 
 
 @pytest.mark.parametrize("name", ["build_vectors", "file_hash", "write_json", "_sweep"])
 def test_a_killed_writer_leaves_the_old_index_or_the_new_one(tmp_path, name):
     folder = tmp_path / "i"
-    make_index(folder, range(9), block(range(9), unit(9, 1, 4)))
+    make_index(folder, block(range(9), unit(9, 1, 4)))
     code = KILLED.format(name=name)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     there = stored(Index.open(folder)).keys()
     assert there == set(range(9)) or (name == "_sweep" and there == set(range(2, 14)))
-    with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
-        assert set(writer.known_contents().to_pylist()) >= set(contents(range(2, 14)).to_pylist())  # nothing is lost
-        assert stored(writer.publish(contents(range(2, 14)))).keys() == set(range(2, 14))
+    assert stored(make_index(folder, block(range(2, 14), unit(12, 1, 4)))).keys() == set(range(2, 14))
     assert len(names(folder)) == 2
 
 
-def test_nothing_shows_without_publish_and_overwriting_replaces_all(tmp_path):
+def test_overwriting_replaces_all(tmp_path):
     folder = tmp_path / "i"
-    make_index(folder, range(5), block(range(5), unit(5, 1, 4)))
-    with index_writer(folder, origin=ORIGIN, width=4, dtype="float32", kind="auto") as writer:
-        writer.add(block([7], unit(1, 1, 4)))
-    assert len(Index.open(folder)) == 5
-    index = make_index(folder, range(50, 53), block(range(50, 53), unit(3, 1, 7)), width=7, overwrite=True, kind="ivf")
+    make_index(folder, block(range(5), unit(5, 1, 4)))
+    index = make_index(folder, block(range(50, 53), unit(3, 1, 7)), width=7, overwrite=True, kind="ivf")
     assert (len(index), index.vectors.kind) == (3, "ivf") and len(names(folder)) == 2

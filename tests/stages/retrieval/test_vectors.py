@@ -14,10 +14,15 @@ from tests.stages.indexes import by_numpy, clustered, unit
 GRID = [-1.0, -0.5, 0.0, 0.5, 1.0]  # few values, so that there are ties
 
 
+def in_blocks(rows):
+    """As an index is built of them: in blocks, which are asked for again and again."""
+    return lambda part: [rows[part][start : start + 7] for start in range(0, max(1, len(rows[part])), 7)]
+
+
 def build(media_counts, text_counts, width=8, kind="auto", dtype="float32", seed=0, rows=None):
     counts = {"media": np.array(media_counts, np.int64), "text": np.array(text_counts, np.int64)}
     given_rows = rows or {part: unit(int(counts[part].sum()), width, seed=seed + len(part)) for part in counts}
-    return build_vectors(given_rows, counts, kind=kind, dtype=dtype, width=width), given_rows
+    return build_vectors(in_blocks(given_rows), counts, kind=kind, dtype=dtype, width=width), given_rows
 
 
 def expected(queries, rows, counts, k, keep=None):
@@ -47,7 +52,7 @@ def test_the_results_are_the_best_items_with_their_scores(media, text, kind, kee
     generator = np.random.default_rng(seed)
     counts = {"media": np.array(media, np.int64), "text": np.array(text[: len(media)], np.int64)}
     rows = {part: generator.choice(GRID, (int(counts[part].sum()), 4)).astype(np.float32) for part in counts}
-    vectors = build_vectors(rows, counts, kind=kind, dtype="float32", width=4)
+    vectors = build_vectors(in_blocks(rows), counts, kind=kind, dtype="float32", width=4)
     queries = generator.choice(GRID, (3, 4)).astype(np.float32)
     keep_N = np.array(keep[: len(media)], bool)
     for part in counts:
@@ -88,7 +93,7 @@ def test_the_effort_reaches_the_promised_recall():
     media = clustered(4000, 32)
     rows = {"media": media, "text": np.empty((0, 32), np.float32)}
     counts = {"media": np.ones(4000, np.int64), "text": np.zeros(4000, np.int64)}
-    vectors = build_vectors(rows, counts, kind="ivf", dtype="float32", width=32)
+    vectors = build_vectors(in_blocks(rows), counts, kind="ivf", dtype="float32", width=32)
     queries = clustered(200, 32, seed=7)
     assert 1 <= vectors.effort < 4000
     assert recall(vectors.search(queries, 10)[1], by_numpy(queries, media[:, None], 10)[1]) >= TUNING_RECALL - 0.03
