@@ -18,7 +18,7 @@ from pipeline.corpus.schema import SCHEMA_VERSION
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import HashingStream, file_hash
 from pipeline.storage.files import file_state, local_folder, open_arrow, write_file
-from pipeline.storage.object_path import ANY
+from pipeline.storage.object_path import ANY, ObjectPath
 
 BATCH_ROWS = 1_000
 MADE_BY = {  # which stage makes a table
@@ -91,24 +91,28 @@ def write_shard(path: Path, table: pa.Table, seen: str | None = ANY) -> dict[str
     return {"rows": table.num_rows, "bytes": hashing.size, "sha256": hashing.digest.hexdigest()}
 
 
-def read_shard(path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again") -> pa.Table:
+def read_shard(
+    path: Path, entry: dict[str, Any] | None = None, remedy: str = "run the stage again", check: bool = True
+) -> pa.Table:
     """Read a shard as a memory-mapped Arrow table.
 
     Args:
         path: The shard's file.
-        entry: Its manifest entry. If given, the file's size and checksum are compared first.
+        entry: Its manifest entry, if there is one. What is downloaded from an object store is compared with it.
         remedy: What to do about a damaged shard, for the error message.
+        check: Whether the size and checksum of a file on a disk are compared with the entry, too.
 
     Raises:
         EnvironmentTrouble: The shard is missing or damaged.
     """
-    problem = shard_problem(path, entry) if entry else None
+    is_object = isinstance(path, ObjectPath)
+    problem = shard_problem(path, entry) if entry and check and not is_object else None
     if problem is None:
         try:
-            with open_arrow(path) as source:
+            with open_arrow(path, entry["sha256"] if entry else "") as source:
                 return pa.ipc.open_stream(source).read_all()
         except (pa.ArrowInvalid, OSError) as error:
-            problem = f"cannot be read: {error}"
+            problem = MISSING if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
     raise EnvironmentTrouble(f"{path.parent.name}/{path.name} {problem}: {mending(problem, remedy)}")
 
 
@@ -183,10 +187,9 @@ class Table:
         return [self.shard_path(index) for index in range(self.num_shards)]
 
     def shard(self, index: int, check: bool = False) -> pa.Table:
-        """Shard `index` as an Arrow table; with `check`, its checksum is compared first."""
-        stage = self.manifest["stage"]
-        entry = self.manifest["shards"][index] if check else None
-        return read_shard(self.shard_path(index), entry, f"run --stage {stage} again")
+        """Shard `index` as an Arrow table; with `check`, its checksum is compared first, as always in a store."""
+        remedy = f"run --stage {self.manifest['stage']} again"
+        return read_shard(self.shard_path(index), self.manifest["shards"][index], remedy, check)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Every record batch in order, memory-mapped: memory stays at one shard's touched pages."""

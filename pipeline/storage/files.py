@@ -3,6 +3,8 @@
 import collections
 import concurrent.futures
 import contextlib
+import fcntl
+import hashlib
 import io
 import itertools
 import os
@@ -11,7 +13,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -28,7 +30,8 @@ READ_AHEAD = 8  # shards, of up to 40 MB each
 
 T = TypeVar("T")
 R = TypeVar("R")
-CACHE_BYTES = 50 << 30
+FETCHERS = 4  # threads
+CACHE_BYTES = int(float(os.environ.get("LECCR_CACHE_GB", 50)) * 1e9)  # copies of objects on this machine
 
 
 def location(text: str) -> Path:
@@ -165,9 +168,9 @@ def pause(path: Path, seconds: float) -> float:
     return max(seconds, OBJECT_PAUSE_S) if isinstance(path, ObjectPath) else seconds
 
 
-def open_arrow(path: Path) -> pa.NativeFile:
-    """An Arrow file to read from, memory-mapped."""
-    return pa.memory_map(str(local_copy(path) if isinstance(path, ObjectPath) else path))
+def open_arrow(path: Path, sha256: str = "") -> pa.NativeFile:
+    """An Arrow file to read from, memory-mapped; `sha256` as for `local_copy`."""
+    return pa.memory_map(str(local_copy(path, sha256) if isinstance(path, ObjectPath) else path))
 
 
 def user_cache() -> Path:
@@ -175,25 +178,78 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leccr"
 
 
-def local_copy(path: ObjectPath) -> Path:
+def local_copy(path: ObjectPath, sha256: str = "", wait: bool = True) -> Path:
     """An object as a file of this machine, downloaded once for all its processes.
 
-    The copies in the user's cache folder take at most CACHE_BYTES; those that were opened longest ago go first.
+    The copies in the user's cache folder take at most `CACHE_BYTES`; those that were opened longest ago go first.
+
+    Args:
+        path: The object.
+        sha256: Hash of its bytes, if that is known. The store is not even asked if there is a copy of them.
+        wait: Whether to wait for another process that is downloading it, or to leave it to that.
+
+    Raises:
+        OSError: Its bytes have another hash.
     """
-    copy = user_cache() / "objects" / short_hash(f"{path} {version(path)}")
-    if not copy.exists():
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with write_file(copy, durable=False) as stream:
-            stream.write(path.read_bytes())
-        copies: list[tuple[int, int, str]] = []
-        for entry in os.scandir(copy.parent):
-            with contextlib.suppress(FileNotFoundError):  # another process has deleted it
-                copies.append((entry.stat().st_atime_ns, entry.stat().st_size, entry.path))
-        copies.sort(reverse=True)
-        for (_, _, other), total in zip(copies, itertools.accumulate(size for _, size, _ in copies), strict=True):
-            if total > CACHE_BYTES and not other.endswith((copy.name, ".tmp")):
-                Path(other).unlink(missing_ok=True)
+    copy = user_cache() / "objects" / (sha256 or short_hash(f"{path} {version(path)}"))
+    if copy.exists():
+        return copy
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    lock = copy.with_name(f"{copy.name}.lock")
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return copy
+        if not copy.exists():
+            data = path.read_bytes()
+            if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+                raise OSError(f"its {len(data):,} bytes have a checksum that differs from its manifest")
+            with write_file(copy, durable=False) as stream:
+                stream.write(data)
+            _remove_oldest(copy)
+        lock.unlink(missing_ok=True)
     return copy
+
+
+def _remove_oldest(copy: Path) -> None:
+    """Keep the cache within its bounds after a new copy."""
+    copies: list[tuple[int, int, str]] = []
+    for entry in os.scandir(copy.parent):
+        with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+            copies.append((entry.stat().st_atime_ns, entry.stat().st_size, entry.path))
+    copies.sort(reverse=True)
+    for (_, _, other), total in zip(copies, itertools.accumulate(size for _, size, _ in copies), strict=True):
+        if total > CACHE_BYTES and not other.endswith((copy.name, ".tmp", ".lock")):
+            Path(other).unlink(missing_ok=True)
+
+
+def fetch_ahead(entries: Iterable[tuple[Path, dict[str, Any]]]) -> None:
+    """Download shards in the background, so that they are there when they are opened, if they are in an object store.
+
+    Several processes of a machine share the work: each leaves to another what that is downloading.
+
+    Args:
+        entries: The shards' files and manifest entries.
+
+    Raises:
+        UsageError: The cache cannot hold all of them.
+    """
+    objects = [(path, entry) for path, entry in entries if isinstance(path, ObjectPath)]
+    size, remaining = sum(entry["bytes"] for _, entry in objects), iter(objects)
+    if size > CACHE_BYTES:
+        raise UsageError(
+            f"{objects[0][0].parent} and what goes with it have {size / 1e9:,.1f} GB to download, and this machine "
+            f"may keep {CACHE_BYTES / 1e9:,.1f} GB. Set LECCR_CACHE_GB to more, or give a corpus on a disk"
+        )
+
+    def fetch() -> None:
+        for path, entry in remaining:
+            with contextlib.suppress(Exception):  # whoever opens it meets the error too
+                local_copy(path, entry["sha256"], wait=False)
+
+    for _ in range(min(FETCHERS, len(objects))):
+        threading.Thread(target=fetch, name="fetch", daemon=True).start()
 
 
 def read_ahead(function: Callable[[T], R], values: Iterable[T], at_once: int = READ_AHEAD) -> Iterator[R]:

@@ -66,6 +66,7 @@ class TrainingData:
         human_targets: bool = True,
     ):
         self.shards = Shards(corpora)
+        self.shards.fetch_ahead()
         self.slot_views = resolve_views(self.shards, slot_views)
         self.human_targets = human_targets
         self.index = build_index(
@@ -256,6 +257,7 @@ class EvaluationData:
         self, corpora: Sequence[Path], split: str, languages: Sequence[str] = (), slot_views: Sequence[str] = ()
     ):
         self.shards, self.split = Shards(corpora), split
+        self.shards.fetch_ahead()
         self.input_dim: int | None = None  # see `expect`
         self.slot_views = resolve_views(self.shards, slot_views)
         if slot_views:

@@ -1,7 +1,9 @@
 """Files and folders, the same on a disk and in a real object store."""
 
 import copy
+import hashlib
 import threading
+import time
 
 import pytest
 
@@ -127,8 +129,35 @@ def test_threads_may_copy_the_same_object(object_store, tmp_path, monkeypatch):
     paths = [location(f"s3://corpora/{tmp_path.name}/{number}") for number in range(8)]
     for path in paths:
         write(path, bytes(1_000_000))
+    reads, read_bytes = [], ObjectPath.read_bytes
+    monkeypatch.setattr(ObjectPath, "read_bytes", lambda path: reads.append(path) or read_bytes(path))
     copies = in_parallel(local_copy, paths * 8)
     assert all(copy.stat().st_size == 1_000_000 for copy in copies)
+    assert sorted(reads) == paths and not list(tmp_path.rglob("*.lock"))  # each was downloaded once
+
+
+def test_shards_are_fetched_ahead_and_checked(object_store, tmp_path, monkeypatch):
+    from pipeline.storage import files
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    entries = []
+    for number in range(9):
+        path, data = location(f"s3://corpora/{tmp_path.name}/{number}"), bytes([number]) * 100
+        write(path, data)
+        entries.append((path, {"bytes": 100, "sha256": hashlib.sha256(data).hexdigest()}))
+    files.fetch_ahead([*entries, (tmp_path / "on a disk", {"bytes": 10**15})])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.rglob("objects/*"))) < 9 or list(tmp_path.rglob("*.lock")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    remove_tree(location(f"s3://corpora/{tmp_path.name}"))
+    assert [local_copy(path, entry["sha256"]).read_bytes()[0] for path, entry in entries] == list(range(9))
+    write(entries[0][0], b"replaced")
+    with pytest.raises(OSError, match="differs from its manifest"):
+        local_copy(entries[0][0], "0" * 64)
+    monkeypatch.setattr(files, "CACHE_BYTES", 800)
+    with pytest.raises(UsageError, match="LECCR_CACHE_GB"):
+        files.fetch_ahead(entries)
 
 
 def test_copies_are_kept_until_there_are_too_many(object_store, tmp_path, monkeypatch):
