@@ -12,10 +12,12 @@ import pytest
 from pipeline.corpus.next_corpus import MADE_FROM, PUBLISHING, next_folder
 from pipeline.corpus.table import MADE_BY, MANIFEST, Table, complete
 from stages import index
+from stages.retrieval.encoders import ModelSpace
 from stages.retrieval.engine import open_finder
 from stages.verify import KEYS
 from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.loopback import Loopback
+from tests.stages.indexed import write_model
 
 TEXTS = ("captions", "descriptions")
 
@@ -43,37 +45,46 @@ def change(photos, added, changed, renamed, gone):
             table.write(f"added-{path.name},A photo called {path.stem}.\n")
 
 
-def make(corpus, photos, url, shard_size):
-    """All tables of a corpus, described and translated by a chat server."""
+def make(corpus, photos, url, shard_size, model=None):
+    """All tables of a corpus, described and translated by a chat server, encoded if there is a model."""
     server = ("--mllm-url", url)
     for stage in (
         ("captions", "--input", photos, *server, "--views", "short", "--shard-size", shard_size),
         ("translate", "--languages", "de", "--text", ",".join(TEXTS), "--translator", "llm", *server),
         ("pack", "--image-size", "32"),
+        *([("embed", "--checkpoint", model)] if model else []),
     ):
         quality = ("--quality-encoder", "none") if stage[0] == "translate" else ()
         done = run_stage("--stage", *stage, *quality, "--output", corpus)
         assert done.returncode == 0, done.stderr
 
 
-def assert_equal_to_one_made_afresh(corpus, photos, url, shard_size):
+def assert_equal_to_one_made_afresh(corpus, photos, url, shard_size, model=None):
     afresh = corpus.parent / "afresh" / corpus.name
-    make(afresh, photos, url, shard_size)
+    make(afresh, photos, url, shard_size, model)
     for table in filter(lambda name: complete(afresh, name), MADE_BY):
         rows, expected = (
             sorted(Table(home, table).rows(), key=lambda row: [row[key] for key in KEYS[table]])
             for home in (corpus, afresh)
         )
+        if table == "vectors":  # encoded in other batches
+            assert [row.pop("vector") for row in rows] == [
+                pytest.approx(row.pop("vector"), abs=1e-5) for row in expected
+            ]
         assert rows == expected, table
     assert run_stage("--stage", "verify", "--output", corpus, "--originals").returncode == 0
 
 
-def test_an_update_pays_only_for_what_is_new(tmp_path):
-    photos, corpus = tmp_path / "photos", tmp_path / "corpus"
+def test_an_update_pays_only_for_what_is_new(tmp_path, monkeypatch):
+    photos, corpus, model = tmp_path / "photos", tmp_path / "corpus", write_model(tmp_path / "model")
+    encoded, items = [], ModelSpace.items
+    monkeypatch.setattr(ModelSpace, "items", lambda space, *given: encoded.extend(given[0]) or items(space, *given))
     make_collection(photos, 30)
     with Loopback() as server:
-        make(corpus, photos, server.url, 8)
+        make(corpus, photos, server.url, 8, model)
         before = server.stats()["answered"]
+        assert len(encoded) == 30
+        encoded.clear()
         assert before == 30 + 60  # described; captions and descriptions translated
         change(photos, added=4, changed=2, renamed=3, gone=1)
         shutil.rmtree(corpus / ".state" / "cache")  # what is reused comes from the tables
@@ -84,7 +95,8 @@ def test_an_update_pays_only_for_what_is_new(tmp_path):
         assert done.returncode == 0, done.stderr
         assert "+4 new, 2 changed, 3 renamed, 1 gone" in done.stdout
         assert server.stats()["answered"] - before == 6 + 6 + 4  # and 6 descriptions and 4 captions translated
-        assert_equal_to_one_made_afresh(corpus, moved, server.url, 8)
+        assert len(encoded) == 6
+        assert_equal_to_one_made_afresh(corpus, moved, server.url, 8, model)
         (moved / "added-photo-00030.jpg").touch()
         assert "1 changed" in run_stage("--stage", "ingest", "--output", corpus).stdout  # by its time
         assert "no changes" in run_stage("--stage", "update", "--output", corpus).stdout  # by its content
