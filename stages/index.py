@@ -31,9 +31,9 @@ from pipeline.corpus.table import (
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from pipeline.storage.files import location, path_on_disk
+from stages import options as stage_options
 from stages.driver import RunOptions, run_stages
 from stages.embed import Embed
-from stages.options import parse
 from stages.processes import Parser, run_program
 from stages.update import record_command
 
@@ -111,7 +111,7 @@ def embed(corpus: Path, stage: Embed) -> None:
         _print(f"note: the vectors of {corpus} are of another model and are made anew")
     run_stages(RunOptions(output=corpus, overwrite=is_new_model, brief=True), [], lambda: [stage])
     arguments = ["--stage", "embed", "--output", str(corpus.absolute()), *stage.arguments()]
-    record_command(parse(arguments)[0], arguments)  # for updates of the corpus
+    record_command(stage_options.parse(arguments)[0], arguments)  # for updates of the corpus
     if failed := Table(corpus, "vectors").manifest["failures"]:
         _print(f"note: {failed:,} items of {corpus} are left out, see {corpus / 'vectors' / FAILURES}")
 
