@@ -55,47 +55,35 @@ MAIN = {
     "joint": Arm(JOINT, {"joint": "fused"}, grid=GRID, paired=True),
     "towers": Arm(TOWERS, {"two towers": "global", "late fusion": "fused"}, SIMPLE, ((LONG, DROPOUT),), paired=True),
 }
-# Parts are switched off or on in the model with view dropout, which was on by default until it was measured itself.
-VIEW_DROPOUT = "with view dropout"
 PART_SETTINGS = {
-    VIEW_DROPOUT: (),
     "without reading views": ("read_views=no",),
     "equal trust": ("trust=equal",),
     "trust by name": ("trust=name",),
+    "without view dropout": ("view_dropout=0",),
     "without own loss": ("own_weight=0",),
     "without local loss": ("local_weight=0",),
     "with caption–vision loss": ("caption_vision_weight=.5",),
     "with softened matching": ("distillation_weight=.5",),
     "with diversity loss": ("diversity_weight=.01",),
     "with source–target loss": ("source_target_weight=1",),
+    "slots are queries": QUERIES,
+    "faithful": ("method=faithful", "select_on=val", "horizontal_flip=0", "smallest_crop=1", *QUERIES),
 }
 # What protects items without descriptions is also scored without them.
-BARE = (VIEW_DROPOUT, "without own loss")
+BARE = ("without view dropout", "without own loss")
 PARTS = {
-    name: Arm(
-        ("view_dropout=.2", *settings),
-        ({f"{name}, no descriptions": "bare"} if name in BARE else {}) | {name: "fused"},
-    )
+    name: Arm(settings, ({f"{name}, no descriptions": "bare"} if name in BARE else {}) | {name: "fused"})
     for name, settings in PART_SETTINGS.items()
-} | {
-    "slots are queries": Arm(QUERIES, {"slots are queries": "fused"}),
-    "faithful": Arm(
-        ("method=faithful", "select_on=val", "horizontal_flip=0", "smallest_crop=1", *QUERIES), {"faithful": "fused"}
-    ),
 }
 ARMS = MAIN | PARTS
-REFERENCES = {name: VIEW_DROPOUT for name in PART_SETTINGS if name != VIEW_DROPOUT}
-REFERENCES |= {
-    f"{name}, no descriptions": f"{other}, no descriptions"
-    for name, other in zip(BARE, ("corrected", VIEW_DROPOUT), strict=True)
-}
+REFERENCES = {f"{name}, no descriptions": "corrected, no descriptions" for name in BARE}
 STRONG, NOISY = (
     Regime("strong", (photos_corpus.strong_views(),)),
     Regime("noisy", tuple(photos_corpus.noisy_views(draw) for draw in range(photos_corpus.DRAWS))),
 )
 REGIMES = (NOISY, STRONG)  # the order of the report
 # One human view with and without a view that is another picture's half of the time.
-TRUST_ARMS = ("corrected", VIEW_DROPOUT, "equal trust", "trust by name")
+TRUST_ARMS = ("corrected", "equal trust", "trust by name")
 TRUST = (Regime("one view", (("strong-0",),)), Regime("one view and a bad one", (("strong-0", "bad"),)))
 
 

@@ -71,8 +71,8 @@ PARTS = {
     "without reading views": Arm(("read_views=no",), {"without reading views": "fused"}),
     "one view": Arm((), {"one view": "fused"}, views=MIDDLE.draws[0][:1]),
     "with softened matching": Arm(("distillation_weight=.5",), {"with softened matching": "fused"}),
-    "with view dropout": Arm(
-        ("view_dropout=.2",), {"with view dropout, no descriptions": "bare", "with view dropout": "fused"}
+    "without view dropout": Arm(
+        ("view_dropout=0",), {"without view dropout, no descriptions": "bare", "without view dropout": "fused"}
     ),
     "without own loss": Arm(("own_weight=0",), {"without own loss": "fused"}),
     "without local loss": Arm(("local_weight=0",), {"without local loss": "fused"}),

@@ -80,7 +80,7 @@ class ModelSettings:
         at_least=0,
         at_most=1,
     )
-    view_dropout: float = setting(0.0, "probability that a view is missing in training", at_least=0, at_most=1)
+    view_dropout: float = setting(0.2, "probability that a view is missing in training", at_least=0, at_most=1)
     read_views: bool = setting(True, "the picture's vector reads the views; no: late fusion, and only the local part")
     trust: str = setting(
         "agreement",
