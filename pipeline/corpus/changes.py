@@ -158,7 +158,7 @@ def _planned_items(corpus: Path, with_hashes: bool) -> tuple[int, Iterator[tuple
             items = read_shard(made[0]).select(["item_id", "sha256"]).to_pylist() if made else []
             hashes = {item["item_id"]: item["sha256"] for item in items}
             entry = shards.parent_entry(corpus, shards.PLAN, index)
-            planned = read_shard(entry[0]).to_pylist() if entry else items
+            planned = read_shard(entry[0], remedy="run --stage ingest with --overwrite").to_pylist() if entry else items
             stamps = read_json(shards.stamps_path(corpus, index)) or [""] * len(planned)
             for place, (row, stamp) in enumerate(zip(planned, stamps, strict=True)):
                 texts = _texts(row) if entry else ""
