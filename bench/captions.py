@@ -52,19 +52,23 @@ class Contended:
         return self.report["requests"] / self.process.wall_s
 
 
+def originals() -> tuple[list[bytes], str]:
+    """JPEGs of photos, and where they are from."""
+    if PHOTOS.is_dir():
+        return [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))], "COCO photos"
+    return list(_samples()), "sample photos of scikit-image and scikit-learn, as JPEG"
+
+
 def make_photos(folder: Path, count: int) -> str:
     """Write `count` JPEGs of distinct bytes; returns a line about their origin."""
-    if PHOTOS.is_dir():
-        originals, origin = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))], "COCO photos"
-    else:
-        originals, origin = list(_samples()), "sample photos of scikit-image and scikit-learn, as JPEG"
+    photos, origin = originals()
     folder.mkdir()
     for number in range(count):
-        jpeg = commented(originals[number % len(originals)], f"photo {number}")
+        jpeg = commented(photos[number % len(photos)], f"photo {number}")
         (folder / f"photo-{number:06d}.jpg").write_bytes(jpeg)
-    sizes = [Image.open(io.BytesIO(jpeg)).size for jpeg in originals]
+    sizes = [Image.open(io.BytesIO(jpeg)).size for jpeg in photos]
     area = statistics.median(width * height for width, height in sizes)
-    return f"{count:,} JPEGs from {len(originals)} {origin}, median {area / 1e6:.2f} megapixels"
+    return f"{count:,} JPEGs from {len(photos)} {origin}, median {area / 1e6:.2f} megapixels"
 
 
 def _samples() -> Iterator[bytes]:

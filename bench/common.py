@@ -14,13 +14,31 @@ DATA = ROOT.parent / "shared" / "data"  # photos, clips and texts that are not p
 
 
 # The system counts the memory that a process had before it became another program: a small one in between keeps the
-# benchmark's own out of the measure.
+# benchmark's own out of the measure. Processes that the program leaves behind become this one's children: they have
+# GRACE_S to end by themselves and count as well. SIGTERM kills the program and all of its processes.
 LAUNCHER = """
-import json, os, sys, time
+import ctypes, json, os, resource, signal, sys, time
+PR_SET_CHILD_SUBREAPER, GRACE_S = 36, 10
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 began = time.monotonic()
-_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
-seconds = [time.monotonic() - began, usage.ru_utime + usage.ru_stime]
-print(json.dumps([os.waitstatus_to_exitcode(status), *seconds, usage.ru_maxrss / 1024]))
+program = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+statuses, killed = {}, []
+signal.signal(signal.SIGTERM, lambda *_: (killed.append(1), program in statuses or os.kill(program, signal.SIGKILL)))
+while program not in statuses:
+    pid, status = os.wait()
+    statuses[pid] = status
+seconds = time.monotonic() - began
+children = f"/proc/self/task/{os.getpid()}/children"
+while left := open(children).read().split():
+    if killed or time.monotonic() - began > seconds + GRACE_S:
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
+    time.sleep(0.02)
+    for pid in left:
+        os.waitpid(int(pid), os.WNOHANG)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+measures = [seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]
+print("", json.dumps([os.waitstatus_to_exitcode(statuses[program]), *measures]), sep="\\n")
 """
 
 
@@ -44,11 +62,11 @@ def measured(command: Sequence[object]) -> Measured:
     done = subprocess.run(
         launched, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
     )
-    output, _, last = done.stdout.rstrip("\n").rpartition("\n")
+    output, _, last = done.stdout.strip("\n").rpartition("\n")
     status, wall_s, cpu_s, peak_mib = json.loads(last)
     if status:
         raise SystemExit(f"{' '.join(map(str, command))} ended with {status}:\n{output[-4000:]}")
-    return Measured(wall_s, cpu_s, peak_mib, output)
+    return Measured(wall_s, cpu_s, peak_mib, output.rstrip("\n"))
 
 
 def stage(name: str, corpus: Path, *arguments: object) -> Measured:
