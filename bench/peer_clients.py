@@ -83,7 +83,10 @@ def datatrove(tasks: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
 
 def ray(tasks: list[dict[str, Any]], options: argparse.Namespace) -> None:
-    """Its HTTP request processor. A batch is sent one request after the other, so many batches of one run at once."""
+    """Its HTTP request processor: two actors, because one has nothing to do while the last answers of a block arrive.
+
+    A batch is sent one request after the other, so batches are of one request and many are in flight.
+    """
     os.environ["RAY_DATA_DEFAULT_ASYNC_BATCH_UDF_MAX_CONCURRENCY"] = str(options.window)
     import ray
     from ray.data.checkpoint import CheckpointConfig
@@ -94,8 +97,8 @@ def ray(tasks: list[dict[str, Any]], options: argparse.Namespace) -> None:
     config = HttpRequestProcessorConfig(
         url=f"{options.url}/v1/chat/completions",
         batch_size=1,
-        concurrency=(1, 1),
-        http_request_stage={"num_cpus": 0.5},
+        concurrency=(2, 2),
+        http_request_stage={"num_cpus": 0.25},
         max_retries=7,
     )
     processor = build_processor(

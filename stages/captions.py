@@ -19,14 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.captioning.batch import BatchWriter, read_results
 from pipeline.captioning.captioners import (
     URL_VARIABLE,
     Captioner,
     EmbeddedCaptioner,
     MllmCaptioner,
+    MllmSpeaker,
     Sampling,
     ServerOptions,
     Speaker,
+    batch_captioner,
     choose_captioner,
     question,
     served,
@@ -36,6 +39,7 @@ from pipeline.captioning.cleaning import Description, bounded, clean
 from pipeline.captioning.prompts import DEFAULT_VIEWS, Answer, View, parse_views
 from pipeline.captioning.response_cache import FLUSH_S, ResponseCache
 from pipeline.corpus.schema import DescriptionRow, ItemRow
+from pipeline.corpus.table import Table, cache_folder
 from pipeline.engine.run_state import locked
 from pipeline.engine.stage import Failure, Outcome, Progress, Rows, Run, Say, Stage
 from pipeline.errors import MediaError
@@ -73,6 +77,12 @@ class CaptionsOptions:
     )
     views: str = option(DEFAULT_VIEWS, "names of views, or .yaml files that define views")
     max_pixels: int = option(768 * 768, "pictures are shrunk to this area in pixels", at_least=32 * 32)
+    batch_export: Path | None = option(
+        None, "describe nothing: write the requests of what is missing to files for a batch service", metavar="DIR"
+    )
+    batch_import: Path | None = option(
+        None, "take answers from a batch service's results: a file, or a folder of .jsonl files", metavar="PATH"
+    )
     dry_run: int | None = option(
         None, "describe N items, print prompts, answers and what all items would take, and write nothing", at_least=1
     )
@@ -135,7 +145,11 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     run, options = read_options(RunOptions, parsed), read_options(CaptionsOptions, parsed)
     corpus, views, ingest_options = run.corpus, parse_views(options.views), read_options(IngestOptions, parsed)
     check_input(ingest_options, corpus)
-    captioner = choose_captioner(options.captioner, read_options(ServerOptions, parsed), views, say)
+    servers, cache = read_options(ServerOptions, parsed), run.cache or cache_folder(corpus)
+    if options.batch_export or (options.batch_import and not servers.mllm_url):
+        captioner: Captioner = batch_captioner(servers)
+    else:
+        captioner = choose_captioner(options.captioner, servers, views, say)
     if isinstance(captioner, MllmCaptioner) and importlib.util.find_spec("lingua") is None:
         say("note: only the script of answers is checked, not their language: pip install 'leccr[quality]'")
 
@@ -145,6 +159,12 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
         sampling = Sampling(options.max_pixels, read_options(FrameOptions, parsed).frames, limits)
         return ingest, Captions(captioner, views, sampling)
 
+    if options.batch_export:
+        status = run_stages(dataclasses.replace(run, overwrite=False), beam_arguments, lambda: [open_stages()[0]])
+        asyncio.run(export_requests(open_stages()[1], corpus, cache, options.batch_export))
+        return status
+    if options.batch_import:
+        import_answers(options.batch_import, cache)
     if not options.dry_run:
         return run_stages(run, beam_arguments, lambda: list(open_stages()))
     ingest, stage = open_stages()
@@ -267,6 +287,43 @@ class CaptionsWorker:
         self._pool.close()
         await self._speaker.close()
         self._cache.close()
+
+
+class BatchExporter(CaptionsWorker):
+    """Writes the requests that the cache has no answer to, instead of asking."""
+
+    writer: BatchWriter
+    _speaker: MllmSpeaker
+
+    async def _ask(self, row: ItemRow, prepared: Any, view: View, times_s: list[float]) -> Reply:
+        self.writer.add(self._key(row, view), times_s, self._speaker.request(prepared, view, times_s))
+        return times_s, Failure(row["item_id"], "exported", "", view=view.name)
+
+
+async def export_requests(stage: Captions, corpus: Path, cache: Path, folder: Path) -> None:
+    """Write the requests of all descriptions that are missing to files for a batch service."""
+    speaker = await stage.captioner.open(Run("", corpus, 0, cache), stage.sampling, len(stage.views))
+    worker = BatchExporter(stage, speaker, ResponseCache(cache), Progress())
+    worker.writer = BatchWriter(folder)
+    for batch in Table(corpus, "items").batches():
+        rows, views = batch.to_pylist(), list(stage.views)
+        await asyncio.gather(*(worker._replies(row, views, retrying=True) for row in rows))
+    await worker.close()
+    worker.writer.close()
+    say(f"{len(worker.writer.ids):,} requests in {len(worker.writer.files):,} files in {folder}")
+    say("next: have them answered, then run the same command with --batch-import RESULTS in place of --batch-export")
+
+
+def import_answers(path: Path, folder: Path) -> None:
+    """Put the results of a batch service into the response cache in `folder`. What they do not answer stays missing."""
+    counts: Counter[str] = Counter()
+    with contextlib.closing(ResponseCache(folder)) as cache:
+        for key, times_s, reply in read_results(path):
+            if isinstance(reply, Answer):
+                cache.put([(key, {"answer": dataclasses.asdict(reply), "times_s": times_s})])
+            counts["answers" if isinstance(reply, Answer) else f"{reply.kind}: {reply}"[:200]] += 1
+    for what, count in counts.most_common(5):
+        say(f"batch results: {count:,} {what}")
 
 
 async def describe_samples(ingest: Ingest, stage: Captions, num_items: int, folder: Path) -> int:

@@ -60,7 +60,8 @@ class MllmCaptioner:
     """A model served at `urls`.
 
     `window` bounds the requests in flight per worker process. Without `urls` it needs a vLLM server of its own, started
-    with the interpreter `vllm_python` and the further options `vllm_args`.
+    with the interpreter `vllm_python` and the further options `vllm_args`; or, with `batch`, the results of a batch
+    service: what they do not answer fails.
     """
 
     urls: tuple[str, ...]
@@ -71,6 +72,7 @@ class MllmCaptioner:
     extras: Extras = dataclasses.field(default_factory=Extras)
     vllm_python: str | None = None
     vllm_args: tuple[str, ...] = ()
+    batch: bool = False
 
     def client(self, run: Run) -> ChatClient:
         """Connect to the servers, on the running event loop."""
@@ -100,6 +102,10 @@ class MllmSpeaker:
     async def ask(self, prepared: Media, view: View, times_s: Sequence[float]) -> Answer:
         """Answer one view. Raises RequestFailed if this record fails."""
         return await self._client.ask(view, question(view, times_s), prepared)
+
+    def request(self, prepared: Media, view: View, times_s: Sequence[float]) -> bytes:
+        """The request of one view in JSON, for a batch service."""
+        return self._client.request(view, question(view, times_s), prepared)
 
     async def close(self) -> None:
         """Close the client."""
@@ -237,6 +243,13 @@ def choose_captioner(name: str, servers: ServerOptions, views: tuple[View, ...],
     return _embedded(servers, views, f"no --mllm-url, no ${URL_VARIABLE}, and no CUDA device with vLLM", say)
 
 
+def batch_captioner(servers: ServerOptions) -> MllmCaptioner:
+    """The model that a batch service is asked for. Raises UsageError if it is not named."""
+    if not servers.mllm:
+        raise UsageError("batch files need the name of the model: give --mllm MODEL, as the service calls it")
+    return dataclasses.replace(_mllm(servers, (), servers.mllm), batch=True)
+
+
 def choose_model(servers: ServerOptions, role: str, say: Say, *, required: bool = True) -> MllmCaptioner | None:
     """The model on the chat servers that the options or the environment name.
 
@@ -275,7 +288,7 @@ def served(captioner: AnyCaptioner, corpus: Path, say: Say) -> Iterator[AnyCapti
     Yields:
         The captioner with the address of its server.
     """
-    if not isinstance(captioner, MllmCaptioner) or captioner.urls:
+    if not isinstance(captioner, MllmCaptioner) or captioner.urls or captioner.batch:
         yield captioner
         return
     with VllmServer(captioner.name, corpus, say, captioner.vllm_python, captioner.vllm_args) as server:

@@ -146,7 +146,7 @@ class ChatClient:
     """Sends chat requests to the least loaded of the servers that are up. Belongs to one event loop.
 
     Args:
-        urls: Addresses of the servers, up to and with `/v1`.
+        urls: Addresses of the servers, up to and with `/v1`. Without any, every request fails at once.
         model: Name of the model to ask for.
         window: Most requests in flight.
         retries: How long to try.
@@ -207,6 +207,8 @@ class ChatClient:
             RequestFailed: This record has failed.
             EnvironmentTrouble: No record could succeed.
         """
+        if not self._endpoints:
+            raise RequestFailed("unanswered", "no result answers this: export what is missing, or give --mllm-url")
         faults = overloads = stalled = crashes = 0  # stalled: overloads since another record was last answered
         answered = self._answered
         endpoint: Endpoint | None = None
@@ -246,12 +248,10 @@ class ChatClient:
     async def _send(self, endpoint: Endpoint, view: View, prompt: str, media: Media) -> Answer:
         """One attempt, made again at once if only the connection or the name of a parameter was wrong."""
         keep = bool(endpoint.echoes)
-        text = json.dumps({"type": "text", "text": prompt}).encode()
         while True:
             request_id = f"{self._name}-{next(self._numbers)}"
             parameters = self._parameters(endpoint, view)
-            tail = b"]}]," + json.dumps({"model": self._model, **parameters})[1:].encode()
-            data = b"".join((self._head, media.parts, text, tail))
+            data = self._body(prompt, media, parameters)
             status, wait_s, raw = await self._post(endpoint, request_id, data, keep)
             body = decode(raw)
             answer_id = str(body.get("id") or "") if isinstance(body, dict) else ""
@@ -282,6 +282,15 @@ class ChatClient:
             endpoint.echoes = True
         self._answered += 1
         return answer
+
+    def request(self, view: View, prompt: str, media: Media) -> bytes:
+        """The body of a request, for a server whose ways are not known."""
+        return self._body(prompt, media, self._parameters(Endpoint(""), view))
+
+    def _body(self, prompt: str, media: Media, parameters: dict[str, Any]) -> bytes:
+        text = json.dumps({"type": "text", "text": prompt}).encode()
+        tail = b"]}]," + json.dumps({"model": self._model, **parameters})[1:].encode()
+        return b"".join((self._head, media.parts, text, tail))
 
     def _parameters(self, endpoint: Endpoint, view: View) -> dict[str, Any]:
         parameters = {LIMIT: view.max_tokens, "temperature": view.temperature, "seed": 0}
