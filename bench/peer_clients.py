@@ -101,10 +101,14 @@ def ray(tasks: list[dict[str, Any]], options: argparse.Namespace) -> None:
         http_request_stage={"num_cpus": 0.25},
         max_retries=7,
     )
+
+    def answer(row: dict[str, Any]) -> dict[str, Any]:
+        """The row of an answer. A status that is not tried again, such as 500, comes as an answer without choices."""
+        choices = row["http_response"].get("choices")
+        return {"id": row["id"], "text": choices[0]["message"]["content"] if choices is not None else ""}
+
     processor = build_processor(
-        config,
-        preprocess=lambda task: {"payload": {"model": options.model, **payload(task)}},
-        postprocess=lambda row: {"id": row["id"], "text": row["http_response"]["choices"][0]["message"]["content"]},
+        config, preprocess=lambda task: {"payload": {"model": options.model, **payload(task)}}, postprocess=answer
     )
     processor(ray.data.read_json(str(options.tasks))).write_json(str(options.output))
 
