@@ -8,8 +8,8 @@ FOLDER holds Flickr8k, see `bench.photos_corpus`. A finished run is a line of OU
 Scores are SumR on split test; settings, steps and the weights of late fusion are chosen on val.
 
 Descriptions are captions by people, withheld everywhere else: *strong* as they were written, *noisy* made worse. They
-stand in place of an MLLM's and are no evidence about one. A regime in which a small captioner, trained on the train
-split only, describes the pictures would be a further entry of REGIMES with its views in `bench.photos_corpus`.
+stand in place of an MLLM's and are no evidence about one. *Captioner*: a small captioner describes the pictures, which
+learned from the captions of split train, see `bench.photos_captioner`.
 """
 
 import argparse
@@ -47,6 +47,7 @@ TOWERS_GRID = (
     (LONG, DROPOUT, ALL),
 )
 
+THREE = ("corrected", "towers on descriptions", "joint")
 MAIN = {
     "corrected": Arm((), {"corrected, no descriptions": "bare", "corrected": "fused"}, grid=GRID, paired=True),
     "towers on descriptions": Arm(
@@ -81,7 +82,8 @@ STRONG, NOISY = (
     Regime("strong", (photos_corpus.strong_views(),)),
     Regime("noisy", tuple(photos_corpus.noisy_views(draw) for draw in range(photos_corpus.DRAWS))),
 )
-REGIMES = (NOISY, STRONG)  # the order of the report
+CAPTIONER = Regime("captioner", (photos_corpus.captioner_views(),))
+REGIMES = (NOISY, CAPTIONER, STRONG)  # the order of the report
 # One human view with and without a view that is another picture's half of the time.
 TRUST_ARMS = ("corrected", "equal trust", "trust by name")
 TRUST = (Regime("one view", (("strong-0",),)), Regime("one view and a bad one", (("strong-0", "bad"),)))
@@ -95,12 +97,12 @@ class Plan:
     draws: int = photos_corpus.DRAWS
     tried: int = len(GRID)  # settings of each grid
     groups: tuple[tuple[str, ...], ...] = (tuple(MAIN), tuple(PARTS))
-    regimes: tuple[Regime, ...] = (STRONG, NOISY)
+    regimes: tuple[Regime, ...] = (STRONG, NOISY, CAPTIONER)
     trust: bool = True
     steps: int = 0  # of every run, in place of the grid's; for tests
 
 
-QUICK = Plan(seeds=2, draws=1, tried=1, groups=(("corrected", "towers on descriptions", "joint"),), trust=False)
+QUICK = Plan(2, draws=1, tried=1, groups=(THREE,), regimes=(STRONG, NOISY), trust=False)
 
 
 class Photos(Bench):
@@ -119,8 +121,8 @@ class Photos(Bench):
         self.data, self.plan = data, plan
 
     def corpus(self, regime: Regime, draw: int) -> Path:
-        """One corpus has all descriptions as views."""
-        return self.data
+        """One corpus has all descriptions by people as views; the captioner's are in another, next to it."""
+        return self.data.with_name("captioner") if regime == CAPTIONER else self.data
 
     def details(self, ranks: Any) -> dict[str, Any]:
         """The hits of each picture."""
@@ -132,7 +134,7 @@ class Photos(Bench):
             for seed in range(self.plan.seeds):
                 for regime in self.plan.regimes:
                     for draw in range(min(self.plan.draws, len(regime.draws))):
-                        for arm in group:
+                        for arm in [name for name in group if regime != CAPTIONER or name in THREE]:
                             runs = [Run(regime, draw, arm, n, self.choose(regime, arm)) for n in (seed - 1, seed)]
                             self.ensure(runs[1])
                             if seed and ARMS[arm].paired:
@@ -152,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two seeds of the main arms, one setting each")
     parser.add_argument("--seeds", type=int, help="seeds of each arm")
     parser.add_argument("--tried", type=int, help="settings tried for each arm")
-    parser.add_argument("--regimes", nargs="+", choices=("strong", "noisy"), help="only these")
+    parser.add_argument("--regimes", nargs="+", choices=[of.name for of in REGIMES], help="only these")
     parser.add_argument("--report", action="store_true", help="only the tables, from the runs that are there")
     options = parser.parse_args(argv)
     plan = QUICK if options.quick else Plan()
@@ -165,6 +167,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not options.report:
         print(machine(), flush=True)
         photos_corpus.make_corpus(options.data, corpus)
+        if CAPTIONER in plan.regimes:
+            from bench import photos_captioner
+
+            photos_captioner.make_corpus(options.data, corpus.with_name("captioner"))
     runs = Photos(options.output, corpus, plan)
     if not options.report:
         runs.study()

@@ -9,6 +9,8 @@ one corpus, so that frozen towers read pictures and texts once:
     strong-0, strong-1      the two captions
     noisyD-0, noisyD-1      the same in draw D: some are another picture's, and some content words are missing
     bad                     the second caption, but another picture's half of the time: a describer that harms
+
+The views of `bench.photos_captioner`, captioner-0 to captioner-3, are in a corpus of their own with the same captions.
 """
 
 import json
@@ -24,11 +26,14 @@ from bench.common import stage
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import complete, shard_name, write_manifest, write_shard
 from pipeline.hashing import file_hash, fingerprint
+from stages.ingest import Ingest
 
 SPLITS = ("train", "val", "test")
 SHARD_ROWS = 1_000
+PIXELS = 224  # of the shorter side, as packed
 VIEWS = 2  # captions of a picture that are its descriptions
 DRAWS = 3  # of noisy
+CAPTIONER_VIEWS = 4  # the likeliest caption, and three that avoid the words of those before
 WRONG, DROPPED = 0.15, 0.25  # shares of descriptions of another picture, of content words that are missing
 BAD = 0.5  # share of the view `bad` that is another picture's
 # Words that carry no content; all others can be dropped.
@@ -51,30 +56,52 @@ def noisy_views(draw: int) -> tuple[str, ...]:
     return tuple(f"noisy{draw}-{number}" for number in range(VIEWS))
 
 
+def captioner_views() -> tuple[str, ...]:
+    """Names of the captioner's views."""
+    return tuple(f"captioner-{number}" for number in range(CAPTIONER_VIEWS))
+
+
 def make_corpus(data: Path, corpus: Path) -> Path:
     """Make the corpus from FOLDER with the tables of the project, and pack it. A finished one is left as it is."""
     if complete(corpus, "training"):
         return corpus
-    splits = {split: (data / f"split_{split}.txt").read_text("utf-8").split() for split in SPLITS}
-    english, human, machine = (read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh"))
+    rows, splits = write_captions(data, corpus)
+    english = read_captions(data / "captions.jsonl")
     withheld = {name: withheld_captions(name, len(english[name])) for names in splits.values() for name in names}
     views = describe(splits, english, withheld)
-    rows: dict[str, list[Row]] = {"items": [], "captions": [], "descriptions": []}
+    rows["descriptions"] = [
+        description_row(row["item_id"], view, text)
+        for row in rows["items"]
+        for view, text in views[row["item_id"]].items()
+    ]
+    write_table(corpus, "descriptions", rows)
+    stage("pack", corpus, "--image-size", PIXELS)
+    return corpus
+
+
+def write_captions(data: Path, corpus: Path) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
+    """Write the tables `items` and `captions`; returns their rows and the names of the pictures by split."""
+    splits = read_splits(data)
+    english, human, machine = (read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh"))
+    rows: dict[str, list[Row]] = {"items": [], "captions": []}
     for split, names in splits.items():
         for name in names:
-            path = (data / "images" / name).resolve()
-            rows["items"].append(item_row(path, split))
-            used = [number for number in range(len(english[name])) if number not in withheld[name]]
+            rows["items"].append(item_row((data / "images" / name).resolve(), split))
+            withheld = withheld_captions(name, len(english[name]))
+            used = [number for number in range(len(english[name])) if number not in withheld]
             target = [("mt", machine, used)] if split == "train" else [("human", human, range(len(human[name])))]
             for language, origin, texts, numbers in [("en", "human", english, used), *(("zh", *row) for row in target)]:
                 rows["captions"] += [
                     caption_row(name, language, number, texts[name][number], origin, split) for number in numbers
                 ]
-            rows["descriptions"] += [description_row(name, view, text) for view, text in views[name].items()]
     for table in rows:
         write_table(corpus, table, rows)
-    stage("pack", corpus, "--image-size", 224)
-    return corpus
+    return rows, splits
+
+
+def read_splits(data: Path) -> dict[str, list[str]]:
+    """The names of the pictures of each split."""
+    return {split: (data / f"split_{split}.txt").read_text("utf-8").split() for split in SPLITS}
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
@@ -154,7 +181,7 @@ def write_table(corpus: Path, table: str, rows: Mapping[str, Sequence[Row]]) -> 
         | {"parent": "", "items": len(part)}
         for index, part in enumerate(parts)
     ]
-    settings: Row = {"inputs": [rows["items"][0]["source"]], "shard_size": SHARD_ROWS}
+    settings: Row = Ingest((rows["items"][0]["source"],), shard_size=SHARD_ROWS).settings()
     if table == "descriptions":
         settings = {name: rows[table][0][name] for name in ("captioner", "revision")} | {"views": {}}
     elif table == "translations":

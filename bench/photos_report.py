@@ -15,7 +15,7 @@ from stages.scoring.metrics import LEVEL, RESAMPLES, Hits, count_hits, resample
 JOINT = "joint"
 WARNING = (
     "*Strong* and *noisy* use captions by people in place of an MLLM's descriptions: an upper bound, and no evidence "
-    "about an MLLM."
+    "about an MLLM. In *captioner*, the describer has learned from the same training pictures: the negative control."
 )
 
 
