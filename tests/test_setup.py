@@ -15,7 +15,7 @@ from tests.test_architecture import imports
 
 OURS = {"examples", "pipeline", "stages", "model", "tests", "bench", "beam_runner", "leccr", "setup"}
 # The user installs these, or they live in another environment.
-OPTIONAL = {"vllm", "dask", "distributed", "wandb"}
+OPTIONAL = {"vllm", "dask", "distributed", "wandb", "datatrove", "distilabel", "nemo_curator", "ray"}
 
 
 @pytest.fixture(scope="module")

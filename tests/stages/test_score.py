@@ -11,7 +11,6 @@ from pipeline.corpus.table import manifest_hash
 from pipeline.errors import UsageError
 from stages import score
 from stages.data.batches import EvaluationData
-from stages.retrieval.encoders import EmbeddedSpace
 from stages.scoring.arms import Splits
 from stages.scoring.baselines import load_baseline
 from stages.scoring.checkpoint import find_checkpoint
@@ -188,19 +187,6 @@ def test_baselines_are_compared_in_one_table(tmp_path, model_folder, corpus, sco
     assert fused["sum_r"] == arms[4]["mean"] and fused["intervals"]["sum_r"] == arms[4]["interval"]
     screen = capsys.readouterr().out
     assert "embedded, late fusion" in screen and report["settings"] == settings_of(0.3)
-
-
-def test_embedded_scores_as_its_index_does(corpus, scored):
-    """⟨q, c⟩ + ½·max_v ⟨q, d_v⟩."""
-    report = scored("embedded")
-    assert report["settings"] == settings_of(pytest.approx(2 / 3), pooling="max", views=["detail", "short"])
-    data, space = EvaluationData([corpus], "val"), EmbeddedSpace()
-    rows_NRE = space.items(*data.items(range(9)), 2)
-    strings, items = data.texts["de"]
-    score_MN = np.einsum("me,nre->mnr", space.texts(strings), rows_NRE).max(2)
-    own_M = score_MN[range(len(items)), [data.item_ids.tolist().index(item) for item in items]]
-    first = ((score_MN >= own_M[:, None] - 1e-6).sum(1) == 1).mean()
-    assert report["languages"]["de"]["text_to_media"]["r1"] == pytest.approx(100 * first)
 
 
 def test_queries_are_translated_to_english_first(tmp_path, corpus, scored):

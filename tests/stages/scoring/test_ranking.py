@@ -71,24 +71,6 @@ def test_by_hand():
     assert there.dtype == back.dtype == torch.int64
 
 
-def test_slots_by_hand():
-    """Scores by half the global similarity and half the best slot's, own ones in brackets:
-
-                 item 5                   item 6
-    text (1, 0)  [½·0 + ½·max(0, 1) = .5]   ½·.6 + ½·max(0, 0) = .3
-    text (0, 1)   ½·1 + ½·max(0, 0) = .5   [½·.8 + ½·max(.5, −1) = .65]
-    """
-    text_ME, media_NE = torch.tensor([[1.0, 0], [0, 1]]), torch.tensor([[0.0, 1], [0.6, 0.8]])
-    slots_NKE = torch.tensor([[[0.0, 0], [1, 0]], [[0, 0.5], [0, -1]]])
-    ids = torch.tensor([5, 6])
-    half, whole = ranked(text_ME, ids, media_NE, ids, slots_NKE, None, (0.5, 1.0))
-    assert half.text_to_media.tolist() == [1, 1]
-    assert half.media_to_text.tolist() == [2, 1]  # item 5's two texts are level
-    assert half.text_scores.tolist() == pytest.approx([0.5, 0.65])
-    assert half.media_scores.tolist() == pytest.approx([0.5, 0.65])
-    assert whole.text_to_media.tolist() == [2, 2] and whole.media_to_text.tolist() == [2, 1]
-
-
 @given(st.data())
 def test_any_vectors_in_any_tiles_as_by_loops(data):
     """Small whole numbers, so that texts, items and their scores are often the same."""
