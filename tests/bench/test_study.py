@@ -32,17 +32,6 @@ def test_holm_by_hand():
     assert study.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
 
 
-def test_the_page_keeps_what_is_written_around_its_tables(tmp_path):
-    lines = [line("corrected", n, 300 + n, list(MAIN["corrected"].rows)) for n in range(3)]
-    lines += [line("towers", n, 250 + 2 * n, list(MAIN["towers"].rows)) for n in range(3)]
-    page = tmp_path / "README.md"
-    page.write_text(f"# Study\n\n{study.BEGIN}\nold\n{study.END}\nwhat people wrote\n")
-    study.fill_page(page, study.report(lines, [level.name for level in LEVELS])[0])
-    text = page.read_text()
-    assert text.startswith("# Study\n") and text.endswith("\nwhat people wrote\n") and "old" not in text
-    assert "two towers (simple) | 252.0" in text and "+49.0 ± 2.5" in text
-
-
 def test_every_arm_reads_its_own_level_and_all_try_as_many_settings(tmp_path):
     bench = Scenes(tmp_path / "runs", tmp_path / "scratch", SMALL)
     for name, arm in (MAIN | PARTS).items():
