@@ -9,6 +9,7 @@ what others have asked for it, so that a lost machine costs the last moments of 
 """
 
 import contextlib
+import fcntl
 import json
 import sqlite3
 import threading
@@ -45,7 +46,9 @@ class ResponseCache:
         with self._errors_explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
+            with (folder / "responses.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # SQLite does not wait for another process that begins the log
+                self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {SCHEMA}")
 
     @contextlib.contextmanager
     def _errors_explained(self) -> Iterator[None]:

@@ -23,6 +23,26 @@ def test_processes_share_it(tmp_path):
     assert cache.get("never put") is None
 
 
+def open_new(folders, barrier, failures):
+    for folder in folders:
+        barrier.wait()
+        try:
+            ResponseCache(folder).close()
+        except EnvironmentTrouble as error:
+            failures.put(str(error))
+
+
+def test_processes_may_begin_it_at_the_same_moment(tmp_path):
+    context, folders = multiprocessing.get_context("fork"), [tmp_path / str(number) for number in range(60)]
+    barrier, failures = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=open_new, args=(folders, barrier, failures)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert failures.empty()
+
+
 def test_a_damaged_file_is_reported_with_a_remedy(tmp_path):
     (tmp_path / "responses.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(EnvironmentTrouble, match="delete the file"):
