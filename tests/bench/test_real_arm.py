@@ -3,11 +3,10 @@
 import pytest
 
 from bench import real_arm
-from bench.real_arm import described_right, draw_scenes, f1, pairs, translated_right
+from bench.real_arm import described_right, draw_scenes, pairs, translated_right
 from bench.study import LANGUAGES, Plan
 from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
-from tests.conftest import run_stage
 
 SMALL = Plan(items=12, held_out=4)
 
@@ -27,12 +26,6 @@ def simulated(folder, noise=0.0, errors=0.0):
     return folder
 
 
-def test_f1_by_hand():
-    assert f1("Two red dogs.", "two red dogs") == 1
-    assert f1("ein Hund", "ein roter Hund", "de") == pytest.approx(2 * 2 / (2 + 3))
-    assert f1("两只红狗", "两只白狗", "zh") == pytest.approx(3 / 4)  # characters, not one long word
-
-
 def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_path):
     clean = simulated(tmp_path / "clean")
     for found in (described_right(clean, truth), translated_right(clean, truth)):
@@ -41,19 +34,6 @@ def test_without_errors_everything_is_right_and_with_errors_less_is(truth, tmp_p
     bad = simulated(tmp_path / "bad", noise=0.6, errors=0.4)
     for found in (described_right(bad, truth), translated_right(bad, truth)):
         assert all(0.2 < x["words"] < 0.95 and x["exact"] < 0.8 for x in found.values())
-
-
-def test_the_input_is_a_folder_that_the_first_stage_reads(truth, tmp_path):
-    done = run_stage("--stage", "ingest", "--input", truth / "media", "--output", tmp_path / "corpus")
-    assert done.returncode == 0, done.stderr
-    items = {row["item_id"]: row["split"] for row in real_arm.rows_of(tmp_path / "corpus", "items")}
-    wanted = {row["item_id"]: row["split"] for row in real_arm.rows_of(truth, "items")}
-    assert items == wanted and len(items) == 20
-
-    def said(corpus):
-        return {(row["item_id"], row["language"], row["text"]) for row in real_arm.rows_of(corpus, "captions")}
-
-    assert said(tmp_path / "corpus") == said(truth)
 
 
 def test_translators_learn_from_other_scenes(truth, monkeypatch):
