@@ -44,7 +44,7 @@ from pipeline.corpus.table import (
     write_shard,
 )
 from pipeline.hashing import stream_hash
-from pipeline.storage.files import location
+from pipeline.storage.files import location, read_ahead
 from tests.loopback import Loopback
 from tests.object_store import ObjectStore, free_ports
 
@@ -197,14 +197,16 @@ def shards(folder: Path, rows: int, repeats: int) -> tuple[float, float]:
     def time_turns(turns: dict[str, Callable[[int], object]]) -> None:
         for name, work in turns.items():
             times = seconds.setdefault(name, [])
-            times.append(timed(lambda work=work: [work(index) for index in range(len(parts))]))
+            in_turn = read_ahead if "ahead" in name else map
+            times.append(timed(lambda work=work, in_turn=in_turn: list(in_turn(work, range(len(parts))))))
 
     for number in range(repeats):
-        ours, plain = location(f"s3://corpora/ours-{number}"), location(f"s3://corpora/plain-{number}")
+        ours, plain, ahead = (location(f"s3://corpora/{name}-{number}") for name in ("ours", "plain", "ahead"))
         data: list[bytes] = []
         for name, part in zip(names, parts, strict=True):
             write_shard(local / name, part)
             data.append((local / name).read_bytes())
+            (ahead / name).write_bytes(data[-1])
         time_turns(
             {
                 "write, folder": lambda index: write_shard(local / names[index], parts[index]),
@@ -212,6 +214,9 @@ def shards(folder: Path, rows: int, repeats: int) -> tuple[float, float]:
                 "write, obstore": lambda index, to=plain, data=data: to.store.put(f"{to.key}/{index}", data[index]),
                 "read, folder": lambda index: touch(iter(read_shard(local / names[index]).to_batches())),
                 "read, store": lambda index, ours=ours: touch(iter(read_shard(ours / names[index]).to_batches())),
+                "read ahead, store": lambda index, ours=ahead: touch(
+                    iter(read_shard(ours / names[index]).to_batches())
+                ),
                 "read, obstore": lambda index, of=plain: of.store.get(f"{of.key}/{index}").bytes(),
             }
         )
@@ -220,11 +225,10 @@ def shards(folder: Path, rows: int, repeats: int) -> tuple[float, float]:
     for name, times in seconds.items():
         print(f"  {name:<16}{spread([size_mib / second for second in times], 0):>24}", flush=True)
 
-    def ratio(what: str) -> float:
-        pairs = zip(seconds[f"{what}, obstore"], seconds[f"{what}, store"], strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
+    def ratio(plain: str, ours: str) -> float:
+        return statistics.median(theirs / own for theirs, own in zip(seconds[plain], seconds[ours], strict=True))
 
-    return ratio("write"), ratio("read")
+    return ratio("write, obstore", "write, store"), ratio("read, obstore", "read ahead, store")
 
 
 def rate_of(corpus: Path, slots: int, window: int, *arguments: object) -> float:
