@@ -33,11 +33,13 @@ FIRST_SEED = 100
 
 TOWERS = ("slots=none",)
 JOINT = ("read_views=no", "own_weight=0", "view_dropout=0")
-SHORT, LONG = "steps=40", "steps=80"
+SHORT, LONG = "steps=160", "steps=320"
 DROPOUT, MORE_DROPOUT = "media_dropout=.2", "media_dropout=.4"
 FIRST, ALL = "extra_views={first}", "extra_views={views}"  # descriptions as further captions
-GRID = ((LONG, MORE_DROPOUT), (LONG, DROPOUT), (SHORT, MORE_DROPOUT))
-TOWERS_GRID = ((LONG, MORE_DROPOUT, FIRST), (LONG, DROPOUT, FIRST), (LONG, MORE_DROPOUT, ALL))
+OWN = "own_weight=3"  # with few pictures, items without descriptions need more of it
+GRID = ((SHORT, MORE_DROPOUT), (LONG, MORE_DROPOUT), (SHORT, DROPOUT))
+METHOD_GRID = ((SHORT, MORE_DROPOUT), (LONG, MORE_DROPOUT), (SHORT, MORE_DROPOUT, OWN))
+TOWERS_GRID = ((SHORT, MORE_DROPOUT, FIRST), (LONG, MORE_DROPOUT, FIRST), (LONG, MORE_DROPOUT, ALL))
 
 
 def regime(errors: float) -> Regime:
@@ -49,7 +51,7 @@ LEVELS = tuple(regime(errors) for errors in ERRORS)
 MIDDLE = LEVELS[0]
 
 MAIN = {
-    METHOD: Arm((), {"corrected, no descriptions": "bare", METHOD: "fused"}, grid=GRID),
+    METHOD: Arm((), {"corrected, no descriptions": "bare", METHOD: "fused"}, grid=METHOD_GRID),
     "towers on descriptions": Arm(
         TOWERS,
         {
