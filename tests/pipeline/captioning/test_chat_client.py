@@ -184,13 +184,6 @@ def test_further_parameters_and_a_system_prompt(extra_body, more, fewer):
     assert body == {name: value for name, value in (usual | more).items() if name not in fewer}
 
 
-@pytest.mark.parametrize(
-    ("attempt", "asked_s", "least", "most"), [(1, 0, 0.25, 0.5), (5000, 0, 15, 30), (3, 99, 99, 124)]
-)
-def test_backoff_is_bounded_and_never_sooner_than_asked(attempt, asked_s, least, most):
-    assert all(least <= Retries().wait_s(attempt, asked_s) <= most for _ in range(50))
-
-
 @each_example("base_url", "given_url, url")
 def test_base_url(given_url, url):
     assert base_url(given_url) == base_url(url) == url

@@ -70,10 +70,3 @@ def test_any_text_stays_on_one_line_and_is_never_lost_whole(text, finish_reason)
     assert list(flags) == sorted(set(flags))
     if any(character.isalnum() for character in text):
         assert cleaned
-
-
-@settings(deadline=None)
-@given(st.text("abcdefg .", min_size=1, max_size=80))
-def test_cleaning_twice_changes_nothing_more(text):
-    once, *_ = clean(text, "stop")
-    assert clean(once, "stop")[0] == once

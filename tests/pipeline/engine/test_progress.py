@@ -21,12 +21,3 @@ def test_a_line_shows_counts_rate_and_remaining_time(capsys, monkeypatch):
         now = 41.0
         line.update(61)
     assert capsys.readouterr().err == "index 60/100 items · 1.0 items/s · 2 failed · ETA 40 s\n"
-
-
-def test_nothing_is_estimated_before_the_first_unit_is_done(capsys, monkeypatch):
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    with ProgressLine(100, "items", "index", done=20) as line:
-        now = 40.0
-        line.update(20, "0 failed")
-    assert capsys.readouterr().err == "index 20/100 items · 0 failed\n"

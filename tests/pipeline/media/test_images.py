@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw, ImageFile
 
 from pipeline.errors import MediaError
-from pipeline.media.images import Limits, Probe, fitting, frames, jpegs, probe
+from pipeline.media.images import Limits, Probe, frames, jpegs, probe
 from tests.worked_examples import each_example
 
 DEFAULTS = Limits()
@@ -241,15 +241,6 @@ def test_animations_give_their_first_frame(name):
     for pages in ("TIFF", "MPO"):  # pages, and several pictures in one file, are not an animation
         data = saved(first, pages, save_all=True, append_images=others)
         assert probe(io.BytesIO(data)) == Probe("image", 40, 30, 1, None)
-
-
-@given(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 10**6))
-def test_fitting_keeps_the_budget_and_the_shape(width, height, max_pixels):
-    w, h = fitting((width, height), max_pixels)
-    assert 1 <= w <= width and 1 <= h <= height and w * h <= max_pixels
-    if width * height > max_pixels and min(w, h) > 1:
-        assert (w + 1) * (h + 1) > max_pixels * 0.99
-        assert abs(w * height - h * width) <= width + height
 
 
 SOURCES = [saved(scene(), "JPEG", progressive=True, exif=exif(6)), *(saved(scene(), name) for name in WRITERS)]

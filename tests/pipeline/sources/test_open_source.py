@@ -116,20 +116,3 @@ def test_a_listing_takes_no_memory(tmp_path, monkeypatch):
             write(tmp_path, {name: "\n".join(names)})
             peaks.append(peak(count, *([] if kind == "folder" else [name])))
         assert peaks[2] < 1.3 * peaks[1] + 20_000, kind
-
-
-def test_items_stream(tmp_path):
-    """Ten times the items take no more memory while they are iterated: nothing is kept of them."""
-
-    def peak(count):
-        folder = write(tmp_path / str(count), {f"{number}.jpg": b"" for number in range(count)})
-        rows = (f'{{"file": "{number}.jpg", "text": "{"word " * 50}{number}"}}' for number in range(count))
-        write(folder, {"captions.jsonl": "\n".join(rows)})
-        source = open_source(str(folder))
-        tracemalloc.start()
-        assert sum(len(item.captions) for item in all_items([source])) == count
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak
-
-    assert peak(3000) < 1.3 * peak(300) + 200_000  # bytes; the captions would be 800,000

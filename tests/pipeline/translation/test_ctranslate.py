@@ -14,14 +14,12 @@ from pipeline.translation.ctranslate import (
     MAX_SOURCE_TOKENS,
     CTranslate2Engine,
     CTranslate2Translator,
-    loops,
     token_limit,
 )
 from pipeline.translation.families import END
 from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated, Untranslated
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb
-from tests.worked_examples import each_example
 
 ODD_TEXTS = [
     "A boy </s> is <pad> eating <unk>.",
@@ -172,13 +170,6 @@ def test_each_sentence_has_its_translation_in_order():
     assert texts(results) == ["A B C", "", "A", "B", "...", "A B"]
 
 
-def test_sentences_of_like_length_share_a_limit_and_longest_come_first():
-    engine, model = scripted()
-    engine.translate(["w " * n for n in (3, 20, 15, 17, 100)], "en", "de")
-    assert model.calls == [(1, 272, False), (2, 80, False), (2, 48, False)]
-    assert token_limit(256, positions=512) == 510
-
-
 LOOP = "ein Hund ein Hund ein Hund"
 
 
@@ -199,12 +190,6 @@ def test_what_loops_or_does_not_end_is_decoded_again(first, second, result):
     assert model.calls[0] == (2, 48, False) and model.calls[-1] == (1, 48, True)
 
 
-def test_a_source_that_repeats_may_be_translated_so():
-    engine, model = scripted({"no no no": Translated("nein nein nein")})
-    assert engine.translate(["no no no"], "en", "de") == [Translated("nein nein nein")]
-    assert len(model.calls) == 1
-
-
 def test_long_sentences_are_cut_to_what_the_model_takes():
     engine, model = scripted(positions=34)
     text = "a dog runs, " * 50
@@ -219,8 +204,3 @@ def test_a_failure_concerns_only_its_sentence():
     failure = Untranslated("engine", "out of memory")
     engine, _ = scripted({"bb": failure}, positions=4)  # pieces of one word
     assert engine.translate(["a bb c d", "c"], "en", "de") == [failure, Translated("C")]
-
-
-@each_example("loops", "text, expected")
-def test_a_loop_is_a_phrase_three_times_in_a_row(text, expected):
-    assert loops(text) is expected

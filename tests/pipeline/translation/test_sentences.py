@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.translation.sentences import MAX_BYTES, clean, halves, join, split
+from pipeline.translation.sentences import MAX_BYTES, join, split
 from tests.worked_examples import each_example
 
 LANGUAGES = st.sampled_from(["en", "de", "zh", "ja", "ar", "th", "pt-BR", "tlh"])
@@ -40,14 +40,3 @@ def test_where_sentences_end():
 @each_example("joined", "parts, target, text")
 def test_translations_are_joined_the_way_the_target_language_does(parts, target, text):
     assert join(parts, target) == text
-
-
-@pytest.mark.parametrize(
-    "parts", [("a man walks; ", "a dog runs"), ("a man, ", "a dog and a cat"), ("ab ", "cd"), ("ab", "cd")]
-)
-def test_halves_are_cut_at_the_best_place(parts):
-    assert halves("".join(parts)) == parts
-
-
-def test_clean_text_keeps_what_can_be_read():
-    assert clean("a\x00b\ud800c\u202ed😀\r\n") == "a bc\u202ed😀"

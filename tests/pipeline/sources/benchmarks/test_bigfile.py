@@ -1,10 +1,7 @@
-import ast
 import shutil
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
@@ -46,11 +43,6 @@ def test_ids_of_items_are_images(tmp_path):
     assert not bigfile.video and rows_of(bigfile) == {"COCO_1": [0], "COCO_2": [1]} and bigfile.unused == ["COCO_3"]
 
 
-def test_two_names_of_an_item_are_refused(tmp_path):
-    twice = write_bigfile(tmp_path / "g", ["a", "a.jpg"])
-    assert "rows for a under two names" in error_of(twice, ["a"])
-
-
 @pytest.mark.parametrize("encoding", ["iso-8859-1", "utf-8"])
 def test_ids_beyond_ascii(tmp_path, encoding):
     """`à` ends in a byte that is a blank in ISO-8859-1, where it is in UTF-8."""
@@ -82,10 +74,6 @@ def test_files_that_disagree_are_refused(tmp_path):
     assert "cannot read" in error_of(tmp_path / "broken")
 
 
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-NAMES = st.dictionaries(ANY_TEXT, st.lists(ANY_TEXT, max_size=4), max_size=4)
-
-
 def parse(folder, text):
     path = folder / "video2frames.txt"
     path.write_bytes(text.encode())
@@ -95,27 +83,6 @@ def parse(folder, text):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("names")
-
-
-@given(names=NAMES)
-@example(names={"it's": ['"', "\\", "\n", "a', 'b", ""], "": []})
-def test_what_repr_writes_reads_back(folder, names):
-    parsed = parse(folder, repr(names))
-    assert parsed == names and list(parsed) == list(names)
-
-
-@given(names=NAMES, data=st.data())
-def test_a_changed_dict_is_refused_or_means_what_python_means(folder, names, data):
-    """One letter is taken out, put in or replaced."""
-    text = repr(names)
-    at = data.draw(st.integers(0, len(text)))
-    change = data.draw(st.sampled_from(["", "'", '"', "\\", ",", " ", "[", "]", "}", "(", ":", "0", "u", "#", "\n"]))
-    text = text[:at] + change + text[at + data.draw(st.integers(0, 1)) :]
-    try:
-        parsed = parse(folder, text)
-    except UsageError:
-        return
-    assert parsed == ast.literal_eval(text.strip())
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,9 @@
 import gzip
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.reading import read_layout, read_lines
-
-
-@given(lines=st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=8)))
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_line_n_stays_line_n(tmp_path_factory, lines, end):
-    path = tmp_path_factory.mktemp("lines") / "captions.en.gz"
-    path.write_bytes(gzip.compress("".join(line + end for line in lines).encode("utf-8-sig"), 1))
-    assert read_lines(path) == lines
 
 
 def test_the_last_line_may_have_no_end(tmp_path):
