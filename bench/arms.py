@@ -117,8 +117,10 @@ class Bench:
         """Everything but the seed that differs from the recipe."""
         views = self.views(run)
         names = {"first": views[0], "views": ",".join(views)}
-        chosen = (setting.format(**names) for setting in run.chosen)
-        return (*self.common, f"slot_views={names['views']}", *self.arms[run.arm].settings, *chosen)
+        own = self.arms[run.arm].settings
+        fixed = {setting.partition("=")[0] for setting in own}
+        chosen = (setting.format(**names) for setting in run.chosen if setting.partition("=")[0] not in fixed)
+        return (*self.common, f"slot_views={names['views']}", *own, *chosen)
 
     def key(self, run: Run) -> tuple[Any, ...]:
         """Its FIELDS."""
