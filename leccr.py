@@ -18,6 +18,7 @@ STAGES = {
     "pack": "join media, captions, translations and descriptions into training shards",
     "update": "take in what has changed in the input, and bring tables and indexes up to date",
     "verify": "recompute every checksum and count of a corpus",
+    "export": "write a corpus as Parquet with a card, and upload it to the Hugging Face Hub",
 }
 PROGRAMS = {
     "train": "train a model on packed corpora",

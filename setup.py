@@ -60,6 +60,7 @@ TEST = [
     "duckdb>=1.4,<3",  # examples
     "hypothesis>=6.140,<7",
     "mypy>=2,<3",
+    "pandas>=2.3,<4",  # reads exports
     "polars>=1.33,<3",  # examples
     "playwright>=1.50,<2",  # drives a Chromium that is installed
     "pytest>=9,<10",
@@ -109,7 +110,7 @@ setup(
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
         "stages.web": ["templates/*"],
-        "pipeline.card": ["card.md.jinja"],
+        "pipeline.card": ["card.md.jinja", "*.yaml"],
         "pipeline.quality": ["*.yaml"],
         "pipeline.translation": ["*.yaml"],
         "pipeline.sources.scenes": ["card.md", "facts.yaml", "shapes.yaml", "words/*.yaml"],
@@ -119,7 +120,7 @@ setup(
         "aiohttp>=3.12,<4",
         "apache-beam>=2.77,<2.78",
         "fsspec>=2025.9",
-        "huggingface-hub>=1.0,<3",
+        "huggingface-hub>=2,<3",
         "jinja2>=3.1,<4",
         "markupsafe>=3,<4",
         "langcodes>=3.5,<4",

@@ -15,12 +15,13 @@ from pipeline.translation.choose import TranslatorOptions
 from stages.captions import CaptionsOptions, FrameOptions
 from stages.driver import RunOptions, import_beam
 from stages.embed import EmbedOptions
+from stages.export import ExportOptions
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
 from stages.translate import TranslateOptions
 from stages.verify import VerifyOptions
 
-STAGES = ("ingest", "captions", "translate", "pack", "embed", "update", "verify")
+STAGES = ("ingest", "captions", "translate", "pack", "embed", "update", "verify", "export")
 # By heading of the help: classes of options, and the stages that they go with.
 GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
     "": [(RunOptions, STAGES)],
@@ -41,6 +42,7 @@ GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
     "stage pack: join the tables into shards to train on (table training)": [(PackOptions, ("pack", "update"))],
     "stage embed: encode what is packed, to search it (table vectors)": [(EmbedOptions, ("embed",))],
     "stage verify": [(VerifyOptions, ("verify",))],
+    "stage export: tables as Parquet, with a card, to publish them": [(ExportOptions, ("export",))],
 }
 
 
@@ -62,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     stage_help = (
         "ingest lists and checks the media; captions describes them; translate translates their texts; pack joins all "
         "into shards to train on; embed encodes those with a model, to search them; update takes in what has changed "
-        "in the input; verify recomputes every checksum and count"
+        "in the input; verify recomputes every checksum and count; export writes a corpus as others read it"
     )
     result.add_argument("--stage", choices=STAGES, required=True, help=stage_help)
     for title, owners in GROUPS.items():

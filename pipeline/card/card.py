@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.captioning.cleaning import DROPPED, FLAGS
 from pipeline.card.front_matter import front_matter, main_items, main_table
-from pipeline.card.markdown import cut, escape, plural, public, show
+from pipeline.card.markdown import cut, escape, plural, public, public_id, show
 from pipeline.card.numbers import Numbers, by_language, count_tables, spreads, totals
 from pipeline.card.samples import read_samples
 from pipeline.card.sheet import MAX_TILES, write_contact_sheet
@@ -79,19 +79,28 @@ def render(values: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (cut, escape, plural, public, setting, spreads, totals):
+    for function in (cut, escape, plural, public, public_id, setting, spreads, totals):
         environment.filters[function.__name__] = function
     return re.sub(r"\n{3,}", "\n\n", environment.get_template(TEMPLATE).render(values)) + "\n"
 
 
-def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dict[str, Any]:
+def card_values(
+    name: str,
+    tables: Mapping[str, Table],
+    numbers: Numbers,
+    data_files: Mapping[str, Any] | None = None,
+    exported: str = "",
+) -> dict[str, Any]:
     """What the template shows: the tables with their manifests, their numbers, and what needs more than a template.
 
     Args:
         name: Title of the card.
         tables: The corpus's complete tables.
         numbers: As `count_tables` gives them.
+        data_files: Of an export: the files of each table that is not empty.
+        exported: Where the export is: its folder, or its name on the Hub; "" for a corpus.
     """
+    arrow_files = {name: f"{name}/*.arrow" for name in tables if tables[name].num_rows}
     settings = {table: tables[table].manifest["settings"] for table in tables}
     packed = tables["training"].manifest if "training" in tables else {}
     sources = packed.get("sources", [])
@@ -104,7 +113,8 @@ def card_values(name: str, tables: Mapping[str, Table], numbers: Numbers) -> dic
         "tables": tables,
         "numbers": numbers,
         "settings": settings,
-        "front_matter": front_matter(name, tables, numbers, bool(notices)),
+        "front_matter": front_matter(name, tables, numbers, bool(notices), data_files or arrow_files),
+        "exported": exported,
         "summary": _summary(tables, numbers),
         "described": f"described by {captioner}{not_an_mllm}" if captioner else "not described yet",
         "embedded": is_embedded,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from pipeline.card.numbers import Numbers
 from pipeline.corpus.table import Table
@@ -12,7 +13,9 @@ TASKS = {"image": "image-to-text", "video": "video-text-to-text"}
 HUB_LICENSES = r"cc-by(-sa|-nc|-nc-sa|-nc-nd)?-[34]\.0|cc-by-(2\.[05]|nc-2\.0|nc-sa-2\.0|nd-4\.0)|cc0-1\.0|pddl|mit"
 
 
-def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers, is_restricted: bool) -> str:
+def front_matter(
+    name: str, tables: Mapping[str, Table], numbers: Numbers, is_restricted: bool, data_files: Mapping[str, Any]
+) -> str:
     """The card's YAML. An empty table gets no config, as `datasets` cannot make a split of no rows.
 
     Args:
@@ -20,6 +23,7 @@ def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers, is_re
         tables: The corpus's complete tables.
         numbers: As `count_tables` gives them.
         is_restricted: Whether the licence of a translator forbids commercial use.
+        data_files: The files of each table that is not empty.
     """
     from huggingface_hub import DatasetCardData
 
@@ -32,10 +36,8 @@ def front_matter(name: str, tables: Mapping[str, Table], numbers: Numbers, is_re
         pretty_name=name,
         tags=_tags(tables, numbers),
         configs=[
-            {"config_name": table, "data_files": f"{table}/*.arrow"}
-            | ({"default": True} if table == main_table(tables) else {})
-            for table in tables
-            if tables[table].num_rows
+            {"config_name": table, "data_files": files} | ({"default": True} if table == main_table(tables) else {})
+            for table, files in data_files.items()
         ],
     ).to_yaml()
 

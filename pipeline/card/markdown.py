@@ -6,6 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.hashing import short_hash
+
 JOINERS = "\u200c\u200d"  # not printable, but emoji, Persian and Indian scripts are written with them
 
 
@@ -22,8 +24,30 @@ def public(text: str) -> str:
     >>> public("/home/me/my photos/a.jpg: there is no such file")
     '…/a.jpg: there is no such file'
     """
-    text = re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"?#]*?([^\s'\"/?#]*)/?([?#][^\s'\"]*)?(?=[\s'\"]|$)", r"…/\1", text)
+    return without_folders(
+        re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"?#]*?([^\s'\"/?#]*)/?([?#][^\s'\"]*)?(?=[\s'\"]|$)", r"…/\1", text)
+    )
+
+
+def without_folders(text: str) -> str:
+    """The text with `…/` in place of the folders of absolute paths; web addresses stay."""
     return re.sub(r"(?<![^\s'\"(\[=])~?/([^:'\"]*/)?(?=\S)", "…/", text)
+
+
+def public_id(item_id: str) -> str:
+    """The id with a hash in place of the folders of an absolute path, or of a URL that only some can open.
+
+    >>> public_id("holidays/a.jpg"), public_id("/home/me/a.jpg")
+    ('holidays/a.jpg', '9c1db200/a.jpg')
+    """
+    hidden = r"(^|(?<!:)/)(/(?:.*/)?|(?!https?:)[a-z][a-z0-9+.-]*:/.*/)"
+    return re.sub(hidden, lambda match: f"{match[1]}{short_hash(match[2])[:8]}/", item_id, count=1)
+
+
+def public_uri(uri: str) -> str:
+    """A web address without names, keys and queries; "" for other places."""
+    address = re.fullmatch(r"(https?://)(?:[^/?#@]*@)?([^?#]+).*", uri, re.DOTALL)
+    return address[1] + address[2] if address else ""
 
 
 def cut(text: str, limit: int) -> str:

@@ -101,8 +101,13 @@ def test_the_bytes_of_a_local_run(team, tmp_path):
     assert team.run(tmp_path / "corpus").returncode == 0
     done = team.run(corpus_of(tmp_path), "two")
     assert done.returncode == 0, done.stderr
-    for corpus in (tmp_path / "corpus", corpus_of(tmp_path)):
+    exports = []
+    for place, corpus in {"disk": tmp_path / "corpus", "store": corpus_of(tmp_path)}.items():
         assert run_stage("--stage", "pack", "--output", corpus).returncode == 0
+        folder = tmp_path / place / "photos"
+        assert run_stage("--stage", "export", "--output", corpus, "--to", folder).returncode == 0
+        exports.append({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")})
+    assert exports[0] == exports[1] and len(exports[0]) > 2
     assert table_bytes(corpus_of(tmp_path)) == table_bytes(tmp_path / "corpus")
     assert "no secret" not in done.stdout + done.stderr
     everything = b"".join(path.read_bytes() for path in corpus_of(tmp_path).rglob("*"))
