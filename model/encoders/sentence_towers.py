@@ -1,0 +1,74 @@
+"""The towers of a trained model as a module of Sentence Transformers, for programs that know nothing of LECCR.
+
+>>> SentenceTransformer(modules=[Towers.load("RUN/best")]).save_pretrained("RUN/best-st")
+>>> SentenceTransformer("RUN/best-st", trust_remote_code=True).encode([photo]) @ …encode(["eine Katze"]).T
+
+Descriptions have no part in the vectors of pictures: these rank as `stages/score.py` does without descriptions. This
+package has to be installed where the model is loaded, as its heads are not modules of Sentence Transformers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+
+from model.batch import Media, Texts
+from model.modeling import LeccrModel
+from model.processing import LeccrProcessor
+
+
+class Towers(InputModule):
+    """Routes texts through the text tower and pictures through the media tower, into one space.
+
+    Args:
+        model: Its slots must be its views, or none: only then is a score one inner product without descriptions.
+        processor: That of the model.
+
+    Raises:
+        ValueError: The slots are queries.
+    """
+
+    def __init__(self, model: LeccrModel, processor: LeccrProcessor):
+        super().__init__()
+        if model.config.slots == "queries":
+            raise ValueError("slots=queries: this model scores every item by several vectors, and has no single one")
+        self.model, self.processor = model, processor
+
+    @property
+    def modalities(self) -> list[Any]:
+        """What the routes take."""
+        return ["text", "image"]
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
+        """Tensors of texts, or of pictures."""
+        if isinstance(inputs[0], str):
+            return self.processor.texts([f"{prompt or ''}{text}" for text in inputs])._asdict()
+        media = self.processor.media([[picture.convert("RGB")] for picture in inputs])
+        return {"frames": media.frames, "mask": media.mask}
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Add `sentence_embedding` [B,E], of unit length."""
+        mask = features["mask"]
+        if "tokens" in features:
+            vectors_BE = self.model.encode_text(Texts(features["tokens"], mask))
+        else:
+            absent = self.processor.descriptions([[]] * len(mask))
+            absent = Texts(*(tensor.to(mask.device) for tensor in absent))
+            vectors_BE, _ = self.model.encode_media(Media(features["frames"], mask), absent)
+        return features | {"sentence_embedding": vectors_BE}
+
+    def get_embedding_dimension(self) -> int:
+        """E."""
+        return int(self.model.config.embed_dim)
+
+    def save(self, output_path: str, *_: Any, **__: Any) -> None:
+        """Write model and processor."""
+        self.model.save_pretrained(output_path)
+        self.processor.save_pretrained(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, **_: Any) -> Self:
+        """Load a folder, such as RUN/best, or a name on the Hub."""
+        name = model_name_or_path
+        return cls(LeccrModel.from_pretrained(name), LeccrProcessor.from_pretrained(name))
