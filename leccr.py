@@ -1,5 +1,6 @@
 """The console script `leccr`: every program by its name, `leccr captions …`, `leccr train …`, `leccr search …`.
 
+leccr find PHOTOS "eine Katze"                    describes and indexes a folder of pictures, then searches it
 leccr captions --input PHOTOS --output CORPUS     the same as python beam_runner.py --stage captions …
 leccr search --index INDEX "eine Katze"           the same as python stages/search.py …
 accelerate launch "$(which leccr)" train …        on several GPUs
@@ -8,8 +9,14 @@ accelerate launch "$(which leccr)" train …        on several GPUs
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.retrieval.engine import Filters, Hit, Index
 
 __version__ = "0.2.0"
+__all__ = ["Filters", "Hit", "Index", "main"]
 
 STAGES = {
     "ingest": "list and check images and videos, with the captions next to them",
@@ -21,6 +28,7 @@ STAGES = {
     "export": "write a corpus as Parquet with a card, and upload it to the Hugging Face Hub",
 }
 PROGRAMS = {
+    "find": "make a folder of pictures searchable, and search it",
     "train": "train a model on packed corpora",
     "score": "score a model on a split",
     "index": "make a corpus searchable",
@@ -31,11 +39,18 @@ USAGE = "\n".join(
     [
         "usage: leccr COMMAND [options]",
         "",
-        *(f"  {name:<10} {summary}" for name, summary in (STAGES | PROGRAMS).items()),
+        *(f"  {name:<10} {summary}" for name, summary in ({"find": PROGRAMS["find"]} | STAGES | PROGRAMS).items()),
         "",
         "leccr COMMAND --help lists the options of a command.",
     ]
 )
+
+
+def __getattr__(name: str) -> Any:
+    """The search engine, which takes longer to import than the commands should: `from leccr import Index`."""
+    if name not in __all__:
+        raise AttributeError(name)
+    return getattr(importlib.import_module("stages.retrieval.engine"), name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments else "--help"
+    if command in STAGES and arguments and arguments[0][0] != "-":  # leccr update CORPUS, or what find made of a folder
+        from stages.find import corpus_of
+
+        corpus = corpus_of(arguments[0])
+        if command == "update" and corpus == arguments[0] and not (Path(corpus) / ".state").is_dir():
+            command = "find"
+        else:
+            arguments = ["--output", corpus, *arguments[1:]]
     if command in STAGES:
         from beam_runner import run
 
-        if arguments and arguments[0][0] != "-":
-            arguments = ["--output", *arguments]  # leccr update CORPUS
         return run(["--stage", command, *arguments])
     if command in PROGRAMS:
         from stages.processes import run_program

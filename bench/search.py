@@ -34,7 +34,7 @@ from pipeline.corpus.table import shard_name, write_manifest, write_shard
 from stages.retrieval import vectors as item_vectors
 from stages.retrieval.corpus_items import CorpusItems
 from stages.retrieval.encoders import PartRows, Space
-from stages.retrieval.index_reader import Index
+from stages.retrieval.index_reader import Generation
 from stages.retrieval.index_writer import index_writer
 from stages.retrieval.vectors import recall
 
@@ -145,7 +145,7 @@ def build_faiss(folder: Path, options: argparse.Namespace) -> None:
 
 def ask_ours(folder: Path, options: argparse.Namespace) -> None:
     """Open and answer, for its memory."""
-    Index.open(folder / "ours").vectors.search(questions(options.rows, options.queries), K)
+    Generation.open(folder / "ours").vectors.search(questions(options.rows, options.queries), K)
 
 
 CONTENDERS = {"write-table": write_table, "build-ours": build_ours, "build-faiss": build_faiss, "ask-ours": ask_ours}
@@ -199,7 +199,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     seconds, peaks = {}, {}
     for name in CONTENDERS:
         seconds[name], peaks[name] = started(name, folder, options)
-    index = Index.open(folder / "ours")
+    index = Generation.open(folder / "ours")
     kind, effort = index.vectors.kind, index.vectors.effort
     size = sum(path.stat().st_size for path in (folder / "ours").rglob("*") if path.is_file())
     lists = f", {index.vectors.index.nlist:,} lists" if kind == "ivf" else ""

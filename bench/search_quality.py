@@ -21,8 +21,8 @@ from bench.common import DATA, machine, stage
 from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated
 from stages import index
-from stages.retrieval.engine import Finder, open_finder
-from stages.retrieval.index_reader import Index
+from stages.retrieval.engine import Index
+from stages.retrieval.index_reader import Generation
 
 CUTS = (1, 5, 10)
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stage("captions", corpus, "--input", options.photos, "--captioner", "embedded")
         stage("pack", corpus)
         index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(index_folder)])
-        finder = open_finder(index_folder)
+        finder = Index.open(index_folder)
         english = queries(options.photos, index_folder)
         query_sets = {"English, by people": english, "Portuguese, translated": translated(english)}
         print(f"{len(finder):,} photographs, {len(english):,} queries; {machine()}\n")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def queries(photos: Path, index_folder: Path) -> list[tuple[str, str]]:
     """(caption, item id of the photograph that it is of)."""
-    by_name = {Path(item_id).name: item_id for item_id in Index.open(index_folder).items["item_id"].to_pylist()}
+    by_name = {Path(item_id).name: item_id for item_id in Generation.open(index_folder).items["item_id"].to_pylist()}
     rows = map(json.loads, (photos / "captions.jsonl").read_text(encoding="utf-8").splitlines())
     return [(text, by_name[Path(row["file"]).name]) for row in rows for text in row["captions"]]
 
@@ -65,7 +65,7 @@ def translated(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(result.text, item) for result, item in zip(results, items, strict=True) if isinstance(result, Translated)]
 
 
-def ranks(finder: Finder, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+def ranks(finder: Index, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
     """Rank, from 1, of each query's photograph among all."""
     results = finder.find([text for text, _ in pairs], len(finder))
     return np.array(

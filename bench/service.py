@@ -33,7 +33,7 @@ from bench.common import ROOT, machine, measured, spread
 from pipeline.sources.scenes.corpus import write_corpus
 from pipeline.sources.scenes.rows import Settings
 from stages.data.samples import Shards
-from stages.retrieval.engine import Finder, open_finder
+from stages.retrieval.engine import Index
 from stages.web.problems import MAX_QUERIES
 
 K = 10
@@ -70,7 +70,7 @@ def latencies(clients: int, seconds: float, queries: Sequence[str], ask: Ask) ->
     return list(itertools.chain.from_iterable(durations))
 
 
-def batches(seconds: float, queries: Sequence[str], finder: Finder) -> float:
+def batches(seconds: float, queries: Sequence[str], finder: Index) -> float:
     """Queries a second."""
     size, count, began = MAX_QUERIES, 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -125,7 +125,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     corpus, index, asked = folder / "scenes", folder / "index", folder / "queries.json"
     write_corpus(corpus, Settings(items=options.items, val=0, test=0))
     measured([sys.executable, "stages/index.py", "--checkpoint", "embedded", "--data", corpus, "--output", index])
-    queries, finder = captions(corpus), open_finder(index)
+    queries, finder = captions(corpus), Index.open(index)
     asked.write_text(json.dumps(queries), encoding="utf-8")
     finder.find(queries[:64], K)
     print(machine())

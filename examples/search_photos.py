@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_runner import run
 from stages import index
-from stages.retrieval.engine import Hit, open_finder
+from stages.retrieval.engine import Hit, Index
 
 
 def build_index(photos: Path, output: Path) -> Path:
@@ -27,7 +27,7 @@ def build_index(photos: Path, output: Path) -> Path:
 
 def search(folder: Path, queries: list[str], k: int = 3) -> dict[str, list[Hit]]:
     """The best `k` items for each query."""
-    finder = open_finder(folder)
+    finder = Index.open(folder)
     return dict(zip(queries, finder.find(queries, k), strict=True))
 
 

@@ -1,17 +1,12 @@
 """The run of a Beam stage: lock the corpus, compare settings, make the missing shards, close the tables, report."""
 
 import argparse
-import contextlib
 import dataclasses
-import importlib.abc
 import logging
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-
-import pyarrow as pa
 
 from pipeline.card.card import update_card
 from pipeline.corpus import commit
@@ -22,6 +17,7 @@ from pipeline.engine.progress import FailureBudget, Monitor
 from pipeline.engine.run_state import locked, run_token, stopped_by_signals
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
+from pipeline.optional import load_pyarrow, quiet_imports
 from pipeline.options import option
 from pipeline.storage.files import location, shared_folder
 from pipeline.storage.folders import Folders
@@ -85,8 +81,7 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         The exit status.
     """
     corpus = options.corpus
-    with quiet_imports():
-        pa.array([0])  # pyarrow looks for pandas once, when it makes its first array
+    load_pyarrow()
     if beam_arguments:  # checked before anything is begun; without them, Beam may not be needed at all
         import_beam().beam_options(beam_arguments)
     with locked(corpus):
@@ -174,24 +169,3 @@ def import_beam() -> ModuleType:
         from pipeline.engine import beam
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     return beam
-
-
-class _NotInstalled(importlib.abc.MetaPathFinder):
-    def find_spec(self, name: str, path: object, target: object = None) -> None:
-        if name in ("pandas", "bson", "pymongo"):
-            raise ModuleNotFoundError(f"{name} is not used here", name=name)
-
-
-@contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Silence what Beam logs when it is imported, and keep it and pyarrow from importing what they can do without.
-
-    They import pandas and MongoDB's client wherever those are installed, which costs 0.3 s and 40 MiB for nothing.
-    """
-    logging.disable(logging.WARNING)
-    sys.meta_path.insert(0, finder := _NotInstalled())
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        logging.disable(logging.NOTSET)

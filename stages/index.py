@@ -61,6 +61,7 @@ class IndexOptions:
     kind: str = option("auto", "kind of index; auto chooses by size", choices=("auto", "flat", "ivf"))
     batch_size: int = option(32, "items encoded at once on each device", at_least=1)
     overwrite: bool = option(False, "make the index anew")
+    brief: bool = option(False, argparse.SUPPRESS)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -90,6 +91,8 @@ def update(output: Path, options: IndexOptions) -> None:
         for corpus in options.data:
             embed(corpus, Embed.of(space, options.batch_size))
         index = writer.publish(lambda: items.blocks(space))
+    if options.brief:
+        return
     _print(f"{output}: {len(index):,} items")
     _print(f'next: python stages/search.py --index {shlex.quote(str(output))} "eine Katze"')
 
@@ -176,10 +179,10 @@ def remove(output: Path, names: Sequence[str]) -> None:
     """Remove items by name; no model is needed."""
     import numpy as np
 
-    from stages.retrieval.index_reader import Index
+    from stages.retrieval.index_reader import Generation
     from stages.retrieval.index_writer import blocks_of, index_writer
 
-    manifest = Index.open(output).manifest
+    manifest = Generation.open(output).manifest
     settings = {"origin": manifest["origin"], "width": manifest["width"], "dtype": manifest["dtype"]}
     with index_writer(output, **settings, kind=manifest["requested_kind"]) as writer:
         old = writer.old

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError, UsageError
+from pipeline.optional import load_pyarrow
 from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, run_program
 
@@ -27,17 +28,32 @@ BATCH = 64  # queries answered at once
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
     options = parser().parse_args(argv)
-    from stages.retrieval.engine import Filters, check_queries, open_finder
-
-    queries = list(_queries(options.query, options.image, options.queries))
+    queries = read_queries(options)
     if not queries:
         raise UsageError('there is no query. Give one: "eine Katze", --image FILE, or --queries FILE with one a line')
+    answer(options, queries)
+    return 0
+
+
+def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Every query as (what the user gave, text or picture). Raises UsageError for one that cannot be answered."""
+    load_pyarrow()
+    from stages.retrieval.engine import check_queries
+
+    queries = list(_queries(options.query, options.image, options.queries))
     check_queries([query for _, query in queries], options.k, options.hybrid)
     if options.picture:
-        from stages.retrieval.result_sheet import check_path, draw_results
+        from stages.retrieval.result_sheet import check_path
 
         check_path(options.picture)
-    finder = open_finder(options.index, options.checkpoint, options.data)
+    return queries
+
+
+def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> None:
+    """Print the results of the queries."""
+    from stages.retrieval.engine import Filters, Index
+
+    finder = Index.open(options.index, options.checkpoint, options.data)
     if not len(finder):
         raise UsageError(f"--index {options.index} is empty. Run index.py on a corpus that has items")
     filters = Filters(options.corpus, options.split, options.media_type)
@@ -50,12 +66,12 @@ def main(argv: Sequence[str]) -> int:
             print(_json_line(name, hits) if options.json else _lines(name, hits), flush=True)
             results.append((name, hits))
     if options.picture:
+        from stages.retrieval.result_sheet import draw_results
+
         draw_results(options.picture, finder, results)
-    return 0
 
 
 def _queries(texts: Sequence[str], images: Sequence[Path], file: Path | None) -> Iterator[tuple[str, Any]]:
-    """Every query as (what the user gave, text or picture)."""
     from stages.retrieval.engine import open_picture
 
     yield from ((text, text) for text in texts)
@@ -97,9 +113,24 @@ def _lines(query: str, hits: "Sequence[Hit]") -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    program.add_argument("--index", required=True, type=path_on_disk, help="folder that index.py made")
+    add_query_options(program)
     add = program.add_argument
-    add("query", nargs="*", help="text in any language that the model knows; may be repeated")
-    add("--index", required=True, type=path_on_disk, help="folder that index.py made")
+    add("--checkpoint", help="where the index's model is now, if it was moved")
+    add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
+    return program
+
+
+def add_query_options(program: argparse.ArgumentParser, metavar: Any = None, first: str = "") -> None:
+    """Add the queries, and what of their results is printed.
+
+    Args:
+        program: The command line.
+        metavar: Of its positional arguments.
+        first: What the first of them is, if it is not a query.
+    """
+    add = program.add_argument
+    add("query", nargs="*", metavar=metavar, help=f"{first}text in any language that the model knows; may be repeated")
     add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
     add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")
@@ -114,9 +145,6 @@ def parser() -> argparse.ArgumentParser:
     add("--media-type", choices=("image", "video"), help="search only images, or only videos")
     add("--picture", type=Path, metavar="FILE.png", help="draw the results, one row per query")
     add("--json", action="store_true", help="print a line of JSON for each query")
-    add("--checkpoint", help="where the index's model is now, if it was moved")
-    add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
-    return program
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Search in the browser and over HTTP: one server for people and programs.
 
+    leccr serve PHOTOS                   a folder of pictures, as leccr find
     python stages/serve.py --index INDEX [--host 127.0.0.1] [--port 7861] [--rate 50] [--token TOKEN]
 
 `/` is a page where words in any language, or a picture, find items of the index; POST /search and GET /health answer
@@ -21,6 +22,7 @@ from urllib.parse import quote
 
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.storage.files import location, path_on_disk
+from stages.find import Collection, add_update_options, bring_up_to_date
 from stages.processes import Parser, run_program
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ GRACE_S = 5  # time that open requests have once the program is asked to end
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
     options = parser().parse_args(argv)
+    if bool(options.folder) == bool(options.index):
+        raise UsageError("give either a folder of pictures, or --index INDEX")
     with contextlib.closing(listen(options.host, options.port)) as bound:
         # SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -44,10 +48,15 @@ def main(argv: Sequence[str]) -> int:
             from stages.web.server import Access, create_app
         except ImportError as error:
             raise UsageError(f"the search server needs {error.name}: pip install 'leccr[serve]'") from error
-        from stages.retrieval.engine import open_finder
+        from stages.retrieval.engine import Index
 
+        if options.folder:
+            collection = Collection.of(options.folder)
+            if (status := bring_up_to_date(collection, options)) and not collection.index.is_dir():
+                return status
+            options.index, options.checkpoint = collection.index, None
         limits = Limits(options.rate)
-        finder = open_finder(options.index, options.checkpoint, options.data)
+        finder = Index.open(options.index, options.checkpoint, options.data)
         is_local = ipaddress.ip_address(bound.getsockname()[0]).is_loopback
         token = options.token or ("" if is_local else secrets.token_urlsafe(16))
         origins = tuple(origin.rstrip("/") for origin in options.cors)
@@ -125,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("serve.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = program.add_argument
-    add("--index", required=True, type=path_on_disk, help="folder that index.py made")
+    add("folder", nargs="?", help="a folder of pictures, which is made searchable if it is not")
+    add("--index", type=path_on_disk, help="folder that index.py made")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, only this machine)")
     add("--port", type=int, default=7861, help="port to listen on, 0 for a free one (default: 7861)")
     add(
@@ -137,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     add("--root-path", default="", metavar="/PATH", help="path under which a proxy has the server")
     add("--cors", action="append", default=[], metavar="ORIGIN", help="another site whose pages may use the API")
     add("--rate", type=float, default=50.0, help="queries a second that one client may ask (default: 50)")
-    add("--checkpoint", help="where the index's model is now, if it was moved")
+    add_update_options(program)
     add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
     return program
 

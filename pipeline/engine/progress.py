@@ -95,11 +95,16 @@ class ProgressLine:
         name: What is worked on; the beginning of the line.
         done: Units that were done before.
         visible: Whether anything is drawn, for example only by one of several processes.
+
+    Attributes:
+        prefix: Before the name, which of several pieces of work this is: `2/3 `.
     """
+
+    prefix = ""
 
     def __init__(self, total: int, unit: str, name: str = "", done: int = 0, visible: bool = True):
         self.total, self.done = total, done
-        self._unit, self._name, self._first, self._visible = unit, name, done, visible
+        self._unit, self._name, self._first, self._visible = unit, f"{self.prefix}{name}", done, visible
         self._terminal = sys.stderr.isatty()
         self._started = self._drawn = time.monotonic()
 

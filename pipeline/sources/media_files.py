@@ -23,7 +23,7 @@ class FolderSource:
         self._defaults = defaults
         self._root, self._media = listing.root.rstrip("/"), listing.media
         if not self._media:
-            raise UsageError(f"--input: {given} holds {listing.describe()}, but no images or videos: name their folder")
+            raise UsageError(f"--input: {given} has no images or videos, only {listing.describe()}: name their folder")
         self._neighbours = splits_of_neighbours(listing.folders())
         self._sides, notes = open_sides(listing, defaults.caption_language)
         listing.account_for_others((*self._media.suffixes, *CAPTION_SUFFIXES))

@@ -130,7 +130,7 @@ def select_views(descriptions: Sequence[dict[str, str]], views: Sequence[str]) -
 
 
 @dataclasses.dataclass(frozen=True)
-class Index:
+class SampleIndex:
     """Where the samples are, in 10 bytes each.
 
     Attributes:
@@ -161,7 +161,7 @@ def build_index(
     extra_views: Sequence[str],
     slot_views: Sequence[str] = (ALL,),
     human_targets: bool = True,
-) -> Index:
+) -> SampleIndex:
     """Index the samples of a split.
 
     Reads the language and origin of captions, not their texts: two million captions took a second and 12 MiB.
@@ -223,7 +223,7 @@ def build_index(
         )
     notes = [f"{without_text:,} items of {split} have no text in {source_language} and are left out"]
     targets = tuple(languages) or tuple(sorted(available))
-    return Index(shard_of, row_of, text_of, targets, tuple(notes if without_text else ()), undescribed)
+    return SampleIndex(shard_of, row_of, text_of, targets, tuple(notes if without_text else ()), undescribed)
 
 
 class _Lists:
@@ -263,7 +263,7 @@ def no_such_split(shards: Shards, split: str) -> UsageError:
 
 
 def source_text(row: dict[str, Any], text: int) -> tuple[str, str]:
-    """Id and text of the English side of a sample, the id as translations refer to it; `text` as in `Index.texts`."""
+    """Id and text of the English side of a sample, the id as translations refer to it; `text` as in `SampleIndex.texts`."""
     if text < 0:
         view = row["descriptions"][-1 - text]
         return f"{row['item_id']}#{view['view']}", view["text"]

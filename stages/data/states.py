@@ -108,7 +108,7 @@ class Stored(NamedTuple):
     def texts(self, places: Sequence[tuple[int, int, int | None]]) -> Texts:
         """Summaries [B,1,I] of captions, given as (shard, row, text); None is an absent one.
 
-        `text` is as in `Index.texts`: the position of a caption, or −1 − the position of a description.
+        `text` is as in `SampleIndex.texts`: the position of a caption, or −1 − the position of a description.
         """
         rows = []
         for number, row, text in places:

@@ -21,8 +21,9 @@ from pipeline.media.images import frames as sampled_frames
 from pipeline.storage.files import location, version
 from stages.data.media import item_frames
 from stages.data.samples import Shards
+from stages.find import Collection
 from stages.retrieval.encoders import Space, open_space
-from stages.retrieval.index_reader import Index, ItemRecord
+from stages.retrieval.index_reader import Generation, ItemRecord
 from stages.retrieval.vectors import ItemVectors
 
 MAX_CHARACTERS = 2_000  # longest query
@@ -71,29 +72,6 @@ class Hit:
     matched: str
 
 
-def open_finder(index: Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Finder":
-    """Open the engine of an index folder.
-
-    Args:
-        index: The index folder.
-        checkpoint: Where the index's model is now, if it was moved.
-        data: Where corpora of the index are now, if they were moved.
-
-    Raises:
-        UsageError: Any of them is missing, or is not what the index was made from.
-    """
-    opened = Index.open(index)
-    made_with = opened.origin["space"]
-    space = open_space(checkpoint or made_with["name"], made_with.get("late_fusion"))
-    if space.identity["fingerprint"] != made_with["fingerprint"]:
-        raise UsageError(
-            f"--index {index} was made with {made_with['name']} {made_with['fingerprint']}, and the model is now "
-            f"{space.identity['name']} {space.identity['fingerprint']}. Give --checkpoint with the model that it was "
-            "made with, or make the index anew"
-        )
-    return Finder(opened, space, data)
-
-
 class OpenIndex:
     """One generation of an index with the corpora that it was made from, which may have changed since.
 
@@ -101,7 +79,7 @@ class OpenIndex:
         UsageError: A corpus is missing.
     """
 
-    def __init__(self, index: Index, data: Sequence[Path]):
+    def __init__(self, index: Generation, data: Sequence[Path]):
         self.index, self.corpora = index, dict[str, Path]()
         self._shards: dict[str, tuple[str | None, Shards]] = {}  # by corpus, of the version of its manifest
         moved = {manifest_hash(path, "training"): path for path in data if complete(path, "training")}
@@ -153,16 +131,45 @@ class OpenIndex:
         return self._shards[corpus][1]
 
 
-class Finder:
+class Index:
     """Answers queries from an index; thread-safe.
 
+    index = Index.open("PHOTOS")
+    for hit in index.search("eine Katze", k=5):
+        print(hit.score, hit.uri)
+
     Args:
-        index: The index.
+        index: What is published.
         space: The space that it was made with.
         data: Where its corpora are now, if they were moved.
     """
 
-    def __init__(self, index: Index, space: Space, data: Sequence[Path] = ()):
+    @classmethod
+    def open(cls, folder: str | Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Index":
+        """Open an index.
+
+        Args:
+            folder: The index folder, or a folder of pictures that `leccr find` has indexed.
+            checkpoint: Where the index's model is now, if it was moved.
+            data: Where corpora of the index are now, if they were moved.
+
+        Raises:
+            UsageError: Any of them is missing, or is not what the index was made from.
+        """
+        found = Collection.of(str(folder)).index
+        folder = found if found.is_dir() else location(str(folder))
+        opened = Generation.open(folder)
+        made_with = opened.origin["space"]
+        space = open_space(checkpoint or made_with["name"], made_with.get("late_fusion"))
+        if space.identity["fingerprint"] != made_with["fingerprint"]:
+            raise UsageError(
+                f"--index {folder} was made with {made_with['name']} {made_with['fingerprint']}, and the model is now "
+                f"{space.identity['name']} {space.identity['fingerprint']}. Give --checkpoint with the model that it "
+                "was made with, or make the index anew"
+            )
+        return cls(opened, space, data)
+
+    def __init__(self, index: Generation, space: Space, data: Sequence[Path] = ()):
         self.space, self._data = space, data
         self._now = OpenIndex(index, data)
         self._refreshing, self._encoding = Lock(), Lock()
@@ -180,6 +187,12 @@ class Finder:
         """The splits of its items."""
         return sorted(self._now.columns["split"].dictionary.to_pylist())
 
+    @property
+    def facets(self) -> dict[str, dict[str, int]]:
+        """By name of a filter, how many items have each value."""
+        counts = {name: pc.value_counts(column.cast(pa.string())) for name, column in self._now.columns.items()}
+        return {name: {row["values"]: row["counts"] for row in rows.to_pylist()} for name, rows in counts.items()}
+
     def refresh(self) -> bool:
         """Switch to a newer generation of the index, if one was published.
 
@@ -194,7 +207,7 @@ class Finder:
             try:
                 if self._now.index.is_current():
                     return False
-                index = Index.open(self._now.index.folder)
+                index = Generation.open(self._now.index.folder)
             except UsageError as error:
                 raise EnvironmentTrouble(str(error)) from error
             if index.origin["space"]["fingerprint"] != self.space.identity["fingerprint"]:
@@ -204,6 +217,51 @@ class Finder:
             except UsageError:
                 return False
             return True
+
+    def search(
+        self,
+        query: str | Path | Image.Image,
+        k: int = 10,
+        *,
+        offset: int = 0,
+        min_score: float | None = None,
+        hybrid: float | None = None,
+        filters: Filters = Filters(),
+    ) -> list[Hit]:
+        """Find the best items of one query.
+
+        Args:
+            query: Words in any language that the index's model knows, a picture, or the path of one.
+            k: Most results.
+            offset: How many of the best results are left out, to go on where another search has ended.
+            min_score: The least score of a result. What is a good one depends on the model: see docs/search.md.
+            hybrid: As in `find`.
+            filters: Which items may be among the results.
+
+        Returns:
+            The hits, best first.
+
+        Raises:
+            UsageError: The query cannot be answered.
+            MediaError: The path does not lead to a picture.
+        """
+        asked = open_picture(query.read_bytes()) if isinstance(query, Path) else query
+        (hits,) = self.find([asked], offset + k, hybrid=hybrid, filters=filters)
+        return [hit for hit in hits[offset:] if min_score is None or hit.score >= min_score]
+
+    def similar(self, corpus: str, item_id: str, k: int = 10) -> list[Hit]:
+        """The items whose vectors are nearest to those of an item, best first, without itself.
+
+        Raises:
+            KeyError: The item is not in the index.
+        """
+        now = self._now.index
+        if (number := now.number(corpus, item_id)) is None:
+            raise KeyError(corpus, item_id)
+        mean_E = now.vectors.rows(slice(number, number + 1), part="media").mean(0)
+        scores_k, items_k = (of_query[0] for of_query in now.vectors.search(mean_E[None], k + 1))
+        others = items_k != number
+        return _hits(now, mean_E, scores_k[others][:k], items_k[others][:k])
 
     def find(
         self,
@@ -295,7 +353,7 @@ def _fused(
     return fused_C[best], items_C[best]
 
 
-def _hits(index: Index, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray) -> list[Hit]:
+def _hits(index: Generation, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray) -> list[Hit]:
     hits = []
     for rank, (score, item, record) in enumerate(zip(scores_k, items_k, index.records(items_k), strict=True), 1):
         rows_VE = index.vectors.rows(slice(item, item + 1), part="text")

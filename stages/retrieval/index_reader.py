@@ -57,7 +57,7 @@ class ItemRecord(TypedDict):
     texts: list[ItemText]
 
 
-class Index:
+class Generation:
     """One generation of an index, open. It never changes and may be used from several threads.
 
     Attributes:
@@ -78,7 +78,7 @@ class Index:
         self.vectors = load_vectors(home / VECTORS_FILE, manifest["kind"], manifest["effort"], counts)
 
     @classmethod
-    def open(cls, folder: Path) -> "Index":
+    def open(cls, folder: Path) -> "Generation":
         """Open what is published in a folder.
 
         Raises:

@@ -22,7 +22,7 @@ from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, file_hash, short_hash
 from pipeline.storage.files import flush, write_file
-from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FILE, VERSION, Index
+from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FILE, VERSION, Generation
 from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 
 BUILDING = ".building"
@@ -68,7 +68,7 @@ def index_writer(
         if foreign:
             raise UsageError(f"{folder} holds {foreign[0]} and is not an index. Give another --output")
     with locked(folder):
-        old = Index.open(folder) if (folder / MANIFEST).exists() and not overwrite else None
+        old = Generation.open(folder) if (folder / MANIFEST).exists() and not overwrite else None
         shutil.rmtree(folder / BUILDING, ignore_errors=True)
         settings = {"origin": origin, "width": width, "dtype": dtype, "requested_kind": kind}
         yield IndexWriter(folder, settings, old)
@@ -77,10 +77,10 @@ def index_writer(
 class IndexWriter:
     """Makes the next generation of an index; made by `index_writer`."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], old: Index | None):
+    def __init__(self, folder: Path, settings: dict[str, Any], old: Generation | None):
         self.folder, self.settings, self.old = folder, settings, old
 
-    def publish(self, blocks: Callable[[], Iterable[Block]]) -> Index:
+    def publish(self, blocks: Callable[[], Iterable[Block]]) -> Generation:
         """Make and publish the generation that holds these items, asked for several times; returns it, open."""
         numbers = [int(path.name[-8:]) for path in self.folder.glob("generation-*")]
         name = f"generation-{max(numbers, default=0) + 1:08d}"
@@ -112,7 +112,7 @@ class IndexWriter:
         flush(self.folder)
         write_json(self.folder / MANIFEST, {**manifest, "checksum": short_hash(canonical_json(manifest))})
         _sweep(self.folder, keep=(MANIFEST, name))
-        return Index.open(self.folder)
+        return Generation.open(self.folder)
 
 
 def _write_items(path: Path, blocks: Iterable[Block]) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def _write_items(path: Path, blocks: Iterable[Block]) -> dict[str, np.ndarray]:
     return {part: np.concatenate(of_part) for part, of_part in counts.items()}
 
 
-def blocks_of(index: Index, keep_N: np.ndarray) -> Iterator[Block]:
+def blocks_of(index: Generation, keep_N: np.ndarray) -> Iterator[Block]:
     """The items of an index that are to be kept, with their vectors."""
     for start in range(0, len(index), BLOCK_ITEMS):
         here = slice(start, start + BLOCK_ITEMS)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
-from stages.retrieval.engine import Finder, Hit
+from stages.retrieval.engine import Hit, Index
 
 TILE, ROW, ABOVE, BELOW = 1.6, 1.75, 0.35, 0.2
 SIZE = 240, 180  # pixels of a thumbnail
@@ -24,7 +24,7 @@ FONTS = (  # those that are installed draw each letter that the ones before lack
 )
 
 
-def draw_results(path: Path, finder: Finder, results: Sequence[tuple[str, Sequence[Hit]]]) -> None:
+def draw_results(path: Path, finder: Index, results: Sequence[tuple[str, Sequence[Hit]]]) -> None:
     """Write a PNG of queries with their hits.
 
     Args:
@@ -68,7 +68,7 @@ def _fonts() -> list[str]:
     return [name for name in FONTS if name in installed]
 
 
-def thumbnail(finder: Finder, hit: Hit) -> Image.Image:
+def thumbnail(finder: Index, hit: Hit) -> Image.Image:
     """The hit's picture cropped to SIZE, grey where it cannot be read."""
     try:
         return ImageOps.fit(finder.picture(hit.corpus, hit.item_id, max(SIZE)), SIZE)

@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from stages.retrieval.engine import Finder
+from stages.retrieval.engine import Index
 from stages.web import api, pages
 from stages.web.problems import Limits, Problem
 from stages.web.service import Service
@@ -53,7 +53,7 @@ class Access:
     token: str = ""
 
 
-def create_app(finder: Finder, *, limits: Limits, access: Access = Access(), root_path: str = "") -> FastAPI:
+def create_app(finder: Index, *, limits: Limits, access: Access = Access(), root_path: str = "") -> FastAPI:
     """The application.
 
     Args:

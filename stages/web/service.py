@@ -15,7 +15,7 @@ from starlette.requests import Request
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import Limits as MediaLimits
-from stages.retrieval.engine import Filters, Finder, Hit, check_queries, open_picture
+from stages.retrieval.engine import Filters, Hit, Index, check_queries, open_picture
 from stages.web.problems import MAX_QUERIES, Buckets, Limits, Problem
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ PICTURE_PIXELS, DECODED_PICTURES = 25_000_000, 2  # largest uploaded picture, an
 
 
 class Terms(NamedTuple):
-    """What queries must have in common to be answered in one call; see `Finder.find`."""
+    """What queries must have in common to be answered in one call; see `Index.find`."""
 
     k: int
     hybrid: float | None
@@ -50,7 +50,7 @@ class Service:
         waiting: Queries not yet answered.
     """
 
-    def __init__(self, finder: Finder, limits: Limits):
+    def __init__(self, finder: Index, limits: Limits):
         self.finder, self.limits = finder, limits
         self.trouble, self.waiting = "", 0
         self._buckets, self._decoding = Buckets(limits), asyncio.Semaphore(DECODED_PICTURES)

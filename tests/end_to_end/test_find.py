@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stages import index, search
-from stages.retrieval.index_reader import Index
+from stages.retrieval.index_reader import Generation
 from tests.conftest import run_stage
 
 pytest.importorskip("skimage", reason="the sample photos come with scikit-image")
@@ -26,7 +26,7 @@ def test_six_languages_find_what_the_sample_photos_show(tmp_path, capsys):
         done = run_stage("--stage", *name, "--output", corpus)
         assert done.returncode == 0, done.stderr
     assert index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(folder)]) == 0
-    assert len(Index.open(folder)) == 9
+    assert len(Generation.open(folder)) == 9
     file.write_text("\n".join(queries), encoding="utf-8")
     capsys.readouterr()
     assert search.main(["--index", str(folder), "--queries", str(file), "-k", "1", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""A search engine of a few coloured squares, with the interface of `stages.retrieval.engine.Finder`."""
+"""A search engine of a few coloured squares, with the interface of `stages.retrieval.engine.Index`."""
 
 import threading
 import time

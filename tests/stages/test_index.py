@@ -5,8 +5,8 @@ import pytest
 from pipeline.errors import UsageError
 from stages import index, score
 from stages.data.batches import EvaluationData
-from stages.retrieval.engine import open_finder
-from stages.retrieval.index_reader import Index
+from stages.retrieval.engine import Index
+from stages.retrieval.index_reader import Generation
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.duals import write_dual
 from tests.stages.indexed import item_rows, write_indexed, write_model
@@ -14,7 +14,7 @@ from tests.stages.indexed import item_rows, write_indexed, write_model
 
 def records(made):
     """By (corpus, item id)."""
-    opened = Index.open(made)
+    opened = Generation.open(made)
     return {(record["corpus"], record["item_id"]): record for record in opened.records(range(len(opened)))}
 
 
@@ -80,7 +80,7 @@ def test_mistakes(tmp_path):
             index.main(arguments)
     assert records(made).keys() == items(*range(4))
     assert index.main([*command(other, made, photos), "--overwrite"]) == 0
-    assert "other" in Index.open(made).origin["space"]["name"]
+    assert "other" in Generation.open(made).origin["space"]["name"]
 
 
 def test_two_corpora_a_split_and_views(tmp_path):
@@ -109,7 +109,7 @@ def test_a_dual_encoder_is_indexed_with_the_late_fusion_that_was_scored(tmp_path
     scores["settings"]["view_weights"] = {"detail": 0.25}
     report.write_text(json.dumps(scores))
     assert index.main([*command(model, made, photos), "--late-fusion", str(report), "--dtype", "float32"]) == 0
-    finder = open_finder(made)
+    finder = Index.open(made)
     data = EvaluationData([photos], "val")
     frames, views = data.items(range(4))
     assert ["", "short: blue red red green"] in views

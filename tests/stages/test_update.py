@@ -13,7 +13,7 @@ from pipeline.corpus.next_corpus import MADE_FROM, PUBLISHING, next_folder
 from pipeline.corpus.table import MADE_BY, MANIFEST, Table, complete
 from stages import index
 from stages.retrieval.encoders import ModelSpace
-from stages.retrieval.engine import open_finder
+from stages.retrieval.engine import Index
 from stages.verify import KEYS
 from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.loopback import Loopback
@@ -114,12 +114,12 @@ def test_killed_ten_times_while_fifty_clients_search(tmp_path):
         assert index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(made)]) == 0
         before, old_training = server.stats(), (corpus / "training" / MANIFEST).read_bytes()
         change(photos, added=10, changed=2, renamed=3, gone=1)
-        finder, ended, errors, answers = open_finder(made), threading.Event(), [], []
+        finder, ended, errors, answers = Index.open(made), threading.Event(), [], []
 
         def search(opens):
             while not ended.is_set():
                 try:
-                    asked = open_finder(made) if opens else finder
+                    asked = Index.open(made) if opens else finder
                     asked.refresh()
                     answers.append(len(asked.find(["rot"], 20)[0]))
                 except Exception as error:

@@ -7,7 +7,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index
 from stages.data.media import item_frames
 from stages.data.samples import Shards
-from stages.retrieval.engine import Filters, open_finder
+from stages.retrieval.engine import Filters, Index
 from tests.model.towers import picture
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.indexed import item_rows, write_indexed, write_model
@@ -22,7 +22,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finder(home):
-    return open_finder(home / "index")
+    return Index.open(home / "index")
 
 
 def ids(hits):
@@ -83,19 +83,19 @@ def test_only_pictures_of_the_index_are_read(finder):
 def test_an_index_of_another_model_is_refused_and_a_model_may_move(home, tmp_path):
     other = write_model(tmp_path / "other", seed=1)
     with pytest.raises(UsageError, match="Give --checkpoint"):
-        open_finder(home / "index", str(other))
+        Index.open(home / "index", str(other))
     shutil.copytree(home / "model", tmp_path / "moved")
-    assert open_finder(home / "index", str(tmp_path / "moved")).find(["rot"])
+    assert Index.open(home / "index", str(tmp_path / "moved")).find(["rot"])
 
 
 def test_a_corpus_may_move_and_change(tmp_path):
     _, photos, made = write_indexed(tmp_path, 6)
     moved = photos.rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match=r"photos is not at .* Give --data FOLDER"):
-        open_finder(made)
-    assert open_finder(made, data=[moved]).corpora == {"photos": moved}
+        Index.open(made)
+    assert Index.open(made, data=[moved]).corpora == {"photos": moved}
     write_training_corpus(photos, 7, seed=1)
-    changed = open_finder(made)
+    changed = Index.open(made)
     assert len(changed.find(["rot"], 9)[0]) == 6  # as it was indexed
     with pytest.raises(KeyError):
         changed.picture("photos", "item-00001.jpg", 16)  # which is another one now
@@ -104,7 +104,7 @@ def test_a_corpus_may_move_and_change(tmp_path):
 def test_refreshing_when_the_index_was_made_anew(tmp_path):
     """With the same model at another place its items are taken over; with another model it is refused."""
     model, photos, made = write_indexed(tmp_path, 4)
-    finder = open_finder(made)
+    finder = Index.open(made)
     before = finder.find(["rot"], 4)
     moved = shutil.copytree(model, tmp_path / "moved")
     index.main(["--checkpoint", str(moved), "--data", str(photos), "--output", str(made), "--overwrite"])
@@ -119,7 +119,7 @@ def test_refreshing_when_the_index_was_made_anew(tmp_path):
 
 def test_an_added_corpus_is_found_after_a_refresh_and_a_removed_item_is_not(tmp_path):
     model, photos, made = write_indexed(tmp_path, 3)
-    finder = open_finder(made)
+    finder = Index.open(made)
     more = write_training_corpus(tmp_path / "more", 2, seed=1)
     again = ["--checkpoint", str(model), "--data", str(photos), "--data", str(more), "--output", str(made)]
     index.main(again)
@@ -140,7 +140,7 @@ def test_an_added_corpus_is_found_after_a_refresh_and_a_removed_item_is_not(tmp_
 
 def test_queries_during_updates_see_one_generation_each(tmp_path):
     model, photos, made = write_indexed(tmp_path, 8)
-    finder, ended, counts, failures = open_finder(made), threading.Event(), set(), []
+    finder, ended, counts, failures = Index.open(made), threading.Event(), set(), []
 
     def ask():
         while not ended.is_set():

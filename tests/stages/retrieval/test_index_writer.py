@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from stages.retrieval import index_writer as index_writer_module
-from stages.retrieval.index_reader import Index, read_manifest
+from stages.retrieval.index_reader import Generation, read_manifest
 from stages.retrieval.index_writer import blocks_of, index_writer
 from tests.conftest import ROOT
 from tests.stages.indexes import ORIGIN, block, make_index, record, unit
@@ -44,7 +44,7 @@ def test_each_generation_holds_the_items_given_with_their_vectors(generations):
                 folder, *(block(part, media[part], texts[part]) for part in (numbers[:3], numbers[3:]) if part)
             )
             assert list(stored(index)) == numbers
-            for number, (media_rows, text_rows) in stored(Index.open(folder)).items():
+            for number, (media_rows, text_rows) in stored(Generation.open(folder)).items():
                 np.testing.assert_array_equal(media_rows, media[number])
                 np.testing.assert_array_equal(text_rows, texts[number : number + 1])
                 assert index.records([index.number("photos", f"{number}.jpg")]) == [record(number)]
@@ -71,7 +71,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(UsageError, match="is a file"):
         make_index(tmp_path / "photo.jpg")
     with pytest.raises(UsageError, match="does not exist"):
-        Index.open(tmp_path / "none")
+        Generation.open(tmp_path / "none")
 
 
 def test_a_second_writer_is_refused_with_the_firsts_pid(tmp_path):
@@ -100,11 +100,11 @@ def test_files_of_another_index_are_refused(tmp_path):
         whole = (home / name).read_bytes()
         (home / name).write_bytes(data)
         with pytest.raises(UsageError, match=problem):
-            Index.open(one)
+            Generation.open(one)
         (home / name).write_bytes(whole)
     (home / "vectors.faiss").unlink()
     with pytest.raises(UsageError, match="is missing"):
-        Index.open(one)
+        Generation.open(one)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_killed_writer_leaves_the_old_index_or_the_new_one(tmp_path, name):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    there = stored(Index.open(folder)).keys()
+    there = stored(Generation.open(folder)).keys()
     assert there == set(range(9)) or (name == "_sweep" and there == set(range(2, 14)))
     assert stored(make_index(folder, block(range(2, 14), unit(12, 1, 4)))).keys() == set(range(2, 14))
     assert len(names(folder)) == 2
