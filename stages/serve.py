@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.storage.files import location, path_on_disk
-from stages.find import Collection, add_update_options, bring_up_to_date
 from stages.processes import Parser, run_program
+from stages.retrieval.collection import Collection, add_update_options, bring_up_to_date
 
 if TYPE_CHECKING:
     import uvicorn

@@ -263,7 +263,7 @@ def no_such_split(shards: Shards, split: str) -> UsageError:
 
 
 def source_text(row: dict[str, Any], text: int) -> tuple[str, str]:
-    """Id and text of the English side of a sample, the id as translations refer to it; `text` as in `SampleIndex.texts`."""
+    """Id and text of a sample's English side, the id as translations refer to it; `text` as in `SampleIndex.texts`."""
     if text < 0:
         view = row["descriptions"][-1 - text]
         return f"{row['item_id']}#{view['view']}", view["text"]

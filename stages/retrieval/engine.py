@@ -21,7 +21,7 @@ from pipeline.media.images import frames as sampled_frames
 from pipeline.storage.files import location, version
 from stages.data.media import item_frames
 from stages.data.samples import Shards
-from stages.find import Collection
+from stages.retrieval.collection import Collection
 from stages.retrieval.encoders import Space, open_space
 from stages.retrieval.index_reader import Generation, ItemRecord
 from stages.retrieval.vectors import ItemVectors

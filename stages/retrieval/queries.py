@@ -1,0 +1,117 @@
+"""Queries on a command line, and their results as they are printed: what search and find share."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import MediaError, UsageError
+from pipeline.optional import load_pyarrow
+
+if TYPE_CHECKING:
+    from stages.retrieval.engine import Hit
+
+BATCH = 64  # queries answered at once
+
+
+def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
+    """Every query as (what the user gave, text or picture). Raises UsageError for one that cannot be answered."""
+    load_pyarrow()
+    from stages.retrieval.engine import check_queries
+
+    queries = list(_queries(options.query, options.image, options.queries))
+    check_queries([query for _, query in queries], options.k, options.hybrid)
+    if options.picture:
+        from stages.retrieval.result_sheet import check_path
+
+        check_path(options.picture)
+    return queries
+
+
+def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> None:
+    """Print the results of the queries."""
+    from stages.retrieval.engine import Filters, Index
+
+    finder = Index.open(options.index, options.checkpoint, options.data)
+    if not len(finder):
+        raise UsageError(f"--index {options.index} is empty. Run index.py on a corpus that has items")
+    filters = Filters(options.corpus, options.split, options.media_type)
+    results: list[tuple[str, list[Hit]]] = []
+    for start in range(0, len(queries), BATCH):
+        names, batch = zip(*queries[start : start + BATCH], strict=True)
+        for name, hits in zip(
+            names, finder.find(batch, options.k, hybrid=options.hybrid, filters=filters), strict=True
+        ):
+            print(_json_line(name, hits) if options.json else _lines(name, hits), flush=True)
+            results.append((name, hits))
+    if options.picture:
+        from stages.retrieval.result_sheet import draw_results
+
+        draw_results(options.picture, finder, results)
+
+
+def _queries(texts: Sequence[str], images: Sequence[Path], file: Path | None) -> Iterator[tuple[str, Any]]:
+    from stages.retrieval.engine import open_picture
+
+    yield from ((text, text) for text in texts)
+    for path in images:
+        try:
+            yield str(path), open_picture(_contents(path, "--image"))
+        except MediaError as error:
+            raise UsageError(f"--image {path} is not a picture: {error}") from error
+    if file:
+        try:
+            lines = _contents(file, "--queries").decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--queries {file}: byte {error.start} is not UTF-8. Save it as UTF-8") from error
+        yield from ((line.strip(), line.strip()) for line in lines if line.strip())
+
+
+def _contents(path: Path, option: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from error
+
+
+def _json_line(query: str, hits: "Sequence[Hit]") -> str:
+    return json.dumps({"query": query, "hits": [dataclasses.asdict(hit) for hit in hits]}, ensure_ascii=False)
+
+
+def _lines(query: str, hits: "Sequence[Hit]") -> str:
+    """The query, then each result: rank, score, item and path, and the description nearest to the query."""
+    lines = [query]
+    for hit in hits:
+        where = f"{hit.corpus}/{hit.item_id}" + (f"  ({hit.uri})" if hit.uri else "")
+        lines.append(f"{hit.rank:>4}  {hit.score:6.3f}  {where}")
+        if hit.text:
+            lines.append(f"{'':14}{hit.view}: {hit.text}")
+    return "\n".join(lines if hits else [query, "      nothing found"])
+
+
+def add_query_options(program: argparse.ArgumentParser, metavar: Any = None, first: str = "") -> None:
+    """Add the queries, and what of their results is printed.
+
+    Args:
+        program: The command line.
+        metavar: Of its positional arguments.
+        first: What the first of them is, if it is not a query.
+    """
+    add = program.add_argument
+    add("query", nargs="*", metavar=metavar, help=f"{first}text in any language that the model knows; may be repeated")
+    add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
+    add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
+    add("-k", type=int, default=10, help="results of each query (default: 10)")
+    add(
+        "--hybrid",
+        type=float,
+        metavar="WEIGHT",
+        help="share of text-to-text similarity in the score, from 0 to 1 (default: 0)",
+    )
+    add("--corpus", help="search only this corpus")
+    add("--split", help="search only this split")
+    add("--media-type", choices=("image", "video"), help="search only images, or only videos")
+    add("--picture", type=Path, metavar="FILE.png", help="draw the results, one row per query")
+    add("--json", action="store_true", help="print a line of JSON for each query")
