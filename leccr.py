@@ -34,13 +34,16 @@ PROGRAMS = {
     "index": "make a corpus searchable",
     "search": "search an index with words in any language, or with a picture",
     "serve": "search page and HTTP API of an index",
-    "mcp-server": "search for assistants, over the Model Context Protocol",
+    "mcp_server": "search for assistants, over the Model Context Protocol",
 }
 USAGE = "\n".join(
     [
         "usage: leccr COMMAND [options]",
         "",
-        *(f"  {name:<10} {summary}" for name, summary in ({"find": PROGRAMS["find"]} | STAGES | PROGRAMS).items()),
+        *(
+            f"  {name.replace('_', '-'):<10} {summary}"
+            for name, summary in ({"find": PROGRAMS["find"]} | STAGES | PROGRAMS).items()
+        ),
         "",
         "leccr COMMAND --help lists the options of a command.",
     ]
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status of the command; 2 for a command that does not exist.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments else "--help"
+    command = arguments.pop(0).replace("mcp-server", "mcp_server") if arguments else "--help"
     if command in STAGES and arguments and arguments[0][0] != "-":  # leccr update CORPUS, or what find made of a folder
         from stages.retrieval.collection import corpus_of
 
@@ -80,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command in PROGRAMS:
         from stages.processes import run_program
 
-        program = importlib.import_module(f"stages.{command.replace('-', '_')}")
+        program = importlib.import_module(f"stages.{command}")
         sys.argv = [str(program.__file__), *arguments]  # what a launcher starts again, once per process
         return run_program(program.main)
     if command in ("--version", "--help", "-h"):

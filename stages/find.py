@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("leccr find", description=__doc__.splitlines()[0], allow_abbrev=False)
-    add_query_options(program, ("FOLDER", "QUERY"), "the folder of pictures and videos, then queries: ")
+    add_query_options(program, "FOLDER QUERY", "the folder of pictures and videos, then queries: ")
     add_update_options(program)
     return program
 

@@ -91,7 +91,7 @@ def _lines(query: str, hits: "Sequence[Hit]") -> str:
     return "\n".join(lines if hits else [query, "      nothing found"])
 
 
-def add_query_options(program: argparse.ArgumentParser, metavar: Any = None, first: str = "") -> None:
+def add_query_options(program: argparse.ArgumentParser, metavar: str | None = None, first: str = "") -> None:
     """Add the queries, and what of their results is printed.
 
     Args:

@@ -1,3 +1,4 @@
+import re
 import shutil
 import threading
 
@@ -7,7 +8,8 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index
 from stages.data.media import item_frames
 from stages.data.samples import Shards
-from stages.retrieval.engine import Filters, Index
+from stages.retrieval.engine import Filters, Index, open_picture
+from tests.conftest import ROOT
 from tests.model.towers import picture
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.indexed import item_rows, write_indexed, write_model
@@ -163,3 +165,25 @@ def test_queries_during_updates_see_one_generation_each(tmp_path):
     for thread in threads:
         thread.join()
     assert not failures and counts <= {8, 9, 5}
+
+
+def test_the_python_of_the_readme_runs(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "PHOTOS").symlink_to(home / "index")
+    code = re.search(r"```python\n(from leccr import .*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    names = {}
+    exec(code[1], names)
+    assert len(capsys.readouterr().out.splitlines()) == 5 and (tmp_path / "found.jpg").exists()
+    opened, hit = names["index"], names["hit"]
+    hits = opened.search("rot", 6)
+    assert opened.search("rot", 3, offset=3) == hits[3:]
+    assert [hit.score >= hits[2].score for hit in opened.search("rot", 6, min_score=hits[2].score)][2:] == [True]
+    assert ids(opened.search(tmp_path / "found.jpg", 1)) == ids(opened.find([picture_of(tmp_path / "found.jpg")], 1)[0])
+    alike = opened.similar(hit.corpus, hit.item_id, 99)
+    assert len(alike) == len(opened) - 1 and hit.item_id not in ids(alike)
+    assert [other.score for other in alike] == sorted((other.score for other in alike), reverse=True)
+    assert opened.facets["media_type"] == {"image": 11, "video": 1}
+
+
+def picture_of(path):
+    return open_picture(path.read_bytes())
