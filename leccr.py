@@ -36,14 +36,12 @@ PROGRAMS = {
     "serve": "search page and HTTP API of an index",
     "mcp_server": "search for assistants, over the Model Context Protocol",
 }
+COMMANDS = {"find": PROGRAMS["find"]} | STAGES | PROGRAMS
 USAGE = "\n".join(
     [
         "usage: leccr COMMAND [options]",
         "",
-        *(
-            f"  {name.replace('_', '-'):<10} {summary}"
-            for name, summary in ({"find": PROGRAMS["find"]} | STAGES | PROGRAMS).items()
-        ),
+        *(f"  {name.replace('_', '-'):<10} {summary}" for name, summary in COMMANDS.items()),
         "",
         "leccr COMMAND --help lists the options of a command.",
     ]
