@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from stages.retrieval.collection import corpus_of
 
         corpus = corpus_of(arguments[0])
-        if command == "update" and corpus == arguments[0] and not (Path(corpus) / ".state").is_dir():
+        is_corpus = any((Path(corpus) / name).is_dir() for name in (".state", "items"))
+        if command == "update" and Path(corpus).is_dir() and not is_corpus:
             command = "find"
         else:
             arguments = ["--output", corpus, *arguments[1:]]
