@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.corpus.schema import SCHEMA_VERSION, SCHEMAS
-from pipeline.corpus.table import BATCH_ROWS, Table, read_shard, shard_problem, write_json, write_shard
+from pipeline.corpus.table import Table, read_shard, shard_problem, write_json, write_shard
 from pipeline.errors import UsageError
 from pipeline.storage.files import write_file
-from tests.corpora import caption, write_corpus, write_table
+from tests.corpora import caption, write_corpus
 
 CAPTIONS = SCHEMAS["captions"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -25,15 +25,6 @@ def test_what_is_written_is_read(rows, tmp_path_factory):
     first = path.read_bytes()
     write_shard(path, pa.Table.from_pylist(rows, CAPTIONS))
     assert path.read_bytes() == first
-
-
-def test_rows_come_in_order_over_shards(tmp_path):
-    rows, failures = [caption(str(i), "x") for i in range(2_500)], [{"id": "ü", "error": "unreadable"}]
-    write_table(tmp_path, "captions", [rows[:2_100], [], rows[2_100:]], failures)
-    table = Table(tmp_path, "captions")
-    assert list(table.rows()) == rows
-    assert max(batch.num_rows for batch in table.batches()) <= BATCH_ROWS
-    assert table.failures() == failures
 
 
 @pytest.mark.parametrize("before", [{}, {"file": b"whole"}])

@@ -1,7 +1,6 @@
 import io
 import struct
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -160,19 +159,3 @@ def test_offsets_of_a_broken_arrow_file_are_not_followed(tmp_path):
     assert path.read_bytes().count(first) == 1
     path.write_bytes(path.read_bytes().replace(first, struct.pack("<4q", 0, 9, 1 << 20, 54)))
     assert kind_of(reference(str(path), column="image", row=1)) == "unreadable"
-
-
-def test_each_row_group_is_read_once_however_many_threads_ask(tmp_path, monkeypatch):
-    path = tmp_path / "x.parquet"
-    write(path, table("binary"))
-    loads, original = [], opening.TableFile.column
-
-    def counted(self, name, group):
-        loads.append(group)
-        return original(self, name, group)
-
-    monkeypatch.setattr(opening.TableFile, "column", counted)
-    uris = [reference(str(path), column="image", row=row) for row in range(10)] * 20
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(read, uris)) == CELLS * 20
-    assert sorted(loads) == [0, 1, 2]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import EnvironmentTrouble, MediaError
-from pipeline.media.images import Limits, frames, probe, video
+from pipeline.media.images import Limits, frames, probe
 from tests.pipeline.media.test_images import failure as any_failure
 
 av = pytest.importorskip("av", reason="videos need PyAV")
@@ -79,22 +79,6 @@ def test_a_matroska_without_a_duration(tmp_path):
     summary = probe(io.BytesIO(data))
     assert (summary.num_frames, summary.duration_s) == (60, pytest.approx(2.4, abs=0.01))
     assert sampled(data, 8) == [3, 11, 18, 26, 33, 41, 48, 56]
-
-
-def test_each_keyframes_stretch_is_decoded_once(tmp_path, monkeypatch):
-    data, decoded, original = encoded(tmp_path / "x.mp4"), [], video._decoded
-
-    def counted(container, stream):
-        for pair in original(container, stream):
-            decoded.append(pair)
-            yield pair
-
-    monkeypatch.setattr(video, "_decoded", counted)
-    assert sampled(data, 2) == [15, 45]
-    assert len(decoded) == 1 + 5 + 11  # the first; 12 … 16; 36 … 46
-    decoded.clear()
-    sampled(data, 30)
-    assert len(decoded) <= 1 + 60 + 5
 
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.quality.languages import base, confidences, facts, own_words, script_share, usual_ratio
+from pipeline.quality.languages import confidences, own_words, script_share
 from pipeline.quality.rules import fired, thresholds
 from tests.worked_examples import each_example
 
@@ -45,13 +45,6 @@ def test_texts_of_few_letters_and_unknown_languages_are_not_measured(text, tag):
 @each_example("script", "text, tag, expected")
 def test_script(text, tag, expected):
     assert script_share(text, tag) == expected
-
-
-def test_usual_lengths():
-    assert usual_ratio("en", "de") == facts()["usual_length"]["de"] == pytest.approx(1 / usual_ratio("de", "en"))
-    assert usual_ratio("en", "zh-Hant") == facts()["usual_length"]["zh"]
-    assert usual_ratio("en", "tlh") == 1
-    assert [base(tag) for tag in ("pt-BR", "no", "iw", "zh-Hant-TW")] == ["pt", "nb", "he", "zh"]
 
 
 @each_example("right_language", "source, text, tag")

@@ -27,12 +27,6 @@ def test_noncommercial_licences_are_recognized(name):
     assert not any(map(checkpoints.noncommercial, ["ACME Inc.", "cc-by-4.0-ncx", "apache-2.0", "", "sync-1.0"]))
 
 
-@each_example("language_pairs", "name, config, pair")
-def test_language_pairs(tmp_path, name, config, pair):
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert checkpoints.language_pair(tmp_path, name) == tuple(pair)
-
-
 def copy_model(folder, tmp_path):
     return shutil.copytree(folder, tmp_path / "model")
 
