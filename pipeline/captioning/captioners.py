@@ -152,15 +152,6 @@ Captioner = MllmCaptioner | EmbeddedCaptioner
 AnyCaptioner = TypeVar("AnyCaptioner", bound=Captioner)
 
 
-def _text(text: str) -> str:
-    """Text that can be sent and stored."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{printable(text)!r} is not valid UTF-8") from None
-    return text
-
-
 def _extra_body(text: str) -> str:
     """Parameters of requests as a JSON object, in canonical form."""
     try:
@@ -171,7 +162,7 @@ def _extra_body(text: str) -> str:
         raise ValueError(f"{text!r} is not a JSON object such as '{{\"seed\": null}}'")
     if own := sorted(body.keys() & {"messages", "model", "n", "stream"}):
         raise ValueError(f"{own[0]} cannot be set here: the run sets it")
-    return _text(canonical_json(body))
+    return canonical_json(body)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,12 +177,12 @@ class ServerOptions:
         repeat=True,
     )
     mllm: str = option(
-        "", "model to ask for, or to start vLLM with (default: the only one served)", metavar="MODEL|PATH", parse=_text
+        "", "model to ask for, or to start vLLM with (default: the only one served)", metavar="MODEL|PATH", parse=str
     )
     mllm_revision: str = option(
-        "", "revision recorded in every row (default: the hash of a local folder)", metavar="TEXT", parse=_text
+        "", "revision recorded in every row (default: the hash of a local folder)", metavar="TEXT", parse=str
     )
-    system_prompt: str = option("", "system prompt of every request", metavar="TEXT", parse=_text)
+    system_prompt: str = option("", "system prompt of every request", metavar="TEXT", parse=str)
     extra_body: str = option(
         "",
         """further parameters of every request, such as '{"chat_template_kwargs": {"enable_thinking": false}}'; null """

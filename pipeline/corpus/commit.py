@@ -8,24 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.corpus import shards
-from pipeline.corpus.table import (
-    MADE_BY,
-    MANIFEST,
-    Table,
-    complete,
-    read_json,
-    shard_name,
-    state_folder,
-    write_json,
-    write_manifest,
-)
+from pipeline.corpus import table as tables
 from pipeline.engine.stage import Run, Stage
 from pipeline.errors import UsageError
 from pipeline.hashing import differences
 from pipeline.storage.files import remove_tree
 from pipeline.storage.folders import Folders
 
-ORDER = list(dict.fromkeys(MADE_BY.values()))  # the stages, each made from what is before it
+ORDER = list(dict.fromkeys(tables.MADE_BY.values()))  # the stages, each made from what is before it
 TOOLS = ("apache-beam", "pyarrow", "pillow", "av")
 
 
@@ -52,44 +42,44 @@ def check_settings(corpus: Path, stage: Stage) -> None:
 
 def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
     """The settings with which a stage's tables were begun, or None if it has none."""
-    settings: dict[str, Any] | None = read_json(state_folder(corpus) / stage.name / "settings.json")
-    if settings is None and complete(corpus, stage.tables[0]):
-        settings = Table(corpus, stage.tables[0]).manifest["settings"]
+    settings: dict[str, Any] | None = tables.read_json(tables.state_folder(corpus) / stage.name / "settings.json")
+    if settings is None and tables.complete(corpus, stage.tables[0]):
+        settings = tables.Table(corpus, stage.tables[0]).manifest["settings"]
     return settings
 
 
 def discard(corpus: Path, stage: str) -> bool:
     """Remove a stage's tables and state. Cached answers stay. Returns whether there was any table."""
-    present = [table for table, maker in MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
+    present = [table for table, maker in tables.MADE_BY.items() if maker == stage and (corpus / table).is_dir()]
     mark_incomplete(corpus, present)
     for table in present:
         remove_tree(corpus / table)
-    remove_tree(state_folder(corpus) / stage)
+    remove_tree(tables.state_folder(corpus) / stage)
     if stage == ORDER[0]:
-        remove_tree(state_folder(corpus) / shards.PLAN)
+        remove_tree(tables.state_folder(corpus) / shards.PLAN)
     return bool(present)
 
 
-def mark_incomplete(corpus: Path, tables: Iterable[str]) -> None:
+def mark_incomplete(corpus: Path, names: Iterable[str]) -> None:
     """Remove the manifests of tables whose shards are about to change."""
-    for table in tables:
-        (corpus / table / MANIFEST).unlink(missing_ok=True)
+    for name in names:
+        (corpus / name / tables.MANIFEST).unlink(missing_ok=True)
 
 
 def reopen(corpus: Path, stage: Stage) -> None:
     """Let a stage be made anew with other settings, and take over from its shards what still holds."""
     shards.restore_sidecars(corpus, stage.name)
     mark_incomplete(corpus, stage.tables)
-    (state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
+    (tables.state_folder(corpus) / stage.name / "settings.json").unlink(missing_ok=True)
 
 
 def begin(run: Run, stages: Sequence[Stage]) -> dict[str, frozenset[int]]:
     """Record the stages' settings, before their first shard; returns the shards that each stage still has to make."""
     for stage in stages:
-        folder = state_folder(run.corpus) / stage.name
+        folder = tables.state_folder(run.corpus) / stage.name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "settings.json").exists():
-            write_json(folder / "settings.json", stage.settings())
+            tables.write_json(folder / "settings.json", stage.settings())
         shards.restore_sidecars(run.corpus, stage.name)
     files, indices = Folders(), range(run.num_shards)
     return {
@@ -102,13 +92,13 @@ def close(corpus: Path, stage: Stage, num_shards: int, files: Folders) -> None:
     """Write the manifests of a stage whose shards are all made, unless they are up to date."""
     sidecars = shards.read_sidecars(corpus, stage.name, num_shards, files)
     failures = [*stage.not_taken(corpus), *(failure for made in sidecars for failure in made["failures"])]
-    listed = {shard_name(index, num_shards) for index in range(num_shards)}
+    listed = {tables.shard_name(index, num_shards) for index in range(num_shards)}
     for table in reversed(stage.tables):  # the first table's manifest marks the stage as complete
         is_first = table == stage.tables[0]
         for name in files.files(corpus / table):
             if name.endswith(".arrow") and name not in listed:  # left by a run with another number of shards
                 (corpus / table / name).unlink()
-        write_manifest(
+        tables.write_manifest(
             corpus,
             table,
             settings=stage.settings(),

@@ -15,20 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus import shards
+from pipeline.corpus import table as tables
 from pipeline.corpus.changes import Changes
 from pipeline.corpus.commit import ORDER, mark_incomplete
-from pipeline.corpus.table import (
-    FAILURES,
-    MADE_BY,
-    MANIFEST,
-    Table,
-    complete,
-    manifest_hash,
-    read_json,
-    shard_name,
-    state_folder,
-    write_json,
-)
 from pipeline.engine.stage import Rows
 from pipeline.hashing import canonical_json, short_hash
 from pipeline.storage.files import in_parallel, link, remove_tree
@@ -38,21 +27,21 @@ PUBLISHING, MADE_FROM, SETTINGS = "publishing.json", "made-from.json", "settings
 
 def next_folder(corpus: Path) -> Path:
     """Where the next state is made, under the corpus's own name, which cards and manifests have in them."""
-    return state_folder(corpus) / "next" / corpus.name
+    return tables.state_folder(corpus) / "next" / corpus.name
 
 
 def begun_stages(corpus: Path) -> list[str]:
     """The stages that have made anything, in order."""
-    return list(dict.fromkeys(stage for table, stage in MADE_BY.items() if (corpus / table).is_dir()))
+    return list(dict.fromkeys(stage for table, stage in tables.MADE_BY.items() if (corpus / table).is_dir()))
 
 
 def is_whole(corpus: Path) -> bool:
     """Whether every table that was begun is complete, and made from the present versions of its parents."""
-    tables = [table for table in MADE_BY if (corpus / table).is_dir()]
-    if not all(complete(corpus, table) for table in tables):
+    begun = [table for table in tables.MADE_BY if (corpus / table).is_dir()]
+    if not all(tables.complete(corpus, table) for table in begun):
         return False
-    parents = [made_from.items() for made_from in (Table(corpus, table).manifest["parents"] for table in tables)]
-    return all("/" in name or manifest_hash(corpus, name) == seen for pairs in parents for name, seen in pairs)
+    parents = [tables.Table(corpus, table).manifest["parents"].items() for table in begun]
+    return all("/" in name or tables.manifest_hash(corpus, name) == seen for pairs in parents for name, seen in pairs)
 
 
 def begin(
@@ -77,14 +66,14 @@ def begin(
         The entries of the new plan's shards, for `plan.json`.
     """
     folder = next_folder(corpus)
-    marker = state_folder(folder) / MADE_FROM
-    hashes = {table: manifest_hash(corpus, table) for table in MADE_BY if complete(corpus, table)}
+    marker = tables.state_folder(folder) / MADE_FROM
+    hashes = {table: tables.manifest_hash(corpus, table) for table in tables.MADE_BY if tables.complete(corpus, table)}
     made_from = [settings, hashes, [short_hash(canonical_json(part)) for part in changes.parts(shard_size)]]
-    stored = read_json(marker)
+    stored = tables.read_json(marker)
     if stored and stored["from"] == made_from:
         entries: Rows = stored["shards"]
         return entries
-    remove_tree(state_folder(corpus) / "next")
+    remove_tree(tables.state_folder(corpus) / "next")
     shard_changes = []
 
     def parts() -> Iterator[Rows]:
@@ -95,18 +84,23 @@ def begin(
     entries = shards.write_plan(folder, parts(), schema)
     for stage in stages:
         shards.restore_sidecars(corpus, stage)
-        (state_folder(folder) / stage).mkdir()
-        write_json(state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage))
+        (tables.state_folder(folder) / stage).mkdir()
+        tables.write_json(
+            tables.state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage)
+        )
         take_over = functools.partial(_take_over, corpus, stage, len(entries))
         in_parallel(take_over, list(enumerate(shard_changes))[: changes.num_shards])
     os.sync()
-    write_json(marker, {"from": made_from, "shards": entries})
+    tables.write_json(marker, {"from": made_from, "shards": entries})
     return entries
 
 
 def _settings(corpus: Path, stage: str) -> Any:
-    first = next(table for table, maker in MADE_BY.items() if maker == stage)
-    return read_json(state_folder(corpus) / stage / SETTINGS) or Table(corpus, first).manifest["settings"]
+    first = next(table for table, maker in tables.MADE_BY.items() if maker == stage)
+    return (
+        tables.read_json(tables.state_folder(corpus) / stage / SETTINGS)
+        or tables.Table(corpus, first).manifest["settings"]
+    )
 
 
 def _take_over(corpus: Path, stage: str, count: int, shard: tuple[int, dict[str, Any]]) -> None:
@@ -118,46 +112,49 @@ def _take_over(corpus: Path, stage: str, count: int, shard: tuple[int, dict[str,
     folder = next_folder(corpus)
     for table in sidecar["tables"]:
         (folder / table).mkdir(exist_ok=True)
-        link(corpus / table / shard_name(index, sidecar["count"]), folder / table / shard_name(index, count))
+        link(
+            corpus / table / tables.shard_name(index, sidecar["count"]),
+            folder / table / tables.shard_name(index, count),
+        )
     if stage != ORDER[0]:  # later stages compare contents themselves
         changes = {name: value for name, value in changes.items() if name != "changed"}
     sidecar = {**sidecar, "count": count, shards.CHANGES: changes}
-    write_json(shards.sidecar_path(folder, stage, index), sidecar, durable=False)
+    tables.write_json(shards.sidecar_path(folder, stage, index), sidecar, durable=False)
 
 
 def publish(corpus: Path) -> None:
     """Put the tables of the next state, all complete, into the place of the old ones."""
-    write_json(state_folder(corpus) / "next" / PUBLISHING, True)
+    tables.write_json(tables.state_folder(corpus) / "next" / PUBLISHING, True)
     finish_publishing(corpus)
 
 
 def finish_publishing(corpus: Path) -> None:
     """Publish what a killed run has begun to publish, if there is any: moved files are not moved again."""
     folder = next_folder(corpus)
-    if not (state_folder(corpus) / "next" / PUBLISHING).exists():
+    if not (tables.state_folder(corpus) / "next" / PUBLISHING).exists():
         return
-    for table in MADE_BY:
+    for table in tables.MADE_BY:
         _publish_table(folder / table, corpus / table)
     for name in (shards.PLAN, *ORDER, "answers"):
-        paths = list((state_folder(folder) / name).rglob("*.*"))
+        paths = list((tables.state_folder(folder) / name).rglob("*.*"))
         in_parallel(_move, [(path, corpus / path.relative_to(folder)) for path in paths])
-    remove_tree(state_folder(corpus) / "next")
+    remove_tree(tables.state_folder(corpus) / "next")
 
 
 def _publish_table(new: Path, present: Path) -> None:
     """Readers find the table missing only while shards of the same names are exchanged."""
-    manifest, old = (read_json(folder / MANIFEST) for folder in (new, present))
+    manifest, old = (tables.read_json(folder / tables.MANIFEST) for folder in (new, present))
     if manifest is None:
         return  # it is published, or was never begun
     count, before = len(manifest["shards"]), old["shards"] if old else []
-    names = [shard_name(index, count) for index in range(count)]
+    names = [tables.shard_name(index, count) for index in range(count)]
     entries = zip(names, manifest["shards"], before if len(before) == count else [{}] * count, strict=True)
     changed = [name for name, entry, other in entries if entry["sha256"] != other.get("sha256")]
     moved = [name for name in changed if (new / name).exists()]
     if moved and len(before) == count:
         mark_incomplete(present.parent, [present.name])
     in_parallel(_move, [(new / name, present / name) for name in moved])
-    for name in (FAILURES, MANIFEST):
+    for name in (tables.FAILURES, tables.MANIFEST):
         _move((new / name, present / name))
     listed = set(names)
     for path in present.glob("*.arrow"):

@@ -16,21 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.corpus import table as tables
 from pipeline.corpus.schema import schema_of
-from pipeline.corpus.table import (
-    MADE_BY,
-    MANIFEST,
-    Table,
-    complete,
-    parse_json,
-    read_json,
-    read_shard,
-    shard_name,
-    state_folder,
-    table_rows,
-    write_json,
-    write_shard,
-)
 from pipeline.engine.stage import Grouped, Outcome, Row, Rows, Run, ShardTask, Stage
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
@@ -49,28 +36,28 @@ def write_plan(corpus: Path, parts: Iterable[Rows], schema: pa.Schema) -> list[d
 
     The `stamp` of each row goes into a file of its own, so that tables do not depend on the times of files.
     """
-    folder = state_folder(corpus) / PLAN
+    folder = tables.state_folder(corpus) / PLAN
     remove_tree(folder)
     folder.mkdir(parents=True)
 
     def write_part(numbered: tuple[int, Rows]) -> dict[str, Any]:
         index, part = numbered
         write_stamps(corpus, index, part)
-        return write_shard(folder / f"part-{index:05d}.arrow", pa.Table.from_pylist(part, schema))
+        return tables.write_shard(folder / f"part-{index:05d}.arrow", pa.Table.from_pylist(part, schema))
 
     return list(read_ahead(write_part, enumerate(parts)))
 
 
 def stamps_path(corpus: Path, index: int) -> Path:
     """The file with the `stamp` of each row of a shard of the plan, in their order."""
-    return state_folder(corpus) / PLAN / f"stamps-{index:05d}.json"
+    return tables.state_folder(corpus) / PLAN / f"stamps-{index:05d}.json"
 
 
 def write_stamps(corpus: Path, index: int, rows: Rows) -> None:
     """Write the `stamp` of each row of a shard of the plan, unless they are known."""
     path, stamps = stamps_path(corpus, index), [row.get("stamp", "") for row in rows]
-    if read_json(path) != stamps:
-        write_json(path, stamps)
+    if tables.read_json(path) != stamps:
+        tables.write_json(path, stamps)
 
 
 def in_parts(rows: Iterable[Row], size: int) -> Iterator[Rows]:
@@ -82,14 +69,14 @@ def in_parts(rows: Iterable[Row], size: int) -> Iterator[Rows]:
 
 def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
     """Path of a shard's sidecar."""
-    return state_folder(corpus) / stage / f"part-{index:05d}.json"
+    return tables.state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
 def read_sidecar(corpus: Path, stage: str, index: int, files: SmallFiles = SINGLE) -> dict[str, Any] | None:
     """A shard's sidecar, or None if the shard is not made yet, or is being made again."""
     path = sidecar_path(corpus, stage, index)
     data = files.read(path)
-    sidecar: dict[str, Any] | None = parse_json(data, path) if data else None
+    sidecar: dict[str, Any] | None = tables.parse_json(data, path) if data else None
     return None if sidecar and RETIRED in sidecar else sidecar
 
 
@@ -111,14 +98,14 @@ def parent_entry(
 ) -> tuple[Path, dict[str, Any]] | None:
     """File and entry of shard `index` of a parent table or of the plan, or None if it is not made yet."""
     if parent == PLAN:
-        folder = state_folder(corpus) / PLAN
+        folder = tables.state_folder(corpus) / PLAN
         entries = _listed_shards(folder / "plan.json", files)
         return (folder / f"part-{index:05d}.arrow", entries[index]) if entries else None
     folder = corpus / parent
-    if sidecar := read_sidecar(corpus, MADE_BY[parent], index, files):
-        return folder / shard_name(index, sidecar["count"]), sidecar["tables"][parent]
-    entries = _listed_shards(folder / MANIFEST, files)
-    return (folder / shard_name(index, len(entries)), entries[index]) if entries else None
+    if sidecar := read_sidecar(corpus, tables.MADE_BY[parent], index, files):
+        return folder / tables.shard_name(index, sidecar["count"]), sidecar["tables"][parent]
+    entries = _listed_shards(folder / tables.MANIFEST, files)
+    return (folder / tables.shard_name(index, len(entries)), entries[index]) if entries else None
 
 
 def _listed_shards(path: Path, files: SmallFiles) -> list[dict[str, Any]]:
@@ -130,7 +117,7 @@ def _listed_shards(path: Path, files: SmallFiles) -> list[dict[str, Any]]:
 # Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=64)
 def _read_entries(path: Path, _version: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = read_json(path)["shards"]
+    entries: list[dict[str, Any]] = tables.read_json(path)["shards"]
     return entries
 
 
@@ -160,7 +147,7 @@ def is_current(run: Run, stage: Stage, index: int, files: SmallFiles = SINGLE) -
 
 
 def _in_place(corpus: Path, sidecar: dict[str, Any], index: int, files: SmallFiles = SINGLE) -> bool:
-    name = shard_name(index, sidecar["count"])
+    name = tables.shard_name(index, sidecar["count"])
     states = {table: files.state(corpus / table / name) for table in sidecar["tables"]}
     return all(state and state.size == sidecar["tables"][table]["bytes"] for table, state in states.items())
 
@@ -172,9 +159,9 @@ def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
         EnvironmentTrouble: A parent shard is missing or damaged.
     """
     home, parents, at = stage.origin(corpus, index)
-    tables, checksums = {}, []
+    rows, checksums = {}, []
     for parent in parents:
-        maker = MADE_BY.get(parent)
+        maker = tables.MADE_BY.get(parent)
         remedy = f"run --stage {maker} again" if maker else "run --stage ingest with --overwrite"
         present = parent_entry(home, parent, at)
         if present is None:
@@ -182,17 +169,19 @@ def load(corpus: Path, stage: Stage, index: int, num_shards: int) -> ShardTask:
                 f"shard {index} of {stage.name} cannot be made: {home / parent} has no shard {at}. To fix it, {remedy}"
             )
         path, entry = present
-        tables[parent] = read_shard(path, entry, remedy).to_pylist()
+        rows[parent] = tables.read_shard(path, entry, remedy).to_pylist()
         checksums.append(entry["sha256"])
-    items, previous = tables.pop(parents[0]), {}
-    seen = {table: version(corpus / table / shard_name(index, num_shards)) for table in stage.tables}
+    items, previous = rows.pop(parents[0]), {}
+    seen = {table: version(corpus / table / tables.shard_name(index, num_shards)) for table in stage.tables}
     seen[""] = version(sidecar_path(corpus, stage.name, index))
     sidecar = read_sidecar(corpus, stage.name, index)
     if sidecar and _in_place(corpus, sidecar, index):
         for table, entry in sidecar["tables"].items():
-            path = corpus / table / shard_name(index, sidecar["count"])
-            previous[table] = list(_carried_over(table_rows(read_shard(path, entry)), sidecar.get(CHANGES, {})))
-    return ShardTask(index, items, _by_item(tables), _joint(checksums), _by_item(previous), bool(previous), seen)
+            path = corpus / table / tables.shard_name(index, sidecar["count"])
+            previous[table] = list(
+                _carried_over(tables.table_rows(tables.read_shard(path, entry)), sidecar.get(CHANGES, {}))
+            )
+    return ShardTask(index, items, _by_item(rows), _joint(checksums), _by_item(previous), bool(previous), seen)
 
 
 def _carried_over(rows: Rows, changes: dict[str, Any]) -> Iterator[Row]:
@@ -233,7 +222,9 @@ def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome])
             folder = run.corpus / table
             folder.mkdir(parents=True, exist_ok=True)
             arrow = pa.Table.from_pylist(rows, schema_of(table, stage.settings()))
-            entries[table] = write_shard(folder / shard_name(task.index, run.num_shards), arrow, task.seen[table])
+            entries[table] = tables.write_shard(
+                folder / tables.shard_name(task.index, run.num_shards), arrow, task.seen[table]
+            )
         sidecar = {
             "run": run.token,
             "parent": task.parent_sha256,
@@ -243,7 +234,7 @@ def commit(run: Run, stage: Stage, task: ShardTask, outcomes: Sequence[Outcome])
             "tables": entries,
             "failures": [failure.line(stage.name, task.index) for outcome in outcomes for failure in outcome.failures],
         }
-        write_json(path, sidecar, before)
+        tables.write_json(path, sidecar, before)
     except FileChanged:
         return False
     return True
@@ -254,20 +245,20 @@ def _retire(path: Path, seen: str | None) -> str | None:
     if seen is None:
         return None
     mark = {RETIRED: uuid.uuid4().hex}
-    write_json(path, mark, seen)
+    tables.write_json(path, mark, seen)
     seen = version(path)
-    if read_json(path) != mark:
+    if tables.read_json(path) != mark:
         raise FileChanged(path)
     return seen
 
 
 def restore_sidecars(corpus: Path, stage: str) -> None:
     """Write missing sidecars of a complete stage from its manifests: a corpus may come without its `.state`."""
-    names = [table for table, maker in MADE_BY.items() if maker == stage]
-    if not all(complete(corpus, name) for name in names):
+    names = [table for table, maker in tables.MADE_BY.items() if maker == stage]
+    if not all(tables.complete(corpus, name) for name in names):
         return
-    tables = {name: Table(corpus, name) for name in names}
-    first = tables[names[0]]
+    opened = {name: tables.Table(corpus, name) for name in names}
+    first = opened[names[0]]
     failures = collections.defaultdict(list)
     for failure in first.failures():
         failures[failure["shard"]].append(failure)
@@ -282,10 +273,10 @@ def restore_sidecars(corpus: Path, stage: str) -> None:
             "fingerprint": first.manifest["fingerprint"],
             "count": first.num_shards,
             "items": entry["items"],
-            "tables": {name: table.manifest["shards"][index] for name, table in tables.items()},
+            "tables": {name: table.manifest["shards"][index] for name, table in opened.items()},
             "failures": failures[index],
         }
-        write_json(sidecar_path(corpus, stage, index), sidecar)
+        tables.write_json(sidecar_path(corpus, stage, index), sidecar)
 
     indices = range(first.num_shards)
     in_parallel(restore, [i for i in indices if sidecar_path(corpus, stage, i).name not in present])

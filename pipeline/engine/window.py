@@ -149,18 +149,14 @@ class Engine:
                     # A worker process on another host outlives the run. Close from a thread that is not the loop's own.
                     threading.Thread(target=close_engine, args=(self._run.token,), daemon=True).start()
                     return
-                if await asyncio.to_thread(self._report):
+                await asyncio.to_thread(self._write_progress)
+                if await asyncio.to_thread(stop_request, self._run.corpus):
                     self._cancel()
             except EnvironmentTrouble:  # the store is away. The shards that need it end the run
                 pass
             except OSError as error:
                 self._stop(error)
             await asyncio.sleep(pause(self._run.corpus, POLL_S))
-
-    def _report(self) -> bool:
-        """Write the progress for the driver; returns whether the run was asked to stop."""
-        self._write_progress()
-        return stop_request(self._run.corpus) is not None
 
     def _write_progress(self) -> None:
         write_progress(

@@ -19,18 +19,8 @@ import yaml
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import MANIFEST, STATE
 from pipeline.errors import UsageError
+from pipeline.sources import locations
 from pipeline.sources.account import Account
-from pipeline.sources.locations import (
-    FEATURES_SUFFIX,
-    MEDIA_SUFFIXES,
-    NOT_UTF8,
-    SHARD_SUFFIXES,
-    absolute,
-    filesystem_of,
-    is_url,
-    printable,
-    suffix_of,
-)
 
 CORPUS_MARKS = (STATE, *(f"{table}/{MANIFEST}" for table in SCHEMAS))  # one of them is in every corpus
 
@@ -76,12 +66,12 @@ class Listing:
         self._files.executemany("INSERT INTO files VALUES (?, ?)", rows)
         self._files.execute("CREATE INDEX by_path ON files (path, suffix)")
         self.paths = Files(self._files, (), are_others=True)
-        has_others = self.with_suffixes((*MEDIA_SUFFIXES, *SHARD_SUFFIXES))
-        self.media = self.with_suffixes(MEDIA_SUFFIXES if has_others else (FEATURES_SUFFIX,))
+        has_others = self.with_suffixes((*locations.MEDIA_SUFFIXES, *locations.SHARD_SUFFIXES))
+        self.media = self.with_suffixes(locations.MEDIA_SUFFIXES if has_others else (locations.FEATURES_SUFFIX,))
 
     def _can_be_stored(self, path: str) -> bool:
-        if NOT_UTF8.search(path):
-            self.account.add("not_taken", "names are not UTF-8", printable(path))
+        if locations.NOT_UTF8.search(path):
+            self.account.add("not_taken", "names are not UTF-8", locations.printable(path))
             return False
         return True
 
@@ -101,8 +91,8 @@ class Listing:
     def account_for_others(self, suffixes: Iterable[str]) -> None:
         """Note the files with other suffixes. Media are listed one by one."""
         for path in Files(self._files, suffixes, are_others=True):
-            suffix = suffix_of(path)
-            if suffix in (*MEDIA_SUFFIXES, *SHARD_SUFFIXES) or _looks_like_media(suffix):
+            suffix = locations.suffix_of(path)
+            if suffix in (*locations.MEDIA_SUFFIXES, *locations.SHARD_SUFFIXES) or _looks_like_media(suffix):
                 self.account.add("not_taken", f"{suffix} files cannot be taken", path)
             else:
                 self.account.add("", "other files", path)
@@ -120,12 +110,12 @@ def list_folder(location: str) -> Listing:
 
     Links are followed, and each real folder is entered once.
     """
-    root, account = absolute(location), Account()
-    return Listing(root, (_list_remote if is_url(root) else _list_local)(root, account), account)
+    root, account = locations.absolute(location), Account()
+    return Listing(root, (_list_remote if locations.is_url(root) else _list_local)(root, account), account)
 
 
 def _list_remote(root: str, account: Account) -> Iterator[str]:
-    filesystem, path = filesystem_of(root)
+    filesystem, path = locations.filesystem_of(root)
     names = [name.removeprefix(path).lstrip("/") for name in filesystem.find(path)]
     manifests = [name.split("/") for name in names if name.endswith(f"/{MANIFEST}")]
     corpora = {"/".join(parts[:-2]) for parts in manifests if parts[-2] in SCHEMAS}
@@ -154,13 +144,13 @@ def _list_local(root: str, account: Account) -> Iterator[str]:
         names: list[str] = []
         try:
             if any(Path(folder, mark).exists() for mark in CORPUS_MARKS):
-                account.add("", "corpora", printable(relative or "."))
+                account.add("", "corpora", locations.printable(relative or "."))
                 continue
             yield from _list_files(folder, relative, names, account)
         except OSError as error:
             if folder == root:
                 raise UsageError(f"--input: cannot list {root}: {error.strerror}: make it readable") from error
-            account.add("unreadable", f"folders cannot be read ({error.strerror})", printable(relative))
+            account.add("unreadable", f"folders cannot be read ({error.strerror})", locations.printable(relative))
         for name in names:
             (links if Path(folder, name).is_symlink() else folders).append(f"{folder}/{name}")
 
@@ -179,7 +169,7 @@ def _list_files(folder: str, relative: str, folders: list[str], account: Account
                 if entry.is_file():
                     yield path
                     continue
-            account.add("not_taken", "links that lead nowhere, pipes and devices", printable(path))
+            account.add("not_taken", "links that lead nowhere, pipes and devices", locations.printable(path))
 
 
 def passed_over(name: str, path: str, account: Account) -> bool:
@@ -187,7 +177,7 @@ def passed_over(name: str, path: str, account: Account) -> bool:
     kind = "hidden files and folders" if name.startswith(".") else ""
     kind = kind or next((kind for kind, pattern in _patterns_passed_over().items() if pattern.search(path)), "")
     if kind:
-        account.add("", kind, printable(path))
+        account.add("", kind, locations.printable(path))
     return bool(kind)
 
 

@@ -15,18 +15,10 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from pipeline.errors import UsageError
+from pipeline.sources import locations
 from pipeline.sources.account import Account
 from pipeline.sources.items import SPLIT_FILLERS, SPLIT_NAMES, SourceCaption, SourceItem, split_named
 from pipeline.sources.listing import Listing
-from pipeline.sources.locations import (
-    CAPTION_SUFFIXES,
-    MEDIA_SUFFIXES,
-    UTF16_MARKS,
-    exists,
-    is_url,
-    open_binary,
-    suffix_of,
-)
 from pipeline.sources.rows import (
     FIELDS,
     RowFields,
@@ -246,17 +238,17 @@ def open_sides(listing: Listing, language: str) -> tuple[list[SideRows], list[st
     """
     root, account = listing.root.rstrip("/"), listing.account
     tables = []
-    for path in listing.with_suffixes(CAPTION_SUFFIXES):
+    for path in listing.with_suffixes(locations.CAPTION_SUFFIXES):
         if (table_language := _table_language(path, root)) is not None:
             tables.append((f"{root}/{path}", path, table_language or language))
         elif _is_other(path):
             account.add("", "other files", path)
-        elif suffix_of(path) not in TEXT_SUFFIXES:
+        elif locations.suffix_of(path) not in TEXT_SUFFIXES:
             account.add("not_taken", "files look like captions, but only captions.csv and the like are read", path)
     above, _, name = root.rpartition("/")
-    if is_url(above) or not is_url(root):
+    if locations.is_url(above) or not locations.is_url(root):
         places = [(f"{above}/{side_name}", f"../{side_name}") for side_name in ABOVE_NAMES]
-        tables += [(location, label, language) for location, label in places if exists(location)]
+        tables += [(location, label, language) for location, label in places if locations.exists(location)]
     sides: list[SideRows] = []
     notes = []
     splits = {label: _split_of_table(label) for _, label, _ in tables}
@@ -297,20 +289,20 @@ def _table_language(path: str, root: str) -> str | None:
     """
     words = [word for word in words_of(posixpath.basename(_stem(path))) if not word.isdecimal()]
     stem = "_".join(word for word in words if word not in SPLIT_NAMES)
-    if suffix_of(path) not in TABLE_SUFFIXES:
+    if locations.suffix_of(path) not in TABLE_SUFFIXES:
         return None
     column = read_column(stem)
     if column.role == "captions" and not {"caption", "captions"}.isdisjoint(words):
         return column.language
     if stem in TABLE_STEMS:
         return ""
-    suffix = suffix_of(path)
+    suffix = locations.suffix_of(path)
     is_list = suffix == ".txt" and bool(_split_of_table(path)) and not {*stem.split("_")} - LIST_FILLERS
     if (suffix == ".txt" and not is_list) or (suffix == ".json" and not _begins_with_list(f"{root}/{path}")):
         return None
     with contextlib.suppress(UsageError):
         row = next(read_table(f"{root}/{path}"), (0, {}))[1]
-        is_list = is_list and suffix_of(read_file(row) or "") in MEDIA_SUFFIXES
+        is_list = is_list and locations.suffix_of(read_file(row) or "") in locations.MEDIA_SUFFIXES
         if is_list or (read_file(row) and any(read_column(name).role in ("captions", "texts") for name in row)):
             return ""
     return None
@@ -324,7 +316,7 @@ def _split_of_table(path: str) -> str:
 
 
 def _begins_with_list(location: str) -> bool:
-    with open_binary(location) as stream:
+    with locations.open_binary(location) as stream:
         return stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"[")
 
 
@@ -338,12 +330,12 @@ def _read_text(location: str, language: str) -> RowFields:
     Raises:
         ValueError: It is too long, not UTF-8, or not what it should be.
     """
-    with open_binary(location) as stream:
+    with locations.open_binary(location) as stream:
         data = stream.read(MAX_TEXT + 1)
     if len(data) > MAX_TEXT:
         raise ValueError(f"more than {MAX_TEXT:,} bytes")
-    text = data.decode("utf-16" if data[:2] in UTF16_MARKS else "utf-8-sig")
-    if suffix_of(location) == ".json":
+    text = data.decode("utf-16" if data[:2] in locations.UTF16_MARKS else "utf-8-sig")
+    if locations.suffix_of(location) == ".json":
         content = read_json(text)
         return read_fields(content if isinstance(content, dict) else {"captions": content}, language)
     lines = [line for line in text.splitlines() if any(map(str.isalpha, line))]  # others are numbers, such as boxes
@@ -361,7 +353,11 @@ def _takeout_stem(stem: str) -> str:
     ('a/1(2).jpg', '1(2).jpg', '1.de')
     """
     match = re.fullmatch(r"(.+)(\.\w+)(?:\.su([a-z-]*))?(\(\d+\))?", stem)
-    if not match or match[2].lower() not in MEDIA_SUFFIXES or not "pplemental-metadata".startswith(match[3] or ""):
+    if (
+        not match
+        or match[2].lower() not in locations.MEDIA_SUFFIXES
+        or not "pplemental-metadata".startswith(match[3] or "")
+    ):
         return stem
     return f"{match[1]}{match[4] or ''}{match[2]}"
 
@@ -380,7 +376,7 @@ def _fold_name(path: str) -> str:
 
 
 def _fold_suffixless(path: str) -> str:
-    return "" if suffix_of(path) in MEDIA_SUFFIXES else _fold_name(path)
+    return "" if locations.suffix_of(path) in locations.MEDIA_SUFFIXES else _fold_name(path)
 
 
 def _tail(path: str, media: Collection[str]) -> str:

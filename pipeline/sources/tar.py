@@ -9,20 +9,10 @@ from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import reference, stays_inside
+from pipeline.sources import locations
 from pipeline.sources.account import Account
 from pipeline.sources.items import Defaults, SourceItem, split_of_shard
 from pipeline.sources.listing import passed_over
-from pipeline.sources.locations import (
-    MEDIA_SUFFIXES,
-    NOT_UTF8,
-    absolute,
-    exists,
-    glob,
-    is_url,
-    open_binary,
-    printable,
-    short_name,
-)
 from pipeline.sources.rows import RowFields, distinct, read_captions, read_column, read_fields, read_json
 from pipeline.sources.sidecars import add_fields
 
@@ -60,7 +50,7 @@ class TarSource:
             account: That of their folder.
         """
         self._given, self._tars, self._defaults = given, tars, defaults
-        self.name, self.account = short_name(given), account or Account()
+        self.name, self.account = locations.short_name(given), account or Account()
         self._num_samples, self._unread = 0, dict[str, None]()
         # Characters of the folder that holds them all.
         self._shared = os.path.commonprefix(tars).rfind("/") + 1  # noqa: RUF071 - commonpath breaks URLs
@@ -76,7 +66,7 @@ class TarSource:
         for tar in self._tars:
             name = tar[self._shared :].removesuffix(".tar")
             split = split_of_shard(name, self._defaults.split)
-            with open_binary(tar) as stream:
+            with locations.open_binary(tar) as stream:
                 for key, members in group_members(_read_members(tar, stream, self.account)).items():
                     media = [suffix for suffix in members if _is_medium(suffix)]
                     if not media:
@@ -177,7 +167,7 @@ def _is_part(name: str) -> bool:
 
 
 def _is_medium(suffix: str) -> bool:
-    return f".{suffix.rpartition('.')[2]}" in MEDIA_SUFFIXES
+    return f".{suffix.rpartition('.')[2]}" in locations.MEDIA_SUFFIXES
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -200,10 +190,10 @@ def tars_of_pattern(pattern: str) -> list[str]:
     tars: set[str] = set()
     for location in expand_braces(pattern):
         is_glob = any(sign in location for sign in "*?[")
-        matches = glob(absolute(location)) if is_glob else [absolute(location)]
-        if not matches or not exists(matches[0]):
-            if matches and is_url(location):
-                open_binary(location).close()  # for the server's reason
+        matches = locations.glob(locations.absolute(location)) if is_glob else [locations.absolute(location)]
+        if not matches or not locations.exists(matches[0]):
+            if matches and locations.is_url(location):
+                locations.open_binary(location).close()  # for the server's reason
             raise UsageError(f"--input: {pattern} names {location}, which does not exist: check the pattern's bounds")
         tars.update(matches)
     if not tars:
@@ -225,15 +215,15 @@ def _read_members(tar: str, stream: BinaryIO, account: Account) -> dict[str, Sam
                 parts = posixpath.normpath(member.name).split("/")
                 if member.isdir() or any(passed_over(part, member.name, account) for part in parts if part != ".."):
                     continue
-                is_safe = stays_inside(member.name) and not NOT_UTF8.search(member.name)
+                is_safe = stays_inside(member.name) and not locations.NOT_UTF8.search(member.name)
                 if not member.isreg() or member.issparse() or not is_safe:
-                    text = f"members of {short_name(tar)}.tar are links, devices or outside their folder"
-                    account.add("not_taken", text, printable(member.name))
+                    text = f"members of {locations.short_name(tar)}.tar are links, devices or outside their folder"
+                    account.add("not_taken", text, locations.printable(member.name))
                 elif names := split_member_name(member.name):
                     stem, suffix = names
                     members = stems.setdefault(stem, {})
                     if suffix in members:  # as tar does, which extracts the last one
-                        account.add("not_taken", f"members of {short_name(tar)}.tar come again", member.name)
+                        account.add("not_taken", f"members of {locations.short_name(tar)}.tar come again", member.name)
                     members[suffix] = Member(member.offset_data, member.size, member.name)
             last = archive.offset  # tarfile mistakes damage after the first member for the end
     except tarfile.TarError as error:

@@ -3,6 +3,9 @@
 import html
 import html.entities
 import re
+from pathlib import Path
+
+import yaml
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
 _ATTRIBUTE = r"""\s+[\w:-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>]+)"""
@@ -14,19 +17,8 @@ _TAG = re.compile(
 _ROUNDS = 3  # "&amp;quot;" is escaped twice
 
 # Marks that models and tokenizers leave in a translation, and what stands for them.
-_MARKS = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in [
-        (r"▁", " "),  # SentencePiece
-        (r"@@(?:\s|$)", ""),  # subword-nmt
-        (r"(?<=\w)\s##(?=\w)", ""),  # WordPiece
-        (r">>\w{2,12}<<", " "),  # languages: OPUS-MT, MADLAD, M2M100, NLLB, mBART
-        (r"<2\w{2,12}>", " "),
-        (r"__[a-z]{2,3}__", " "),
-        (r"(?:^|(?<=\s))(?:[a-z]{3}_[A-Z][a-z]{3}|[a-z]{2}_[A-Z]{2})(?=\s|$)", " "),
-        (r"</?s>|<pad>|<eos>|<bos>|<extra_id_\d+>", " "),
-    ]
-]
+_LISTED = yaml.safe_load(Path(__file__).with_name("marks.yaml").read_text("utf-8"))
+_MARKS = [(re.compile(pattern), replacement) for pattern, replacement in _LISTED]
 
 
 def _character(entity: re.Match[str]) -> str:

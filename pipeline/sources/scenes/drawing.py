@@ -1,5 +1,7 @@
 """A scene as a picture, or as a clip: a background, and each group's objects in their part of it.
 
+Objects are drawn in their colours, with an outline that is visible on any ground; their shapes are data.
+
 A clip is written as Motion JPEG in AVI by hand, so that no codec is needed.
 """
 
@@ -7,17 +9,22 @@ import functools
 import io
 import struct
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from PIL import Image, ImageDraw
 
 from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import FACTS, Group, Scene
-from pipeline.sources.scenes.shapes import sprite
 
 FRAMES, FRAMES_PER_S = 6, 4  # length and rate of a clip
 VARIANTS = 8  # variants of a background
 KEYFRAME, HAS_INDEX = 0x10, 0x10  # flags of AVI
+FINE = 6  # objects are drawn this many times larger, then reduced, for smooth edges
+DARK, LIGHT = (40, 34, 34), (225, 225, 225)
+SHAPES = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text("utf-8"))  # the steps that draw each kind
 
 
 def frames(scene: Scene, size: int, rng: np.random.Generator) -> list[Image.Image]:
@@ -94,6 +101,45 @@ def _shift(scene: Scene, corners: list[tuple[int, int]], side: int, size: int, f
         share = 1 - share
     shift = round(low + (high - low) * share)
     return (shift, 0) if across else (0, shift)
+
+
+@functools.lru_cache(4096)
+def sprite(kind: str, colour: str, size: int) -> Image.Image:
+    """The object as RGBA, `size` pixels square."""
+    image = Image.new("RGBA", (size * FINE, size * FINE))
+    draw = ImageDraw.Draw(image)
+    for step in SHAPES[kind]:
+        _draw_step(draw, step, colour, size * FINE)
+    return image.reduce(FINE)
+
+
+def _draw_step(draw: ImageDraw.ImageDraw, step: dict[str, Any], colour: str, size: int) -> None:
+    shape = next(iter(step))
+    points = [share * (size - 1) for share in step[shape]]
+    line, outline = LIGHT if colour == "black" else DARK, max(2, round(size * 0.04))
+    fill = step.get("clashes", {}).get(colour) or step.get("fill") or FACTS["colours"][colour]
+    width = round(step.get("width", 0.06) * size)
+    match shape:
+        case "polygon":
+            draw.polygon(points, fill, line, outline)
+        case "ellipse":
+            draw.ellipse(points, fill, line, outline)
+        case "blot":
+            draw.ellipse(points, fill)
+        case "box":
+            draw.rectangle(points, fill, line, outline)
+        case "dome":
+            draw.chord(points, 180, 360, fill, line, outline)
+        case "line":
+            draw.line(points, step.get("fill", line), max(2, width), "curve")
+        case "arc":
+            start, end = step["angles"]
+            draw.arc(points, start, end, line, max(2, width))
+        case "ring":  # `width` is without its two outlines
+            x0, y0, x1, y1 = map(round, points)
+            draw.ellipse((x0, y0, x1, y1), outline=line, width=width + 2 * outline)
+            inner = (x0 + outline, y0 + outline, x1 - outline, y1 - outline)
+            draw.ellipse(inner, outline=fill, width=width)
 
 
 @functools.lru_cache(256)

@@ -103,8 +103,6 @@ def test_extras_are_part_of_the_settings_and_of_each_answers_decoding():
         ("--extra-body", "seed=1", "JSON"),
         ("--extra-body", "[1]", "object"),
         ("--extra-body", '{"stream": true}', "stream"),
-        ("--extra-body", '{"stop": "\\ud83d"}', "UTF-8"),
-        ("--mllm", "m\udcff", "UTF-8"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(option, value, word, capsys):

@@ -13,6 +13,7 @@ from pipeline.corpus.table import (
     Table,
     complete,
     read_json,
+    read_shard,
     shard_name,
     write_json,
     write_manifest,
@@ -63,7 +64,7 @@ def begin(corpus):
 
 def test_items_keep_their_shards_and_rows_their_items(corpus):
     folder = begin(corpus)
-    planned = [shards.read_shard(path)["item_id"].to_pylist() for path in sorted(folder.glob(".state/plan/*.arrow"))]
+    planned = [read_shard(path)["item_id"].to_pylist() for path in sorted(folder.glob(".state/plan/*.arrow"))]
     assert planned == [["a.png", "b.png"], ["z.png", "d.png"], ["f.png", "g.png"]]
     assert (folder / "items" / shard_name(0, 3)).samefile(corpus / "items" / shard_name(0, 3))
     sidecar = read_json(shards.sidecar_path(folder, "captions", 1))
@@ -78,7 +79,7 @@ def finish(folder):
         for table in tables:
             entries = [read_json(shards.sidecar_path(folder, stage, index))["tables"][table] for index in range(3)]
             path = folder / table / shard_name(2, 3)
-            old = shards.read_shard(path)
+            old = read_shard(path)
             entries[2] = write_shard(path, pa.Table.from_pylist(old.to_pylist()[:0], old.schema))
             entries = [{**entry, "parent": "", "items": 2} for entry in entries]
             parents = {"items": folder / "items"} if table == "descriptions" else {}

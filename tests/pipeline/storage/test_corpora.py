@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pipeline.corpus import shards
-from pipeline.corpus.table import Table
+from pipeline.corpus.table import Table, read_shard
 from pipeline.engine.stage import Outcome, Run, Stage
 from pipeline.errors import MediaError
 from pipeline.hashing import stream_hash
@@ -59,7 +59,7 @@ def test_of_two_writers_of_a_shard_the_first_one_counts(folder, tmp_path):
     assert shards.commit(run, stage, again, described(again, "again"))
     assert not shards.commit(run, stage, late, described(late, "late"))
     path = corpus / "descriptions" / "part-00000-of-00001.arrow"
-    assert {row["text"] for row in shards.read_shard(path).to_pylist()} == {"again"}
+    assert {row["text"] for row in read_shard(path).to_pylist()} == {"again"}
 
 
 class Team:
