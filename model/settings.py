@@ -104,6 +104,9 @@ class ModelSettings:
     freeze: tuple[str, ...] = setting(
         (), "pretrained towers that are not trained: media, text or both", choices=("media", "text")
     )
+    lora: int = setting(
+        0, "rank of LoRA on the attention of pretrained towers, whose own weights are then frozen; 0: none", at_least=0
+    )
     description_encoder: str = setting("frozen", "text tower for descriptions", choices=("frozen", "shared", "trained"))
     learned_temperature: str = setting(
         "log", "what is learned of τ: its logarithm, or tau itself, as released", choices=("log", "tau")

@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
 
     accelerator = accelerated("no")
     views = checkpoint.slot_views if options.slot_views is None else checkpoint.align_views(options.slot_views)
-    splits = Splits(options.data, options.languages, views, options.translate_queries)
+    splits = Splits(options.data, options.languages, views, options.translate_queries, checkpoint.val_fraction)
     arm = Arm(options.checkpoint, splits, accelerator, options.batch_size, "--checkpoint")
     fusion, fused_on = choose_fusion(arm, splits, options)
     embedded = arm.embed(options.split)

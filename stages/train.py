@@ -8,6 +8,7 @@ A run that was stopped or killed continues with --resume: bit-identically on a C
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,10 @@ from stages.training.settings import Settings, describe_settings, find_recipe, r
 if TYPE_CHECKING:  # heavy imports happen after parsing, so that --help answers at once
     from accelerate import Accelerator
 
-    from stages.data.batches import TrainingData
+    from stages.data.batches import EvaluationData, TrainingData
     from stages.training.trainer import Trainer
+
+PROBED = 32  # samples that memory and time are estimated from
 
 
 def main(argv: Sequence[str]) -> int:
@@ -65,6 +68,8 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
         model, processor = building.create_model(settings, data, accelerator)
     validation.expect(processor, f"media={settings.media}")
     on_main(lambda: run_folder.begin_run(run, settings, corpora, options.overwrite))
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     building.use_states(settings, data, validation, model.to(accelerator.device), processor, accelerator)
 
     batches = StepBatches(
@@ -95,7 +100,9 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     trainer = Trainer(settings, accelerator, model, batches, steps, validate, writer)
     if checkpoint:
         trainer.resume(checkpoint)
-    say(opening_message(trainer, data, record["label"]))
+    elif accelerator.is_main_process:
+        say(cost_message(trainer))
+    say(opening_message(trainer, data, validation, record["label"]))
     trainer.run()
     on_main(lambda: say(closing_message(trainer)))
 
@@ -112,7 +119,7 @@ def find_corpora(recipe: str, data: Sequence[Path], run: Path) -> list[Path]:
     return [corpus]
 
 
-def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None) -> str:
+def opening_message(trainer: "Trainer", data: "TrainingData", validation: "EvaluationData", label: str | None) -> str:
     """What the run trains, and what the user should know of its data."""
     settings, accelerator = trainer.settings, trainer.accelerator
     trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
@@ -123,7 +130,7 @@ def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None)
         f"{trained:,} weights to train · {trainer.steps:,} steps of {settings.batch_size:,} samples{micro_batch} on "
         f"{accelerator.num_processes} × {accelerator.device.type}{precision}"
     ]
-    lines += [f"note: {note}" for note in data.index.notes] + ([label] if label else [])
+    lines += [f"note: {note}" for note in (*data.index.notes, *validation.notes)] + ([label] if label else [])
     if (most := trainer.batches.processor.policy.max_tokens) < settings.max_tokens:
         lines.append(f"note: texts are cut at {most:,} tokens, the positions of text={settings.text}")
     if settings.init:
@@ -131,6 +138,49 @@ def opening_message(trainer: "Trainer", data: "TrainingData", label: str | None)
     if (count := data.index.undescribed) and trainer.model.config.slots != "none":
         lines.append(f"note: {count:,} items have no description for slots to read: run --stage captions, then pack")
     return "\n".join(lines)
+
+
+def cost_message(trainer: "Trainer") -> str:
+    """What training takes of memory and time, from a forward and backward pass of PROBED samples on this machine."""
+    import torch
+
+    from model.batch import to_device
+    from stages.training.trainer import split_batch
+
+    settings, accelerator, model = trainer.settings, trainer.accelerator, trainer.model
+    batch = to_device(split_batch(trainer.batches[0], PROBED)[0], accelerator.device)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = dict[int, int]()
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    model.train()
+    for _ in range(2):  # the first is slower
+        began = time.monotonic()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), accelerator.autocast():
+            features = model(batch)
+        size = sum(count for place, count in kept.items() if place not in own)
+        kept.clear()
+        torch.stack([field.float().sum() for field in features]).sum().backward()
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+    model.zero_grad(set_to_none=True)
+    seconds, samples = time.monotonic() - began, settings.batch_size // accelerator.num_processes
+    at_once = min(settings.micro_batch or samples, samples)
+    passes = 4 / 3 if at_once < samples else 1  # see `cached_step`
+    hours = trainer.steps * samples * seconds * passes / len(batch.item_ids) / 3600
+    sizes = 4 * weights, 4 * trained, 8 * trained, size * at_once / len(batch.item_ids)
+    *parts, total = (f"{count / 1e9:.2g}" for count in (*sizes, sum(sizes)))
+    return (
+        f"estimate per process: {total} GB (weights {parts[0]}, gradients {parts[1]}, optimiser {parts[2]}, "
+        f"activations of {at_once:,} samples {parts[3]}) and {hours:.2g} h, loading and validation not counted; "
+        f"from a pass over {len(batch.item_ids)} samples"
+    )
 
 
 def closing_message(trainer: "Trainer") -> str:
@@ -162,7 +212,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def resolve_settings(options: argparse.Namespace) -> Settings:
     """The settings of the run."""
     given: dict[str, Any] = {name: tuple(map(str, getattr(options, name))) or None for name in ("data", "log_with")}
-    given["micro_batch"] = options.micro_batch
+    given |= {"micro_batch": options.micro_batch, "val_fraction": options.val_fraction}
     given = {name: value for name, value in given.items() if value is not None}
     return resolve(options.recipe, options.overrides, **given)
 
@@ -184,6 +234,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, type=path_on_disk, metavar="RUN", help="run folder: checkpoints, metrics, curves")
     add("--micro-batch", type=int, metavar="N", help="samples encoded at once per process; bounds memory")
+    add("--val-fraction", type=float, metavar="F", help="share of split train to validate on, where there is no val")
     add("--log-with", action="append", default=[], metavar="TRACKER", help="the setting log_with; may be repeated")
     add("--resume", action="store_true", help="continue from the newest complete checkpoint")
     add("--overwrite", action="store_true", help="delete an earlier run in RUN, then start")

@@ -47,6 +47,7 @@ BIDIRECTIONAL = ("XLMRobertaModel", "RobertaModel", "BertModel", "DistilBertMode
 AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "altclip", "mpnet", "longformer", "data2vec-text", "xmod")
 NO_POSITIONS = 512  # tokens for a tower that has no positions of its own
 WITHOUT_SUMMARY = ("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel")  # no token stands for the sentence
+LORA = ".lora_"  # in the names of its weights
 POOLINGS = ("auto", "cls", "mean", "last", "pooler")
 SENTENCE_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # as Sentence Transformers names them
 
@@ -243,6 +244,32 @@ def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
             f"{name} has no weights for {lost[0]} and {len(lost) - 1} more parameters of {type(tower).__name__}: "
             f"save the whole tower, or choose another model"
         )
+
+
+def add_adapters(tower: PreTrainedModel, rank: int) -> None:
+    """Put LoRA on the linear layers of a tower's attention, in place; the weights that it has are frozen.
+
+    Raises:
+        ValueError: The package is missing, or the tower has no such layer.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("lora needs the package peft. Install it: pip install 'leccr[lora]'") from error
+    # Other classes of linear layers belong to torch's own attention, which does not call them.
+    names = [name for name, layer in tower.named_modules() if type(layer) is nn.Linear and "att" in name.lower()]
+    if not names:
+        raise ValueError(f"lora={rank}: a {type(tower).__name__} has no linear layer in its attention, set lora=0")
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), tower)
+
+
+def merged_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of a model with LoRA added to them, under the names that they have without it."""
+    weights = dict(model.state_dict())
+    for name, layer in model.named_modules():
+        if hasattr(layer, "get_delta_weight"):
+            weights[f"{name}.base_layer.weight"] = layer.base_layer.weight + layer.get_delta_weight("default")
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in weights.items() if LORA not in name}
 
 
 def build_tower(kind: str | None, config: dict[str, Any]) -> PreTrainedModel:

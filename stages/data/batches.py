@@ -48,6 +48,7 @@ class TrainingData:
         slot_views: Views that the slots read; empty for all.
         pair_weighting: Whether the quality of a translation weighs its pair.
         human_targets: Whether human texts serve as target texts.
+        val_fraction: See `Shards`.
 
     Raises:
         UsageError: A table, split, language or view is missing.
@@ -64,8 +65,9 @@ class TrainingData:
         slot_views: Sequence[str] = (),
         pair_weighting: bool = True,
         human_targets: bool = True,
+        val_fraction: float = 0.0,
     ):
-        self.shards = Shards(corpora)
+        self.shards = Shards(corpora, val_fraction)
         self.shards.fetch_ahead()
         self.slot_views = resolve_views(self.shards, slot_views)
         self.human_targets = human_targets
@@ -248,15 +250,21 @@ class EvaluationData:
         split: The split.
         languages: Languages to score; empty for all that the split has.
         slot_views: Views that the slots read; empty for all.
+        val_fraction: See `Shards`.
 
     Raises:
         UsageError: A table, split, language or view is missing.
     """
 
     def __init__(
-        self, corpora: Sequence[Path], split: str, languages: Sequence[str] = (), slot_views: Sequence[str] = ()
+        self,
+        corpora: Sequence[Path],
+        split: str,
+        languages: Sequence[str] = (),
+        slot_views: Sequence[str] = (),
+        val_fraction: float = 0.0,
     ):
-        self.shards, self.split = Shards(corpora), split
+        self.shards, self.split = Shards(corpora, val_fraction), split
         self.shards.fetch_ahead()
         self.input_dim: int | None = None  # see `expect`
         self.slot_views = resolve_views(self.shards, slot_views)

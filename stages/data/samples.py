@@ -23,16 +23,24 @@ from pipeline.storage.object_path import ObjectPath
 ALL = "all"
 COLUMNS = ("item_id", "media_type", "media", "num_frames", "uri", "sha256", "captions", "descriptions")
 HUMAN, MACHINE = "human", "mt"  # origins of texts
+TRAIN, VAL = "train", "val"
+HASHES = 1 << 32  # values of the first eight digits of a content hash
 
 
 class Shards:
     """The `training` shards of corpora, one after another; each is memory-mapped when it is first read.
 
+    Args:
+        corpora: Corpus folders.
+        val_fraction: Share of split train that is split val instead, by the hash of the content: the same in every
+            run, and never one of two copies. 0 leaves the splits as they are.
+
     Raises:
-        UsageError: A corpus has no complete `training` table.
+        UsageError: A corpus has no complete `training` table, or a split val already.
     """
 
-    def __init__(self, corpora: Sequence[Path]):
+    def __init__(self, corpora: Sequence[Path], val_fraction: float = 0.0):
+        self.val_fraction = val_fraction
         self.tables = [Table(location(str(corpus)), "training") for corpus in corpora]
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
         self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
@@ -56,9 +64,21 @@ class Shards:
         """A shard as an Arrow table."""
         if number not in self._open:
             table, index = self.places[number]
-            self._open[number] = table.shard(index)
+            self._open[number] = self._with_val(table.shard(index)) if self.val_fraction else table.shard(index)
             self._files.setdefault(number, self._file(number))
         return self._open[number]
+
+    def _with_val(self, shard: pa.Table) -> pa.Table:
+        """The shard with a share of split train as split val."""
+        splits = shard.column("split").to_pylist()
+        if VAL in splits:
+            raise UsageError(
+                f"val_fraction={self.val_fraction:g}: {self.names} has a split val: leave val_fraction out"
+            )
+        limit = int(self.val_fraction * HASHES)
+        held_out = [int(sha256[:8], 16) < limit for sha256 in shard.column("sha256").to_pylist()]
+        splits = [VAL if own == TRAIN and held else own for own, held in zip(splits, held_out, strict=True)]
+        return shard.set_column(shard.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
 
     def fetch_ahead(self) -> None:
         """Download all shards in the background, see `storage.files.fetch_ahead`."""

@@ -33,9 +33,18 @@ class Splits:
         languages: Languages to score; empty for all that a split has.
         views: Views to read; empty for all.
         translator: Who translates queries to English, see `translated`.
+        val_fraction: Share of split train that was split val in training, see `Shards`.
     """
 
-    def __init__(self, corpora: Sequence[Path], languages: Sequence[str], views: Sequence[str], translator: str):
+    def __init__(
+        self,
+        corpora: Sequence[Path],
+        languages: Sequence[str],
+        views: Sequence[str],
+        translator: str,
+        val_fraction: float = 0.0,
+    ):
+        self.val_fraction = val_fraction
         self.corpora, self.languages, self.views, self.translator = corpora, languages, views, translator
         self._splits: dict[str, EvaluationData] = {}
         self._translated: dict[str, dict[str, tuple[list[str], Any]]] = {}
@@ -43,7 +52,8 @@ class Splits:
     def open(self, split: str) -> EvaluationData:
         """A split. Raises UsageError where there is none of the name."""
         if split not in self._splits:
-            self._splits[split] = EvaluationData(self.corpora, split, self.languages, self.views)
+            fraction = self.val_fraction if split == FUSE_ON else 0.0
+            self._splits[split] = EvaluationData(self.corpora, split, self.languages, self.views, fraction)
         return self._splits[split]
 
     def default_to_fuse_on(self, split: str) -> str | None:

@@ -52,6 +52,11 @@ class Checkpoint(NamedTuple):
         return self._own_views or tuple((self.record or {}).get("settings", {}).get("slot_views", ()))
 
     @property
+    def val_fraction(self) -> float:
+        """The share of split train that was split val in the run."""
+        return float((self.record or {}).get("settings", {}).get("val_fraction", 0))
+
+    @property
     def _own_views(self) -> tuple[str, ...]:
         path = Path(self.source) / CONFIG
         return tuple(read_json(path).get("views") or ()) if path.is_file() else ()

@@ -44,9 +44,12 @@ def open_data(settings: Settings, corpora: Sequence[Path], processes: int) -> tu
         slot_views=settings.slot_views,
         pair_weighting=settings.pair_weighting,
         human_targets=settings.human_targets,
+        val_fraction=settings.val_fraction,
     )
     check_batch_size(len(train), settings.batch_size, processes)
-    validation = EvaluationData(corpora, settings.select_on, train.languages, train.slot_views)
+    validation = EvaluationData(
+        corpora, settings.select_on, train.languages, train.slot_views, val_fraction=settings.val_fraction
+    )
     if len(corpora) > 1 and settings.train_on != settings.select_on:
         _refuse_leaks(train.shards, settings.train_on)
     return train, validation
@@ -120,6 +123,8 @@ def start_from(name: str, settings: Settings, data: TrainingData) -> tuple[Leccr
             )
     try:
         model, processor = _load_model(Path(checkpoint.source), settings, free=DROPOUTS)
+        if not model.config.lora:
+            model.add_lora(settings.model.get("lora", 0))
     except (ValueError, OSError) as error:
         raise UsageError(f"init={name} does not fit the settings: {error}") from error
     if (views := tuple(model.config.views)) != tuple(data.slot_views if model.slots_are_views else ()):
@@ -146,6 +151,8 @@ def _load_model(folder: Path, settings: Settings, free: Sequence[str] = ()) -> t
     config = LeccrConfig.from_pretrained(folder)
     media, text = _encoder_specs(settings, processor)
     expected = {"media_encoder": media, "text_encoder": text, **MODEL_DEFAULTS, **settings.model}
+    if free:
+        expected.pop("lora")  # of a finished run it was merged
     for name in free:
         setattr(config, name, expected.pop(name))
     for name, value in expected.items():

@@ -1,8 +1,10 @@
 """What updates the weights: parameter groups, a learning rate that is a function of the step, averaged weights."""
 
+import collections
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,21 +26,39 @@ def make_optimizer(model: nn.Module, new: Iterable[str], settings: Settings) -> 
         The optimiser; its groups have a `multiplier` that `set_learning_rate` reads.
     """
     new_names = set(new)
-    parameters: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    parameters: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
+    below = layers_below([name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameters.setdefault((name in new_names, parameter.ndim >= 2), []).append(parameter)
+            share = settings.layer_decay ** below[name]
+            parameters.setdefault((name in new_names, parameter.ndim >= 2, share), []).append(parameter)
     groups = [
         {
-            "params": parameters[is_new, is_matrix],
-            "multiplier": settings.new_layer_lr_multiplier if is_new else 1.0,
+            "params": parameters[is_new, is_matrix, share],
+            "multiplier": share * (settings.new_layer_lr_multiplier if is_new else 1.0),
             "weight_decay": settings.weight_decay if is_matrix else 0.0,
         }
-        for is_new, is_matrix in sorted(parameters)
+        for is_new, is_matrix, share in sorted(parameters)
     ]
     # On a GPU one kernel for all weights; elsewhere torch chooses.
     fused = True if all(weights.is_cuda for weights in model.parameters()) else None
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=fused)
+
+
+def layers_below(names: Sequence[str]) -> dict[str, int]:
+    """How many layers each parameter of an encoder is below the last of its tower; 0 for parameters of no layer.
+
+    >>> names = ["text_encoder.embed", "text_encoder.layers.0.w", "text_encoder.layers.1.w", "head.0.w"]
+    >>> list(layers_below(names).values())
+    [2, 1, 0, 0]
+    """
+    places, lasts = dict[str, int](), collections.defaultdict[str, int](int)
+    for name in names:
+        encoder, number = name.partition(".")[0], re.search(r"\.(\d+)\.", name)
+        if encoder.endswith("_encoder") and (number or "embed" in name):
+            places[name] = int(number[1]) if number else -1
+            lasts[encoder] = max(lasts[encoder], places[name])
+    return {name: lasts[name.partition(".")[0]] - places[name] if name in places else 0 for name in names}
 
 
 def schedule(step: int, total: int, warmup: float, kind: str) -> float:

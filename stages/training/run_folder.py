@@ -118,9 +118,9 @@ class ModelWriter:
     def __init__(self, run: Path, model: LeccrModel, processor: LeccrProcessor, record: dict[str, Any]):
         self.run, self.model, self.processor, self.record = run, model, processor, record
 
-    def write(self, folder: Path, best: dict[str, Any] | None) -> None:
+    def write(self, folder: Path, best: dict[str, Any] | None, merged: bool = False) -> None:
         """Write the model as it is now; `best` is the best validation so far, for the card."""
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, merged=merged)
         self.processor.save_pretrained(folder)
         (folder / "README.md").write_text(card({**self.record, "validation": best}), encoding="utf-8")
 
@@ -128,7 +128,7 @@ class ModelWriter:
         """Write the model as it is now to RUN/best, and its validation to the record with that of the start."""
         for name in ("global_weight", "local_pooling", "view_weights"):
             setattr(self.model.config, name, best[name])
-        write_folder(self.run / "best", lambda folder: self.write(folder, best))
+        write_folder(self.run / "best", lambda folder: self.write(folder, best, merged=True))
         write_json(self.run / RECORD, {**self.record, "best": best, "start": start})
 
     def write_checkpoint(self, training: dict[str, Any], position: dict[str, Any]) -> None:

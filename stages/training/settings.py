@@ -73,6 +73,9 @@ class Settings:
     human_targets: bool = option(True, "train on human texts in target languages, where there are any")
     train_on: str = option("train", "split to train on")
     select_on: str = option("val", "split that selects the best weights; other than val gets a warning label")
+    val_fraction: float = option(
+        0.0, "share of split train to validate on, by content, in a corpus without a split val", at_least=0, at_most=0.5
+    )
     extra_views: tuple[str, ...] = option((), "views that also serve as source captions; all: every view")
     slot_views: tuple[str, ...] = option(("all",), "views that the slots read; all: every view")
     cache_states: bool = option(True, "store what frozen encoders make of pictures and texts with the corpus")
@@ -119,11 +122,17 @@ class Settings:
     weight_decay: float = option(0.01, "of AdamW; none for biases, norms and the scale", at_least=0)
     beta1: float = option(0.9, "AdamW's decay of the mean gradient", at_least=0, at_most=0.9999)
     beta2: float = option(0.98, "AdamW's decay of the squared gradient", at_least=0, at_most=0.9999)
+    layer_decay: float = option(
+        1.0, "times lr for each layer of a pretrained tower below its last", at_least=0.01, at_most=1
+    )
     warmup: float = option(0.1, "share of the run in which the learning rate rises", at_least=0, at_most=1)
     schedule: str = option("linear", "how the learning rate falls to zero", choices=("linear", "cosine"))
     clip: float = option(1.0, "largest gradient norm; 0: no limit", at_least=0)
     ema: float = option(0.0, "decay per step of averaged weights, to be scored; 0: off", at_least=0, at_most=0.99999)
     mixed_precision: str = option("auto", "auto: bf16 on GPUs that have it", choices=("auto", "no", "bf16"))
+    gradient_checkpointing: bool = option(
+        False, "compute layers of pretrained towers twice in place of keeping what they computed", free=True
+    )
     compile: bool = option(False, "torch.compile the model; results differ by rounding", free=True)
     seed: int = option(0, "of weights, order and dropout", at_least=0, at_most=2**31)
 

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from bench import photos, photos_corpus, photos_report
+from bench import adapt, photos, photos_corpus, photos_report
 from bench.arms import UNTRAINED, Run
 from bench.photos import ARMS, NOISY, STRONG, Photos, Plan
 from pipeline.corpus.table import Table
@@ -167,3 +167,17 @@ def test_real_runs(corpus, tmp_path, monkeypatch):
     assert all(set(score["languages"]) == {"en", "zh"} for line in runs.lines for score in line["scores"].values())
     with_views = [line["scores"]["late fusion"] for line in runs.lines if line["arm"] == "towers"]
     assert all(0 < score["val"] <= 600 for score in with_views)
+
+
+def test_descriptions_to_adapt_with_are_translated_as_texts_of_their_views(data):
+    texts = {name: photos_corpus.read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh")}
+    rows = adapt.corpus_rows(data, NAMES, texts)
+    english = {(row["item_id"], row["view"]): row["text"] for row in rows["descriptions"]}
+    for name in NAMES["train"]:
+        captions = {row["caption_id"]: row["text"] for row in rows["captions"] if row["item_id"] == name}
+        for view in photos_corpus.strong_views():
+            assert captions[f"{name}#{view}>zh"] == f"机{english[name, view]}"
+        assert {text[1:] for key, text in captions.items() if "#zh#" in key} == {
+            text for key, text in captions.items() if "#en#" in key
+        }
+    assert {row["origin"] for row in rows["captions"] if row["item_id"] in NAMES["val"]} == {"human"}

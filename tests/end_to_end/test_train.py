@@ -160,6 +160,7 @@ def test_run_leaves_what_the_documents_promise(whole):
     best, start = (record[name]["sum_r"] for name in ("best", "start"))
     log = (whole.parent / "log").read_text()
     assert f"SumR {best:.1f} on val, {start:.1f} before training (step 0)" in log
+    assert "estimate per process: " in log and "activations of 4 samples" in log
 
 
 def test_best_weights_load_elsewhere_and_score_as_in_training(whole, corpus, tmp_path):

@@ -160,6 +160,33 @@ def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
     assert "media_encoder.tower.patches.weight" in tiny_model().new_parameters()
 
 
+def test_lora_trains_only_its_factors_and_is_merged_where_it_is_saved(tmp_path):
+    vision_towers()["siglip"]().save_pretrained(tmp_path / "vision")
+    write_picture_settings(tmp_path / "vision")
+    text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
+    names = str(tmp_path / "vision"), str(tmp_path / "text")
+    model, whole = (LeccrModel.create(*names, embed_dim=32, lora=rank) for rank in (4, 0))
+    of_towers = [name for name, it in model.named_parameters() if it.requires_grad and ".tower." in name]
+    assert of_towers and all(".lora_" in name for name in of_towers) and set(of_towers) <= model.new_parameters()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    sum(field.float().pow(2).sum() for field in model.train()(ids_batch(size=32))).backward()
+    assert all(model.get_parameter(name).grad is not None for name in of_towers)
+    texts = ids_batch(size=32).source
+    torch.testing.assert_close(model.eval().encode_text(texts), whole.eval().encode_text(texts))
+    with torch.no_grad():
+        for name in of_towers:
+            model.get_parameter(name).normal_(std=0.3)
+    model.save_pretrained(tmp_path / "best")
+    model.save_pretrained(tmp_path / "checkpoint", merged=False)
+    best, checkpoint = (LeccrModel.from_pretrained(str(tmp_path / name)) for name in ("best", "checkpoint"))
+    assert best.state_dict().keys() == whole.state_dict().keys() and best.config.lora == 0
+    assert (best.encode_text(texts) - whole.encode_text(texts)).abs().max() > 0.01
+    torch.testing.assert_close(best.encode_text(texts), model.encode_text(texts))
+    assert torch.equal(checkpoint.encode_text(texts), model.encode_text(texts))
+    best.add_lora(2)
+    assert best.config.lora == 2
+
+
 @pytest.mark.parametrize("slots", ["queries", "views"])
 def test_a_step_of_the_optimiser_changes_what_is_learned_of_the_temperature(slots):
     """AdamW moves each parameter by its learning rate at first: τ, or its logarithm and so τ by a share of it."""

@@ -268,3 +268,18 @@ def test_a_batch_that_cannot_be_filled_or_shared_is_refused(size, world, message
     check_batch_size(1000, 1000, 1)
     with pytest.raises(UsageError, match=f"batch_size={size}.*{message}"):
         check_batch_size(1000, size, world)
+
+
+def test_a_share_of_train_is_split_by_content_into_val_where_there_is_none(corpus, tmp_path):
+    rows = [row(number, "train") for number in range(60)]
+    rows.append(rows[0] | {"item_id": "copy"})
+    folder = write_rows(tmp_path, rows)
+    held_out = EvaluationData([folder], "val", val_fraction=0.3)
+    trained = TrainingData([folder], val_fraction=0.3)
+    names = {trained.item_id(sample) for sample in range(len(trained))}
+    of_val = {row["sha256"] for row in rows if row["item_id"] not in names}
+    assert of_val == {row["sha256"] for row in rows if content_id(row["sha256"]) in held_out.item_ids.tolist()}
+    assert 5 < len(of_val) < 30 and of_val.isdisjoint(row["sha256"] for row in rows if row["item_id"] in names)
+    assert held_out.notes and "machine-made" in held_out.notes[0]
+    with pytest.raises(UsageError, match="has a split val"):
+        TrainingData([corpus], val_fraction=0.3)

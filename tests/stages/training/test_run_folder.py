@@ -47,7 +47,7 @@ class Model:
     def __init__(self):
         self.config = SimpleNamespace(global_weight=0.8)
 
-    def save_pretrained(self, folder):
+    def save_pretrained(self, folder, merged):
         (folder / "tokenizer").mkdir()
         (folder / "tokenizer" / "words").write_text("words")
         (folder / "model.safetensors").write_text(str(self.config.global_weight))
@@ -107,7 +107,7 @@ def _safetensors_error(folder):
 )
 def test_a_full_disk_is_an_environment_error_and_leaves_nothing_behind(writer, monkeypatch, fill):
     save(writer, 1)
-    monkeypatch.setattr(writer.model, "save_pretrained", fill)
+    monkeypatch.setattr(writer.model, "save_pretrained", lambda folder, merged: fill(folder))
     with pytest.raises(EnvironmentTrouble, match=r"No space left.*--resume"):
         writer.write_checkpoint({"optimizer": torch.zeros(100_000)}, {"step": 2, "best": None})
     assert [path.name for path in (writer.run / "checkpoints").iterdir()] == ["step-00000001"]
