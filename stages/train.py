@@ -150,7 +150,8 @@ def cost_message(trainer: "Trainer") -> str:
     settings, accelerator, model = trainer.settings, trainer.accelerator, trainer.model
     batch = to_device(split_batch(trainer.batches[0], PROBED)[0], accelerator.device)
     weights = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = sum(parameter.numel() for parameter in parameters)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept = dict[int, int]()
 
@@ -166,10 +167,10 @@ def cost_message(trainer: "Trainer") -> str:
             features = model(batch)
         size = sum(count for place, count in kept.items() if place not in own)
         kept.clear()
-        torch.stack([field.float().sum() for field in features]).sum().backward()
+        total = torch.stack([field.float().sum() for field in features]).sum()
+        torch.autograd.grad(total, parameters, allow_unused=True)  # `backward` would call DDP's hooks
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-    model.zero_grad(set_to_none=True)
     seconds, samples = time.monotonic() - began, settings.batch_size // accelerator.num_processes
     at_once = min(settings.micro_batch or samples, samples)
     passes = 4 / 3 if at_once < samples else 1  # see `cached_step`
