@@ -14,7 +14,6 @@ from pipeline.corpus.table import Table, read_json
 from pipeline.quality.rules import RULES
 from stages import score, train
 from stages.data.batches import TrainingData
-from stages.recipes import load_recipes
 from tests.marian import shared_marian
 from tests.pipeline.sources.benchmarks import layouts
 from tests.pipeline.sources.benchmarks.layouts import FORBIDDEN, MESSAGES, caption
@@ -170,10 +169,6 @@ def test_a_faithful_recipe_runs_from_the_release_to_a_score(recipe, packed, tmp_
     overrides = ["method=faithful", f"languages={language}", "micro_batch=0", "num_heads=1", *media]
     result, _ = train_and_score(recipe, packed(name)[0], [language], tmp_path, *overrides)
     assert result["items"] == 4 and result["checkpoint"]["method"] == "faithful"
-
-
-def test_every_recipe_of_the_sets_is_here():
-    assert RECIPES.keys() == load_recipes().keys() - {"base", "demo", "scenes"}
 
 
 @pytest.mark.parametrize("recipe", each(RECIPES, ALIKE))

@@ -25,11 +25,6 @@ def test_mistakes_in_a_file_are_reported(tmp_path, content, message):
         parse_views(str(tmp_path / "mine.yaml"))
 
 
-def test_a_character_spelt_as_two_halves_is_one(tmp_path):
-    (tmp_path / "mine.yaml").write_text('a: {prompt: "Is it a \\ud83d\\ude00?"}')
-    assert parse_views(str(tmp_path / "mine.yaml"))[0].prompt == "Is it a \U0001f600?"
-
-
 @each_example("a_view_expects_the_language_that_its_prompt_names_or_is_in", "prompt, language")
 def test_a_view_expects_the_language_that_its_prompt_names_or_is_in(prompt, language):
     view = View("mine", prompt)
