@@ -46,7 +46,7 @@ PUBLIC = {"uri": public_uri} | dict.fromkeys(
 def repository(text: str) -> str:
     """The name of a dataset on the Hub. Raises ValueError if it cannot be one."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(text)
@@ -137,7 +137,8 @@ def push(folder: Path, repo: str) -> None:
             allow_patterns=[*shards, CARD, CROISSANT],
             delete_patterns=shards,  # of an earlier version of the corpus
         )
-    except HfHubHTTPError.__bases__ as error:  # OSError, and the base of the errors of the Hub's HTTP client
+    # OSError, and the base of the errors of the Hub's HTTP client.
+    except HfHubHTTPError.__bases__ as error:  # type: ignore[misc]
         raise EnvironmentTrouble(
             f"{folder} was not uploaded to {repo}: {str(error).rstrip('.')}. `hf auth login` or $HF_TOKEN sets who you "
             "are. Run the same command again to resume"
