@@ -69,7 +69,7 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     validation.expect(processor, f"media={settings.media}")
     on_main(lambda: run_folder.begin_run(run, settings, corpora, options.overwrite))
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     building.use_states(settings, data, validation, model.to(accelerator.device), processor, accelerator)
 
     batches = StepBatches(
@@ -176,9 +176,9 @@ def cost_message(trainer: "Trainer") -> str:
     passes = 4 / 3 if at_once < samples else 1  # see `cached_step`
     hours = trainer.steps * samples * seconds * passes / len(batch.item_ids) / 3600
     sizes = 4 * weights, 4 * trained, 8 * trained, size * at_once / len(batch.item_ids)
-    *parts, total = (f"{count / 1e9:.2g}" for count in (*sizes, sum(sizes)))
+    *parts, whole = (f"{count / 1e9:.2g}" for count in (*sizes, sum(sizes)))
     return (
-        f"estimate per process: {total} GB (weights {parts[0]}, gradients {parts[1]}, optimiser {parts[2]}, "
+        f"estimate per process: {whole} GB (weights {parts[0]}, gradients {parts[1]}, optimiser {parts[2]}, "
         f"activations of {at_once:,} samples {parts[3]}) and {hours:.2g} h, loading and validation not counted; "
         f"from a pass over {len(batch.item_ids)} samples"
     )

@@ -30,7 +30,7 @@ class Towers(InputModule):
     """
 
     def __init__(self, model: LeccrModel, processor: LeccrProcessor):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         if model.config.slots == "queries":
             raise ValueError("slots=queries: this model scores every item by several vectors, and has no single one")
         self.model, self.processor = model, processor
@@ -53,9 +53,8 @@ class Towers(InputModule):
         if "tokens" in features:
             vectors_BE = self.model.encode_text(Texts(features["tokens"], mask))
         else:
-            absent = self.processor.descriptions([[]] * len(mask))
-            absent = Texts(*(tensor.to(mask.device) for tensor in absent))
-            vectors_BE, _ = self.model.encode_media(Media(features["frames"], mask), absent)
+            absent = Texts(*(tensor.to(mask.device) for tensor in self.processor.descriptions([[]] * len(mask))))
+            vectors_BE = self.model.encode_media(Media(features["frames"], mask), absent)[0]
         return features | {"sentence_embedding": vectors_BE}
 
     def get_embedding_dimension(self) -> int:
@@ -68,7 +67,7 @@ class Towers(InputModule):
         self.processor.save_pretrained(output_path)
 
     @classmethod
-    def load(cls, model_name_or_path: str, **_: Any) -> Self:
+    def load(cls, model_name_or_path: str, *_: Any, **__: Any) -> Self:
         """Load a folder, such as RUN/best, or a name on the Hub."""
         name = model_name_or_path
         return cls(LeccrModel.from_pretrained(name), LeccrProcessor.from_pretrained(name))
