@@ -272,7 +272,7 @@ def test_a_batch_that_cannot_be_filled_or_shared_is_refused(size, world, message
 
 def test_a_share_of_train_is_split_by_content_into_val_where_there_is_none(corpus, tmp_path):
     rows = [row(number, "train") for number in range(60)]
-    rows.append(rows[0] | {"item_id": "copy"})
+    rows += [it | {"item_id": f"copy of {it['item_id']}"} for it in rows]
     folder = write_rows(tmp_path, rows)
     held_out = EvaluationData([folder], "val", val_fraction=0.3)
     trained = TrainingData([folder], val_fraction=0.3)
