@@ -169,13 +169,15 @@ class LeccrModel(PreTrainedModel):
             ValueError: There is no such tower, or the package is missing.
         """
         self.config.lora = rank
+        if not rank:
+            return
         specs = {"media": self.config.media_encoder, "text": self.config.text_encoder}
         names = [
             name for name, spec in specs.items() if spec["kind"] == "transformers" and name not in self.config.freeze
         ]
-        if rank and not names:
+        if not names:
             raise ValueError(f"lora={rank}: neither tower is a pretrained one that is trained, set lora=0")
-        for name in names if rank else ():
+        for name in names:
             modules = self.get_submodule(f"{name}_encoder").modules()
             add_adapters(next(module for module in modules if isinstance(module, PreTrainedModel)), rank)
 

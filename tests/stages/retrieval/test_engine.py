@@ -1,4 +1,5 @@
 import re
+import runpy
 import shutil
 import threading
 
@@ -171,8 +172,8 @@ def test_the_python_of_the_readme_runs(home, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "PHOTOS").symlink_to(home / "index")
     code = re.search(r"```python\n(from leccr import .*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    names = {}
-    exec(code[1], names)
+    (tmp_path / "snippet.py").write_text(code[1], "utf-8")
+    names = runpy.run_path(str(tmp_path / "snippet.py"))
     assert len(capsys.readouterr().out.splitlines()) == 5 and (tmp_path / "found.jpg").exists()
     opened, hit = names["index"], names["hit"]
     hits = opened.search("rot", 6)
