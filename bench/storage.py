@@ -307,6 +307,7 @@ def main(argv: list[str] | None = None) -> None:
             scale(folder.absolute(), options.shards)
             return
         stack.enter_context(store_in(folder))
+        location("s3://corpora/begun").write_bytes(b"")  # the store makes a bucket with its first object
         ratios = dict.fromkeys(("write", "read", "captions", "dask"), "not measured")
         if options.part in ("all", "shards"):
             ratios["write"], ratios["read"] = (
