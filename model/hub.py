@@ -35,7 +35,7 @@ def locate_model(name: str, keywords: Sequence[str] = ()) -> str:
         cached = isinstance(try_to_load_from_cache(name, CONFIG), str)
     except HFValidationError as error:
         raise ValueError(
-            f"{name}: there is no folder {folder.absolute()}{guess}, and models on the Hub are named OWNER/NAME"
+            f"{name}: {folder.absolute()} does not exist{guess}. Give a model folder, or a Hub model as OWNER/NAME"
         ) from error
     if near and not cached:
         raise ValueError(f"{name}: there is no such folder{guess}")

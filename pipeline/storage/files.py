@@ -94,7 +94,7 @@ def version(path: Path) -> str | None:
 
 
 def list_files(folder: Path) -> dict[str, FileState]:
-    """The files that are directly in a folder, by name; none if there is no folder."""
+    """List the files directly in a folder by name; empty if the folder does not exist."""
     if isinstance(folder, ObjectPath):
         start = len(folder.key) + 1
         objects = ((meta["path"][start:], meta) for meta in folder.objects())

@@ -38,6 +38,9 @@ def test_every_arm_reads_its_own_level_and_all_try_as_many_settings(tmp_path):
         for chosen in arm.grid or MAIN["corrected"].grid:
             settings = resolve(bench.recipe, bench.settings(Run(MIDDLE, 0, name, 0, chosen)))
             assert set(settings.slot_views) <= set(MIDDLE.draws[0])
+            fixed = resolve(bench.recipe, arm.settings).to_json()
+            names = [setting.partition("=")[0] for setting in arm.settings]
+            assert {name: settings.to_json()[name] for name in names} == {name: fixed[name] for name in names}
     assert len({len(arm.grid) for arm in MAIN.values()}) == 1
 
 

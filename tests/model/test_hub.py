@@ -50,7 +50,7 @@ def test_a_mistyped_keyword_never_reaches_the_hub(name, unreachable):
 
 @pytest.mark.parametrize("name", ["~/models/none", "../models/none", "/models/none", "a/b/c"])
 def test_what_is_neither_a_folder_nor_a_name_is_refused(name, unreachable):
-    with pytest.raises(ValueError, match="no folder"):
+    with pytest.raises(ValueError, match="does not exist"):
         locate_model(name, KEYWORDS)
     assert not unreachable
 

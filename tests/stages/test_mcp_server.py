@@ -1,6 +1,7 @@
 """Search for assistants, asked by the official client."""
 
 import asyncio
+import base64
 import json
 import sys
 
@@ -36,7 +37,7 @@ def test_an_assistant_searches_looks_and_reads(tmp_path):
             assert json.loads(record.text)["item_id"] == names["item_id"] and picture.mime_type == "image/jpeg"
             alike = (await call("similar", **names, k=9)).structured_content["result"]
             assert len(alike) == 5 and names["item_id"] not in {hit["item_id"] for hit in alike}
-            (tmp_path / "query.jpg").write_bytes(__import__("base64").b64decode(picture.data))
+            (tmp_path / "query.jpg").write_bytes(base64.b64decode(picture.data))
             assert (await call("search", picture=str(tmp_path / "query.jpg"))).structured_content["result"]
             assert sum((await call("facets")).structured_content["split"].values()) == 6
             wrong = await call("item", corpus="photos", item_id="none")

@@ -218,7 +218,7 @@ def test_items_without_a_text_in_a_language_are_left_out_of_its_gallery(tmp_path
 
 def test_what_is_not_a_checkpoint_is_refused(tmp_path, model_folder, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name, message in ((tmp_path / "nothing", "there is no folder"), (tmp_path, "without config")):
+    for name, message in ((tmp_path / "nothing", "does not exist"), (tmp_path, "without config")):
         with pytest.raises(UsageError, match=message):
             find_checkpoint(str(name))
     (tmp_path / "checkpoints").mkdir()
