@@ -86,6 +86,7 @@ def test_a_mistake_makes_nothing(mistake, tmp_path, data_home):
     if mistake == "an empty query":
         make_photos(folder, 1)
         query = " "
-    with pytest.raises(UsageError, match="letter" if mistake == "an empty query" else "photos"):
+    messages = {"an empty query": "letter", "empty": "no images", "only texts": "no images"}
+    with pytest.raises(UsageError, match=messages.get(mistake, "is not a folder")):
         find.main([str(folder), query])
     assert not data_home.exists()
