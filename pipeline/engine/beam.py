@@ -6,6 +6,7 @@ The graph is a single ParDo that yields nothing. A table's shards and their side
 back through Beam, and runners that return neither outputs nor metrics (Dask's) work like the others.
 """
 
+import concurrent.futures
 import contextlib
 import importlib
 import io
@@ -34,7 +35,8 @@ from pipeline.storage.files import local_folder
 from pipeline.storage.object_path import wait_for_store
 
 LEAD = 1  # shards
-POLL_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
+POLL_S = 0.5
+REPORT_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 DASK_MODULE = "apache_beam.runners.dask.dask_runner"
 DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"
@@ -88,6 +90,18 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
         dask = options.view_as(importlib.import_module(DASK_MODULE).DaskOptions)
         if not dask.npartitions and not dask.partition_size:
             dask.npartitions = len(indices)  # Dask would put 128 shards into one partition, which one worker makes
+    with concurrent.futures.ThreadPoolExecutor(1, "beam") as pool:
+        pipeline = pool.submit(_run_pipeline, run, stages, indices, options)
+        while not pipeline.done():  # a wait of the main thread without an end can miss a signal that comes as it begins
+            concurrent.futures.wait([pipeline], POLL_S)
+        pipeline.result()
+    if run_token(run.corpus) != run.token:
+        raise Interrupted(f"another run has taken {run.corpus} over, as this one was stopped or cut off for too long")
+    if error := stop_request(run.corpus):
+        raise error
+
+
+def _run_pipeline(run: Run, stages: Sequence[Stage], indices: Sequence[int], options: PipelineOptions) -> None:
     try:
         pipeline = beam.Pipeline(_runner(options, run.corpus), options)
         create = beam.Create(list(indices), reshuffle=False)  # type: ignore[no-untyped-call]
@@ -99,17 +113,13 @@ def run_stages(run: Run, stages: Sequence[Stage], indices: Sequence[int], option
             result.wait_until_finish()  # type: ignore[no-untyped-call]
     finally:
         window.close_engine(run.token)
-    if run_token(run.corpus) != run.token:
-        raise Interrupted(f"another run has taken {run.corpus} over, as this one was stopped or cut off for too long")
-    if error := stop_request(run.corpus):
-        raise error
 
 
 def _end_without_workers(result: portable_runner.PipelineResult, run: Run) -> None:
     """Wait for a job, and end it if all of its workers fall silent: Beam's own job service would wait for ever."""
     reported, silent_since = last_report(run.corpus, run.token), time.monotonic()
     while not PipelineState.is_terminal(result.state):  # type: ignore[no-untyped-call]
-        time.sleep(POLL_S)
+        time.sleep(REPORT_S)
         if (report := last_report(run.corpus, run.token)) != reported or not report:
             reported, silent_since = report, time.monotonic()
         elif time.monotonic() - silent_since > SILENCE_S:
