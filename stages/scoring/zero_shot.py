@@ -7,7 +7,9 @@ to a multiple of LANES.
 N items · M texts · K classes · E width of the space
 """
 
+import concurrent.futures
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,13 +56,13 @@ class EmbeddedEncoder:
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
         """Queries [N,E], as texts that name the likely classes would be."""
-        queries_NE = np.stack([self._classes(frames) for frames in items]) + self.names[1]
+        queries_NE = self._classes(items) + self.names[1]
         queries_NE /= np.linalg.norm(queries_NE, axis=1, keepdims=True)
         return self._widened(queries_NE, 1.0)
 
     def media(self, items: Sequence[Frames]) -> np.ndarray:
         """Items [N,E] without their descriptions, (c, −⟨m, c⟩)."""
-        classes_NE = np.stack([self._classes(frames) for frames in items])
+        classes_NE = self._classes(items)
         return self._widened(classes_NE, [-self.names[1] @ classes_E for classes_E in classes_NE])
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
@@ -73,8 +75,13 @@ class EmbeddedEncoder:
         rows_ME[:, : vectors.shape[1]], rows_ME[:, vectors.shape[1]] = vectors, value
         return rows_ME
 
-    def _classes(self, frames: Frames) -> np.ndarray:
-        """[E], of length 1."""
+    def _classes(self, items: Sequence[Frames]) -> np.ndarray:
+        """[N,E], each of length 1; as many items at once as there are cores."""
+        _ = self.names  # loads the classifier once, before the threads
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return np.stack(list(pool.map(self._item_classes, items)))
+
+    def _item_classes(self, frames: Frames) -> np.ndarray:
         if isinstance(frames, np.ndarray):
             raise UsageError(
                 "--checkpoint embedded reads pictures, but the corpus has precomputed features. Give a model that was "
