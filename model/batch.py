@@ -131,21 +131,3 @@ class Features(NamedTuple):
     source_BE: Tensor
     target_BE: Tensor
     own_BE: Tensor
-
-
-class Attention(NamedTuple):
-    """What the slots of each item read, per head of the last layer of each stack; weights sum to 1 over what is there.
-
-    Attributes:
-        slots_BKE: W_l M̂, as `LeccrModel.encode_media` returns them.
-        words_BHKT: Weights over description tokens, views one after another; all 0 for an item without descriptions.
-        words_mask_BT: bool, True where there is a token.
-        media_BHKN: Weights over visual tokens.
-        media_mask_BN: bool, True where there is a visual token.
-    """
-
-    slots_BKE: Tensor
-    words_BHKT: Tensor
-    words_mask_BT: Tensor
-    media_BHKN: Tensor
-    media_mask_BN: Tensor

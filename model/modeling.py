@@ -20,7 +20,7 @@ from torch.nn.functional import normalize, pad
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils.hub import cached_file
 
-from model.batch import Attention, Batch, Features, Media, Texts
+from model.batch import Batch, Features, Media, Texts
 from model.config import LeccrConfig
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
 from model.encoders.frames import FrameEncoder
@@ -301,8 +301,13 @@ class LeccrModel(PreTrainedModel):
         """Whether `encode_media` has a slot for each view."""
         return bool(self.config.slots == "views")
 
-    def attention(self, media: Media, descriptions: Texts) -> Attention:
+    def attention(self, media: Media, descriptions: Texts) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what each slot reads, to inspect a few items; `forward` does not keep these weights.
+
+        Returns:
+            The slots [B,K,E] of `encode_media`; and per head of the last layer of each stack, over what is there, the
+            weights [B,H,K,T] of description tokens, views one after another, all 0 for an item without any, and
+            [B,H,K,N] of visual tokens.
 
         Raises:
             ValueError: The model has no slots.
@@ -316,7 +321,7 @@ class LeccrModel(PreTrainedModel):
         _, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         words_BHKT = self.slots.attention(states_BTC, states.mask)
         media_BHKN = self.interaction.attention(tokens_BND, mask_BN, slots_BKD)
-        return Attention(slots_BKE, words_BHKT, states.mask, media_BHKN, mask_BN)
+        return slots_BKE, words_BHKT, media_BHKN
 
     def encode_text(self, texts: Texts) -> Tensor:
         """Encode captions or queries: h [B,E] of unit length."""

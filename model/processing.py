@@ -31,7 +31,6 @@ from model.tokenizer import START, load_tokenizer
 
 FILE, TOKENIZER = "leccr_processor.json", "tokenizer"
 SENTENCEPIECE = "tokenizer.model"
-BYTE = r"<0x[0-9A-F]{2}>"  # a sentencepiece token for one byte
 EMBEDDED_WIDTH = 512  # of a sentence vector
 MAX_SENTENCES = 16  # of a description
 SENTENCE_BATCH = 64  # sentences of like length that are encoded together
@@ -158,15 +157,14 @@ class LeccrProcessor:
     def surfaces(self, text: str) -> list[str | None]:
         """The text behind each token of a view, in the order of `descriptions`, with the space before it.
 
-        "" for the further bytes of a character, None for a special token (start, end, padding). For the embedded
+        "" for the other bytes of a character, None for a special token (start, end, padding). For the embedded
         encoder use `sentences`.
         """
         (text,) = self._normal([text])
         text = text.lower() if self.policy.lower_case else text
         if self.policy.kind == "tiny":
-            encoder = self._encoder()
-            names = [encoder.id_to_piece(number) for number in encoder.encode(text)]
-            return [None, *_with_bytes(names)][: self.policy.max_tokens]
+            pieces = self._encoder().encode(text, return_type="proto").pieces
+            return [None, *(piece.surface for piece in pieces)][: self.policy.max_tokens]
         ids, _ = self._tokenized([text])
         encoded = self.tokenizer(
             text, truncation=True, max_length=ids.shape[1], return_offsets_mapping=True, return_special_tokens_mask=True
@@ -312,22 +310,6 @@ def sentences(text: str) -> list[str]:
     """
     parts = (part.strip() for part in re.split(r"(?<=[.!?。！？])\s*", text))
     return [part for part in parts if any(character.isalnum() for character in part)][:MAX_SENTENCES]
-
-
-def _with_bytes(names: Sequence[str]) -> list[str]:
-    """Sentencepiece tokens as text; of a character that was split into bytes, the first byte has all of it.
-
-    >>> _with_bytes(["▁a", "<0xE2>", "<0x98>", "<0x83>", "b"])
-    [' a', '☃', '', '', 'b']
-    """
-    texts: list[str] = []
-    for _, group in itertools.groupby(names, lambda name: bool(re.fullmatch(BYTE, name))):
-        same = list(group)
-        if re.fullmatch(BYTE, same[0]):
-            text = bytes(int(name[3:5], 16) for name in same).decode("utf-8", "replace")
-            same = [text, *[""] * (len(same) - 1)]
-        texts += same
-    return [name.replace("▁", " ") for name in texts]
 
 
 def _image_policy(media: str) -> tuple[dict[str, Any], Any]:

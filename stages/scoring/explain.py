@@ -7,12 +7,11 @@ E shared width
 """
 
 import base64
-import dataclasses
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -30,81 +29,10 @@ from stages.scoring.embed import Embedded
 from stages.scoring.ranking import TIE, pool_similarities
 from stages.scoring.report import LanguageRanks
 
+Shown = dict[str, Any]  # what explain.html shows of a query, a result, a view, a slot or a token
 RESULTS = 5  # listed for each query
 THUMBNAIL = 360  # pixels of a picture's longer side
 OVERLAY_RGB = (255, 80, 0)
-
-
-class Token(NamedTuple):
-    """A token of a description with the space before it, and its place on the axis T of all views."""
-
-    text: str
-    view: int
-    place: int
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """A description of an item as a query sees it."""
-
-    name: str
-    text: str
-    similarity: float  # ⟨view, query⟩
-    weight: float  # in the fused score, relative to other views
-    trust: float | None  # of the item's vector in it, in [0, 1]; None where the model does not read views
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """An item as a query ranks it. Without slots there are no similarities but the score."""
-
-    row: int  # in the split
-    item_id: str
-    rank: int  # from 1
-    score: float
-    similarities: tuple[float, float] | None  # global, and local
-    is_right: bool
-    frames: Sequence[Any]  # pictures, or feature vectors
-    views: list[View]  # those that the item has, where slots are views
-
-    @property
-    def picture(self) -> str:
-        """Data URL of the middle frame; empty for features."""
-        return data_url(self.frames[len(self.frames) // 2])
-
-
-@dataclasses.dataclass(frozen=True)
-class Slot:
-    """What one slot attends to: means over the heads of the last layer."""
-
-    number: int  # from 1
-    similarity: float  # ⟨slot, query⟩
-    token_weights: list[float]  # sum to less than 1: the rest went to the begin and end tokens
-    media_weights: list[float]  # by patch (row by row) or frame; the rest up to 1 went to the summary token
-    overlay: str  # data URL of the patches' weights; empty for frames
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What the slots of one item attend to, the slot that matches the query best first."""
-
-    result: Result
-    tokens: list[Token]
-    pictures: list[str]  # data URLs of the frames as the model sees them; empty for features
-    slots: list[Slot]
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """A query, its first results, and the readings of the right item and of a wrong first result."""
-
-    language: str
-    caption_id: str
-    text: str
-    rank: int  # of the right item
-    gallery: int  # items
-    results: list[Result]
-    readings: list[Reading]
 
 
 def choose_queries(ranks: Mapping[str, LanguageRanks], count: int) -> list[tuple[str, int]]:
@@ -153,8 +81,13 @@ class Explainer:
         self.views, self.views_NVE = embedded.views, embedded.slots_NKE.double()
         self.rows = {number: row for row, number in enumerate(embedded.item_ids.tolist())}
 
-    def explain(self, language: str, row: int) -> Explanation:
-        """Explain query `row` of a language."""
+    def explain(self, language: str, row: int) -> Shown:
+        """Explain query `row` of a language.
+
+        Returns:
+            `language`, `caption_id`, `text`; `rank` of the right item in a `gallery` of so many; `results`, the first
+            few, see `result`; `readings` of the right item and of a wrong first result, see `read`.
+        """
         text_ME, items_M, media_NE, ids_N, slots_NKE, shares_NK = self.embedded.language(language)
         text_E, right_id = text_ME[row].double(), int(items_M[row])
         media_NE = media_NE.double()
@@ -165,55 +98,48 @@ class Explainer:
             score_N = torch.lerp(local_N, global_N, self.fusion.global_weight)
         tie = TIE * float(media_NE.norm(dim=1).max() * text_E.norm())
         order = torch.argsort(score_N - 2 * tie * (ids_N == right_id), descending=True, stable=True).tolist()
-        right_rank = int(self.ranks[language].ranked.text_to_media[row])
+        right_rank, right_place = int(self.ranks[language].ranked.text_to_media[row]), ids_N.tolist().index(right_id)
 
-        def result(place: int) -> Result:
-            item_id = int(ids_N[place])
-            item, is_right = self.rows[item_id], item_id == right_id
-            frames, descriptions = self.data.items([item])
-            return Result(
-                row=item,
-                item_id=self.data.item_names[item],
-                rank=right_rank if is_right else order.index(place) + 1,
-                score=float(score_N[place]),
-                similarities=(float(global_N[place]), float(local_N[place])) if self.has_slots else None,
-                is_right=is_right,
-                frames=list(frames[0]),
-                views=self.view_rows(item, frames, descriptions, text_E) if self.views else [],
-            )
+        def result(place: int) -> Shown:
+            rank = right_rank if place == right_place else order.index(place) + 1
+            similarities = (float(global_N[place]), float(local_N[place])) if self.has_slots else None
+            shown = {"rank": rank, "is_right": place == right_place, "similarities": similarities}
+            return self.result(self.rows[int(ids_N[place])], text_E) | shown | {"score": float(score_N[place])}
 
         results = [result(place) for place in order[:RESULTS]]
-        right = next((it for it in results if it.is_right), None) or result(ids_N.tolist().index(right_id))
-        read = [right] if results[0].is_right else [right, results[0]]
-        return Explanation(
-            language=language,
-            caption_id=self.data.caption_ids[language][row],
-            text=self.data.texts[language][0][row],
-            rank=right_rank,
-            gallery=len(ids_N),
-            results=results,
-            readings=[self.read(it, text_E) for it in read] if self.has_slots and not self.views else [],
-        )
+        right = next((it for it in results if it["is_right"]), None) or result(right_place)
+        read = [right] if results[0]["is_right"] else [right, results[0]]
+        return {
+            "language": language,
+            "caption_id": self.data.caption_ids[language][row],
+            "text": self.data.texts[language][0][row],
+            "rank": right_rank,
+            "gallery": len(ids_N),
+            "results": results,
+            "readings": [self.read(it, text_E) for it in read] if self.has_slots and not self.views else [],
+        }
 
-    def view_rows(
-        self, item: int, frames: Sequence[Any], descriptions: Sequence[Sequence[str]], text_E: torch.Tensor
-    ) -> list[View]:
-        """The views that an item has, with their similarity to a query."""
-        trust = None
-        if isinstance(self.model, LeccrModel):
-            trust = self._ask(self.model.trust, frames, self.processor.descriptions(descriptions))[0].tolist()
-        similarities = (self.views_NVE[item] @ text_E).tolist()
-        return [
-            View(
-                name,
-                text,
-                similarities[place],
-                self.fusion.view_weights.get(name, 1.0),
-                None if trust is None else trust[place],
-            )
-            for place, (name, text) in enumerate(zip(self.views, descriptions[0], strict=False))
-            if text.strip()
-        ]
+    def result(self, item: int, text_E: torch.Tensor) -> Shown:
+        """An item of the split as a query finds it: its `views` with their similarity, weight and trust, if it has any.
+
+        Trust, of the item's vector in a view, is None where the model does not read views.
+        """
+        frames, descriptions = self.data.items([item])
+        views = []
+        if self.views:
+            trust_V = [None] * len(self.views)
+            if isinstance(self.model, LeccrModel):
+                trust_V = self._ask(self.model.trust, frames, self.processor.descriptions(descriptions))[0].tolist()
+            columns = self.views, descriptions[0], (self.views_NVE[item] @ text_E).tolist(), trust_V
+            views = [
+                {"name": name, "text": text, "similarity": similarity, "trust": trust}
+                | {"weight": self.fusion.view_weights.get(name, 1.0)}
+                for name, text, similarity, trust in zip(*columns, strict=False)
+                if text.strip()
+            ]
+        picture = data_url(frames[0][len(frames[0]) // 2])
+        shown = {"row": item, "item_id": self.data.item_names[item], "frames": list(frames[0])}
+        return shown | {"picture": picture, "views": views}
 
     def _ask(self, method: Callable[[Media, Texts], Any], frames: Sequence[Any], descriptions: Texts) -> Any:
         """What a method of the model returns for an item, in evaluation mode."""
@@ -223,28 +149,36 @@ class Explainer:
             media = self.processor.media(frames)
             return method(to_device(media, device), to_device(descriptions, device))
 
-    def read(self, result: Result, text_E: torch.Tensor) -> Reading:
-        """What the slots of an item attend to."""
-        views = self.data.items([result.row])[1][0]
+    def read(self, result: Shown, text_E: torch.Tensor) -> Shown:
+        """What the slots of an item attend to, means over the heads of the last layer.
+
+        Returns:
+            `result`; `tokens` of its description; `pictures`, its frames as the model sees them; `slots`, the one that
+            matches the query best first: by token `token_weights`, which sum to less than 1, as the rest went to the
+            begin and end tokens; by patch, row by row, or by frame `media_weights`, and an `overlay` of the patches'.
+        """
+        frames = result["frames"]
+        views = self.data.items([result["row"]])[1][0]
         descriptions = self.processor.descriptions([views])
-        attention = self._ask(self.model.attention, [result.frames], descriptions)
+        slots_BKE, words_BHKT, media_BHKN = self._ask(self.model.attention, [frames], descriptions)
         tokens = split_tokens(self.processor, views, descriptions.mask.shape[-1])
-        words_KT = attention.words_BHKT[0].mean(0).cpu().numpy()
-        media_KP = visible_weights(result.frames, attention.media_BHKN[0].mean(0).cpu().numpy())
-        similarity_K = (attention.slots_BKE[0].cpu().double() @ text_E).tolist()
-        is_patches = len(result.frames) == 1 and isinstance(result.frames[0], Image.Image)
+        words_KT = words_BHKT[0].mean(0).cpu().numpy()[:, [token["place"] for token in tokens]]
+        media_KP = visible_weights(frames, media_BHKN[0].mean(0).cpu().numpy())
+        similarity_K = (slots_BKE[0].cpu().double() @ text_E).tolist()
+        is_patches = len(frames) == 1 and isinstance(frames[0], Image.Image)
         slots = [
-            Slot(
-                number=k + 1,
-                similarity=similarity_K[k],
-                token_weights=[float(words_KT[k, token.place]) for token in tokens],
-                media_weights=media_KP[k].tolist(),
-                overlay=overlay_url(media_KP[k]) if is_patches else "",
-            )
+            {
+                "number": k + 1,
+                "similarity": similarity_K[k],
+                "token_weights": words_KT[k].tolist(),
+                "media_weights": media_KP[k].tolist(),
+                "overlay": overlay_url(media_KP[k]) if is_patches else "",
+            }
             for k in np.argsort(-np.array(similarity_K), kind="stable").tolist()
         ]
         cropped = is_patches and self.processor.policy.resize == "crop"
-        return Reading(result, tokens, [data_url(frame, cropped) for frame in result.frames], slots)
+        pictures = [data_url(frame, cropped) for frame in frames]
+        return {"result": result, "tokens": tokens, "pictures": pictures, "slots": slots}
 
 
 def write_page(path: Path, explainer: Explainer, count: int) -> int:
@@ -281,17 +215,20 @@ def visible_weights(frames: Sequence[Any], media_KN: np.ndarray) -> np.ndarray:
     return media_KN[:, media_KN.shape[1] - side * side :]
 
 
-def split_tokens(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Token]:
+def split_tokens(processor: LeccrProcessor, views: Sequence[str], length: int) -> list[Shown]:
     """The tokens of a description whose views are read as `length` tokens each, without marks of beginning and end.
 
     Where the tower reads sentence vectors, each sentence is a token.
+
+    Returns:
+        Of each token its `text` with the space before it, its `view`, and its `place` on the axis T of all views.
     """
     is_embedded, tokens = processor.policy.kind == "embedded", []
     for view, text in enumerate(views):
         surfaces = [f"{part} " for part in sentences(text)] if is_embedded else processor.surfaces(text)
         for place, surface in enumerate(surfaces[:length] if text.strip() else []):
             if surface:
-                tokens.append(Token(surface, view, view * length + place))
+                tokens.append({"text": surface, "view": view, "place": view * length + place})
     return tokens
 
 

@@ -209,16 +209,16 @@ def test_a_step_of_the_optimiser_changes_what_is_learned_of_the_temperature(slot
 def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     model, samples = tiny_model().eval(), batch()
     before = model(samples)
-    found = model.attention(samples.media, samples.descriptions)
-    length = samples.descriptions.tokens.shape[1] * samples.descriptions.tokens.shape[2]
-    assert found.words_BHKT.shape == (3, 4, 3, length) and found.media_BHKN.shape[:3] == (3, 4, 3)
-    assert torch.equal(found.slots_BKE, before.slots_BKE)
-    words, media = found.words_BHKT.sum(-1), found.media_BHKN.sum(-1)
+    found = slots_BKE, words_BHKT, media_BHKN = model.attention(samples.media, samples.descriptions)
+    mask_BT, mask_BN = samples.descriptions.mask.flatten(1), model.media_encoder(samples.media)[1]
+    assert words_BHKT.shape == (3, 4, 3, mask_BT.shape[1]) and media_BHKN.shape[:3] == (3, 4, 3)
+    assert torch.equal(slots_BKE, before.slots_BKE)
+    words, media = words_BHKT.sum(-1), media_BHKN.sum(-1)
     torch.testing.assert_close(media, torch.ones_like(media))
     torch.testing.assert_close(words[:2], torch.ones_like(words[:2]))
     assert (words[2] == 0).all()  # it has no description
-    assert (found.words_BHKT * ~found.words_mask_BT[:, None, None] == 0).all()
-    assert (found.media_BHKN * ~found.media_mask_BN[:, None, None] == 0).all()
+    assert (words_BHKT * ~mask_BT[:, None, None] == 0).all()
+    assert (media_BHKN * ~mask_BN[:, None, None] == 0).all()
     close(model.attention(samples.media, model.describe_states(samples.descriptions)), found)
     assert all(torch.equal(left, right) for left, right in zip(model(samples), before, strict=True))
     with pytest.raises(ValueError, match="slots=none"):

@@ -63,45 +63,51 @@ def test_results_are_in_the_order_of_the_ranks(data, same):
     for language in data.texts:
         for row in range(0, 18, 5):
             query = explainer.explain(language, row)
-            assert [result.rank for result in query.results] == list(range(1, RESULTS + 1))
-            assert [result.is_right for result in query.results] == [
-                rank == query.rank for rank in range(1, RESULTS + 1)
+            assert [result["rank"] for result in query["results"]] == list(range(1, RESULTS + 1))
+            assert [result["is_right"] for result in query["results"]] == [
+                rank == query["rank"] for rank in range(1, RESULTS + 1)
             ]
-            scores = [result.score for result in query.results]
+            scores = [result["score"] for result in query["results"]]
             assert same or scores == sorted(scores, reverse=True)
-            whole, slot = query.results[0].similarities
-            assert query.results[0].score == pytest.approx(0.4 * whole + 0.6 * slot)
-            assert query.text == data.texts[language][0][row] and query.caption_id == data.caption_ids[language][row]
-            read = [reading.result for reading in query.readings]
-            assert read[0].is_right and read[0].rank == query.rank and len(read) == (1 if query.rank == 1 else 2)
-            assert query.rank == 1 or read[1] is query.results[0]
+            whole, slot = query["results"][0]["similarities"]
+            assert query["results"][0]["score"] == pytest.approx(0.4 * whole + 0.6 * slot)
+            assert (
+                query["text"] == data.texts[language][0][row] and query["caption_id"] == data.caption_ids[language][row]
+            )
+            read = [reading["result"] for reading in query["readings"]]
+            assert (
+                read[0]["is_right"]
+                and read[0]["rank"] == query["rank"]
+                and len(read) == (1 if query["rank"] == 1 else 2)
+            )
+            assert query["rank"] == 1 or read[1] is query["results"][0]
 
 
 def test_readings_are_what_the_model_attends_to(data):
     explainer = explainer_of(data)
     kinds = set()
     for row in range(18):
-        reading = explainer.explain("de", row).readings[0]
-        frames, views = explainer.data.items([reading.result.row])
-        attention = explainer.model.attention(
+        reading = explainer.explain("de", row)["readings"][0]
+        frames, views = explainer.data.items([reading["result"]["row"]])
+        _, words_BHKT, media_BHKN = explainer.model.attention(
             explainer.processor.media(frames), explainer.processor.descriptions(views)
         )
-        media_KN = attention.media_BHKN[0].mean(0).detach().numpy()
-        words_KT = attention.words_BHKT[0].mean(0).detach().numpy()
+        media_KN = media_BHKN[0].mean(0).detach().numpy()
+        words_KT = words_BHKT[0].mean(0).detach().numpy()
         is_video = len(frames[0]) > 1
         kinds.add(is_video)
-        assert sorted(slot.number for slot in reading.slots) == [1, 2, 3]
-        for slot in reading.slots:
-            of_slot = media_KN[slot.number - 1] if is_video else media_KN[slot.number - 1, 1:]
-            np.testing.assert_allclose(slot.media_weights, of_slot, atol=1e-6)
-            assert bool(slot.overlay) != is_video
-            places = [token.place for token in reading.tokens]
-            np.testing.assert_allclose(slot.token_weights, words_KT[slot.number - 1, places], atol=1e-6)
-        text = "".join(token.text for token in reading.tokens if token.view == 0).strip()
+        assert sorted(slot["number"] for slot in reading["slots"]) == [1, 2, 3]
+        for slot in reading["slots"]:
+            of_slot = media_KN[slot["number"] - 1] if is_video else media_KN[slot["number"] - 1, 1:]
+            np.testing.assert_allclose(slot["media_weights"], of_slot, atol=1e-6)
+            assert bool(slot["overlay"]) != is_video
+            places = [token["place"] for token in reading["tokens"]]
+            np.testing.assert_allclose(slot["token_weights"], words_KT[slot["number"] - 1, places], atol=1e-6)
+        text = "".join(token["text"] for token in reading["tokens"] if token["view"] == 0).strip()
         assert text and views[0][0].startswith(text)  # less what max_tokens cuts
-        similarities = [slot.similarity for slot in reading.slots]
+        similarities = [slot["similarity"] for slot in reading["slots"]]
         assert similarities == sorted(similarities, reverse=True)
-        assert similarities[0] == pytest.approx(reading.result.similarities[1], abs=1e-5)
+        assert similarities[0] == pytest.approx(reading["result"]["similarities"][1], abs=1e-5)
     assert kinds == {True, False}
 
 
@@ -113,18 +119,18 @@ def test_views_are_listed_with_similarity_weight_and_trust(data, pooling, tmp_pa
     with torch.no_grad():
         explainer.model.reader.trust_V[1] = 0.1
     query = explainer.explain("de", 3)
-    for result in query.results:
-        assert [view.name for view in result.views] == ["detail", "short"] and not query.readings
-        assert [view.text for view in result.views] == data.items([result.row])[1][0]
-        assert [view.weight for view in result.views] == [1.0, 0.0]
-        assert sum(view.trust for view in result.views) == pytest.approx(1)
-        assert result.views[1].trust > 0.6
-        whole, local = result.similarities
-        assert local == pytest.approx(result.views[0].similarity, abs=1e-6)
-        assert result.score == pytest.approx(0.4 * whole + 0.6 * local)
+    for result in query["results"]:
+        assert [view["name"] for view in result["views"]] == ["detail", "short"] and not query["readings"]
+        assert [view["text"] for view in result["views"]] == data.items([result["row"]])[1][0]
+        assert [view["weight"] for view in result["views"]] == [1.0, 0.0]
+        assert sum(view["trust"] for view in result["views"]) == pytest.approx(1)
+        assert result["views"][1]["trust"] > 0.6
+        whole, local = result["similarities"]
+        assert local == pytest.approx(result["views"][0]["similarity"], abs=1e-6)
+        assert result["score"] == pytest.approx(0.4 * whole + 0.6 * local)
     write_page(tmp_path / "page.html", explainer, 2)
     page = (tmp_path / "page.html").read_text("utf-8")
-    assert query.results[0].views[0].text and "trust 73 %" in page and "weight 0" in page
+    assert query["results"][0]["views"][0]["text"] and "trust 73 %" in page and "weight 0" in page
 
 
 def scored(tmp_path, model, of, corpus, *more):
@@ -169,5 +175,5 @@ def test_texts_are_escaped(tmp_path, data):
 def test_a_transformers_tokenizer_says_where_its_tokens_are(kind):
     of = LeccrProcessor(Policy("transformers", 32, pad_to=12 if kind == "siglip" else 0), words_tokenizer(kind))
     tokens = split_tokens(of, ["red greenblue dark"], 12)
-    assert [token.text for token in tokens] == ["red", " green", "blue", " dark"]
-    assert [token.place for token in tokens] == list(range(kind == "clip", 4 + (kind == "clip")))
+    assert [token["text"] for token in tokens] == ["red", " green", "blue", " dark"]
+    assert [token["place"] for token in tokens] == list(range(kind == "clip", 4 + (kind == "clip")))
