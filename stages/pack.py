@@ -239,7 +239,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     stage.check()  # before there is an output folder
 
     def open_stages() -> list[Stage]:
-        refuse_leaks(stage.folders, local_folder(state_folder(run.corpus)))
+        refuse_leaks(stage.folders)
         return [stage]
 
     return run_stages(run, beam_arguments, open_stages)

@@ -3,31 +3,33 @@
 Every split except `train` is held out.
 """
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from pipeline.corpus.table import Table
 from pipeline.errors import UsageError
-from pipeline.packing.contents import PLACE, sorted_contents
+from pipeline.packing.contents import read_contents
 
 TRAIN = "train"
 MAX_EXAMPLES = 3
+MIXED = """
+SELECT content, corpus, shard, row, split FROM items
+WHERE content IN (SELECT content FROM items GROUP BY content HAVING MIN(split) != MAX(split))
+ORDER BY content, corpus, shard, row
+"""
+
+Record = tuple[bytes, int, int, int, str]
 
 
-def refuse_leaks(corpora: Sequence[Path], folder: Path | None = None) -> None:
+def refuse_leaks(corpora: Sequence[Path]) -> None:
     """Raise UsageError if items of different splits have the same content; it names a few and their number.
 
     The first held-out item with a content decides its split. Every item with that content in another split is a leak.
-
-    Args:
-        corpora: The corpora.
-        folder: Where there is room to sort their contents, see `sorted_contents`.
     """
-    leaks = _leaks(corpora, folder)
+    leaks = _leaks(corpora)
     examples = [
         f"{_locate(corpora, leak)} is the same as {_locate(corpora, twin)}"
         for leak, twin in itertools.islice(leaks, MAX_EXAMPLES)
@@ -41,20 +43,17 @@ def refuse_leaks(corpora: Sequence[Path], folder: Path | None = None) -> None:
         )
 
 
-def _leaks(corpora: Sequence[Path], folder: Path | None) -> Iterator[tuple[Any, Any]]:
+def _leaks(corpora: Sequence[Path]) -> Iterator[tuple[Record, Record]]:
     """Records of the items that have the content of a held-out item of another split, and of that item."""
-    splits = {TRAIN: 0}
-    for records in sorted_contents(corpora, folder, splits):
-        _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
-        lowest, highest = (extreme.reduceat(records["split"], starts) for extreme in (np.minimum, np.maximum))
-        for group in np.flatnonzero(lowest != highest):
-            same = records[starts[group] : starts[group] + counts[group]]
-            first = same[same["split"] != splits[TRAIN]][0]
-            yield from ((record, first) for record in same[same["split"] != first["split"]])
+    with contextlib.closing(read_contents(corpora)) as database:
+        for _, same in itertools.groupby(database.execute(MIXED), itemgetter(0)):
+            records = list(same)
+            first = next(record for record in records if record[4] != TRAIN)
+            yield from ((record, first) for record in records if record[4] != first[4])
 
 
-def _locate(corpora: Sequence[Path], record: Any) -> str:
-    corpus, shard, row = (int(record[name]) for name in PLACE)
+def _locate(corpora: Sequence[Path], record: Record) -> str:
+    _, corpus, shard, row, split = record
     item = Table(corpora[corpus], "items").shard(shard).slice(row, 1).to_pylist()[0]
     place = f"{corpora[corpus].name}/" if len(corpora) > 1 else ""
-    return f"{item['split']} item {place}{item['item_id']} at {item['uri']}"
+    return f"{split} item {place}{item['item_id']} at {item['uri']}"

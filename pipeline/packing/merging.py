@@ -1,49 +1,55 @@
 """Merging of corpora: items with the same content become one item, found in an index on disk.
 
-    items of all corpora → records sorted by content → those whose content several corpora have
+    items of all corpora → those whose content several corpora have, in an SQLite file that worker processes share
 
-The index is memory-mapped, so worker processes share it. Splits play no role: a content lies in one split only, see
-`packing.leaks`. Arrays end in their shape: R records.
+Splits play no role: a content lies in one split only, see `packing.leaks`.
 """
 
+import contextlib
 import fcntl
 import functools
-import shutil
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus.table import Table, complete, read_json, write_json
+from pipeline.corpus.table import Table, complete
 from pipeline.engine.stage import Grouped, Rows
-from pipeline.packing.contents import PLACE, sorted_contents
+from pipeline.packing.contents import read_contents
 from pipeline.packing.manifest import JOINED
 from pipeline.packing.rows import Source
-from pipeline.storage.files import write_file
 
 OPEN_SHARDS = 64  # memory-mapped at once
-CONTENTS, PLACES = "contents.bin", "places.bin"
-MERGED = "merged.json"
+WRITE = """
+CREATE TABLE index_file.places AS SELECT content, corpus, shard, row FROM items
+    WHERE content IN (SELECT content FROM items GROUP BY content HAVING MIN(corpus) != MAX(corpus));
+CREATE INDEX index_file.by_content ON places (content, corpus, shard, row);
+"""
+FIND = "SELECT corpus, shard, row FROM places WHERE content = ? ORDER BY corpus, shard, row"
+COUNT_MERGED = """
+SELECT COUNT(*) FROM places AS place
+WHERE corpus > (SELECT MIN(corpus) FROM places WHERE content = place.content)
+"""
+
+Place = tuple[int, int, int]  # numbers of the corpus, the shard and the row
 
 
 class SharedContents:
     """The contents that two corpora or more have, opened for reading."""
 
-    def __init__(self, folder: Path):
-        self._contents_R = _mapped(folder / CONTENTS, "S32")
-        self._places_R3 = _mapped(folder / PLACES, "u4").reshape(-1, 3)
-        self.merged: int = read_json(folder / MERGED)  # items that become part of another corpus's item
+    def __init__(self, index: Path):
+        self._database = sqlite3.connect(index, check_same_thread=False)
 
-    def find(self, hashes: np.ndarray) -> list[list[list[int]]]:
-        """For each hash (`S32`), the sorted [corpus, shard, row] of all items with it; [] where one corpus has it."""
-        starts, ends = (np.searchsorted(self._contents_R, hashes, side) for side in ("left", "right"))
-        return [self._places_R3[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
+    @property
+    def merged(self) -> int:
+        """How many items become part of another corpus's item."""
+        return int(self._database.execute(COUNT_MERGED).fetchone()[0])
 
-
-def _mapped(path: Path, dtype: str) -> np.ndarray:
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)  # an empty file cannot be mapped
+    def find(self, content: bytes) -> list[Place]:
+        """The sorted places of all items with this content; [] where one corpus has it."""
+        return self._database.execute(FIND, (content,)).fetchall()
 
 
 def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> SharedContents:
@@ -51,31 +57,19 @@ def shared_contents(corpora: Sequence[Path], folder: Path, stamp: str) -> Shared
 
     Processes take turns: the first one builds it, the others find it complete.
     """
-    index = folder / stamp
+    index, unfinished = folder / f"{stamp}.sqlite", folder / "unfinished"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (index / MERGED).exists():  # the file that is written last
-            for outdated in folder.glob("*/"):
-                shutil.rmtree(outdated)
-            index.mkdir()
-            merged = 0
-            with write_file(index / CONTENTS) as contents, write_file(index / PLACES) as places:
-                for records in sorted_contents(corpora, index, {}):
-                    shared, first_R = _shared_records(records)
-                    contents.write(shared["content"].tobytes())
-                    places.write(np.stack([shared[name] for name in PLACE], axis=1).tobytes())
-                    merged += int(np.count_nonzero(shared["corpus"] != first_R))
-            write_json(index / MERGED, merged)
+        if not index.exists():
+            for outdated in (*folder.glob("*.sqlite"), *folder.glob("unfinished*")):
+                outdated.unlink()
+            with contextlib.closing(read_contents(corpora)) as database:
+                database.commit()
+                database.execute("ATTACH ? AS index_file", (str(unfinished),))
+                database.executescript(WRITE)
+            unfinished.rename(index)
     return SharedContents(index)
-
-
-def _shared_records(records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of sorted records, those whose content several corpora have, and for each the first corpus that has it."""
-    _, starts, counts = np.unique(records["content"], return_index=True, return_counts=True)
-    corpora_R = records["corpus"]
-    first_R, last_R = (np.repeat(corpora_R[at], counts) for at in (starts, starts + counts - 1))
-    return records[first_R != last_R], first_R[first_R != last_R]
 
 
 class Merge:
@@ -101,14 +95,14 @@ class Merge:
         Returns:
             A list for each item, empty where the item of an earlier corpus takes it.
         """
-        hashes = np.array([bytes.fromhex(row["sha256"]) for row in rows], "S32")
         sources: list[list[Source]] = []
-        for number, (row, places) in enumerate(zip(rows, self._shared.find(hashes), strict=True)):
-            first = places[0] if places else [corpus, shard, number]
+        for number, row in enumerate(rows):
+            places = self._shared.find(bytes.fromhex(row["sha256"]))
+            first = places[0] if places else (corpus, shard, number)
             parts = []
             if first[0] == corpus:
                 parts.append(Source(f"{self._names[corpus]}/", row, joined.get(row["item_id"], {})))
-            if first == [corpus, shard, number]:
+            if first == (corpus, shard, number):
                 parts += [self._source(*place) for place in places if place[0] != corpus]
             sources.append(parts)
         return sources

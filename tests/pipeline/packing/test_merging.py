@@ -4,7 +4,6 @@ import concurrent.futures
 import hashlib
 import tracemalloc
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,8 +27,7 @@ def corpora_of(folder, parts, shard_size=2):
 
 
 def find(shared, contents):
-    places = shared.find(np.array([bytes.fromhex(content) for content in contents], "S32"))
-    return [[tuple(place) for place in of_content] for of_content in places]
+    return [shared.find(bytes.fromhex(content)) for content in contents]
 
 
 @settings(max_examples=20)
