@@ -29,17 +29,28 @@ class Recipe:
 @cache
 def load_recipes() -> dict[str, Recipe]:
     """Every recipe by name. Names that begin with a dot are only shared settings."""
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
     recipes: dict[str, Recipe] = {}
-    for name, entry in sorted(entries.items()):
+    for name, entry in sorted(_entries().items()):
         if not name.startswith("."):
-            settings = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in entry.get("settings", {}).items()
-            }
             scenes = partial(_draw_scenes, entry["scenes"]) if "scenes" in entry else None
-            recipes[name] = Recipe(entry["summary"], settings, scenes)
+            recipes[name] = Recipe(entry["summary"], _with_tuples(entry.get("settings", {})), scenes)
     return recipes
+
+
+def faithful_settings(of_features: bool) -> dict[str, Any]:
+    """What the released code does otherwise than the defaults, and with features of videos."""
+    shared = [".faithful", *([".faithful_video"] if of_features else [])]
+    return {key: value for name in shared for key, value in _with_tuples(_entries()[name]).items()}
+
+
+@cache
+def _entries() -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
+    return entries
+
+
+def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
 def _draw_scenes(settings: Mapping[str, Any], folder: Path) -> None:

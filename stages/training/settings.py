@@ -7,50 +7,13 @@ form. A setting is checked once, here; what depends on the data is checked where
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from model.settings import FAITHFUL_OBJECTIVE, RELEASED_WEIGHTS, ModelSettings, ObjectiveConfig, check_settings
 from pipeline.errors import UsageError
 from pipeline.options import option, option_fields, parse_value, show_value
-from stages.recipes import Recipe, load_recipes
+from stages.recipes import Recipe, faithful_settings, load_recipes
 
-# Where the released code differs from the defaults. Its one text tower is trained and also reads descriptions.
-FAITHFUL: Mapping[str, Any] = MappingProxyType(
-    {
-        "heads": "random",
-        "slots": "queries",
-        "slot_init": "zero",
-        "stack_init": "copies",
-        "attention_dropout": 0.1,
-        "normalize_slots": False,
-        "caption_vision_axis": "tokens",
-        "description_encoder": "shared",
-        "learned_temperature": "tau",
-        "new_layer_lr_multiplier": 1.0,
-        "horizontal_flip": 0.5,
-        "global_weights": (1.0,),
-        "select_on": "test",
-        "pair_weighting": False,
-        "max_words": 30,
-        "plain_captions": True,
-        "max_tokens": 200,
-        "resize": "squash",
-        "smallest_crop": 0.5,
-        "clip": 0.0,
-        "mixed_precision": "no",
-        **FAITHFUL_OBJECTIVE,  # without the weights of the losses, which are the recipe's
-    }
-)
-# What it does besides with the features of videos.
-FAITHFUL_VIDEO: Mapping[str, Any] = MappingProxyType(
-    {
-        "feature_reader": "attention",
-        "caption_vision_padding": True,
-        "caption_vision_columns": "rank",
-        "global_weights": (0.9,),
-    }
-)
 GLOBAL_WEIGHTS = tuple(tenth / 10 for tenth in range(11))
 MODEL_DEFAULTS = {name: field.default for name, field in option_fields(ModelSettings).items()}
 OBJECTIVE_DEFAULTS = dataclasses.asdict(ObjectiveConfig())
@@ -199,10 +162,10 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
     """
     typed = dict(given) | dict(map(_parse_override, overrides))
     changes = find_recipe(recipe).settings
-    faithful = typed.get("method", changes.get("method")) == "faithful"
-    weights, preset = (RELEASED_WEIGHTS | {"init_temperature": 0.07}, dict(FAITHFUL)) if faithful else ({}, {})
-    if faithful and typed.get("media", changes.get("media")) == "features":
-        preset |= FAITHFUL_VIDEO
+    weights, preset = dict[str, Any](), dict[str, Any]()
+    if typed.get("method", changes.get("method")) == "faithful":
+        weights = RELEASED_WEIGHTS | {"init_temperature": 0.07}
+        preset = FAITHFUL_OBJECTIVE | faithful_settings(typed.get("media", changes.get("media")) == "features")
     values: dict[str, Any] = {"recipe": recipe, **weights, **changes, **preset, **typed}
     if values.get("num_slots") == 0:
         if typed.get("slots", "none") != "none":
