@@ -2,27 +2,24 @@
 
     feature.bin        float32, little-endian, row after row, nothing else
     shape.txt          ROWS DIM
-    id.txt             the id of each row, on one line with blanks between, in ISO-8859-1 or UTF-8
+    id.txt             the id of each row, on one line with blanks between
     video2frames.txt   of videos: from each one to its rows' ids, as Python's repr writes a dict of lists:
                        {'video0': ['video0_0', 'video0_1'], 'video1': []}
 
 Only the small files are read here; `pipeline.media.uri` reads the rows of an item when it is opened.
 """
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.media.uri import reference
-from pipeline.sources.benchmarks.reading import read_bytes, refusal
+from pipeline.sources.benchmarks.reading import read_bytes, read_layout, read_text, refusal
 
 ITEM_SUFFIXES = (".jpg", ".mp4")  # an id has its suffix in some files of a set and lacks it in others
 FLOAT = 4  # bytes
-# video2frames.txt is read entry by entry: tens of megabytes as a whole would need gigabytes as a syntax tree.
-_STRING = r"""u?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
-ENTRY = re.compile(rf"\s*{_STRING}\s*:\s*\[[\s,]*(?:{_STRING}[\s,]*)*\]\s*(?:,\s*|(?=\}}))", re.DOTALL)
 
 Rows = list[tuple[str, Sequence[int]]]  # names, and the rows of each
 
@@ -55,7 +52,7 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
     if size != rows * dim * FLOAT:
         expected = f"{rows * dim * FLOAT:,} bytes for the {rows:,} rows of {dim:,} floats in shape.txt"
         raise refusal(folder / "feature.bin", f"{size:,} bytes", expected)
-    ids = re.split(r"[ \t\r\n]+", _decode(read_bytes(folder / "id.txt").strip()))
+    ids = read_text(folder / "id.txt").split()
     if len(ids) != rows:
         raise refusal(folder / "id.txt", f"{len(ids):,} ids", f"{rows:,}, one for each row of shape.txt")
     places: dict[str, int] = {}
@@ -78,13 +75,6 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
     return BigFile(uris, video, unused)
 
 
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("iso-8859-1")
-
-
 def _read_listed(path: Path, places: Mapping[str, int]) -> Rows:
     videos = read_names(path)
     absent = [frame for frames in videos.values() for frame in frames if frame not in places]
@@ -94,24 +84,13 @@ def _read_listed(path: Path, places: Mapping[str, int]) -> Rows:
 
 
 def read_names(path: Path) -> dict[str, list[str]]:
-    """The dict of lists in a video2frames.txt, in UTF-8 or else ISO-8859-1, also as Python 2 writes it.
+    """The dict of lists in a video2frames.txt, also as Python 2 writes it; raises UsageError for anything else.
 
-    Only literals are evaluated. Raises UsageError with the place for anything else than such a dict, and for a key
-    that comes twice.
+    It is read as JSON: as Python, tens of megabytes would need gigabytes for the syntax tree.
     """
-    text = _decode(read_bytes(path)).strip()
-    names: dict[str, list[str]] = {}
-    at = 1
-    while text.startswith("{") and (entry := ENTRY.match(text, at)):
-        try:
-            ((name, frames),) = ast.literal_eval(f"{{{entry[0]}}}").items()
-        except (SyntaxError, ValueError):
-            break
-        if name in names:
-            break
-        names[name] = frames
-        at = entry.end()
-    if not text.startswith("{") or text[at:].strip() != "}":
-        expected = "a dict from strings to lists of strings, each key once"
-        raise refusal(f"{path}, character {at:,},", repr(text[at - 1 : at + 40]), expected)
-    return names
+
+    def parse(data: Any) -> dict[str, list[str]]:
+        return {name: list(map(str, frames)) for name, frames in data.items()}
+
+    text = re.sub(r"\bu(?=')", "", read_text(path)).replace("'", '"')
+    return read_layout(path, parse, "a dict from strings to lists of strings", re.sub(r",\s*(?=[\]}])", "", text))

@@ -49,9 +49,6 @@ class Line:
 def read_captions(path: Path) -> Iterator[Line]:
     """The captions of one file. Raises UsageError, naming the line, for one that would need a guess."""
     marks = [mark for part in path.name.removesuffix(SUFFIX).split("_") if (mark := MARK.fullmatch(part))]
-    if len(marks) > 1:
-        names = " and ".join(mark[0] for mark in marks)
-        raise UsageError(f"--input: {path} has the marks {names} in its name. Rename the file so that it has one.")
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue

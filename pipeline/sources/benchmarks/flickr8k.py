@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pipeline.sources.benchmarks.caption_files import Captions, Line
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_karpathy, read_lines, refusal, splits_of
+from pipeline.sources.benchmarks.reading import read_ids, read_karpathy, read_lines, refusal, splits_of
 from pipeline.sources.items import SPLIT_NAMES, clean_text
 from pipeline.sources.rows import read_fields, read_file
 from pipeline.sources.tables import read_table
@@ -51,17 +51,15 @@ LINE = re.compile(r"(?P<item>[^#\s]+)#(?:(?:enc|zhc|zhb|zhg)#)?(?P<number>[0-9]{
 
 def read_set(importer: Importer) -> None:
     """Add the set."""
-    lists = join_lists(
-        (SPLIT_NAMES[match[1] or match[2]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
-    )
+    files = importer.files.matching(LISTS)
+    lists = [(SPLIT_NAMES[match[1] or match[2]], _read_list(path)) for path, match in files]
     if not lists and (karpathy := importer.files.text(KARPATHY)):
-        images = read_karpathy(karpathy)
-        lists = {split: [name for name, _, of, _ in images if of == split] for split in COUNTS}
+        lists = [(split, [name]) for name, _, split, _ in read_karpathy(karpathy)]
     english = _first(importer, ENGLISH)
     if not lists or not english:
         advice = "Give the folder with the set's texts and its pictures anywhere below it."
         raise importer.absent("list of pictures" if english else " or ".join(ENGLISH), advice)
-    splits = splits_of(((split, lists.get(split, ())) for split in COUNTS), importer.root)
+    splits = splits_of(sorted(lists, key=lambda of: list(COUNTS).index(of[0])), importer.root)
     importer.count_splits("pictures", splits, COUNTS)
     captions = Captions(splits, importer)
     unlisted = set[str]()

@@ -4,15 +4,15 @@ Differences are reported together, because whoever repairs a folder wants the wh
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from pipeline.errors import UsageError
-from pipeline.sources.account import Account
 from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.files import CLIPS, PICTURES, Files, Medium
-from pipeline.sources.items import Defaults, SourceCaption, SourceItem
+from pipeline.sources.items import Defaults, SourceCaption, SourceItem, clean_text
 from pipeline.sources.locations import short_name
 
 
@@ -25,30 +25,20 @@ class Options:
     allow_missing_media: bool = False  # --allow-missing-media: items without media are kept for their texts
 
 
-@dataclass
-class BenchmarkSource:
-    """A benchmark that was read and checked. It is held in memory: its texts, 700,000 at most."""
-
-    kind: str
-    name: str
-    summary: str
-    entries: list[SourceItem]
-    account: Account
-
-    def items(self) -> Iterator[SourceItem]:
-        """The items in the order of the set."""
-        return iter(self.entries)
-
-
 class Importer:
     """Collects the items of the set `kind` below `root`, and what is wrong with the folder or worth a note.
+
+    A `Source` once it is finished. The set is held in memory: its texts, 700,000 at most.
 
     `texts` are captions that people wrote: by item and language, from number to text.
     """
 
+    summary = ""
+
     def __init__(self, kind: str, root: Path, options: Options) -> None:
         self.kind, self.root, self.options = kind, root, options
-        self.files = Files(root)
+        self.name, self.files = short_name(str(root)), Files(root)
+        self.account = self.files.account
         self.texts: dict[str, dict[str, dict[int, str]]] = defaultdict(lambda: defaultdict(dict))
         self._items: list[SourceItem] = []
         self._blank = 0
@@ -62,6 +52,19 @@ class Importer:
             texts[len(texts) if number is None else number] = text
         else:
             self._blank += 1
+
+    def add_lines(
+        self, path: Path, lines: Sequence[str], items: Sequence[str], language: str, number: int | None = None
+    ) -> None:
+        """Add the captions of a file with a line for each of some items, but no text that its item has already."""
+        if len(lines) != len(items):
+            self.problem(
+                f"{path} has {len(lines):,} lines, but the list of its pictures has {len(items):,}. Line N of both is "
+                "the same picture: fetch both from one release."
+            )
+        for item, text in zip(items, map(clean_text, lines), strict=False):
+            if text not in self.texts[item][language].values():
+                self.add_text(item, language, text, number)
 
     def captions(self, item: str) -> list[SourceCaption]:
         """The captions of `texts` of an item, in the order in which languages and captions were added."""
@@ -125,7 +128,11 @@ class Importer:
         """The error for a folder without the files that every copy of the set has."""
         return UsageError(f"--source {self.kind}: {self.root} has no {what}. {advice}")
 
-    def finish(self) -> BenchmarkSource:
+    def items(self) -> Iterator[SourceItem]:
+        """The items in the order of the set."""
+        return iter(self._items)
+
+    def finish(self) -> Self:
         """The set, once everything is added. Raises UsageError listing every problem, one per line."""
         items = self._items
         missing = [item.item_id for item in items if not item.uri]
@@ -148,8 +155,8 @@ class Importer:
         splits = Counter(item.split for item in items)
         languages = Counter(caption.language for item in items for caption in item.captions)
         counts = f"{len(items):,} items ({_counts(splits)}), {languages.total():,} captions ({_counts(languages)})"
-        summary = f"{self.kind} {self.root}: {'; '.join([counts, *self._notes])}"
-        return BenchmarkSource(self.kind, short_name(str(self.root)), summary, items, self.files.account)
+        self.summary = f"{self.kind} {self.root}: {'; '.join([counts, *self._notes])}"
+        return self
 
 
 def first_names(names: Iterable[str], most: int = 3) -> str:

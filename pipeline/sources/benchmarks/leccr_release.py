@@ -5,11 +5,11 @@
     {img_id,.}/image_ids.txt                  MSCOCO: `ID FILE` per line
     FeatureData/NAME/                         a BigFile, or ITEM.npy
     ANY/                                      ITEM.jpg, ITEM.mp4, or FILE
-    ANY/ITEM.txt                              a description by a model; of MSCOCO FILE.txt; ITEM.npy has vectors
+    ANY/ITEM.txt                              a description by a model; of MSCOCO FILE.txt
 
 An item is in the split of the id list that names it, whatever its caption files are called. `test_id.txt` and
 `test_id_2016.txt` are split `test`; another ending, as in `test_id_2017.txt`, is a split of its own. Lists of one
-split in several folders have to agree; lists of several languages are put together. Item ids are without .jpg and .mp4.
+split, of several folders or languages, are put together. Item ids are without .jpg and .mp4.
 Descriptions are captions of origin `mllm`, numbered by the order of the folders' names. Refused, because nobody could
 tell which is meant: an item in two splits, two media for an item, two texts for a caption.
 """
@@ -23,7 +23,7 @@ from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.caption_files import LANGUAGES, SUFFIX, Captions, read_captions
 from pipeline.sources.benchmarks.files import CLIPS, PICTURES
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import join_lists, read_ids, read_lines, read_text, refusal, splits_of
+from pipeline.sources.benchmarks.reading import read_ids, read_lines, read_text, refusal, splits_of
 from pipeline.sources.items import SourceCaption, clean_text
 
 LIST = re.compile(rf"(?:(?P<language>{'|'.join(LANGUAGES)})_)?(?P<split>train|val|test)_id(?:_(?P<more>\w+))?\.txt")
@@ -66,18 +66,17 @@ def read_set(importer: Importer) -> None:
 
 def _splits(root: Path) -> dict[str, str]:
     """The split of each item: train, val, test, then others; each in the order of its lists."""
-    lists = join_lists(
-        (f"{_split(match)} {match['language'] or ''}".strip(), path, [*map(bare, read_ids(path))])
+    lists = [
+        (_split(match), [*map(bare, read_ids(path))])
         for folder in LIST_FOLDERS
         for path in sorted((root / folder).glob("*_id*.txt"))
         if (match := LIST.fullmatch(path.name))
-    )
+    ]
     if not lists:
         folders = ", ".join(LIST_FOLDERS[:3])
         raise UsageError(f"--input: {root} has no id lists such as train_id.txt, nor have its {folders}. Add them.")
     order = {"train": 0, "val": 1, "test": 2}
-    by_split = [(name.partition(" ")[0], ids) for name, ids in sorted(lists.items())]
-    return splits_of(sorted(by_split, key=lambda entry: order.get(entry[0], 3)), root)
+    return splits_of(sorted(lists, key=lambda entry: (order.get(entry[0], 3), entry[0])), root)
 
 
 def _split(match: re.Match[str]) -> str:
@@ -107,16 +106,12 @@ def _descriptions(names: Mapping[str, str], importer: Importer) -> dict[str, lis
     for folder, files in importer.files.folders:
         if folder.relative_to(importer.root).parts[:1] in (("TextData",), ("FeatureData",)):
             continue
-        vectors = sum(name.endswith(".npy") and name[:-4] in names for name in files)
-        importer.note(f"descriptions in {folder.name} are vectors and not used: give texts", vectors)
         here: set[str] = set()
         for name in files:
-            if name.endswith(".txt") and (item := names.get(name[:-4])):
-                if item in here:
-                    raise UsageError(f"--input: {folder} has two descriptions of {item}. Take one away.")
-                if text := clean_text(read_text(folder / name)):
-                    described.setdefault(item, []).append(SourceCaption(text, "en", "mllm", views))
-                    here.add(item)
+            item = names.get(name[:-4]) if name.endswith(".txt") else None
+            if item and (text := clean_text(read_text(folder / name))):
+                described.setdefault(item, []).append(SourceCaption(text, "en", "mllm", views))
+                here.add(item)
         if here:
             views += 1
             importer.note(f"of {total:,} items have no description in {folder.name}", total - len(here))

@@ -85,12 +85,6 @@ def _read_pair(importer: Importer, images: Images, counts: Mapping[str, int], la
             images[number] = (file if before.startswith(number) else before), split  # the name of 2014, if any
         for number, text in captions:
             importer.add_text(number, language, text)
-        known = dict(listed)
-        if strangers := [number for number, _ in captions if number not in known]:
-            importer.problem(
-                f"{path} has {len(strangers):,} captions of images that it does not list (image_id {strangers[0]}, …). "
-                "Fetch the file again."
-            )
     return True
 
 

@@ -20,7 +20,8 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import reading
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, read_captions
-from pipeline.sources.benchmarks.importer import Importer, first_names
+from pipeline.sources.benchmarks.importer import Importer
+from pipeline.sources.items import clean_text
 
 COUNTS = {"train": 6_513, "val": 497, "test": 2_990}  # videos
 JSFUSION = {"train": 9_000, "test": 1_000}
@@ -66,9 +67,8 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     """The split of each video, and the English sentences in the order of the files."""
 
     def parse(data: Any) -> tuple[Texts, Texts]:
-        text = reading.text_in
-        sentences = [(text(row["video_id"]), " ".join(text(row["caption"]).split())) for row in data["sentences"]]
-        return [(text(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]], sentences
+        sentences = [(str(row["video_id"]), " ".join(clean_text(row["caption"]).split())) for row in data["sentences"]]
+        return [(str(row["video_id"]), SPLITS[row["split"]]) for row in data["videos"]], sentences
 
     videos: Texts = []
     lines: list[Line] = []
@@ -83,31 +83,19 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     if not videos:
         raise importer.absent("videodatainfo JSON file", "Give the set's folder.")
     reading.unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
-    splits = dict(videos)
-    strangers = [line for line in lines if line.item not in splits]
-    if strangers:
-        raise UsageError(
-            f"--input: {strangers[0].place} is of {strangers[0].item}, which is in no list of videos. Fetch the file "
-            "again."
-        )
-    return splits, lines
+    return dict(videos), lines
 
 
 def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
     """The split of each video: train, val, test, each in the order of the files."""
-    lists = reading.join_lists(
-        (LISTED[match[1] or match[2]], path, _read_list(path)) for path, match in importer.files.matching(LISTS)
-    )
-    if len(lists) == 1:
-        importer.problem(f"JSFusion's lists: there is only the one for {next(iter(lists))}. Add or drop one.")
+    files = importer.files.matching(LISTS)
+    lists = [(LISTED[match[1] or match[2]], _read_list(path)) for path, match in files]
+    listed = {split for split, _ in lists}
+    if len(listed) == 1:
+        importer.problem(f"JSFusion's lists: there is only the one for {listed.pop()}. Add or drop one.")
     counts, splits = COUNTS, videos
     if lists:
-        counts, splits = JSFUSION, reading.splits_of(lists.items(), importer.root)
-        if strangers := splits.keys() - videos.keys():
-            raise UsageError(
-                f"--input: {importer.root} has {first_names(sorted(strangers))} in its lists, but not in the "
-                "videodatainfo. Fetch both from one release."
-            )
+        counts, splits = JSFUSION, reading.splits_of(lists, importer.root)
         importer.note("videos are in neither of JSFusion's lists", len(videos) - len(splits))
     importer.count_splits("videos", splits, counts)
     return dict(sorted(splits.items(), key=lambda pair: list(COUNTS).index(pair[1])))

@@ -18,7 +18,6 @@ from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.files import PICTURES
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_lines, unique
-from pipeline.sources.items import clean_text
 
 IMAGES = {
     "train": 29_000,
@@ -89,16 +88,8 @@ def _read_texts(
     if lines is None and not required:
         return
     importer.count(f"captions in {path.parts[-3]}/raw/{path.name}", len(lines or ()), IMAGES[split])
-    if lines is not None and len(lines) != len(names):
-        importer.problem(
-            f"{path} has {len(lines):,} lines, but the list of its pictures has {len(names):,}. Line N of both is the "
-            "same picture: fetch both from one release."
-        )
-    language = path.suffix[1:]
-    for name, line in zip(names, lines or (), strict=False):
-        text = clean_text(line)
-        if text not in importer.texts[name][language].values():
-            importer.add_text(name, language, text, number)
+    if lines is not None:
+        importer.add_lines(path, lines, names, path.suffix[1:], number)
 
 
 def _read_packed(path: Path) -> list[str] | None:

@@ -94,20 +94,6 @@ def read_karpathy(path: Path, key: str = "filename") -> list[tuple[str, str, str
     return listed
 
 
-def text_in(value: Any) -> str:
-    """A text in JSON, without white space at its ends. Raises TypeError for anything else."""
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.80} is not a text")
-    return clean_text(value)
-
-
-def texts_in(value: Any) -> list[str]:
-    """A list of texts in JSON, stripped, blank ones too. Raises TypeError for anything else."""
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r:.80} is not a list of texts")
-    return [text_in(text) for text in value]
-
-
 def unique(ids: Iterable[str], where: str) -> None:
     """Raises UsageError for an id that comes twice in the file `where`, one id per line, naming both lines."""
     first: dict[str, int] = {}
@@ -119,24 +105,11 @@ def unique(ids: Iterable[str], where: str) -> None:
             )
 
 
-def join_lists(lists: Iterable[tuple[str, Path, list[str]]]) -> dict[str, list[str]]:
-    """The ids of each split, from (split, path, ids) of its lists, of which there may be copies.
-
-    Raises UsageError for an id that comes twice in a list, and for two lists of one split that differ.
-    """
-    first: dict[str, tuple[Path, list[str]]] = {}
-    for split, path, ids in lists:
-        unique(ids, str(path))
-        other, known = first.setdefault(split, (path, ids))
-        if set(known) != set(ids):
-            raise UsageError(
-                f"--input: the two lists for the split {split} differ, {other} and {path}. Take one of them away."
-            )
-    return {split: ids for split, (_, ids) in first.items()}
-
-
 def splits_of(lists: Iterable[tuple[str, Iterable[str]]], root: Path) -> dict[str, str]:
-    """The split of each id, from (split, ids). Raises UsageError for an id in two splits."""
+    """The split of each id, from (split, ids); lists of one split are put together.
+
+    Raises UsageError for an id in two splits.
+    """
     splits: dict[str, str] = {}
     for split, ids in lists:
         for id in ids:

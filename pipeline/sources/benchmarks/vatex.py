@@ -2,7 +2,7 @@
 
     vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_english_v1.1.json
                                      [{"videoID": …, "enCap": [ten texts], "chCap": [ten texts]}, …]
-    {train,trn,val,test,tst}_{list,id,ids,names}.{txt,npy}      optional: the split of HGR that papers report on
+    {train,trn,val,test,tst}_{list,id,ids,names}.txt            optional: the split of HGR that papers report on
     VIDEOID.npy, a BigFile, or VIDEOID.mp4, in any folder
 
 Lists for val and test halve the validation videos; the public test is then split `public_test`. Without them,
@@ -15,11 +15,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks import reading
 from pipeline.sources.benchmarks.importer import Importer, first_names
+from pipeline.sources.items import clean_text
 
 PARTS = {"training": 25_991, "validation": 3_000, "public_test": 6_000}  # videos
 HALF = 1_500  # videos of val and of test, by the lists
@@ -27,7 +26,7 @@ CAPTIONS = 10  # per video and language
 LANGUAGES = {"enCap": "en", "chCap": "zh"}
 SPLITS = ("train", "val", "test", "public_test")
 TEXTS = re.compile(r"vatex_(training|validation|public_test)[\w.-]*\.json(?:\.gz)?")
-LISTS = re.compile(r"(train|trn|val|test|tst)_(?:list|ids?|names)\.(?:txt|npy)")
+LISTS = re.compile(r"(train|trn|val|test|tst)_(?:list|ids?|names)\.txt")
 LISTED = {"train": "train", "trn": "train", "val": "val", "test": "test", "tst": "test"}
 
 Video = dict[str, list[str]]  # the captions by language
@@ -64,8 +63,9 @@ def _read_parts(importer: Importer) -> Parts:
     """The videos of each part. Files of one part with one language each are put together."""
 
     def parse(data: Any) -> list[tuple[str, Video]]:
-        texts = [{tag: reading.texts_in(row[key]) for key, tag in LANGUAGES.items() if row.get(key)} for row in data]
-        return [(reading.text_in(row["videoID"]), captions) for row, captions in zip(data, texts, strict=True)]
+        tags = LANGUAGES.items()
+        texts = [{tag: list(map(clean_text, row[key])) for key, tag in tags if row.get(key)} for row in data]
+        return [(str(row["videoID"]), captions) for row, captions in zip(data, texts, strict=True)]
 
     parts: Parts = {part: {} for part in PARTS}
     for path, match in importer.files.matching(TEXTS):
@@ -85,13 +85,13 @@ def _read_parts(importer: Importer) -> Parts:
 
 def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
     """The split of each video, in the order of SPLITS and of the files."""
-    files = importer.files.matching(LISTS)
-    lists = reading.join_lists((LISTED[match[1]], path, _read_list(path)) for path, match in files)
-    if ("val" in lists) != ("test" in lists):
+    lists = [(LISTED[match[1]], _read_list(path)) for path, match in importer.files.matching(LISTS)]
+    halves = {"val", "test"} & {split for split, _ in lists}
+    if len(halves) == 1:
         importer.problem("lists: there is one for val or test, but not for both. Add the other, or take both away.")
-    listed = reading.splits_of(lists.items(), importer.root)
+    listed = reading.splits_of(lists, importer.root)
     usual = {"training": "train", "validation": "val", "public_test": "test"}
-    halved = "val" in lists and "test" in lists
+    halved = len(halves) == 2
     if halved:
         usual |= {"validation": "", "public_test": "public_test"}
     splits: dict[str, str] = {}
@@ -113,12 +113,4 @@ def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
 
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. HGR names files: a folder before, a suffix behind."""
-    if path.suffix == ".npy":
-        try:
-            # Without pickle, so that a file cannot run code: an array of objects is refused.
-            names = np.load(path, allow_pickle=False).astype(str).ravel().tolist()
-        except (OSError, ValueError, EOFError) as error:
-            raise reading.refusal(path, f"an array that cannot be read ({error})", "an array of texts") from error
-    else:
-        names = reading.read_ids(path)
-    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in names]
+    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in reading.read_ids(path)]

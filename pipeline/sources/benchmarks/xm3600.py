@@ -11,7 +11,8 @@ that the rest of this project uses: Cusco Quechua, `quz` in the file, is `qu`, t
 from typing import Any
 
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_layout, read_lines, text_in, texts_in, unique
+from pipeline.sources.benchmarks.reading import read_layout, read_lines, unique
+from pipeline.sources.items import clean_text
 from pipeline.translation.tags import check_language
 
 CAPTIONS = "captions.jsonl"
@@ -43,8 +44,5 @@ def read_set(importer: Importer) -> None:
 
 def _parse(row: Any) -> tuple[str, dict[str, list[str]]]:
     """A picture's key, and its captions by language. Columns with a slash describe the picture."""
-    key = text_in(row[KEY])
-    if not key:
-        raise ValueError(f"{KEY} is blank")
     languages = [column for column in row if column != "split" and "/" not in column]
-    return key, {language: texts_in(row[language]["caption"]) for language in languages}
+    return str(row[KEY]), {language: list(map(clean_text, row[language]["caption"])) for language in languages}

@@ -15,7 +15,6 @@ import re
 from pipeline.sources.benchmarks.files import PICTURES
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_lines, refusal, unique
-from pipeline.sources.items import clean_text
 
 IMAGES = 1_000
 NAMES = "test_image_names.txt"
@@ -42,13 +41,8 @@ def read_set(importer: Importer) -> None:
         captions = importer.files.text(f"test_1kcaptions_{FILE_NAMES.get(language, language)}.txt")
         texts = read_lines(captions) if captions else []
         importer.count(f"captions in {language}", len(texts), IMAGES)
-        if captions and len(texts) != len(items):
-            importer.problem(
-                f"{captions} has {len(texts):,} lines, but {path} has {len(items):,}. Line N of both is the same "
-                "picture: fetch both from one release."
-            )
-        for item, text in zip(items.values(), texts, strict=False):
-            importer.add_text(item, language, clean_text(text), 0)
+        if captions:
+            importer.add_lines(captions, texts, list(items.values()), language, 0)
     names = {name: item for number, item in items.items() for name in (item.removesuffix(".jpg"), number)}
     importer.add_items(dict.fromkeys(items.values(), "test"), media=importer.files.media(names, PICTURES))
     importer.note(

@@ -79,13 +79,13 @@ def lines(texts: Iterable[str]) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
-def write_bigfile(folder, ids, dim=3, videos=None, encoding="iso-8859-1"):
+def write_bigfile(folder, ids, dim=3, videos=None):
     """Row N of the matrix is full of N."""
     folder.mkdir(parents=True, exist_ok=True)
     matrix = np.repeat(np.arange(len(ids), dtype="<f4")[:, None], dim, axis=1)
     (folder / "feature.bin").write_bytes(matrix.tobytes())
     (folder / "shape.txt").write_text(f"{len(ids)} {dim}")
-    (folder / "id.txt").write_bytes(" ".join(ids).encode(encoding))
+    (folder / "id.txt").write_bytes(" ".join(ids).encode())
     if videos is not None:
         (folder / "video2frames.txt").write_text(repr(videos), "utf-8")
     return folder
@@ -212,7 +212,7 @@ def vatex(folder: Path) -> Layout:
         np.save(array, layout.features[video][None])
     write(folder, {f"vatex_{part}_v1.0.json": json.dumps(listed) for part, listed in rows.items()})
     for split, videos in lists.items():
-        np.save(folder / f"{split}_names.npy", videos)
+        (folder / f"{split}_names.txt").write_text("\n".join(videos))
     return layout
 
 

@@ -2,7 +2,6 @@
 
 import functools
 
-import numpy as np
 import pytest
 
 from tests.pipeline.sources.benchmarks import layouts
@@ -55,14 +54,12 @@ def test_mscoco_names_its_files_in_a_list_of_their_own(release, tmp_path):
     assert "a file of its own for z" in wrong(tmp_path)
 
 
-def test_descriptions_in_two_folders_blank_missing_and_vectors(release, tmp_path):
+def test_descriptions_in_two_folders_blank_and_missing(release, tmp_path):
     write(tmp_path, {f"second/{IDS[3]}.txt": "another view", f"second/{IDS[4]}.txt": " \n", "second/README.txt": "?"})
-    np.save(tmp_path / "descriptions" / f"{IDS[0]}.npy", np.ones((5, 768), "f4"))
     items, summary = opened(tmp_path)
     assert described(items[IDS[3]]) == [(0, release.described[IDS[3]]), (1, "another view")]
     assert described(items[IDS[4]]) == [(0, release.described[IDS[4]])] and described(items["z"]) == []
     assert "1 of 17 items have no description in descriptions" in summary
-    assert "1 descriptions in descriptions are vectors" in summary
 
 
 def test_texts_that_are_not_used_are_counted(release, tmp_path):
