@@ -1,7 +1,7 @@
 """Does LECCR earn its keep on photographs? Runs on Flickr8k over seeds, next to everything simpler.
 
     python bench/photos.py --data FOLDER            every run that is missing; hours, in as many pieces as you like
-    python bench/photos.py --data FOLDER --quick    two seeds of the main arms with untried settings: minutes
+    python bench/photos.py --data FOLDER --quick    two seeds of the main arms, 100 steps, untried settings: minutes
     python bench/photos.py --data FOLDER --report   the tables from the runs that are there
 
 FOLDER holds Flickr8k, see `bench.photos_corpus`. A finished run is a line of OUTPUT/runs.jsonl and is not repeated.
@@ -99,10 +99,10 @@ class Plan:
     groups: tuple[tuple[str, ...], ...] = (tuple(MAIN), tuple(PARTS))
     regimes: tuple[Regime, ...] = (STRONG, NOISY, CAPTIONER)
     trust: bool = True
-    steps: int = 0  # of every run, in place of the grid's; for tests
+    steps: int = 0  # of every run, in place of the grid's
 
 
-QUICK = Plan(2, draws=1, tried=1, groups=(THREE,), regimes=(STRONG, NOISY), trust=False)
+QUICK = Plan(2, draws=1, tried=1, groups=(THREE,), regimes=(STRONG, NOISY), trust=False, steps=100)
 
 
 class Photos(Bench):
