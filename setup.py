@@ -44,6 +44,7 @@ SERVE = [
     "fastapi>=0.132,<1",
     "lingua-language-detector>=2.1,<3",
     "markdown-it-py>=3,<5",  # cards
+    "prometheus-client>=0.22,<1",
     "pydantic>=2,<3",
     "python-multipart>=0.0.20,<1",  # uploaded pictures
     "starlette>=0.48",  # which releases go with a FastAPI, FastAPI says
@@ -58,6 +59,7 @@ VIDEO = ["av>=15,<19"]
 CLOUD = ["obstore>=0.12,<0.13"]  # corpora in object stores
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 TEST = [
+    "axe-playwright-python>=0.1.4,<0.2",  # accessibility of the pages
     "datasets>=5.2,<6",
     "duckdb>=1.4,<3",  # examples
     "hypothesis>=6.140,<7",
@@ -111,7 +113,7 @@ setup(
         "pipeline.captioning": ["*.yaml"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
-        "stages.web": ["templates/*"],
+        "stages.web": ["templates/*", "static/*"],
         "pipeline.card": ["card.md.jinja", "*.yaml"],
         "pipeline.quality": ["*.yaml"],
         "pipeline.translation": ["*.yaml"],

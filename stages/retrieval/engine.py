@@ -246,8 +246,8 @@ class Index:
             MediaError: The path does not lead to a picture.
         """
         asked = open_picture(query.read_bytes()) if isinstance(query, Path) else query
-        (hits,) = self.find([asked], offset + k, hybrid=hybrid, filters=filters)
-        return [hit for hit in hits[offset:] if min_score is None or hit.score >= min_score]
+        (hits,) = self.find([asked], k, offset=offset, hybrid=hybrid, filters=filters)
+        return [hit for hit in hits if min_score is None or hit.score >= min_score]
 
     def similar(self, corpus: str, item_id: str, k: int = 10) -> list[Hit]:
         """The items whose vectors are nearest to those of an item, best first, without itself.
@@ -268,6 +268,7 @@ class Index:
         queries: Sequence[str | Image.Image],
         k: int = 10,
         *,
+        offset: int = 0,
         hybrid: float | None = None,
         filters: Filters = Filters(),
     ) -> list[list[Hit]]:
@@ -276,6 +277,7 @@ class Index:
         Args:
             queries: Texts and pictures.
             k: Most results of each query.
+            offset: How many of the best results are left out.
             hybrid: Share w in [0, 1] of text-to-text similarity in the score: (1 − w) times the score plus w times the
                 inner product of the query with the nearest of the item's descriptions. An item without descriptions
                 counts as the worst candidate.
@@ -287,16 +289,16 @@ class Index:
         Raises:
             UsageError: A query cannot be answered.
         """
-        check_queries(queries, k, hybrid)
+        check_queries(queries, k, hybrid, offset)
         if not queries:
             return []
         now, queries_QE = self._now, self._encoded(queries)
         keep_N = now.keep(filters)
         if hybrid:
-            results = [_fused(now.index.vectors, query_E[None], k, hybrid, keep_N) for query_E in queries_QE]
+            results = [_fused(now.index.vectors, query_E[None], offset + k, hybrid, keep_N) for query_E in queries_QE]
         else:
-            results = list(zip(*now.index.vectors.search(queries_QE, k, keep_N=keep_N), strict=True))
-        return [_hits(now.index, query_E, *result) for query_E, result in zip(queries_QE, results, strict=True)]
+            results = list(zip(*now.index.vectors.search(queries_QE, offset + k, keep_N=keep_N), strict=True))
+        return [_hits(now.index, query_E, *result, offset) for query_E, result in zip(queries_QE, results, strict=True)]
 
     def record(self, corpus: str, item_id: str) -> ItemRecord:
         """What the index keeps of an item. Raises KeyError where it is not in the index."""
@@ -353,9 +355,13 @@ def _fused(
     return fused_C[best], items_C[best]
 
 
-def _hits(index: Generation, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray) -> list[Hit]:
-    hits = []
-    for rank, (score, item, record) in enumerate(zip(scores_k, items_k, index.records(items_k), strict=True), 1):
+def _hits(
+    index: Generation, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray, offset: int = 0
+) -> list[Hit]:
+    hits, scores_k, items_k = [], scores_k[offset:], items_k[offset:]
+    for rank, (score, item, record) in enumerate(
+        zip(scores_k, items_k, index.records(items_k), strict=True), offset + 1
+    ):
         rows_VE = index.vectors.rows(slice(item, item + 1), part="text")
         nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
         matched = "picture" if record["media_type"] == "image" else record["media_type"]
@@ -372,10 +378,11 @@ def _hits(index: Generation, query_E: np.ndarray, scores_k: np.ndarray, items_k:
     return hits
 
 
-def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None) -> None:
+def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None, offset: int = 0) -> None:
     """Raise UsageError for a query that cannot be answered."""
-    if not 1 <= k <= MAX_RESULTS:
-        raise UsageError(f"-k {k} is not possible: give 1 to {MAX_RESULTS:,} results")
+    if k < 1 or offset < 0 or offset + k > MAX_RESULTS:
+        after = f" after {offset}" if offset else ""
+        raise UsageError(f"-k {k}{after} is not possible: give 1 to {MAX_RESULTS:,} results in all")
     if hybrid is not None and not 0 <= hybrid <= 1:
         raise UsageError(f"--hybrid {hybrid} is not a share: give a number from 0 to 1")
     for query in queries:

@@ -22,7 +22,7 @@ def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
     from stages.retrieval.engine import check_queries
 
     queries = list(_queries(options.query, options.image, options.queries))
-    check_queries([query for _, query in queries], options.k, options.hybrid)
+    check_queries([query for _, query in queries], options.k, options.hybrid, options.offset)
     if options.picture:
         from stages.retrieval.result_sheet import check_path
 
@@ -41,9 +41,8 @@ def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> N
     results: list[tuple[str, list[Hit]]] = []
     for start in range(0, len(queries), BATCH):
         names, batch = zip(*queries[start : start + BATCH], strict=True)
-        for name, hits in zip(
-            names, finder.find(batch, options.k, hybrid=options.hybrid, filters=filters), strict=True
-        ):
+        results_of = finder.find(batch, options.k, offset=options.offset, hybrid=options.hybrid, filters=filters)
+        for name, hits in zip(names, results_of, strict=True):
             print(_json_line(name, hits) if options.json else _lines(name, hits), flush=True)
             results.append((name, hits))
     if options.picture:
@@ -104,6 +103,7 @@ def add_query_options(program: argparse.ArgumentParser, metavar: str | None = No
     add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
     add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")
+    add("--offset", type=int, default=0, help="how many of the best results are left out (default: 0)")
     add(
         "--hybrid",
         type=float,

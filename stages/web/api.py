@@ -33,6 +33,7 @@ class SearchRequest(BaseModel):
     queries: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERIES, description="several texts")
     picture: Base64Bytes | None = Field(None, strict=False, description="a picture file in base64")
     k: int = Field(10, ge=1, le=MAX_RESULTS, description="results of each query")
+    offset: int = Field(0, ge=0, description="how many of the best results are left out")
     hybrid: float | None = Field(None, ge=0, le=1, description="share of the descriptions in the score")
     corpus: str | None = Field(None, description="only items of this corpus")
     split: str | None = Field(None, description="only items of this split")
@@ -96,7 +97,7 @@ def routes(service: Service) -> APIRouter:
         if terms.picture is not None:
             queries = [await service.picture(terms.picture)]
         filters = Filters(terms.corpus, terms.split, terms.media_type)
-        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters))
+        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters, terms.offset))
         answer = SearchResponse.model_validate({"results": results}, from_attributes=True)
         return Response(answer.model_dump_json(), media_type="application/json")
 

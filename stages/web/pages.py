@@ -1,18 +1,24 @@
-"""The search page for people: HTML made on the server, without scripts. Every text of a corpus or a user is escaped.
+"""The search page for people: HTML made on the server, where every text of a corpus or a user is escaped.
 
-Nothing is loaded from other servers. Pictures are found by corpus and item id and are encoded anew: no part of a
-request becomes a path.
+Everything works without scripts: static/page.js only adds the keyboard, and more results as one scrolls. Nothing is
+loaded from other servers. Media are found by corpus and item id: no part of a request becomes a path.
 """
 
 import asyncio
 import base64
+import contextlib
+import hashlib
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import jinja2
 from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from PIL import Image
 from pydantic import AfterValidator, BaseModel
 
@@ -20,26 +26,46 @@ from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError, UsageError
 from pipeline.media.images import encode_jpeg
 from pipeline.media.images import frames as sampled_frames
+from pipeline.media.uri import open_media
 from stages.retrieval.corpus_items import Browser, read_card
-from stages.retrieval.engine import MAX_CHARACTERS, Filters, Hit
+from stages.retrieval.engine import MAX_CHARACTERS, MAX_RESULTS, Filters, Hit
 from stages.web.language import language_note
 from stages.web.problems import Problem
 from stages.web.service import Service, Terms
 
-TEMPLATES = Path(__file__).with_name("templates")
-PAGE_ITEMS = 24  # items on a page of a corpus
-MAX_RESULTS = 50
-SIDE = 480  # pixels of a picture's longer side
+HERE = Path(__file__).parent
+PAGE_ITEMS = 48  # on a page of results or of a corpus; a multiple of what a row may hold
+SIMILAR = 12
+PICTURES = 20  # that were searched with, of a megapixel at most: as long as they are kept, more results can be shown
+SIDE, LARGE = 480, 1_600  # pixels of a picture's longer side
+SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~\u2000-\u206f\u3000-\u303f\uff01-\uff0f\uff1a-\uff1f]+")  # between words
+NO_SPACES = "\u0e00"  # Thai, the first of the scripts that are written without spaces
 SHEET, SHEET_PIXELS = "contact-sheet.png", 4_000_000  # next to a card
 CACHED = {"Cache-Control": "private, max-age=300"}
 _environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES),
+    loader=jinja2.FileSystemLoader(HERE / "templates"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 _environment.globals["root"] = ""
+
+
+def mark(text: str, query: str) -> Markup:
+    """A text with the words of a query marked: equal words, of three letters or more where words have spaces.
+
+    >>> str(mark("Two cats & a cat.", "a CAT!"))
+    'Two cats &amp; a <mark>cat</mark>.'
+    """
+    words = [word for word in SEPARATORS.split(query) if len(word) > 2 or word >= NO_SPACES]
+    patterns = [re.escape(word) if word >= NO_SPACES else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
+    parts = re.split(f"({'|'.join(patterns)})", text, flags=re.IGNORECASE) if words else [text]
+    marked = [Markup("<mark>{}</mark>").format(part) if number % 2 else part for number, part in enumerate(parts)]
+    return Markup("").join(marked)
+
+
+_environment.filters["mark"] = mark
 
 
 def set_root(path: str) -> None:
@@ -49,22 +75,43 @@ def set_root(path: str) -> None:
 
 def render(template: str, status: int = 200, **values: Any) -> Response:
     """A page from a template."""
-    return HTMLResponse(_environment.get_template(template).render({"corpora": (), **values}), status)
+    values = {"corpora": (), "form": SearchForm(), "characters": MAX_CHARACTERS, **values}
+    return HTMLResponse(_environment.get_template(template).render(values), status)
 
 
 class SearchForm(BaseModel):
-    """The fields of the search form; `k` is brought into its range."""
+    """The fields of the search form, and a place in its results; `k` and `offset` are brought into their range.
+
+    Attributes:
+        q: The words.
+        k: Results on the page.
+        offset: Results before it.
+        corpus: A filter, as the next two; empty for all.
+        like: Instead of words, the name of a picture that was sent.
+        item: Of the item's page, its id.
+        rank: Of the item's page, its place in the results; 0 if it was reached in another way.
+    """
 
     q: str = ""
-    k: Annotated[int, AfterValidator(lambda k: min(max(k, 1), MAX_RESULTS))] = 12
+    k: Annotated[int, AfterValidator(lambda k: min(max(k, 1), MAX_RESULTS))] = PAGE_ITEMS
+    offset: Annotated[int, AfterValidator(lambda offset: min(max(offset, 0), MAX_RESULTS - 1))] = 0
     corpus: str = ""
     split: str = ""
     kind: str = ""
+    like: str = ""
+    item: str = ""
+    rank: int = 0
 
     @property
     def terms(self) -> Terms:
         """What to ask the engine."""
-        return Terms(self.k, None, Filters(self.corpus or None, self.split or None, self.kind or None))
+        filters = Filters(self.corpus or None, self.split or None, self.kind or None)
+        return Terms(min(self.k, MAX_RESULTS - self.offset), None, filters, self.offset)
+
+    def link(self, **place: Any) -> str:
+        """The query part of a link to a place in the results of this search."""
+        values = {**self.model_dump(include={"q", "corpus", "split", "kind", "like"}), **place}
+        return urlencode({name: value for name, value in values.items() if value})
 
 
 class PictureForm(SearchForm):
@@ -73,69 +120,111 @@ class PictureForm(SearchForm):
     picture: UploadFile | None = None
 
 
-def routes(service: Service) -> APIRouter:
-    """The routes of the page."""
+def routes(service: Service, *, show_paths: bool) -> APIRouter:
+    """The routes of the page.
+
+    Args:
+        service: Answers the queries.
+        show_paths: Whether its users may know where on the server's machine the originals are.
+    """
     router, finder = APIRouter(include_in_schema=False), service.finder
+    pictures: dict[str, Image.Image] = {}  # that were searched with last
 
     def page(template: str, **values: Any) -> Response:
         return render(template, corpora=list(finder.corpora), **values)
 
-    def results(form: SearchForm, hits: list[Hit], message: str, note: str = "", picture: str = "") -> Response:
-        details = []
-        for hit in hits:
-            try:
-                details.append((hit, finder.record(hit.corpus, hit.item_id)["texts"]))
-            except KeyError:  # removed from the index since the search
-                details.append((hit, []))
-        facts = {"items": len(finder), "splits": finder.splits, "languages": finder.space.languages}
-        limits = {"characters": MAX_CHARACTERS, "max_results": MAX_RESULTS}
-        values = {"form": form, "results": details, "message": message, "note": note, "picture": picture}
-        return page("search.html", **values, **facts, **limits)
+    def results(form: SearchForm, hits: list[Hit], message: str, note: str = "") -> Response:
+        seen = form.offset + len(hits)
+        has_more = hits and len(hits) == form.terms.k and seen < MAX_RESULTS
+        answer = page(
+            "search.html",
+            form=form,
+            hits=hits,
+            message=message,
+            note=note,
+            picture=_data_url(pictures[form.like]) if form.like in pictures else "",
+            more=form.link(offset=seen) if has_more else "",
+            here=form.link(k=seen),
+            splits=finder.splits,
+            languages=finder.space.languages,
+        )
+        answer.headers["Cache-Control"] = "private, no-cache"  # a browser that goes back shows it as it was
+        return answer
 
-    async def answer(form: SearchForm, query: str | Image.Image, note: str = "", picture: str = "") -> Response:
+    @router.get("/")
+    async def search_page(request: Request, form: Annotated[SearchForm, Query()]) -> Response:
+        if "q" not in request.query_params and not form.like:
+            return results(form, [], f"{len(finder):,} items to search.")
+        if form.q.strip():
+            form.like = ""
+        query = pictures.get(form.like, form.q)
+        if isinstance(query, str) and not query.strip():
+            return results(form, [], "Nothing to search for: write a few words, or choose a picture.")
+        service.admit(request)
+        note = await asyncio.to_thread(language_note, form.q, finder.space.tags)
         try:
             (hits,) = await service.find([query], form.terms)
         except Problem as problem:
             if problem.status_code != 422:
                 raise
-            return results(form, [], f"This query cannot be searched: {problem.given}.", note, picture)
-        message = f"{len(hits)} results, best first. Select a result for details." if hits else (
-            "Nothing was found. Remove a filter, or use other words."
-        )  # fmt: skip
-        return await asyncio.to_thread(results, form, hits, message, note, picture)
-
-    @router.get("/")
-    async def search_page(request: Request, form: Annotated[SearchForm, Query()]) -> Response:
-        if "q" not in request.query_params:
-            return results(form, [], f"{len(finder):,} items to search.")
-        if not form.q.strip():
-            return results(form, [], "Nothing to search for yet: write a few words, or choose a picture.")
-        service.admit(request)
-        note = await asyncio.to_thread(language_note, form.q, finder.space.tags)
-        return await answer(form, form.q, note)
+            return results(form, [], f"This query cannot be searched: {problem.given}.", note)
+        message = "Nothing was found. Remove a filter, or use other words."
+        if hits:
+            first, last = hits[0].rank, hits[-1].rank
+            message = f"Results {first} to {last}" if form.offset else f"{last} results, best first"
+        elif form.offset:
+            message = "There are no more results"
+        return results(form, hits, message, note)
 
     @router.post("/")
     async def search_with_picture(request: Request, form: Annotated[PictureForm, Form()]) -> Response:
         service.admit(request)
-        picture = form.picture
-        if picture is None or not picture.size:
+        if form.picture is None or not form.picture.size:
             return results(form, [], "There is no picture yet: choose a file, then search with it.")
+        data = await form.picture.read()
         try:
-            query = await service.picture(await picture.read())
+            picture = await service.picture(data)
         except Problem as problem:
             return results(form, [], f"The file cannot be searched for: {problem.given}. Choose a JPEG or PNG picture.")
-        thumbnail = query.convert("RGB")
-        thumbnail.thumbnail((SIDE, SIDE))
-        url = f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(thumbnail)).decode()}"
-        return await answer(form, query, picture=url)
+        form.q, form.like = "", hashlib.sha256(data).hexdigest()[:16]
+        pictures[form.like] = picture
+        if len(pictures) > PICTURES:
+            del pictures[next(iter(pictures))]
+        return RedirectResponse(f"?{form.link()}", 303)
 
     @router.get("/item/{corpus}")
-    def item_page(corpus: str, item: str) -> Response:
+    async def item_page(request: Request, corpus: str, form: Annotated[SearchForm, Query()]) -> Response:
+        service.admit(request)
+        near: list[list[Hit]] = [[]]
+        query = pictures.get(form.like, form.q)
+        if query and form.rank > 0:
+            with contextlib.suppress(Problem):  # the item is there, whatever the query is
+                first = min(max(form.rank - 2, 0), MAX_RESULTS - 3)
+                near = await service.find([query], form.terms._replace(offset=first, k=3))
+        return await asyncio.to_thread(item_answer, corpus, form, {hit.rank: hit for hit in near[0]})
+
+    def item_answer(corpus: str, form: SearchForm, by_rank: dict[int, Hit]) -> Response:
         try:
-            details = _browser(service, corpus).item(item)
+            item = _browser(service, corpus).item(form.item)
         except KeyError as error:
-            raise _not_found("item", item) from error
-        return page("item.html", corpus=corpus, item=details)
+            raise _not_found("item", form.item) from error
+        uri, similar = "", list[Hit]()
+        with contextlib.suppress(KeyError):  # it is not in the index
+            uri, similar = finder.record(corpus, form.item)["uri"], finder.similar(corpus, form.item, SIMILAR)
+        hit = by_rank.get(form.rank)
+        return page(
+            "item.html",
+            corpus=corpus,
+            form=form,
+            item=item,
+            hit=hit if hit and (hit.corpus, hit.item_id) == (corpus, form.item) else None,
+            previous=by_rank.get(form.rank - 1),
+            following=by_rank.get(form.rank + 1),
+            similar=similar,
+            back=form.link(k=-(-form.rank // PAGE_ITEMS) * PAGE_ITEMS),
+            path=uri if show_paths else "",
+            has_original=os.path.isfile(uri),  # noqa: PTH113 - Path.is_file refuses long names
+        )
 
     @router.get("/corpus/{corpus}")
     def corpus_page(corpus: str, page_number: int = 1) -> Response:
@@ -160,17 +249,31 @@ def routes(service: Service) -> APIRouter:
             raise _not_found("contact sheet", corpus) from error
 
     @router.get("/media/{corpus}")
-    def media(corpus: str, item: str) -> Response:
+    def media(corpus: str, item: str, large: bool = False) -> Response:
+        """A picture, encoded anew; a large one from the original, if it can be read."""
         try:
+            if large:
+                uri = finder.record(corpus, item)["uri"]
+                with contextlib.suppress(MediaError, PipelineError), open_media(uri) as stream:
+                    return _jpeg(sampled_frames(stream, "image", max_pixels=LARGE**2, count=1)[0].image)
             return _jpeg(finder.picture(corpus, item, SIDE))
         except KeyError as error:
             raise _not_found("item", item) from error
         except (MediaError, PipelineError):  # its texts are still of use
             return _jpeg(Image.new("RGB", (SIDE, SIDE), "#c9ccd0"))
 
-    @router.get("/style.css")
-    def style() -> Response:
-        return Response((TEMPLATES / "style.css").read_bytes(), media_type="text/css", headers=CACHED)
+    @router.get("/original/{corpus}")
+    def original(corpus: str, item: str) -> Response:
+        """The item's own file, to be saved or played: a browser never shows it as a page."""
+        with contextlib.suppress(KeyError):
+            uri = finder.record(corpus, item)["uri"]
+            if os.path.isfile(uri):  # noqa: PTH113 - Path.is_file refuses long names
+                return FileResponse(uri, filename=Path(uri).name)
+        raise _not_found("original of", item)
+
+    @router.get("/static/{name}")
+    def static(name: Literal["style.css", "page.js"]) -> Response:
+        return FileResponse(HERE / "static" / name, headers=CACHED)
 
     return router
 
@@ -191,6 +294,12 @@ def _browser(service: Service, corpus: str) -> Browser:
 
 def _not_found(kind: str, name: str) -> Problem:
     return Problem(404, f"no {kind} {name[:100]!r}", f"an {kind} of this index", "start from the search page")
+
+
+def _data_url(picture: Image.Image) -> str:
+    thumbnail = picture.convert("RGB")
+    thumbnail.thumbnail((SIDE, SIDE))
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_jpeg(thumbnail)).decode()}"
 
 
 def _jpeg(picture: Image.Image) -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, Histogram, generate_latest
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -21,14 +23,14 @@ from stages.web.problems import Limits, Problem
 from stages.web.service import Service
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-ROUTES = "GET /, POST /search, GET /health, GET /docs or GET /openapi.json"
+ROUTES = "GET /, POST /search, GET /health, GET /metrics, GET /docs or GET /openapi.json"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
     "Content-Security-Policy": (
-        "default-src 'none'; img-src 'self' data:; style-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
+        "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
 
@@ -75,11 +77,22 @@ def create_app(finder: Index, *, limits: Limits, access: Access = Access(), root
     if access.origins:
         methods, headers = ("GET", "POST"), ("Content-Type", "Authorization")
         app.add_middleware(CORSMiddleware, allow_origins=access.origins, allow_methods=methods, allow_headers=headers)
-    app.add_middleware(Guard, access=access, limits=limits)
+    registry = CollectorRegistry()
+    Gauge("leccr_items", "Items in the index", registry=registry).set_function(lambda: len(finder))
+    waiting = Gauge("leccr_queries_waiting", "Queries not yet answered", registry=registry)
+    waiting.set_function(lambda: service.waiting)
+    names = ("route", "status")
+    seconds = Histogram("leccr_request_seconds", "Seconds from a request to its answer", names, registry=registry)
+    app.add_middleware(Guard, access=access, limits=limits, seconds=seconds)
     for kind in (HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refuse)
     app.include_router(api.routes(service))
-    app.include_router(pages.routes(service))
+
+    @app.get("/metrics", summary="Figures for Prometheus")
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    app.include_router(pages.routes(service, show_paths=access.is_local and not access.names))
     return app
 
 
@@ -119,10 +132,11 @@ class Guard:
         app: The application.
         access: Who may use the server.
         limits: What a request's body may be, and all of them together.
+        seconds: Where the duration of each request goes, by its route and status.
     """
 
-    def __init__(self, app: Any, access: Access, limits: Limits):
-        self.app, self.access, self.limits = app, access, limits
+    def __init__(self, app: Any, access: Access, limits: Limits, seconds: Histogram):
+        self.app, self.access, self.limits, self.seconds = app, access, limits, seconds
         self.names = (*LOCAL_NAMES, access.host, *access.names)
         self.received = 0  # bytes of the bodies of all requests that are not answered yet
 
@@ -131,7 +145,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        seconds, size = self.limits.body_seconds, 0
+        seconds, size, status, began = self.limits.body_seconds, 0, 500, time.perf_counter()
         deadline = asyncio.get_running_loop().time() + seconds
 
         async def receive_limited() -> Any:
@@ -153,7 +167,9 @@ class Guard:
             return message
 
         async def send_with_headers(message: Any) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -164,6 +180,8 @@ class Guard:
             await (self._refusal(request) or self.app)(scope, receive_limited, send_with_headers)
         finally:
             self.received -= size
+            route = getattr(scope.get("route"), "path", "none")  # a refused request has none
+            self.seconds.labels(route, status).observe(time.perf_counter() - began)
 
     def _refusal(self, request: Request) -> Response | None:
         """The answer to a request that goes no further, or None."""

@@ -29,6 +29,7 @@ class Terms(NamedTuple):
     k: int
     hybrid: float | None
     filters: Filters
+    offset: int = 0
 
 
 @dataclass(eq=False)
@@ -87,7 +88,7 @@ class Service:
             Problem: 503 if too many queries are waiting, 422 if the engine cannot answer.
         """
         try:
-            check_queries(queries, terms.k, terms.hybrid)
+            check_queries(queries, terms.k, terms.hybrid, terms.offset)
         except UsageError as error:
             raise _problem(error) from error
         if self.waiting + len(queries) > self.limits.waiting:

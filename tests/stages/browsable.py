@@ -47,4 +47,5 @@ def write_browsable(folder, shards=2):
         write_manifest(folder, table, settings={}, fingerprint="0", tools={}, parents={}, shards=entries, failures=[])
     (folder / "README.md").write_text(CARD, "utf-8")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "contact-sheet.png")
+    Image.new("RGB", (900, 600), ITEMS["red.jpg"][0]).save(folder / "red.jpg")  # an original
     return folder

@@ -43,7 +43,7 @@ class FakeFinder:
             raise self.trouble
         return False
 
-    def find(self, queries, k=10, *, hybrid=None, filters=NO_FILTERS):
+    def find(self, queries, k=10, *, offset=0, hybrid=None, filters=NO_FILTERS):
         for name, values in (("corpus", self.corpora), ("split", self.splits)):
             if getattr(filters, name) not in (None, *values):
                 raise UsageError(f"{name}: the index has {', '.join(values)}")
@@ -55,29 +55,33 @@ class FakeFinder:
                 if query == "refuse":
                     raise UsageError("/nowhere/index cannot answer 'refuse'")
             time.sleep(self.call_s)
-            return [self._hits(query, k, filters) for query in queries]
+            return [self._hits(query, k, filters, offset) for query in queries]
 
     def record(self, corpus, item_id):
         view, text = "short", ITEMS[item_id][2]
-        return {"texts": [{"view": view, "text": text}] if text else []}
+        texts = [{"view": view, "text": text}] if text else []
+        return {"texts": texts, "uri": str(self.corpora[corpus] / item_id)}
+
+    def similar(self, corpus, item_id, k=10):
+        return self._hits(self.picture(corpus, item_id, 4), k, NO_FILTERS, 1)
 
     def picture(self, corpus, item_id, side):
         if corpus not in self.corpora or item_id not in ITEMS:
             raise KeyError(corpus, item_id)
         return Image.new("RGB", (side, side), ITEMS[item_id][0])
 
-    def _hits(self, query, k, filters):
+    def _hits(self, query, k, filters, offset=0):
         if query == "nothing":
             return []
         scored = sorted((-self._score(query, item), item) for item in ITEMS)
         allowed = filters.media_type != "video" and filters.split != "train"
-        best = scored[:k] if allowed else []
+        best = scored[offset : offset + k] if allowed else []
         return [
             Hit(
                 rank, -score, item, next(iter(self.corpora)), f"/nowhere/{item}", "test", "image",
                 "short" if ITEMS[item][2] else "", ITEMS[item][2], "picture",
             )
-            for rank, (score, item) in enumerate(best, 1)
+            for rank, (score, item) in enumerate(best, offset + 1)
         ]  # fmt: skip
 
     def _score(self, query, item):

@@ -5,7 +5,7 @@ import io
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from stages.web.pages import mark
 from stages.web.problems import Limits
 from stages.web.server import Access, create_app
 from tests.stages.browsable import write_browsable
@@ -22,6 +23,7 @@ from tests.worked_examples import each_example
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+SCRIPT = '<script src="/static/page.js" defer></script>'  # the only one
 BOUNDARY = "picture-boundary"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
@@ -40,14 +42,14 @@ def get(url, path, status=200, **fields):
     answered, data, headers = call(url, "GET", path + query, headers={"Accept": "text/html"})
     assert answered == status, data
     assert "default-src 'none'" in headers["Content-Security-Policy"] and "/nowhere" not in data.decode()
-    return data.decode()
+    return data.decode().replace(SCRIPT, "")
 
 
 def tiles(page):
     """The texts under the pictures."""
     return [
         " ".join(html.unescape(re.sub("<[^>]*>", "", tile)).split())
-        for tile in re.findall(r'<span class="under".*?</label>', page, re.DOTALL)
+        for tile in re.findall(r'<span class="under".*?</a>', page, re.DOTALL)
     ]
 
 
@@ -65,7 +67,9 @@ def upload(url, data, status=200, headers=None, **fields):
     parts = [f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n' for n, v in fields.items()]
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="picture"; filename="../x.png"\r\n\r\n'
     body = "".join(parts).encode() + head.encode() + data + f"\r\n--{BOUNDARY}--\r\n".encode()
-    answered, page, _ = call(url, "POST", "/", body, {**MULTIPART, "Accept": "text/html", **(headers or {})})
+    answered, page, sent = call(url, "POST", "/", body, {**MULTIPART, "Accept": "text/html", **(headers or {})})
+    if answered == 303:
+        return get(url, f"/{sent['Location']}")
     assert answered == status, page
     return page.decode()
 
@@ -73,23 +77,66 @@ def upload(url, data, status=200, headers=None, **fields):
 def test_words_find_items_with_their_details(url):
     page = get(url, "/", q="ein Quadrat das grün ist")
     assert message(page).startswith("5 results") and tiles(page)[0] == "1 · 1.000 A green square."
-    assert "German" in page and "Details of result 1" in page and "picture" in page
+    assert "German" in page
     assert f"/media/squares?item={quote('green.jpg')}" in page
     assert message(get(url, "/")) == "5 items to search."
 
 
 def test_filters_and_the_number_of_results_count_and_stay(url):
     page = get(url, "/", q="rot", k=2, corpus="squares", split="test", kind="image")
-    assert len(tiles(page)) == 2 and "<option selected>squares" in page and 'value="2"' in page
+    assert len(tiles(page)) == 2 and "<option selected>squares" in page
     assert message(get(url, "/", q="rot", split="train")).startswith("Nothing was found")
     for k, count in (("0", 1), ("1000", 5)):
         assert len(tiles(get(url, "/", q="rot", k=k))) == count
     assert "k = " in message(get(url, "/", 422, q="rot", k="x"))
 
 
+def href(page, part):
+    """The first link with this in it."""
+    return next(link for link in map(html.unescape, re.findall('href="([^"]*)"', page)) if part in link)
+
+
+def test_more_results_are_a_link_away_and_an_item_knows_its_place_in_them(url):
+    first = get(url, "/", q="red square", k=2)
+    more = get(url, "/" + href(first, "offset="))
+    assert [tile.split()[0] for tile in tiles(first) + tiles(more)] == list("12345") and "offset=" not in more
+    assert message(more) == "Results 3 to 5" and 'data-here="?q=red+square&amp;k=5"' in more
+    item = get(url, href(first, "rank=2"))
+    assert "Previous result" in item and "rank=3" in href(item, "rank=3") and "similar" in item
+    assert "#result-2" in href(item, "#result")
+    item = get(url, href(first, "rank=1"))
+    assert "Previous result" not in item and "caption <mark>red</mark>.jpg" in item and "score 1.0000" in item
+
+
+def test_originals_are_saved_and_their_paths_shown_only_on_this_machine(url, tmp_path):
+    corpus = write_browsable(tmp_path / "squares")
+    item = get(url, "/item/squares", item="red.jpg")
+    status, data, headers = call(url, "GET", href(item, "/original/"))
+    assert status == 200 and headers["Content-Disposition"] == 'attachment; filename="red.jpg"'
+    assert Image.open(io.BytesIO(data)).size == (900, 600) and "squares/red.jpg</dd>" in item
+    assert Image.open(io.BytesIO(call(url, "GET", "/media/squares?item=red.jpg&large=1")[1])).size == (900, 600)
+    assert "/original/" not in get(url, "/item/squares", item="blue.jpg")  # it is gone
+    for access in (Access(is_local=False), Access(names=("find.example",))):
+        with running(create_app(FakeFinder({"squares": corpus}), limits=Limits(), access=access)) as other:
+            assert "squares/red.jpg</dd>" not in get(other, "/item/squares", item="red.jpg")
+
+
+@pytest.mark.parametrize(
+    ("query", "marked"),
+    [("CAT!", ["cat"]), ("a cats", []), ("Bär кот", ["кот"]), ("猫", ["猫"]), ("बिल्ली", ["बिल्ली"]), ("<b> .*", [])],
+)
+def test_equal_words_are_marked(query, marked):
+    text = mark("A cat, Bären, кот, 黒猫 & बिल्ली <b>", query)
+    assert re.findall("<mark>(.*?)</mark>", text) == marked
+    assert html.unescape(re.sub("</?mark>", "", text)) == "A cat, Bären, кот, 黒猫 & बिल्ली <b>"
+
+
 def test_a_picture_finds_its_like(url):
-    page = upload(url, png((50, 70, 210)), k=3)
-    assert len(tiles(page)) == 3 and tiles(page)[0].endswith("A blue square.") and "data:image/jpeg;base64" in page
+    page = upload(url, png((50, 70, 210)))
+    assert len(tiles(page)) == 5 and tiles(page)[0].endswith("A blue square.") and "data:image/jpeg;base64" in page
+    item = get(url, href(page, "like"))
+    assert "blue.jpg" in item and "/item/squares?like=" in href(item, "rank=2") and "Next result" in item
+    assert "write a few words" in message(get(url, "/", like="forgotten"))
     assert "cannot be searched" in message(upload(url, b"%!PS-Adobe-3.0 no picture"))
     assert "no picture yet" in message(upload(url, b""))
     assert "larger body" in message(upload(url, b"x" * 2_000_000, 413))
@@ -120,9 +167,9 @@ def test_without_the_token_nothing_is_answered():
         assert call(url, "GET", "/media/squares?item=red.jpg", headers={"Cookie": cookie})[0] == 200
 
 
-def test_behind_a_proxy_it_answers_under_its_name_and_its_path():
+def test_behind_a_proxy_it_answers_under_its_name_and_its_path(tmp_path):
     app = create_app(
-        FakeFinder(),
+        FakeFinder({"squares": write_browsable(tmp_path / "squares")}),
         limits=Limits(rate=1e6),
         access=Access(names=("find.example",), origins=("https://page.example",)),
         root_path="/photos",
@@ -130,9 +177,16 @@ def test_behind_a_proxy_it_answers_under_its_name_and_its_path():
     with running(app) as url:
         for host, status in (("find.example", 200), ("find.example:8443", 200), ("other.example", 400)):
             assert call(url, "GET", "/", headers={"Host": host})[0] == status
-        for path in ("/", "/photos/"):  # a proxy takes its path away, or leaves it
-            page = call(url, "GET", path, headers={"Host": "find.example", "Accept": "text/html"})[1].decode()
-            assert 'href="/photos/style.css"' in page and 'action="/photos/"' in page and '"/style.css' not in page
+        seen, paths = set(), {"/photos/?q=red&k=2"}
+        while paths:  # every link of every page
+            status, data, headers = call(url, "GET", path := paths.pop(), headers={"Host": "find.example"})
+            assert status == 200, path
+            seen.add(path)
+            if headers.get_content_type() == "text/html":
+                links = re.findall('(?:href|src|action)="([^"#]*)', data.decode())
+                paths |= {urljoin(path, html.unescape(link)) for link in links if link and ":" not in link} - seen
+        assert len(seen) > 20 and all(path.startswith("/photos/") for path in seen)
+        assert call(url, "GET", "/", headers={"Host": "find.example"})[0] == 200  # a proxy may take its path away
         for origin, status in (
             ("https://find.example", 200),
             ("https://page.example", 200),
@@ -212,16 +266,18 @@ def test_in_a_browser_the_keyboard_is_enough_and_nothing_is_fetched_from_elsewhe
     page.keyboard.type("<img src=x onerror=window.hit=5> grau")
     page.keyboard.press("Enter")
     page.get_by_text("5 results").wait_for()
-    for _ in range(20):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.id") == "result-1":
-            break
-    page.keyboard.press("Space")
-    details = page.locator("#details-1")
-    assert details.is_visible() and "<script>window.hit=1</script>.jpg" in details.inner_text()
-    assert "${7*7} {{7*7}}" in details.inner_text()
-    page.keyboard.press("ArrowRight")
-    assert page.locator("#details-2").is_visible() and not details.is_visible()
+    page.locator("#result-1 a").press("Enter")
+    page.get_by_text("result", exact=True).wait_for()
+    assert "<script>window.hit=1</script>.jpg" in page.locator("h1").inner_text()
+    for key, place in (("ArrowRight", "rank=2"), ("ArrowLeft", "rank=1"), ("Escape", "#result-1")):
+        page.keyboard.press(key)
+        page.wait_for_url(f"**{place}")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "q"
+    page.goto(f"{url}/?q=rot&k=2")  # the rest comes as one scrolls
+    page.locator("#result-5").wait_for()
+    page.wait_for_url("**/?q=rot&k=5")
+    assert page.locator("#more").count() == 0 and "5 results" in page.locator("#status").inner_text()
     assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
     page.get_by_role("link", name="squares").first.click()
     page.get_by_text("5 items").wait_for()
@@ -234,12 +290,26 @@ def test_in_a_browser_the_keyboard_is_enough_and_nothing_is_fetched_from_elsewhe
     )
     page.get_by_role("button", name="Search with the picture").click()
     page.get_by_text("5 results").wait_for()
-    assert "A blue square." in page.locator("#results label").first.inner_text()
+    assert "A blue square." in page.locator("#results li").first.inner_text()
     page.wait_for_function("document.querySelector('#results img').naturalWidth > 0")
     assert page.evaluate("window.hit") is None and not broken
     assert {urlsplit(address).hostname for address in asked if not address.startswith("data:")} == {"127.0.0.1"}
     if folder := os.environ.get("PAGE_PICTURES"):
         page.screenshot(path=f"{folder}/page-{size['width']}.png", full_page=True)
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
+def test_every_page_is_accessible(browser, url, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    item = "/item/squares?item=red.jpg&q=red&rank=1"
+    corpus = ("/corpus/squares", "/corpus/squares/card")
+    for path in ("/", "/?q=rot", "/?q=nothing", item, *corpus, "/docs", "/item/squares?item=none"):
+        page.goto(url + path)
+        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        results = axe.run(page)
+        assert not results.violations_count, f"{path}: {results.generate_report()}"
     page.close()
 
 
