@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -44,7 +45,7 @@ from pipeline.corpus.table import (
     write_shard,
 )
 from pipeline.hashing import stream_hash
-from pipeline.storage.files import location, read_ahead
+from pipeline.storage.files import location, read_ahead, user_cache
 from tests.loopback import Loopback
 from tests.object_store import ObjectStore, free_ports
 
@@ -198,25 +199,25 @@ def shards(folder: Path, rows: int, repeats: int) -> tuple[float, float]:
         for name, work in turns.items():
             times = seconds.setdefault(name, [])
             in_turn = read_ahead if "ahead" in name else map
+            shutil.rmtree(user_cache(), ignore_errors=True)
             times.append(timed(lambda work=work, in_turn=in_turn: list(in_turn(work, range(len(parts))))))
 
     for number in range(repeats):
-        ours, plain, ahead = (location(f"s3://corpora/{name}-{number}") for name in ("ours", "plain", "ahead"))
-        data: list[bytes] = []
-        for name, part in zip(names, parts, strict=True):
-            write_shard(local / name, part)
-            data.append((local / name).read_bytes())
-            (ahead / name).write_bytes(data[-1])
+        ours, plain = (location(f"s3://corpora/{name}-{number}") for name in ("ours", "plain"))
+        entries = [write_shard(local / name, part) for name, part in zip(names, parts, strict=True)]
+        data = [(local / name).read_bytes() for name in names]
+
+        def read(index: int, ours: Path = ours, entries: list[dict[str, Any]] = entries) -> None:
+            touch(iter(read_shard(ours / names[index], entries[index]).to_batches()))
+
         time_turns(
             {
                 "write, folder": lambda index: write_shard(local / names[index], parts[index]),
                 "write, store": lambda index, ours=ours: write_shard(ours / names[index], parts[index], None),
                 "write, obstore": lambda index, to=plain, data=data: to.store.put(f"{to.key}/{index}", data[index]),
                 "read, folder": lambda index: touch(iter(read_shard(local / names[index]).to_batches())),
-                "read, store": lambda index, ours=ours: touch(iter(read_shard(ours / names[index]).to_batches())),
-                "read ahead, store": lambda index, ours=ahead: touch(
-                    iter(read_shard(ours / names[index]).to_batches())
-                ),
+                "read, store": read,
+                "read ahead, store": read,
                 "read, obstore": lambda index, of=plain: of.store.get(f"{of.key}/{index}").bytes(),
             }
         )

@@ -202,7 +202,7 @@ def local_copy(path: ObjectPath, sha256: str = "", wait: bool = True) -> Path:
         except BlockingIOError:
             return copy
         if not copy.exists():
-            data = path.read_bytes()
+            data = path.read_buffer()
             if sha256 and hashlib.sha256(data).hexdigest() != sha256:
                 raise OSError(f"its {len(data):,} bytes have a checksum that differs from its manifest")
             with write_file(copy, durable=False) as stream:
