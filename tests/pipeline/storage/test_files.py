@@ -129,8 +129,8 @@ def test_threads_may_copy_the_same_object(object_store, tmp_path, monkeypatch):
     paths = [location(f"s3://corpora/{tmp_path.name}/{number}") for number in range(8)]
     for path in paths:
         write(path, bytes(1_000_000))
-    reads, read_bytes = [], ObjectPath.read_bytes
-    monkeypatch.setattr(ObjectPath, "read_bytes", lambda path: reads.append(path) or read_bytes(path))
+    reads, read_buffer = [], ObjectPath.read_buffer
+    monkeypatch.setattr(ObjectPath, "read_buffer", lambda path: reads.append(path) or read_buffer(path))
     copies = in_parallel(local_copy, paths * 8)
     assert all(copy.stat().st_size == 1_000_000 for copy in copies)
     assert sorted(reads) == paths and not list(tmp_path.rglob("*.lock"))  # each was downloaded once
