@@ -34,7 +34,7 @@ def arguments(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.torture)])
 def test_killed_at_any_moment(arguments, tmp_path_factory, kills):
     folder = tmp_path_factory.mktemp("kills")
     generator = random.Random(7)

@@ -80,13 +80,12 @@ def reference(made):
 
 
 MODES = {
-    "direct runner": ("--runner", "DirectRunner"),
     "threads": ("--direct_num_workers", "2", "--direct_running_mode", "multi_threading"),
     "processes": ("--direct_num_workers", "2", "--direct_running_mode", "multi_processing"),
 }
 
 
-@pytest.mark.parametrize("mode", ["direct runner", pytest.param("threads", marks=pytest.mark.torture), "processes"])
+@pytest.mark.parametrize("mode", [pytest.param("threads", marks=pytest.mark.torture), "processes"])
 def test_modes_of_fn_api_runner(made, reference, mode):
     assert made(mode, *MODES[mode]) == reference
 
