@@ -2,7 +2,7 @@
 
     feature.bin        float32, little-endian, row after row, nothing else
     shape.txt          ROWS DIM
-    id.txt             the id of each row, on one line with blanks between
+    id.txt             the id of each row, on one line with blanks between, in ISO-8859-1 or UTF-8
     video2frames.txt   of videos: from each one to its rows' ids, as Python's repr writes a dict of lists:
                        {'video0': ['video0_0', 'video0_1'], 'video1': []}
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.media.uri import reference
-from pipeline.sources.benchmarks.reading import read_bytes, read_layout, read_text, refusal
+from pipeline.sources.benchmarks.reading import read_bytes, read_layout, refusal
 
 ITEM_SUFFIXES = (".jpg", ".mp4")  # an id has its suffix in some files of a set and lacks it in others
 FLOAT = 4  # bytes
@@ -52,7 +52,7 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
     if size != rows * dim * FLOAT:
         expected = f"{rows * dim * FLOAT:,} bytes for the {rows:,} rows of {dim:,} floats in shape.txt"
         raise refusal(folder / "feature.bin", f"{size:,} bytes", expected)
-    ids = read_text(folder / "id.txt").split()
+    ids = _decode(read_bytes(folder / "id.txt")).split()
     if len(ids) != rows:
         raise refusal(folder / "id.txt", f"{len(ids):,} ids", f"{rows:,}, one for each row of shape.txt")
     places: dict[str, int] = {}
@@ -75,6 +75,13 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
     return BigFile(uris, video, unused)
 
 
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("iso-8859-1")
+
+
 def _read_listed(path: Path, places: Mapping[str, int]) -> Rows:
     videos = read_names(path)
     absent = [frame for frames in videos.values() for frame in frames if frame not in places]
@@ -92,5 +99,5 @@ def read_names(path: Path) -> dict[str, list[str]]:
     def parse(data: Any) -> dict[str, list[str]]:
         return {name: list(map(str, frames)) for name, frames in data.items()}
 
-    text = re.sub(r"\bu(?=')", "", read_text(path)).replace("'", '"')
+    text = re.sub(r"\bu(?=')", "", _decode(read_bytes(path))).replace("'", '"')
     return read_layout(path, parse, "a dict from strings to lists of strings", re.sub(r",\s*(?=[\]}])", "", text))

@@ -56,8 +56,13 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids in a text file, one per line, without white space at their ends and without blank lines."""
-    return [id for line in read_lines(path) if (id := line.strip())]
+    """The ids in a text file, one per line, without white space at their ends and without blank lines.
+
+    Raises UsageError for one that comes twice.
+    """
+    ids = [id for line in read_lines(path) if (id := line.strip())]
+    unique(ids, str(path))
+    return ids
 
 
 def read_layout(path: Path, parse: Callable[[Any], T], expected: str, text: str | None = None) -> T:

@@ -85,7 +85,7 @@ def write_bigfile(folder, ids, dim=3, videos=None):
     matrix = np.repeat(np.arange(len(ids), dtype="<f4")[:, None], dim, axis=1)
     (folder / "feature.bin").write_bytes(matrix.tobytes())
     (folder / "shape.txt").write_text(f"{len(ids)} {dim}")
-    (folder / "id.txt").write_bytes(" ".join(ids).encode())
+    (folder / "id.txt").write_bytes(" ".join(ids).encode("iso-8859-1"))
     if videos is not None:
         (folder / "video2frames.txt").write_text(repr(videos), "utf-8")
     return folder

@@ -67,7 +67,8 @@ def test_files_that_disagree_are_refused(tmp_path):
     assert "cannot read" in error_of(tmp_path / "broken")
 
 
-def test_names_of_python_2(tmp_path):
+def test_names_of_python_2_and_in_other_encodings(tmp_path):
     path = tmp_path / "video2frames.txt"
-    path.write_text("{u'video0': [u'video0_0', u'café',],}\n", "utf-8")
-    assert read_names(path) == {"video0": ["video0_0", "café"]}
+    for encoding in ("utf-8", "iso-8859-1"):
+        path.write_text("{u'video0': [u'video0_0', u'café',],}\n", encoding)
+        assert read_names(path) == {"video0": ["video0_0", "café"]}
