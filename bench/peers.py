@@ -165,7 +165,7 @@ def pictures(count: int) -> Iterator[tuple[str, bytes]]:
         stream = io.BytesIO()
         image.crop((0, 0, image.width - copy, image.height)).save(stream, "JPEG", quality=JPEG_QUALITY)
         stream.seek(0)
-        yield f"picture-{number:06d}.jpg", jpegs(stream, "image", max_pixels=MAX_PIXELS, count=1)[0].data
+        yield f"picture-{number:06d}.jpg", jpegs(stream, "image", max_pixels=MAX_PIXELS, count=1)[0][0]
 
 
 def execute(command: list[Any], log: Path, server: Loopback, kill_at: int = 0) -> tuple[int, float]:

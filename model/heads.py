@@ -29,8 +29,7 @@ class ResidualHead(nn.Module):
 
     def forward(self, summary_BI: Tensor) -> Tensor:
         """Project summaries [B,I] to [B,E], not normalised."""
-        projected_BE: Tensor = self.project(summary_BI) + self.gate_E * self.mlp(summary_BI)
-        return projected_BE
+        return self.project(summary_BI) + self.gate_E * self.mlp(summary_BI)
 
 
 class ViewReader(nn.Module):

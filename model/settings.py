@@ -88,7 +88,7 @@ class ModelSettings:
         choices=("agreement", "name", "equal"),
     )
     read_start: float = setting(0.0, "share of the views' mean in the picture's vector at the start", at_least=0)
-    num_slots: int = setting(4, "K, learned queries per item; 0: slots=none", at_least=0)
+    num_slots: int = setting(4, "K, learned queries per item", at_least=1)
     slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
     interaction_layers: int = setting(2, "L2, cross-attention layers between slots and visual tokens", at_least=1)
     num_heads: int = setting(8, "heads of every cross-attention layer", at_least=1)
@@ -151,16 +151,6 @@ class ObjectiveConfig:
     )
     local_columns: str = setting("all", "what local matching compares with; rank as released", choices=("all", "rank"))
     gather: str = setting("autograd", "gradients of gathered rows; slice as released", choices=("autograd", "slice"))
-
-    @classmethod
-    def paper(cls) -> "ObjectiveConfig":
-        """The weights of the released code."""
-        return cls(**RELEASED_WEIGHTS)
-
-    @classmethod
-    def faithful(cls) -> "ObjectiveConfig":
-        """Weights and variants of the released code, with its faults."""
-        return cls(**RELEASED_WEIGHTS, **FAITHFUL_OBJECTIVE)
 
     def __post_init__(self) -> None:
         check_settings(self)

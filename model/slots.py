@@ -52,8 +52,7 @@ class CrossAttentionLayer(nn.Module):
             mask_BM: bool, True where there is an m: at least once per row.
         """
         attend = self._few_queries if x_BQD.shape[1] <= m_BMD.shape[1] else self._few_keys
-        read_BQD: Tensor = self.norm(x_BQD + self.feed_forward(attend(x_BQD, m_BMD, mask_BM)))
-        return read_BQD
+        return self.norm(x_BQD + self.feed_forward(attend(x_BQD, m_BMD, mask_BM)))
 
     def weights(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None = None) -> Tensor:
         """Attention weights [B,H,Q,M] of each x over m; they sum to 1 over M and are 0 where masked.
@@ -65,8 +64,7 @@ class CrossAttentionLayer(nn.Module):
         scores_BHQM = torch.einsum("bqhd,bmhd->bhqm", query_BQHd, key_BMHd) * query_BQHd.shape[-1] ** -0.5
         if mask_BM is not None:
             scores_BHQM = scores_BHQM.masked_fill(~mask_BM[:, None, None], -torch.inf)
-        weights_BHQM: Tensor = scores_BHQM.softmax(-1)
-        return weights_BHQM
+        return scores_BHQM.softmax(-1)
 
     def _few_queries(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
         """⟨W_q x, W_k m⟩ as ⟨W_kᵀ W_q x, m⟩, and W_v after the weighted sum of m."""
@@ -84,8 +82,7 @@ class CrossAttentionLayer(nn.Module):
             scale=query_BQHd.shape[-1] ** -0.5,
         )
         values_BQHd = torch.einsum("bhqw,hdw->bqhd", read_B1GD[:, 0].unflatten(1, (self.heads, -1)), value_HdD)
-        read_BQD: Tensor = self.out(values_BQHd.flatten(2) + self.value.bias)
-        return read_BQD
+        return self.out(values_BQHd.flatten(2) + self.value.bias)
 
     def _few_keys(self, x_BQD: Tensor, m_BMD: Tensor, mask_BM: Tensor | None) -> Tensor:
         """⟨W_q x, W_k m⟩ as ⟨x, W_qᵀ W_k m⟩, and W_o before the weighted sum of values."""
@@ -101,8 +98,7 @@ class CrossAttentionLayer(nn.Module):
             scores_BQHM = scores_BQHM.masked_fill(~mask_BM[:, None, None], -torch.inf)
         value_BHMD = torch.einsum("bmhd,whd->bhmw", value_BMHd, out_DHd)
         weights_BQHM = dropout(scores_BQHM.softmax(-1), self.attention_dropout, self.training)
-        read_BQD: Tensor = weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
-        return read_BQD
+        return weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
 
 
 def cross_attention_stack(
@@ -222,5 +218,4 @@ class Interaction(nn.Module):
         layers: list[Any] = list(self.slots_read)
         for layer in layers[:-1]:
             slots_BKD = layer(slots_BKD, tokens_BND, mask_BN)
-        weights_BHKN: Tensor = layers[-1].weights(slots_BKD, tokens_BND, mask_BN)
-        return weights_BHKN
+        return layers[-1].weights(slots_BKD, tokens_BND, mask_BN)

@@ -56,8 +56,5 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> bytes:
         except RuntimeError:
             continue
         return model.getvalue()
-    characters = len(set("".join(lines)))
-    raise ValueError(
-        f"a vocabulary of {max(vocabulary, SMALLEST)} is too small for texts with {characters:,} different characters: "
-        f"{characters + SMALLEST:,} is enough"
-    )
+    size, enough = max(vocabulary, SMALLEST), len(set("".join(lines))) + SMALLEST
+    raise ValueError(f"a vocabulary of {size:,} is too small for so many characters: {enough:,} is enough")

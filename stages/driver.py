@@ -56,10 +56,8 @@ class RunOptions:
         known = state_folder(corpus).is_dir() or any(complete(corpus, table) for table in SCHEMAS)
         others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
         if set(others) - {"lost+found"}:
-            raise UsageError(
-                f"--output: {self.output} is not a corpus and holds other files ({', '.join(others[:3])}). "
-                "Give a new or empty folder"
-            )
+            names = ", ".join(others[:3])
+            raise UsageError(f"--output: {self.output} holds other files ({names}) and no corpus. Give a new folder")
         return corpus
 
 
@@ -150,7 +148,7 @@ def _discard_outdated(corpus: Path, stages: list[Stage]) -> None:
     If the items are made anew, the tables of all later stages describe items that are gone: they are discarded as well.
     """
     for stage in stages:
-        stored = commit.stored_settings(corpus, stage)
+        stored = commit.stored_settings(corpus, stage.name)
         if stage is not stages[-1] and (stored is None or stored == stage.settings()):
             continue
         if stored is not None and stage.keeps(stored):

@@ -219,10 +219,7 @@ class EmbedWorker:
         """A row without its item. Raises UsageError if the vector is not that of a sound model."""
         length = float(np.linalg.norm(vector_E))
         if not length <= MAX_LENGTH:  # so that NaN is wrong as well
-            raise UsageError(
-                f"{name} has a vector of length {length:g}, and lengths of about 1 are expected. Check whether the "
-                "model's training diverged"
-            )
+            raise UsageError(f"{name} has a vector of length {length:g}, expected about 1: has training diverged?")
         return {"part": part, "view": view, "vector": vector_E, "model": self._stage.model, "content": content}
 
     def _views(self, row: TrainingRow) -> list[TrainingDescription]:

@@ -18,16 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.corpus import commit
-from pipeline.corpus.table import (
-    FAILURES,
-    INDEXES,
-    Table,
-    complete,
-    manifest_hash,
-    read_json,
-    state_folder,
-    write_json,
-)
+from pipeline.corpus.table import FAILURES, INDEXES, Table, complete, manifest_hash, read_json, state_folder, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from pipeline.storage.files import location, path_on_disk
@@ -101,8 +92,7 @@ def embedded_with(corpora: Sequence[Path]) -> str:
     """What encoded the vectors that the first corpus has."""
     if not complete(corpora[0], "vectors"):
         raise UsageError(f"{corpora[0]} has no vectors yet: give --checkpoint RUN|FOLDER|NAME|embedded")
-    checkpoint: str = Table(corpora[0], "vectors").manifest["checkpoint"]
-    return checkpoint
+    return Table(corpora[0], "vectors").manifest["checkpoint"]
 
 
 def embed(corpus: Path, stage: Embed) -> None:
@@ -110,7 +100,7 @@ def embed(corpus: Path, stage: Embed) -> None:
     current = {"settings": stage.settings(), "parents": {"training": manifest_hash(corpus, "training")}, "failures": 0}
     if complete(corpus, "vectors") and current.items() <= Table(corpus, "vectors").manifest.items():
         return
-    if is_new_model := commit.stored_settings(corpus, stage) not in (None, stage.settings()):
+    if is_new_model := commit.stored_settings(corpus, stage.name) not in (None, stage.settings()):
         _print(f"note: the vectors of {corpus} are of another model and are made anew")
     run_stages(RunOptions(output=corpus, overwrite=is_new_model, brief=True), [], lambda: [stage])
     arguments = ["--stage", "embed", "--output", str(corpus.absolute()), *stage.arguments()]
@@ -134,10 +124,7 @@ def read_late_fusion(report: Path) -> "LateFusion":
 
     settings = (read_json(report) or {}).get("settings", {})
     if not settings.get("views"):
-        raise UsageError(
-            f"--late-fusion {report} has no late fusion of views. Write it with score.py --output {report} on a corpus "
-            "with descriptions"
-        )
+        raise UsageError(f"--late-fusion {report} has no late fusion: score.py on a corpus with descriptions writes it")
     return LateFusion(
         global_weight=settings["global_weight"],
         pooling=settings["pooling"],

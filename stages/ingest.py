@@ -189,11 +189,11 @@ class Ingest(Stage):
 
     def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
         """Lines of failures.jsonl about what the inputs hold and the plan does not."""
-        return _read_not_taken(corpus)["failures"]
+        return read_json(_not_taken_file(corpus))["failures"]
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """`not_taken`: what the inputs hold and the plan does not, by reason."""
-        summary = _read_not_taken(corpus)["summary"]
+        summary = read_json(_not_taken_file(corpus))["summary"]
         return {"not_taken": summary} if summary else {}
 
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
@@ -219,11 +219,6 @@ def _write_not_taken(corpus: Path, summary: Rows, failures: Rows) -> None:
     write_json(path, {"summary": summary, "failures": failures})
 
 
-def _read_not_taken(corpus: Path) -> dict[str, Rows]:
-    """What `plan` has recorded. Plans of the first version have none."""
-    return read_json(_not_taken_file(corpus)) or {"summary": [], "failures": []}
-
-
 def check_input(options: IngestOptions, corpus: Path) -> None:
     """Refuse a new corpus without an input, so that a mistyped `--output` creates nothing.
 
@@ -233,7 +228,7 @@ def check_input(options: IngestOptions, corpus: Path) -> None:
     if options.samples and options.input:
         raise UsageError(f"--samples takes no --input, but {options.input[0]} was given: leave one of the two out")
     is_given = options.input or options.samples or options.source == "samples"
-    if not is_given and not (corpus.is_dir() and stored_settings(corpus, Ingest())):
+    if not is_given and not (corpus.is_dir() and stored_settings(corpus, Ingest.name)):
         raise UsageError(
             f"{corpus} is not a corpus yet, and there is no --input: give --input FOLDER, or --samples for the sample "
             "photos, or correct --output"
@@ -249,7 +244,7 @@ def open_ingest(options: IngestOptions, corpus: Path, strict: bool) -> Ingest:
         strict: Whether options that are not given mean their defaults, if any is given. The input stays.
     """
     given = options.settings()
-    stored = stored_settings(corpus, Ingest())
+    stored = stored_settings(corpus, Ingest.name)
     if stored is None:
         return Ingest(**given)
     names = {field.name for field in dataclasses.fields(Ingest)} & stored.keys()

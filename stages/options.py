@@ -6,7 +6,7 @@ Each stage declares its options on a dataclass in its own file. Options that are
 import argparse
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from pipeline.captioning.captioners import ServerOptions
 from pipeline.errors import UsageError
@@ -18,6 +18,7 @@ from stages.embed import EmbedOptions
 from stages.export import ExportOptions
 from stages.ingest import IngestOptions
 from stages.pack import PackOptions
+from stages.processes import Parser
 from stages.translate import TranslateOptions
 from stages.verify import VerifyOptions
 
@@ -46,14 +47,9 @@ GROUPS: Mapping[str, Sequence[tuple[type, tuple[str, ...]]]] = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See python beam_runner.py --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of our options."""
-    result = _Parser(
+    result = Parser(
         prog="beam_runner.py",
         description="From a folder of pictures and videos to an Arrow caption corpus, its translations, and shards to "
         "train on. captions and translate first run ingest if needed. Options that "
@@ -105,7 +101,7 @@ def _check_stage(argv: Sequence[str], stages_of: Mapping[str, tuple[str, ...]], 
 
 def _check_beam_arguments(rest: Sequence[str], ours: Sequence[str]) -> None:
     """Refuse what is neither our option nor Beam's. Beam itself would only warn about an option it does not know."""
-    beam: Any = _Parser(allow_abbrev=False, add_help=False)
+    beam: Any = Parser(allow_abbrev=False, add_help=False)
     for owner in import_beam().PipelineOptions.__subclasses__():
         owner._add_argparse_args(beam)
     other_runner = any(argument.split("=")[0] == "--runner" for argument in rest)

@@ -159,10 +159,7 @@ class Pack(Stage):
         """
         names = [corpus.name for corpus in self.folders]
         if len(set(names)) < len(names):
-            raise UsageError(
-                f"--corpus: two of {', '.join(self.corpora)} have the same name, which is put in front of the ids of "
-                "their items. Rename one"
-            )
+            raise UsageError(f"--corpus: two of {', '.join(self.corpora)} have the same name. Rename one")
         for corpus in self.folders:
             _check_tables(corpus)
         texts = [(corpus, name) for corpus in self.folders for name in _joined_tables(corpus)[1:]]

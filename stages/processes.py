@@ -209,8 +209,7 @@ def on_main(work: Callable[[], Result]) -> Result:
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]
-    result: Result = outcome[0]
-    return result
+    return outcome[0]
 
 
 @contextlib.contextmanager

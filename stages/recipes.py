@@ -45,8 +45,7 @@ def faithful_settings(of_features: bool) -> dict[str, Any]:
 
 @cache
 def _entries() -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text("utf-8"))
-    return entries
+    return yaml.safe_load(FILE.read_text("utf-8"))
 
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:

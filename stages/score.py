@@ -24,7 +24,7 @@ from stages.scoring.checkpoint import TRANSLATE, find_checkpoint
 
 if TYPE_CHECKING:
     from model.fusion import Fusion
-    from stages.scoring.arms import Arm, ArmScore, Splits
+    from stages.scoring.arms import Arm, Splits
     from stages.scoring.embed import Embedded
     from stages.scoring.report import LanguageRanks
 
@@ -151,7 +151,7 @@ def report(
     embedded: "Embedded",
     fusion: "Fusion",
     fused_on: str | None,
-    baselines: "Sequence[ArmScore]",
+    baselines: Sequence[dict[str, Any]],
     too_good: bool,
 ) -> "dict[str, LanguageRanks]":
     """Rank the split, write the files that the options name, print the tables.
@@ -168,7 +168,7 @@ def report(
     Returns:
         The ranks by language.
     """
-    from stages.scoring.arms import ArmScore, format_arms, score_text
+    from stages.scoring.arms import arm_row, format_arms, score_text
     from stages.scoring.report import figures, fold_figures, format_table, gallery_notes, write_queries
 
     data, checkpoint = arm.data(options.split), arm.checkpoint
@@ -184,7 +184,7 @@ def report(
     notes = [*data.notes, *checkpoint.notes, *gallery_notes(result, num_items)]
     if too_good:
         notes.append(f"late fusion was chosen on {options.split}, the split that is scored: its figures are too good")
-    arms = [ArmScore.of(arm.name, fusion, embedded, result), *baselines] if baselines else []
+    arms = [arm_row(arm.name, fusion, embedded, result), *baselines] if baselines else []
     summary: dict[str, Any] = {
         "checkpoint": checkpoint.summary(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in options.data],
@@ -199,7 +199,7 @@ def report(
         },
         "notes": notes,
         **result,
-        "arms": [dataclasses.asdict(row) for row in arms],
+        "arms": arms,
     }
     if options.output:
         write_json(options.output, summary)

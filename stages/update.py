@@ -34,7 +34,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     """Run the stage; returns the exit status."""
     run, ingest_options = read_options(RunOptions, parsed), read_options(IngestOptions, parsed)
     corpus = run.corpus
-    if stored_settings(corpus, Ingest()) is None:
+    if stored_settings(corpus, Ingest.name) is None:
         raise UsageError(
             f"{corpus} has no items of its own to update. Give a corpus that --stage ingest has made. One that was "
             "packed from others follows them when --stage pack is run again"
@@ -58,7 +58,7 @@ def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_argum
     sources = ingest.sources()
     changes = Changes(corpus, ingest.plan_rows(sources), by_content=True)
     say(f"{corpus}: {str(changes) or 'no changes'}")
-    if not str(changes) and ingest.settings() == stored_settings(corpus, ingest) and is_whole(corpus):
+    if not str(changes) and ingest.settings() == stored_settings(corpus, Ingest.name) and is_whole(corpus):
         for index, (rows, _) in enumerate(changes.parts(ingest.shard_size)):
             write_stamps(corpus, index, rows)  # files may have other times now, and the same content
         return 0

@@ -4,17 +4,19 @@ import base64
 import hashlib
 import json
 import re
-import threading
 import time
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+
+from tests.http_servers import QuietHandler
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Objects by their SHA-256, and the files of the repository: names with objects. `server.puts` counts uploads."""
+class Hub(QuietHandler):
+    """Objects by their SHA-256 in `server.folder`, and the files of the repository: names with objects.
+
+    `server.puts` lists uploads, each of which takes `server.delay_s`.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -111,9 +113,6 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(data[start : end + 1], 206, headers)
         return self.answer(data, 200, headers)
 
-    def log_message(self, *_):
-        pass
-
 
 REPO = r"([\w.-]+/[\w.-]+)"
 ROUTES = {
@@ -129,12 +128,3 @@ ROUTES = {
     f"/api/datasets/{REPO}(?:/revision/.*)?": Hub.info,
     f"/datasets/{REPO[1:-1]}/resolve/[^/]+/(.*)": Hub.resolve,
 }
-
-
-def serve(folder: Path, delay_s: float = 0.0) -> ThreadingHTTPServer:
-    """A running server; `server_close` after `shutdown` ends it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.daemon_threads, server.folder, server.puts, server.delay_s = True, folder, [], delay_s
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

@@ -8,14 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.http_servers import QuietHandler, serving
 
 NAMES = ("master.port", "volume.port", "filer.port", "s3.port", "metricsPort")
 
@@ -75,7 +75,7 @@ class ObjectStore:
         self.process.wait()
 
 
-class LosesAnswers(BaseHTTPRequestHandler):
+class LosesAnswers(QuietHandler):
     """A proxy that has every request carried out, and loses the answer of every other write: it hangs up or resets."""
 
     protocol_version = "HTTP/1.1"
@@ -100,16 +100,9 @@ class LosesAnswers(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = forward
 
-    def log_message(self, *_):
-        pass
-
 
 @contextlib.contextmanager
 def losing_answers(store):
     """The URL of a store whose answers to writes are lost every other time."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), LosesAnswers) as proxy:
-        proxy.daemon_threads, proxy.writes = True, 0
-        proxy.store = ("127.0.0.1", store.ports["s3.port"])
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{proxy.server_port}"
-        proxy.shutdown()
+    with serving(LosesAnswers, writes=0, store=("127.0.0.1", store.ports["s3.port"])) as proxy:
+        yield proxy.url

@@ -37,13 +37,11 @@ class Grid(nn.Module):
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights of the frozen network, which `state_dict` does not have."""
-        weights: Mapping[str, Tensor] = _network("cpu").state_dict()
-        return weights
+        return _network("cpu").state_dict()
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         """Encode normalised pixels."""
-        tokens_MPD: Tensor = self.project(self.features(pixels_M3HW))
-        return tokens_MPD
+        return self.project(self.features(pixels_M3HW))
 
 
 @functools.cache

@@ -53,8 +53,7 @@ class FrameEncoder(nn.Module):
         frames_M3HW = _present(media.frames, media.layout or frame_layout(media.mask))
         pixels_M3HW = (frames_M3HW.to(self.mean.dtype) / 255 - self.mean) / self.std
         encode = self.tower.features if isinstance(self.tower, Grid) else self.tower
-        features_MPD: Tensor = encode(pixels_M3HW)
-        return features_MPD
+        return encode(pixels_M3HW)
 
     @property
     def frozen(self) -> bool:

@@ -60,7 +60,5 @@ def _check(name: str, processor: Any) -> None:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in pixel_statistics(processor))
         own = processor(images=[picture], return_tensors="pt")["pixel_values"][0]
         if ((pixels / 255 - mean) / std - own).abs().max() > TOLERANCE:
-            raise ValueError(
-                f"the image processor of {name}, a {type(processor).__name__}, does more than resize, crop, rescale "
-                "and normalise: choose another model"
-            )
+            kind = type(processor).__name__
+            raise ValueError(f"{name}: its {kind} does more than resize, crop and normalise. Choose another model")

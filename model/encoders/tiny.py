@@ -58,8 +58,7 @@ class TinyVision(nn.Module):
         x_MPD = torch.cat([self.summary.expand(len(patches_MPD), 1, -1), patches_MPD], 1) + self.positions
         for block in self.blocks:
             x_MPD = block(x_MPD)
-        tokens_MPD: Tensor = self.norm(x_MPD)
-        return tokens_MPD
+        return self.norm(x_MPD)
 
 
 class TinyText(nn.Module):

@@ -71,8 +71,7 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels_M3HW: Tensor) -> Tensor:
         """Encode normalised pixels."""
-        tokens_MPD: Tensor = self.projection(self._tokens(pixels_M3HW))
-        return tokens_MPD
+        return self.projection(self._tokens(pixels_M3HW))
 
     def _tokens(self, pixels_M3HW: Tensor) -> Tensor:
         if self.patch_size:
@@ -205,10 +204,8 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str], Tensor 
         tower = getattr(tower, f"{part}_model", tower)
     reads = [key for key in ("pixel_values", "input_ids", "decoder_input_ids") if key in _reads(tower)]
     if reads != ["pixel_values" if part == "vision" else "input_ids"]:
-        raise ValueError(
-            f"{name} is a {type(tower).__name__}, which reads {' and '.join(reads) or 'neither pictures nor tokens'}: "
-            f"expected a {part} tower"
-        )
+        read = " and ".join(reads) or "neither pictures nor tokens"
+        raise ValueError(f"{name} is a {type(tower).__name__}, which reads {read}: expected a {part} tower")
     weight = projection.weight.detach() if isinstance(projection, nn.Linear) else None
     return tower, {key.removeprefix(prefix) for key in report["missing_keys"]}, weight
 
@@ -240,10 +237,8 @@ def check_weights(name: str, tower: PreTrainedModel, missing: set[str]) -> None:
     """Raise ValueError if a weight of the tower was not found: it would stay random."""
     lost = sorted(missing & tower.state_dict().keys())
     if lost:
-        raise ValueError(
-            f"{name} has no weights for {lost[0]} and {len(lost) - 1} more parameters of {type(tower).__name__}: "
-            f"save the whole tower, or choose another model"
-        )
+        kind = type(tower).__name__
+        raise ValueError(f"{name} lacks {len(lost)} weights of {kind}, such as {lost[0]}: choose another model")
 
 
 def add_adapters(tower: PreTrainedModel, rank: int) -> None:

@@ -95,9 +95,8 @@ class MllmSpeaker:
 
     def prepare(self, stream: BinaryIO, media_type: str, views: Sequence[View]) -> tuple[list[float], Media]:
         """Encode an item's frames, in a thread: their times (none for an image), and what `ask` needs of them."""
-        pictures = jpegs(stream, media_type, **vars(self._sampling))
-        times_s = [picture.timestamp_s for picture in pictures if picture.timestamp_s is not None]
-        return times_s, media_of([picture.data for picture in pictures])
+        pictures, times_s = zip(*jpegs(stream, media_type, **vars(self._sampling)), strict=True)
+        return [time_s for time_s in times_s if time_s is not None], media_of(pictures)
 
     async def ask(self, prepared: Media, view: View, times_s: Sequence[float]) -> Answer:
         """Answer one view. Raises RequestFailed if this record fails."""

@@ -25,7 +25,7 @@ def check_settings(corpus: Path, stage: Stage) -> None:
     Raises:
         UsageError: The stage's tables were begun with other settings. The message names those that differ.
     """
-    stored = stored_settings(corpus, stage)
+    stored = stored_settings(corpus, stage.name)
     if stored is not None and not any((corpus / table).is_dir() for table in stage.tables):
         discard(corpus, stage.name)  # nothing was made yet, so a mistyped setting can be corrected
         return
@@ -40,11 +40,12 @@ def check_settings(corpus: Path, stage: Stage) -> None:
         )
 
 
-def stored_settings(corpus: Path, stage: Stage) -> dict[str, Any] | None:
+def stored_settings(corpus: Path, stage: str) -> dict[str, Any] | None:
     """The settings with which a stage's tables were begun, or None if it has none."""
-    settings: dict[str, Any] | None = tables.read_json(tables.state_folder(corpus) / stage.name / "settings.json")
-    if settings is None and tables.complete(corpus, stage.tables[0]):
-        settings = tables.Table(corpus, stage.tables[0]).manifest["settings"]
+    settings: dict[str, Any] | None = tables.read_json(tables.state_folder(corpus) / stage / "settings.json")
+    first = next(table for table, maker in tables.MADE_BY.items() if maker == stage)
+    if settings is None and tables.complete(corpus, first):
+        settings = tables.Table(corpus, first).manifest["settings"]
     return settings
 
 
@@ -113,8 +114,13 @@ def close(corpus: Path, stage: Stage, num_shards: int, files: Folders) -> None:
 
 def tools(packages: Iterable[str] = ()) -> dict[str, str]:
     """Versions of what made a table: Python, the packages that every stage uses, and these."""
-    versions = {"python": platform.python_version()}
-    for package in (*TOOLS, *sorted(packages)):
+    return versions((*TOOLS, *sorted(packages)))
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.corpus import shards
 from pipeline.corpus import table as tables
 from pipeline.corpus.changes import Changes
-from pipeline.corpus.commit import ORDER, mark_incomplete
+from pipeline.corpus.commit import ORDER, mark_incomplete, stored_settings
 from pipeline.engine.stage import Rows
 from pipeline.hashing import canonical_json, short_hash
 from pipeline.storage.files import in_parallel, link, remove_tree
@@ -71,8 +71,7 @@ def begin(
     made_from = [settings, hashes, [short_hash(canonical_json(part)) for part in changes.parts(shard_size)]]
     stored = tables.read_json(marker)
     if stored and stored["from"] == made_from:
-        entries: Rows = stored["shards"]
-        return entries
+        return stored["shards"]
     remove_tree(tables.state_folder(corpus) / "next")
     shard_changes = []
 
@@ -85,22 +84,13 @@ def begin(
     for stage in stages:
         shards.restore_sidecars(corpus, stage)
         (tables.state_folder(folder) / stage).mkdir()
-        tables.write_json(
-            tables.state_folder(folder) / stage / SETTINGS, settings if stage == ORDER[0] else _settings(corpus, stage)
-        )
+        stored = settings if stage == ORDER[0] else stored_settings(corpus, stage)
+        tables.write_json(tables.state_folder(folder) / stage / SETTINGS, stored)
         take_over = functools.partial(_take_over, corpus, stage, len(entries))
         in_parallel(take_over, list(enumerate(shard_changes))[: changes.num_shards])
     os.sync()
     tables.write_json(marker, {"from": made_from, "shards": entries})
     return entries
-
-
-def _settings(corpus: Path, stage: str) -> Any:
-    first = next(table for table, maker in tables.MADE_BY.items() if maker == stage)
-    return (
-        tables.read_json(tables.state_folder(corpus) / stage / SETTINGS)
-        or tables.Table(corpus, first).manifest["settings"]
-    )
 
 
 def _take_over(corpus: Path, stage: str, count: int, shard: tuple[int, dict[str, Any]]) -> None:

@@ -117,8 +117,7 @@ def _listed_shards(path: Path, files: SmallFiles) -> list[dict[str, Any]]:
 # Read once per process, not once per shard: a plan of ten million items has ten thousand entries.
 @functools.lru_cache(maxsize=64)
 def _read_entries(path: Path, _version: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = tables.read_json(path)["shards"]
-    return entries
+    return tables.read_json(path)["shards"]
 
 
 def _parents_checksum(files: SmallFiles, corpus: Path, parents: Sequence[str], index: int) -> str | None:

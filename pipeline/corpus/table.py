@@ -124,8 +124,7 @@ def mending(problem: str, remedy: str) -> str:
 def table_rows(table: pa.Table) -> list[dict[str, Any]]:
     """The rows as dictionaries, with their vectors as NumPy arrays."""
     if "vector" not in table.column_names:
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+        return table.to_pylist()
     rows = table.drop_columns("vector").to_pylist()
     return [{**row, "vector": vector} for row, vector in zip(rows, vectors_of(table), strict=True)]
 
@@ -133,8 +132,7 @@ def table_rows(table: pa.Table) -> list[dict[str, Any]]:
 def vectors_of(table: pa.Table) -> np.ndarray:
     """The column `vector` as an array [rows, width]."""
     column = table["vector"].combine_chunks()
-    vectors: np.ndarray = column.flatten().to_numpy().reshape(-1, column.type.list_size)
-    return vectors
+    return column.flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
 def shard_problem(path: Path, entry: dict[str, Any]) -> str | None:

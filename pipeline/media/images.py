@@ -175,16 +175,10 @@ def frames(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, li
         return [Frame(image, seconds) for seconds, image in video.sample(stream, count, fit, limits.max_source_pixels)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Jpeg:
-    """An encoded picture without metadata; its time in seconds from a video's first frame, None for images."""
-
-    data: bytes
-    timestamp_s: float | None
-
-
-def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()) -> list[Jpeg]:
-    """The pictures of `frames`, encoded.
+def jpegs(
+    stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, limits: Limits = Limits()
+) -> list[tuple[bytes, float | None]]:
+    """The pictures of `frames`, encoded without metadata, each with its time as in `Frame`.
 
     A JPEG that is upright and small enough is not encoded again, which would cost more than the rest of a request and
     some of its quality: it only loses its metadata.
@@ -197,9 +191,9 @@ def jpegs(stream: BinaryIO, media_type: str, *, max_pixels: int, count: int, lim
             if usable and image.size == fitting(image.size, max_pixels) and _turn(image) is None:
                 stream.seek(0)
                 if bare := without_metadata(stream.read()):
-                    return [Jpeg(bare, None)]
+                    return [(bare, None)]
     pictures = frames(stream, media_type, max_pixels=max_pixels, count=count, limits=limits)
-    return [Jpeg(encode_jpeg(picture.image), picture.timestamp_s) for picture in pictures]
+    return [(encode_jpeg(picture.image), picture.timestamp_s) for picture in pictures]
 
 
 def fitting(size: tuple[int, int], max_pixels: int) -> tuple[int, int]:

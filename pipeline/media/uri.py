@@ -393,8 +393,7 @@ class _Stream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer; see io.RawIOBase."""
         if not self._is_url:
-            count: int = self._call(self._file.readinto, buffer)
-            return count
+            return self._call(self._file.readinto, buffer)
         data = self._call(self._file.read, len(buffer))
         buffer[: len(data)] = data
         self._num_bytes += len(data)
@@ -402,8 +401,7 @@ class _Stream(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; see io.RawIOBase."""
-        position: int = self._file.seek(offset, whence)
-        return position
+        return self._file.seek(offset, whence)
 
     def close(self) -> None:
         """Close the file or connection."""

@@ -134,8 +134,7 @@ def _as_srgb(video: "VideoStream", frame: "VideoFrame", size: tuple[int, int]) -
     transfer, primaries = colours.color_trc, colours.color_primaries
     is_hdr = transfer in (_PQ, _HLG)
     if not is_hdr and primaries not in _TO_REC709:
-        image: Image.Image = frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
-        return image
+        return frame.to_image(width=width, height=height, interpolation="AREA")  # type: ignore[no-untyped-call]
     rgb = frame.reformat(width, height, "rgb48le", interpolation="AREA").to_ndarray().astype(np.float32) / 65535
     light = _linear(rgb, transfer) @ np.array(_TO_REC709.get(primaries, _TO_REC709[_REC2020]), np.float32).T
     light = np.maximum(light, 0)

@@ -9,6 +9,7 @@ other rule the stored flag decides. A tag with a region starts from its language
 Descriptions are judged by their flags only: `off` packs those of a flag nevertheless.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -80,12 +81,8 @@ def _threshold(path: Path, tag: str, rule: str, text: Any) -> float | None:
         raise UsageError(f"{OPTION}: {place}: {rule!r} has no threshold, expected one of {', '.join(known)}")
     if text == OFF:
         return None
-    if tag == DESCRIPTIONS:
-        raise UsageError(f"{OPTION}: {place}: {rule} is {text!r}, expected {OFF}")
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise UsageError(f"{OPTION}: {place}: {rule} is {text!r}, expected a number or {OFF}")
-    return value
+    with contextlib.suppress(TypeError, ValueError):
+        if tag != DESCRIPTIONS and math.isfinite(value := float(text)):
+            return value
+    expected = OFF if tag == DESCRIPTIONS else f"a number or {OFF}"
+    raise UsageError(f"{OPTION}: {place}: {rule} is {text!r}, expected {expected}")

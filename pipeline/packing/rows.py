@@ -141,15 +141,13 @@ def read_media(
     limits = Limits(max_source_pixels=max(Limits().max_source_pixels, width * height))
     with open_media(uri) as stream:
         if stream_hash(stream) != item["sha256"]:
-            raise MediaError(
-                "changed",
-                f"{uri} has other bytes than when it was ingested: --stage update takes the input as it is now",
-            )
+            message = f"{uri} has other bytes than when it was ingested: --stage update takes it as it is now"
+            raise MediaError("changed", message)
         if is_features(stream):
             features_TI = read_features(stream)
             return to_bytes(features_TI, feature_type), len(features_TI)
         if item["media_type"] == "image":
-            return jpegs(stream, "image", max_pixels=max_pixels, count=1, limits=limits)[0].data, 1
+            return jpegs(stream, "image", max_pixels=max_pixels, count=1, limits=limits)[0][0], 1
         pictures = frames(stream, item["media_type"], max_pixels=max_pixels, count=frame_count, limits=limits)
     return encode_jpeg(stack_frames([frame.image for frame in pictures])), len(pictures)
 
@@ -171,11 +169,8 @@ def stack_frames(pictures: Sequence[Image.Image]) -> Image.Image:
     """
     width, height = pictures[0].size
     if height * len(pictures) > MAX_JPEG_SIDE:
-        raise MediaError(
-            "too_large",
-            f"{len(pictures)} frames of {height:,} pixels are higher than a JPEG can be ({MAX_JPEG_SIDE:,}): "
-            "give a smaller --image-size or fewer --frames",
-        )
+        size = f"{len(pictures)} frames of {height:,} pixels are higher than a JPEG can be"
+        raise MediaError("too_large", f"{size}: give a smaller --image-size or fewer --frames")
     column = Image.new("RGB", (width, height * len(pictures)))
     for number, picture in enumerate(pictures):  # the size may change within a video
         fitted = picture if picture.size == (width, height) else picture.resize((width, height))

@@ -46,8 +46,7 @@ _LETTER_RUN = re.compile(rf"[{_LATIN}]+|[^\W\d_{_LATIN}]+")
 @functools.cache
 def facts() -> dict[str, dict[str, Any]]:
     """The tables of languages.yaml, by name."""
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text("utf-8"))
-    return loaded
+    return yaml.safe_load(Path(__file__).with_name("languages.yaml").read_text("utf-8"))
 
 
 @functools.cache

@@ -90,8 +90,7 @@ class NumberWords:
 
 @functools.cache
 def _listed() -> dict[str, dict[Any, Any]]:
-    listed: dict[str, dict[Any, Any]] = yaml.safe_load(Path(__file__).with_name("number_words.yaml").read_text("utf-8"))
-    return listed
+    return yaml.safe_load(Path(__file__).with_name("number_words.yaml").read_text("utf-8"))
 
 
 @functools.cache

@@ -183,8 +183,7 @@ def passed_over(name: str, path: str, account: Account) -> bool:
 
 @functools.cache
 def _names() -> dict[str, Any]:
-    names: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text("utf-8"))
-    return names
+    return yaml.safe_load(Path(__file__).with_name("names.yaml").read_text("utf-8"))
 
 
 @functools.cache

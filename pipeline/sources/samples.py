@@ -35,10 +35,7 @@ class SamplesSource:
                     source = f"{wheel}: {row['maker']}"
                     self._items.append(SourceItem(path.name, str(path), defaults.split, source, row["license"]))
         if not self._items:
-            raise UsageError(
-                "the sample photos are not here: they come with scikit-image and "
-                "scikit-learn. Run pip install 'leccr[embedded]', or give --input FOLDER"
-            )
+            raise UsageError("the sample photos are missing: pip install 'leccr[embedded]', or give --input FOLDER")
         self.summary = f"samples: {len(self._items)} photographs carried by installed packages"
 
     def items(self) -> Iterator[SourceItem]:

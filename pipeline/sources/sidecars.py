@@ -43,6 +43,9 @@ TABLE_STEMS = (
 LIST_FILLERS = SPLIT_FILLERS | {"file", "files", "list", "flickr", "k"}  # train.txt, Flickr_8k.testImages.txt
 TEXT_SUFFIXES = (".txt", ".caption", ".captions", ".json")
 OTHER_STEMS = ("readme", "license", "licence", "copying", "notice", "changelog", "requirements")
+# Google Takeout has a text 1.jpg.supplemental-meta(2).json, its name cut anywhere, about 1(2).jpg.
+_SUFFIX = "|".join(map(re.escape, sorted(locations.MEDIA_SUFFIXES)))
+TAKEOUT = re.compile(rf"(?<=.)({_SUFFIX})(?:\.su(?:p[a-z-]*)?)?(\(\d+\))?$", re.IGNORECASE)
 MAX_TEXT = 1 << 20  # bytes of a text that is about one medium
 
 
@@ -190,7 +193,7 @@ class SideTexts(SideRows):
     def read(self, root: str, paths: Iterable[str], account: Account) -> None:
         """Read the files at some paths below a folder, match them, and note those that are not taken."""
         for path in paths:
-            stem, language = _takeout_stem(_stem(path)), self._language
+            stem, language = TAKEOUT.sub(r"\2\1", _stem(path)), self._language
             name, _, tag = stem.rpartition(".")
             if name and (named := read_column(f"caption_{tag}").language):
                 stem, language = name, named
@@ -344,22 +347,6 @@ def _read_text(location: str, language: str) -> RowFields:
 
 def _stem(path: str) -> str:
     return posixpath.splitext(path)[0]
-
-
-def _takeout_stem(stem: str) -> str:
-    """The file that a text of Google Takeout is about, where its stem has the form of one.
-
-    >>> _takeout_stem("a/1.jpg.supplemental-meta(2)"), _takeout_stem("1.jpg(2)"), _takeout_stem("1.de")
-    ('a/1(2).jpg', '1(2).jpg', '1.de')
-    """
-    match = re.fullmatch(r"(.+)(\.\w+)(?:\.su([a-z-]*))?(\(\d+\))?", stem)
-    if (
-        not match
-        or match[2].lower() not in locations.MEDIA_SUFFIXES
-        or not "pplemental-metadata".startswith(match[3] or "")
-    ):
-        return stem
-    return f"{match[1]}{match[4] or ''}{match[2]}"
 
 
 def _compose(path: str) -> str:

@@ -198,8 +198,7 @@ def _convert(checkpoint: Path, folder: Path, quantization: str) -> None:
             if isinstance(error, OSError) and error.errno:  # an error of the disk; Transformers' own have no number
                 raise
             raise UsageError(
-                f"--mt-model: {checkpoint} cannot be converted for CTranslate2 ({one_line(error)}): "
-                "download the model again, or give another one"
+                f"--mt-model: {checkpoint} cannot be converted ({one_line(error)}): download it again, or give another"
             ) from error
 
 

@@ -161,10 +161,7 @@ def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str
             if tag not in targets:
                 raise UsageError(f"--mt-model: {tag} has a model but is not among the languages {', '.join(targets)}")
         if models.setdefault(tag, name) != name:
-            raise UsageError(
-                f"--mt-model: {tag or 'all languages'} has two models: {models[tag]} and {name}. Give one, or one for "
-                f"each language as {targets[0]}=PATH"
-            )
+            raise UsageError(f"--mt-model: {models[tag]} and {name} are for {tag or 'all languages'}. Give one")
     return {target: models[key] for target in targets if (key := target if target in models else "") in models}
 
 

@@ -85,4 +85,4 @@ def _native_thread(_process: int) -> concurrent.futures.ThreadPoolExecutor:
 def _load_native(pair: str) -> Callable[[str], str]:
     """Load once per process and keep: an engine that was freed and loaded again has crashed it."""
     runtime = _runtime()
-    return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate  # type: ignore[no-any-return]
+    return runtime._load_native().NativeDirection(str(runtime._model_dir(pair))).translate

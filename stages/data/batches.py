@@ -198,14 +198,9 @@ class StepBatches(Dataset[Batch]):
 def check_batch_size(samples: int, batch_size: int, world: int) -> None:
     """Raise UsageError if an epoch has not a single whole batch, or the ranks cannot share a batch evenly."""
     if batch_size > samples:
-        raise UsageError(
-            f"batch_size={batch_size}: there are only {samples:,} samples (captions of items). Set a smaller "
-            "batch_size, or add data"
-        )
+        raise UsageError(f"batch_size={batch_size}: there are only {samples:,} samples. Set a smaller one, or add data")
     if batch_size % world:
-        raise UsageError(
-            f"batch_size={batch_size}: {world:,} processes need a multiple of {world:,} to share it evenly"
-        )
+        raise UsageError(f"batch_size={batch_size}: {world:,} processes share a multiple of {world:,} evenly")
 
 
 def step_samples(
@@ -341,8 +336,7 @@ class EvaluationData:
         """These texts of a language as tensors."""
         if self.stored.captions:
             return self.stored.texts([self._text_places[language][row] for row in rows])
-        texts: Texts = processor.texts([self.texts[language][0][row] for row in rows])
-        return texts
+        return processor.texts([self.texts[language][0][row] for row in rows])
 
 
 def content_id(sha256: str) -> int:

@@ -262,8 +262,7 @@ class _Lists:
         if values is None:
             return np.ones(len(self.owners), bool)
         allowed = pc.is_in(self._elements.field(name), value_set=pa.array(values, pa.string()))
-        mask: np.ndarray = allowed.to_numpy(zero_copy_only=False)[self._selected]
-        return mask
+        return allowed.to_numpy(zero_copy_only=False)[self._selected]
 
     def names(self, name: str, among: np.ndarray | None = None) -> set[str]:
         """The values of a field, of all elements or those `among`."""
@@ -316,8 +315,7 @@ def draw_target(
         return None
     language = available[int(random.integers(len(available)))]
     texts = own.get(language) or others[language]
-    target: dict[str, Any] = texts[int(random.integers(len(texts)))]
-    return target
+    return texts[int(random.integers(len(texts)))]
 
 
 def pair_weight(caption: dict[str, Any] | None, by_quality: bool) -> float:

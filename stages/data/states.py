@@ -326,8 +326,7 @@ def _half(values: Tensor) -> np.ndarray:
     """Values as float16, or float32 if one of them does not fit."""
     half = values.to(torch.float16)
     fits = bool(half.isfinite().all())
-    array: np.ndarray = (half if fits else values.float()).cpu().numpy()
-    return array
+    return (half if fits else values.float()).cpu().numpy()
 
 
 def _padded(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -143,33 +143,26 @@ class Arm:
     def choose_fusion(self, split: str) -> Fusion:
         """The best late fusion on a split, the same on every rank."""
         embedded = self.embed(split)
-        fusion: Fusion = on_main(lambda: choose_fusion(embedded))
-        return fusion
+        return on_main(lambda: choose_fusion(embedded))
 
 
-@dataclasses.dataclass(frozen=True)
-class ArmScore:
+def arm_row(name: str, fusion: Fusion | None, embedded: Embedded, result: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the comparison: SumR by language and their mean, with its interval.
 
-    Attributes:
+    Args:
         name: Of the model.
         fusion: How its score is fused; None for the model without descriptions.
-        score: The same in words.
+        embedded: The split as vectors, not fused.
+        result: Its figures, see `report.figures`.
     """
-
-    name: str
-    fusion: Fusion | None
-    score: str
-    sum_r: dict[str, float]
-    mean: float
-    interval: tuple[float, float]
-
-    @classmethod
-    def of(cls, name: str, fusion: Fusion | None, embedded: Embedded, result: Mapping[str, Any]) -> "ArmScore":
-        """The row of a model's figures, see `report.figures`; `embedded` is not fused."""
-        sum_r = {language: row["sum_r"] for language, row in result["languages"].items()}
-        low, high = result["mean"]["intervals"]["sum_r"]
-        return cls(name, fusion, score_text(embedded, fusion), sum_r, result["mean"]["sum_r"], (low, high))
+    return {
+        "name": name,
+        "fusion": fusion and dataclasses.asdict(fusion),
+        "score": score_text(embedded, fusion),
+        "sum_r": {language: row["sum_r"] for language, row in result["languages"].items()},
+        "mean": result["mean"]["sum_r"],
+        "interval": result["mean"]["intervals"]["sum_r"],
+    }
 
 
 def score_text(embedded: Embedded, fusion: Fusion | None) -> str:
@@ -183,7 +176,7 @@ def score_text(embedded: Embedded, fusion: Fusion | None) -> str:
     return f"{text}, {fusion.pooling} of views" + (f" ({weights})" if weights else "")
 
 
-def score_arm(arm: Arm, split: str, fuse_on: str | None, seed: int) -> list[ArmScore]:
+def score_arm(arm: Arm, split: str, fuse_on: str | None, seed: int) -> list[dict[str, Any]]:
     """Score a baseline without descriptions, and with late fusion where there is a split to choose it on.
 
     Args:
@@ -197,7 +190,7 @@ def score_arm(arm: Arm, split: str, fuse_on: str | None, seed: int) -> list[ArmS
     embedded = arm.embed(split)
     fusions: list[Fusion | None] = [None, arm.choose_fusion(fuse_on)] if fuse_on else [None]
 
-    def score() -> list[ArmScore]:
+    def score() -> list[dict[str, Any]]:
         rows = []
         for fusion in fusions:
             used = fusion or Fusion()
@@ -205,21 +198,20 @@ def score_arm(arm: Arm, split: str, fuse_on: str | None, seed: int) -> list[ArmS
                 result, _ = figures(embedded.fused(used), used.global_weight, seed)
             except ValueError as error:
                 raise UsageError(f"{arm.option} {arm.name}: {error}") from error
-            rows.append(ArmScore.of(arm.name, fusion, embedded, result))
+            rows.append(arm_row(arm.name, fusion, embedded, result))
         return rows
 
-    rows: list[ArmScore] = on_main(score)
-    return rows
+    return on_main(score)
 
 
-def format_arms(rows: Sequence[ArmScore]) -> str:
+def format_arms(rows: Sequence[Mapping[str, Any]]) -> str:
     """The comparison as lines for the terminal."""
-    names = [f"{row.name}, late fusion" if row.fusion else row.name for row in rows]
+    names = [row["name"] + (", late fusion" if row["fusion"] else "") for row in rows]
     width = max(map(len, ("arm", *names)))
-    languages = list(rows[0].sum_r)
+    languages = list(rows[0]["sum_r"])
     lines = [f"{'arm':<{width}}" + "".join(f"{name:>8}" for name in (*languages, "mean")) + "   95 % of SumR"]
     for name, row in zip(names, rows, strict=True):
-        columns = "".join(f"{value:>8.1f}" for value in (*row.sum_r.values(), row.mean))
-        low, high = row.interval
-        lines.append(f"{name:<{width}}{columns}   {low:.1f} to {high:.1f} · {row.score}")
+        columns = "".join(f"{value:>8.1f}" for value in (*row["sum_r"].values(), row["mean"]))
+        low, high = row["interval"]
+        lines.append(f"{name:<{width}}{columns}   {low:.1f} to {high:.1f} · {row['score']}")
     return "\n".join(lines)

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
@@ -170,38 +169,33 @@ class DescribedTowers(nn.Module):
 
     def encode_text(self, texts: Texts) -> Tensor:
         """Texts [B,E]."""
-        text_BE: Tensor = self.towers.encode_text(texts)
-        return text_BE
+        return self.towers.encode_text(texts)
 
 
 def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
     """Load a dual encoder by folder or by name on the Hub.
 
     Raises:
-        UsageError: The model is of another kind, or files are missing or damaged.
+        UsageError: The model is of another kind, or weights are missing.
+        OSError, ValueError, SafetensorError: It cannot be loaded.
     """
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        kind: Any = MODEL_MAPPING.get(type(config), None)
-        if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
-            raise UsageError(
-                f"--checkpoint {name} is a model of type {config.model_type}, expected leccr, or one with both an "
-                "image and a text tower, such as clip or siglip"
-            )
-        model, loaded = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
-        damaged = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
-        if damaged:
-            raise UsageError(
-                f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)"
-            )
-        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
-        tokenizer = load_transformers_tokenizer(name, config)
-        baseline = Baseline(model.float().eval())
-        processor = BaselineProcessor(image_processor, tokenizer, config)
-        check_texts(name, processor, baseline.encode_text)
-        _check_pictures(baseline, processor)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"--checkpoint {name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    kind: Any = MODEL_MAPPING.get(type(config), None)
+    if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
+        raise UsageError(
+            f"--checkpoint {name} is a model of type {config.model_type}, expected leccr, or one with both an "
+            "image and a text tower, such as clip or siglip"
+        )
+    model, loaded = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
+    damaged = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
+    if damaged:
+        raise UsageError(f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)")
+    image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
+    tokenizer = load_transformers_tokenizer(name, config)
+    baseline = Baseline(model.float().eval())
+    processor = BaselineProcessor(image_processor, tokenizer, config)
+    check_texts(name, processor, baseline.encode_text)
+    _check_pictures(baseline, processor)
     return baseline, processor
 
 

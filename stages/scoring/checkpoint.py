@@ -101,6 +101,12 @@ class Checkpoint(NamedTuple):
         """
         from safetensors import SafetensorError
 
+        try:
+            return self._load()
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+
+    def _load(self) -> LoadedModel:
         from model.config import LeccrConfig
 
         if self.model_type == EMBEDDED:
@@ -119,12 +125,8 @@ class Checkpoint(NamedTuple):
         from model.modeling import LeccrModel
         from model.processing import LeccrProcessor
 
-        try:
-            model: Any = LeccrModel.from_pretrained(self.source)
-            processor = LeccrProcessor.from_pretrained(self.source)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
-        return LoadedModel(model.float(), processor, model.config.fusion)
+        model: Any = LeccrModel.from_pretrained(self.source)
+        return LoadedModel(model.float(), LeccrProcessor.from_pretrained(self.source), model.config.fusion)
 
     def _load_vectors(self) -> LoadedModel:
         """A model that makes vectors itself; one that reads no pictures compares queries only with descriptions."""
@@ -133,10 +135,7 @@ class Checkpoint(NamedTuple):
         from stages.scoring.baselines import DescribedTowers, VectorEncoder, VectorProcessor, VectorTowers
         from stages.scoring.embedding_server import EmbeddingServer
 
-        try:
-            encoder: VectorEncoder = (SentenceModel if self.model_type == SENTENCE else EmbeddingServer)(self.source)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
+        encoder: VectorEncoder = (SentenceModel if self.model_type == SENTENCE else EmbeddingServer)(self.source)
         if getattr(encoder, "reads_pictures", True):
             return LoadedModel(VectorTowers(), VectorProcessor(encoder), None)
         return LoadedModel(DescribedTowers(VectorTowers()), VectorProcessor(encoder), Fusion(0.0, "max"))
@@ -166,10 +165,7 @@ def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
         record = read_json(run / RUN_RECORD) if folder.name == BEST else None
         return Checkpoint(name, str(folder), str(read_json(folder / CONFIG).get("model_type")), record)
     if (path / RUN_CHECKPOINTS).is_dir() or (path / RUN_SETTINGS).is_file():
-        raise UsageError(
-            f"{option}{name}: the run has no {path / BEST} yet. Its first validation writes that: "
-            "wait for it, or name one of the run's checkpoints"
-        )
+        raise UsageError(f"{option}{name}: it has no {path / BEST} yet: wait, or name one of its checkpoints")
     from transformers import PreTrainedConfig
     from transformers.utils.hub import cached_file
 

@@ -4,6 +4,7 @@ N items · M texts · E shared width · K slots · L rows of one rank
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -104,13 +105,13 @@ def embed_split(
     def encode_texts(loaded: Texts) -> tuple[Tensor]:
         return (model.encode_text(to_device(loaded, device)),)
 
-    share = Share(accelerator, batch_size)
+    encode_all = functools.partial(encode_rows, accelerator, batch_size)
     item_ids = torch.from_numpy(np.array(data.item_ids, np.int64))
     texts = {}
     model.train(False)
     try:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            media_NE, slots_NKE = share.encode("items", item_ids, range(len(item_ids)), load_media, encode_media)
+            media_NE, slots_NKE = encode_all("items", item_ids, range(len(item_ids)), load_media, encode_media)
             for language, (strings, items) in data.texts.items():
 
                 def load_texts(rows: list[int], language: str = language) -> Texts:
@@ -118,7 +119,7 @@ def embed_split(
 
                 by_length = np.argsort([len(text) for text in strings], kind="stable").tolist()  # less padding
                 numbers = torch.arange(len(strings))
-                (text_ME,) = share.encode(f"texts in {language}", numbers, by_length, load_texts, encode_texts)
+                (text_ME,) = encode_all(f"texts in {language}", numbers, by_length, load_texts, encode_texts)
                 texts[language] = text_ME, torch.from_numpy(np.array(items, np.int64))
     finally:
         model.train(was_training)
@@ -127,62 +128,48 @@ def embed_split(
     return Embedded(item_ids, media_NE, slots_NKE, texts, names)
 
 
-class Share:
-    """This rank's share of the rows to encode, and the exchange of vectors between ranks."""
+def encode_rows(
+    accelerator: Accelerator,
+    batch_size: int,
+    what: str,
+    ids: Tensor,
+    order: Sequence[int],
+    load: Callable[[list[int]], Any],
+    encode: Callable[[Any], tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """Encode rows on all ranks, each a share of them.
 
-    def __init__(self, accelerator: Accelerator, batch_size: int):
-        self.accelerator, self.batch_size = accelerator, batch_size
+    Ranks have equally many rows: where the split does not divide, the last ones are encoded twice, and the doubles are
+    dropped by their id.
 
-    def encode(
-        self,
-        what: str,
-        ids: Tensor,
-        order: Sequence[int],
-        load: Callable[[list[int]], Any],
-        encode: Callable[[Any], tuple[Tensor, ...]],
-    ) -> list[Tensor]:
-        """Encode rows on all ranks.
+    Args:
+        accelerator: The ranks.
+        batch_size: Rows that each rank encodes at once.
+        what: Name of the rows for the progress display.
+        ids: A number [N] for each row, distinct.
+        order: Rows in the order in which they are encoded.
+        load: Loads these rows as a batch, in a thread.
+        encode: Encodes a batch to vectors, one tensor for each kind.
 
-        Ranks have equally many rows: where the split does not divide, the last ones are encoded twice, and the doubles
-        are dropped by their id.
+    Returns:
+        The vectors of each kind, in the order of `ids`, on the CPU.
 
-        Args:
-            what: Name of the rows for the progress display.
-            ids: A number [N] for each row, distinct.
-            order: Rows in the order in which they are encoded.
-            load: Loads these rows as a batch, in a thread.
-            encode: Encodes a batch to vectors, one tensor for each kind.
-
-        Returns:
-            The vectors of each kind, in the order of `ids`, on the CPU.
-
-        Raises:
-            PipelineError: The ranks read different rows.
-        """
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        length = math.ceil(len(ids) / world)
-        mine = [order[min(place * world + rank, len(ids) - 1)] for place in range(length)]
-        batches = [mine[start : start + self.batch_size] for start in range(0, length, self.batch_size)]
-        parts = []
-        with ProgressLine(length, what, visible=self.accelerator.is_main_process) as progress:
-            for batch, loaded in zip(batches, load_ahead(load, batches), strict=True):
-                parts.append([vectors.float() for vectors in encode(loaded)])
-                progress.update(progress.done + len(batch))
-        gathered_ids = self._gather(ids[mine])
-        vectors = [self._gather(torch.cat(column)) for column in zip(*parts, strict=True)]
-        return [_in_order(what, ids, gathered_ids, rows) for rows in vectors]
-
-    def _gather(self, rows: Tensor) -> Tensor:
-        gathered: Tensor = self.accelerator.gather(rows.to(self.accelerator.device))
-        return gathered.cpu()
-
-
-def _in_order(what: str, ids: Tensor, gathered_ids: Tensor, rows: Tensor) -> Tensor:
-    """The row of each id, in the order of `ids`."""
+    Raises:
+        PipelineError: The ranks read different rows.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    length = math.ceil(len(ids) / world)
+    mine = [order[min(place * world + rank, len(ids) - 1)] for place in range(length)]
+    batches = [mine[start : start + batch_size] for start in range(0, length, batch_size)]
+    parts = []
+    with ProgressLine(length, what, visible=accelerator.is_main_process) as progress:
+        for batch, loaded in zip(batches, load_ahead(load, batches), strict=True):
+            parts.append([vectors.float() for vectors in encode(loaded)])
+            progress.update(progress.done + len(batch))
+    columns = [ids[mine], *(torch.cat(column) for column in zip(*parts, strict=True))]
+    gathered_ids, *vectors = (accelerator.gather(rows.to(accelerator.device)).cpu() for rows in columns)
     first = {number: row for row, number in reversed(list(enumerate(gathered_ids.tolist())))}
     if first.keys() != set(ids.tolist()) or len(first) != len(ids):
-        raise PipelineError(
-            f"all processes together encoded {len(first):,} {what} of {len(ids):,}. Check that all of them read the "
-            "same corpus"
-        )
-    return rows[[first[number] for number in ids.tolist()]]
+        raise PipelineError(f"processes encoded {len(first):,} of {len(ids):,} {what}: do all read one corpus?")
+    places = [first[number] for number in ids.tolist()]
+    return [rows[places] for rows in vectors]

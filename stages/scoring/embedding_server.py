@@ -69,8 +69,7 @@ class EmbeddingServer:
             for row in sorted(answer["data"], key=lambda row: int(row["index"]))
         ]
         vectors = np.array(rows, np.float32)
-        unit: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return unit
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def _ask(self, requests: Sequence[tuple[str, str, dict[str, Any]]]) -> list[Any]:
         """The answers to requests of method, path and body."""

@@ -118,8 +118,7 @@ def start_from(name: str, settings: Settings, data: TrainingData) -> tuple[Leccr
     for key in INPUTS:
         if key in before and before[key] != getattr(settings, key):
             raise UsageError(
-                f"init={name} was trained with {key}={before[key]}, but {key}={getattr(settings, key)} is set: give "
-                f"{key}={before[key]}"
+                f"init={name} was trained with {key}={before[key]}, not {getattr(settings, key)}: give that"
             )
     try:
         model, processor = _load_model(Path(checkpoint.source), settings, free=DROPOUTS)
@@ -128,10 +127,8 @@ def start_from(name: str, settings: Settings, data: TrainingData) -> tuple[Leccr
     except (ValueError, OSError) as error:
         raise UsageError(f"init={name} does not fit the settings: {error}") from error
     if (views := tuple(model.config.views)) != tuple(data.slot_views if model.slots_are_views else ()):
-        raise UsageError(
-            f"init={name} reads the views {', '.join(views)}, but the data has {', '.join(data.slot_views)}: give "
-            f"slot_views={','.join(views)}"
-        )
+        has = ",".join(data.slot_views)
+        raise UsageError(f"init={name} reads other views than the data has ({has}): give slot_views={','.join(views)}")
     return model, processor
 
 

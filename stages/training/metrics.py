@@ -126,8 +126,17 @@ def draw_curves(run: Path, title: str) -> Path | None:
         return None
     figure, axes = pyplot.subplots(2, 2, figsize=(14, 9), layout="constrained")
     figure.suptitle(title)
-    _draw_losses(axes[0, 0], train)
-    _draw_speed(axes[1, 0], train)
+    losses = {"total": [line["loss"] for line in train]}
+    for name in sorted(train[-1]["weighted"]):
+        losses[name.replace("_", " ")] = [line["weighted"][name] for line in train]
+    _draw(axes[0, 0], "loss and its weighted terms, mean over ranks, nats", train, losses)
+    axes[0, 0].set_yscale("symlog", linthresh=0.01)  # terms of weight 0.01 stay readable next to those of weight 1
+    axes[0, 0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    rates = {"learning rate": [line["lr"] for line in train]}
+    _draw(axes[1, 0], "learning rate (left), gradient norm before clipping (right)", train, rates)
+    norms = axes[1, 0].twinx()
+    norms.plot([line["step"] for line in train], [line["grad_norm"] for line in train], color="C1", alpha=0.6)
+    norms.set_yscale("log")
     if validations:
         last = validations[-1]
         sums, recalls = dict[str, list[float]](), dict[str, list[float]]()
@@ -137,8 +146,8 @@ def draw_curves(run: Path, title: str) -> Path | None:
             recalls[language] = [both["text_to_media"]["r1"] for both in own]
         sums["mean"] = [line["sum_r"] for line in validations]
         title = f"SumR on validation, percent of 600; best mean {max(sums['mean']):.1f}"
-        _draw_scores(axes[0, 1], title, validations, sums, last["chance"])
-        _draw_scores(axes[1, 1], "R@1 on validation, text to media, percent", validations, recalls, 100 / last["items"])
+        _draw(axes[0, 1], title, validations, sums, last["chance"])
+        _draw(axes[1, 1], "R@1 on validation, text to media, percent", validations, recalls, 100 / last["items"])
     for axis in axes.flat:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -148,35 +157,19 @@ def draw_curves(run: Path, title: str) -> Path | None:
     return run / CURVES
 
 
-def _draw_losses(axis: "Axes", train: Sequence[dict[str, Any]]) -> None:
-    steps = [line["step"] for line in train]
-    axis.set_title("loss and its weighted terms, mean over ranks, nats")
-    axis.plot(steps, [line["loss"] for line in train], color="black", linewidth=2, label="total")
-    for name in sorted(train[-1]["weighted"]):
-        axis.plot(steps, [line["weighted"][name] for line in train], linewidth=1, label=name.replace("_", " "))
-    axis.set_yscale("symlog", linthresh=0.01)  # terms of weight 0.01 stay readable next to those of weight 1
-    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-def _draw_scores(
-    axis: "Axes", title: str, validations: Sequence[dict[str, Any]], scores: dict[str, list[float]], chance: float
+def _draw(
+    axis: "Axes",
+    title: str,
+    lines: Sequence[dict[str, Any]],
+    curves: dict[str, list[float]],
+    chance: float | None = None,
 ) -> None:
-    steps = [line["step"] for line in validations]
+    """Draw curves over the steps of lines, and the score of chance where there is one."""
     axis.set_title(title)
-    for name, values in scores.items():
-        axis.plot(steps, values, marker=".", label=name, color="black" if name == "mean" else None)
-    axis.axhline(chance, color="gray", linestyle="--", label="chance")
-    axis.set_ylim(bottom=0)
+    for name, values in curves.items():
+        colour = "black" if name in ("mean", "total") else None
+        axis.plot([line["step"] for line in lines], values, marker="." if chance else "", label=name, color=colour)
+    if chance:
+        axis.axhline(chance, color="gray", linestyle="--", label="chance")
+        axis.set_ylim(bottom=0)
     axis.legend(fontsize=8, ncols=2)
-
-
-def _draw_speed(axis: "Axes", train: Sequence[dict[str, Any]]) -> None:
-    axis.set_title("learning rate, and gradient norm before clipping")
-    steps = [line["step"] for line in train]
-    rate = axis.plot(steps, [line["lr"] for line in train], linewidth=2, label="learning rate")
-    axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    other = axis.twinx()
-    norms = [line["grad_norm"] for line in train]
-    norm = other.plot(steps, norms, color="C1", linewidth=0.8, alpha=0.6, label="gradient norm")
-    other.set_yscale("log")
-    axis.legend(handles=[*rate, *norm], fontsize=8)

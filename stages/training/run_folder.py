@@ -12,10 +12,7 @@ A checkpoint is complete or absent. Learning rate, order of the data and random 
 of the step.
 """
 
-import contextlib
-import importlib.metadata
 import os
-import platform
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,6 +24,7 @@ import torch
 from model.card import card
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
+from pipeline.corpus.commit import versions
 from pipeline.corpus.table import manifest_hash, read_json, write_json
 from pipeline.engine.run_state import DISK_ERRORS
 from pipeline.errors import EnvironmentTrouble, UsageError
@@ -99,10 +97,7 @@ def _check_same(run: Path, stored: dict[str, Any], current: dict[str, Any], free
     if changed:
         raise UsageError(f"{run} was started with {', '.join(changed)}: give the same settings, {OTHERWISE}")
     if stored["corpora"] != current["corpora"]:
-        raise UsageError(
-            f"{run} was started with another corpus (its training table differs from that of --data): give the same, "
-            f"{OTHERWISE}"
-        )
+        raise UsageError(f"{run} was started with another training table: give the same, {OTHERWISE}")
 
 
 class ModelWriter:
@@ -239,13 +234,9 @@ def read_progress(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def make_record(settings: Settings, corpora: Sequence[Path], **more: Any) -> dict[str, Any]:
     """Settings, corpora and tool versions of a run, for its card and record.json."""
-    versions = {"python": platform.python_version()}
-    for name in TOOLS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # leccr may run without being installed
-            versions[name] = importlib.metadata.version(name)
     return {
         "settings": settings.to_json(),
         "corpora": [{"name": path.name, "training": manifest_hash(path, "training")} for path in corpora],
-        "tools": versions,
+        "tools": versions(TOOLS),
         **more,
     }

@@ -12,6 +12,7 @@ from model.losses import contrastive
 from model.objective import objective
 from model.parts import cached_step, gather_constant, gather_rows, mean_over_ranks
 from model.settings import ObjectiveConfig
+from tests.model.towers import FAITHFUL
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 COUNT = 16
@@ -118,7 +119,7 @@ def everything(rank, world):
         "no target": step(rank, world, batch=no_target),
         "unequal": step(rank, world, batch=unequal),
         "head": head_after_gather(rank, world),
-        "faithful": step(rank, world, ObjectiveConfig.faithful()),
+        "faithful": step(rank, world, FAITHFUL),
         "term gradients": term_gradients(rank, world),
         "slice": step(rank, world, GATHERED_ONLY),
     }

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.settings import ObjectiveConfig
 from tests.distributed import steps
 from tests.distributed.processes import alone, run
+from tests.model.towers import FAITHFUL
 from tests.model.toy import loss_of, make_batch, make_model
 
 EXACT = 1e-9
@@ -100,7 +100,7 @@ def test_released_gather_gives_encoders_a_share_that_depends_on_the_number_of_ra
 
 def test_faithful_depends_on_the_number_of_ranks(ranks):
     """Its gradients, and local matching, which sees one rank; the other terms see all."""
-    expected = whole(ObjectiveConfig.faithful())
+    expected = whole(FAITHFUL)
     assert (distance(ranks, "faithful", expected) < EXACT) == (len(ranks) == 1)
     for rank in ranks:
         for term in expected["raw"].keys() - {"diversity", "local_source", "local_target"}:

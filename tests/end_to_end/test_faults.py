@@ -21,7 +21,7 @@ MAX_PIXELS = 1_024  # below the photos' size, so that every picture is decoded, 
 def sent(path):
     """The JPEG that the stage sends for a photo."""
     with path.open("rb") as stream:
-        return jpegs(stream, "image", max_pixels=MAX_PIXELS, count=1)[0].data
+        return jpegs(stream, "image", max_pixels=MAX_PIXELS, count=1)[0][0]
 
 
 @pytest.fixture(scope="module", params=[400, pytest.param(2_000, marks=pytest.mark.torture)])

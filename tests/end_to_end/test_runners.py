@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, clean_environment, command, make_photos
 from tests.end_to_end.test_resume import table_bytes
+from tests.http_servers import free_port
 from tests.loopback import Loopback
 
 ITEMS = 40
@@ -34,12 +35,6 @@ def program(*arguments):
     finally:
         process.terminate()
         process.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(port):

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from stages.train import main
 from stages.training.metrics import read_metrics
 from stages.training.run_folder import newest_checkpoint, read_progress
 from tests.conftest import ROOT, clean_environment
+from tests.http_servers import free_port
 from tests.stages.corpora import write_training_corpus
 from tests.stages.duals import write_dual
 
@@ -68,10 +68,8 @@ def run_ranks(argv, log, world=1, until=None, number=signal.SIGKILL, ranks=None)
         number: The signal.
         ranks: Processes that get it; None for all.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    group |= {"WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
     processes = [
         CONTEXT.Process(
             target=work, args=(argv, {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}, log)

@@ -21,8 +21,8 @@ from model.batch import Batch, Media, Texts
 from model.config import LeccrConfig
 from model.encoders.frames import AttentionReader, FrameEncoder
 from model.objective import objective
-from model.settings import ObjectiveConfig
 from tests.conftest import ROOT
+from tests.model.towers import FAITHFUL, PAPER
 
 FIXTURE = ROOT / "tests" / "golden" / "faithful_numbers.safetensors"
 SHAPE = {
@@ -48,11 +48,11 @@ SHARP = {"teacher_temperature": 0.2, "student_temperature": 0.3, "caption_vision
 AS_RELEASED_VIDEO = AS_RELEASED | {"caption_vision_padding": True}
 VIDEO = "faithful on features of frames"
 CASES = {  # whether as released, whether the queries are what they were at the start, the objective
-    "faithful at the start": (True, True, ObjectiveConfig.faithful()),
-    "faithful, trained": (True, False, replace(ObjectiveConfig.faithful(), **WEIGHTS)),
-    VIDEO: (True, False, replace(ObjectiveConfig.faithful(), **WEIGHTS, caption_vision_columns="rank")),
-    "paper": (False, False, ObjectiveConfig.paper()),
-    "paper, other weights": (False, False, replace(ObjectiveConfig.paper(), **WEIGHTS, **SHARP, teacher_weight=0.6)),
+    "faithful at the start": (True, True, FAITHFUL),
+    "faithful, trained": (True, False, replace(FAITHFUL, **WEIGHTS)),
+    VIDEO: (True, False, replace(FAITHFUL, **WEIGHTS, caption_vision_columns="rank")),
+    "paper": (False, False, PAPER),
+    "paper, other weights": (False, False, replace(PAPER, **WEIGHTS, **SHARP, teacher_weight=0.6)),
 }
 
 

@@ -9,12 +9,13 @@ from model.losses import mean_slot_cosine, slot_cosines
 from model.objective import objective
 from model.settings import ObjectiveConfig
 from tests.model.samples import make_features
+from tests.model.towers import FAITHFUL, PAPER
 
 IDS = torch.tensor([7, 8, 7, 9, 10, 9])
 WEIGHTS = torch.tensor([1.0, 0.3, 0.5, 0.0, 0.8, 0.4], dtype=torch.float64)
 SCALE = torch.tensor([9.0, 9.0], dtype=torch.float64)  # 1/τ of global and local similarities
 ALL_ON = replace(
-    ObjectiveConfig.paper(),
+    PAPER,
     caption_vision_weight=0.3,
     distillation_weight=0.4,
     local_weight=0.2,
@@ -60,7 +61,7 @@ def test_a_term_of_weight_zero_leaves_no_hole_in_the_graph():
     assert all(x.grad is not None for x in (*features, scale) if x.numel())
 
 
-@pytest.mark.parametrize("config", [ALL_ON, ObjectiveConfig.faithful()])
+@pytest.mark.parametrize("config", [ALL_ON, FAITHFUL])
 def test_blocks_of_rows_change_nothing(monkeypatch, device, config):
     def run():
         features = Features(*(x.detach().to(device).requires_grad_() for x in make_features(6, own=True)))
@@ -94,7 +95,7 @@ EVERY = replace(ALL_ON, own_weight=0.5, source_target_weight=0.0)
 
 
 @pytest.mark.parametrize("block", [6 * 4, 6 * 6])
-@pytest.mark.parametrize("config", [EVERY, replace(ObjectiveConfig.faithful(), diversity_weight=0.4)])
+@pytest.mark.parametrize("config", [EVERY, replace(FAITHFUL, diversity_weight=0.4)])
 def test_gradients_of_single_terms(monkeypatch, block, config):
     """Each term's, by a loss that has no other; a tensor that stands for two features counts once for each."""
     monkeypatch.setattr(model.objective, "BLOCK", block)

@@ -6,11 +6,11 @@ import torch
 
 from model.batch import Features, map_tensors
 from model.parts import cached_step
-from model.settings import ObjectiveConfig
+from tests.model.towers import PAPER
 from tests.model.toy import gradients, loss_of, make_batch, make_model, split
 
 UNEVEN = [5, 1, 7, 3]
-CONFIG = replace(ObjectiveConfig.paper(), caption_vision_weight=0.3, local_weight=0.5, diversity_weight=0.3)
+CONFIG = replace(PAPER, caption_vision_weight=0.3, local_weight=0.5, diversity_weight=0.3)
 
 
 def plain_step(model, batches):

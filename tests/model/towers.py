@@ -10,6 +10,7 @@ from PIL import Image
 from model.batch import Batch, Media, Texts
 from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
+from model.settings import FAITHFUL_OBJECTIVE, RELEASED_WEIGHTS, ObjectiveConfig
 from model.tokenizer import train_tokenizer
 
 TEXTS = ["a red cat on a sofa", "ein roter Hund im Haus", "一只猫在沙发上", "猫がソファの上にいる", "un chien bleu"]
@@ -28,6 +29,8 @@ def text_spec(vocabulary, **more):
     return {"kind": "tiny", "vocab_size": vocabulary, "max_tokens": 16, "width": 32, "layers": 2, "heads": 4} | more
 
 
+PAPER = ObjectiveConfig(**RELEASED_WEIGHTS)
+FAITHFUL = ObjectiveConfig(**RELEASED_WEIGHTS, **FAITHFUL_OBJECTIVE)  # with the faults of the released code
 RELEASED = {"slots": "queries", "heads": "random", "init_temperature": 0.07}  # the architecture of the paper
 
 

@@ -20,9 +20,10 @@ from PIL import Image
 
 from pipeline.card.croissant import CROISSANT
 from pipeline.card.markdown import public_id
-from tests import hub
 from tests.conftest import clean_environment, command, make_photos, run_stage
 from tests.corpora import caption, deal_corpus, description, item, small_corpus, write_table
+from tests.http_servers import serving
+from tests.hub import Hub
 from tests.stages.corpora import write_feature_corpus
 
 SPLITS = {"train": {f"photo-0000{n}.jpg" for n in range(3)}, "test": {"photo-00004.jpg"}}
@@ -146,10 +147,8 @@ def test_started_again_it_writes_what_has_changed(corpus, tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    server = hub.serve(tmp_path)
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving(Hub, folder=tmp_path, puts=[], delay_s=0.0) as server:
+        yield server
 
 
 def test_pushed_after_it_was_verified(corpus, tmp_path, server, monkeypatch):

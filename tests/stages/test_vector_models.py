@@ -3,8 +3,6 @@
 import base64
 import io
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index, score, search
 from stages.scoring.baselines import load_baseline
 from stages.scoring.checkpoint import find_checkpoint
+from tests.http_servers import QuietHandler, serving
 from tests.model.towers import picture
 from tests.stages.corpora import write_training_corpus
 from tests.stages.duals import MARKS, WIDTHS, words_tokenizer, write_dual
@@ -104,7 +103,7 @@ def server():
     """An embeddings server whose vectors are colours: of a picture its mean, of a text its numbers."""
     state = {"fail": 2, "requests": []}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def answer(self, status, body):
             self.send_response(status)
             self.end_headers()
@@ -128,13 +127,8 @@ def server():
             rows = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
             return self.answer(200, {"data": rows[::-1]})
 
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}/v1", state
-        http.shutdown()
+    with serving(Handler) as http:
+        yield f"{http.url}/v1", state
 
 
 def test_a_server_embeds_texts_and_pictures_in_order_and_through_faults(server):

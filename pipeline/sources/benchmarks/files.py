@@ -53,10 +53,7 @@ class Files:
         paths = [path for path, _ in self.matching(re.compile(rf"{re.escape(name)}(\.gz)?"))]
         for other in paths[1:]:
             if read_bytes(other) != read_bytes(paths[0]):
-                raise UsageError(
-                    f"--input: {paths[0]} and {other} differ, and nobody can tell which is meant. Take one of them "
-                    "out of this folder."
-                )
+                raise UsageError(f"--input: {paths[0]} and {other} differ. Take one of them away.")
         return paths[0] if paths else None
 
     def matching(self, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
@@ -111,7 +108,4 @@ class Files:
         other = media.setdefault(item, medium)
         if other is not medium and other.name == medium.name:
             first, second = (os.path.relpath(path.split("#dim=")[0], self.root) for path in (other.uri, medium.uri))
-            raise UsageError(
-                f"--input: {self.root} has two media for {item} ({first} and {second}), and nobody can tell which is "
-                "meant. Take one of them out of this folder."
-            )
+            raise UsageError(f"--input: {self.root} has two media for {item} ({first} and {second}). Take one away.")

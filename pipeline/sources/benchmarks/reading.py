@@ -104,10 +104,8 @@ def unique(ids: Iterable[str], where: str) -> None:
     first: dict[str, int] = {}
     for line, id in enumerate(ids, start=1):
         if first.setdefault(id, line) != line:
-            raise UsageError(
-                f"--input: {where}: the id {id!r} comes twice, in line {first[id]:,} and line {line:,}. Take one of "
-                "them out."
-            )
+            lines = f"line {first[id]:,} and line {line:,}"
+            raise UsageError(f"--input: {where}: the id {id!r} comes twice, in {lines}. Take one of them out.")
 
 
 def splits_of(lists: Iterable[tuple[str, Iterable[str]]], root: Path) -> dict[str, str]:

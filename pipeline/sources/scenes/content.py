@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import yaml
@@ -54,19 +54,6 @@ class Scene:
     place: str = ""
     motion: str = ""
     mover: int = 0
-
-    def truth(self) -> dict[str, Any]:
-        """Everything that can be seen, for JSON."""
-        objects = [
-            {
-                **dataclasses.asdict(group),
-                "position": self.position(number),
-                "motion": self.motion if number == self.mover else "",
-            }
-            for number, group in enumerate(self.groups)
-        ]
-        relations = [[0, self.relation, 1], [1, OPPOSITE[self.relation], 0]] if self.relation else []
-        return {"background": self.background, "objects": objects, "relations": relations}
 
     def position(self, number: int) -> str:
         """Where group `number` lies in the picture; "moving" for one that moves all over it."""

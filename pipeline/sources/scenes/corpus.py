@@ -4,6 +4,7 @@ It has every table that the stages would make, manifests last, and is read and v
 items of 64 pixels take seconds. The same settings give the same bytes.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,10 +72,7 @@ def _refuse_strangers(corpus: Path) -> None:
     if corpus.is_dir() and not (corpus / SETTINGS).exists():
         others = sorted(path.name for path in corpus.iterdir() if path.name[0] != ".")
         if others:
-            raise UsageError(
-                f"{corpus} holds other things ({', '.join(others[:3])}), expected a new or empty folder or a corpus of "
-                "scenes: give another --output"
-            )
+            raise UsageError(f"{corpus} holds other things ({', '.join(others[:3])}): give another --output")
 
 
 def _is_complete(corpus: Path, settings: Settings) -> bool:
@@ -87,9 +85,7 @@ def _is_complete(corpus: Path, settings: Settings) -> bool:
         for name, theirs, ours in differences(stored, settings.recorded())
     ]
     if differing:
-        raise UsageError(
-            f"{corpus} was made with other settings: {'; '.join(differing)}: give the same, or another --output"
-        )
+        raise UsageError(f"{corpus} was made otherwise: {'; '.join(differing)}: give the same, or another --output")
     return True
 
 
@@ -109,7 +105,7 @@ def _write_shards(corpus: Path, items: list[rows.Item], settings: Settings) -> d
             entries[name].append({**entry, "parent": _parent_hash(name, entries, index), "items": len(written)})
     with write_file(corpus / TRUTH) as stream:
         for item in items:
-            line = {"item_id": item.item_id, "split": item.split, **item.scene.truth()}
+            line = {"item_id": item.item_id, "split": item.split, **dataclasses.asdict(item.scene)}
             stream.write(f"{canonical_json(line)}\n".encode())
     return entries
 

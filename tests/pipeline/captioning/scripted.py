@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 
 from aiohttp import web
@@ -121,9 +120,3 @@ def ask_many(servers, count, retries=ONCE, window=16, views=1):
 
 def expected(count, views=1):
     return [[answer_text([b"%d" % number], f"view {view}") for view in range(views)] for number in range(count)]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.captioning import chat_client as module
 from pipeline.captioning.chat_client import Retries, media_of
+from tests.http_servers import free_port
 from tests.loopback import Loopback, request_digest
 from tests.pipeline.captioning.scripted import (
     ONCE,
@@ -17,7 +18,6 @@ from tests.pipeline.captioning.scripted import (
     client_of,
     echoing,
     expected,
-    free_port,
     reply,
 )
 

@@ -259,7 +259,7 @@ def test_corrupted_pictures_give_a_result_or_a_media_error(source, data):
         media_type = probe(io.BytesIO(broken)).media_type
         pictures = frames(io.BytesIO(broken), media_type, max_pixels=1000, count=2)
         assert pictures and all(frame.image.width * frame.image.height <= 1000 for frame in pictures)
-        assert jpegs(io.BytesIO(broken), media_type, max_pixels=1000, count=2)[0].data.startswith(b"\xff\xd8")
+        assert jpegs(io.BytesIO(broken), media_type, max_pixels=1000, count=2)[0][0].startswith(b"\xff\xd8")
     except MediaError as error:
         assert error.kind in ("unreadable", "truncated", "too_large", "no_frames")
 
@@ -269,7 +269,7 @@ def photo(mode="RGB", name="JPEG", **options) -> bytes:
 
 
 def sent(data: bytes, max_pixels: int = 10_000) -> bytes:
-    return jpegs(io.BytesIO(data), "image", max_pixels=max_pixels, count=1)[0].data
+    return jpegs(io.BytesIO(data), "image", max_pixels=max_pixels, count=1)[0][0]
 
 
 @pytest.mark.parametrize(("mode", "options"), [("RGB", {}), ("L", {"progressive": True, "restart_marker_rows": 1})])

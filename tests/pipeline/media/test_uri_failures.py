@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -23,6 +22,7 @@ from pipeline.media import uri as opening
 from pipeline.media.images import probe
 from pipeline.media.uri import open_media
 from tests.conftest import jpeg_bytes, make_photos
+from tests.http_servers import QuietHandler, serving
 from tests.loopback import Loopback
 from tests.worked_examples import each_example
 
@@ -30,13 +30,10 @@ PHOTO = jpeg_bytes((320, 240))
 EIO = "/proc/self/mem"  # a regular file that opens, and whose reading is an input/output error
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     """/KIND/NAME.jpg: `cut` half of the bytes; `stall` none; `drip` few; `endless` has no length; or a status."""
 
     stalls = threading.Event()  # one has begun
-
-    def log_message(self, *_):
-        pass
 
     def do_HEAD(self):
         self.do_GET(body=False)
@@ -70,12 +67,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads, http.ended = True, threading.Event()
-    threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_address[1]}"
-    http.ended.set()
-    http.shutdown()
+    with serving(Handler, ended=threading.Event()) as http:
+        yield http.url
+        http.ended.set()
 
 
 def failure(uri: str) -> MediaError:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import UsageError
 from stages.scoring.baselines import load_baseline
+from stages.scoring.checkpoint import find_checkpoint
 from tests.stages.duals import KINDS, write_dual
 
 TEXTS = ["red", "Rot grün blau dunkel hell", "pale " * 60, ""]
@@ -50,9 +51,9 @@ def test_a_damaged_baseline_is_refused(tmp_path, kind):
             load_baseline(str(folder))
     (folder / "model.safetensors").write_bytes(b"cut off")
     with pytest.raises(UsageError, match="cannot be loaded"):
-        load_baseline(str(folder))
+        find_checkpoint(str(folder)).load()
     for file in folder.glob("tokenizer*"):
         file.unlink()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UsageError, match=r"cannot be loaded|has no vocabulary"):
-        load_baseline(str(folder))
+        find_checkpoint(str(folder)).load()

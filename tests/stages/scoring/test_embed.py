@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stages.scoring.embed import Share
+from stages.scoring.embed import encode_rows
 
 
 def accelerators(world):
@@ -39,7 +39,7 @@ def test_every_rank_has_all_vectors_once_in_the_order_of_the_data(world, rows):
         return torch.tensor(batch, dtype=torch.bfloat16)[:, None], torch.tensor(batch) * 2
 
     def share(accelerator):
-        return Share(accelerator, 4).encode("rows", ids, range(rows)[::-1], list, encode)
+        return encode_rows(accelerator, 4, "rows", ids, range(rows)[::-1], list, encode)
 
     with ThreadPoolExecutor(world) as pool:
         for first, second in pool.map(share, accelerators(world)):

@@ -156,7 +156,7 @@ def test_other_settings_are_refused_by_name(begin, override, message):
 def test_another_corpus_is_refused(begin, corpus):
     begin()
     (corpus / "training" / "manifest.json").write_text("{} ")
-    with pytest.raises(UsageError, match="started with another corpus"):
+    with pytest.raises(UsageError, match="started with another training table"):
         begin(resume=True)
 
 

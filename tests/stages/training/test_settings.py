@@ -10,6 +10,7 @@ from pipeline.options import option_fields
 from stages import recipes
 from stages.recipes import Recipe, load_recipes
 from stages.training.settings import Settings, describe_settings, resolve
+from tests.model.towers import FAITHFUL
 from tests.worked_examples import each_example
 
 
@@ -34,7 +35,7 @@ def test_overrides_win_over_the_recipe_and_the_recipe_over_the_defaults(recipe):
 def test_the_method_comes_between_recipe_and_overrides(recipe):
     recipe(slot_init="normal", horizontal_flip=0.25)
     faithful = resolve("base", ["method=faithful", "select_on=val"])
-    assert faithful.objective_config() == ObjectiveConfig.faithful()
+    assert faithful.objective_config() == FAITHFUL
     assert faithful.horizontal_flip == 0.5 and faithful.model["slot_init"] == "zero"
     assert faithful.select_on == "val" and resolve("base").select_on == "val"
     assert resolve("base", ["method=faithful"]).select_on == "test"
@@ -87,9 +88,3 @@ def test_only_what_changes_no_result_is_free():
     free = Settings().free()
     assert {"workers", "log_every", "log_with"} <= free
     assert not free & {"lr", "seed", "batch_size", "steps", "epochs", "languages", "validate_every", "num_slots"}
-
-
-def test_no_slots_is_a_number_of_slots_too():
-    assert resolve("base", ["num_slots=0"]).model["slots"] == "none"
-    with pytest.raises(UsageError, match="num_slots=0"):
-        resolve("base", ["num_slots=0", "slots=queries"])
