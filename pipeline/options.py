@@ -87,24 +87,21 @@ def option_flags(owner: type) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name in option_fields(owner)]
 
 
-def add_options(parser: "argparse._ActionsContainer", owner: type, title: str = "", description: str = "") -> None:
+def add_options(parser: "argparse._ActionsContainer", owner: type) -> None:
     """Add every option of a dataclass to a command line, `max_pixels` as `--max-pixels`.
 
     Args:
         parser: The command line, or a group of its options.
         owner: The dataclass.
-        title: Heading of the options in `--help`. Without one they stand among the others.
-        description: Text below the heading.
     """
-    group = parser.add_argument_group(title, description) if title else parser
     for flag, (name, field) in zip(option_flags(owner), option_fields(owner).items(), strict=True):
         rules, kind = field.metadata, _kind(owner, name)
         if kind is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
-            group.add_argument(flag, action=action, default=argparse.SUPPRESS, help=rules["help"])
+            parser.add_argument(flag, action=action, default=argparse.SUPPRESS, help=rules["help"])
             continue
         default = show_value(field.default)
-        group.add_argument(
+        parser.add_argument(
             flag,
             type=functools.partial(_argument, owner, name),
             default=argparse.SUPPRESS,

@@ -76,10 +76,10 @@ def load_media_encoder(name: str, image_size: int | None = None) -> tuple[Any, d
     return encoder, spec
 
 
-def load_text_encoder(name: str, pooling: str = "auto") -> tuple[Any, dict[str, Any]]:
+def load_text_encoder(name: str) -> tuple[Any, dict[str, Any]]:
     """Load the text tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing, projection = towers.load_tower(name, "text")
-    pooling = towers.own_pooling(name, tower) if pooling == "auto" else pooling
+    pooling = towers.own_pooling(name, tower)
     spec = towers.spec_of(tower, projection, pooling=pooling)
     encoder = towers.TextTower(tower, pooling, spec.get("projection", 0))
     towers.check_weights(name, tower, missing)

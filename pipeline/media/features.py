@@ -5,7 +5,7 @@ What is written does not depend on NumPy's version, so that its hash stays the s
 """
 
 import io
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import numpy.lib.format as npy
@@ -19,21 +19,17 @@ MAX_HEADER = 10_000  # bytes
 ALIGNMENT = 64  # the header's length is a multiple of this, as the format demands
 
 
-class Header(NamedTuple):
-    """The header of an array: its shape [T,I], and the number of bytes of the whole file."""
-
-    shape: tuple[int, int]
-    num_bytes: int
-
-
 def is_features(stream: BinaryIO) -> bool:
     """Whether the stream holds a NumPy array, by its first bytes."""
     stream.seek(0)
     return stream.read(len(MAGIC)) == MAGIC
 
 
-def read_header(stream: BinaryIO) -> Header:
+def read_header(stream: BinaryIO) -> tuple[tuple[int, int], int]:
     """Read and check shape and type, without the values. An array of one dimension is one frame.
+
+    Returns:
+        The shape [T,I], and the number of bytes that the whole file should have.
 
     Raises:
         MediaError: `unreadable` for anything but floats [T,I], `truncated`, or `no_frames`.
@@ -55,7 +51,7 @@ def read_header(stream: BinaryIO) -> Header:
         raise MediaError("unreadable", f"the array holds {dtype} of shape {sizes}, {expected}")
     if rows < 1:
         raise MediaError("no_frames", f"the array has no rows: its shape is {sizes}")
-    return Header((rows, width), start.tell() + rows * width * dtype.itemsize)
+    return (rows, width), start.tell() + rows * width * dtype.itemsize
 
 
 def read_features(stream: BinaryIO, max_bytes: int = MAX_BYTES) -> np.ndarray:

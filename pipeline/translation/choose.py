@@ -51,12 +51,7 @@ class TranslatorOptions:
 
 
 def choose_translators(
-    options: TranslatorOptions,
-    servers: ServerOptions,
-    source: str,
-    targets: Sequence[str],
-    say: Say,
-    cache: Path | None = None,
+    options: TranslatorOptions, servers: ServerOptions, source: str, targets: Sequence[str], say: Say
 ) -> tuple[dict[str, Translator], dict[str, Translator]]:
     """Choose who translates each language, and who translates back.
 
@@ -68,7 +63,6 @@ def choose_translators(
         source: Language of the texts, BCP 47.
         targets: Languages to translate into, BCP 47.
         say: Prints what was chosen, and why.
-        cache: Folder of converted models (default: in the user's cache folder).
 
     Returns:
         Translators by target language, and those that translate back (empty without `--round-trip`). Languages of one
@@ -99,7 +93,7 @@ def choose_translators(
         decoding = {**llm.DECODING, **model.extras.settings()}
         by_llm = llm.LlmTranslator(model.name, model.revision, options.mt_license, decoding, model)
         return dict.fromkeys(targets, by_llm), dict.fromkeys(targets if options.round_trip else [], by_llm)
-    translators = choose_local(options, source, targets, say, cache)
+    translators = choose_local(options, source, targets, say)
     back: dict[str, Translator] = {}
     for target in targets if options.round_trip else []:
         if target in models and target not in back_models and not translators[target].multilingual:
@@ -108,19 +102,19 @@ def choose_translators(
             )
         back_model = back_models.get(target, models.get(target))
         back_options = dataclasses.replace(options, mt_model=(back_model,) if back_model else ())
-        back[target] = choose_local(back_options, target, [source], say, cache)[source]
+        back[target] = choose_local(back_options, target, [source], say)[source]
     return dict(translators), back
 
 
 def choose_local(
-    options: TranslatorOptions, source: str, targets: Sequence[str], say: Say, cache: Path | None = None
+    options: TranslatorOptions, source: str, targets: Sequence[str], say: Say
 ) -> dict[str, LocalTranslator]:
     """Choose a translator in this process for each target language; see choose_translators."""
     models = parse_models(options.mt_model, targets)
     translators: dict[str, LocalTranslator] = {}
     for name in dict.fromkeys(models.get(target, "") for target in targets):
         model_targets = [target for target in targets if models.get(target, "") == name]
-        translator = _open_model(options, name, cache) if name else _embedded(options, source, model_targets)
+        translator = _open_model(options, name) if name else _embedded(options, source, model_targets)
         if isinstance(translator, CTranslate2Translator):
             translator.check(source, model_targets)
         license_name = translator.license or "unknown (name it with --mt-license)"
@@ -165,17 +159,14 @@ def parse_models(values: Sequence[str], targets: Sequence[str]) -> dict[str, str
     return {target: models[key] for target in targets if (key := target if target in models else "") in models}
 
 
-def _open_model(options: TranslatorOptions, name: str, cache: Path | None) -> CTranslate2Translator:
+def _open_model(options: TranslatorOptions, name: str) -> CTranslate2Translator:
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     original = checkpoints.find_model(name)
     device = ctranslate.choose_device(options.mt_device)
     compute_type = ctranslate.choose_compute_type(device)
-    is_converted = (original / checkpoints.CONVERTED).is_file()
-    folder = (
-        original
-        if is_converted
-        else checkpoints.convert_model(original, cache or user_cache / "leccr" / "ctranslate2", compute_type)
-    )
+    folder = original
+    if not (original / checkpoints.CONVERTED).is_file():
+        folder = checkpoints.convert_model(original, user_cache / "leccr" / "ctranslate2", compute_type)
     tokenizer = ModelTokenizer(folder)
     return CTranslate2Translator(
         name=original.resolve().name if Path(name).expanduser().is_dir() else name,

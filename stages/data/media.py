@@ -215,7 +215,7 @@ def _shapes(shards: Shards, number: int, splits: Sequence[str]) -> Iterator[tupl
                     yield item_id, _referenced_shape(batch.column("uri")[place].as_py())
                 else:
                     head = pc.binary_slice(media, 0, HEAD)[0].as_py()
-                    yield item_id, read_header(io.BytesIO(head)).shape if head.startswith(MAGIC) else (0, 0)
+                    yield item_id, read_header(io.BytesIO(head))[0] if head.startswith(MAGIC) else (0, 0)
             except MediaError as error:
                 raise shards.damaged(number, item_id, error) from error
 
@@ -224,4 +224,4 @@ def _referenced_shape(uri: str) -> tuple[int, int]:
     if shape := rows_shape(uri):
         return shape
     with open_media(uri) as stream:
-        return read_header(stream).shape if is_features(stream) else (0, 0)
+        return read_header(stream)[0] if is_features(stream) else (0, 0)

@@ -43,7 +43,6 @@ class Shards:
         self.val_fraction = val_fraction
         self.tables = [Table(location(str(corpus)), "training") for corpus in corpora]
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
-        self.corpus_of = [number for number, table in enumerate(self.tables) for _ in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
         self._columns: dict[int, dict[str, pa.ChunkedArray]] = {}
         self._files: dict[int, tuple[int, int, int]] = {}  # what each shard's file was when it was first opened

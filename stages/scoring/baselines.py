@@ -18,7 +18,6 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
 from model.batch import Media, Texts
 from model.encoders.transformers_towers import text_positions
-from model.fusion import Fusion
 from model.processing import SIGLIP_TOKENS, check_texts, load_transformers_tokenizer
 from model.texts import normalize_text
 from pipeline.errors import UsageError
@@ -76,7 +75,7 @@ class BaselineProcessor:
         frames_BF = torch.nn.utils.rnn.pad_sequence(list(pixels.split(counts)), batch_first=True)
         return Media(frames_BF, torch.arange(max(counts))[None] < torch.tensor(counts)[:, None])
 
-    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
+    def texts(self, texts: Sequence[str]) -> Texts:
         """Tokens [B,T], truncated to what the model reads."""
         tokens = self.tokenizer(
             [normalize_text(text).lower() if self.siglip else normalize_text(text) for text in texts],
@@ -131,7 +130,7 @@ class VectorProcessor:
         """Items as one vector each, [B,1,E]."""
         return Media(*self._as_texts(self.encoder.media(items)))
 
-    def texts(self, texts: Sequence[str], training: bool = False) -> Texts:
+    def texts(self, texts: Sequence[str]) -> Texts:
         """Queries as one vector each, [B,1,E]."""
         return self._as_texts(self.encoder.texts(texts))
 
@@ -149,23 +148,21 @@ class DescribedTowers(nn.Module):
 
     Args:
         towers: The two towers.
-        fusion: How views are weighed and pooled where that is asked for.
-        views: Names of the views, in order.
     """
 
     slots_are_views = True
 
-    def __init__(self, towers: Any, fusion: Fusion | None = None, views: Sequence[str] = ()):
+    def __init__(self, towers: Any):
         super().__init__()
-        self.towers, self.fusion, self.views = towers, fusion or Fusion(), views
+        self.towers = towers
 
     def encode_media(self, media: Media, descriptions: Texts, fused: bool = True) -> tuple[Tensor, Tensor]:
-        """Items [B,E] and slots, see `LeccrModel.encode_media`."""
+        """Items [B,E] and views [B,V,E], which are never fused here."""
         media_BE, _ = self.towers.encode_media(media, descriptions)
         batch_and_views = descriptions.tokens.shape[:2]
         text_BE = self.encode_text(Texts(*(it.flatten(0, 1) for it in descriptions)))
         views_BVE = text_BE.unflatten(0, batch_and_views) * descriptions.mask.any(2)[..., None]
-        return media_BE, self.fusion.slots(views_BVE, media_BE, self.views)[0] if fused else views_BVE
+        return media_BE, views_BVE
 
     def encode_text(self, texts: Texts) -> Tensor:
         """Texts [B,E]."""

@@ -24,7 +24,7 @@ class Example:
 
 def read(*arguments):
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_options(parser, Example, "example")
+    add_options(parser, Example)
     return read_options(Example, parser.parse_args(arguments))
 
 

@@ -11,7 +11,6 @@ Only the small files are read here; `pipeline.media.uri` reads the rows of an it
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,20 @@ FLOAT = 4  # bytes
 Rows = list[tuple[str, Sequence[int]]]  # names, and the rows of each
 
 
-@dataclass(frozen=True)
-class BigFile:
-    """The items that have rows here: `uris` are by item id, each one an array [rows, DIM] to `pipeline.media.uri`."""
-
-    uris: dict[str, str]
-    video: bool  # several rows per item, one per frame; else one row, of an image
-    unused: list[str]  # videos, or images, that belong to no item
-
-
 def bare(name: str) -> str:
     """An item's id without the file suffix that some files of a set give it."""
     return name[:-4] if name.endswith(ITEM_SUFFIXES) else name
 
 
-def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
+def read_bigfile(folder: Path, names: Mapping[str, str]) -> tuple[dict[str, str], bool, list[str]]:
     """The rows of items in the BigFile `folder`. `names` are from names here, without suffix, to items.
 
     Without a video2frames.txt, each row is an image. Raises UsageError where sizes and counts do not agree, and for ids
     that come twice.
+
+    Returns:
+        By item the URI of an array [rows, DIM], see `pipeline.media.uri`; whether its rows are the frames of a video;
+        and the videos, or images, that belong to no item.
     """
     shape = read_bytes(folder / "shape.txt").split()
     if len(shape) != 2 or not all(re.fullmatch(rb"0*[1-9][0-9]{0,17}", number) for number in shape):
@@ -72,7 +66,7 @@ def read_bigfile(folder: Path, names: Mapping[str, str]) -> BigFile:
             raise refusal(folder, f"rows for {item} under two names", "one name")
         elif members:
             uris[item] = reference(str(folder / "feature.bin"), dim=dim, rows=members)
-    return BigFile(uris, video, unused)
+    return uris, video, unused
 
 
 def _decode(data: bytes) -> str:

@@ -82,10 +82,10 @@ class Files:
         media: dict[str, Medium] = {}
         for folder, files in self.folders:
             if "feature.bin" in files:
-                matrix = read_bigfile(folder, names)
-                for item, uri in matrix.uris.items():
-                    self._add(media, item, Medium(uri, "video" if matrix.video else "image", item))
-                self.unused += matrix.unused if matrix.uris else []
+                uris, is_video, unused = read_bigfile(folder, names)
+                for item, uri in uris.items():
+                    self._add(media, item, Medium(uri, "video" if is_video else "image", item))
+                self.unused += unused if uris else []
                 continue
             with_arrays = not arrays_below or arrays_below in folder.relative_to(self.root).parts
             unknown: list[str] = []

@@ -159,10 +159,10 @@ class Importer:
         return self
 
 
-def first_names(names: Iterable[str], most: int = 3) -> str:
+def first_names(names: Iterable[str]) -> str:
     """The first few names, for a message."""
     listed = list(names)
-    return ", ".join([*listed[:most], *(["…"] if listed[most:] else [])])
+    return ", ".join([*listed[:3], *(["…"] if listed[3:] else [])])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

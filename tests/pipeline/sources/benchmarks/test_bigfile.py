@@ -5,14 +5,14 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.bigfile import BigFile, read_bigfile, read_names
+from pipeline.sources.benchmarks.bigfile import read_bigfile, read_names
 from tests.pipeline.sources.benchmarks.layouts import write_bigfile
 
 
 def rows_of(bigfile) -> dict[str, list[int]]:
     """By item, the rows that are there once its reference is opened."""
     rows = {}
-    for item, uri in bigfile.uris.items():
+    for item, uri in bigfile[0].items():
         with open_media(uri) as stream:
             rows[item] = np.load(stream, allow_pickle=False)[:, 0].tolist()
     return rows
@@ -34,13 +34,13 @@ def test_the_frames_that_video2frames_names(tmp_path):
     folder = write_bigfile(tmp_path / "f", ids, dim=4, videos=videos)
     bigfile = read(folder, ["video0", "video1", "video2", "video3"])
     uris = {"video0": f"{folder}/feature.bin#dim=4&rows=0-29,32", "video1": f"{folder}/feature.bin#dim=4&rows=30"}
-    assert bigfile == BigFile(uris, True, ["video9"])
+    assert bigfile == (uris, True, ["video9"])
     assert rows_of(bigfile) == {"video0": [*range(30), 32], "video1": [30]}
 
 
 def test_ids_of_items_are_images(tmp_path):
     bigfile = read(write_bigfile(tmp_path / "f", ["COCO_1", "COCO_2.jpg", "COCO_3"]), ["COCO_1", "COCO_2"])
-    assert not bigfile.video and rows_of(bigfile) == {"COCO_1": [0], "COCO_2": [1]} and bigfile.unused == ["COCO_3"]
+    assert rows_of(bigfile) == {"COCO_1": [0], "COCO_2": [1]} and bigfile[1:] == (False, ["COCO_3"])
 
 
 def test_files_that_disagree_are_refused(tmp_path):
