@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 PAGE_ITEMS = 48  # on a page of results or of a corpus; a multiple of what a row may hold
 SIMILAR = 12
 PICTURES = 20  # that were searched with, of a megapixel at most: as long as they are kept, more results can be shown
-SIDE, LARGE = 480, 1_600  # pixels of a picture's longer side
+SIDE, LARGE = 576, 1_600  # pixels of a picture's longer side: as --stage pack stores 3:2, so that none is resized
 SEPARATORS = re.compile(r"[\s!-/:-@\[-`{-~\u2000-\u206f\u3000-\u303f\uff01-\uff0f\uff1a-\uff1f]+")  # between words
 NO_SPACES = "\u0e00"  # Thai, the first of the scripts that are written without spaces
 SHEET, SHEET_PIXELS = "contact-sheet.png", 4_000_000  # next to a card
@@ -237,7 +237,8 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
     @router.get("/corpus/{corpus}/card")
     def card_page(corpus: str) -> Response:
         folder = _folder(service, corpus)
-        text = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(read_card(folder))
+        card = re.sub(r"(?m)^> \[!([A-Z]+)\]", r"> **\1:**", read_card(folder))  # an alert, as on GitHub
+        text = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(card)
         return page("card.html", corpus=corpus, text=text, has_sheet=(folder / SHEET).is_file())
 
     @router.get("/corpus/{corpus}/figure/contact-sheet")

@@ -1,7 +1,7 @@
 "use strict";
 // The pages work without this. It adds more results as one scrolls, and the keyboard: arrows, Escape and "/".
 
-const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && loadMore(entry.target), { rootMargin: "1500px" });
+const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && loadMore(entry.target), { rootMargin: "3000px" });
 
 /** Put the results of the next page below those of this one, and make the address name all of them. */
 async function loadMore(link) {
