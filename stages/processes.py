@@ -88,33 +88,43 @@ def exit_status(work: Callable[[], int], interrupted: str, *, sigterm: bool = Fa
 
 @contextlib.contextmanager
 def _interruptible(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """Signals raise KeyboardInterrupt, also where they hit an import of a compiled module, which may raise otherwise.
+    """Signals raise KeyboardInterrupt, also where they hit an import of a compiled module, which may raise another."""
 
-    A second signal ends the process at once.
-    """
-    times: list[float] = []
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-    def stop(_number: int, _frame: Any) -> None:
-        times.append(time.monotonic())
-        if len(times) == 1:
-            raise KeyboardInterrupt
-        if times[-1] - times[-2] >= REPEAT_S:
-            os._exit(128 + signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()  # which alone may handle signals
+    # Those that are ignored stay so, as for a command in the background of a script.
+    numbers = [number for number in numbers if is_main and signal.getsignal(number) != signal.SIG_IGN]
+    with _received(numbers, interrupt) as received:
+        try:
+            yield
+        except Exception as error:
+            if received and not isinstance(error, PipelineError):
+                raise KeyboardInterrupt from error
+            raise
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        numbers = []
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in handlers.items():
-        if handler != signal.SIG_IGN:  # as for a command in the background of a script
-            signal.signal(number, stop)
+
+@contextlib.contextmanager
+def _received(numbers: Sequence[signal.Signals], first: Callable[[], None]) -> Iterator[list[int]]:
+    """Collect signals: the first is followed by a call of `first`, a second one ends the process at once."""
+    received: list[int] = []
+    last = -REPEAT_S
+
+    def record(number: int, _frame: Any) -> None:
+        nonlocal last
+        is_echo, last = time.monotonic() - last < REPEAT_S, time.monotonic()
+        if received and not is_echo:
+            os._exit(128 + number)
+        received.append(number)
+        if len(received) == 1:
+            first()
+
+    previous = {number: signal.signal(number, record) for number in numbers}
     try:
-        yield
-    except Exception as error:
-        if times and not isinstance(error, PipelineError):
-            raise KeyboardInterrupt from error
-        raise
+        yield received
     finally:
-        for number, handler in handlers.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -212,22 +222,6 @@ def on_main(work: Callable[[], Result]) -> Result:
     return outcome[0]
 
 
-@contextlib.contextmanager
-def stop_requests() -> Iterator[list[int]]:
+def stop_requests() -> contextlib.AbstractContextManager[list[int]]:
     """Collect SIGINT and SIGTERM until the current step is done; a second request stops at once."""
-    requests: list[int] = []
-    last = -REPEAT_S
-
-    def record(number: int, _frame: Any) -> None:
-        nonlocal last
-        if requests and time.monotonic() - last >= REPEAT_S:
-            os._exit(128 + number)
-        last = time.monotonic()
-        requests.append(number)
-
-    previous = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requests
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return _received((signal.SIGINT, signal.SIGTERM), lambda: None)

@@ -17,18 +17,9 @@ MODULES = "modules.json"  # a folder with this is a model of Sentence Transforme
 RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
 
 
-class LoadedModel(NamedTuple):
-    """A model with what belongs to it.
-
-    Attributes:
-        model: `LeccrModel` or a baseline with its interface, float32, on the CPU.
-        processor: Turns media and texts into the model's inputs.
-        fusion: How the score is made of its parts, as the model's configuration has it; None for a dual encoder.
-    """
-
-    model: Any
-    processor: Any
-    fusion: "Fusion | None"
+# A model with LECCR's interface, float32, on the CPU; its processor; and how its score is made of its parts, None for a
+# dual encoder.
+LoadedModel = tuple[Any, Any, "Fusion | None"]
 
 
 class Checkpoint(NamedTuple):
@@ -115,18 +106,18 @@ class Checkpoint(NamedTuple):
             from stages.scoring.zero_shot import DESCRIPTIONS, EmbeddedEncoder
 
             fusion = Fusion(1 / (1 + DESCRIPTIONS), "max")
-            return LoadedModel(DescribedTowers(VectorTowers()), VectorProcessor(EmbeddedEncoder()), fusion)
+            return DescribedTowers(VectorTowers()), VectorProcessor(EmbeddedEncoder()), fusion
         if self.model_type in (SENTENCE, SERVER):
             return self._load_vectors()
         if self.model_type != LeccrConfig.model_type:
             from stages.scoring.baselines import load_baseline
 
-            return LoadedModel(*load_baseline(self.source), None)
+            return *load_baseline(self.source), None
         from model.modeling import LeccrModel
         from model.processing import LeccrProcessor
 
         model: Any = LeccrModel.from_pretrained(self.source)
-        return LoadedModel(model.float(), LeccrProcessor.from_pretrained(self.source), model.config.fusion)
+        return model.float(), LeccrProcessor.from_pretrained(self.source), model.config.fusion
 
     def _load_vectors(self) -> LoadedModel:
         """A model that makes vectors itself; one that reads no pictures compares queries only with descriptions."""
@@ -137,8 +128,8 @@ class Checkpoint(NamedTuple):
 
         encoder: VectorEncoder = (SentenceModel if self.model_type == SENTENCE else EmbeddingServer)(self.source)
         if getattr(encoder, "reads_pictures", True):
-            return LoadedModel(VectorTowers(), VectorProcessor(encoder), None)
-        return LoadedModel(DescribedTowers(VectorTowers()), VectorProcessor(encoder), Fusion(0.0, "max"))
+            return VectorTowers(), VectorProcessor(encoder), None
+        return DescribedTowers(VectorTowers()), VectorProcessor(encoder), Fusion(0.0, "max")
 
 
 def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
