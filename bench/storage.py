@@ -61,6 +61,7 @@ def store_in(folder: Path) -> Iterator[ObjectStore]:
     store = ObjectStore(folder / "weed")
     os.environ.update(store.environment, XDG_CACHE_HOME=str(folder / "cache"))
     store.start()
+    location("s3://corpora/begun").write_bytes(b"")  # the store makes a bucket with its first object
     try:
         yield store
     finally:
@@ -308,7 +309,6 @@ def main(argv: list[str] | None = None) -> None:
             scale(folder.absolute(), options.shards)
             return
         stack.enter_context(store_in(folder))
-        location("s3://corpora/begun").write_bytes(b"")  # the store makes a bucket with its first object
         ratios = dict.fromkeys(("write", "read", "captions", "dask"), "not measured")
         if options.part in ("all", "shards"):
             ratios["write"], ratios["read"] = (

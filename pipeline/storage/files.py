@@ -32,6 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 FETCHERS = 4  # threads
 CACHE_BYTES = int(float(os.environ.get("LECCR_CACHE_GB", 50)) * 1e9)  # copies of objects on this machine
+_unchecked_bytes = CACHE_BYTES  # copied by this process since it looked whether the cache is within its bounds
 
 
 def location(text: str) -> Path:
@@ -181,7 +182,7 @@ def user_cache() -> Path:
 def local_copy(path: ObjectPath, sha256: str = "", wait: bool = True) -> Path:
     """An object as a file of this machine, downloaded once for all its processes.
 
-    The copies in the user's cache folder take at most `CACHE_BYTES`; those that were opened longest ago go first.
+    The copies in the user's cache folder take about `CACHE_BYTES` at most; those that were opened longest ago go first.
 
     Args:
         path: The object.
@@ -207,13 +208,18 @@ def local_copy(path: ObjectPath, sha256: str = "", wait: bool = True) -> Path:
                 raise OSError(f"its {len(data):,} bytes have a checksum that differs from its manifest")
             with write_file(copy, durable=False) as stream:
                 stream.write(data)
-            _remove_oldest(copy)
+            _keep_bounds(copy)
         lock.unlink(missing_ok=True)
     return copy
 
 
-def _remove_oldest(copy: Path) -> None:
-    """Keep the cache within its bounds after a new copy."""
+def _keep_bounds(copy: Path) -> None:
+    """Keep the cache within its bounds after a new copy, to a fiftieth: looking through it takes a while."""
+    global _unchecked_bytes
+    _unchecked_bytes += copy.stat().st_size
+    if _unchecked_bytes < CACHE_BYTES / 50:
+        return
+    _unchecked_bytes = 0
     copies: list[tuple[int, int, str]] = []
     for entry in os.scandir(copy.parent):
         with contextlib.suppress(FileNotFoundError):  # another process has deleted it

@@ -173,6 +173,9 @@ def test_copies_are_kept_until_there_are_too_many(object_store, tmp_path, monkey
     assert files.local_copy(paths[2]) == copies[2]
     write(paths[2], b"new")
     assert files.local_copy(paths[2]).read_bytes() == b"new"
+    monkeypatch.setattr(files, "CACHE_BYTES", 10**6)
+    monkeypatch.setattr("os.scandir", None)  # a small copy does not look through the whole cache
+    assert files.local_copy(paths[0]).exists()
 
 
 def test_small_files_of_a_store_that_have_not_changed_are_read_together(folder, monkeypatch):
