@@ -189,11 +189,11 @@ class Ingest(Stage):
 
     def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
         """Lines of failures.jsonl about what the inputs hold and the plan does not."""
-        return read_json(_not_taken_file(corpus))["failures"]
+        return _read_not_taken(corpus)["failures"]
 
     def notes(self, corpus: Path) -> dict[str, Any]:
         """`not_taken`: what the inputs hold and the plan does not, by reason."""
-        summary = read_json(_not_taken_file(corpus))["summary"]
+        summary = _read_not_taken(corpus)["summary"]
         return {"not_taken": summary} if summary else {}
 
     async def open(self, run: Run, progress: Progress) -> "IngestWorker":
@@ -217,6 +217,11 @@ def _write_not_taken(corpus: Path, summary: Rows, failures: Rows) -> None:
     path = _not_taken_file(corpus)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"summary": summary, "failures": failures})
+
+
+def _read_not_taken(corpus: Path) -> dict[str, Rows]:
+    """What `plan` has recorded. Plans of the first version have none."""
+    return read_json(_not_taken_file(corpus)) or {"summary": [], "failures": []}
 
 
 def check_input(options: IngestOptions, corpus: Path) -> None:
