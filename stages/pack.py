@@ -24,10 +24,9 @@ from pipeline.media.features import FEATURE_TYPES
 from pipeline.media.uri import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.packing import manifest
+from pipeline.packing.contents import Merge, SharedContents, refuse_leaks, shared_contents
 from pipeline.packing.filters import Filters, read_filters
-from pipeline.packing.leaks import refuse_leaks
 from pipeline.packing.manifest import JOINED, STORED, recorded_settings
-from pipeline.packing.merging import Merge, SharedContents, shared_contents
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 from pipeline.storage.files import absolute, local_folder, location
 from pipeline.storage.folders import Folders

@@ -15,7 +15,7 @@ from pipeline.corpus.table import Table, complete, shard_name, write_manifest, w
 from pipeline.engine import window
 from pipeline.engine.run_state import locked, run_token, stop_request
 from pipeline.engine.stage import Run
-from pipeline.packing.leaks import refuse_leaks
+from pipeline.packing.contents import refuse_leaks
 from pipeline.packing.manifest import JOINED
 from pipeline.storage.folders import Folders
 from stages.pack import Pack

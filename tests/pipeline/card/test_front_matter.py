@@ -2,8 +2,7 @@
 
 from huggingface_hub import DatasetCard
 
-from pipeline.card.card import CARD, write_card
-from pipeline.card.front_matter import hub_license
+from pipeline.card.card import CARD, hub_license, write_card
 from tests.corpora import item, source, training, translation, write_corpus, write_table
 from tests.worked_examples import each_example
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.packing.leaks import refuse_leaks
+from pipeline.packing.contents import refuse_leaks
 from tests.conftest import make_photos
 from tests.corpora import deal_corpus, item
 

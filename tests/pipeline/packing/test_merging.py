@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.packing.leaks import refuse_leaks
-from pipeline.packing.merging import shared_contents
+from pipeline.packing.contents import refuse_leaks, shared_contents
 from tests.corpora import deal_corpus, item
 
 CONTENTS = [*(hashlib.sha256(bytes([number])).hexdigest() for number in range(8)), "00" * 32, "ab" * 31 + "00"]
