@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.bigfile import bare
-from pipeline.sources.benchmarks.files import CLIPS, PICTURES, Files, Medium
+from pipeline.sources.benchmarks.files import CLIPS, PICTURES, Files, Medium, bare
 from pipeline.sources.items import Defaults, SourceCaption, SourceItem, clean_text
 from pipeline.sources.locations import short_name
 

@@ -19,9 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.bigfile import bare
 from pipeline.sources.benchmarks.caption_files import LANGUAGES, SUFFIX, Captions, read_captions
-from pipeline.sources.benchmarks.files import CLIPS, PICTURES
+from pipeline.sources.benchmarks.files import CLIPS, PICTURES, bare
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_ids, read_lines, read_text, refusal, splits_of
 from pipeline.sources.items import SourceCaption, clean_text

@@ -14,8 +14,7 @@ published one.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.sources.benchmarks.bigfile import bare
-from pipeline.sources.benchmarks.files import PICTURES
+from pipeline.sources.benchmarks.files import PICTURES, bare
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.benchmarks.reading import read_lines, unique
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.media.uri import open_media
-from pipeline.sources.benchmarks.bigfile import read_bigfile, read_names
+from pipeline.sources.benchmarks.files import read_bigfile, read_names
 from tests.pipeline.sources.benchmarks.layouts import write_bigfile
 
 
