@@ -20,9 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.files import bare
+from pipeline.sources.benchmarks.files import bare, read_lines, refusal
 from pipeline.sources.benchmarks.importer import Importer, first_names
-from pipeline.sources.benchmarks.reading import read_lines, refusal
 from pipeline.sources.items import SourceCaption, clean_text
 
 LANGUAGES = ("de", "fr", "cs", "zh", "ja")

@@ -3,8 +3,8 @@
 dataset_flickr30k.json      the splits and the captions; pictures may lie anywhere below the folder
 """
 
+from pipeline.sources.benchmarks.files import read_karpathy
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_karpathy
 
 COUNTS = {"train": 29_000, "val": 1_014, "test": 1_000}
 

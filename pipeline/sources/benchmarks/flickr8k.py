@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.sources.benchmarks.caption_files import Captions, Line
+from pipeline.sources.benchmarks.files import read_ids, read_karpathy, read_lines, refusal, splits_of
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_ids, read_karpathy, read_lines, refusal, splits_of
 from pipeline.sources.items import SPLIT_NAMES, clean_text
 from pipeline.sources.rows import read_fields, read_file
 from pipeline.sources.tables import read_table

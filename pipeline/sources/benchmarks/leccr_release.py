@@ -20,9 +20,8 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.sources.benchmarks.caption_files import LANGUAGES, SUFFIX, Captions, read_captions
-from pipeline.sources.benchmarks.files import CLIPS, PICTURES, bare
+from pipeline.sources.benchmarks.files import CLIPS, PICTURES, bare, read_ids, read_lines, read_text, refusal, splits_of
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_ids, read_lines, read_text, refusal, splits_of
 from pipeline.sources.items import SourceCaption, clean_text
 
 LIST = re.compile(rf"(?:(?P<language>{'|'.join(LANGUAGES)})_)?(?P<split>train|val|test)_id(?:_(?P<more>\w+))?\.txt")

@@ -19,9 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.sources.benchmarks.files import PICTURES
+from pipeline.sources.benchmarks.files import read_ids, read_karpathy, read_layout, read_lines, refusal, unique
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_ids, read_karpathy, read_layout, read_lines, refusal, unique
 from pipeline.sources.items import clean_text
 
 COCO_2014 = {"captions_train2014.json": 82_783, "captions_val2014.json": 40_504}
@@ -61,7 +60,7 @@ def read_set(importer: Importer) -> None:
     importer.add_items(
         {name: images[number][1] for name, number in numbers.items()},
         captions=lambda name: importer.captions(numbers[name]),
-        media=importer.files.media(names, PICTURES),
+        media=importer.files.media(names),
     )
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks import reading
 from pipeline.sources.benchmarks.caption_files import SUFFIX, Captions, Line, read_captions
+from pipeline.sources.benchmarks.files import read_ids, read_layout, read_lines, refusal, splits_of, unique
 from pipeline.sources.benchmarks.importer import Importer
 from pipeline.sources.items import clean_text
 
@@ -75,14 +75,14 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     numbers = Counter[str]()
     for path, _ in importer.files.matching(INFO):
         expected = "`videos` (video_id, split: train, validate or test) and `sentences` (video_id, caption)"
-        own, sentences = reading.read_layout(path, parse, expected)
+        own, sentences = read_layout(path, parse, expected)
         videos += own
         for at, (video, text) in enumerate(sentences, start=1):
             lines.append(Line(video, "en", "human", numbers[video], text, False, f"{path} sentence {at:,}"))
             numbers[video] += 1
     if not videos:
         raise importer.absent("videodatainfo JSON file", "Give the set's folder.")
-    reading.unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
+    unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
     return dict(videos), lines
 
 
@@ -95,7 +95,7 @@ def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
         importer.problem(f"JSFusion's lists: there is only the one for {listed.pop()}. Add or drop one.")
     counts, splits = COUNTS, videos
     if lists:
-        counts, splits = JSFUSION, reading.splits_of(lists, importer.root)
+        counts, splits = JSFUSION, splits_of(lists, importer.root)
         importer.note("videos are in neither of JSFusion's lists", len(videos) - len(splits))
     importer.count_splits("videos", splits, counts)
     return dict(sorted(splits.items(), key=lambda pair: list(COUNTS).index(pair[1])))
@@ -104,8 +104,8 @@ def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. In a CSV file each counts once: the 9k file has a row for each sentence."""
     if path.suffix != ".csv":
-        return reading.read_ids(path)
-    reader = csv.DictReader(reading.read_lines(path))
+        return read_ids(path)
+    reader = csv.DictReader(read_lines(path))
     if "video_id" not in (reader.fieldnames or ()):
-        raise reading.refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")
+        raise refusal(path, f"columns {', '.join(reader.fieldnames or ()) or 'none'}", "one called video_id")
     return list(dict.fromkeys(row["video_id"].strip() for row in reader))

@@ -14,9 +14,8 @@ published one.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.sources.benchmarks.files import PICTURES, bare
+from pipeline.sources.benchmarks.files import bare, read_lines, unique
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_lines, unique
 
 IMAGES = {
     "train": 29_000,
@@ -43,7 +42,7 @@ def read_set(importer: Importer) -> None:
     pictures = {split: _read_split(importer, folder, split) for split in IMAGES}
     names = [name for listed in pictures.values() for name in listed]
     unique(names, f"the lists of pictures in {folder}, one after the other")
-    media = importer.files.media({bare(name): name for name in names}, PICTURES)
+    media = importer.files.media({bare(name): name for name in names})
     splits: dict[str, str] = {}
     for split, listed in pictures.items():
         if split in MAIN or importer.options.allow_missing_media or any(name in media for name in listed):

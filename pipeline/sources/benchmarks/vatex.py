@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks import reading
+from pipeline.sources.benchmarks.files import read_ids, read_layout, refusal, splits_of, unique
 from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.items import clean_text
 
@@ -69,17 +69,17 @@ def _read_parts(importer: Importer) -> Parts:
 
     parts: Parts = {part: {} for part in PARTS}
     for path, match in importer.files.matching(TEXTS):
-        rows = reading.read_layout(path, parse, 'a list of videos, {"videoID": …, "enCap": […], "chCap": […]}')
-        reading.unique([video for video, _ in rows], str(path))
+        rows = read_layout(path, parse, 'a list of videos, {"videoID": …, "enCap": […], "chCap": […]}')
+        unique([video for video, _ in rows], str(path))
         for video, texts in rows:
             captions = parts[match[1]].setdefault(video, {})
             if repeated := captions.keys() & texts.keys():
                 content = f"captions in {min(repeated)} of {video} that another file has too"
-                raise reading.refusal(path, content, "them once")
+                raise refusal(path, content, "them once")
             captions.update(texts)
     if not any(parts.values()):
         raise importer.absent("vatex_training_v1.0.json", "Give the set's folder.")
-    reading.splits_of(parts.items(), importer.root)  # refuses a video in two parts
+    splits_of(parts.items(), importer.root)  # refuses a video in two parts
     return parts
 
 
@@ -89,7 +89,7 @@ def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
     halves = {"val", "test"} & {split for split, _ in lists}
     if len(halves) == 1:
         importer.problem("lists: there is one for val or test, but not for both. Add the other, or take both away.")
-    listed = reading.splits_of(lists, importer.root)
+    listed = splits_of(lists, importer.root)
     usual = {"training": "train", "validation": "val", "public_test": "test"}
     halved = len(halves) == 2
     if halved:
@@ -113,4 +113,4 @@ def _splits(parts: Parts, importer: Importer) -> dict[str, str]:
 
 def _read_list(path: Path) -> list[str]:
     """The videos of a list. HGR names files: a folder before, a suffix behind."""
-    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in reading.read_ids(path)]
+    return [name.rpartition("/")[2].removesuffix(".mp4").removesuffix(".npy") for name in read_ids(path)]

@@ -10,8 +10,8 @@ that the rest of this project uses: Cusco Quechua, `quz` in the file, is `qu`, t
 
 from typing import Any
 
+from pipeline.sources.benchmarks.files import read_layout, read_lines, unique
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_layout, read_lines, unique
 from pipeline.sources.items import clean_text
 from pipeline.translation.tags import check_language
 

@@ -12,9 +12,8 @@ translated from the English by people: all have number 0.
 
 import re
 
-from pipeline.sources.benchmarks.files import PICTURES
+from pipeline.sources.benchmarks.files import read_lines, refusal, unique
 from pipeline.sources.benchmarks.importer import Importer
-from pipeline.sources.benchmarks.reading import read_lines, refusal, unique
 
 IMAGES = 1_000
 NAMES = "test_image_names.txt"
@@ -44,7 +43,7 @@ def read_set(importer: Importer) -> None:
         if captions:
             importer.add_lines(captions, texts, list(items.values()), language, 0)
     names = {name: item for number, item in items.items() for name in (item.removesuffix(".jpg"), number)}
-    importer.add_items(dict.fromkeys(items.values(), "test"), media=importer.files.media(names, PICTURES))
+    importer.add_items(dict.fromkeys(items.values(), "test"), media=importer.files.media(names))
     importer.note(
         f"of {len(items):,} images are of COCO train2014: do not score a model that was trained on them",
         sum(item.startswith("COCO_train2014") for item in items.values()),

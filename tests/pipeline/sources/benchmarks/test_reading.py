@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.sources.benchmarks.reading import read_layout, read_lines
+from pipeline.sources.benchmarks.files import read_layout, read_lines
 
 
 def test_files_that_cannot_be_read_name_their_place(tmp_path):
