@@ -90,8 +90,7 @@ def run_program(*arguments: object) -> None:
 
 def draw_scenes(folder: Path, plan: Plan, seed: int) -> None:
     """A corpus without noise: its media, with captions.jsonl, are the input, its texts the references."""
-    from pipeline.sources.scenes.corpus import write_corpus
-    from pipeline.sources.scenes.rows import Settings
+    from pipeline.sources.scenes.corpus import Settings, write_corpus
 
     settings = Settings(plan.items, plan.held_out, plan.held_out, seed=seed, languages=LANGUAGES)
     write_corpus(folder, dataclasses.replace(settings, translation_noise=0, description_errors=0))
@@ -123,8 +122,8 @@ def make_models(work: Path, minutes: float, mt_minutes: float) -> None:
 
 def pairs(language: str) -> list[tuple[str, str]]:
     """English captions of scenes that no corpus has, with what a translator should make of them."""
+    from pipeline.sources.scenes.corpus import Settings, item_messages, plan
     from pipeline.sources.scenes.grammar import SOURCE, caption
-    from pipeline.sources.scenes.rows import Settings, item_messages, plan
 
     items = plan(Settings(items=PAIRS_ITEMS, val=0, test=0, seed=PAIRS_SEED))
     messages = [message for item in items for message in item_messages(item, PAIRS_SEED)]

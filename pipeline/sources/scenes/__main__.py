@@ -10,8 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.options import add_options, read_options
-from pipeline.sources.scenes.corpus import write_corpus
-from pipeline.sources.scenes.rows import Settings
+from pipeline.sources.scenes.corpus import Settings, write_corpus
 
 
 def parser() -> argparse.ArgumentParser:

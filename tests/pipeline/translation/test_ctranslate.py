@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.translation.checkpoints import convert_model
-from pipeline.translation.ctranslate import MAX_SOURCE_TOKENS, CTranslate2Engine, CTranslate2Translator, token_limit
-from pipeline.translation.families import END
+from pipeline.translation.ctranslate import (
+    END,
+    MAX_SOURCE_TOKENS,
+    CTranslate2Engine,
+    CTranslate2Translator,
+    token_limit,
+)
 from pipeline.translation.fast_translate import EmbeddedEngine
 from pipeline.translation.translator import Translated, Untranslated
 from tests.pipeline.translation.tiny_checkpoints import make_m2m100, make_madlad, make_nllb

@@ -7,7 +7,7 @@ import sentencepiece
 
 from pipeline.errors import UsageError
 from pipeline.translation.checkpoints import convert_model
-from pipeline.translation.families import ModelTokenizer, read_vocabulary
+from pipeline.translation.ctranslate import ModelTokenizer, read_vocabulary
 
 
 def test_tokens_that_only_the_source_side_has_decode_to_text(marian, cache):

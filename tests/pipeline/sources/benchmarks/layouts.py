@@ -14,10 +14,10 @@ import yaml
 
 from pipeline.media.images import encode_jpeg
 from pipeline.sources.scenes.content import FORMS, Message
+from pipeline.sources.scenes.corpus import Settings, item_messages, plan
 from pipeline.sources.scenes.drawing import frames
 from pipeline.sources.scenes.grammar import caption as grammar_caption
 from pipeline.sources.scenes.noise import descriptions, translation
-from pipeline.sources.scenes.rows import Settings, item_messages, plan
 from tests.pipeline.sources.helpers import write
 
 SETTINGS = Settings(items=10, val=3, test=4, size=16, seed=3)

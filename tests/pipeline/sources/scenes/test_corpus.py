@@ -10,10 +10,8 @@ from pipeline.engine.stage import Run
 from pipeline.errors import UsageError
 from pipeline.media.images import probe
 from pipeline.sources.scenes import corpus as scenes
-from pipeline.sources.scenes import rows
 from pipeline.sources.scenes.__main__ import main
-from pipeline.sources.scenes.corpus import write_corpus
-from pipeline.sources.scenes.rows import Settings
+from pipeline.sources.scenes.corpus import Settings, write_corpus
 from stages.pack import Pack
 from stages.verify import verify
 from tests.conftest import ROOT
@@ -68,7 +66,7 @@ def test_manifests_are_those_that_pack_would_write(corpus):
 
 def test_a_complete_corpus_is_left_as_it_is(corpus, monkeypatch):
     before = files(corpus)
-    monkeypatch.setattr(rows, "plan", lambda _settings: pytest.fail("written again"))
+    monkeypatch.setattr(scenes, "plan", lambda _settings: pytest.fail("written again"))
     assert "complete already" in write(corpus)[0]
     with pytest.raises(UsageError, match=r"--items is 12 there and 13 now; --translation-noise is 0\.2 there and 0\.9"):
         write(corpus, Settings(**{**vars(SETTINGS), "items": 13, "translation_noise": 0.9}))
@@ -77,7 +75,7 @@ def test_a_complete_corpus_is_left_as_it_is(corpus, monkeypatch):
 
 @pytest.mark.parametrize("at", [0, 19])
 def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypatch, corpus, at):
-    folder, written, item_rows = tmp_path / "scenes", [], rows.item_rows
+    folder, written, item_rows = tmp_path / "scenes", [], scenes.item_rows
 
     def interrupted(item, settings, media):
         written.append(item)
@@ -85,12 +83,12 @@ def test_an_interrupted_corpus_is_incomplete_and_begun_again(tmp_path, monkeypat
             raise KeyboardInterrupt
         return item_rows(item, settings, media)
 
-    monkeypatch.setattr(rows, "item_rows", interrupted)
+    monkeypatch.setattr(scenes, "item_rows", interrupted)
     monkeypatch.setattr(scenes, "SHARD_ROWS", 6)
     with pytest.raises(KeyboardInterrupt):
         write(folder)
     assert not any(complete(folder, name) for name in SCHEMAS)
-    monkeypatch.setattr(rows, "item_rows", item_rows)
+    monkeypatch.setattr(scenes, "item_rows", item_rows)
     write(folder)
     good, wrong = verify(folder)
     assert "4 shards" in good[0] and wrong == []

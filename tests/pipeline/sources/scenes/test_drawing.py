@@ -50,7 +50,7 @@ def test_a_clip_is_a_video_to_the_pipeline():
 
 
 def test_pictures_of_a_seed_stay():
-    """Corpora are compared across versions: a change here needs another `rows.VERSION`."""
+    """Corpora are compared across versions: a change here needs another `corpus.VERSION`."""
     digest = hashlib.sha256()
     for at, scene in enumerate(Sampler(np.random.default_rng(0), 0.3).scenes(100)):
         for frame in frames(scene, (64, 96)[at % 2], np.random.default_rng(at)):

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.captioning.prompts import BUILT_IN
 from pipeline.hashing import canonical_json, short_hash
-from pipeline.sources.scenes.rows import CAPTIONS, Settings, item_rows, plan
+from pipeline.sources.scenes.corpus import CAPTIONS, Settings, item_rows, plan
 
 SETTINGS = Settings(items=60, val=15, test=15, videos=0.3)
 
@@ -41,7 +41,7 @@ def test_training_has_english_and_translations_the_rest_every_language(items):
 
 
 def test_texts_and_scenes_of_a_seed_stay(items):
-    """Corpora are compared across versions: a change here needs another `rows.VERSION`."""
+    """Corpora are compared across versions: a change here needs another `corpus.VERSION`."""
     texts = [
         [row["text"] for name in ("captions", "descriptions", "translations") for row in item[name]] for item in items
     ]
