@@ -158,11 +158,7 @@ def draw_curves(run: Path, title: str) -> Path | None:
 
 
 def _draw(
-    axis: "Axes",
-    title: str,
-    lines: Sequence[dict[str, Any]],
-    curves: dict[str, list[float]],
-    chance: float | None = None,
+    axis: "Axes", title: str, lines: Sequence[dict[str, Any]], curves: dict[str, list[float]], chance: float = 0
 ) -> None:
     """Draw curves over the steps of lines, and the score of chance where there is one."""
     axis.set_title(title)
