@@ -43,8 +43,7 @@ def bare(model: Path, texts: list[str], options: argparse.Namespace) -> dict[str
     import ctranslate2
 
     from pipeline.translation.checkpoints import max_positions
-    from pipeline.translation.ctranslate import token_limit
-    from pipeline.translation.families import ModelTokenizer
+    from pipeline.translation.ctranslate import ModelTokenizer, token_limit
 
     most = max_positions(model)
     rows = sorted(ModelTokenizer(model).encode(texts, "en", TARGET), key=len, reverse=True)
