@@ -153,6 +153,7 @@ def unstarted_processes() -> int:
 
 def start_ranks(count: int) -> int:
     """Run this program once per rank; returns the exit status of the first that failed, after stopping the others."""
+    launcher = os.getppid()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -168,7 +169,6 @@ def start_ranks(count: int) -> int:
         signal.signal(number, forward)
     for rank in range(count):
         ranks.append(subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}))
-    launcher = os.getppid()
     codes: list[int | None] = [None]
     while None in codes and not any(codes) and os.getppid() == launcher:  # a launcher that was killed cannot signal
         time.sleep(0.05)
