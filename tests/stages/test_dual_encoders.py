@@ -13,6 +13,7 @@ from tests.model.towers import picture
 from tests.stages.corpora import write_training_corpus
 from tests.stages.duals import MODELS, write_dual
 
+COMMON = ("clip", "siglip2")  # the others have their vectors compared below
 SMALL = ("batch_size=4", "steps=2", "validate_every=2", "lr=1e-4", "slots=none", "log_every=1")
 
 
@@ -21,7 +22,9 @@ def corpus(tmp_path_factory):
     return write_training_corpus(tmp_path_factory.mktemp("duals") / "corpus", 8, splits={"train": 0.6, "val": 0.4})
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", [*COMMON, *(pytest.param(kind, marks=pytest.mark.torture) for kind in MODELS if kind not in COMMON)]
+)
 def test_a_family_goes_through_every_program(tmp_path, corpus, kind, capsys):
     folder = str(write_dual(tmp_path / "dual", kind))
     run, found = tmp_path / "run", tmp_path / "index"
