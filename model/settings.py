@@ -88,7 +88,7 @@ class ModelSettings:
         choices=("agreement", "name", "equal"),
     )
     read_start: float = setting(0.0, "share of the views' mean in the picture's vector at the start", at_least=0)
-    num_slots: int = setting(4, "K, learned queries per item", at_least=1)
+    num_slots: int = setting(4, "K, learned queries per item; 0: slots=none", at_least=0)
     slot_layers: int = setting(3, "L1, cross-attention layers that read the descriptions", at_least=1)
     interaction_layers: int = setting(2, "L2, cross-attention layers between slots and visual tokens", at_least=1)
     num_heads: int = setting(8, "heads of every cross-attention layer", at_least=1)

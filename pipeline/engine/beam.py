@@ -34,9 +34,8 @@ from pipeline.optional import import_optional
 from pipeline.storage.files import local_folder
 from pipeline.storage.object_path import wait_for_store
 
-LEAD = 1  # shards
-POLL_S = 0.5
-REPORT_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
+LEAD, POLL_S, REPORT_S = 1, 0.5, 3.0  # shards; seconds
+SILENCE_S = 180.0  # a store that is away silences workers too, for as long as they wait for it
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 DASK_MODULE = "apache_beam.runners.dask.dask_runner"
 DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"

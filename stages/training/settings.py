@@ -167,6 +167,10 @@ def resolve(recipe: str, overrides: Sequence[str] = (), **given: Any) -> Setting
         weights = RELEASED_WEIGHTS | {"init_temperature": 0.07}
         preset = FAITHFUL_OBJECTIVE | faithful_settings(typed.get("media", changes.get("media")) == "features")
     values: dict[str, Any] = {"recipe": recipe, **weights, **changes, **preset, **typed}
+    if values.get("num_slots") == 0:
+        if typed.get("slots", "none") != "none":
+            raise UsageError(f"num_slots=0 means slots=none, but slots={typed['slots']} was given: leave one out")
+        values |= {"slots": "none", "num_slots": MODEL_DEFAULTS["num_slots"]}
     for name in values:
         _check_name("setting", name, OWNERS)
 

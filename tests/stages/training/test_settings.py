@@ -88,3 +88,9 @@ def test_only_what_changes_no_result_is_free():
     free = Settings().free()
     assert {"workers", "log_every", "log_with"} <= free
     assert not free & {"lr", "seed", "batch_size", "steps", "epochs", "languages", "validate_every", "num_slots"}
+
+
+def test_no_slots_is_a_number_of_slots_too():
+    assert resolve("base", ["num_slots=0"]).model["slots"] == "none"
+    with pytest.raises(UsageError, match="num_slots=0"):
+        resolve("base", ["num_slots=0", "slots=queries"])
