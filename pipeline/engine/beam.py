@@ -34,8 +34,8 @@ from pipeline.optional import import_optional
 from pipeline.storage.files import local_folder
 from pipeline.storage.object_path import wait_for_store
 
-LEAD, POLL_S, REPORT_S = 1, 0.5, 3.0  # shards; seconds
-SILENCE_S = 180.0  # a store that is away silences workers too, for as long as they wait for it
+LEAD = 1  # shards
+POLL_S, SILENCE_S = 3.0, 180.0  # a store that is away silences workers too, for as long as they wait for it
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 DASK_MODULE = "apache_beam.runners.dask.dask_runner"
 DASK_RUNNER = f"{DASK_MODULE}.DaskRunner"
@@ -118,7 +118,7 @@ def _end_without_workers(result: portable_runner.PipelineResult, run: Run) -> No
     """Wait for a job, and end it if all of its workers fall silent: Beam's own job service would wait for ever."""
     reported, silent_since = last_report(run.corpus, run.token), time.monotonic()
     while not PipelineState.is_terminal(result.state):  # type: ignore[no-untyped-call]
-        time.sleep(REPORT_S)
+        time.sleep(POLL_S)
         if (report := last_report(run.corpus, run.token)) != reported or not report:
             reported, silent_since = report, time.monotonic()
         elif time.monotonic() - silent_since > SILENCE_S:

@@ -83,7 +83,7 @@ class EmbeddedEncoder:
 
     def _item_classes(self, frames: Frames) -> np.ndarray:
         if isinstance(frames, np.ndarray):
-            raise UsageError("--checkpoint embedded reads pictures: give a model that was trained on these features")
+            raise UsageError("--checkpoint embedded reads pictures, not features: give a model trained on these")
         chances_K = self.describer.chances(frames)
         top = np.argsort(-chances_K, kind="stable")[:TOP_CLASSES]
         classes_E: np.ndarray = chances_K[top] ** POWER @ self.names[0][top]
