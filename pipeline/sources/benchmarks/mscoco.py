@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sources.benchmarks.files import read_ids, read_karpathy, read_layout, read_lines, refusal, unique
-from pipeline.sources.benchmarks.importer import Importer
+from pipeline.sources.benchmarks.importer import Importer, first_names
 from pipeline.sources.items import clean_text
 
 COCO_2014 = {"captions_train2014.json": 82_783, "captions_val2014.json": 40_504}
@@ -84,6 +84,8 @@ def _read_pair(importer: Importer, images: Images, counts: Mapping[str, int], la
             images[number] = (file if before.startswith(number) else before), split  # the name of 2014, if any
         for number, text in captions:
             importer.add_text(number, language, text)
+        if strangers := {number for number, _ in captions} - dict(listed).keys():
+            importer.problem(f"{path} has captions of images that it does not list ({first_names(sorted(strangers))}).")
     return True
 
 

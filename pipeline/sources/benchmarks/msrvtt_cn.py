@@ -83,7 +83,10 @@ def _read_videos(importer: Importer) -> tuple[dict[str, str], list[Line]]:
     if not videos:
         raise importer.absent("videodatainfo JSON file", "Give the set's folder.")
     unique((video for video, _ in videos), f"the videos of the videodatainfo below {importer.root}")
-    return dict(videos), lines
+    splits = dict(videos)
+    if strangers := [line for line in lines if line.item not in splits]:
+        raise UsageError(f"--input: {strangers[0].place} is of {strangers[0].item}, which is in no list of videos.")
+    return splits, lines
 
 
 def _splits(videos: dict[str, str], importer: Importer) -> dict[str, str]:

@@ -59,6 +59,7 @@ def test_images_of_2017_are_those_of_2014(coco_cn, tmp_path):
     [
         ({"annotations/captions_val2014.json": "[]"}, "another layout"),
         ({"annotations/captions_val2014.json": annotations((74, 74), ())}, "images: the id '000000000074' comes twice"),
+        ({"annotations/captions_val2014.json": annotations((74,), (74, 75, 76))}, "images that it does not list"),
         ({"more/captions_val2014.json": "{}"}, "differ. Take one of them away"),
     ],
 )

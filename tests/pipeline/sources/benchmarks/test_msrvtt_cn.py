@@ -72,6 +72,7 @@ def test_counts_and_captions_that_are_missing(msrvtt):
     [
         (lambda info: info["videos"].append({"video_id": "a", "split": "spare"}), "another layout (KeyError: 'spare')"),
         (lambda info: info["videos"].append(info["videos"][0]), "the id 'video0' comes twice"),
+        (lambda info: info["sentences"].append({"video_id": "a", "caption": "b"}), "is of a, which is in no list"),
         (lambda info: info.pop("sentences"), "another layout"),
     ],
 )
