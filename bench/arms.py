@@ -367,6 +367,7 @@ class Scores:
     """
 
     def __init__(self, lines: Sequence[Line], regime: str):
+        self.regime = regime
         own = [line for line in lines if line["regime"] == regime]
         by_arm: dict[str, list[Line]] = {}
         for line in own:

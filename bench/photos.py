@@ -84,9 +84,10 @@ STRONG, NOISY = (
 )
 CAPTIONER = Regime("captioner", (photos_corpus.captioner_views(),))
 REGIMES = (NOISY, CAPTIONER, STRONG)  # the order of the report
-# One human view with and without a view that is another picture's half of the time.
+# One human view without another, with one that is another picture's half of the time, with one of the captioner.
 TRUST_ARMS = ("corrected", "equal trust", "trust by name")
-TRUST = (Regime("one view", (("strong-0",),)), Regime("one view and a bad one", (("strong-0", "bad"),)))
+MIXED = Regime("one view and the captioner's", (("strong-0", photos_corpus.captioner_views()[0]),))
+TRUST = (Regime("one view", (("strong-0",),)), Regime("one view and a bad one", (("strong-0", "bad"),)), MIXED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +122,8 @@ class Photos(Bench):
         self.data, self.plan = data, plan
 
     def corpus(self, regime: Regime, draw: int) -> Path:
-        """One corpus has all descriptions by people as views; the captioner's are in another, next to it."""
-        return self.data.with_name("captioner") if regime == CAPTIONER else self.data
+        """One corpus has all descriptions by people as views; those with the captioner's are next to it."""
+        return self.data.with_name({CAPTIONER: "captioner", MIXED: "mixed"}.get(regime, self.data.name))
 
     def details(self, ranks: Any) -> dict[str, Any]:
         """The hits of each picture."""
@@ -142,7 +143,7 @@ class Photos(Bench):
                         self.ensure_untrained(regime, draw)
         trust = self.plan.trust and STRONG in self.plan.regimes
         for seed in range(self.plan.seeds if trust else 0):
-            for regime in TRUST:
+            for regime in TRUST if CAPTIONER in self.plan.regimes else TRUST[:-1]:
                 for arm in TRUST_ARMS:
                     self.ensure(Run(regime, 0, arm, seed, self.choose(STRONG, "corrected")))
 
@@ -170,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if CAPTIONER in plan.regimes:
             from bench import photos_captioner
 
-            photos_captioner.make_corpus(options.data, corpus.with_name("captioner"))
+            captioner = photos_captioner.make_corpus(options.data, corpus.with_name("captioner"))
+            photos_corpus.make_mixed_corpus(options.data, captioner, corpus.with_name("mixed"))
     runs = Photos(options.output, corpus, plan)
     if not options.report:
         runs.study()

@@ -10,7 +10,8 @@ one corpus, so that frozen towers read pictures and texts once:
     noisyD-0, noisyD-1      the same in draw D: some are another picture's, and some content words are missing
     bad                     the second caption, but another picture's half of the time: a describer that harms
 
-The views of `bench.photos_captioner`, captioner-0 to captioner-3, are in a corpus of their own with the same captions.
+The views of `bench.photos_captioner`, captioner-0 to captioner-3, are in a corpus of their own with the same captions,
+and its first view is in a third one, next to strong-0.
 """
 
 import json
@@ -24,7 +25,7 @@ from PIL import Image
 
 from bench.common import stage
 from pipeline.corpus.schema import SCHEMAS
-from pipeline.corpus.table import complete, shard_name, write_manifest, write_shard
+from pipeline.corpus.table import Table, complete, shard_name, write_manifest, write_shard
 from pipeline.hashing import file_hash, fingerprint
 from stages.ingest import Ingest
 
@@ -74,6 +75,22 @@ def make_corpus(data: Path, corpus: Path) -> Path:
         for row in rows["items"]
         for view, text in views[row["item_id"]].items()
     ]
+    write_table(corpus, "descriptions", rows)
+    stage("pack", corpus, "--image-size", PIXELS)
+    return corpus
+
+
+def make_mixed_corpus(data: Path, captioner: Path, corpus: Path) -> Path:
+    """Make the corpus with a view by people and one of the captioner's corpus. A finished one is left as it is."""
+    if complete(corpus, "training"):
+        return corpus
+    rows, _ = write_captions(data, corpus)
+    english, view = read_captions(data / "captions.jsonl"), captioner_views()[0]
+    rows["descriptions"] = [row for row in Table(captioner, "descriptions").rows() if row["view"] == view]
+    for row in rows["items"]:
+        texts = english[row["item_id"]]
+        text = texts[withheld_captions(row["item_id"], len(texts))[0]]
+        rows["descriptions"].append(description_row(row["item_id"], strong_views()[0], text))
     write_table(corpus, "descriptions", rows)
     stage("pack", corpus, "--image-size", PIXELS)
     return corpus

@@ -106,11 +106,11 @@ def report(
         lines: The runs.
         simple: Rows of what is not trained on queries and descriptions.
         regimes: Regimes with a table.
-        trust: A regime, and the same with a view that harms.
+        trust: A regime, and others that have one more view.
         references: What a row is compared with, where it is not METHOD.
     """
     parts, last_lines = [WARNING], list[str]()
-    joint_lines = trust_lines(*(Scores(lines, regime) for regime in trust)) if trust else []
+    joint_lines = [line for regime in trust[1:] for line in trust_lines(Scores(lines, trust[0]), Scores(lines, regime))]
     for regime in (*trust, *regimes):
         scores = Scores(lines, regime)
         if scores.runs:
@@ -137,16 +137,18 @@ def report(
     return "\n".join([*parts, "", *joint_lines, *last_lines])
 
 
-def trust_lines(without: Scores, with_bad: Scores) -> list[str]:
-    """For each language, whether a view that harms does."""
-    pairs = arms.paired(with_bad.runs.get(METHOD, {}), without.runs.get(METHOD, {}))
+def trust_lines(without: Scores, with_another: Scores) -> list[str]:
+    """For each language, whether another view harms."""
+    pairs = arms.paired(with_another.runs.get(METHOD, {}), without.runs.get(METHOD, {}))
     if not pairs:
         return []
     texts = []
     for language in ("en", "zh"):
-        bad, good = with_bad.mean(METHOD, language), without.mean(METHOD, language)
+        more, fewer = with_another.mean(METHOD, language), without.mean(METHOD, language)
         gap = difference(pairs, language)
-        texts.append(f"photos trust {language}: with a bad view {bad:.1f}, without it {good:.1f}, difference {gap}")
+        texts.append(
+            f"photos trust {language}: {with_another.regime} {more:.1f}, {without.regime} {fewer:.1f}, difference {gap}"
+        )
     return texts
 
 

@@ -51,7 +51,7 @@ from tests.object_store import ObjectStore, free_ports
 
 MADE_BY = {"items": "ingest", "captions": "ingest", "descriptions": "captions"}
 WRITERS = 32
-SHARD_ITEMS = 30
+SHARD_ITEMS = 100
 
 
 @contextlib.contextmanager
@@ -298,7 +298,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--shards", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="shards of scale's corpora")
     add("--keep", type=Path, help="folder for the store of scale, which is kept")
     add("--rows", type=int, default=100_000, help="description rows that are written and read (default: 100000)")
-    add("--photos", type=int, default=480, help="photographs, five requests each (default: 480)")
+    add("--photos", type=int, default=2_000, help="photographs, five requests each (default: 2000)")
     add("--repeats", type=int, default=3, help="rounds, in which the contenders take turns (default: 3)")
     options = parser.parse_args(argv)
     print(machine())
