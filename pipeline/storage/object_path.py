@@ -226,8 +226,13 @@ class ObjectPath(PosixPath):
         mode: Any = "overwrite" if seen == ANY else "create" if seen is None else {"e_tag": seen}
         try:
             with explained(self):
+                if isinstance(mode, dict) and self.parts[0] == "gs:":  # which compares generations
+                    meta = self.head()
+                    if meta["e_tag"] != seen:
+                        raise FileExistsError(17, "object has changed", str(self))
+                    mode["version"] = meta["version"]
                 return self._put_patiently(data, mode)
-        except FileExistsError as error:
+        except (FileExistsError, FileNotFoundError) as error:
             # A request whose answer was lost was repeated. If the store had carried it out, it refuses that.
             with contextlib.suppress(FileNotFoundError):
                 stored, present = self.read_version()

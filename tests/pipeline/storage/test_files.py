@@ -2,8 +2,11 @@
 
 import copy
 import hashlib
+import http.server
+import json
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 
@@ -75,6 +78,62 @@ def test_only_the_version_that_was_seen_is_replaced(folder):
     with pytest.raises(FileChanged):
         write(path, b"fifth", seen)
     assert not path.exists()
+
+
+class GoogleStore(http.server.BaseHTTPRequestHandler):
+    """What Google Cloud Storage does with conditional writes: it compares generations, not ETags."""
+
+    objects: ClassVar[dict[str, tuple[int, bytes]]] = {}
+
+    def do_PUT(self):
+        data, condition = self.rfile.read(int(self.headers["Content-Length"])), "x-goog-if-generation-match"
+        generation, _ = self.objects.get(self.path, (0, b""))
+        changed = int(self.headers.get(condition, generation)) != generation
+        if not changed:
+            self.objects[self.path] = generation + 1, data
+        self.answer(412 if changed else 200, b"")
+
+    def do_GET(self):
+        present = self.path in self.objects
+        self.answer(200 if present else 404, self.objects[self.path][1] if present else b"")
+
+    do_HEAD = do_GET
+
+    def answer(self, status, body):
+        generation, data = self.objects.get(self.path, (0, b""))
+        self.send_response(status)
+        for name, value in (("ETag", f'"{hashlib.md5(data).hexdigest()}"'), ("x-goog-generation", generation)):
+            self.send_header(name, value)
+        self.send_header("Last-Modified", self.date_time_string())
+        self.send_header("Content-Length", len(body))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_only_the_generation_that_was_seen_is_replaced_in_google_cloud_storage(monkeypatch, tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GoogleStore)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    account = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    (tmp_path / "account.json").write_text(json.dumps({"gcs_base_url": url, "disable_oauth": True, **account}))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(tmp_path / "account.json"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    path = location("gs://corpora/file")
+    first = path.put(b"first", None)
+    with pytest.raises(FileChanged):
+        path.put(b"second", None)
+    path.put(b"third", first)
+    with pytest.raises(FileChanged):
+        path.put(b"fourth", first)
+    assert path.read_bytes() == b"third"
+    GoogleStore.objects.clear()
+    with pytest.raises(FileChanged):
+        path.put(b"fifth", first)
+    server.shutdown()
 
 
 def test_of_many_writers_of_a_new_object_one_wins(object_store, tmp_path):
