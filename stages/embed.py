@@ -1,6 +1,6 @@
-"""`--stage embed`: encode every packed item and its descriptions with a model, write `vectors`.
+"""`--stage embed`: encode every packed item with its descriptions and captions, write `vectors`.
 
-    training → what no earlier run has encoded → media in threads, a batch ahead → vectors of items, slots and texts
+    training → what no earlier run has encoded → media in threads, a batch ahead → vectors of parts
 
 Vectors of an earlier run are used again where the same model encoded the same content. None depends on other items, nor
 on the split, views, late fusion and storage that an index chooses.
@@ -23,14 +23,17 @@ from pipeline.corpus.table import Table
 from pipeline.engine.stage import Failure, Outcome, Progress, Row, Rows, Run, Say, ShardTask, Stage
 from pipeline.errors import MediaError, UsageError
 from pipeline.hashing import canonical_json, short_hash, stream_hash
+from pipeline.media.features import MAGIC
 from pipeline.media.uri import MediaThreads
 from pipeline.options import option, read_options
+from stages.data.samples import PARTS, human_captions
 from stages.driver import RunOptions, run_stages
 
 if TYPE_CHECKING:
     from stages.data.media import Frames
     from stages.retrieval.encoders import Space
 
+TEXT_PARTS = ("view", "caption")  # whose vectors depend only on their text
 MAX_LENGTH = 1e4  # longest valid vector: far longer than an encoder's, and within float16
 
 
@@ -80,7 +83,11 @@ class Embed(Stage):
     def settings(self) -> dict[str, Any]:
         """Everything that decides a vector, apart from what is encoded."""
         views = None if self.slot_views is None else list(self.slot_views)
-        return {"model": self.model, "width": self.width, "slot_views": views}
+        return {"model": self.model, "width": self.width, "slot_views": views, "parts": list(PARTS)}
+
+    def keeps(self, settings: dict[str, Any]) -> bool:
+        """Vectors, if only parts of items were not encoded then."""
+        return {**settings, "parts": list(PARTS)} == self.settings()
 
     def plan(self, corpus: Path, say: Say) -> tuple[int, int]:
         """Shards and items of `training`."""
@@ -154,7 +161,8 @@ class EmbedWorker:
         space = self._idle.get()
         try:
             errors = self._encode_items(space, new, items)
-            self._encode_texts(space, {text["text"] for row in task.rows for text in row["descriptions"]}, texts)
+            all_texts = {text["text"] for row in task.rows for text in row["descriptions"]}
+            self._encode_texts(space, all_texts.union(*(human_captions(row["captions"]) for row in task.rows)), texts)
         finally:
             self._idle.put(space)
         outcomes = []
@@ -164,7 +172,10 @@ class EmbedWorker:
                 outcomes.append(Outcome({}, [Failure(item_id, error.kind, str(error))]))
                 continue
             views = [texts[short_hash(text["text"])] | {"view": text["view"]} for text in row["descriptions"]]
-            outcomes.append(Outcome({"vectors": [part | {"item_id": item_id} for part in (*items[content], *views)]}))
+            parts = [*items[content], *(of | {"part": "view"} for of in views)]
+            for text, language in human_captions(row["captions"]).items():
+                parts.append(texts[short_hash(text)] | {"part": "caption", "view": language})
+            outcomes.append(Outcome({"vectors": [part | {"item_id": item_id} for part in parts]}))
         return outcomes
 
     def _reusable(self, task: ShardTask) -> tuple[dict[str, Rows], dict[str, Row]]:
@@ -172,9 +183,9 @@ class EmbedWorker:
         items, texts = dict[str, Rows](), dict[str, Row]()
         for tables in task.previous.values():
             rows = [row for row in tables["vectors"] if row["model"] == self._stage.model]
-            of_item = [row for row in rows if row["part"] != "view"]
+            of_item = [row for row in rows if row["part"] not in TEXT_PARTS]
             items |= {row["content"]: of_item for row in of_item}
-            texts |= {row["content"]: row for row in rows if row["part"] == "view"}
+            texts |= {row["content"]: row for row in rows if row["part"] in TEXT_PARTS}
         return items, texts
 
     def _encode_items(self, space: "Space", rows: Rows, items: dict[str, Rows]) -> dict[str, MediaError]:
@@ -192,8 +203,14 @@ class EmbedWorker:
             views = [self._views(row) for row, _ in readable]
             if readable:
                 encoded = space.items([frames for _, frames in readable], [[it["text"] for it in of] for of in views])
-                for (row, _), of_item, item_E, slots_KE in zip(readable, views, *encoded, strict=True):
+                for (row, frames), of_item, item_E, slots_KE in zip(readable, views, *encoded, strict=True):
                     items[self._content(row)] = self._item_rows(space, row, of_item, item_E, slots_KE)
+                    if has_moments(row):
+                        of_frames = enumerate(space.items([[frame] for frame in frames], [[]] * len(frames))[0])
+                        items[self._content(row)] += [
+                            self._row(row["item_id"], "frame", str(number), frame_E, self._content(row))
+                            for number, frame_E in of_frames
+                        ]
             self._progress.counts["items"] += len(batch)
         return errors
 
@@ -232,12 +249,17 @@ class EmbedWorker:
     def _content(self, row: TrainingRow) -> str:
         """Hash of what the item's own vectors are made from."""
         media = row["sha256"] if row["media"] is None else stream_hash(io.BytesIO(row["media"]))
-        return short_hash(canonical_json([media, self._views(row)]))
+        return short_hash(canonical_json([media, self._views(row), *(["frames"] if has_moments(row) else [])]))
 
     async def close(self) -> None:
         """End the threads."""
         self._devices.shutdown(wait=False, cancel_futures=True)
         self._media.close()
+
+
+def has_moments(row: TrainingRow) -> bool:
+    """Whether the frames of an item are encoded one by one: of a video that has pictures."""
+    return row["media_type"] == "video" and not (row["media"] or b"").startswith(MAGIC)
 
 
 def _frames(row: TrainingRow) -> "Frames | MediaError":

@@ -45,6 +45,7 @@ class IndexOptions:
     data: tuple[Path, ...] = option((), "a corpus with a table training; may be repeated", parse=location, repeat=True)
     split: str | None = option(None, "the split to index (default: all)")
     views: tuple[str, ...] = option((), "views to keep (default: those of the training run, or all)")
+    captions: bool = option(True, "search human captions too")
     late_fusion: Path | None = option(
         None, "report of score.py --output with the late fusion to use in place of the model's own", metavar="FILE"
     )
@@ -73,15 +74,15 @@ def update(output: Path, options: IndexOptions) -> None:
     if not options.data:
         raise UsageError("give --data CORPUS: what to index")
     from stages.retrieval.corpus_items import CorpusItems
-    from stages.retrieval.encoders import open_space
+    from stages.retrieval.encoders import open_space, unrelated_texts
 
     checkpoint = options.checkpoint or embedded_with(options.data)
     space = open_space(checkpoint, read_late_fusion(options.late_fusion) if options.late_fusion else None)
-    items = CorpusItems(options.data, options.split, options.views or space.slot_views)
+    items = CorpusItems(options.data, options.split, options.views or space.slot_views, options.captions)
     with open_writer(output, options, space, items) as writer:
         for corpus in options.data:
             embed(corpus, Embed.of(space, options.batch_size))
-        index = writer.publish(lambda: items.blocks(space))
+        index = writer.publish(lambda: items.blocks(space), space.texts(unrelated_texts()))
     if options.brief:
         return
     _print(f"{output}: {len(index):,} items")
@@ -100,9 +101,10 @@ def embed(corpus: Path, stage: Embed) -> None:
     current = {"settings": stage.settings(), "parents": {"training": manifest_hash(corpus, "training")}, "failures": 0}
     if complete(corpus, "vectors") and current.items() <= Table(corpus, "vectors").manifest.items():
         return
-    if is_new_model := commit.stored_settings(corpus, stage.name) not in (None, stage.settings()):
+    stored = commit.stored_settings(corpus, stage.name)
+    if (is_other := stored not in (None, stage.settings())) and not stage.keeps(stored or {}):
         _print(f"note: the vectors of {corpus} are of another model and are made anew")
-    run_stages(RunOptions(output=corpus, overwrite=is_new_model, brief=True), [], lambda: [stage])
+    run_stages(RunOptions(output=corpus, overwrite=is_other, brief=True), [], lambda: [stage])
     arguments = ["--stage", "embed", "--output", str(corpus.absolute()), *stage.arguments()]
     record_command(stage_options.parse(arguments)[0], arguments)  # for updates of the corpus
     if failed := Table(corpus, "vectors").manifest["failures"]:

@@ -42,7 +42,7 @@ def create_server(index: "Index") -> "MCPServer":
     from mcp.server.mcpserver.exceptions import ToolError
     from mcp.types import ToolAnnotations
 
-    from stages.retrieval.engine import Filters
+    from stages.retrieval.filters import Filters
 
     server = MCPServer("leccr", instructions=f"Finds pictures and videos. Queries may be in {index.space.languages}.")
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -70,12 +70,23 @@ def create_server(index: "Index") -> "MCPServer":
         corpus: str | None = None,
         split: str | None = None,
         media_type: str | None = None,
+        folder: str | None = None,
+        camera: str | None = None,
+        place: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        exclude: str = "",
     ) -> list[dict[str, Any]]:
-        """Find pictures and videos by words in any language, or by the path of a picture on this machine."""
+        """Find pictures and videos by words in any language, or by the path of a picture on this machine.
+
+        `place` is a name, or latitude,longitude,km; `since` and `until` are days, months or years, as 2024-07-31;
+        `exclude` are words for what the results should not show. Where `fits` is false, unrelated words would have
+        found that as well; `moment_s` is the second of a video that fits best.
+        """
         with errors():
             query = Path(picture).expanduser() if picture else words
-            filters = Filters(corpus, split, media_type)
-            hits = index.search(query, k, offset=offset, min_score=min_score, filters=filters)
+            filters = Filters(corpus, split, media_type, folder, camera, place, since, until)
+            hits = index.search(query, k, offset=offset, min_score=min_score, filters=filters, exclude=exclude)
             return [dataclasses.asdict(hit) for hit in hits]
 
     @tool

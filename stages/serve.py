@@ -43,7 +43,6 @@ def main(argv: Sequence[str]) -> int:
         # SIGTERM ends the program as Ctrl-C does: what its `with` opened is closed
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         try:
-            from stages.web.language import load_detector
             from stages.web.problems import Limits
             from stages.web.server import Access, create_app
         except ImportError as error:
@@ -56,14 +55,13 @@ def main(argv: Sequence[str]) -> int:
                 return status
             options.index, options.checkpoint = collection.index, None
         limits = Limits(options.rate)
-        finder = Index.open(options.index, options.checkpoint, options.data)
+        finder = Index.open(options.index, options.checkpoint, options.data, options.translate)
         is_local = ipaddress.ip_address(bound.getsockname()[0]).is_loopback
         token = options.token or ("" if is_local else secrets.token_urlsafe(16))
         origins = tuple(origin.rstrip("/") for origin in options.cors)
         access = Access(options.host, is_local, tuple(options.allow_host), origins, token)
         root_path = "/" + options.root_path.strip("/") if options.root_path.strip("/") else ""
         app = create_app(finder, limits=limits, access=access, root_path=root_path)
-        load_detector()
         url, corpora = address(bound, options.host), ", ".join(finder.corpora)
         if not is_local:
             print(
@@ -148,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cors", action="append", default=[], metavar="ORIGIN", help="another site whose pages may use the API")
     add("--rate", type=float, default=50.0, help="queries a second that one client may ask (default: 50)")
     add_update_options(program)
+    add("--translate", default="", metavar="MODEL", help="translates queries of other languages to English first")
     add("--data", action="append", type=location, default=[], help="where a corpus of the index is, if it was moved")
     return program
 

@@ -50,7 +50,8 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 
 def _update(corpus: Path, ingest: Ingest, parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
     stages = begun_stages(corpus)
-    if not (state_folder(corpus) / "embed" / COMMAND).exists():
+    by_command = (state_folder(corpus) / "embed" / COMMAND).exists()
+    if not by_command or "parts" not in (stored_settings(corpus, "embed") or {}):  # as earlier versions recorded it
         stages = [stage for stage in stages if stage != "embed"]  # which index.py has run, and will run again
     commands = {stage: read_command(corpus, stage) for stage in stages}
     if {"captions", "translate"} & commands.keys():

@@ -133,10 +133,11 @@ class VectorRow(TypedDict):
     """A row of `vectors`: a part of an item of `training`, encoded."""
 
     item_id: str
-    # "item": the item's own vector; "slot": one of its slots, if the model has any; "view": a description, encoded as
-    # queries are
+    # "item": the item's own vector; "slot": one of its slots, if the model has any; "view": a description, "caption": a
+    # human caption, both encoded as queries are; "frame": a frame of a video, encoded as an item without texts
     part: str
-    view: str  # of a description, or of the slot that read it; the number of a slot that is learned; "" for the item
+    # of a description, or of the slot that read it; the number of a learned slot or of a frame; a caption's language
+    view: str
     vector: Annotated[list[float], pa.list_(pa.float32())]  # of fixed size, see `schema_of`
     model: str  # fingerprint of what encoded it
     content: str  # hash of what it was encoded from: pixels and the descriptions that were read, or the text

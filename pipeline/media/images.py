@@ -11,7 +11,9 @@ import functools
 import io
 import re
 import warnings
-from typing import BinaryIO
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageStat
@@ -32,25 +34,51 @@ from pipeline.media.uri import open_media as open_media
 from pipeline.media.uri import typed_failures
 
 _STILLS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
-IMAGE_SUFFIXES = frozenset((*_STILLS, ".apng", ".gif", ".webp", ".avif"))
+_RAWS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+IMAGE_SUFFIXES = frozenset(
+    (*_STILLS, ".apng", ".gif", ".webp", ".avif", ".heic", ".heif", *(_RAWS if find_spec("rawpy") else ()))
+)
 _MPEG = (".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mpg", ".mpeg", ".mts", ".m2ts")
 VIDEO_SUFFIXES = frozenset((*_MPEG, ".mkv", ".webm", ".avi", ".flv", ".wmv", ".asf", ".ogv"))
 
+
+def _heif(stream: BinaryIO) -> ImageFile.ImageFile:
+    from pi_heif import HeifImageFile
+
+    return HeifImageFile(stream)
+
+
+def _raw(stream: BinaryIO) -> Image.Image:
+    """The raw data of a camera at half their size, developed as the camera's settings say, and upright."""
+    try:
+        import rawpy
+    except ImportError as error:
+        message = "the file is a camera's raw data: pip install 'leccr[raw]', or convert it to JPEG"
+        raise MediaError("unreadable", message) from error
+    with rawpy.imread(stream) as raw:
+        if raw.sizes.raw_width * raw.sizes.raw_height > Limits().max_source_pixels:
+            raise MediaError("too_large", f"{raw.sizes.raw_width:,} x {raw.sizes.raw_height:,} pixels are too many")
+        image = Image.fromarray(raw.postprocess(half_size=True, use_camera_wb=True))
+    image.info["full_size"] = (2 * image.width, 2 * image.height)
+    return image
+
+
 # Not Pillow's own `Image.open`: its check for decompression bombs is a global setting and a warning, and it tries
 # formats that start programs (EPS) or accept anything.
-_FORMATS: dict[str, tuple[bytes, type[ImageFile.ImageFile]]] = {
+_FORMATS: dict[str, tuple[bytes, Callable[[BinaryIO], Any]]] = {
     "JPEG": (rb"\xff\xd8\xff", JpegImageFile),
     "PNG": (rb"\x89PNG\r\n\x1a\n", PngImageFile),
     "GIF": (rb"GIF8[79]a", GifImageFile),
     "WEBP": (rb"RIFF....WEBP", WebPImageFile),
+    "RAW": (rb"FUJIFILM|II(?:RO|RS|U\0)|MMOR|....ftypcrx |II\*\0....CR", _raw),
     "TIFF": (rb"II\*\0|MM\0\*|II\+\0|MM\0\+", TiffImageFile),
     "AVIF": (rb"....ftypavi[fs]", AvifImageFile),
     "JPEG2000": (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Jpeg2KImageFile),
     "BMP": (rb"BM....\0\0\0\0", BmpImageFile),
     "PPM": (rb"P[1-6]\s", PpmImageFile),
+    "HEIF": (rb"....ftyp(?:hei|hev|mif1|msf1)", _heif),  # FFmpeg would take its tiles for a video
 }
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # the pages of a TIFF are not an animation
-_HEIF = rb"....ftyp(?:hei|hev|mif1|msf1)"
 _VIDEO = (
     rb"....(?:ftyp|moov|mdat|wide|free|skip)|\x1a\x45\xdf\xa3|RIFF....(?:AVI |WAVE)|\0\0\x01[\xba\xb3]|FLV\x01|OggS"
     rb"|\x30\x26\xb2\x75\x8e\x66\xcf\x11|fLaC|ID3|G.{187}G|.{4}G.{191}G"
@@ -140,7 +168,7 @@ def probe(stream: BinaryIO, limits: Limits = Limits()) -> Probe:
         image.draft("L", (1, 1))  # decodes a JPEG at an eighth of its size, but still reads every byte
         image.load()
         # Pillow turns a TIFF as it loads; a draft has another size.
-        width, height = size if image.format == "JPEG" else image.size
+        width, height = size if image.format == "JPEG" else image.info.get("full_size", image.size)
         if _turn(image) in _QUARTER_TURNS:
             width, height = height, width
         return Probe("image", width, height, _num_frames(image), None)
@@ -242,9 +270,7 @@ def _format(stream: BinaryIO) -> str:
         return "features"
     for name, (magic, _) in _FORMATS.items():
         if re.match(magic, head, re.DOTALL):
-            return name
-    if re.match(_HEIF, head, re.DOTALL):  # FFmpeg would take its tiles for a video
-        raise MediaError("unreadable", "the file is a HEIF picture, which is not supported: convert it to JPEG")
+            return "RAW" if name == "TIFF" and _is_raw(stream) else name
     if re.match(_VIDEO, head, re.DOTALL):
         return "video"
     # Its bytes are not quoted: a list may name any file, and messages are read by others.
@@ -270,6 +296,39 @@ def _open_image(stream: BinaryIO, limits: Limits) -> ImageFile.ImageFile:
     if width * height > limits.max_source_pixels:
         raise MediaError("too_large", f"{width:,} x {height:,} pixels are more than {limits.max_source_pixels:,}")
     return image
+
+
+def _is_raw(stream: BinaryIO) -> bool:
+    """Whether a TIFF is a camera's raw data: a DNG, or one with a camera's name and its picture in an IFD below."""
+    tags = _tiff_tags(stream)
+    return 0xC612 in tags or {ExifTags.Base.Make, ExifTags.Base.SubIFDs} <= set(tags)
+
+
+def _tiff_tags(stream: BinaryIO) -> Image.Exif:
+    tags = Image.Exif()
+    stream.seek(0)
+    with contextlib.suppress(Exception):  # Pillow's parser raises several types
+        tags.load_from_fp(stream)
+    return tags
+
+
+def exif(stream: BinaryIO, limits: Limits = Limits()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The EXIF data of a picture, which is not decoded, and its GPS data, by name; empty where they are broken.
+
+    Raises:
+        MediaError: It is not a picture.
+    """
+    with typed_failures("the file"):
+        is_raw = _format(stream) == "RAW"
+        tags = _tiff_tags(stream) if is_raw else _open_image(stream, limits).getexif()
+    try:
+        of_picture = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
+        gps = tags.get_ifd(ExifTags.IFD.GPSInfo)
+    except Exception:
+        return {}, {}
+    names = (ExifTags.TAGS, of_picture), (ExifTags.GPSTAGS, gps)
+    by_name = [{known[tag]: value for tag, value in of.items() if tag in known} for known, of in names]
+    return by_name[0], by_name[1]
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -58,6 +58,12 @@ def measure(stream: BinaryIO, max_source_pixels: int) -> tuple[int, int, int, fl
         return width, height, count or max(1, round(duration_s * rate)), duration_s
 
 
+def header(stream: BinaryIO) -> tuple[dict[str, str], float | None]:
+    """What a video's container says of it, by name, and its duration in seconds. No frame is decoded."""
+    with _opened(stream, sys.maxsize) as (container, video):
+        return {**video.metadata, **container.metadata}, _duration_s(container, video)
+
+
 def sample(
     stream: BinaryIO, count: int, fit: Callable[[tuple[int, int]], tuple[int, int]], max_source_pixels: int
 ) -> list[tuple[float, Image.Image]]:

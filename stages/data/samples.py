@@ -7,7 +7,7 @@ the language, then a translation of this English text if there is one, else any 
 import collections
 import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ ALL = "all"
 COLUMNS = ("item_id", "media_type", "media", "num_frames", "uri", "sha256", "captions", "descriptions")
 HUMAN, MACHINE = "human", "mt"  # origins of texts
 TRAIN, VAL = "train", "val"
+PARTS = ("item", "slot", "view", "caption", "frame")  # of an item, in the table `vectors`
 HASHES = 1 << 32  # values of the first eight digits of a content hash
+
+
+def human_captions(captions: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The different captions that people wrote of an item, with their languages."""
+    return {caption["text"]: caption["language"] for caption in captions if caption["origin"] == HUMAN}
 
 
 class Shards:

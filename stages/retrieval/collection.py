@@ -174,8 +174,9 @@ class _Update:
         from pipeline.corpus.table import manifest_hash
         from stages.retrieval.index_reader import read_manifest
 
-        (origin,) = (read_manifest(self.index) or {"origin": {"corpora": [{"training": ""}]}})["origin"]["corpora"]
-        return bool(origin["training"] == manifest_hash(self.corpus, "training"))
+        origin = (read_manifest(self.index) or {"origin": {"corpora": [{"training": ""}]}})["origin"]
+        has_captions = "captions" in origin  # those of earlier versions have none
+        return has_captions and bool(origin["corpora"][0]["training"] == manifest_hash(self.corpus, "training"))
 
 
 def best_encoder() -> str:

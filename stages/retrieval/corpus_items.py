@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table, complete, manifest_hash, vectors_of
 from pipeline.errors import UsageError
-from stages.data.samples import ALL, Shards, all_views, check_views, no_such_split
+from stages.data.samples import ALL, PARTS, Shards, all_views, check_views, human_captions, no_such_split
 from stages.retrieval.encoders import PartRows, Space
 from stages.retrieval.index_reader import RECORD
 from stages.retrieval.index_writer import Block
@@ -25,7 +25,7 @@ MAX_CARD_BYTES = 500_000
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?|<\s*(img|video|iframe|link|script)\b[^>]*>", re.IGNORECASE)
 _FACTS = ("item_id", "media_type", "split", "width", "height", "num_frames", "duration_s", "source", "license")
-FIELDS = ["item_id", "uri", "sha256", "split", "media_type", "descriptions"]
+FIELDS = ["item_id", "uri", "sha256", "split", "media_type", "captions", "descriptions"]
 
 
 class CorpusItems:
@@ -35,18 +35,19 @@ class CorpusItems:
         corpora: Corpus folders with different names.
         split: The split to index; all if not given.
         views: Names of the descriptions to keep; all if empty.
+        captions: Whether human captions are searched too.
 
     Raises:
         UsageError: A corpus has no table `training`, two folders have the same name, or there is no such split or view.
     """
 
-    def __init__(self, corpora: Sequence[Path], split: str | None, views: Sequence[str]):
+    def __init__(self, corpora: Sequence[Path], split: str | None, views: Sequence[str], captions: bool = True):
         self.corpora = {path.absolute().name: path for path in corpora}
         if len(self.corpora) < len(corpora):
             names = [path.absolute().name for path in corpora]
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(f"--data: two corpora are named {twice}, but results name their corpus. Rename one folder")
-        self.split, self.views = split, tuple(views) or (ALL,)
+        self.split, self.views, self.captions = split, tuple(views) or (ALL,), captions
         shards = Shards(corpora)
         if views:
             check_views(shards, "--views", views, all_views(shards))
@@ -59,7 +60,7 @@ class CorpusItems:
             {"name": name, "path": str(path.absolute()), "training": manifest_hash(path, "training")}
             for name, path in self.corpora.items()
         ]
-        return {"corpora": corpora, "split": self.split, "views": list(self.views)}
+        return {"corpora": corpora, "split": self.split, "views": list(self.views), "captions": self.captions}
 
     def blocks(self, space: Space) -> Iterator[Block]:
         """The items with the rows that this space makes of their vectors, shard by shard."""
@@ -75,17 +76,24 @@ class CorpusItems:
         items = items.filter(pc.is_in(items["item_id"], value_set=own["item_id"]))  # media of others cannot be read
         descriptions = items["descriptions"].to_pylist()
         texts = [[text for text in of if ALL in self.views or text["view"] in self.views] for of in descriptions]
-        records = items.drop_columns("descriptions").append_column(
+        for of, written in zip(texts, items["captions"].to_pylist(), strict=True):
+            of += [{"view": "caption", "text": text} for text in human_captions(written)] if self.captions else []
+        records = items.drop_columns(["captions", "descriptions"]).append_column(
             "corpus", pa.array([corpus] * len(items), pa.string())
         )
         records = records.append_column("texts", pa.array(texts, RECORD.field("texts").type))
         if ALL not in self.views:
             kept = pc.is_in(vectors["view"], value_set=pa.array(self.views, pa.string()))
             vectors = vectors.filter(pc.or_(kept, pc.not_equal(vectors["part"], "view")))
-        item, slots, views = (_part_rows(vectors, part, items["item_id"]) for part in ("item", "slot", "view"))
-        media_RE, counts_N = space.rows(item.vectors_RE, slots, views)
-        counts = {"media": counts_N, "text": np.array(list(map(len, texts)), np.int32)}
-        return Block(records, counts, {"media": media_RE, "text": views.vectors_RE})
+        if not self.captions:
+            vectors = vectors.filter(pc.not_equal(vectors["part"], "caption"))
+        item, slots, views, captions, frames = (_part_rows(vectors, part, items["item_id"]) for part in PARTS)
+        media_RE, counts_N = space.rows(item.vectors_RE, slots, views, captions)
+        of_texts_R = np.concatenate([views.items_R, captions.items_R])  # in each item descriptions, then captions
+        text_RE = np.concatenate([views.vectors_RE, captions.vectors_RE])[np.argsort(of_texts_R, kind="stable")]
+        counts = {"text": np.array(list(map(len, texts)), np.int32), "media": counts_N}
+        counts["frame"] = np.bincount(frames.items_R, minlength=len(items)).astype(np.int32)
+        return Block(records, counts, {"media": media_RE, "text": text_RE, "frame": frames.vectors_RE})
 
 
 def _part_rows(vectors: pa.Table, part: str, item_ids: pa.ChunkedArray) -> PartRows:

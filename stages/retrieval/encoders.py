@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+import yaml
 
 from pipeline.hashing import canonical_json, file_hash, short_hash
 from stages.data.media import Frames
@@ -21,6 +22,7 @@ from stages.scoring.zero_shot import DESCRIPTIONS, POWER, TOP_CLASSES, EmbeddedE
 if TYPE_CHECKING:  # imports torch
     from model.fusion import Fusion
 
+CAPTIONED = 0.25  # weight of the classifier where there is a human caption; chosen on the split val of Flickr8k
 # Files of a model's folder that no vector depends on; optimisers and other frameworks have large ones.
 NO_WEIGHTS = (".md", ".png", ".jpg", ".h5", ".msgpack", ".onnx")
 
@@ -98,7 +100,9 @@ class Space(Protocol):
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
         """Single descriptions [M,E], to compare text with text."""
 
-    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
+    def rows(
+        self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The rows [R,E] that a query is compared with, and how many each item has [N], from the parts of items."""
 
 
@@ -114,6 +118,12 @@ class LateFusion(TypedDict):
 def open_space(checkpoint: str, late_fusion: LateFusion | None = None) -> Space:
     """Open a run, a model folder, a name on the Hub, or `embedded`. Raises UsageError for anything else."""
     return EmbeddedSpace(late_fusion) if checkpoint == EMBEDDED else ModelSpace(checkpoint, late_fusion)
+
+
+def unrelated_texts() -> list[str]:
+    """Texts that hardly any picture of a collection fits, short ones and sentences."""
+    parts: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("unrelated.yaml").read_text("utf-8"))
+    return [text for part in parts.values() for text in part]
 
 
 class ModelSpace:
@@ -171,8 +181,10 @@ class ModelSpace:
         inputs = type(inputs)(*(tensor.flatten(0, 1) for tensor in inputs))
         return self._encode(lambda: [self.towers.encode_text(self._moved(inputs))])[0]
 
-    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [N·K,E], or those of the items if the score has no local part."""
+    def rows(
+        self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [N·K,E], or those of the items if the score has no local part. Captions have no part in it."""
         if self.fusion.global_weight == 1 or not (self.fuses_views or len(slots.items_R)):
             return items_NE, np.ones(len(items_NE), np.int32)
         if self.fuses_views:
@@ -196,7 +208,8 @@ class ModelSpace:
 class EmbeddedSpace:
     """Descriptions and queries meet in a multilingual sentence encoder, with an image classifier's second opinion.
 
-    ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, see `stages.scoring.zero_shot`: a description's row is (c + ½ d_v, −⟨m, c⟩).
+    ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, see `stages.scoring.zero_shot`: a description's row is (c + ½ d_v, −⟨m, c⟩). People
+    are trusted more: the row of a caption t is (¼ c + t, −¼ ⟨m, c⟩).
     """
 
     reads_views = slots_are_views = False
@@ -233,13 +246,20 @@ class EmbeddedSpace:
         """(d, 0) [M,E]."""
         return self.encoder.descriptions(texts)
 
-    def rows(self, items_NE: np.ndarray, slots: PartRows, views: PartRows) -> tuple[np.ndarray, np.ndarray]:
-        """A row for each description; the item's own vector where there is none."""
+    def rows(
+        self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A row for each description and caption; the item's own vector where there is no description."""
         if self.fusion:
             return fused_rows(self.fusion, items_NE, views, self.slot_views)
         views_NVE, present_NV = views.padded(len(items_NE))
         present_NV[:, 0] |= ~present_NV.any(1)
         rows_NVE = items_NE[:, None] + DESCRIPTIONS * views_NVE
+        if captions is None or not len(captions.items_R):
+            return rows_NVE[present_NV], present_NV.sum(1)
+        captions_NVE, written_NV = captions.padded(len(items_NE))
+        rows_NVE = np.concatenate([rows_NVE, CAPTIONED * items_NE[:, None] + captions_NVE], 1)
+        present_NV = np.concatenate([present_NV, written_NV], 1)
         return rows_NVE[present_NV], present_NV.sum(1)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
@@ -23,7 +22,9 @@ from stages.data.media import item_frames
 from stages.data.samples import Shards
 from stages.retrieval.collection import Collection
 from stages.retrieval.encoders import Space, open_space
+from stages.retrieval.filters import FACETS, Filters
 from stages.retrieval.index_reader import Generation, ItemRecord
+from stages.retrieval.language import QueryTranslator
 from stages.retrieval.vectors import ItemVectors
 
 MAX_CHARACTERS = 2_000  # longest query
@@ -31,16 +32,8 @@ MAX_RESULTS = 1_000
 FUSION_CANDIDATES = 4  # candidates per result when two scores are mixed
 MIN_FUSION_CANDIDATES = 100
 QUERY_PIXELS = 1024 * 1024  # a picture query is shrunk to this area
-FILTERS = ("corpus", "split", "media_type")
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which items may be among the results; None allows all."""
-
-    corpus: str | None = None
-    split: str | None = None
-    media_type: str | None = None
+NO_FILTERS = Filters()
+EXCLUDED = 0.75  # weight of the words that are excluded; chosen on the split val of Flickr8k
 
 
 @dataclass(frozen=True)
@@ -58,6 +51,13 @@ class Hit:
         view: View of the description nearest to the query; empty if the item has none.
         text: That description.
         matched: Which parts of the item were compared with the query, in words.
+        taken: When it was taken, as 2024-07-31T18:05:00, by the clock of the camera; None if that is not known, as the
+            next two.
+        camera: With what.
+        place: Names of the nearest town, its district and its country.
+        moment_s: Of a video, the second that fits best.
+        fits: Whether the score is one that unrelated texts hardly reach in this index. None if that is not known: for
+            pictures, with `hybrid` or `exclude`, and of indexes made before this was measured.
     """
 
     rank: int
@@ -70,6 +70,11 @@ class Hit:
     view: str
     text: str
     matched: str
+    taken: str | None = None
+    camera: str | None = None
+    place: str | None = None
+    moment_s: float | None = None
+    fits: bool | None = None
 
 
 class OpenIndex:
@@ -92,23 +97,6 @@ class OpenIndex:
                     "FOLDER, where it is now"
                 )
             self.corpora[corpus["name"]] = path
-        self.columns: dict[str, pa.DictionaryArray] = {
-            name: index.items[name].combine_chunks().dictionary_encode() for name in FILTERS
-        }
-
-    def keep(self, filters: Filters) -> np.ndarray | None:
-        """Which items pass, [N] bool; None for all. Raises UsageError for a value that no item has."""
-        keep_N = None
-        for name, column in self.columns.items():
-            value = getattr(filters, name)
-            if value is None:
-                continue
-            values = column.dictionary.to_pylist()
-            if value not in values:
-                raise UsageError(f"{name}: the index has {', '.join(sorted(values))}, but not {value!r}")
-            matches_N = column.indices.to_numpy() == values.index(value)
-            keep_N = matches_N if keep_N is None else keep_N & matches_N
-        return keep_N
 
     def row(self, corpus: str, item_id: str) -> tuple[Shards, int, int]:
         """An item's shards, shard and row. Raises KeyError where it is not in the index or not in its corpus."""
@@ -142,16 +130,20 @@ class Index:
         index: What is published.
         space: The space that it was made with.
         data: Where its corpora are now, if they were moved.
+        translate: As in `open`.
     """
 
     @classmethod
-    def open(cls, folder: str | Path, checkpoint: str | None = None, data: Sequence[Path] = ()) -> "Index":
+    def open(
+        cls, folder: str | Path, checkpoint: str | None = None, data: Sequence[Path] = (), translate: str = ""
+    ) -> "Index":
         """Open an index.
 
         Args:
             folder: The index folder, or a folder of pictures that `leccr find` has indexed.
             checkpoint: Where the index's model is now, if it was moved.
             data: Where corpora of the index are now, if they were moved.
+            translate: A model that translates queries to English first where the index does not know their language.
 
         Raises:
             UsageError: Any of them is missing, or is not what the index was made from.
@@ -167,10 +159,10 @@ class Index:
                 f"{space.identity['name']} {space.identity['fingerprint']}. Give --checkpoint with the model that it "
                 "was made with, or make the index anew"
             )
-        return cls(opened, space, data)
+        return cls(opened, space, data, translate)
 
-    def __init__(self, index: Generation, space: Space, data: Sequence[Path] = ()):
-        self.space, self._data = space, data
+    def __init__(self, index: Generation, space: Space, data: Sequence[Path] = (), translate: str = ""):
+        self.space, self._data, self._translate = space, data, QueryTranslator(translate, space.tags)
         self._now = OpenIndex(index, data)
         self._refreshing, self._encoding = Lock(), Lock()
 
@@ -185,12 +177,14 @@ class Index:
     @property
     def splits(self) -> list[str]:
         """The splits of its items."""
-        return sorted(self._now.columns["split"].dictionary.to_pylist())
+        return sorted(self.facets["split"])
 
     @property
     def facets(self) -> dict[str, dict[str, int]]:
-        """By name of a filter, how many items have each value."""
-        counts = {name: pc.value_counts(column.cast(pa.string())) for name, column in self._now.columns.items()}
+        """By name of a filter, and of the year, how many items have each value."""
+        items = self._now.index.items
+        columns = {name: items[name] for name in FACETS} | {"year": pc.utf8_slice_codeunits(items["taken"], 0, 4)}
+        counts = {name: pc.value_counts(column.drop_null()) for name, column in columns.items()}
         return {name: {row["values"]: row["counts"] for row in rows.to_pylist()} for name, rows in counts.items()}
 
     def refresh(self) -> bool:
@@ -226,7 +220,8 @@ class Index:
         offset: int = 0,
         min_score: float | None = None,
         hybrid: float | None = None,
-        filters: Filters = Filters(),
+        filters: Filters = NO_FILTERS,
+        exclude: str = "",
     ) -> list[Hit]:
         """Find the best items of one query.
 
@@ -237,6 +232,7 @@ class Index:
             min_score: The least score of a result. What is a good one depends on the model: see docs/search.md.
             hybrid: As in `find`.
             filters: Which items may be among the results.
+            exclude: As in `find`.
 
         Returns:
             The hits, best first.
@@ -246,8 +242,12 @@ class Index:
             MediaError: The path does not lead to a picture.
         """
         asked = open_picture(query.read_bytes()) if isinstance(query, Path) else query
-        (hits,) = self.find([asked], k, offset=offset, hybrid=hybrid, filters=filters)
+        (hits,) = self.find([asked], k, offset=offset, hybrid=hybrid, filters=filters, exclude=exclude)
         return [hit for hit in hits if min_score is None or hit.score >= min_score]
+
+    def note(self, query: str) -> str:
+        """What a user should know of a query's language: that the index does not know it, or how it was translated."""
+        return self._translate(query)[1]
 
     def similar(self, corpus: str, item_id: str, k: int = 10) -> list[Hit]:
         """The items whose vectors are nearest to those of an item, best first, without itself.
@@ -270,7 +270,8 @@ class Index:
         *,
         offset: int = 0,
         hybrid: float | None = None,
-        filters: Filters = Filters(),
+        filters: Filters = NO_FILTERS,
+        exclude: str = "",
     ) -> list[list[Hit]]:
         """Find the best items of each query.
 
@@ -282,6 +283,8 @@ class Index:
                 inner product of the query with the nearest of the item's descriptions. An item without descriptions
                 counts as the worst candidate.
             filters: Which items may be among the results.
+            exclude: What the results should not show: EXCLUDED times the vector of these words is taken from every
+                query. That moves such items down, and leaves none out.
 
         Returns:
             The hits of each query, best first.
@@ -289,16 +292,22 @@ class Index:
         Raises:
             UsageError: A query cannot be answered.
         """
-        check_queries(queries, k, hybrid, offset)
+        check_queries([*queries, *filter(None, [exclude])], k, hybrid, offset)
         if not queries:
             return []
         now, queries_QE = self._now, self._encoded(queries)
-        keep_N = now.keep(filters)
+        if exclude:
+            queries_QE -= EXCLUDED * self._encoded([exclude])
+        keep_N = filters.passing(now.index.items)
         if hybrid:
             results = [_fused(now.index.vectors, query_E[None], offset + k, hybrid, keep_N) for query_E in queries_QE]
         else:
             results = list(zip(*now.index.vectors.search(queries_QE, offset + k, keep_N=keep_N), strict=True))
-        return [_hits(now.index, query_E, *result, offset) for query_E, result in zip(queries_QE, results, strict=True)]
+        fits = None if hybrid or exclude else now.index.manifest.get("fits")
+        return [
+            _hits(now.index, query_E, *result, offset, fits if isinstance(query, str) else None)
+            for query, query_E, result in zip(queries, queries_QE, results, strict=True)
+        ]
 
     def record(self, corpus: str, item_id: str) -> ItemRecord:
         """What the index keeps of an item. Raises KeyError where it is not in the index."""
@@ -334,7 +343,9 @@ class Index:
         pictures = {number: [query] for number, query in enumerate(queries) if not isinstance(query, str)}
         with self._encoding:  # tokenizers are not made for several threads
             if texts:
-                queries_QE[list(texts)] = self.space.texts(list(texts.values()))
+                queries_QE[list(texts)] = self.space.texts(
+                    [self._translate(text)[0] if self._translate.model else text for text in texts.values()]
+                )
             if pictures:
                 queries_QE[list(pictures)] = self.space.pictures(list(pictures.values()))
         return queries_QE
@@ -356,7 +367,12 @@ def _fused(
 
 
 def _hits(
-    index: Generation, query_E: np.ndarray, scores_k: np.ndarray, items_k: np.ndarray, offset: int = 0
+    index: Generation,
+    query_E: np.ndarray,
+    scores_k: np.ndarray,
+    items_k: np.ndarray,
+    offset: int = 0,
+    fits: float | None = None,
 ) -> list[Hit]:
     hits, scores_k, items_k = [], scores_k[offset:], items_k[offset:]
     for rank, (score, item, record) in enumerate(
@@ -364,6 +380,11 @@ def _hits(
     ):
         rows_VE = index.vectors.rows(slice(item, item + 1), part="text")
         nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
+        compared = nearest["view"] if nearest["view"] == "caption" else f"description ({nearest['view']})"
+        frames_FE = index.vectors.rows(slice(item, item + 1), part="frame")
+        moment_s = None
+        if len(frames_FE) and (duration_s := record["duration_s"]):  # frames are the middles of equal slices of it
+            moment_s = (int((frames_FE @ query_E).argmax()) + 0.5) / len(frames_FE) * duration_s
         matched = "picture" if record["media_type"] == "image" else record["media_type"]
         hits.append(
             Hit(
@@ -372,7 +393,12 @@ def _hits(
                 **{name: record[name] for name in ("item_id", "corpus", "uri", "split", "media_type")},
                 view=nearest["view"],
                 text=nearest["text"],
-                matched=f"{matched} and description ({nearest['view']})" if nearest["view"] else matched,
+                matched=f"{matched} and {compared}" if nearest["view"] else matched,
+                taken=record["taken"],
+                camera=record["camera"],
+                place=record["place"],
+                moment_s=moment_s,
+                fits=None if fits is None else bool(score >= fits),
             )
         )
     return hits

@@ -2,7 +2,7 @@
 
     INDEX/manifest.json                      the current generation, sizes and checksums of its files, how it was made
     INDEX/generation-00000003/items.arrow    one row per item, with how many vectors it has in each part
-                              vectors.faiss  the media rows of all items in this order, then their text rows
+                              vectors.faiss  the media rows of all items in this order, then their other rows
 
 A writer makes a new generation in a temporary folder, renames it and then replaces the manifest. An index that is open
 keeps answering from its generation: its files are mapped, and what is mapped stays readable after it is deleted.
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.table import MANIFEST, read_json, read_shard, shard_problem
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import canonical_json, short_hash
+from stages.retrieval.facts import FACTS
 from stages.retrieval.vectors import DTYPES, KINDS, PARTS, load_vectors
 
 VERSION = 2
@@ -35,18 +36,18 @@ RECORD = pa.schema(
         pa.field("texts", pa.list_(pa.struct([("view", pa.string()), ("text", pa.string())])), nullable=False),
     ]
 )
-ITEMS = pa.schema([*RECORD, *(pa.field(f"{part}_rows", pa.int32(), nullable=False) for part in PARTS)])
+ITEMS = pa.schema([*RECORD, *FACTS, *(pa.field(f"{part}_rows", pa.int32(), nullable=False) for part in PARTS)])
 
 
 class ItemText(TypedDict):
-    """One description of an item."""
+    """One description of an item, or one of its captions, whose view is `caption`."""
 
     view: str
     text: str
 
 
 class ItemRecord(TypedDict):
-    """What an index keeps of an item besides its vectors: a row of RECORD."""
+    """What an index keeps of an item besides its vectors: a row of RECORD and FACTS."""
 
     item_id: str
     corpus: str
@@ -55,6 +56,12 @@ class ItemRecord(TypedDict):
     split: str
     media_type: str
     texts: list[ItemText]
+    taken: str | None
+    camera: str | None
+    place: str | None
+    latitude: float | None
+    longitude: float | None
+    duration_s: float | None
 
 
 class Generation:
@@ -74,6 +81,10 @@ class Generation:
             if problem := shard_problem(home / name, entry):
                 raise UsageError(f"{home / name} {problem}. {REBUILD}")
         self.items = read_shard(home / ITEMS_FILE)
+        for field in ITEMS:
+            if field.name not in self.items.column_names:  # an index made before there was such a column
+                nothing = pa.scalar(0 if pa.types.is_integer(field.type) else None, field.type)
+                self.items = self.items.append_column(field, pa.repeat(nothing, len(self.items)))
         counts = {part: self.items.column(f"{part}_rows").to_numpy() for part in PARTS}
         self.vectors = load_vectors(home / VECTORS_FILE, manifest["kind"], manifest["effort"], counts)
 
@@ -118,7 +129,8 @@ class Generation:
 
     def records(self, numbers: Sequence[int] | np.ndarray) -> list[ItemRecord]:
         """The records of these rows."""
-        records: list[ItemRecord] = self.items.select(RECORD.names).take(pa.array(numbers, pa.int64())).to_pylist()
+        items = self.items.select([*RECORD.names, *FACTS.names])
+        records: list[ItemRecord] = items.take(pa.array(numbers, pa.int64())).to_pylist()
         return records
 
 

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.corpus.table import MANIFEST, write_json
 from pipeline.engine.run_state import locked
 from pipeline.errors import UsageError
 from pipeline.hashing import canonical_json, file_hash, short_hash
 from pipeline.storage.files import flush, write_file
+from stages.retrieval.facts import FACTS, read_facts
 from stages.retrieval.index_reader import ITEMS, ITEMS_FILE, RECORD, VECTORS_FILE, VERSION, Generation
 from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 
@@ -29,6 +31,7 @@ BUILDING = ".building"
 # names that earlier versions wrote are included
 OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manifest\.json|\.parts|\.building")
 BLOCK_ITEMS = 10_000
+FITTING = 75  # percentile of the best scores of unrelated queries from which on an item fits, see docs/search.md
 
 
 class Block(NamedTuple):
@@ -80,13 +83,22 @@ class IndexWriter:
     def __init__(self, folder: Path, settings: dict[str, Any], old: Generation | None):
         self.folder, self.settings, self.old = folder, settings, old
 
-    def publish(self, blocks: Callable[[], Iterable[Block]]) -> Generation:
-        """Make and publish the generation that holds these items, asked for several times; returns it, open."""
+    def publish(self, blocks: Callable[[], Iterable[Block]], unrelated_QE: np.ndarray | None = None) -> Generation:
+        """Make and publish a generation.
+
+        Args:
+            blocks: Gives the items that it holds, several times.
+            unrelated_QE: Queries that hardly any item fits: the best scores that they reach show what does not fit.
+                Without them it is as in the generation before.
+
+        Returns:
+            The generation, open.
+        """
         numbers = [int(path.name[-8:]) for path in self.folder.glob("generation-*")]
         name = f"generation-{max(numbers, default=0) + 1:08d}"
         home = self.folder / BUILDING
         home.mkdir()
-        counts = _write_items(home / ITEMS_FILE, blocks())
+        counts = _write_items(home / ITEMS_FILE, blocks(), self.old)
         vectors = build_vectors(
             lambda part: (block.rows[part] for block in blocks()),
             counts,
@@ -102,10 +114,13 @@ class IndexWriter:
             "items": len(counts["media"]),
             "kind": vectors.kind,
             "effort": vectors.effort,
+            "fits": self.old.manifest.get("fits") if self.old else None,
             "files": {
                 path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in sorted(home.iterdir())
             },
         }
+        if unrelated_QE is not None and vectors.parts["media"].rows:
+            manifest["fits"] = float(np.percentile(vectors.search(unrelated_QE, 1)[0], FITTING))
         del vectors
         flush(home)
         home.replace(self.folder / name)
@@ -115,17 +130,30 @@ class IndexWriter:
         return Generation.open(self.folder)
 
 
-def _write_items(path: Path, blocks: Iterable[Block]) -> dict[str, np.ndarray]:
-    """Write ITEMS; returns how many vectors each item has, by part."""
+def _write_items(path: Path, blocks: Iterable[Block], old: Generation | None) -> dict[str, np.ndarray]:
+    """Write ITEMS, whose facts are those of the old generation where it has them; returns the rows of items by part."""
     counts: dict[str, list[np.ndarray]] = {part: [np.empty(0, np.int32)] for part in PARTS}
     with write_file(path) as stream, pa.ipc.new_stream(stream, ITEMS) as file:
         for block in blocks:
             items = block.records.select(RECORD.names)
+            facts = _facts(items, old)
+            for name in FACTS.names:
+                items = items.append_column(name, facts[name])
             for part in PARTS:
                 counts[part].append(block.counts[part].astype(np.int32))
                 items = items.append_column(f"{part}_rows", pa.array(counts[part][-1]))
             file.write_table(items.cast(ITEMS))
     return {part: np.concatenate(of_part) for part, of_part in counts.items()}
+
+
+def _facts(items: pa.Table, old: Generation | None) -> pa.Table:
+    before = old.items["sha256"].combine_chunks() if old else pa.array([], pa.string())
+    places = pc.index_in(items["sha256"], value_set=before)
+    new = read_facts(items.filter(pc.is_null(places)).to_pylist())
+    known = pa.concat_tables([old.items.select(FACTS.names), new]) if old else new
+    numbers_N = places.fill_null(-1).to_numpy().copy()
+    numbers_N[numbers_N < 0] = len(before) + np.arange(len(new))
+    return known.take(pa.array(numbers_N))
 
 
 def blocks_of(index: Generation, keep_N: np.ndarray) -> Iterator[Block]:

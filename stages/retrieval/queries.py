@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.optional import load_pyarrow
+from pipeline.options import add_options, read_options
+from stages.retrieval.filters import Filters
 
 if TYPE_CHECKING:
     from stages.retrieval.engine import Hit
@@ -32,17 +35,23 @@ def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
 
 def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> None:
     """Print the results of the queries."""
-    from stages.retrieval.engine import Filters, Index
+    from stages.retrieval.engine import Index
 
-    finder = Index.open(options.index, options.checkpoint, options.data)
+    finder = Index.open(options.index, options.checkpoint, options.data, options.translate)
     if not len(finder):
         raise UsageError(f"--index {options.index} is empty. Run index.py on a corpus that has items")
-    filters = Filters(options.corpus, options.split, options.media_type)
+    filters = read_options(Filters, options)
     results: list[tuple[str, list[Hit]]] = []
     for start in range(0, len(queries), BATCH):
         names, batch = zip(*queries[start : start + BATCH], strict=True)
-        results_of = finder.find(batch, options.k, offset=options.offset, hybrid=options.hybrid, filters=filters)
-        for name, hits in zip(names, results_of, strict=True):
+        terms = {"offset": options.offset, "hybrid": options.hybrid, "exclude": options.exclude}
+        for name, query, hits in zip(
+            names, batch, finder.find(batch, options.k, **terms, filters=filters), strict=True
+        ):
+            if isinstance(query, str) and (note := finder.note(query)):
+                print(f"note: {name}: {note}", file=sys.stderr)
+            if options.fitting:
+                hits = [hit for hit in hits if hit.fits is not False]
             print(_json_line(name, hits) if options.json else _lines(name, hits), flush=True)
             results.append((name, hits))
     if options.picture:
@@ -82,9 +91,12 @@ def _json_line(query: str, hits: "Sequence[Hit]") -> str:
 def _lines(query: str, hits: "Sequence[Hit]") -> str:
     """The query, then each result: rank, score, item and path, and the description nearest to the query."""
     lines = [query]
+    if hits and all(hit.fits is False for hit in hits):
+        lines.append("      nothing fits well; the nearest are:")
     for hit in hits:
         where = f"{hit.corpus}/{hit.item_id}" + (f"  ({hit.uri})" if hit.uri else "")
-        lines.append(f"{hit.rank:>4}  {hit.score:6.3f}  {where}")
+        at = f"  at {hit.moment_s:.0f} s" if hit.moment_s is not None else ""
+        lines.append(f"{hit.rank:>4}  {hit.score:6.3f}  {where}{at}")
         if hit.text:
             lines.append(f"{'':14}{hit.view}: {hit.text}")
     return "\n".join(lines if hits else [query, "      nothing found"])
@@ -110,8 +122,9 @@ def add_query_options(program: argparse.ArgumentParser, metavar: str | None = No
         metavar="WEIGHT",
         help="share of text-to-text similarity in the score, from 0 to 1 (default: 0)",
     )
-    add("--corpus", help="search only this corpus")
-    add("--split", help="search only this split")
-    add("--media-type", choices=("image", "video"), help="search only images, or only videos")
+    add("--not", dest="exclude", default="", metavar="WORDS", help="what the results should not show; moves it down")
+    add("--fitting", action="store_true", help="leave out what does not fit, as far as the index can tell")
+    add_options(program, Filters)
+    add("--translate", default="", metavar="MODEL", help="translates queries of other languages to English first")
     add("--picture", type=Path, metavar="FILE.png", help="draw the results, one row per query")
     add("--json", action="store_true", help="print a line of JSON for each query")

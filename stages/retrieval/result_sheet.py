@@ -4,6 +4,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from matplotlib import font_manager
@@ -17,11 +18,7 @@ TILE, ROW, ABOVE, BELOW = 1.6, 1.75, 0.35, 0.2
 SIZE = 240, 180  # pixels of a thumbnail
 MAX_QUERIES, MAX_RESULTS = 40, 10
 GREY = "#d0d3d6"
-FONTS = (  # those that are installed draw each letter that the ones before lack; DejaVu comes with matplotlib
-    *("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR"),
-    *("WenQuanYi Micro Hei", "IPAexGothic", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans", "Microsoft YaHei"),
-    *("Noto Sans", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai"),
-)
+FONT_PACKAGES = "manimgx_fonts", "noto_cjk_sans_otc"  # Noto Sans for nearly every script
 
 
 def draw_results(path: Path, finder: Index, results: Sequence[tuple[str, Sequence[Hit]]]) -> None:
@@ -58,14 +55,17 @@ def draw_results(path: Path, finder: Index, results: Sequence[tuple[str, Sequenc
     except OSError as error:
         raise EnvironmentTrouble(f"{path} cannot be written: {error.strerror}") from error
     if missing_glyphs:
-        print("note: no font has all letters of the queries. Install one, such as Noto Sans CJK", file=sys.stderr)
+        print("note: no font has all letters of the queries. Most are in those of the extra search", file=sys.stderr)
 
 
 @functools.cache
 def _fonts() -> list[str]:
-    """The fonts of FONTS that are installed."""
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [name for name in FONTS if name in installed]
+    """Families that draw each letter which those before lack. DejaVu comes with matplotlib."""
+    fonts = font_manager.fontManager
+    packages = [Path(spec.origin).parent for name in FONT_PACKAGES if (spec := find_spec(name)) and spec.origin]
+    for path in sorted(path for package in packages for path in package.glob("*.tt[fc]")):
+        fonts.addfont(path)
+    return ["DejaVu Sans", *dict.fromkeys(font.name for font in fonts.ttflist if font.name.startswith("Noto Sans"))]
 
 
 def thumbnail(finder: Index, hit: Hit) -> Image.Image:

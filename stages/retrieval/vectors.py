@@ -2,8 +2,9 @@
 
 Q queries · E width · R rows · N items · W rows fetched for a query · k results
 
-An item has rows of two parts: `media`, with which queries are compared, and `text`, one for each of its descriptions.
-All media rows come first, then all text rows, each in the order of the items. An item's score is the largest inner
+An item has rows of three parts: `media`, with which queries are compared; `text`, one for each of its descriptions and
+captions; and `frame`, one for each frame of a video. All rows of a part come one after the other, in the order of the
+items. An item's score is the largest inner
 product of the query with any of its rows in a part. IVF visits only some of its lists of rows. How many, its *effort*,
 is measured when the index is built.
 """
@@ -26,7 +27,7 @@ from pipeline.storage.files import flush
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import faiss
 
-PARTS = ("media", "text")
+PARTS = ("media", "text", "frame")
 KINDS = {"flat": "", "ivf": "IVF{lists},"}  # prefixes of FAISS's index factory
 DTYPES = {"float32": "Flat", "float16": "SQfp16"}
 # Flat rows are exact and cost nothing to build. 50,000 of 256 values took 1.5 ms a query on two busy processors, where
@@ -65,7 +66,7 @@ class ItemVectors:
         index: FAISS index of all rows.
         kind: `flat` or `ivf`.
         effort: Lists visited for a query.
-        counts: By part, the rows of each item [N].
+        counts: By part, the rows of each item [N], in the order of PARTS.
 
     Raises:
         UsageError: The index does not have as many rows as the items.
@@ -73,9 +74,10 @@ class ItemVectors:
 
     def __init__(self, index: Any, kind: str, effort: int, counts: Mapping[str, np.ndarray]):
         self.index, self.kind, self.effort = index, kind, effort
-        media = Part.of(counts["media"], 0)
-        self.parts = {"media": media, "text": Part.of(counts["text"], media.rows)}
-        rows = sum(part.rows for part in self.parts.values())
+        self.parts, rows = dict[str, Part](), 0
+        for part in counts:
+            self.parts[part] = Part.of(counts[part], rows)
+            rows += self.parts[part].rows
         if index.ntotal != rows:
             raise UsageError(f"the index has {index.ntotal:,} vectors for {rows:,} rows of items. Make it anew")
         if kind == "ivf":
@@ -89,7 +91,7 @@ class ItemVectors:
         Args:
             queries_QE: Queries, float32.
             k: Results of each query.
-            part: Rows to compare with, `media` or `text`.
+            part: Rows to compare with.
             keep_N: Items that may be among the results, bool; all if not given.
 
         Returns:
@@ -202,12 +204,12 @@ def build_vectors(
     Args:
         rows: Gives the rows of a part, block by block, float32 [R,E]. They are asked for several times, so that only
             one block has to be in memory.
-        counts: By part, the rows of each item [N].
+        counts: By part, the rows of each item [N], in the order of PARTS.
         kind: `flat`, `ivf`, or `auto`, which goes by size.
         dtype: How values are stored: `float32` or `float16`.
         width: E.
     """
-    totals = {part: int(counts[part].sum()) for part in PARTS}
+    totals = {part: int(counts[part].sum()) for part in counts}
     total = sum(totals.values())
     if kind == "auto":
         kind = "flat" if total <= FLAT_ROWS else "ivf"
@@ -216,10 +218,10 @@ def build_vectors(
     index, generator = empty_index(kind, dtype, total, width), np.random.default_rng(0)
     if kind == "ivf":
         most = POINTS_A_LIST * index.nlist
-        parts = [_sample(rows(part), totals[part], most * totals[part] // total, generator) for part in PARTS]
+        parts = [_sample(rows(part), totals[part], most * totals[part] // total, generator) for part in counts]
         index.train(np.concatenate([part_RE for part_RE in parts if len(part_RE)]))
         del parts
-    for part in PARTS:
+    for part in counts:
         for rows_RE in rows(part):
             index.add(rows_RE)
     vectors = ItemVectors(index, kind, 1, counts)

@@ -4,6 +4,7 @@ A picture is sent as base64 within the JSON, not as multipart, so that one schem
 more bytes. An item is named by its id within its corpus, never by its path.
 """
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -12,7 +13,9 @@ from fastapi import APIRouter, Request, Response
 from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
-from stages.retrieval.engine import MAX_CHARACTERS, Filters
+from pipeline.options import option_fields
+from stages.retrieval.engine import MAX_CHARACTERS
+from stages.retrieval.filters import Filters
 from stages.web.pages import render
 from stages.web.problems import MAX_QUERIES, MAX_RESULTS, Limits
 from stages.web.service import PICTURE_PIXELS, Service, Terms
@@ -35,9 +38,15 @@ class SearchRequest(BaseModel):
     k: int = Field(10, ge=1, le=MAX_RESULTS, description="results of each query")
     offset: int = Field(0, ge=0, description="how many of the best results are left out")
     hybrid: float | None = Field(None, ge=0, le=1, description="share of the descriptions in the score")
+    exclude: str = Field("", description="words for what the results should not show; moves it down")
     corpus: str | None = Field(None, description="only items of this corpus")
     split: str | None = Field(None, description="only items of this split")
     media_type: Literal["image", "video"] | None = Field(None, description="only images, or only videos")
+    folder: str | None = Field(None, description="only items of this folder of the collection")
+    camera: str | None = Field(None, description="only what was taken with this camera")
+    place: str | None = Field(None, description="only what was taken there: a name, or latitude,longitude,km")
+    since: str | None = Field(None, description="only what was taken on this day, month or year, or later")
+    until: str | None = Field(None, description="only what was taken on this day or before")
 
     @model_validator(mode="after")
     def _has_one_kind(self) -> Self:
@@ -47,7 +56,11 @@ class SearchRequest(BaseModel):
 
 
 class Result(BaseModel):
-    """A result. `view` and `text`: the item's description nearest to the query; empty if it has none."""
+    """A result.
+
+    `view` and `text`: the item's description or caption nearest to the query; empty if it has none. `moment_s`: of a
+    video, the second that fits best. `fits`: whether the score is one that unrelated texts hardly reach.
+    """
 
     rank: int
     score: float
@@ -58,12 +71,18 @@ class Result(BaseModel):
     view: str
     text: str
     matched: str
+    taken: str | None
+    camera: str | None
+    place: str | None
+    moment_s: float | None
+    fits: bool | None
 
 
 class SearchResponse(BaseModel):
-    """The results of each query, best first."""
+    """The results of each query, best first; notes on queries whose language the index does not know, else ""."""
 
     results: list[list[Result]]
+    notes: list[str]
 
 
 class Health(BaseModel):
@@ -96,9 +115,10 @@ def routes(service: Service) -> APIRouter:
         service.admit(request, len(queries))
         if terms.picture is not None:
             queries = [await service.picture(terms.picture)]
-        filters = Filters(terms.corpus, terms.split, terms.media_type)
-        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters, terms.offset))
-        answer = SearchResponse.model_validate({"results": results}, from_attributes=True)
+        filters = Filters(**{name: getattr(terms, name) for name in option_fields(Filters)})
+        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters, terms.offset, terms.exclude))
+        notes = [await asyncio.to_thread(finder.note, query) if isinstance(query, str) else "" for query in queries]
+        answer = SearchResponse.model_validate({"results": results, "notes": notes}, from_attributes=True)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @router.get("/health", summary="What is searched, and whether it can be")

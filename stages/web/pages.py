@@ -27,9 +27,10 @@ from pipeline.errors import EnvironmentTrouble, MediaError, PipelineError, Usage
 from pipeline.media.images import encode_jpeg
 from pipeline.media.images import frames as sampled_frames
 from pipeline.media.uri import open_media
+from pipeline.options import option_fields
 from stages.retrieval.corpus_items import Browser, read_card
-from stages.retrieval.engine import MAX_CHARACTERS, MAX_RESULTS, Filters, Hit
-from stages.web.language import language_note
+from stages.retrieval.engine import MAX_CHARACTERS, MAX_RESULTS, Hit
+from stages.retrieval.filters import Filters
 from stages.web.problems import Problem
 from stages.web.service import Service, Terms
 
@@ -66,6 +67,7 @@ def mark(text: str, query: str) -> Markup:
 
 
 _environment.filters["mark"] = mark
+_environment.filters["clock"] = lambda seconds: f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def set_root(path: str) -> None:
@@ -86,7 +88,8 @@ class SearchForm(BaseModel):
         q: The words.
         k: Results on the page.
         offset: Results before it.
-        corpus: A filter, as the next two; empty for all.
+        exclude: What the results should not show.
+        corpus: A filter, as all up to `until`; empty for all.
         like: Instead of words, the name of a picture that was sent.
         item: Of the item's page, its id.
         rank: Of the item's page, its place in the results; 0 if it was reached in another way.
@@ -95,9 +98,15 @@ class SearchForm(BaseModel):
     q: str = ""
     k: Annotated[int, AfterValidator(lambda k: min(max(k, 1), MAX_RESULTS))] = PAGE_ITEMS
     offset: Annotated[int, AfterValidator(lambda offset: min(max(offset, 0), MAX_RESULTS - 1))] = 0
+    exclude: str = ""
     corpus: str = ""
     split: str = ""
     kind: str = ""
+    folder: str = ""
+    camera: str = ""
+    place: str = ""
+    since: str = ""
+    until: str = ""
     like: str = ""
     item: str = ""
     rank: int = 0
@@ -105,12 +114,13 @@ class SearchForm(BaseModel):
     @property
     def terms(self) -> Terms:
         """What to ask the engine."""
-        filters = Filters(self.corpus or None, self.split or None, self.kind or None)
-        return Terms(min(self.k, MAX_RESULTS - self.offset), None, filters, self.offset)
+        values = {**self.model_dump(), "media_type": self.kind}
+        filters = Filters(**{name: values[name] or None for name in option_fields(Filters)})
+        return Terms(min(self.k, MAX_RESULTS - self.offset), None, filters, self.offset, self.exclude.strip())
 
     def link(self, **place: Any) -> str:
         """The query part of a link to a place in the results of this search."""
-        values = {**self.model_dump(include={"q", "corpus", "split", "kind", "like"}), **place}
+        values = {**self.model_dump(exclude={"k", "offset", "item", "rank", "picture"}), **place}
         return urlencode({name: value for name, value in values.items() if value})
 
 
@@ -145,7 +155,7 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
             picture=_data_url(pictures[form.like]) if form.like in pictures else "",
             more=form.link(offset=seen) if has_more else "",
             here=form.link(k=seen),
-            splits=finder.splits,
+            facets=finder.facets,
             languages=finder.space.languages,
         )
         answer.headers["Cache-Control"] = "private, no-cache"  # a browser that goes back shows it as it was
@@ -161,7 +171,7 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
         if isinstance(query, str) and not query.strip():
             return results(form, [], "Nothing to search for: write a few words, or choose a picture.")
         service.admit(request)
-        note = await asyncio.to_thread(language_note, form.q, finder.space.tags)
+        note = await asyncio.to_thread(finder.note, query) if isinstance(query, str) else ""
         try:
             (hits,) = await service.find([query], form.terms)
         except Problem as problem:
@@ -172,6 +182,8 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
         if hits:
             first, last = hits[0].rank, hits[-1].rank
             message = f"Results {first} to {last}" if form.offset else f"{last} results, best first"
+            if all(hit.fits is False for hit in hits):
+                message = "Nothing fits well. These are the nearest."
         elif form.offset:
             message = "There are no more results"
         return results(form, hits, message, note)
@@ -208,15 +220,17 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
             item = _browser(service, corpus).item(form.item)
         except KeyError as error:
             raise _not_found("item", form.item) from error
-        uri, similar = "", list[Hit]()
+        record, similar = None, list[Hit]()
         with contextlib.suppress(KeyError):  # it is not in the index
-            uri, similar = finder.record(corpus, form.item)["uri"], finder.similar(corpus, form.item, SIMILAR)
+            record, similar = finder.record(corpus, form.item), finder.similar(corpus, form.item, SIMILAR)
+        uri = record["uri"] if record else ""
         hit = by_rank.get(form.rank)
         return page(
             "item.html",
             corpus=corpus,
             form=form,
             item=item,
+            record=record,
             hit=hit if hit and (hit.corpus, hit.item_id) == (corpus, form.item) else None,
             previous=by_rank.get(form.rank - 1),
             following=by_rank.get(form.rank + 1),

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import Limits as MediaLimits
-from stages.retrieval.engine import Filters, Hit, Index, check_queries, open_picture
+from stages.retrieval.engine import Hit, Index, check_queries, open_picture
+from stages.retrieval.filters import Filters
 from stages.web.problems import MAX_QUERIES, Buckets, Limits, Problem
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class Terms(NamedTuple):
     hybrid: float | None
     filters: Filters
     offset: int = 0
+    exclude: str = ""
 
 
 @dataclass(eq=False)
@@ -88,7 +90,7 @@ class Service:
             Problem: 503 if too many queries are waiting, 422 if the engine cannot answer.
         """
         try:
-            check_queries(queries, terms.k, terms.hybrid, terms.offset)
+            check_queries([*queries, *filter(None, [terms.exclude])], terms.k, terms.hybrid, terms.offset)
         except UsageError as error:
             raise _problem(error) from error
         if self.waiting + len(queries) > self.limits.waiting:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.retrieval.engine import Filters, Hit
+from stages.retrieval.engine import Hit
+from stages.retrieval.filters import Filters
 
 EVIL = "<script>window.hit=1</script>.jpg"
 ITEMS = {  # colour, words for it, and what was written about it
@@ -30,6 +31,12 @@ class FakeFinder:
     def __init__(self, corpora=None, call_s=0.0):
         self.corpora = {"squares": Path("/nowhere/squares")} if corpora is None else corpora
         self.splits = ["test", "train"]
+        self.facets = {
+            "split": {"test": 4, "train": 1},
+            "camera": {"X100": 1},
+            "place": {"Ulm": 1},
+            "year": {"24": 1},
+        }
         self.call_s = call_s
         self.calls, self.refreshes, self.trouble = [], 0, None
         self._lock = threading.Lock()
@@ -43,7 +50,7 @@ class FakeFinder:
             raise self.trouble
         return False
 
-    def find(self, queries, k=10, *, offset=0, hybrid=None, filters=NO_FILTERS):
+    def find(self, queries, k=10, *, offset=0, hybrid=None, filters=NO_FILTERS, exclude=""):
         for name, values in (("corpus", self.corpora), ("split", self.splits)):
             if getattr(filters, name) not in (None, *values):
                 raise UsageError(f"{name}: the index has {', '.join(values)}")
@@ -60,7 +67,11 @@ class FakeFinder:
     def record(self, corpus, item_id):
         view, text = "short", ITEMS[item_id][2]
         texts = [{"view": view, "text": text}] if text else []
-        return {"texts": texts, "uri": str(self.corpora[corpus] / item_id)}
+        known = {"taken": "2024-07-31T18:05:00", "camera": "X100", "place": None}
+        return {"texts": texts, "uri": str(self.corpora[corpus] / item_id), **known}
+
+    def note(self, query):
+        return "This looks like Czech" if "č" in query else ""
 
     def similar(self, corpus, item_id, k=10):
         return self._hits(self.picture(corpus, item_id, 4), k, NO_FILTERS, 1)

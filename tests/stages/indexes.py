@@ -42,8 +42,8 @@ def block(numbers, media_NRE, text_ME=None):
     items, rows, width = media_NRE.shape
     text_ME = np.empty((0, width), np.float32) if text_ME is None else text_ME
     records = pa.Table.from_pylist([record(number, texts=texts) for number in numbers], RECORD)
-    counts = {"media": np.full(items, rows), "text": np.full(items, texts)}
-    return Block(records, counts, {"media": media_NRE.reshape(-1, width), "text": text_ME})
+    counts = {"media": np.full(items, rows), "text": np.full(items, texts), "frame": np.zeros(items, np.int32)}
+    return Block(records, counts, {"media": media_NRE.reshape(-1, width), "text": text_ME, "frame": text_ME[:0]})
 
 
 def make_index(folder, *blocks, width=4, **settings):

@@ -8,7 +8,7 @@ import pytest
 import beam_runner
 from pipeline.corpus.table import Table, vectors_of
 from stages.data.media import item_frames
-from stages.data.samples import Shards
+from stages.data.samples import Shards, human_captions
 from stages.retrieval.encoders import ModelSpace
 from stages.verify import verify
 from tests.stages.corpora import row, write_rows, write_training_corpus
@@ -55,13 +55,17 @@ def test_rows_are_what_the_model_makes_of_each_item(home):
         items = [shards.row(number, place) for place in range(len(shards.shard(number)))]
         texts = [[text["text"] for text in item["descriptions"]] for item in items]
         items_NE, slots_NKE = space.items([item_frames(shards, number, item) for item in items], texts)
-        text_ME = space.descriptions([text for of_item in texts for text in of_item])
+        captions = [list(human_captions(item["captions"])) for item in items]
+        text_ME = space.descriptions([text for both in zip(texts, captions) for of in both for text in of])  # noqa: B905
         for place, item in enumerate(items):
             own = [n for n, of in enumerate(rows) if of["item_id"] == item["item_id"]]
             names = [*(("slot", str(k)) for k in range(slots_NKE.shape[1])), ("view", "short"), ("view", "detail")]
+            names += [("caption", caption["language"]) for caption in item["captions"] if caption["origin"] == "human"]
             assert [(rows[n]["part"], rows[n]["view"]) for n in own] == [("item", ""), *names]
-            expected = [items_NE[place, None], slots_NKE[place], text_ME[place * VIEWS :][:VIEWS]]
+            count = len(texts[place]) + len(captions[place])
+            expected = [items_NE[place, None], slots_NKE[place], text_ME[:count]]
             np.testing.assert_allclose(vectors_RE[own], np.concatenate(expected), atol=1e-5)
+            text_ME = text_ME[count:]
     assert {of["model"] for of in table.rows()} == {table.manifest["settings"]["model"]} == {space.model}
     assert verify(home / "photos")[1] == []
 
@@ -80,12 +84,13 @@ def test_other_programs_read_it(home):
 
 def test_only_what_changed_is_encoded_again(home, tmp_path, encoded):
     photos = write_training_corpus(tmp_path / "photos", ITEMS)
-    assert embed(photos, "--checkpoint", home / "model") == 0 and encoded == {"items": ITEMS, "texts": ITEMS * VIEWS}
+    assert embed(photos, "--checkpoint", home / "model") == 0
+    assert encoded == {"items": ITEMS, "texts": ITEMS * VIEWS + 16}
     before = {path.name: path.read_bytes() for path in (photos / "vectors").iterdir()}
     (photos / "vectors" / "part-00001-of-00002.arrow").unlink()  # as after a kill
     (photos / "vectors" / "manifest.json").unlink()
     assert embed(photos, "--checkpoint", home / "model") == 0
-    assert encoded == {"items": ITEMS * 1.5, "texts": ITEMS * VIEWS * 1.5}
+    assert encoded == {"items": ITEMS * 1.5, "texts": ITEMS * VIEWS * 1.5 + 26}
     assert {path.name: path.read_bytes() for path in (photos / "vectors").iterdir()} == before
     encoded.update(items=0, texts=0)
     rows = [row(number, "train") for number in (0, 1, 2, 3, 8)]
@@ -94,7 +99,7 @@ def test_only_what_changed_is_encoded_again(home, tmp_path, encoded):
     rows[3] |= {"item_id": "renamed.jpg"}
     write_rows(photos, rows)
     assert embed(photos, "--checkpoint", home / "model") == 0
-    assert encoded == {"items": 2, "texts": 3}  # 1 and 8
+    assert encoded == {"items": 2, "texts": 5}  # 1 and 8
     assert {of["item_id"] for of in Table(photos, "vectors").rows()} == {of["item_id"] for of in rows}
 
 

@@ -86,7 +86,7 @@ def test_mistakes(tmp_path):
 def test_two_corpora_a_split_and_views(tmp_path):
     model, photos, made = write_indexed(tmp_path, 6, "--split", "val", "--views", "short")
     assert records(made).keys() == items(5)
-    assert {text["view"] for record in records(made).values() for text in record["texts"]} == {"short"}
+    assert {text["view"] for record in records(made).values() for text in record["texts"]} == {"short", "caption"}
     bare = write_training_corpus(tmp_path / "bare", 5, seed=1)
     write_rows(bare, [{**row(number, "train"), "descriptions": []} for number in range(2)])
     both = command(model, tmp_path / "both", photos, bare)

@@ -31,11 +31,11 @@ def run(home, capsys, *arguments):
 
 
 def test_each_result_has_a_line(home, capsys):
-    lines = run(home, capsys, "rot", "-k", 2).splitlines()
+    lines = [line for line in run(home, capsys, "rot", "-k", 2).splitlines() if "nothing fits" not in line]
     assert lines[0] == "rot" and len(lines) == 5
     rank, score, where, path = lines[1].split()
     assert rank == "1" and -1 <= float(score) <= 1 and where.startswith("photos/item-") and path.startswith("(photos/")
-    assert lines[2].strip().split(":")[0] in ("short", "detail")
+    assert lines[2].strip().split(":")[0] in ("short", "detail", "caption")
 
 
 def test_json_of_texts_a_file_and_a_picture(home, capsys):
@@ -47,6 +47,7 @@ def test_json_of_texts_a_file_and_a_picture(home, capsys):
     assert all(len(row["hits"]) == 3 and row["hits"][0]["rank"] == 1 for row in rows)
     assert rows[0]["hits"][0].keys() == {
         "rank", "score", "item_id", "corpus", "uri", "split", "media_type", "view", "text", "matched",
+        "taken", "camera", "place", "moment_s", "fits",
     }  # fmt: skip
 
 

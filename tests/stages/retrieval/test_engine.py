@@ -3,13 +3,16 @@ import runpy
 import shutil
 import threading
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index
 from stages.data.media import item_frames
-from stages.data.samples import Shards
+from stages.data.samples import Shards, human_captions
+from stages.retrieval import index_writer
 from stages.retrieval.engine import Filters, Index, open_picture
+from stages.retrieval.facts import FACTS
 from tests.conftest import ROOT
 from tests.model.towers import picture
 from tests.stages.corpora import row, write_rows, write_training_corpus
@@ -41,7 +44,7 @@ def by_hand(finder, query, share=0.0):
         record = shards.row(number, place)
         texts = [text["text"] for text in record["descriptions"]]
         (rows_RE,) = item_rows(finder.space, [item_frames(shards, number, record)], [texts])
-        nearness = (finder.space.descriptions(texts) @ query_E).max()
+        nearness = (finder.space.descriptions([*texts, *human_captions(record["captions"])]) @ query_E).max()
         scores[record["item_id"]] = (1 - share) * (rows_RE @ query_E).max() + share * nearness
     return sorted(scores, key=lambda item: -scores[item]), scores
 
@@ -73,6 +76,29 @@ def test_filters(finder):
     for filters, message in ((Filters(split="test"), "train, val"), (Filters(corpus="x"), "photos")):
         with pytest.raises(UsageError, match=message):
             finder.find(["rot"], filters=filters)
+
+
+def test_excluded_words_moments_and_what_fits(tmp_path, monkeypatch):
+    def lasting_9_s(items):
+        return FACTS.empty_table() if not items else pa.Table.from_pylist([{"duration_s": 9.0}] * len(items), FACTS)
+
+    monkeypatch.setattr(index_writer, "read_facts", lasting_9_s)
+    finder = Index.open(write_indexed(tmp_path, 6, "--dtype", "float32", videos=1)[2])
+    (hits,) = finder.find(["rot"], 6)
+    query_E, other_E = finder.space.texts(["rot", "blau"])
+    (clip,) = (hit for hit in hits if hit.media_type == "video")
+    shards = Shards([tmp_path / "photos"])
+    frames = item_frames(shards, 0, shards.row(0, 0))
+    best = int((finder.space.items([[frame] for frame in frames], [[]] * 3)[0] @ query_E).argmax())
+    assert clip.moment_s == (1.5, 4.5, 7.5)[best] and {hit.moment_s for hit in hits if hit is not clip} == {None}
+    least = finder._now.index.manifest["fits"]
+    assert [hit.fits for hit in hits] == [hit.score >= least for hit in hits]
+    vectors = finder._now.index.vectors
+    without = {hit.item_id: hit for hit in finder.find(["rot"], 6, exclude="blau")[0]}
+    for number, item_id in enumerate(finder._now.index.items["item_id"].to_pylist()):
+        rows_RE = vectors.rows(slice(number, number + 1))
+        assert without[item_id].score == pytest.approx((rows_RE @ (query_E - 0.75 * other_E)).max(), abs=1e-5)
+    assert {hit.fits for hit in without.values()} == {hit.fits for hit in finder.search(picture(3))} == {None}
 
 
 def test_only_pictures_of_the_index_are_read(finder):

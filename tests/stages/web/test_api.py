@@ -64,9 +64,10 @@ def test_an_answer_holds_ranks_and_no_path(url):
     assert answer["results"][0][0] == {
         "rank": 1, "score": 1.0, "corpus": "squares", "item_id": "red.jpg", "split": "test", "media_type": "image",
         "view": "short", "text": "A red square.", "matched": "picture",
+        "taken": None, "camera": None, "place": None, "moment_s": None, "fits": None,
     }  # fmt: skip
     assert "/nowhere" not in json.dumps(answer)
-    assert search(url, query="nothing")[1] == {"results": [[]]}
+    assert search(url, query="nothing")[1] == {"results": [[]], "notes": [""]}
 
 
 @pytest.mark.parametrize(
