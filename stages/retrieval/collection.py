@@ -58,13 +58,24 @@ class Collection:
         """Its index."""
         return self.corpus.with_name(f"{self.corpus.name}.index")
 
+    def take_over(self, folder: str) -> None:
+        """Let what was made of a folder, which is here now, be of this one. Raises UsageError where there is none."""
+        before = Collection.of(folder)
+        if not before.corpus.is_dir() or self.corpus.parent.exists():
+            problem = f"this folder has its own, {self.corpus.parent}" if before.corpus.is_dir() else "nothing"
+            raise UsageError(f"--moved-from {before.folder}: cannot take over what was made of it: {problem}")
+        for name, path in ((before.corpus.name, self.corpus), (before.index.name, self.index)):
+            if (before.corpus.parent / name).exists():
+                path.parent.mkdir(exist_ok=True)
+                (before.corpus.parent / name).rename(path)
+
 
 def bring_up_to_date(collection: Collection, options: argparse.Namespace) -> int:
     """Describe, pack and index what is new in a folder. All that is printed goes to standard error.
 
     Args:
         collection: The folder.
-        options: `checkpoint`, and what DESCRIBER names; None is not given.
+        options: `checkpoint`, `moved_from`, and what DESCRIBER names; None is not given.
 
     Returns:
         The exit status. 0 also where another run does the same, if there is an index that answers meanwhile.
@@ -75,6 +86,8 @@ def bring_up_to_date(collection: Collection, options: argparse.Namespace) -> int
     from pipeline.corpus.next_corpus import finish_publishing
     from pipeline.engine.run_state import locked
 
+    if options.moved_from and collection.folder.is_dir():
+        collection.take_over(options.moved_from)
     update = _Update(collection, options)
     with contextlib.redirect_stdout(sys.stderr):
         if not update.steps():
@@ -113,6 +126,7 @@ class _Update:
     def steps(self) -> list[list[str]]:
         """The stages that must run, with their options."""
         from pipeline.corpus.changes import Changes
+        from pipeline.corpus.commit import stored_settings
         from pipeline.corpus.next_corpus import is_whole
         from pipeline.corpus.shards import PLAN
         from pipeline.corpus.table import complete, state_folder
@@ -120,10 +134,12 @@ class _Update:
         is_planned = (state_folder(self.corpus) / PLAN / "plan.json").exists()
         rows = self.ingest.plan_rows(self.sources)
         changes = str(Changes(self.corpus, rows, by_content=False)) if is_planned else ""
+        if is_planned and stored_settings(self.corpus, self.ingest.name) != self.ingest.settings():
+            changes = changes or "moved"
         if complete(self.corpus, "training") and is_whole(self.corpus):
             if not changes and self.checkpoint == self.made_with and self._is_current():
                 return []
-            return [["update", *self.describer]] if changes else [["index"]]
+            return [["update", *self.input, *self.describer]] if changes else [["index"]]
         brief = ["--brief", "--max-failures=50%"]  # a folder may hold many broken files
         steps = [["captions", *self.input, *brief, *self.describer], ["pack", *brief], ["index"]]
         if changes:  # since a run that was interrupted: planned again; answers come from the cache
@@ -212,5 +228,6 @@ def add_update_options(program: argparse.ArgumentParser) -> None:
     program.add_argument(
         "--checkpoint", help="what encodes pictures and queries (default: what did so before, else the best installed)"
     )
+    program.add_argument("--moved-from", metavar="FOLDER", help="where the folder was when it was made searchable")
     for name, text in DESCRIBER.items():
         program.add_argument(f"--{name.replace('_', '-')}", help=text)

@@ -50,6 +50,15 @@ def test_a_folder_is_described_once_and_then_followed(tmp_path, data_home, monke
         assert sorted(search()) == ["other.jpg", "photo-00000.jpg", "photo-00001.jpg", "photo-00002.jpg"]
         (photos / "photo-00001.jpg").unlink()
         assert leccr.main(["update", str(photos)]) == 0
+        capsys.readouterr()
+        answered = server.stats()["answered"]
+        old, photos = photos, photos.rename(tmp_path / "moved")
+        with pytest.raises(UsageError, match="nothing"):
+            search("--moved-from", str(tmp_path / "elsewhere"))
+        hits = search("--moved-from", str(old))
+        assert {hit["uri"] for hit in hits.values()} == set(map(str, photos.iterdir()))
+        assert server.stats()["answered"] == answered and not collection.corpus.exists()
+        collection = Collection.of(photos)
         assert leccr.main(["verify", str(photos)]) == 0
         capsys.readouterr()
         assert find.main([str(photos), "--json"]) == 0
