@@ -79,7 +79,7 @@ def create_server(index: "Index") -> "MCPServer":
     ) -> list[dict[str, Any]]:
         """Find pictures and videos by words in any language, or by the path of a picture on this machine.
 
-        `place` is a name, or latitude,longitude,km; `since` and `until` are days, months or years, as 2024-07-31;
+        `place` is a town, region or country in English; `since` and `until` are days, months or years, as 2024-07-31;
         `exclude` are words for what the results should not show. Where `fits` is false, unrelated words would have
         found that as well; `moment_s` is the second of a video that fits best.
         """

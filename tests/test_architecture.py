@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from leccr import STAGES
 from stages import options as stage_options
 from tests.conftest import ROOT, clean_environment
 
@@ -21,6 +22,7 @@ LIBRARIES += (ROOT / "stages").glob("*/*.py")
 PRODUCT = [*LIBRARIES, *(ROOT / "stages").glob("*.py"), ROOT / "beam_runner.py", ROOT / "leccr.py"]
 FILES = [*PRODUCT, *(path for folder in ("tests", "bench") for path in (ROOT / folder).rglob("*.py"))]
 PROGRAMS = [path.stem for path in sorted((ROOT / "stages").glob("*.py")) if "__main__" in path.read_text("utf-8")]
+OPTIONS_IN = {"README", "operating", "training", "search", "tutorial", "howto"}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -91,6 +93,12 @@ def documented_commands():
         for program, line in re.findall(rf"^{launcher} (\S+\.py) (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
             if not program.startswith(("bench/", "examples/")):
                 yield pytest.param(program, line, id=f"{document.name}: {program} {line[:50]}")
+        for command, line in re.findall(r"^leccr (\S+) (.*?)(?:\s+#.*)?$", text, re.MULTILINE):
+            folder = "" if line.startswith("-") else "--output "
+            program = f"stages/{command}.py" if command not in STAGES else "beam_runner.py"
+            line = line if command not in STAGES else f"--stage {command} {folder}{line}"
+            if (command, folder) != ("update", "--output "):  # of a folder of pictures
+                yield pytest.param(program, line, id=f"{document.name}: leccr {command} {line[:50]}")
 
 
 @pytest.mark.parametrize(("program", "line"), list(documented_commands()))
@@ -114,7 +122,7 @@ def test_every_documented_option_exists():
     }
     known |= {"--runner", "--cpu", "--version"}  # of Beam, accelerate, leccr
     others = r'--vllm-args ".*?"\n|`--(limit-mm|max-num|setup)[^`]*`'  # of vLLM and of Beam
-    for document in (ROOT / "README.md", ROOT / "docs" / "operating.md", ROOT / "docs" / "training.md"):
+    for document in (document for document in DOCUMENTS if document.stem in OPTIONS_IN):
         text = re.sub(others, "", document.read_text("utf-8"), flags=re.DOTALL)
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*(?![\w-])", text))
         assert named <= known, f"{document.name}: {named - known}"

@@ -146,7 +146,8 @@ class VectorRow(TypedDict):
 _ARROW_TYPES = {str: pa.string(), int: pa.int32(), float: pa.float64(), bytes: pa.large_binary()}
 
 
-def _fields(row: type) -> list[pa.Field]:
+def fields_of(row: type) -> list[pa.Field]:
+    """The columns of a row type."""
     hints = typing.get_type_hints(row, include_extras=True)
     return [pa.field(name, _arrow_type(hint), isinstance(hint, types.UnionType)) for name, hint in hints.items()]
 
@@ -158,15 +159,15 @@ def _arrow_type(hint: Any) -> pa.DataType:
         return hint.__metadata__[0]
     if typing.get_origin(hint) is list:
         return pa.list_(_arrow_type(typing.get_args(hint)[0]))
-    return pa.struct(_fields(hint)) if typing.is_typeddict(hint) else _ARROW_TYPES[hint]
+    return pa.struct(fields_of(hint)) if typing.is_typeddict(hint) else _ARROW_TYPES[hint]
 
 
 SCHEMAS = {
-    "items": pa.schema(_fields(ItemRow)),
-    "captions": pa.schema(_fields(CaptionRow)),
-    "descriptions": pa.schema(_fields(DescriptionRow)),
-    "translations": pa.schema(_fields(TranslationRow)),
-    "training": pa.schema(_fields(TrainingRow)),
+    "items": pa.schema(fields_of(ItemRow)),
+    "captions": pa.schema(fields_of(CaptionRow)),
+    "descriptions": pa.schema(fields_of(DescriptionRow)),
+    "translations": pa.schema(fields_of(TranslationRow)),
+    "training": pa.schema(fields_of(TrainingRow)),
 }
 
 
@@ -174,6 +175,6 @@ def schema_of(table: str, settings: Mapping[str, Any]) -> pa.Schema:
     """The schema of any table, also of `vectors`, whose width is a setting."""
     if table in SCHEMAS:
         return SCHEMAS[table]
-    fields = _fields(VectorRow)
+    fields = fields_of(VectorRow)
     width = pa.list_(pa.float32(), settings["width"])
     return pa.schema([field.with_type(width) if field.name == "vector" else field for field in fields])

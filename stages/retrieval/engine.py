@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -217,22 +218,16 @@ class Index:
         query: str | Path | Image.Image,
         k: int = 10,
         *,
-        offset: int = 0,
         min_score: float | None = None,
-        hybrid: float | None = None,
-        filters: Filters = NO_FILTERS,
-        exclude: str = "",
+        **terms: Any,
     ) -> list[Hit]:
         """Find the best items of one query.
 
         Args:
             query: Words in any language that the index's model knows, a picture, or the path of one.
             k: Most results.
-            offset: How many of the best results are left out, to go on where another search has ended.
             min_score: The least score of a result. What is a good one depends on the model: see docs/search.md.
-            hybrid: As in `find`.
-            filters: Which items may be among the results.
-            exclude: As in `find`.
+            **terms: `offset`, `hybrid`, `filters` and `exclude`, as in `find`.
 
         Returns:
             The hits, best first.
@@ -242,7 +237,7 @@ class Index:
             MediaError: The path does not lead to a picture.
         """
         asked = open_picture(query.read_bytes()) if isinstance(query, Path) else query
-        (hits,) = self.find([asked], k, offset=offset, hybrid=hybrid, filters=filters, exclude=exclude)
+        (hits,) = self.find([asked], k, **terms)
         return [hit for hit in hits if min_score is None or hit.score >= min_score]
 
     def note(self, query: str) -> str:
@@ -378,29 +373,18 @@ def _hits(
     for rank, (score, item, record) in enumerate(
         zip(scores_k, items_k, index.records(items_k), strict=True), offset + 1
     ):
-        rows_VE = index.vectors.rows(slice(item, item + 1), part="text")
-        nearest = record["texts"][int((rows_VE @ query_E).argmax())] if len(rows_VE) else {"view": "", "text": ""}
-        compared = nearest["view"] if nearest["view"] == "caption" else f"description ({nearest['view']})"
-        frames_FE = index.vectors.rows(slice(item, item + 1), part="frame")
-        moment_s = None
+        rows_VE, frames_FE = (index.vectors.rows(slice(item, item + 1), part=part) for part in ("text", "frame"))
+        shared: dict[str, Any] = {name: value for name, value in record.items() if name in Hit.__match_args__}
         if len(frames_FE) and (duration_s := record["duration_s"]):  # frames are the middles of equal slices of it
-            moment_s = (int((frames_FE @ query_E).argmax()) + 0.5) / len(frames_FE) * duration_s
+            shared["moment_s"] = (int((frames_FE @ query_E).argmax()) + 0.5) / len(frames_FE) * duration_s
         matched = "picture" if record["media_type"] == "image" else record["media_type"]
-        hits.append(
-            Hit(
-                rank=rank,
-                score=float(score),
-                **{name: record[name] for name in ("item_id", "corpus", "uri", "split", "media_type")},
-                view=nearest["view"],
-                text=nearest["text"],
-                matched=f"{matched} and {compared}" if nearest["view"] else matched,
-                taken=record["taken"],
-                camera=record["camera"],
-                place=record["place"],
-                moment_s=moment_s,
-                fits=None if fits is None else bool(score >= fits),
-            )
-        )
+        view = text = ""
+        if len(rows_VE):
+            nearest = record["texts"][int((rows_VE @ query_E).argmax())]
+            view, text = nearest["view"], nearest["text"]
+            matched += f" and {view if view == 'caption' else f'description ({view})'}"
+        fitting = None if fits is None else bool(score >= fits)
+        hits.append(Hit(rank, float(score), **shared, view=view, text=text, matched=matched, fits=fitting))
     return hits
 
 

@@ -16,27 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus.schema import fields_of
 from pipeline.corpus.table import MANIFEST, read_json, read_shard, shard_problem
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import canonical_json, short_hash
-from stages.retrieval.facts import FACTS
+from stages.retrieval.facts import FACTS, FactsRow
 from stages.retrieval.vectors import DTYPES, KINDS, PARTS, load_vectors
 
 VERSION = 2
 REBUILD = "Make it anew: run stages/index.py as before with --overwrite"
 ITEMS_FILE, VECTORS_FILE = "items.arrow", "vectors.faiss"
-RECORD = pa.schema(
-    [
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("corpus", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),  # hex, of the media's bytes
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("media_type", pa.string(), nullable=False),
-        pa.field("texts", pa.list_(pa.struct([("view", pa.string()), ("text", pa.string())])), nullable=False),
-    ]
-)
-ITEMS = pa.schema([*RECORD, *FACTS, *(pa.field(f"{part}_rows", pa.int32(), nullable=False) for part in PARTS)])
 
 
 class ItemText(TypedDict):
@@ -46,22 +35,24 @@ class ItemText(TypedDict):
     text: str
 
 
-class ItemRecord(TypedDict):
-    """What an index keeps of an item besides its vectors: a row of RECORD and FACTS."""
+class OwnRow(TypedDict):
+    """What an index keeps of an item from its corpora, besides its vectors."""
 
     item_id: str
     corpus: str
     uri: str
-    sha256: str
+    sha256: str  # hex, of the media's bytes
     split: str
     media_type: str
     texts: list[ItemText]
-    taken: str | None
-    camera: str | None
-    place: str | None
-    latitude: float | None
-    longitude: float | None
-    duration_s: float | None
+
+
+class ItemRecord(OwnRow, FactsRow):
+    """All that an index keeps of an item besides its vectors."""
+
+
+RECORD = pa.schema(fields_of(OwnRow))
+ITEMS = pa.schema([*RECORD, *FACTS, *(pa.field(f"{part}_rows", pa.int32(), nullable=False) for part in PARTS)])
 
 
 class Generation:

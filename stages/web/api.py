@@ -5,16 +5,17 @@ more bytes. An item is named by its id within its corpus, never by its path.
 """
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Request, Response
 from PIL import Image
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from pipeline.options import option_fields
-from stages.retrieval.engine import MAX_CHARACTERS
+from stages.retrieval.engine import MAX_CHARACTERS, Hit
 from stages.retrieval.filters import Filters
 from stages.web.pages import render
 from stages.web.problems import MAX_QUERIES, MAX_RESULTS, Limits
@@ -27,7 +28,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-class SearchRequest(BaseModel):
+filters: dict[str, Any] = {
+    name: (str | None, Field(None, description=of.metadata["help"])) for name, of in option_fields(Filters).items()
+}
+FilterFields = create_model("FilterFields", **filters)
+parts: dict[str, Any] = {of.name: (of.type, ...) for of in dataclasses.fields(Hit) if of.name != "uri"}
+Result = create_model("Result", **parts)  # a hit, without where its original lies
+
+
+class SearchRequest(FilterFields):  # type: ignore[misc, valid-type]
     """A search: one of `query`, `queries` and `picture`, and the options of all its queries."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": list(EXAMPLES.values())})
@@ -39,14 +48,6 @@ class SearchRequest(BaseModel):
     offset: int = Field(0, ge=0, description="how many of the best results are left out")
     hybrid: float | None = Field(None, ge=0, le=1, description="share of the descriptions in the score")
     exclude: str = Field("", description="words for what the results should not show; moves it down")
-    corpus: str | None = Field(None, description="only items of this corpus")
-    split: str | None = Field(None, description="only items of this split")
-    media_type: Literal["image", "video"] | None = Field(None, description="only images, or only videos")
-    folder: str | None = Field(None, description="only items of this folder of the collection")
-    camera: str | None = Field(None, description="only what was taken with this camera")
-    place: str | None = Field(None, description="only what was taken there: a name, or latitude,longitude,km")
-    since: str | None = Field(None, description="only what was taken on this day, month or year, or later")
-    until: str | None = Field(None, description="only what was taken on this day or before")
 
     @model_validator(mode="after")
     def _has_one_kind(self) -> Self:
@@ -55,33 +56,10 @@ class SearchRequest(BaseModel):
         return self
 
 
-class Result(BaseModel):
-    """A result.
-
-    `view` and `text`: the item's description or caption nearest to the query; empty if it has none. `moment_s`: of a
-    video, the second that fits best. `fits`: whether the score is one that unrelated texts hardly reach.
-    """
-
-    rank: int
-    score: float
-    corpus: str
-    item_id: str
-    split: str
-    media_type: str
-    view: str
-    text: str
-    matched: str
-    taken: str | None
-    camera: str | None
-    place: str | None
-    moment_s: float | None
-    fits: bool | None
-
-
 class SearchResponse(BaseModel):
     """The results of each query, best first; notes on queries whose language the index does not know, else ""."""
 
-    results: list[list[Result]]
+    results: list[list[Result]]  # type: ignore[valid-type]
     notes: list[str]
 
 
