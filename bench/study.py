@@ -89,7 +89,7 @@ class Plan:
     """What is run: sizes in items."""
 
     seeds: int = 5
-    part_seeds: int = 3
+    part_seeds: int = 5
     items: int = 500
     held_out: int = 300  # of val, and of test
     tried: int = len(GRID)  # settings of each grid
