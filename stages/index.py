@@ -1,7 +1,6 @@
 """Index the media of corpora for search: media → vectors → an index folder.
 
     python stages/index.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… --output INDEX
-    python stages/index.py --output INDEX --remove CORPUS/ITEM…
 
 Run it again to bring the index up to date. The corpora get a table `vectors`, as from `--stage embed`: unchanged items
 keep theirs, and after a kill the same command resumes. Searches use the old index until the new one is published in a
@@ -59,13 +58,10 @@ class IndexOptions:
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
     parsed = parser().parse_args(argv)
-    if parsed.remove:
-        remove(parsed.output, parsed.remove)
-    else:
-        options = read_options(IndexOptions, parsed)
-        update(parsed.output, options)
-        for corpus in options.data:
-            record_index(corpus, parsed.output, argv)
+    options = read_options(IndexOptions, parsed)
+    update(parsed.output, options)
+    for corpus in options.data:
+        record_index(corpus, parsed.output, argv)
     return 0
 
 
@@ -164,29 +160,6 @@ def open_writer(output: Path, options: IndexOptions, space: "Space", items: "Cor
         yield writer
 
 
-def remove(output: Path, names: Sequence[str]) -> None:
-    """Remove items by name; no model is needed."""
-    import numpy as np
-
-    from stages.retrieval.index_reader import Generation
-    from stages.retrieval.index_writer import blocks_of, index_writer
-
-    manifest = Generation.open(output).manifest
-    settings = {"origin": manifest["origin"], "width": manifest["width"], "dtype": manifest["dtype"]}
-    with index_writer(output, **settings, kind=manifest["requested_kind"]) as writer:
-        old = writer.old
-        assert old
-        keep_N = np.ones(len(old), bool)
-        for name in names:
-            corpus, _, item_id = name.partition("/")
-            number = old.number(corpus, item_id) if item_id else None
-            if number is None:
-                raise UsageError(f"--remove {name}: there is no such item. Nothing was removed; give CORPUS/ITEM")
-            keep_N[number] = False
-        index = writer.publish(lambda: blocks_of(old, keep_N))
-    _print(f"{output}: {len(old) - len(index):,} removed, {len(index):,} left")
-
-
 def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -196,7 +169,6 @@ def parser() -> argparse.ArgumentParser:
     program = Parser("index.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     program.add_argument("--output", required=True, type=path_on_disk, help="folder of the index")
     add_options(program, IndexOptions)
-    program.add_argument("--remove", nargs="+", metavar="CORPUS/ITEM", help="remove these items and do nothing else")
     return program
 
 

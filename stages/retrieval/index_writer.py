@@ -30,7 +30,6 @@ from stages.retrieval.vectors import PARTS, build_vectors, save_vectors
 BUILDING = ".building"
 # names that earlier versions wrote are included
 OWN_FILES = re.compile(r"generation-\d{8}|segment-\d{8}|removed-\d{8}\.npy|manifest\.json|\.parts|\.building")
-BLOCK_ITEMS = 10_000
 FITTING = 75  # percentile of the best scores of unrelated queries from which on an item fits, see docs/search.md
 
 
@@ -89,7 +88,7 @@ class IndexWriter:
         Args:
             blocks: Gives the items that it holds, several times.
             unrelated_QE: Queries that hardly any item fits: the best scores that they reach show what does not fit.
-                Without them it is as in the generation before.
+                Without them that is not known.
 
         Returns:
             The generation, open.
@@ -114,7 +113,6 @@ class IndexWriter:
             "items": len(counts["media"]),
             "kind": vectors.kind,
             "effort": vectors.effort,
-            "fits": self.old.manifest.get("fits") if self.old else None,
             "files": {
                 path.name: {"bytes": path.stat().st_size, "sha256": file_hash(path)} for path in sorted(home.iterdir())
             },
@@ -154,17 +152,6 @@ def _facts(items: pa.Table, old: Generation | None) -> pa.Table:
     numbers_N = places.fill_null(-1).to_numpy().copy()
     numbers_N[numbers_N < 0] = len(before) + np.arange(len(new))
     return known.take(pa.array(numbers_N))
-
-
-def blocks_of(index: Generation, keep_N: np.ndarray) -> Iterator[Block]:
-    """The items of an index that are to be kept, with their vectors."""
-    for start in range(0, len(index), BLOCK_ITEMS):
-        here = slice(start, start + BLOCK_ITEMS)
-        kept = keep_N[here]
-        records = index.items.slice(start, BLOCK_ITEMS).filter(pa.array(kept))
-        counts = {part: index.vectors.parts[part].counts_N[here] for part in PARTS}
-        rows = {part: index.vectors.rows(here, part=part)[np.repeat(kept, counts[part])] for part in PARTS}
-        yield Block(records, {part: counts[part][kept] for part in PARTS}, rows)
 
 
 def _sweep(folder: Path, keep: tuple[str, str]) -> None:

@@ -47,17 +47,6 @@ def test_run_again_it_holds_what_the_corpus_holds(tmp_path, monkeypatch):
     assert index.main(["--output", str(made), "--data", str(photos)]) == 0 and records(made) == after
 
 
-@pytest.mark.parametrize("more", [(), ("--dtype", "float32", "--kind", "ivf")])
-def test_remove_by_id(tmp_path, capsys, more):
-    _, _, made = write_indexed(tmp_path, 5, *more)
-    assert index.main(["--output", str(made), "--remove", "photos/item-00001.jpg", "photos/item-00003.jpg"]) == 0
-    assert records(made).keys() == items(0, 2, 4) and "2 removed, 3 left" in capsys.readouterr().err
-    for name in ("photos/item-00001.jpg", "item"):
-        with pytest.raises(UsageError, match="there is no such item"):
-            index.main(["--output", str(made), "--remove", "photos/item-00000.jpg", name])
-    assert records(made).keys() == items(0, 2, 4)
-
-
 def test_mistakes(tmp_path):
     model, photos, made = write_indexed(tmp_path, 4)
     other = write_model(tmp_path / "other", seed=1)

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from stages.retrieval import index_writer as index_writer_module
 from stages.retrieval.index_reader import Generation, read_manifest
-from stages.retrieval.index_writer import blocks_of, index_writer
+from stages.retrieval.index_writer import index_writer
 from tests.conftest import ROOT
 from tests.stages.indexes import ORIGIN, block, make_index, record, unit
 
@@ -51,18 +50,6 @@ def test_each_generation_holds_the_items_given_with_their_vectors(generations):
                 assert {name: kept[name] for name in record(number)} == record(number)
             assert index.number("others", "3.jpg") is None and index.number("photos", "99.jpg") is None
             assert len(names(folder)) == 2  # the manifest and one generation
-
-
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_vectors_taken_over_keep_their_stored_values(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(index_writer_module, "BLOCK_ITEMS", 32)
-    old = make_index(tmp_path / "i", block(range(90), unit(90, 2, 4), unit(90, 4)), dtype="float16", kind=kind)
-    keep_N = np.arange(90) % 3 > 0
-    again = stored(make_index(tmp_path / "i", *blocks_of(old, keep_N), dtype="float16", kind=kind))
-    assert again.keys() == set(np.flatnonzero(keep_N).tolist())
-    for number, rows in again.items():
-        for ours, theirs in zip(rows, stored(old)[number], strict=True):
-            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
