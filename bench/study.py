@@ -89,14 +89,14 @@ class Plan:
     """What is run: sizes in items."""
 
     seeds: int = 5
-    part_seeds: int = 5
+    parts: bool = True
     items: int = 500
     held_out: int = 300  # of val, and of test
     tried: int = len(GRID)  # settings of each grid
     steps: int = 0  # of every run, in place of the grid's
 
 
-QUICK = Plan(seeds=2, part_seeds=0, items=60, held_out=20, tried=1, steps=4)
+QUICK = Plan(seeds=2, parts=False, items=60, held_out=20, tried=1, steps=4)
 
 
 class Scenes(Bench):
@@ -140,7 +140,7 @@ class Scenes(Bench):
             for level in self.levels if set(main) >= set(MAIN) else ():
                 self.ensure_untrained(level, seed)
         for seed in seeds:
-            for arm in parts if seed < self.plan.part_seeds else ():
+            for arm in parts if self.plan.parts else ():
                 self.ensure(Run(MIDDLE, seed, arm, seed, self.choose(MIDDLE, arm)))
 
 

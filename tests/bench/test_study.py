@@ -10,7 +10,7 @@ from bench.study import LEVELS, MAIN, MIDDLE, PARTS, Difference, Plan, Scenes
 from pipeline.corpus.table import Table
 from stages.training.settings import resolve
 
-SMALL = Plan(seeds=2, part_seeds=0, items=48, held_out=4, tried=1, steps=2)
+SMALL = Plan(seeds=2, parts=False, items=48, held_out=4, tried=1, steps=2)
 
 
 def line(arm, seed, sum_r, rows=None, settings=("steps=1",)):
