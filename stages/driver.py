@@ -93,6 +93,8 @@ def run_stages(options: RunOptions, beam_arguments: Sequence[str], open_stages: 
         run = Run(run_token(corpus), corpus, num_shards, cache, shared_folder(state_folder(corpus) / "answers"))
         monitor = Monitor(run, stages, num_items, options.max_failures)
         changed = _make_shards(run, beam_arguments, stages, monitor)
+        if any([stage.revise(run) for stage in stages]):
+            changed = _make_shards(run, beam_arguments, stages, monitor)
         files = Folders()
         monitor.check_budget(num_shards, files)
         try:

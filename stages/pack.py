@@ -1,7 +1,7 @@
 """`--stage pack`: join items, captions, translations and descriptions by id, write `training`.
 
     shards of one corpus, or of several one after the other → items of the same content as one → texts that the
-    filters let pass → pixels → training
+    filters let pass → pixels → training → near-duplicates of held-out pictures moved out of split train
 
 An item without any text left has no row. Pixels of an earlier run are used again if the content is the same.
 """
@@ -24,9 +24,10 @@ from pipeline.media.features import FEATURE_TYPES
 from pipeline.media.uri import MediaThreads
 from pipeline.options import option, read_options
 from pipeline.packing import manifest
-from pipeline.packing.contents import Merge, SharedContents, refuse_leaks, shared_contents
+from pipeline.packing.contents import TRAIN, Merge, SharedContents, refuse_leaks, shared_contents
 from pipeline.packing.filters import Filters, read_filters
-from pipeline.packing.manifest import JOINED, STORED, recorded_settings
+from pipeline.packing.manifest import JOINED, NEWER, STORED, recorded_settings
+from pipeline.packing.near_duplicates import MOVED, look, mark_moved, read_listed, write_looks
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 from pipeline.storage.files import absolute, local_folder, location
 from pipeline.storage.folders import Folders
@@ -62,6 +63,12 @@ class PackOptions:
         "numbers that precomputed features are stored as: float16 takes half the space and ends at ±65504",
         choices=FEATURE_TYPES,
     )
+    near_duplicates: str = option(
+        "move",
+        "pictures of split train that are copies of held-out ones, resized, recompressed, mirrored or cropped. move: "
+        f"into split {MOVED}, which nothing trains on; keep: only listed in the manifest",
+        choices=("move", "keep"),
+    )
 
 
 class CorpusState(NamedTuple):
@@ -87,6 +94,7 @@ class Pack(Stage):
     image_size: int = 384
     frames: int = 8
     feature_type: str = "float16"  # or "float32"
+    near_duplicates: str = "move"  # or "keep"
     filters: Filters = dataclasses.field(default_factory=Filters)
     output: str = ""
 
@@ -103,7 +111,7 @@ class Pack(Stage):
     def settings(self) -> dict[str, Any]:
         """Everything that decides a row, apart from the corpora's tables."""
         corpora = ["." if corpus == self.output else corpus for corpus in self.corpora]
-        return recorded_settings(corpora, self.filters, **{name: getattr(self, name) for name in STORED})
+        return recorded_settings(corpora, self.filters, **{name: getattr(self, name) for name in STORED | NEWER})
 
     @property
     def fingerprint(self) -> str:
@@ -179,12 +187,17 @@ class Pack(Stage):
         folder = local_folder(state_folder(corpus)) / self.name / "contents"
         return shared_contents(self.folders, folder, self.fingerprint)
 
+    def revise(self, run: Run) -> bool:
+        """Have copies of held-out pictures moved out of split train, see `pipeline.packing.near_duplicates`."""
+        return self.media != "reference" and mark_moved(run.corpus, run.num_shards, self.near_duplicates == "move")
+
     def notes(self, corpus: Path) -> dict[str, Any]:
         """What was packed, in numbers.
 
         Returns:
             `splits`: items, captions and descriptions of each; `dropped`: see `dropped_pairs`;
-            `dropped_descriptions`, if there are any; `merged`: items that
+            `dropped_descriptions`, if there are any; `near_duplicates`: pairs of ids, and the ids of those
+            that were moved; `merged`: items that
             became part of another corpus' item; `without_text`: items that have no row because no text is left;
             `without_media`: items that have no row because they were ingested only for their texts; `sources`.
 
@@ -202,10 +215,12 @@ class Pack(Stage):
         failed = sum(len(sidecar["failures"]) for sidecar in sidecars)
         num_without_media = sum(map(manifest.count_without_media, self.folders))
         dropped = manifest.dropped_descriptions(self.folders, self.filters)
+        copies = {name: ids for name, ids in read_listed(corpus).items() if name != "made_from"}
         return {
             "splits": manifest.split_sizes(paths),
             "dropped": manifest.dropped_pairs(self.folders, self.filters),
             **({"dropped_descriptions": dropped} if dropped else {}),
+            **({"near_duplicates": copies} if copies["pairs"] else {}),
             "merged": merged,
             "without_text": num_items - merged - rows - failed - num_without_media,
             **({"without_media": num_without_media} if num_without_media else {}),
@@ -216,7 +231,7 @@ class Pack(Stage):
         """Open the index of contents, if there are several corpora."""
         is_merged = len(self.corpora) > 1
         merge = Merge(self.folders, await asyncio.to_thread(self.shared, run.corpus)) if is_merged else None
-        return PackWorker(self, merge, progress)
+        return PackWorker(self, run.corpus, merge, progress)
 
 
 def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
@@ -229,6 +244,7 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
         image_size=options.image_size,
         frames=read_options(FrameOptions, parsed).frames,
         feature_type=options.feature_type,
+        near_duplicates=options.near_duplicates,
         filters=read_filters(options.filters),
         output=output,
     )
@@ -244,9 +260,10 @@ def main(parsed: argparse.Namespace, beam_arguments: list[str]) -> int:
 class PackWorker:
     """Packs shard by shard; texts are joined and media read in a pool of threads, item by item."""
 
-    def __init__(self, stage: Pack, merge: Merge | None, progress: Progress):
+    def __init__(self, stage: Pack, corpus: Path, merge: Merge | None, progress: Progress):
         self.ahead = SHARDS_AHEAD
-        self._stage, self._merge, self._progress = stage, merge, progress
+        self._stage, self._corpus, self._merge, self._progress = stage, corpus, merge, progress
+        self._moved = frozenset(read_listed(corpus)["moved"])
         self._pool = MediaThreads("pack")
 
     async def shard(self, task: ShardTask) -> list[Outcome]:
@@ -260,7 +277,12 @@ class PackWorker:
             self._progress.counts["items"] += 1
             return outcome
 
-        return list(await asyncio.gather(*map(pack_item, items)))
+        outcomes = list(await asyncio.gather(*map(pack_item, items)))
+        if self._stage.media != "reference":
+            rows = [row for outcome in outcomes for row in outcome.rows.get("training", ())]
+            looks = await asyncio.gather(*(loop.run_in_executor(self._pool, look, row) for row in rows))
+            write_looks(shards.looks_path(self._corpus, task.index), looks)
+        return outcomes
 
     def _sources(self, task: ShardTask) -> list[list[Source]]:
         if self._merge is None:
@@ -282,6 +304,8 @@ class PackWorker:
         item = sources[0].item
         columns = {name: item[name] for name in ("split", "media_type", "sha256", "source", "license")}
         row = {"item_id": item_id, **columns, **media, "captions": captions, "descriptions": descriptions}
+        if item_id in self._moved and row["split"] == TRAIN:
+            row["split"] = MOVED
         return Outcome({"training": [row]})
 
     def _media(self, sources: list[Source], previous: TrainingRow | None) -> Row:

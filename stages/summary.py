@@ -9,8 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.corpus.counting import values
-from pipeline.corpus.table import FAILURES, Table
+from pipeline.corpus.table import FAILURES, MANIFEST, Table
 from pipeline.engine.stage import Say, Stage
+from pipeline.packing.contents import TRAIN
+from pipeline.packing.near_duplicates import MOVED
 from pipeline.sources.account import sentence
 
 COUNTED_BY = {
@@ -89,6 +91,9 @@ def _notes(table: Table) -> Iterator[str]:
         yield f"{language}: {count:,} captions came without a translation, and have none"
     if count := table.manifest.get("without_media"):
         yield f"{count:,} items left out because they have no media (--allow-missing-media)"
+    if copies := table.manifest.get("near_duplicates"):
+        moved = f"{len(copies['moved']):,} pictures moved out of split {TRAIN}, to {MOVED}"
+        yield f"{len(copies['pairs']):,} pairs of near-duplicates, listed in {MANIFEST}: {moved}"
     if flagged := dict(table.manifest.get("dropped_descriptions", {})):
         num_rows = flagged.pop("rows")
         reasons = ", ".join(f"{flag} {count:,}" for flag, count in sorted(flagged.items()))

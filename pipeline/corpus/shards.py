@@ -72,6 +72,11 @@ def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
     return tables.state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
+def looks_path(corpus: Path, index: int) -> Path:
+    """The file with a thumbnail of each row of a shard of `training`, see `pipeline.packing.near_duplicates`."""
+    return tables.state_folder(corpus) / tables.MADE_BY["training"] / "looks" / f"part-{index:05d}.npy"
+
+
 def read_sidecar(corpus: Path, stage: str, index: int, files: SmallFiles = SINGLE) -> dict[str, Any] | None:
     """A shard's sidecar, or None if the shard is not made yet, or is being made again."""
     path = sidecar_path(corpus, stage, index)

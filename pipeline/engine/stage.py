@@ -210,6 +210,10 @@ class Stage(Protocol):
         """Packages whose versions decide what it makes, in addition to those that every stage uses."""
         return ()
 
+    def revise(self, run: Run) -> bool:
+        """Once all its shards are made, mark those that must be made again; returns whether there are any."""
+        return False
+
     def not_taken(self, corpus: Path) -> list[dict[str, Any]]:
         """Lines of failures.jsonl about what no shard has. Asked once all its shards are made."""
         return []

@@ -18,6 +18,7 @@ from pipeline.packing.rows import flags_by_id, reasons_to_drop
 
 JOINED = ("items", "captions", "descriptions", "translations")  # the tables that packing joins, by item
 STORED = {"media": "pixels", "image_size": 384, "frames": 8, "feature_type": "float16"}  # how media are stored
+NEWER = {"feature_type": "float16", "near_duplicates": "move"}  # defaults of settings that older tables do not have
 
 
 def recorded_settings(
@@ -30,8 +31,7 @@ def recorded_settings(
         filters: Thresholds for translated pairs.
         **stored: What replaces STORED.
     """
-    # float16 is left out, so that tables from before there were features keep their fingerprints.
-    kinds = {name: value for name, value in {**STORED, **stored}.items() if value != "float16"}
+    kinds = {name: value for name, value in {**STORED, **stored}.items() if NEWER.get(name) != value}
     return {"corpora": list(corpora), **kinds, "filters": filters.thresholds if filters else {}}
 
 

@@ -15,7 +15,7 @@ from pipeline.media.images import Limits, encode_jpeg, frames, jpegs, open_media
 from pipeline.packing.filters import Filters
 from pipeline.translation.translator import GIVEN_ORIGIN, translated_id
 
-MLLM = "mllm"  # the origin of a caption that is a description, written by someone else's model
+MLLM = "mllm"  # the origin of a caption that is a description
 MAX_JPEG_SIDE = 65_500  # pixels
 
 
@@ -34,13 +34,14 @@ class Source:
 
 
 def join_captions(sources: Sequence[Source], filters: Filters) -> Rows:
-    """Join an item's captions, then the translations that no filter drops, each in the order of its table.
+    """Join an item's captions, the descriptions that are not English, and the translations that no filter drops.
 
-    A text that an earlier corpus has in the same language is not repeated. Captions of origin `mllm` are descriptions.
-    A caption of origin `mt` gives way to the row of `translations` with its number and language, which has scores and
-    may be dropped.
+    Each are in the order of their table. A text that an earlier corpus has in the same language is not repeated.
+    English captions of origin `mllm` are only descriptions, others are texts of that origin as well. A caption of
+    origin `mt` gives way to the row of `translations` with its number and language, which has scores and may be
+    dropped.
     """
-    written = [(number, row) for number, source in enumerate(sources) for row in _captions(source)]
+    written = [(number, row) for number, source in enumerate(sources) for row in _captions(source, filters)]
     translated = [(number, row) for number, source in enumerate(sources) for row in _translations(source, filters)]
     return _without_repeats([*written, *translated], "language")
 
@@ -65,14 +66,15 @@ def reasons_to_drop(pair: Mapping[str, Any], flags: Mapping[str, list[str]], fil
     return sorted({*filters.rules_against(pair), *source_flags})
 
 
-def _captions(source: Source) -> Iterator[dict[str, Any]]:
+def _captions(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
     measured = {
         translated_id(row["caption_id"], row["item_id"], row["target_language"])
         for row in source.rows.get("translations", ())
         if row["source_table"] == "captions"
     }
     for row in source.rows.get("captions", ()):
-        if row["origin"] == MLLM or (row["origin"] == GIVEN_ORIGIN and row["caption_id"] in measured):
+        in_english = row["origin"] == MLLM and _is_english(row)
+        if in_english or (row["origin"] == GIVEN_ORIGIN and row["caption_id"] in measured):
             continue
         yield {
             "caption_id": f"{source.prefix}{row['caption_id']}",
@@ -81,6 +83,15 @@ def _captions(source: Source) -> Iterator[dict[str, Any]]:
             "origin": row["origin"],
             "quality": 1.0 if row["origin"] == "human" else 0.0,  # 0: not measured
         }
+    for row in source.rows.get("descriptions", ()):
+        if not _is_english(row) and not filters.flags_against(row):
+            own = {"caption_id": f"{source.item_id}#{row['view']}", "origin": MLLM, "quality": 0.0}
+            yield own | {name: row[name] for name in ("language", "text")}
+
+
+def _is_english(row: Mapping[str, Any]) -> bool:
+    language: str = row["language"]
+    return language.split("-")[0] == "en"
 
 
 def _translations(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
@@ -104,9 +115,8 @@ def _descriptions(source: Source, filters: Filters) -> Iterator[dict[str, Any]]:
     for row in source.rows.get("captions", ()):
         if row["origin"] == MLLM:
             number = row["caption_id"].rpartition("#")[2]
-            # Views are English. Texts of other languages get views of their own, so that numbers do not clash.
-            english = row["language"].split("-")[0] == "en"
-            view = f"given-{number}" if english else f"given-{row['language']}-{number}"
+            # Each language has views of its own, so that numbers do not clash.
+            view = f"given-{number}" if _is_english(row) else f"given-{row['language']}-{number}"
             yield {"view": view, "text": row["text"]}
 
 

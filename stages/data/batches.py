@@ -21,6 +21,7 @@ from stages.data.media import UNCHANGED, Augmentation, Frames, check_media, item
 from stages.data.samples import (
     HUMAN,
     MACHINE,
+    MLLM,
     Shards,
     all_views,
     build_index,
@@ -34,6 +35,12 @@ from stages.data.samples import (
     split_rows,
 )
 from stages.data.states import Stored, find_states
+
+ORIGIN_NOTES = {  # of queries, the best first
+    HUMAN: "",
+    MACHINE: "machine-made texts",
+    MLLM: "descriptions, by which items may be found too: this flatters",
+}
 
 
 class TrainingData:
@@ -99,7 +106,7 @@ class TrainingData:
         for number, row in zip(shards[firsts].tolist(), rows[firsts].tolist(), strict=True):
             shard = self.shards.shard(number)
             for text in shard.column("captions")[row].as_py():
-                usable = self.human_targets or text["origin"] == MACHINE or text["language"] == self.source_language
+                usable = self.human_targets or text["origin"] != HUMAN or text["language"] == self.source_language
                 if usable and text["language"] in languages:
                     yield text["text"]
             yield from select_views(shard.column("descriptions")[row].as_py(), self.slot_views)
@@ -268,8 +275,8 @@ class EvaluationData:
         self.item_names: list[str] = []
         self.places: list[tuple[int, int]] = []
         contents: dict[int, None] = {}
-        # By language: human or not, id, text, item, place of the text.
-        captions: dict[str, list[tuple[bool, str, str, int, tuple[int, int, int]]]] = {}
+        # By language: origin, id, text, item, place of the text.
+        captions: dict[str, list[tuple[str, str, str, int, tuple[int, int, int]]]] = {}
         for number, row, item in split_rows(self.shards, split):
             content = content_id(item["sha256"])
             if content not in contents:
@@ -277,9 +284,8 @@ class EvaluationData:
                 self.item_names.append(item["item_id"])
                 self.places.append((number, row))
             for place, caption in enumerate(item["captions"]):
-                is_human = caption["origin"] == HUMAN
                 texts = captions.setdefault(caption["language"], [])
-                texts.append((is_human, caption["caption_id"], caption["text"], content, (number, row, place)))
+                texts.append((caption["origin"], caption["caption_id"], caption["text"], content, (number, row, place)))
         if not contents:
             raise no_such_split(self.shards, split)
         self.item_ids = np.array(list(contents), np.int64)
@@ -292,13 +298,15 @@ class EvaluationData:
         self._text_places: dict[str, tuple[tuple[int, int, int], ...]] = {}
         self.notes: list[str] = []
         for language in list(languages) or sorted(captions):
-            human = [row for row in captions[language] if row[0]]
-            _, ids, strings, items, places = zip(*(human or captions[language]), strict=True)
+            present = {row[0] for row in captions[language]}
+            best = next(origin for origin in ORIGIN_NOTES if origin in present)
+            texts = [row for row in captions[language] if row[0] == best]
+            _, ids, strings, items, places = zip(*texts, strict=True)
             self._text_places[language] = places
             self.caption_ids[language] = list(ids)
             self.texts[language] = list(strings), np.array(items, np.int64)
-            if not human:
-                self.notes.append(f"{language}: no human text in split {split}: scored on machine-made texts")
+            if note := ORIGIN_NOTES[best]:
+                self.notes.append(f"{language}: no human text in split {split}: scored on {note}")
 
     def expect(self, processor: Any, model: str) -> None:
         """Check that the split has media that this processor reads; raises UsageError naming the model."""

@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.table import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
+from pipeline.hashing import short_hash
 from pipeline.storage.files import fetch_ahead, location
 from pipeline.storage.object_path import ObjectPath
 
 ALL = "all"
 COLUMNS = ("item_id", "media_type", "media", "num_frames", "uri", "sha256", "captions", "descriptions")
-HUMAN, MACHINE = "human", "mt"  # origins of texts
+HUMAN, MACHINE, MLLM = "human", "mt", "mllm"  # origins of texts: people, translations, views in a target language
 TRAIN, VAL = "train", "val"
 PARTS = ("item", "slot", "view", "caption", "frame")  # of an item, in the table `vectors`
 HASHES = 1 << 32  # values of the first eight digits of a content hash
@@ -39,7 +40,7 @@ class Shards:
     Args:
         corpora: Corpus folders.
         val_fraction: Share of split train that is split val instead, by the hash of the content: the same in every
-            run, and never one of two copies. 0 leaves the splits as they are.
+            run, and never one of two copies or near-duplicates of a corpus. 0 leaves the splits as they are.
 
     Raises:
         UsageError: A corpus has no complete `training` table, or a split val already.
@@ -48,6 +49,8 @@ class Shards:
     def __init__(self, corpora: Sequence[Path], val_fraction: float = 0.0):
         self.val_fraction = val_fraction
         self.tables = [Table(location(str(corpus)), "training") for corpus in corpora]
+        copies = (table.manifest.get("near_duplicates", {"pairs": []})["pairs"] for table in self.tables)
+        self._first = _group(itertools.chain.from_iterable(copies)) if val_fraction else {}
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
         self._columns: dict[int, dict[str, pa.ChunkedArray]] = {}
@@ -81,7 +84,9 @@ class Shards:
                 f"val_fraction={self.val_fraction:g}: {self.names} has a split val: leave val_fraction out"
             )
         limit = int(self.val_fraction * HASHES)
-        held_out = [int(sha256[:8], 16) < limit for sha256 in shard.column("sha256").to_pylist()]
+        items = zip(shard.column("item_id").to_pylist(), shard.column("sha256").to_pylist(), strict=True)
+        hashes = [short_hash(self._first[item_id]) if item_id in self._first else sha256 for item_id, sha256 in items]
+        held_out = [int(digits[:8], 16) < limit for digits in hashes]
         splits = [VAL if own == TRAIN and held else own for own, held in zip(splits, held_out, strict=True)]
         return shard.set_column(shard.schema.get_field_index("split"), "split", pa.array(splits, pa.string()))
 
@@ -123,6 +128,15 @@ class Shards:
             f"{table.shard_path(index)}: the media of {item_id} cannot be read ({reason}): run --stage verify on the "
             "corpus, then --stage pack again"
         )
+
+
+def _group(pairs: Iterable[Sequence[str]]) -> dict[str, str]:
+    """The smallest id of the items that pairs connect, for each of them."""
+    groups: dict[str, set[str]] = {}
+    for pair in pairs:
+        group = set().union(*(groups.get(item_id, {item_id}) for item_id in pair))
+        groups.update(dict.fromkeys(group, group))
+    return {item_id: min(group) for item_id, group in groups.items()}
 
 
 def check_views(shards: Shards, option: str, views: Sequence[str], available: Collection[str]) -> None:
@@ -198,7 +212,7 @@ def build_index(
         source_language: Language of the captions that were translated.
         extra_views: Views that also serve as source captions.
         slot_views: Views that the slots read.
-        human_targets: Whether human texts count as target texts, or only translations.
+        human_targets: Whether human texts count as target texts, or only those of models.
 
     Raises:
         UsageError: The split has no items or source texts, or languages or views are missing.
@@ -211,9 +225,9 @@ def build_index(
         for batch in shards.shard(number).select(["split", "captions", "descriptions"]).to_batches():
             in_split = pc.equal(batch.column("split"), split).to_numpy(zero_copy_only=False)
             captions, descriptions = (_Lists(batch.column(name), in_split) for name in ("captions", "descriptions"))
-            machine = captions.where("origin", [MACHINE])
+            human, machine = (captions.where("origin", [origin]) for origin in (HUMAN, MACHINE))
             spoken |= captions.names("language")
-            translated |= captions.names("language", machine)
+            translated |= captions.names("language", ~human)
             views |= descriptions.names("view")
             own = captions.where("language", [source_language]) & ~machine
             extra = descriptions.where("view", None if ALL in extra_views else extra_views)
@@ -310,7 +324,7 @@ def draw_target(
     own, others = dict[str, list[Any]](), dict[str, list[Any]]()
     item, *place = source_id.rsplit("#", 2)  # of a caption: its language and number
     for caption in row["captions"]:
-        language, machine = caption["language"], caption["origin"] == MACHINE
+        language, machine = caption["language"], caption["origin"] != HUMAN
         if language in languages and (machine or human_targets):
             given = machine and len(place) == 2 and caption["caption_id"] == f"{item}#{language}#{place[1]}"
             is_own = given or caption["caption_id"] == f"{source_id}>{language}"

@@ -294,3 +294,50 @@ def test_real_photos_with_any_number_of_workers(tmp_path, data):
         assert height % row["num_frames"] == 0 and min(width, height // row["num_frames"]) == 96
     assert rows["walk.mkv"]["num_frames"] == 3
     assert all(len(row["captions"]) >= 5 for name, row in rows.items() if name.endswith(".jpg"))
+
+
+@pytest.fixture
+def planted(tmp_path, data):
+    """A corpus with a smaller copy of a test photo in split train, and a function that runs a stage on it."""
+    source, corpus = tmp_path / "photos", tmp_path / "corpus"
+    paths = sorted((data / "coco_cc_by" / "images").iterdir())
+    for name, path, shrink in (("test/a", paths[0], 1), ("train/a", paths[0], 2), ("train/b", paths[1], 1)):
+        photo = Image.open(path)
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        photo.resize((photo.width // shrink, photo.height // shrink)).save(source / f"{name}.jpg", quality=40)
+        (source / f"{name}.txt").write_text("A photo.")
+
+    def run(*arguments):
+        assert beam_runner.run(["--stage", *arguments, "--output", str(corpus)]) == 0
+        return [row["split"] for row in Table(corpus, "training").rows()] if complete(corpus, "training") else []
+
+    run("ingest", "--input", str(source), "--shard-size", "2")
+    return source, corpus, run
+
+
+def test_copies_of_held_out_photos_leave_train(planted):
+    _, corpus, run = planted
+    assert run("pack") == ["test", "near_duplicate", "train"]
+    pairs = [["test/a.jpg", "train/a.jpg"]]
+    assert Table(corpus, "training").manifest["near_duplicates"] == {"pairs": pairs, "moved": ["train/a.jpg"]}
+
+
+@pytest.mark.torture
+def test_what_is_moved_follows_the_collection(planted):
+    source, corpus, run = planted
+    first, before = run("pack"), files(corpus)
+    shutil.rmtree(corpus / ".state" / "pack")
+    assert run("pack") == first and files(corpus) == before
+    for path in (source / "test").iterdir():
+        path.unlink()
+    assert run("update") == ["train", "train"]
+    updated = files(corpus)
+    commit.discard(corpus, "pack")
+    assert run("pack") and files(corpus) == updated
+
+
+@pytest.mark.torture
+def test_copies_that_are_kept_are_listed(planted):
+    _, corpus, run = planted
+    assert run("pack", "--near-duplicates", "keep") == ["test", "train", "train"]
+    assert len(Table(corpus, "training").manifest["near_duplicates"]["pairs"]) == 1

@@ -67,7 +67,7 @@ def test_a_description_in_doubt_and_its_translation_are_left_out(flag):
     assert len(join_descriptions([rows], kept)) == 2 and len(join_captions([rows], kept)) == 3
 
 
-def test_captions_of_origin_mllm_are_descriptions():
+def test_descriptions_are_texts_of_their_language_too_unless_that_is_english():
     rows = source(
         captions=[
             caption("a", "A cat.", 0),
@@ -75,11 +75,20 @@ def test_captions_of_origin_mllm_are_descriptions():
             caption("a", "A mat.", 3, origin="mllm"),
             caption("a", "Une natte.", 3, "fr", "mllm"),
         ],
-        descriptions=[description("a", "Cat, mat.")],
+        descriptions=[
+            description("a", "Cat, mat."),
+            description("a", "Eine Katze.", "kurz", language="de"),
+            description("a", "A cat?", "lang", flags=["wrong_language"], language="de"),
+        ],
     )
-    assert [row["text"] for row in join_captions([rows], Filters())] == ["A cat."]
+    assert columns(join_captions([rows], Filters())) == [
+        ("a#en#0", "en", "A cat.", "human", 1.0),
+        ("a#fr#3", "fr", "Une natte.", "mllm", 0.0),
+        ("a#kurz", "de", "Eine Katze.", "mllm", 0.0),
+    ]
     assert join_descriptions([rows], Filters()) == [
         {"view": "short", "text": "Cat, mat."},
+        {"view": "kurz", "text": "Eine Katze."},
         {"view": "given-0", "text": "A cat sits on a mat."},
         {"view": "given-3", "text": "A mat."},
         {"view": "given-fr-3", "text": "Une natte."},

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
+from stages.data.batches import EvaluationData
 from stages.data.samples import Shards, build_index, draw_target, pair_weight, source_text
 from tests.stages.corpora import caption, row, write_rows, write_training_corpus
 from tests.worked_examples import each_example
@@ -105,6 +106,21 @@ def test_without_human_targets_a_language_needs_translations(tmp_path):
     assert set(every) - set(machine) == {"zh"} and machine
     with pytest.raises(UsageError, match=r"languages=zh: split 'train' .* Run --stage translate"):
         build_index(shards, "train", ("zh",), "en", (), human_targets=False)
+
+
+def test_a_view_in_another_language_is_a_target(tmp_path):
+    rows = [row(number, "train") for number in range(4)]
+    for one in rows:
+        one["captions"].append(caption(f"{one['item_id']}#view", "zh", "一只狗。", "mllm", 0.0))
+    shards = Shards([write_rows(tmp_path, rows, shards=1)])
+    assert "zh" in build_index(shards, "train", (), "en", (), human_targets=False).languages
+    target = draw_target(rows[0], source_text(rows[0], 0)[0], ["zh"], np.random.default_rng(0), human_targets=False)
+    assert target and target["text"] == "一只狗。"
+    held_out = EvaluationData([tmp_path], "train", ["zh", "en"])
+    assert held_out.texts["zh"][0] == ["一只狗。"] * 4 and len(held_out.notes) == 1 and "flatters" in held_out.notes[0]
+    for one in rows:
+        one["captions"].append(caption(f"{one['item_id']}#zh#0", "zh", "狗", "mt", 0.5))
+    assert EvaluationData([write_rows(tmp_path / "mt", rows)], "train", ["zh"]).texts["zh"][0] == ["狗"] * 4
 
 
 def test_a_pair_weighs_as_much_as_its_translation_is_worth():
