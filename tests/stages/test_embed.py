@@ -7,8 +7,11 @@ import pytest
 
 import beam_runner
 from pipeline.corpus.table import Table, vectors_of
+from stages import embed as embed_module
+from stages import index
 from stages.data.media import item_frames
 from stages.data.samples import Shards, human_captions
+from stages.embed import Embed
 from stages.retrieval.encoders import ModelSpace
 from stages.verify import verify
 from tests.stages.corpora import row, write_rows, write_training_corpus
@@ -101,6 +104,18 @@ def test_only_what_changed_is_encoded_again(home, tmp_path, encoded):
     assert embed(photos, "--checkpoint", home / "model") == 0
     assert encoded == {"items": 2, "texts": 5}  # 1 and 8
     assert {of["item_id"] for of in Table(photos, "vectors").rows()} == {of["item_id"] for of in rows}
+
+
+def test_a_table_of_before_captions_were_encoded_is_completed(home, tmp_path, encoded, monkeypatch):
+    photos, settings = write_training_corpus(tmp_path / "photos", ITEMS), Embed.settings
+    with monkeypatch.context() as patch:
+        patch.setattr(Embed, "settings", lambda stage: {n: v for n, v in settings(stage).items() if n != "parts"})
+        patch.setattr(embed_module, "human_captions", lambda captions: {})
+        assert embed(photos, "--checkpoint", home / "model") == 0
+    encoded.update(items=0, texts=0)
+    assert index.main(["--data", str(photos), "--output", str(tmp_path / "index")]) == 0
+    assert encoded == {"items": 0, "texts": 16}
+    assert sum(of["part"] == "caption" for of in Table(photos, "vectors").rows()) == 16
 
 
 def test_media_that_cannot_be_read_fail_alone(home, tmp_path):

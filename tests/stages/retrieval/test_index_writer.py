@@ -9,11 +9,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
+from pipeline.hashing import canonical_json, file_hash, short_hash
+from stages.retrieval.facts import FACTS
 from stages.retrieval.index_reader import Generation, read_manifest
 from stages.retrieval.index_writer import index_writer
 from tests.conftest import ROOT
@@ -50,6 +53,21 @@ def test_each_generation_holds_the_items_given_with_their_vectors(generations):
                 assert {name: kept[name] for name in record(number)} == record(number)
             assert index.number("others", "3.jpg") is None and index.number("photos", "99.jpg") is None
             assert len(names(folder)) == 2  # the manifest and one generation
+
+
+def test_an_index_of_before_facts_and_frames_were_kept_is_read(tmp_path):
+    index = make_index(tmp_path / "i", block(range(3), unit(3, 1, 4), unit(3, 4)))
+    (path,) = (tmp_path / "i").glob("generation-*/items.arrow")
+    items = index.items.drop_columns([*FACTS.names, "frame_rows"])
+    with pa.ipc.new_stream(tmp_path / "items.arrow", items.schema) as file:
+        file.write_table(items)
+    (tmp_path / "items.arrow").replace(path)
+    manifest = {name: value for name, value in index.manifest.items() if name != "fits"}
+    manifest["files"]["items.arrow"] = {"bytes": path.stat().st_size, "sha256": file_hash(path)}
+    manifest["checksum"] = short_hash(canonical_json(manifest))
+    (tmp_path / "i" / "manifest.json").write_text(json.dumps(manifest))
+    (old,) = Generation.open(tmp_path / "i").records([1])
+    assert {name: old[name] for name in record(1)} == record(1) and old["taken"] is None
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
