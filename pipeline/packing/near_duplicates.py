@@ -22,14 +22,14 @@ import pyarrow as pa
 from PIL import Image, ImageFilter
 
 from pipeline.corpus.shards import looks_path, read_sidecars, sidecar_path
-from pipeline.corpus.table import read_json, read_shard, shard_name, state_folder, write_json
+from pipeline.corpus.table import Table, read_json, read_shard, shard_name, state_folder, write_json
 from pipeline.hashing import canonical_json, short_hash
 from pipeline.media.features import MAGIC
 from pipeline.packing.contents import OPEN_SHARDS, TRAIN
 from pipeline.storage.files import write_file
 from pipeline.storage.folders import Folders
 
-STAGE, VAL, MOVED = "pack", "val", "near_duplicate"  # the last is the split where copies of held-out pictures go
+STAGE, MOVED = "pack", "near_duplicate"  # the second is the split where copies of held-out pictures go
 SIDE, SMALL, CELL = 32, 24, 4  # pixels of a look, of what is compared, and of a cell of that
 CROPS = tuple(itertools.product((0.0, 0.05, 0.1), repeat=2))  # of one dimension, before and after
 FREQUENCIES = 8  # by rows and columns
@@ -70,8 +70,25 @@ def read_looks(path: Path, shard: pa.Table) -> np.ndarray:
     if looks is not None and len(looks) == shard.num_rows:
         return looks
     batches = shard.select(["media", "num_frames"]).to_batches(16)
-    write_looks(path, (look(row) for batch in batches for row in batch.to_pylist()))
-    return read_looks(path, shard)
+    return np.array([look(row) for batch in batches for row in batch.to_pylist()])
+
+
+def copies_among(table: Table) -> list[Sequence[str]]:
+    """The ids of all pairs of near-duplicates in a table `training`."""
+    shards = [table.shard(number) for number in range(table.num_shards)]
+    ids = [item_id for shard in shards for item_id in shard["item_id"].to_pylist()]
+    if not ids or table.manifest["settings"].get("media") == "reference":
+        return []
+    everything = np.arange(len(ids))
+    return [[ids[one], ids[other]] for one, other in _finder(table.corpus, shards).pairs(everything, everything)]
+
+
+def _finder(corpus: Path, shards: Iterable[pa.Table]) -> "NearDuplicates":
+    with tempfile.TemporaryFile() as file:
+        for number, shard in enumerate(shards):
+            file.write(read_looks(looks_path(corpus, number), shard).tobytes())
+        file.flush()
+        return NearDuplicates(np.memmap(file, np.uint8).reshape(-1, SIDE, SIDE, 3))
 
 
 def read_listed(corpus: Path) -> dict[str, Any]:
@@ -86,8 +103,7 @@ def _list_path(corpus: Path) -> Path:
 def mark_moved(corpus: Path, num_shards: int, move: bool) -> bool:
     """List near-duplicates, and mark the shards that must be made again because a row has to change its split.
 
-    Held-out pictures are compared with all; where there is no split val, which may be taken from split train later,
-    all are compared with all.
+    Held-out pictures are compared with all.
 
     Args:
         corpus: The corpus; all shards of its table `training` are made.
@@ -111,15 +127,10 @@ def mark_moved(corpus: Path, num_shards: int, move: bool) -> bool:
     splits = np.concatenate([shard(number)["split"].to_numpy() for number in range(num_shards)])
     before = splits == MOVED
     splits[before] = TRAIN
-    everything, held_out, trained = np.arange(len(splits)), np.flatnonzero(splits != TRAIN), splits == TRAIN
-    with tempfile.TemporaryFile() as file:
-        for number in range(num_shards):
-            file.write(read_looks(looks_path(corpus, number), shard(number)).tobytes())
-        finder = NearDuplicates(np.memmap(file, np.uint8, shape=(len(splits), SIDE, SIDE, 3)))
-        if VAL in splits:
-            pairs = finder.pairs(held_out, everything) | finder.pairs(np.flatnonzero(trained), held_out)
-        else:
-            pairs = finder.pairs(everything, everything)
+    held_out, trained, pairs = np.flatnonzero(splits != TRAIN), splits == TRAIN, set[Pair]()
+    if len(held_out):
+        finder = _finder(corpus, map(shard, range(num_shards)))
+        pairs = finder.pairs(held_out, np.arange(len(splits))) | finder.pairs(np.flatnonzero(trained), held_out)
     after = np.zeros_like(before)
     for pair in pairs if move else ():
         after[list(pair)] |= trained[list(pair)] & (trained[list(pair)].sum() == 1)

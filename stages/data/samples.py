@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.table import Table
 from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.hashing import short_hash
+from pipeline.packing.near_duplicates import copies_among
 from pipeline.storage.files import fetch_ahead, location
 from pipeline.storage.object_path import ObjectPath
 
@@ -49,8 +50,7 @@ class Shards:
     def __init__(self, corpora: Sequence[Path], val_fraction: float = 0.0):
         self.val_fraction = val_fraction
         self.tables = [Table(location(str(corpus)), "training") for corpus in corpora]
-        copies = (table.manifest.get("near_duplicates", {"pairs": []})["pairs"] for table in self.tables)
-        self._first = _group(itertools.chain.from_iterable(copies)) if val_fraction else {}
+        self._first = _group(pair for table in self.tables for pair in copies_among(table)) if val_fraction else {}
         self.places = [(table, index) for table in self.tables for index in range(table.num_shards)]
         self._open: dict[int, pa.Table] = {}
         self._columns: dict[int, dict[str, pa.ChunkedArray]] = {}
