@@ -250,7 +250,7 @@ class EvaluationData:
     Args:
         corpora: Corpus folders.
         split: The split.
-        languages: Languages to score; empty for all that the split has.
+        languages: Languages to score; empty for all that the split has, but for those that only descriptions are in.
         slot_views: Views that the slots read; empty for all.
         val_fraction: See `Shards`.
 
@@ -297,7 +297,8 @@ class EvaluationData:
         self.stored = Stored()  # read in place of pictures and texts
         self._text_places: dict[str, tuple[tuple[int, int, int], ...]] = {}
         self.notes: list[str] = []
-        for language in list(languages) or sorted(captions):
+        spoken = [language for language in sorted(captions) if any(row[0] != MLLM for row in captions[language])]
+        for language in list(languages) or spoken:
             present = {row[0] for row in captions[language]}
             best = next(origin for origin in ORIGIN_NOTES if origin in present)
             texts = [row for row in captions[language] if row[0] == best]

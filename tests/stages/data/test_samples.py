@@ -118,6 +118,7 @@ def test_a_view_in_another_language_is_a_target(tmp_path):
     assert target and target["text"] == "一只狗。"
     held_out = EvaluationData([tmp_path], "train", ["zh", "en"])
     assert held_out.texts["zh"][0] == ["一只狗。"] * 4 and len(held_out.notes) == 1 and "flatters" in held_out.notes[0]
+    assert "zh" not in EvaluationData([tmp_path], "train").texts
     for one in rows:
         one["captions"].append(caption(f"{one['item_id']}#zh#0", "zh", "狗", "mt", 0.5))
     assert EvaluationData([write_rows(tmp_path / "mt", rows)], "train", ["zh"]).texts["zh"][0] == ["狗"] * 4
