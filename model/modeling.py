@@ -9,6 +9,7 @@ states · I width of its summaries · E width of the shared space
 
 import copy
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,11 @@ from model.losses import slot_cosines
 from model.slots import Interaction, SemanticSlots
 
 WEIGHTS = "model.safetensors"
+SENTENCE_FILES: dict[str, Any] = {
+    "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "model.encoders.sentence_towers.Towers"}],
+    "sentence_bert_config.json": {"modality_config": {"text": {}, "image": {}, "video": {}}},  # for MTEB
+    "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+}
 LARGEST_SCALE = 100.0  # of the logits, a temperature of 0.01
 
 
@@ -132,6 +138,8 @@ class LeccrModel(PreTrainedModel):
     def save_pretrained(self, folder: str | Path, merged: bool = True, **_: Any) -> None:  # type: ignore[override]
         """Write `config.json` and `model.safetensors`, which is also what `push_to_hub` uploads.
 
+        And what makes the folder a model of Sentence Transformers, see `model.encoders.sentence_towers`.
+
         Weights keep the names they have here; Transformers would rename those of its towers to older ones.
 
         Args:
@@ -148,6 +156,9 @@ class LeccrModel(PreTrainedModel):
         weights = merged_weights(self) if merged else self.state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(weights, home / WEIGHTS, {"format": "pt"})
+        if merged and config.slots != "queries":
+            for name, content in SENTENCE_FILES.items():
+                (home / name).write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
     def _init_weights(self, module: nn.Module) -> None:
         """Do nothing: every part initialises its own weights."""

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import PushToHubMixin, cached_file
 
 from model.batch import Media, Texts
 from model.config import LeccrConfig
@@ -67,7 +67,7 @@ class Policy:
         check_settings(self)
 
 
-class LeccrProcessor:
+class LeccrProcessor(PushToHubMixin):
     """Turns media and texts into the model's inputs.
 
     Args:
@@ -178,7 +178,7 @@ class LeccrProcessor:
         """The settings of the tower's image processor, where that decides how pictures are read."""
         return [self.image_processor.to_dict()] if self.image_processor is not None else []
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
         """Write the policy and the tokenizer to a folder."""
         home = Path(folder)
         home.mkdir(parents=True, exist_ok=True)

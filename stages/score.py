@@ -1,6 +1,7 @@
 """Score a model on a split: recalls in both directions, by language.
 
     accelerate launch stages/score.py --checkpoint RUN|FOLDER|NAME|embedded --data CORPUS… [--output FILE.json]
+    python stages/score.py --checkpoint RUN|FOLDER|NAME|embedded --mteb TASK,TASK
 
 The score is a·⟨query, item⟩ + (1 − a)·pool_k w_k⟨query, view_k⟩, late fusion. A LECCR model has its own, chosen in
 validation; for another model it is chosen on val, if the corpus has descriptions. `translate:MODEL` translates queries
@@ -20,7 +21,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from pipeline.options import add_options, option, read_options
 from pipeline.storage.files import location, path_on_disk
 from stages.processes import Parser, accelerated, on_main, run_program
-from stages.scoring.checkpoint import TRANSLATE, find_checkpoint
+from stages.scoring.checkpoint import TRANSLATE, Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from model.fusion import Fusion
@@ -53,8 +54,9 @@ class ScoreOptions:
         "embedded", "translator of translate:MODEL: embedded (pt), or a model as for --mt-model", metavar="TRANSLATOR"
     )
     slot_views: tuple[str, ...] | None = option(
-        None, "views that the slots read, separated by commas; as in the run, or all, if not given"
+        None, "views to read, separated by commas, or none; as in the run, or all, if not given"
     )
+    mteb: tuple[str, ...] = option((), "tasks of MTEB to score too, without descriptions", metavar="TASK,TASK")
     folds: int = option(
         1,
         "parts of the split, in its order, to average recalls over too; 5 on MSCOCO's 5K: its 1K protocol",
@@ -62,6 +64,7 @@ class ScoreOptions:
     )
     batch_size: int = option(64, "items, or texts, encoded at once in each process", at_least=1)
     seed: int = option(0, "seed of the bootstrap", at_least=0)
+    card: bool = option(False, "write the comparison with --baselines into the model card of the run")
     output: Path | None = option(None, "JSON file for all figures", parse=path_on_disk, metavar="FILE")
     per_query: Path | None = option(None, "Parquet file for the rank of every query", metavar="FILE")
     explain: int = option(0, "queries to explain in FILE-explain.html next to --output", at_least=0)
@@ -83,6 +86,10 @@ class ScoreOptions:
                 raise UsageError(
                     f"{name} {path} cannot be written there. Give the name of a file in an existing folder"
                 )
+        if not (self.data or self.mteb):
+            raise UsageError("give --data CORPUS, --mteb TASK or both")
+        if self.card and not (self.data and self.baselines):
+            raise UsageError("--card needs --data CORPUS and --baselines NAME, whose comparison it writes")
         if self.fuse and (self.global_weight is not None or self.pooling):
             raise UsageError(f"--fuse {self.fuse} chooses --global-weight and --pooling: leave them out")
         if self.explain and not self.output:
@@ -95,9 +102,34 @@ def main(argv: Sequence[str]) -> int:
     options = read_options(ScoreOptions, parsed, checkpoint=parsed.checkpoint, data=tuple(parsed.data))
     options.check()
     checkpoint = find_checkpoint(options.checkpoint.removeprefix(TRANSLATE))
-    from stages.scoring.arms import Arm, Splits, score_arm  # now that the command is known to be right
-
     accelerator = accelerated("no")
+    tasks = on_main(lambda: score_mteb(options, accelerator.device)) if options.mteb else []
+    if options.data:
+        score_split(options, checkpoint, accelerator, tasks)
+    elif output := options.output:
+        on_main(lambda: write_json(output, {"checkpoint": checkpoint.summary(), "mteb": tasks}))
+    if tasks and accelerator.is_main_process:
+        from stages.scoring.mteb_tasks import format_tasks
+
+        print(format_tasks(tasks), flush=True)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+def score_mteb(options: ScoreOptions, device: Any) -> list[dict[str, Any]]:
+    """The results of the tasks of `--mteb`. Raises UsageError for an unknown one, or without the package."""
+    try:
+        from stages.scoring.mteb_tasks import score_tasks
+    except ImportError as error:
+        raise UsageError("--mteb needs the package mteb. Install it: pip install 'leccr[mteb]'") from error
+    return score_tasks(options.checkpoint, options.mteb, options.languages, options.batch_size, device)
+
+
+def score_split(options: ScoreOptions, checkpoint: Checkpoint, accelerator: Any, tasks: list[dict[str, Any]]) -> None:
+    """Score the split, and what it is compared with; write the report, with the results of MTEB's tasks next to it."""
+    from stages.scoring.arms import Arm, Splits, score_arm, without_descriptions
+
     views = checkpoint.slot_views if options.slot_views is None else checkpoint.align_views(options.slot_views)
     splits = Splits(options.data, options.languages, views, options.translate_queries, checkpoint.val_fraction)
     arm = Arm(options.checkpoint, splits, accelerator, options.batch_size, "--checkpoint")
@@ -105,6 +137,8 @@ def main(argv: Sequence[str]) -> int:
     embedded = arm.embed(options.split)
     scores = []
     fuse_on = options.fuse or (splits.default_to_fuse_on(options.split) if options.baselines else None)
+    if options.baselines and arm.model.slots_are_views and any(views):
+        scores += without_descriptions(arm, options.split, options.seed)
     for name in options.baselines:
         baseline = Arm(name, splits, accelerator, options.batch_size, "--baselines")
         scores += score_arm(baseline, options.split, fuse_on, options.seed)
@@ -112,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     def finish() -> None:
         try:
             too_good = options.split in (fused_on, fuse_on)
-            ranks = report(options, arm, embedded, fusion, fused_on, scores, too_good)
+            ranks = report(options, arm, embedded, fusion, fused_on, scores, too_good, tasks)
             if options.explain:
                 from stages.scoring.explain import Explainer, write_page
 
@@ -123,9 +157,6 @@ def main(argv: Sequence[str]) -> int:
             raise EnvironmentTrouble(f"{error.filename}: cannot be written: {error.strerror}") from error
 
     on_main(finish)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return 0
 
 
 def choose_fusion(arm: "Arm", splits: "Splits", options: ScoreOptions) -> "tuple[Fusion, str | None]":
@@ -153,6 +184,7 @@ def report(
     fused_on: str | None,
     baselines: Sequence[dict[str, Any]],
     too_good: bool,
+    tasks: Sequence[dict[str, Any]],
 ) -> "dict[str, LanguageRanks]":
     """Rank the split, write the files that the options name, print the tables.
 
@@ -164,6 +196,7 @@ def report(
         fused_on: The split that the fusion was chosen on.
         baselines: Scores to compare with.
         too_good: Whether a fusion was chosen on the split that is scored.
+        tasks: Results of MTEB's tasks.
 
     Returns:
         The ranks by language.
@@ -200,9 +233,12 @@ def report(
         "notes": notes,
         **result,
         "arms": arms,
+        "mteb": tasks,
     }
     if options.output:
         write_json(options.output, summary)
+    if options.card:
+        checkpoint.write_card({"split": options.split, "items": num_items, "arms": arms})
     if options.per_query:
         item_names = dict(zip(embedded.item_ids.tolist(), data.item_names, strict=True))
         write_queries(options.per_query, ranks, item_names, data.caption_ids)
@@ -224,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
         help="a run folder (its best weights), a model folder, a name on the Hub, or embedded",
     )
     command_line.add_argument(
-        "--data", required=True, action="append", type=location, help="a corpus with a table training; may be repeated"
+        "--data", action="append", default=[], type=location, help="a corpus with a table training; may be repeated"
     )
     add_options(command_line, ScoreOptions)
     return command_line

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub on loopback: one dataset, enough of the API to upload it and to read it back."""
+"""A stand-in for the Hugging Face Hub on loopback: a dataset or model, and enough of the API to upload and read it."""
 
 import base64
 import hashlib
@@ -48,12 +48,13 @@ class Hub(QuietHandler):
 
     def created(self, body):
         repo = json.loads(body)
-        self.answer({"url": f"{self.server.url}/datasets/{repo['organization']}/{repo['name']}"})
+        kind = "datasets/" if repo.get("type") == "dataset" else ""
+        self.answer({"url": f"{self.server.url}/{kind}{repo['organization']}/{repo['name']}"})
 
     def modes(self, body, *_):
         files = [{"path": file["path"], "shouldIgnore": False} for file in json.loads(body)["files"]]
         for file in files:
-            file["uploadMode"] = "lfs" if file["path"].endswith(".parquet") else "regular"
+            file["uploadMode"] = "lfs" if file["path"].endswith((".parquet", ".safetensors")) else "regular"
         self.answer({"files": files})
 
     def batch(self, body):
@@ -103,6 +104,8 @@ class Hub(QuietHandler):
         self.answer({"_id": "1", "id": repo, "sha": COMMIT, "siblings": siblings, "private": True, "tags": []})
 
     def resolve(self, _, name):
+        if refusal := getattr(self.server, "refusal", ""):
+            return self.answer({"error": "refused"}, 403, {"X-Error-Code": refusal})
         if name not in self.files():
             return self.answer({"error": "not found"}, 404, {"X-Error-Code": "EntryNotFound"})
         digest = self.files()[name]
@@ -118,13 +121,13 @@ REPO = r"([\w.-]+/[\w.-]+)"
 ROUTES = {
     "/api/repos/create": Hub.created,
     "/api/validate-yaml": lambda hub, _: hub.answer({"errors": [], "warnings": []}),
-    f"/api/datasets/{REPO}/preupload/main": Hub.modes,
+    f"/api/(?:datasets|models)/{REPO}/preupload/main": Hub.modes,
     f"/(?:datasets/)?{REPO[1:-1]}.git/info/lfs/objects/batch": Hub.batch,
     "/objects/([0-9a-f]{64})": Hub.put,
-    f"/api/datasets/{REPO}/commit/main": Hub.commit,
-    f"/api/datasets/{REPO}/(?:tree|paths-info)/[^/]+(?:/(.*))?": lambda hub, body, repo, folder: hub.entries(
+    f"/api/(?:datasets|models)/{REPO}/commit/main": Hub.commit,
+    f"/api/(?:datasets|models)/{REPO}/(?:tree|paths-info)/[^/]+(?:/(.*))?": lambda hub, body, repo, folder: hub.entries(
         body, repo, folder or ""
     ),
-    f"/api/datasets/{REPO}(?:/revision/.*)?": Hub.info,
-    f"/datasets/{REPO[1:-1]}/resolve/[^/]+/(.*)": Hub.resolve,
+    f"/api/(?:datasets|models)/{REPO}(?:/revision/.*)?": Hub.info,
+    f"/(?:datasets/)?{REPO[1:-1]}/resolve/[^/]+/(.*)": Hub.resolve,
 }

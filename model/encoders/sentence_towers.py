@@ -1,7 +1,7 @@
 """The towers of a trained model as a module of Sentence Transformers, for programs that know nothing of LECCR.
 
->>> SentenceTransformer(modules=[Towers.load("RUN/best")]).save_pretrained("RUN/best-st")
->>> SentenceTransformer("RUN/best-st", trust_remote_code=True).encode([photo]) @ …encode(["eine Katze"]).T
+>>> model = SentenceTransformer("RUN/best", trust_remote_code=True)
+>>> model.encode([photo]) @ model.encode(["eine Katze"]).T
 
 Descriptions have no part in the vectors of pictures: these rank as `stages/score.py` does without descriptions. This
 package has to be installed where the model is loaded, as its heads are not modules of Sentence Transformers.
@@ -10,6 +10,8 @@ package has to be installed where the model is loaded, as its heads are not modu
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
+from PIL import Image
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from model.processing import LeccrProcessor
 
 
 class Towers(InputModule):
-    """Routes texts through the text tower and pictures through the media tower, into one space.
+    """Routes texts through the text tower, pictures and videos through the media tower, into one space.
 
     Args:
         model: Its slots must be its views, or none: only then is a score one inner product without descriptions.
@@ -38,13 +40,14 @@ class Towers(InputModule):
     @property
     def modalities(self) -> list[Any]:
         """What the routes take."""
-        return ["text", "image"]
+        return ["text", "image", "video"]
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Tensors of texts, or of pictures."""
+        """Tensors of texts, of pictures, or of videos: arrays of frames [F,H,W,3] or [F,3,H,W], 8 bits a value."""
+        inputs = [next(iter(each.values())) if isinstance(each, dict) and len(each) == 1 else each for each in inputs]
         if isinstance(inputs[0], str):
             return self.processor.texts([f"{prompt or ''}{text}" for text in inputs])._asdict()
-        media = self.processor.media([[picture.convert("RGB")] for picture in inputs])
+        media = self.processor.media([_frames(medium) for medium in inputs])
         return {"frames": media.frames, "mask": media.mask}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -71,3 +74,10 @@ class Towers(InputModule):
         """Load a folder, such as RUN/best, or a name on the Hub."""
         name = model_name_or_path
         return cls(LeccrModel.from_pretrained(name), LeccrProcessor.from_pretrained(name))
+
+
+def _frames(medium: Any) -> list[Image.Image]:
+    if isinstance(medium, Image.Image):
+        return [medium.convert("RGB")]
+    frames_F = np.asarray(medium["array"] if isinstance(medium, dict) else medium)
+    return [Image.fromarray(frame if frame.shape[-1] == 3 else frame.transpose(1, 2, 0)) for frame in frames_F]

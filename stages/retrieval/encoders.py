@@ -9,14 +9,14 @@ N items · R rows · M texts · E width of the space · K slots · V views
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 import yaml
 
 from pipeline.hashing import canonical_json, file_hash, short_hash
 from stages.data.media import Frames
-from stages.scoring.checkpoint import EMBEDDED, find_checkpoint
+from stages.scoring.checkpoint import EMBEDDED, OPEN_CLIP_FOLDER, OPEN_CLIP_HUB, find_checkpoint
 from stages.scoring.zero_shot import DESCRIPTIONS, POWER, TOP_CLASSES, EmbeddedEncoder
 
 if TYPE_CHECKING:  # imports torch
@@ -61,8 +61,30 @@ class PartRows(NamedTuple):
         return vectors_NVE, present_NV
 
 
-class Space(Protocol):
-    """Maps items and queries to vectors.
+class LateFusion(TypedDict):
+    """A late fusion in place of a model's own, as `score.py` reports it: see `Fusion`, with the views by name."""
+
+    global_weight: float
+    pooling: str
+    view_weights: dict[str, float]
+    views: list[str]
+
+
+def open_space(checkpoint: str, late_fusion: LateFusion | None = None) -> "Space":
+    """Open a run, a model folder, a name on the Hub, or `embedded`. Raises UsageError for anything else."""
+    return EmbeddedSpace(late_fusion) if checkpoint == EMBEDDED else Space(checkpoint, late_fusion)
+
+
+def unrelated_texts() -> list[str]:
+    """Texts that hardly any picture of a collection fits, short ones and sentences."""
+    parts: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("unrelated.yaml").read_text("utf-8"))
+    return [text for part in parts.values() for text in part]
+
+
+class Space:
+    """Maps items and queries to vectors, by a LECCR checkpoint or another model.
+
+    The score a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩ is max_k ⟨q, a·ĥ + (1 − a)·slot_k⟩: K rows per item.
 
     Attributes:
         identity: What an index records: `kind`, `name`, `late_fusion` if one was given, and a `fingerprint` of
@@ -76,63 +98,9 @@ class Space(Protocol):
         slots_are_views: Whether its slots are its views, and not learned ones.
     """
 
-    identity: dict[str, Any]
-    model: str
-    width: int
-    languages: str
-    tags: frozenset[str]
-    slot_views: tuple[str, ...]
-    reads_views: bool
-    slots_are_views: bool
-
-    def to(self, device: Any) -> None:
-        """Encode on this device from now on."""
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Queries [M,E]."""
-
-    def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        """Queries [M,E] from pictures without descriptions."""
-
-    def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """Items [N,E] and their slots [N,K,E], not yet weighed or pooled. `descriptions` are those of `slot_views`."""
-
-    def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Single descriptions [M,E], to compare text with text."""
-
-    def rows(
-        self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The rows [R,E] that a query is compared with, and how many each item has [N], from the parts of items."""
-
-
-class LateFusion(TypedDict):
-    """A late fusion in place of a model's own, as `score.py` reports it: see `Fusion`, with the views by name."""
-
-    global_weight: float
-    pooling: str
-    view_weights: dict[str, float]
-    views: list[str]
-
-
-def open_space(checkpoint: str, late_fusion: LateFusion | None = None) -> Space:
-    """Open a run, a model folder, a name on the Hub, or `embedded`. Raises UsageError for anything else."""
-    return EmbeddedSpace(late_fusion) if checkpoint == EMBEDDED else ModelSpace(checkpoint, late_fusion)
-
-
-def unrelated_texts() -> list[str]:
-    """Texts that hardly any picture of a collection fits, short ones and sentences."""
-    parts: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("unrelated.yaml").read_text("utf-8"))
-    return [text for part in parts.values() for text in part]
-
-
-class ModelSpace:
-    """A LECCR checkpoint, or another two-tower model of Transformers.
-
-    The score a·⟨q, ĥ⟩ + (1 − a)·max_k ⟨q, slot_k⟩ is max_k ⟨q, a·ĥ + (1 − a)·slot_k⟩: K rows per item.
-    """
-
     languages, tags = "the languages it was trained on", frozenset[str]()
+    reads_views = slots_are_views = False
+    device: Any = "cpu"
 
     def __init__(self, checkpoint: str, late_fusion: LateFusion | None = None):
         from model.fusion import Fusion
@@ -140,33 +108,36 @@ class ModelSpace:
         weights = find_checkpoint(checkpoint)
         self.towers, self.processor, own_fusion = weights.load()
         self.towers.train(False)
-        self.device: Any = "cpu"
         self.reads_views = getattr(getattr(self.towers, "config", None), "slots", "none") != "none"
         self.slots_are_views = self.reads_views and self.towers.slots_are_views
         self.fuses_views = self.towers.slots_are_views or late_fusion is not None
         self.fusion = _fusion(late_fusion) if late_fusion else _max_pooled(own_fusion or Fusion())
         self.slot_views = tuple(late_fusion["views"]) if late_fusion else weights.slot_views
+        of_server = getattr(getattr(self.processor, "encoder", None), "name", None)
         name = str(Path(checkpoint).absolute()) if Path(checkpoint).exists() else checkpoint
-        files = _files(weights.source)
+        files = [weights.source, of_server] if of_server else _files(weights.source)
         self.model = short_hash(canonical_json([files, own_fusion.global_weight if own_fusion else 1.0]))
         self.identity = _identity("model", name, [files, self.fusion.global_weight], late_fusion)
         self.width = self.texts(["."]).shape[1]
 
     def to(self, device: Any) -> None:
-        """Move the model."""
+        """Encode on this device from now on."""
         self.towers.to(device)
         self.device = device
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Queries [M,E], h(q)."""
+        """Queries [M,E]."""
         return self._encode(lambda: [self.towers.encode_text(self._moved(self.processor.texts(list(texts))))])[0]
 
     def pictures(self, items: Sequence[Frames]) -> np.ndarray:
-        """Queries [M,E]: the global vectors of items without descriptions."""
+        """Queries [M,E] from pictures: the vectors of items without descriptions."""
         return self.items(items, [[] for _ in items])[0]
 
     def items(self, frames: Sequence[Frames], descriptions: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """ĥ [N,E] and slots [N,K,E]; K = 0 without any."""
+        """Items [N,E] and their slots [N,K,E], not yet weighed or pooled; K = 0 without any.
+
+        `descriptions` are those of `slot_views`.
+        """
 
         def encode() -> Any:
             texts = self._moved(self.processor.descriptions(descriptions))
@@ -176,7 +147,7 @@ class ModelSpace:
         return items_NE, slots_NKE
 
     def descriptions(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors [M,E] by the text tower, as `DescribedTowers` has them."""
+        """Single descriptions [M,E] by the text tower, as `DescribedTowers` has them."""
         inputs = self.processor.descriptions([[text] for text in texts])
         inputs = type(inputs)(*(tensor.flatten(0, 1) for tensor in inputs))
         return self._encode(lambda: [self.towers.encode_text(self._moved(inputs))])[0]
@@ -184,7 +155,10 @@ class ModelSpace:
     def rows(
         self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [N·K,E], or those of the items if the score has no local part. Captions have no part in it."""
+        """The rows [R,E] that a query is compared with, and how many each item has [N], from the parts of items.
+
+        Those of the items themselves if the score has no local part. Captions have no part in it.
+        """
         if self.fusion.global_weight == 1 or not (self.fuses_views or len(slots.items_R)):
             return items_NE, np.ones(len(items_NE), np.int32)
         if self.fuses_views:
@@ -205,14 +179,12 @@ class ModelSpace:
             return [vectors.float().cpu().numpy() for vectors in encode()]
 
 
-class EmbeddedSpace:
+class EmbeddedSpace(Space):
     """Descriptions and queries meet in a multilingual sentence encoder, with an image classifier's second opinion.
 
     ⟨q − m, c⟩ + ½·max_v ⟨q, d_v⟩, see `stages.scoring.zero_shot`: a description's row is (c + ½ d_v, −⟨m, c⟩). People
     are trusted more: the row of a caption t is (¼ c + t, −¼ ⟨m, c⟩).
     """
-
-    reads_views = slots_are_views = False
 
     def __init__(self, late_fusion: LateFusion | None = None) -> None:
         from pipeline.captioning.embedded.describer import embedded_revision
@@ -220,7 +192,7 @@ class EmbeddedSpace:
         self.encoder = EmbeddedEncoder()
         self.width, self.tags = self.encoder.width, self.encoder.tags
         self.languages = ", ".join(sorted(self.tags))
-        self.fusion = _fusion(late_fusion) if late_fusion else None
+        self.late_fusion = _fusion(late_fusion) if late_fusion else None
         self.slot_views = tuple(late_fusion["views"]) if late_fusion else ()
         settings = [embedded_revision(), TOP_CLASSES, POWER, DESCRIPTIONS, self.width]
         self.model = short_hash(canonical_json(settings))
@@ -250,8 +222,8 @@ class EmbeddedSpace:
         self, items_NE: np.ndarray, slots: PartRows, views: PartRows, captions: PartRows | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """A row for each description and caption; the item's own vector where there is no description."""
-        if self.fusion:
-            return fused_rows(self.fusion, items_NE, views, self.slot_views)
+        if self.late_fusion:
+            return fused_rows(self.late_fusion, items_NE, views, self.slot_views)
         views_NVE, present_NV = views.padded(len(items_NE))
         present_NV[:, 0] |= ~present_NV.any(1)
         rows_NVE = items_NE[:, None] + DESCRIPTIONS * views_NVE
@@ -283,16 +255,19 @@ def _files(source: str) -> Any:
     """What weights and tokenizer are: a hash of each file, or the commit of a model on the Hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    folder = Path(source)
+    name = source.removeprefix(OPEN_CLIP_HUB).removeprefix(OPEN_CLIP_FOLDER)
+    base, _, dimensions = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    folder = Path(base)
     if not folder.is_dir():
-        config = try_to_load_from_cache(source, "config.json")
+        config = try_to_load_from_cache(base, "config.json")
         return [source, Path(config).parent.name if isinstance(config, str) else None]
     files = sorted(path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file())
-    return [
+    hashes: list[Any] = [
         (str(path.relative_to(folder)), file_hash(path))
         for path in files
         if path.suffix not in NO_WEIGHTS and not path.name.startswith(".")
     ]
+    return [*hashes, dimensions] if dimensions else hashes
 
 
 def _identity(kind: str, name: str, settings: list[Any], late_fusion: LateFusion | None) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Splits:
 
     def default_to_fuse_on(self, split: str) -> str | None:
         """The split to choose a late fusion on for `split`: `val`, or None without it or without descriptions."""
-        if not self.open(split).slot_views:
+        if not any(self.open(split).slot_views):
             return None
         try:
             self.open(FUSE_ON)
@@ -162,6 +162,7 @@ def arm_row(name: str, fusion: Fusion | None, embedded: Embedded, result: Mappin
         "sum_r": {language: row["sum_r"] for language, row in result["languages"].items()},
         "mean": result["mean"]["sum_r"],
         "interval": result["mean"]["intervals"]["sum_r"],
+        "intervals": {language: row["intervals"]["sum_r"] for language, row in result["languages"].items()},
     }
 
 
@@ -174,6 +175,15 @@ def score_text(embedded: Embedded, fusion: Fusion | None) -> str:
         return text
     weights = ", ".join(f"{name} {weight:g}" for name, weight in fusion.view_weights.items())
     return f"{text}, {fusion.pooling} of views" + (f" ({weights})" if weights else "")
+
+
+def without_descriptions(arm: Arm, split: str, seed: int) -> list[dict[str, Any]]:
+    """The row of a model that reads descriptions, scored without them."""
+    given = arm.splits
+    views = arm.checkpoint.align_views(("none",))
+    splits = Splits(given.corpora, given.languages, views, given.translator, given.val_fraction)
+    bare = Arm(arm.name, splits, arm.accelerator, arm.batch_size, arm.option)
+    return [{**row, "name": f"{arm.name}, no descriptions"} for row in score_arm(bare, split, None, seed)]
 
 
 def score_arm(arm: Arm, split: str, fuse_on: str | None, seed: int) -> list[dict[str, Any]]:

@@ -11,17 +11,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import MODEL_MAPPING, AutoConfig, AutoImageProcessor
 
 from model.batch import Media, Texts
 from model.encoders.transformers_towers import text_positions
-from model.processing import SIGLIP_TOKENS, check_texts, load_transformers_tokenizer
-from model.texts import normalize_text
+from model.processing import LeccrProcessor, check_texts
 from pipeline.errors import UsageError
 from stages.data.media import Frames
+
+FAMILIES = (
+    *("altclip", "chinese_clip", "clip", "clipseg", "metaclip_2"),
+    *("siglip", "siglip2", "vision-text-dual-encoder"),
+)
 
 
 class Baseline(nn.Module):
@@ -49,20 +52,8 @@ class Baseline(nn.Module):
         return normalize(_pooled(self.model.get_text_features(input_ids=texts.tokens, **mask)), dim=-1)
 
 
-class BaselineProcessor:
-    """Inputs as the model was trained on them.
-
-    Those that the model's own processor makes; for SigLIP also 64 tokens and lower case, without which its texts score
-    near chance.
-    """
-
-    def __init__(self, image_processor: Any, tokenizer: Any, config: Any):
-        self.image_processor, self.tokenizer = image_processor, tokenizer
-        self.siglip = config.model_type.startswith("siglip")
-        if not self.siglip:
-            tokenizer.padding_side = "right"  # then the states of a text are those that it has on its own
-        positions = text_positions(config)
-        self.max_tokens = min(positions, SIGLIP_TOKENS) if self.siglip else positions
+class BaselineProcessor(LeccrProcessor):
+    """Inputs as the model was trained on them: its own processor makes the pictures."""
 
     def media(self, items: Sequence[Sequence[Any]]) -> Media:
         """Pixels [B,F,3,H,W] as the model takes them, or patches [B,F,P,·], see `_picture_inputs`; float32."""
@@ -74,22 +65,6 @@ class BaselineProcessor:
             pixels = torch.cat([pixels, inputs["spatial_shapes"][:, None].expand(-1, pixels.shape[1], -1)], dim=-1)
         frames_BF = torch.nn.utils.rnn.pad_sequence(list(pixels.split(counts)), batch_first=True)
         return Media(frames_BF, torch.arange(max(counts))[None] < torch.tensor(counts)[:, None])
-
-    def texts(self, texts: Sequence[str]) -> Texts:
-        """Tokens [B,T], truncated to what the model reads."""
-        tokens = self.tokenizer(
-            [normalize_text(text).lower() if self.siglip else normalize_text(text) for text in texts],
-            padding="max_length" if self.siglip else True,
-            truncation=True,
-            max_length=self.max_tokens,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        return Texts(tokens["input_ids"], tokens["attention_mask"].bool())
-
-    def descriptions(self, items: Sequence[Sequence[str]]) -> Texts:
-        """Tokens [B,V,T] of the views; "" is an absent one, its mask all False."""
-        return view_texts(self.texts, items)
 
 
 class VectorEncoder(Protocol):
@@ -177,36 +152,21 @@ def load_baseline(name: str) -> tuple[Baseline, BaselineProcessor]:
         OSError, ValueError, SafetensorError: It cannot be loaded.
     """
     config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    kind: Any = MODEL_MAPPING.get(type(config), None)
-    if not all(hasattr(kind, method) for method in ("get_image_features", "get_text_features")):
+    if config.model_type not in FAMILIES:
         raise UsageError(
-            f"--checkpoint {name} is a model of type {config.model_type}, expected leccr, or one with both an "
-            "image and a text tower, such as clip or siglip"
+            f"--checkpoint {name} is of the family {config.model_type}, expected leccr, Sentence Transformers, "
+            f"or one with two towers: {', '.join(FAMILIES)}"
         )
+    kind: Any = MODEL_MAPPING[type(config)]
     model, loaded = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
     damaged = sorted([*loaded["missing_keys"], *(name for name, *_sizes in loaded["mismatched_keys"])])
     if damaged:
         raise UsageError(f"--checkpoint {name}: {len(damaged)} weights are missing or of other sizes ({damaged[0]} …)")
-    image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
-    tokenizer = load_transformers_tokenizer(name, config)
     baseline = Baseline(model.float().eval())
-    processor = BaselineProcessor(image_processor, tokenizer, config)
+    processor = BaselineProcessor.create("features", name, max_tokens=text_positions(config))
+    processor.image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
     check_texts(name, processor, baseline.encode_text)
-    _check_pictures(baseline, processor)
     return baseline, processor
-
-
-@torch.no_grad()
-def _check_pictures(model: Baseline, processor: BaselineProcessor) -> None:
-    """Raise ValueError unless a picture becomes a vector as wide as that of a text."""
-    kind, nothing = model.model.config.model_type, torch.empty(0)
-    try:
-        media = processor.media([[Image.new("RGB", (48, 32))]])
-        picture_1E, _ = model.encode_media(media, Texts(nothing, nothing))
-    except (TypeError, AttributeError, LookupError, RuntimeError) as error:
-        raise ValueError(f"pictures cannot be read with a model of type {kind}") from error
-    if picture_1E.shape != model.encode_text(processor.texts(["a cat"])).shape:
-        raise ValueError(f"a model of type {kind} has no space for both pictures and texts")
 
 
 def view_texts(encode: Callable[[list[str]], Texts], items: Sequence[Sequence[str]]) -> Texts:

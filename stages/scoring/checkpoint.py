@@ -1,5 +1,6 @@
 """The checkpoint loader of every program: finds the weights of a run, a model folder or a model on the Hub."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,10 +11,11 @@ if TYPE_CHECKING:  # imports torch
     from model.fusion import Fusion
 
 EMBEDDED = "embedded"  # the name, and the type, of the encoders in the wheel
-SENTENCE, SERVER = "sentence-transformers", "server"  # types of models that make vectors themselves
+SENTENCE, SERVER, OPEN_CLIP = "sentence-transformers", "server", "open_clip"  # models that make vectors themselves
 TRANSLATE = "translate:"  # before the name of a model: queries are translated to English first
-CONFIG, BEST = "config.json", "best"
+CONFIG, BEST, LECCR = "config.json", "best", "leccr"
 MODULES = "modules.json"  # a folder with this is a model of Sentence Transformers
+OPEN_CLIP_HUB, OPEN_CLIP_FOLDER = "hf-hub:", "local-dir:"  # before the name of a model of open_clip, as it has them
 RUN_RECORD, RUN_SETTINGS, RUN_CHECKPOINTS = "record.json", "settings.json", "checkpoints"
 
 
@@ -55,10 +57,14 @@ class Checkpoint(NamedTuple):
     def align_views(self, views: tuple[str, ...]) -> tuple[str, ...]:
         """These views in the order in which the model weighs its own, "" in place of one that is left out.
 
+        `none` leaves out all.
+
         Raises:
             UsageError: The model does not know one of them.
         """
         own = self._own_views
+        if views == ("none",):
+            return ("",) * max(1, len(own))
         if not own or "all" in views:
             return own or views
         if unknown := sorted(set(views) - set(own)):
@@ -84,6 +90,15 @@ class Checkpoint(NamedTuple):
             "method": settings.get("method", ""),
         }
 
+    def write_card(self, comparison: Mapping[str, Any]) -> None:
+        """Write a comparison of `split`, `items` and `arms` into the card of a run's best weights."""
+        from model.card import card
+
+        if not self.record:
+            raise UsageError(f"--card: {self.name} is not a run, which has a card")
+        text = card({**self.record, "validation": self.record.get("best"), "comparison": comparison})
+        (Path(self.source) / "README.md").write_text(text, "utf-8")
+
     def load(self) -> LoadedModel:
         """Load model and processor.
 
@@ -98,8 +113,6 @@ class Checkpoint(NamedTuple):
             raise UsageError(f"--checkpoint {self.name}: cannot be loaded: {str(error).splitlines()[0]}") from error
 
     def _load(self) -> LoadedModel:
-        from model.config import LeccrConfig
-
         if self.model_type == EMBEDDED:
             from model.fusion import Fusion
             from stages.scoring.baselines import DescribedTowers, VectorProcessor, VectorTowers
@@ -107,9 +120,9 @@ class Checkpoint(NamedTuple):
 
             fusion = Fusion(1 / (1 + DESCRIPTIONS), "max")
             return DescribedTowers(VectorTowers()), VectorProcessor(EmbeddedEncoder()), fusion
-        if self.model_type in (SENTENCE, SERVER):
+        if self.model_type in (SENTENCE, SERVER, OPEN_CLIP):
             return self._load_vectors()
-        if self.model_type != LeccrConfig.model_type:
+        if self.model_type != LECCR:
             from stages.scoring.baselines import load_baseline
 
             return *load_baseline(self.source), None
@@ -121,12 +134,13 @@ class Checkpoint(NamedTuple):
 
     def _load_vectors(self) -> LoadedModel:
         """A model that makes vectors itself; one that reads no pictures compares queries only with descriptions."""
-        from model.encoders.sentence_models import SentenceModel
+        from model.encoders.vector_models import OpenClipModel, SentenceModel
         from model.fusion import Fusion
         from stages.scoring.baselines import DescribedTowers, VectorEncoder, VectorProcessor, VectorTowers
         from stages.scoring.embedding_server import EmbeddingServer
 
-        encoder: VectorEncoder = (SentenceModel if self.model_type == SENTENCE else EmbeddingServer)(self.source)
+        kinds: dict[str, Any] = {SENTENCE: SentenceModel, SERVER: EmbeddingServer, OPEN_CLIP: OpenClipModel}
+        encoder: VectorEncoder = kinds[self.model_type](self.source)
         if getattr(encoder, "reads_pictures", True):
             return VectorTowers(), VectorProcessor(encoder), None
         return DescribedTowers(VectorTowers()), VectorProcessor(encoder), Fusion(0.0, "max")
@@ -136,8 +150,8 @@ def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
     """Find weights by name, without loading them.
 
     Args:
-        name: A run folder (its best weights), a model folder, a model's name on the Hub, `embedded`, or the address of
-            a server with OpenAI's embeddings API.
+        name: A run folder (its best weights), a model folder, a model's name on the Hub, `embedded`, the address of a
+            server with OpenAI's embeddings API, or a model of open_clip as that package names it.
         option: What the user gave it with, for messages.
 
     Raises:
@@ -147,26 +161,32 @@ def find_checkpoint(name: str, option: str = "--checkpoint ") -> Checkpoint:
         return Checkpoint(name, name, EMBEDDED, None)
     if name.startswith(("http://", "https://")):
         return Checkpoint(name, name, SERVER, None)
+    if name.startswith((OPEN_CLIP_HUB, OPEN_CLIP_FOLDER)):
+        return Checkpoint(name, name, OPEN_CLIP, None)
     path = Path(name).expanduser()
     base, _, dimensions = name.partition("@")
-    if (Path(base).expanduser() / MODULES).is_file():
-        return Checkpoint(name, str(Path(name).expanduser()), SENTENCE, None)
     folder, run = (path / BEST, path) if (path / BEST / CONFIG).is_file() else (path, path.parent)
-    if (folder / CONFIG).is_file():
-        record = read_json(run / RUN_RECORD) if folder.name == BEST else None
-        return Checkpoint(name, str(folder), str(read_json(folder / CONFIG).get("model_type")), record)
+    model_type = str((read_json(folder / CONFIG) or {}).get("model_type"))
+    if (folder / CONFIG).is_file() and (model_type == LECCR or not (folder / MODULES).is_file()):
+        return Checkpoint(name, str(folder), model_type, read_json(run / RUN_RECORD) if folder.name == BEST else None)
+    if (Path(base).expanduser() / MODULES).is_file():
+        return Checkpoint(name, str(path), SENTENCE, None)
     if (path / RUN_CHECKPOINTS).is_dir() or (path / RUN_SETTINGS).is_file():
         raise UsageError(f"{option}{name}: it has no {path / BEST} yet: wait, or name one of its checkpoints")
-    from transformers import PreTrainedConfig
+    if (path / "open_clip_config.json").is_file():
+        return Checkpoint(name, f"{OPEN_CLIP_FOLDER}{path}", OPEN_CLIP, None)
     from transformers.utils.hub import cached_file
 
     from model.hub import locate_model
 
     try:
         located = locate_model(base, [EMBEDDED])
-        if dimensions or cached_file(located, MODULES, _raise_exceptions_for_missing_entries=False):
-            return Checkpoint(name, name, SENTENCE, None)
-        config, _ = PreTrainedConfig.get_config_dict(located)
+        config, modules = (
+            cached_file(located, file, _raise_exceptions_for_missing_entries=False) for file in (CONFIG, MODULES)
+        )
     except (OSError, ValueError) as error:
         raise UsageError(f"{option}{str(error).splitlines()[0]}") from error
-    return Checkpoint(name, name, str(config.get("model_type")), None)
+    model_type = str(read_json(Path(config)).get("model_type")) if config else ""
+    if model_type != LECCR and (dimensions or modules):
+        return Checkpoint(name, f"{located}{name.removeprefix(base)}", SENTENCE, None)
+    return Checkpoint(name, located, model_type, None)

@@ -22,7 +22,7 @@ from pipeline.engine.progress import ProgressLine
 from pipeline.errors import PipelineError
 from stages.data.batches import EvaluationData
 from stages.data.media import load_ahead
-from stages.scoring.baselines import Baseline, BaselineProcessor
+from stages.scoring.baselines import Baseline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Embedded:
 
 def embed_split(
     model: LeccrModel | Baseline,
-    processor: LeccrProcessor | BaselineProcessor,
+    processor: LeccrProcessor,
     data: EvaluationData,
     accelerator: Accelerator,
     batch_size: int,

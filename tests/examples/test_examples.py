@@ -7,7 +7,7 @@ import pytest
 import skimage
 import sklearn
 
-from examples import read_corpus, search_photos, train_on_photos
+from examples import adapt_encoder, read_corpus, search_photos, train_on_photos
 
 PHOTOS = {skimage: ["data/chelsea.png", "data/coffee.png", "data/rocket.jpg"], sklearn: ["datasets/images/flower.jpg"]}
 
@@ -41,9 +41,23 @@ def test_a_corpus_is_read_without_the_project(output):
     assert [item_id for item_id, _ in read_corpus.with_duckdb(corpus)] == sorted(set(rows["item_id"]))
 
 
-def test_a_model_is_trained(photos, tmp_path):
-    train_on_photos.prepare(photos, tmp_path / "corpus")
-    checkpoint = train_on_photos.train_model(tmp_path / "corpus", tmp_path / "run", "steps=2", "batch_size=4")
+@pytest.fixture(scope="module")
+def translated(photos, tmp_path_factory):
+    corpus = tmp_path_factory.mktemp("translated") / "corpus"
+    train_on_photos.prepare(photos, corpus)
+    return corpus
+
+
+def test_a_model_is_trained(translated, tmp_path):
+    checkpoint = train_on_photos.train_model(translated, tmp_path / "run", "steps=2", "batch_size=4")
     portuguese, english = train_on_photos.encode_queries(checkpoint, ["um gato", "a cat"])
     assert len(portuguese) == len(english) == 512
     assert sum(value * value for value in english) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.torture  # 40 steps
+def test_an_encoder_is_adapted(translated, tmp_path):
+    encoder = str(adapt_encoder.make_encoder(translated, tmp_path / "tiny"))
+    scores = adapt_encoder.adapt(translated, tmp_path, encoder, "batch_size=4")
+    adapted, bare, zero_shot, fused = scores.values()
+    assert min(adapted, bare) > max(zero_shot, fused)

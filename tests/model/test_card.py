@@ -28,6 +28,23 @@ def test_card_has_scores_and_how_the_weights_were_selected():
     assert "my\\_corpus" in text and "abcdef012345" in text and "lr: 0.001" in text
 
 
+def test_card_has_the_comparison_with_other_models():
+    def row(name, fusion=None):
+        figures = {"sum_r": {"de": 320.04}, "intervals": {"de": [310, 330]}, "mean": 320.04, "interval": [310, 330]}
+        return {"name": name, "fusion": fusion} | figures
+
+    rows = [
+        row("/home/somebody/run", {"pooling": "max"}),
+        row("/home/somebody/run, no descriptions"),
+        row("a/b", {"pooling": "max"}),
+    ]
+    text = card({**RECORD, "comparison": {"split": "test", "items": 1000, "arms": rows}})
+    figures = "| 320.0 [310.0, 330.0] | 320.0 [310.0, 330.0] |"
+    for name in ("this model", "this model, no descriptions", "a/b, late fusion"):
+        assert f"\n| {name} {figures}\n" in text
+    assert "1,000 items of split `test`" in text and "somebody" not in text
+
+
 def test_label_comes_before_the_scores():
     assert "**chosen on test**" in card({**RECORD, "label": "chosen on test"})
     assert "Not validated yet" in card({name: RECORD[name] for name in ("settings", "corpora", "tools")})
@@ -36,7 +53,7 @@ def test_label_comes_before_the_scores():
 def test_nothing_in_the_record_is_read_as_markup():
     hostile = "x`|<script>*\n# big"
     text = card({**RECORD, "corpora": [{"name": hostile, "training": "0" * 64}], "settings": {"recipe": "```\n# a"}})
-    assert "<script>" not in text and "\n# big" not in text and text.count("```") == 4
+    assert "<script>" not in text and "\n# big" not in text and text.count("```") == 6
 
 
 def test_example_code_runs(tmp_path, monkeypatch, capsys):

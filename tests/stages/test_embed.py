@@ -12,7 +12,7 @@ from stages import index
 from stages.data.media import item_frames
 from stages.data.samples import Shards, human_captions
 from stages.embed import Embed
-from stages.retrieval.encoders import ModelSpace
+from stages.retrieval.encoders import Space
 from stages.verify import verify
 from tests.stages.corpora import row, write_rows, write_training_corpus
 from tests.stages.indexed import write_model
@@ -36,7 +36,7 @@ def home(tmp_path_factory):
 @pytest.fixture
 def encoded(monkeypatch):
     """Noted while a test runs: how many items, and how many texts, the model encodes."""
-    counts, items, descriptions = {"items": 0, "texts": 0}, ModelSpace.items, ModelSpace.descriptions
+    counts, items, descriptions = {"items": 0, "texts": 0}, Space.items, Space.descriptions
 
     def noting_items(space, frames, texts):
         counts["items"] += len(frames)
@@ -46,13 +46,13 @@ def encoded(monkeypatch):
         counts["texts"] += len(texts)
         return descriptions(space, texts)
 
-    monkeypatch.setattr(ModelSpace, "items", noting_items)
-    monkeypatch.setattr(ModelSpace, "descriptions", noting_texts)
+    monkeypatch.setattr(Space, "items", noting_items)
+    monkeypatch.setattr(Space, "descriptions", noting_texts)
     return counts
 
 
 def test_rows_are_what_the_model_makes_of_each_item(home):
-    space, table, shards = ModelSpace(str(home / "model")), Table(home / "photos", "vectors"), Shards([home / "photos"])
+    space, table, shards = Space(str(home / "model")), Table(home / "photos", "vectors"), Shards([home / "photos"])
     for number in range(2):
         rows, vectors_RE = table.shard(number).drop_columns("vector").to_pylist(), vectors_of(table.shard(number))
         items = [shards.row(number, place) for place in range(len(shards.shard(number)))]
@@ -77,7 +77,7 @@ def test_other_programs_read_it(home):
     shards = sorted((home / "photos").glob("vectors/*.arrow"))
     vectors = polars.concat([polars.read_ipc_stream(shard) for shard in shards])
     items = vectors.filter(part="item")
-    assert items["vector"].to_numpy().shape == (ITEMS, ModelSpace(str(home / "model")).width)
+    assert items["vector"].to_numpy().shape == (ITEMS, Space(str(home / "model")).width)
     connection = duckdb.connect()
     connection.register("items", items.to_arrow())
     nearest = "arg_max(b.item_id, array_inner_product(a.vector, b.vector))"
@@ -134,7 +134,7 @@ def test_another_model_and_a_diverged_one_are_refused(home, tmp_path, capsys, mo
     assert embed(photos, "--checkpoint", home / "model") == 0
     assert embed(photos, "--checkpoint", other) == 2 and "model was" in capsys.readouterr().err
     assert embed(photos, "--checkpoint", other, "--overwrite") == 0
-    items = ModelSpace.items
-    monkeypatch.setattr(ModelSpace, "items", lambda *given: [vectors * np.nan for vectors in items(*given)])
+    items = Space.items
+    monkeypatch.setattr(Space, "items", lambda *given: [vectors * np.nan for vectors in items(*given)])
     assert embed(photos, "--checkpoint", home / "model", "--overwrite") == 2
     assert "diverged" in capsys.readouterr().err and not (photos / "vectors" / "manifest.json").exists()

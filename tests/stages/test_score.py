@@ -50,7 +50,8 @@ def run_of(folder, model_folder, split="val"):
     (folder / "checkpoints").mkdir()
     (folder / "best").symlink_to(model_folder)
     best = {"split": split, "step": 40, "sum_r": 123.4, "global_weight": 0.3, "chance": 50.0, "recalls": {}}
-    record = {"settings": {"slot_views": ["short"]}, "best": best, "label": selection_label(split)}
+    record = {"settings": {"slot_views": ["short"]}, "best": best | {"items": 9}, "label": selection_label(split)}
+    record |= {"corpora": [], "tools": {}}
     (folder / "record.json").write_text(json.dumps(record))
     return folder
 
@@ -187,6 +188,18 @@ def test_baselines_are_compared_in_one_table(tmp_path, model_folder, corpus, sco
     assert fused["sum_r"] == arms[4]["mean"] and fused["intervals"]["sum_r"] == arms[4]["interval"]
     screen = capsys.readouterr().out
     assert "embedded, late fusion" in screen and report["settings"] == settings_of(0.3)
+
+
+def test_the_comparison_is_written_into_the_card_with_what_leaving_out_the_views_costs(tmp_path, corpus, scored):
+    run = run_of(tmp_path, write_model(tmp_path / "model", slots="views", read_start=1.0))
+    report = scored(run, "--baselines", "embedded", "--card", "--languages", "de")
+    names = [arm["name"].removeprefix(str(run)) for arm in report["arms"]]
+    assert names == ["", ", no descriptions", "embedded", "embedded"]
+    bare = scored(run, "--slot-views", "none", "--languages", "de")["mean"]
+    assert report["arms"][1]["interval"] == bare["intervals"]["sum_r"] != report["arms"][0]["interval"]
+    assert f"| this model, no descriptions | {bare['sum_r']:.1f} [" in (run / "best" / "README.md").read_text()
+    with pytest.raises(UsageError, match="is not a run"):
+        scored(tmp_path / "model", "--baselines", "embedded", "--card")
 
 
 def test_queries_are_translated_to_english_first(tmp_path, corpus, scored):

@@ -12,7 +12,7 @@ import pytest
 from pipeline.corpus.next_corpus import MADE_FROM, PUBLISHING, next_folder
 from pipeline.corpus.table import MADE_BY, MANIFEST, Table, complete
 from stages import index
-from stages.retrieval.encoders import ModelSpace
+from stages.retrieval.encoders import Space
 from stages.retrieval.engine import Index
 from stages.verify import KEYS
 from tests.conftest import clean_environment, command, make_photos, run_stage
@@ -77,8 +77,8 @@ def assert_equal_to_one_made_afresh(corpus, photos, url, shard_size, model=None)
 
 def test_an_update_pays_only_for_what_is_new(tmp_path, monkeypatch):
     photos, corpus, model = tmp_path / "photos", tmp_path / "corpus", write_model(tmp_path / "model")
-    encoded, items = [], ModelSpace.items
-    monkeypatch.setattr(ModelSpace, "items", lambda space, *given: encoded.extend(given[0]) or items(space, *given))
+    encoded, items = [], Space.items
+    monkeypatch.setattr(Space, "items", lambda space, *given: encoded.extend(given[0]) or items(space, *given))
     make_collection(photos, 30)
     with Loopback() as server:
         make(corpus, photos, server.url, 8, model)

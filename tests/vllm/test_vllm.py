@@ -12,6 +12,10 @@ import time
 
 import psutil
 import pytest
+import torch
+import transformers as hf
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from pipeline.captioning.chat_client import ChatClient, Retries, media_of
 from pipeline.captioning.prompts import BUILT_IN
@@ -19,9 +23,12 @@ from pipeline.captioning.servers import KEY_FILE
 from pipeline.captioning.vllm_server import VllmServer
 from pipeline.corpus.table import Table
 from pipeline.engine.run_state import locked, read_progress, run_folder
+from stages import score
 from tests.conftest import ROOT, clean_environment, command, make_photos
 from tests.pipeline.captioning.test_vllm_server import wait_for
 from tests.pipeline.media.test_video import encoded
+from tests.stages.corpora import write_training_corpus
+from tests.stages.duals import MARKS, words_tokenizer
 
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 PHOTOS = 60
@@ -159,3 +166,25 @@ def test_an_interrupted_stage_leaves_no_server(model, media, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert wait_for(lambda: not servers(model), 60)
+
+
+def test_an_embedding_model_scores_alike_behind_the_server(tmp_path, monkeypatch, capfd):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 64}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 64}
+    words = words_tokenizer("")
+    for part in (words, hf.Qwen3Model(hf.Qwen3Config(**sizes, **heads, **MARKS, vocab_size=len(words)))):
+        part.save_pretrained(tmp_path / "tower")
+    layers = [Transformer(str(tmp_path / "tower"), max_seq_length=60), Pooling(128, "lasttoken"), Normalize()]
+    SentenceTransformer(modules=layers, device="cpu").save(str(tmp_path / "model"))
+    corpus, reports = write_training_corpus(tmp_path / "corpus", 12), []
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    arguments = ["--runner", "pooling", "--enforce-eager", "--dtype", "float32", "--max-model-len", "60"]
+    with locked(tmp_path), VllmServer(str(tmp_path / "model"), tmp_path, print, str(PYTHON), arguments) as server:
+        monkeypatch.setenv("LECCR_MLLM_API_KEY", (run_folder(tmp_path) / KEY_FILE).read_text())
+        for name in (f"{server.url}#{tmp_path / 'model'}", str(tmp_path / "model")):
+            given = ["--checkpoint", name, "--data", str(corpus), "--output", str(tmp_path / "scores.json")]
+            assert score.main(given) == 0
+            reports.append(json.loads((tmp_path / "scores.json").read_text())["languages"])
+    assert reports[0] == reports[1]
+    assert "the smallest cosine is 1.0000" in capfd.readouterr().err

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from stages.retrieval.encoders import EmbeddedSpace, ModelSpace, open_space
+from stages.retrieval.encoders import EmbeddedSpace, Space, open_space
 from tests.model.towers import picture
 from tests.stages.duals import write_dual
 from tests.stages.indexed import item_rows, write_model
@@ -13,7 +13,7 @@ TEXTS = [["a red cat", "a cat on a sofa"], ["a dog"], []]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return ModelSpace(str(write_model(tmp_path_factory.mktemp("model"))))
+    return Space(str(write_model(tmp_path_factory.mktemp("model"))))
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,11 @@ def test_the_rows_of_an_item_hold_the_models_score(model):
 
 
 def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
-    same = ModelSpace(str(write_model(tmp_path / "same")))
-    other = ModelSpace(str(write_model(tmp_path / "other", seed=1)))
+    same = Space(str(write_model(tmp_path / "same")))
+    other = Space(str(write_model(tmp_path / "other", seed=1)))
     assert same.identity["fingerprint"] == model.identity["fingerprint"] != other.identity["fingerprint"]
     (tmp_path / "same" / "README.md").write_text("a card")
-    assert ModelSpace(str(tmp_path / "same")).identity["fingerprint"] == same.identity["fingerprint"]
+    assert Space(str(tmp_path / "same")).identity["fingerprint"] == same.identity["fingerprint"]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_fingerprint_is_of_weights_and_of_the_global_weight(tmp_path, model):
 )
 def test_a_fingerprint_covers_every_file_of_weights_and_tokenizer(tmp_path, model, name):
     folder = write_model(tmp_path)
-    before = ModelSpace(str(folder)).identity["fingerprint"]
+    before = Space(str(folder)).identity["fingerprint"]
     assert before == model.identity["fingerprint"]
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("a")
-    added = ModelSpace(str(folder)).identity["fingerprint"]
+    added = Space(str(folder)).identity["fingerprint"]
     (folder / name).write_text("b")
-    assert len({before, added, ModelSpace(str(folder)).identity["fingerprint"]}) == 3
+    assert len({before, added, Space(str(folder)).identity["fingerprint"]}) == 3
 
 
 @pytest.mark.parametrize("query", ["ein Bär im Wasser", "медведь в воде", "a teddy bear", "Um URSO na água"])
