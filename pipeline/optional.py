@@ -1,6 +1,7 @@
 """Packages that only some commands need: imported when they are needed, by their extra when they are missing."""
 
 import contextlib
+import functools
 import importlib
 import importlib.abc
 import logging
@@ -52,6 +53,7 @@ def quiet_imports() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+@functools.cache
 def load_pyarrow() -> None:
     """Import pyarrow without pandas, which it looks for once, when it makes its first array."""
     with quiet_imports():

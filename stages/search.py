@@ -7,6 +7,7 @@ python stages/search.py --index INDEX "ein Hund" "犬" --picture FOUND.png
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+@functools.cache
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     program = Parser("search.py", description=__doc__.splitlines()[0], allow_abbrev=False)

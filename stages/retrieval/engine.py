@@ -293,7 +293,7 @@ class Index:
         now, queries_QE = self._now, self._encoded(queries)
         if exclude:
             queries_QE -= EXCLUDED * self._encoded([exclude])
-        keep_N = filters.passing(now.index.items)
+        keep_N = None if filters == NO_FILTERS else filters.passing(now.index.items)
         if hybrid:
             results = [_fused(now.index.vectors, query_E[None], offset + k, hybrid, keep_N) for query_E in queries_QE]
         else:

@@ -10,7 +10,6 @@ from typing import Any
 import langcodes
 
 from pipeline.errors import UsageError
-from pipeline.quality.languages import MAX_CHARACTERS, letters
 from pipeline.translation.choose import TranslatorOptions, choose_local
 from pipeline.translation.translator import Engine, translate_texts
 
@@ -32,11 +31,11 @@ def _detector(small: bool) -> Any:
 
 def unknown_language(text: str, known: Collection[str]) -> str:
     """The likeliest language of a text, BCP 47, if it is not one of `known`; "" if it may be, or nobody can tell."""
-    if not known or len(letters(text)) < 2 or not importlib.util.find_spec("lingua"):
+    if not known or sum(map(str.isalpha, text)) < 2 or not importlib.util.find_spec("lingua"):
         return ""
     tags: list[str] = []
     for small in (True, False):
-        values = _detector(small).compute_language_confidence_values(text[:MAX_CHARACTERS])[:2]
+        values = _detector(small).compute_language_confidence_values(text)[:2]
         likely = [value.language for value in values if value.value > 0 and value.value * CLEAR >= values[0].value]
         tags = [language.iso_code_639_1.name.lower() for language in likely]
         if not tags or set(tags) & set(known):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.optional import load_pyarrow
-from pipeline.options import add_options, read_options
+from pipeline.options import add_options
 from stages.retrieval.filters import Filters
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> N
     finder = Index.open(options.index, options.checkpoint, options.data, options.translate)
     if not len(finder):
         raise UsageError(f"--index {options.index} is empty. Run index.py on a corpus that has items")
-    filters = read_options(Filters, options)
+    filters = Filters(**{name: value for name, value in vars(options).items() if name in Filters.__match_args__})
     results: list[tuple[str, list[Hit]]] = []
     for start in range(0, len(queries), BATCH):
         names, batch = zip(*queries[start : start + BATCH], strict=True)
