@@ -123,9 +123,7 @@ class LeccrProcessor(PushToHubMixin):
             rows = [self._features(frames) for frames in items]
         else:
             rows = [torch.stack([self._frame(frame) for frame in frames]) for frames in items]
-        longest = max(map(len, rows))
-        mask_BF = torch.tensor([[f < len(row) for f in range(longest)] for row in rows])
-        return Media(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), mask_BF)
+        return Media(*_padded(rows))
 
     def texts(self, texts: Sequence[str], together: bool = False) -> Texts:
         """Convert captions or queries; an empty text is absent, its mask all False.
@@ -243,22 +241,12 @@ class LeccrProcessor(PushToHubMixin):
 
     def _sentencepiece(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         most = self.policy.max_tokens - 1
-        rows = [torch.tensor([START, *ids[:most]]) for ids in self._encoder().encode(list(texts))]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        return ids, torch.arange(ids.shape[1])[None] < lengths[:, None]
+        return _padded([torch.tensor([START, *ids[:most]]) for ids in self._encoder().encode(list(texts))])
 
     def _embed(self, items: Sequence[Sequence[str]], together: bool) -> Texts:
         batched = self._batched_vectors(itertools.chain.from_iterable(items)) if together else {}
-        length = max(1, *(len(texts) for texts in items))
-        tokens = torch.zeros(len(items), length, EMBEDDED_WIDTH)
-        mask = torch.zeros(len(items), length, dtype=torch.bool)
-        for row, texts in enumerate(items):
-            for column, text in enumerate(texts):
-                vector = batched[text] if together else _vector(text)
-                tokens[row, column] = torch.from_numpy(vector)
-                mask[row, column] = True
-        return Texts(tokens, mask)
+        vectors = [[batched[text] if together else _vector(text) for text in texts] for texts in items]
+        return Texts(*_padded([torch.tensor(np.reshape(row, (-1, EMBEDDED_WIDTH))).float() for row in vectors]))
 
     def _batched_vectors(self, texts: Iterable[str]) -> dict[str, Any]:
         """The vector of each sentence; sentences of like length are encoded together."""
@@ -391,6 +379,13 @@ def check_texts(name: str, processor: Any, encode: Callable[[Texts], Tensor]) ->
         raise ValueError(f"{name}: its text tower reads padding, which moves vectors by {difference:.2g}")
     if (together[0] - together[1]).norm() < 1e-5:
         raise ValueError(f"{name}: different texts have the same vector: its summary of a text does not see the text")
+
+
+def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows in one tensor, padded with zeros to the longest, at least one long; and the mask of what is there."""
+    padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    padded = padded if padded.shape[1] else padded.new_zeros(len(rows), 1, *padded.shape[2:])
+    return padded, torch.arange(padded.shape[1]) < torch.tensor([[len(row)] for row in rows])
 
 
 def _file(name: str | Path, file: str, hub: dict[str, Any]) -> Path:

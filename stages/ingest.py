@@ -145,14 +145,11 @@ class Ingest(Stage):
             _write_not_taken(corpus, manifest.get("not_taken", []), lines)
             return len(manifest["shards"]), sum(entry["items"] for entry in manifest["shards"])
         if planned is None:
-            self._write_plan(corpus, say)
+            sources = self.sources()
+            entries = shards.write_plan(corpus, shards.in_parts(self.plan_rows(sources), self.shard_size), PLAN_SCHEMA)
+            self.record_plan(corpus, sources, entries, say)
             planned = read_json(path)
         return len(planned["shards"]), planned["items"]
-
-    def _write_plan(self, corpus: Path, say: Say) -> None:
-        sources = self.sources()
-        entries = shards.write_plan(corpus, shards.in_parts(self.plan_rows(sources), self.shard_size), PLAN_SCHEMA)
-        return self.record_plan(corpus, sources, entries, say)
 
     def plan_rows(self, sources: Sequence[Source]) -> Iterator[Row]:
         """The rows of a plan of all items."""

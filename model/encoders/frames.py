@@ -150,7 +150,8 @@ class AttentionReader(nn.Module):
     def __init__(self, input_dim: int, layers: int, heads: int, dropout: float = 0.1):
         super().__init__()
         self.width = input_dim
-        self.layers = cross_attention_stack(layers, input_dim, heads, dropout, dropout, "copies")
+        dropouts = {"dropout": dropout, "attention_dropout": dropout}
+        self.layers = cross_attention_stack(layers, input_dim, "copies", heads=heads, **dropouts)
 
     def forward(self, media: Media) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens [B,N,D], their mask and pooling weights [B,N]."""

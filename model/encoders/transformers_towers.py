@@ -21,20 +21,10 @@ from transformers.utils.hub import cached_file
 from model.batch import Texts
 from model.encoders.tiny import masked_mean, visible_tokens
 
-# Towers that AutoModel does not know on their own, or maps to another class.
-CLASSES = {
-    "siglip_text_model": "SiglipTextModel",
-    "siglip2_text_model": "Siglip2TextModel",
-    "metaclip_2_vision_model": "MetaClip2VisionModel",
-    "metaclip_2_text_model": "MetaClip2TextModel",
-    "chinese_clip_text_model": "ChineseCLIPTextModel",
-    "altclip_vision_model": "AltCLIPVisionModel",
-    "altclip_text_model": "AltCLIPTextModel",
-    "t5": "T5EncoderModel",
-    "mt5": "MT5EncoderModel",
-    "umt5": "UMT5EncoderModel",
-    "vit_mae": "ViTModel",  # the MAE class sees a random quarter of each picture
-}
+# Of towers that AutoModel maps to another class. It does not know all that are half of a model with two towers.
+CLASSES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+CLASSES["vit_mae"] = "ViTModel"  # the MAE class sees a random quarter of each picture
+HALVES = ("_vision_model", "_text_model")
 CLIPS = ("clip", "metaclip_2", "chinese_clip", "altclip")
 SUMMARY_FIRST = (*CLIPS, "vit", "dinov2", "dinov3", "deit", "beit")  # token 0 is CLS
 SUMMARY_POOLED = ("siglip", "convnext")  # the pooled output, which has its own weights
@@ -189,7 +179,9 @@ def load_tower(name: str, part: str) -> tuple[PreTrainedModel, set[str], Tensor 
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
             if config.model_type == "leccr":
                 raise ValueError("it is a LECCR model: start a run from its weights with init=")
-            loader = getattr(transformers, CLASSES.get(config.model_type, "AutoModel"))
+            own = type(config).__name__.replace("Config", "Model")  # SiglipTextConfig → SiglipTextModel
+            kind = CLASSES.get(config.model_type, own if config.model_type.endswith(HALVES) else "AutoModel")
+            loader = getattr(transformers, kind, transformers.AutoModel)
             tower, report = loader.from_pretrained(
                 name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )

@@ -45,12 +45,7 @@ def is_whole(corpus: Path) -> bool:
 
 
 def begin(
-    corpus: Path,
-    stages: Iterable[str],
-    changes: Changes,
-    settings: dict[str, Any],
-    schema: pa.Schema,
-    shard_size: int,
+    corpus: Path, stages: Iterable[str], changes: Changes, settings: dict[str, Any], schema: pa.Schema, shard_size: int
 ) -> Rows:
     """Begin the next state, or go on with one that a killed run has begun from the same state and the same input.
 

@@ -128,13 +128,9 @@ def read_file(row: Mapping[str, Any]) -> str | None:
         return ""
     roles = {name: read_column(name).role for name in row}
     media = [name for name, value in row.items() if isinstance(value, str) and is_medium(value)]
-    keys = [name for name, role in roles.items() if role == "key"]
-    names = [
-        *(name for name in media if not roles[name]),
-        *keys,
-        *media,
-        *(name for name in row if name.lower() == "id"),
-    ]
+    names = [name for name in media if not roles[name]]
+    names += [*(name for name, role in roles.items() if role == "key"), *media]
+    names += [name for name in row if name.lower() == "id"]
     key = next((row[name] for name in names), None)
     return None if _is_blank(key) else clean_text(key)
 

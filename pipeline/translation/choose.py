@@ -41,8 +41,7 @@ class TranslatorOptions:
     mt_device: str = option("auto", "where the model runs", choices=("auto", "cpu", "cuda"))
     beam_size: int = option(4, "hypotheses kept while decoding; 1 is greedy", at_least=1)
     round_trip: bool = option(
-        False,
-        "translate back and compare: scores.round_trip; twice the work; for embedded, llm, or with --back-model",
+        False, "translate back and compare: scores.round_trip; twice the work; for embedded, llm, or with --back-model"
     )
     back_model: tuple[str, ...] = option(
         (), "model that translates back, as --mt-model", repeat=True, metavar="[TAG=]PATH"

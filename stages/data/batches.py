@@ -3,6 +3,7 @@
 index of samples → samples of a step → rows → frames, texts, descriptions → processor → Batch
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
@@ -157,10 +158,11 @@ class TrainingData:
         )
 
 
+@dataclasses.dataclass(eq=False)
 class StepBatches(Dataset[Batch]):
     """`batches[i]` is this rank's batch of step i + 1 of the run, so loader workers can fetch them in any order.
 
-    Args:
+    Attributes:
         data: The samples.
         processor: Turns them into tensors.
         batch_size: Samples per step over all ranks.
@@ -170,21 +172,18 @@ class StepBatches(Dataset[Batch]):
         world: Number of ranks, see `check_batch_size`.
     """
 
-    def __init__(
-        self,
-        data: TrainingData,
-        processor: LeccrProcessor,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        augmentation: Augmentation = UNCHANGED,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        self.data, self.processor, self.batch_size, self.seed = data, processor, batch_size, seed
-        self.augmentation = augmentation
-        self.rank, self.world = rank, world
-        self.steps_per_epoch = len(data) // batch_size
+    data: TrainingData
+    processor: LeccrProcessor
+    batch_size: int
+    seed: int = 0
+    augmentation: Augmentation = UNCHANGED
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of an epoch."""
+        return len(self.data) // self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
         samples, epoch = self._samples(step, self.rank, self.world), step // self.steps_per_epoch

@@ -33,7 +33,7 @@ from pipeline.engine.progress import ProgressLine
 from pipeline.errors import EnvironmentTrouble
 from pipeline.hashing import canonical_json, short_hash
 from stages.data.media import item_frames, load_ahead
-from stages.data.samples import Shards, select_views
+from stages.data.samples import ALL, Shards, select_views
 
 FOLDER, FORMAT = "states", 2
 BATCH, CAPTION_BATCH = 64, 256  # rows encoded at once
@@ -223,7 +223,7 @@ def _kinds(
                 "captions" if field == "captions" else "descriptions as captions",
                 _fingerprint("captions", column, *read),
                 CAPTION_BATCH,
-                functools.partial(_load_texts, shards, column),
+                functools.partial(_load_texts, shards, column, (ALL,)),
                 functools.partial(_encode_captions, model, processor),
             )
     if model.describes_frozen or inference:
@@ -233,7 +233,7 @@ def _kinds(
             "descriptions",
             _fingerprint("descriptions", list(views), queries, *read),
             BATCH,
-            functools.partial(_load_views, shards, views),
+            functools.partial(_load_texts, shards, "descriptions", views),
             functools.partial(_encode_descriptions, model, processor),
         )
     return kinds
@@ -244,14 +244,9 @@ def _load_media(shards: Shards, processor: LeccrProcessor, number: int, rows: ra
     return processor.media([item_frames(shards, number, shards.row(number, row), input_dim=0) for row in rows])
 
 
-def _load_texts(shards: Shards, column: str, number: int, rows: range) -> list[list[str]]:
+def _load_texts(shards: Shards, column: str, views: Sequence[str], number: int, rows: range) -> list[list[str]]:
     lists = shards.shard(number).column(column).slice(rows.start, len(rows)).to_pylist()
-    return [[text["text"] for text in texts] for texts in lists]
-
-
-def _load_views(shards: Shards, views: Sequence[str], number: int, rows: range) -> list[list[str]]:
-    lists = shards.shard(number).column("descriptions").slice(rows.start, len(rows)).to_pylist()
-    return [select_views(descriptions, views) for descriptions in lists]
+    return [select_views(texts, views) for texts in lists]
 
 
 def _encode_media(model: LeccrModel, media: Media) -> list[np.ndarray]:

@@ -41,11 +41,7 @@ TRANSLATED = (
     "flickr8kzhg.caption.txt",
 )
 # The files of a kind, its language and origin, and the captions of the splits that use it.
-KINDS = (
-    (ENGLISH, "en", "human", 40_000),
-    (WRITTEN, "zh", "human", 10_000),
-    (TRANSLATED, "zh", "mt", 30_000),
-)
+KINDS = ((ENGLISH, "en", "human", 40_000), (WRITTEN, "zh", "human", 10_000), (TRANSLATED, "zh", "mt", 30_000))
 LINE = re.compile(r"(?P<item>[^#\s]+)#(?:(?:enc|zhc|zhb|zhg)#)?(?P<number>[0-9]{1,3})(?:\s+(?P<text>.*))?")
 
 
