@@ -32,20 +32,27 @@ def data():
 
 
 @pytest.fixture(scope="session")
-def program():
-    """Run beam_runner.py in a process of its own: program("--stage", "captions", …) → CompletedProcess."""
+def server():
+    """A server of a multimodal model."""
+    from tests.loopback import Loopback
 
-    def run(*arguments, timeout=240, **environment):
-        return subprocess.run(
-            command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=clean_environment(**environment),
-            check=False,
-        )
+    with Loopback() as started:
+        yield started
 
-    return run
+
+@pytest.fixture
+def photos(tmp_path):
+    make_photos(tmp_path / "photos", 4)
+    return tmp_path / "photos"
+
+
+def run_python(*argv, timeout=240, **more):
+    """A Python program in a process of its own, as a user starts it: CompletedProcess."""
+    command = [sys.executable, *map(str, argv)]
+    environment = clean_environment(PYTHONPATH=str(ROOT), **more)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def run_stage(*arguments):

@@ -15,8 +15,9 @@ import pytest
 import beam_runner
 from pipeline.corpus.table import Table
 from pipeline.engine import run_state as runstate
-from tests.conftest import jpeg_bytes, make_photos
+from tests.conftest import jpeg_bytes, make_photos, run_python
 from tests.loopback import Loopback
+from tests.worked_examples import each_example
 
 
 @dataclasses.dataclass
@@ -49,12 +50,6 @@ def run(capfd, monkeypatch):
     return functools.partial(ended, capfd)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Loopback() as started:
-        yield started
-
-
 @pytest.fixture
 def captions(run, server, tmp_path):
     """captions(input, *options) describes into tmp_path/corpus, one view unless --views is given."""
@@ -66,12 +61,6 @@ def captions(run, server, tmp_path):
         return run("--stage", "captions", "--output", tmp_path / "corpus", *given, *url, *views, *options)
 
     return described
-
-
-@pytest.fixture
-def photos(tmp_path):
-    make_photos(tmp_path / "photos", 4)
-    return tmp_path / "photos"
 
 
 # What --input may be
@@ -114,19 +103,7 @@ def test_a_terminal_of_another_encoding(tmp_path, photos, monkeypatch, encoding)
     assert b"\\u732b.jpg" in printed.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((), ("--stage", "--help")),
-        (("--stage", "capshuns"), ("--stage", "captions")),
-        (("--stage", "ingest", "--samples", "--output", __file__), ("is a file",)),
-        (("--stage", "ingest", "--input", "/missing"), ("/missing does not exist",)),
-        (("--stage", "ingest", "--input", ""), ("--input",)),  # as typed by --input "$UNSET": not the current folder
-        (("--stage", "ingest", "--direct_num_workers", "many"), ("--direct_num_workers", "many")),
-        (("--stage", "ingest", "--direct_running_mode", "fast"), ("--direct_running_mode", "fast")),
-        (("--stage", "ingest", "--samples", "--runner", "NopeRunner"), ("--runner", "NopeRunner")),
-    ],
-)
+@each_example("a_mistake_is_one_message", "arguments, words")
 def test_a_mistake_is_one_message(run, tmp_path, arguments, words):
     output = () if "--output" in arguments or not arguments else ("--output", tmp_path / "corpus")
     ended = run(*arguments, *output)
@@ -234,13 +211,13 @@ def test_a_key_that_is_refused(captions, photos, monkeypatch):
 # Options of Beam
 
 
-def test_a_job_service_that_is_not_there(program, server, photos, tmp_path):
+def test_a_job_service_that_is_not_there(server, photos, tmp_path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{held.getsockname()[1]}"
         beam = ("--runner", "PortableRunner", "--job_endpoint", address)
         inputs = ("--input", photos, "--output", tmp_path / "corpus", "--mllm-url", server.url)
-        ended = program("--stage", "captions", *inputs, *beam, timeout=120)
+        ended = run_python("beam_runner.py", "--stage", "captions", *inputs, *beam)
     assert ended.returncode == 4
     assert address in Ended(4, ended.stdout, ended.stderr).error()
 
@@ -335,9 +312,9 @@ def test_a_cache_that_cannot_be_used(captions, photos):
     assert str(photos / "photo-00000.jpg") in ended.error()
 
 
-def test_a_run_is_quiet(program, server, photos, tmp_path):
+def test_a_run_is_quiet(server, photos, tmp_path):
     (photos / "broken.jpg").write_bytes(jpeg_bytes()[:200])
     shutil.copy(photos / "photo-00000.jpg", photos / "twin.jpg")
     inputs = ("--input", photos, "--output", tmp_path / "corpus", "--mllm-url", server.url)
-    ended = program("--stage", "captions", *inputs)
+    ended = run_python("beam_runner.py", "--stage", "captions", *inputs)
     Ended(ended.returncode, ended.stdout, ended.stderr).done()

@@ -20,12 +20,6 @@ IN_ORDER = (".state/plan/plan.json", ".state/ingest/part-00000.json", ".state/ca
 IN_ORDER += ("descriptions/manifest.json", "README.md")
 
 
-@pytest.fixture
-def photos(tmp_path):
-    make_photos(tmp_path / "photos", 4)
-    return tmp_path / "photos"
-
-
 def arguments(inputs, corpus, server, *more):
     given = ("--stage", "captions", "--input", inputs, "--output", corpus, "--mllm-url", server.url)
     return (*given, "--views", "short", *more)

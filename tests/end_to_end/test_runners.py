@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, command, make_photos
+from tests.conftest import ROOT, clean_environment, make_photos, run_python
 from tests.end_to_end.test_resume import table_bytes
 from tests.http_servers import free_port
 from tests.loopback import Loopback
@@ -23,13 +23,9 @@ ITEMS = 40
 def program(*arguments):
     """A process of Beam's for the time of the block. Its worker pool starts what PATH has as `python`."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", *map(str, arguments)],
-        cwd=ROOT,
-        env=clean_environment(PATH=path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, "-m", *map(str, arguments)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(PATH=path), **quiet)
     try:
         yield process
     finally:
@@ -55,14 +51,8 @@ def made(tmp_path_factory):
 
         def make(name, *options):
             arguments = ("--stage", "captions", "--input", folder / "photos", "--output", folder / name)
-            done = subprocess.run(
-                command(*arguments, "--mllm-url", server.url, "--shard-size", 6, *options),
-                env=clean_environment(),
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+            arguments += ("--mllm-url", server.url, "--shard-size", 6)
+            done = run_python("beam_runner.py", *arguments, *options)
             assert done.returncode == 0, done.stderr[-3000:]
             return table_bytes(folder / name)
 

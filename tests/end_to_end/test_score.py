@@ -1,25 +1,16 @@
 """Scoring as a user starts it: two processes report what one reports; a mistake is one line."""
 
 import json
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 
 from stages import score
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import run_python
 from tests.stages.corpora import write_training_corpus
 from tests.stages.indexed import write_model
 
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-PROGRAM = ROOT / "stages" / "score.py"
-
-
-def run(*command):
-    environment = clean_environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1")
-    words = list(map(str, command))
-    return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120, check=False)
+LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
 
 
 def test_two_processes_report_what_one_reports(tmp_path, capsys):
@@ -32,7 +23,7 @@ def test_two_processes_report_what_one_reports(tmp_path, capsys):
         given |= {"output": tmp_path / f"{name}.json", "per-query": tmp_path / f"{name}.parquet"}
         return [f"--{option}={value}" for option, value in given.items()]
 
-    launched = run(*LAUNCH, PROGRAM, *options("two"))
+    launched = run_python(*LAUNCH, "stages/score.py", *options("two"), HF_HUB_OFFLINE="1")
     assert launched.returncode == 0, launched.stderr
     assert score.main(options("one")) == 0
     assert launched.stdout == capsys.readouterr().out  # only the table, once

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -19,10 +18,11 @@ from stages.processes import run_program
 from stages.train import main
 from stages.training.metrics import read_metrics
 from stages.training.run_folder import newest_checkpoint, read_progress
-from tests.conftest import ROOT, clean_environment
+from tests.conftest import run_python
 from tests.http_servers import free_port
 from tests.stages.corpora import write_training_corpus
 from tests.stages.duals import write_dual
+from tests.worked_examples import each_example
 
 STEPS = 40
 TINY = (
@@ -108,13 +108,6 @@ def finish(argv, log, world=1):
     return output
 
 
-def program(*argv):
-    """A Python program in a process of its own, as a user starts it."""
-    environment = clean_environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
-    command = [sys.executable, *map(str, argv)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-
-
 def lines(run):
     timed = ("samples_per_s", "data_wait")
     return [{name: value for name, value in line.items() if name not in timed} for line in read_metrics(run)]
@@ -183,7 +176,7 @@ def test_run_killed_twice_ends_bit_identically(whole, corpus, tmp_path):
 def test_two_processes_killed_and_stopped_end_bit_identically(corpus, tmp_path):
     one, run = tmp_path / "one", tmp_path / "run"
     launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", 2)
-    process = program(*launch, ROOT / "stages" / "train.py", *arguments(corpus, one))
+    process = run_python(*launch, "stages/train.py", *arguments(corpus, one))
     assert process.returncode == 0, process.stderr
     assert json.loads((one / "record.json").read_text())["processes"] == 2
     argv = arguments(corpus, run)
@@ -225,16 +218,6 @@ def test_run_that_diverges_stops_on_every_process_and_names_items(corpus, tmp_pa
     assert newest_checkpoint(tmp_path / "run") is not None
 
 
-MISTAKES = {
-    "no such corpus": (["--data", "nowhere"], "nowhere/training does not exist"),
-    "no such language": (["languages=ja"], "languages=ja"),
-    "no such split": (["select_on=test"], "no item in split 'test'"),
-    "batch larger than the split": (["batch_size=4000"], "batch_size=4000"),
-    "no such tower": (["media=tests"], "tests"),
-    "heads that do not divide": (["slots=queries", "num_heads=3"], "heads"),
-}
-
-
 @pytest.fixture
 def mistake(capsys, monkeypatch):
     """Runs a command line that is refused; returns the message."""
@@ -249,9 +232,8 @@ def mistake(capsys, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_mistake_is_one_message(corpus, tmp_path, mistake, name):
-    more, message = MISTAKES[name]
+@each_example("a_mistake_in_training_is_one_message", "more, message")
+def test_mistake_is_one_message(corpus, tmp_path, mistake, more, message):
     argv = arguments(corpus, tmp_path / "run")
     if more[0] in argv:
         argv[argv.index(more[0]) + 1] = more[1]

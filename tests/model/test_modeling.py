@@ -9,15 +9,23 @@ from model.modeling import LeccrModel
 from model.processing import LeccrProcessor
 from tests.model.towers import (
     RELEASED,
+    VIEWS,
     batch,
     ids_batch,
     processor,
+    saved,
     text_towers,
     tiny_model,
     vision_towers,
-    write_picture_settings,
 )
 from tests.stages.duals import write_dual
+
+
+def write_towers(folder, family):
+    """A vision tower of that family and an XLM-R; their names for LeccrModel.create."""
+    saved(vision_towers()[family], folder / "vision")
+    saved(text_towers()["xlm_roberta"], folder / "text")
+    return str(folder / "vision"), str(folder / "text")
 
 
 def close(got, expected):
@@ -37,18 +45,18 @@ def test_features_have_their_shapes_and_lengths():
     assert features.slot_mean_BD.norm(dim=-1).max() <= 1.0001
 
 
-def test_every_trained_weight_takes_part_whatever_the_batch_lacks():
+@pytest.mark.parametrize("kind", [{"description_encoder": "frozen"}, {"description_encoder": "shared"}, VIEWS])
+def test_every_trained_weight_takes_part_whatever_the_batch_lacks(kind):
     whole = batch()
     bare = whole._replace(
         target=Texts(whole.target.tokens, torch.zeros_like(whole.target.mask)),
         descriptions=Texts(whole.descriptions.tokens, torch.zeros_like(whole.descriptions.mask)),
     )
-    for description_encoder in ("frozen", "shared"):
-        for samples in (whole, bare):
-            model = tiny_model(description_encoder=description_encoder)
-            sum((x * torch.randn_like(x)).sum() for x in (*model(samples), model.logit_scales)).backward()
-            assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
-            assert all(torch.isfinite(x.grad).all() for x in model.parameters() if x.requires_grad)
+    for samples in (whole, bare):
+        model = tiny_model(**kind)
+        sum((x * torch.randn_like(x)).sum() for x in (*model(samples), model.logit_scales)).backward()
+        assert not [name for name, x in model.named_parameters() if x.requires_grad and x.grad is None]
+        assert all(torch.isfinite(x.grad).all() for x in model.parameters() if x.requires_grad)
 
 
 def test_forward_agrees_with_the_encoders_that_search_uses():
@@ -121,15 +129,20 @@ def test_what_is_compared_stays_in_single_precision():
     assert all(value.dtype == torch.float32 for value in features)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path):
+@pytest.mark.parametrize(("model_class", "processor_class"), [(LeccrModel, LeccrProcessor), (AutoModel, AutoProcessor)])
+def test_saved_and_loaded_it_is_the_same_also_where_transformers_finds_the_class(
+    tmp_path, model_class, processor_class
+):
     model, of = tiny_model(vocabulary=processor().vocabulary).eval(), processor()
     model.save_pretrained(tmp_path)
     of.save_pretrained(tmp_path)
-    loaded = LeccrModel.from_pretrained(str(tmp_path))
+    loaded, read = (each.from_pretrained(str(tmp_path)) for each in (model_class, processor_class))
     close(loaded(batch()), model(batch()))
-    assert not loaded.training and loaded.config.to_dict() == model.config.to_dict()
-    read = LeccrProcessor.from_pretrained(tmp_path).texts(["ein roter Hund"])
-    assert torch.equal(loaded.encode_text(read), model.encode_text(of.texts(["ein roter Hund"])))
+    assert isinstance(loaded, LeccrModel) and not loaded.training and read.policy == of.policy
+    for config in (loaded.config, AutoConfig.from_pretrained(tmp_path)):
+        assert config.to_diff_dict() == model.config.to_diff_dict()
+    texts = ["ein roter Hund"]
+    assert torch.equal(loaded.encode_text(read.texts(texts)), model.encode_text(of.texts(texts)))
 
 
 def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
@@ -142,11 +155,9 @@ def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
 
 
 def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
-    vision_towers()["clip"]().save_pretrained(tmp_path / "vision")
-    write_picture_settings(tmp_path / "vision")
-    text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
-    model = LeccrModel.create(str(tmp_path / "vision"), str(tmp_path / "text"), embed_dim=8, num_heads=4, **RELEASED)
-    expected = text_towers()["xlm_roberta"]().from_pretrained(tmp_path / "text").state_dict()
+    vision, text = write_towers(tmp_path, "clip")
+    model = LeccrModel.create(vision, text, embed_dim=8, num_heads=4, **RELEASED)
+    expected = AutoModel.from_pretrained(text).state_dict()
     for tower in (model.text_encoder, model.description_encoder):
         weights = tower.tower.state_dict()
         assert weights and all(torch.equal(weights[name], expected[name]) for name in weights)
@@ -161,10 +172,7 @@ def test_pretrained_towers_keep_their_weights_and_are_not_new(tmp_path):
 
 
 def test_lora_trains_only_its_factors_and_is_merged_where_it_is_saved(tmp_path):
-    vision_towers()["siglip"]().save_pretrained(tmp_path / "vision")
-    write_picture_settings(tmp_path / "vision")
-    text_towers()["xlm_roberta"]().save_pretrained(tmp_path / "text")
-    names = str(tmp_path / "vision"), str(tmp_path / "text")
+    names = write_towers(tmp_path, "siglip")
     model, whole = (LeccrModel.create(*names, embed_dim=32, lora=rank) for rank in (4, 0))
     of_towers = [name for name, it in model.named_parameters() if it.requires_grad and ".tower." in name]
     assert of_towers and all(".lora_" in name for name in of_towers) and set(of_towers) <= model.new_parameters()
@@ -223,14 +231,3 @@ def test_attention_is_of_what_there_is_and_its_slots_are_those_of_the_encoder():
     assert all(torch.equal(left, right) for left, right in zip(model(samples), before, strict=True))
     with pytest.raises(ValueError, match="slots=none"):
         tiny_model(slots="none").attention(samples.media, samples.descriptions)
-
-
-def test_transformers_knows_the_model_by_its_type(tmp_path):
-    of = processor()
-    tiny_model(of.vocabulary).save_pretrained(tmp_path)
-    of.save_pretrained(tmp_path)
-    model, read = AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)
-    own = LeccrModel.from_pretrained(str(tmp_path))
-    assert isinstance(model, LeccrModel) and read.policy == of.policy
-    assert AutoConfig.from_pretrained(tmp_path).media_encoder == own.config.media_encoder
-    assert torch.equal(model.encode_text(read.texts(["a cat"])), own.encode_text(of.texts(["a cat"])))

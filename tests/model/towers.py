@@ -31,6 +31,7 @@ def text_spec(vocabulary, **more):
 
 PAPER = ObjectiveConfig(**RELEASED_WEIGHTS)
 FAITHFUL = ObjectiveConfig(**RELEASED_WEIGHTS, **FAITHFUL_OBJECTIVE)  # with the faults of the released code
+VIEWS = {"slots": "views", "heads": "aligned", "views": ("caption", "objects")}
 RELEASED = {"slots": "queries", "heads": "random", "init_temperature": 0.07}  # the architecture of the paper
 
 
@@ -85,6 +86,15 @@ def write_picture_settings(folder, **more):
     values = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "do_center_crop": True}
     values |= {"crop_size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.25]}
     (folder / "preprocessor_config.json").write_text(json.dumps(values | more))
+
+
+def saved(make, folder):
+    """A model of Transformers with random weights, written to a folder as the Hub has it."""
+    torch.manual_seed(0)
+    model = make().eval()
+    model.save_pretrained(folder)
+    write_picture_settings(folder)
+    return model
 
 
 def vision_towers():

@@ -7,22 +7,7 @@ from transformers import AutoImageProcessor
 from model.encoders import load_media_encoder
 from model.processing import LeccrProcessor
 from tests.model.towers import picture, vision_towers, write_picture_settings
-
-SQUARE = {"height": 32, "width": 32}
-CONFIGURATIONS = {
-    "crop": {},
-    "no_normalisation": {"do_normalize": False},
-    "other_scale": {"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]},
-    "no_scale": {"do_rescale": False, "image_mean": [120, 130, 110], "image_std": [60, 65, 70]},
-    "raw_values": {"do_rescale": False, "do_normalize": False},
-    "resize_then_crop": {"size": {"shortest_edge": 40}},
-    "squash_bilinear": {"image_processor_type": "ViTImageProcessor", "size": SQUARE, "resample": 2},
-    "squash_then_crop": {"image_processor_type": "DeiTImageProcessor", "size": {"height": 37, "width": 37}},
-    "share_of_the_side": {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.8},
-    "only_crop": {"do_resize": False},
-    "lanczos": {"resample": 1},
-    "nested": {"nested": True},
-}
+from tests.worked_examples import each_example
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +17,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_pixels_are_those_of_the_models_own_processor(folder, tmp_path, name):
-    write_picture_settings(folder, **CONFIGURATIONS[name])
-    if name == "nested":  # as Transformers 5 saves it with a tokenizer
+@each_example("pixels_are_those_of_the_models_own_processor", "more")
+def test_pixels_are_those_of_the_models_own_processor(folder, tmp_path, more):
+    write_picture_settings(folder, **more)
+    if more.get("nested"):  # as Transformers 5 saves it with a tokenizer
         text = (folder / "preprocessor_config.json").read_text()
         (folder / "preprocessor_config.json").rename(folder / "processor_config.json")
         (folder / "processor_config.json").write_text(f'{{"image_processor": {text}}}')
@@ -53,14 +38,7 @@ def test_pixels_are_those_of_the_models_own_processor(folder, tmp_path, name):
         torch.testing.assert_close(pixels, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"do_center_crop": False}, "square"),
-        ({"image_processor_type": "EfficientNetImageProcessor", "size": SQUARE}, "does more"),
-        ({"image_processor_type": "NoImageProcessor"}, "preprocessor_config"),
-    ],
-)
+@each_example("other_preprocessing_is_refused", "more, message")
 def test_other_preprocessing_is_refused(folder, more, message):
     (folder / "processor_config.json").unlink(missing_ok=True)
     write_picture_settings(folder, **more)

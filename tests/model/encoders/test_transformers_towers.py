@@ -12,16 +12,7 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import convert_ima
 from model.batch import Texts
 from model.encoders import build_media_encoder, build_text_encoder, load_media_encoder, load_text_encoder
 from model.encoders.transformers_towers import patches
-from tests.model.towers import (
-    PLACES,
-    SIZES,
-    VOCABULARY,
-    ids_batch,
-    text_towers,
-    vision_towers,
-    whole,
-    write_picture_settings,
-)
+from tests.model.towers import PLACES, SIZES, VOCABULARY, ids_batch, saved, text_towers, vision_towers, whole
 
 PICTURE = {**SIZES, "image_size": 32, "patch_size": 8}
 WORDS = {**SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": PLACES + 2}
@@ -65,14 +56,6 @@ TEXT = {
         hf.ModernBertConfig(**SIZES, vocab_size=VOCABULARY, **dict.fromkeys(("pad_token_id", "bos_token_id"), 1))
     ),
 }
-
-
-def saved(make, folder):
-    torch.manual_seed(0)
-    model = make().eval()
-    model.save_pretrained(folder)
-    write_picture_settings(folder)
-    return model
 
 
 def idle(encoder, *outputs):

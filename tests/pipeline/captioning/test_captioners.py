@@ -15,6 +15,7 @@ from pipeline.options import add_options, read_options
 from stages.captions import Captions
 from tests.loopback import Loopback
 from tests.pipeline.captioning.test_vllm_server import Fake, healthy
+from tests.worked_examples import each_example
 
 VIEWS = parse_views("short")
 
@@ -26,12 +27,6 @@ def bare(monkeypatch, tmp_path):
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-
-
-@pytest.fixture(scope="module")
-def loopback():
-    with Loopback() as server:
-        yield server
 
 
 def chosen(*arguments, captioner="auto", views="short"):
@@ -55,13 +50,13 @@ def test_nothing_asked_for_and_nothing_there_is_the_embedded_describer():
     assert "embedded" in line and "not a language model" in line and URL_VARIABLE in line
 
 
-def test_addresses_count_first_those_given_before_those_of_the_environment(monkeypatch, loopback):
-    monkeypatch.setenv(URL_VARIABLE, f" {loopback.url}, {loopback.url}/v1 ,")
+def test_addresses_count_first_those_given_before_those_of_the_environment(monkeypatch, server):
+    monkeypatch.setenv(URL_VARIABLE, f" {server.url}, {server.url}/v1 ,")
     captioner, line = chosen()
-    assert captioner.urls == (loopback.url, f"{loopback.url}/v1")
+    assert captioner.urls == (server.url, f"{server.url}/v1")
     assert captioner.name == "loopback" and line.endswith(f"(${URL_VARIABLE})")
-    captioner, line = chosen("--mllm-url", loopback.url, "--attempts", 3, "--patience", 7, "--window", 5)
-    assert captioner.urls == (loopback.url,) and line.endswith("(--mllm-url)")
+    captioner, line = chosen("--mllm-url", server.url, "--attempts", 3, "--patience", 7, "--window", 5)
+    assert captioner.urls == (server.url,) and line.endswith("(--mllm-url)")
     assert (captioner.retries.attempts, captioner.retries.patience_s, captioner.window) == (3, 7.0, 5)
     assert isinstance(chosen(captioner="embedded")[0], EmbeddedCaptioner)
 
@@ -97,14 +92,7 @@ def test_extras_are_part_of_the_settings_and_of_each_answers_decoding():
     assert decoding == usual | {"extra_body": {"seed": None, "a": 1}, "system_prompt": "Be brief."}
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "word"),
-    [
-        ("--extra-body", "seed=1", "JSON"),
-        ("--extra-body", "[1]", "object"),
-        ("--extra-body", '{"stream": true}', "stream"),
-    ],
-)
+@each_example("what_cannot_be_sent_is_refused", "option, value, word")
 def test_what_cannot_be_sent_is_refused(option, value, word, capsys):
     with pytest.raises(SystemExit):
         chosen(option, value)

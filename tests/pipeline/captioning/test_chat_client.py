@@ -104,38 +104,17 @@ def test_counts_of_tokens_are_kept_and_halves_of_characters_are_not(counts, toke
     assert (answer.prompt_tokens, answer.completion_tokens) == tokens
 
 
-def choice(text="", finish_reason="stop", **message):
-    return {"message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
-
-
 def completion(*choices):
     return {"text": json.dumps({"choices": choices})}
 
 
-@pytest.mark.parametrize(
-    "choices",
-    [
-        [{**choice("No."), "index": 1}, {**choice("Yes."), "index": 0}],
-        [choice([{"type": "thinking", "thinking": []}, {"type": "text", "text": "Yes."}])],
-        [choice("Yes."), choice("No.")],
-    ],
-)
+@each_example("the_answer_is_the_text_of_the_first_choice_by_index", "choices")
 def test_the_answer_is_the_text_of_the_first_choice_by_index(choices):
     answer, server = ask_once(completion(*choices))
     assert (answer.text, len(server.times)) == ("Yes.", 1)
 
 
-@pytest.mark.parametrize(
-    ("last", "kind", "words"),
-    [
-        (choice(None, "length", reasoning="Hm"), "empty", "thinking.*max_tokens 32.*enable_thinking"),
-        (choice("", "MAX_TOKENS"), "empty", "thinking.*max_tokens 32"),
-        ({"message": {"reasoning_content": "A cat?"}, "finish_reason": "stop"}, "empty", "thinking.*max_tokens 32"),
-        (choice(None, "stop", refusal="I must not.\x1b]0;"), "declined", r"I must not\.\\x1b"),
-        (choice("", "content_filter"), "declined", "content_filter"),
-        (choice("", "SAFETY\ud800\x1b[31m"), "declined", "SAFETY"),
-    ],
-)
+@each_example("a_model_that_would_not_answer_otherwise_is_asked_once", "last, kind, words")
 def test_a_model_that_would_not_answer_otherwise_is_asked_once(last, kind, words):
     error, server = ask_once(completion(last))
     assert (error.kind, error.permanent, len(server.times)) == (kind, True, 1)
@@ -211,24 +190,7 @@ def test_servers_of_different_models_and_refused_keys_are_reported_before_anythi
                 served(loopback.url, other.url, name=name)
 
 
-HTML = "<!doctype html><title>It works</title>"
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "models"),
-    [
-        (404, '{"error": "no route"}', []),
-        (405, "", []),
-        (500, "", []),
-        (200, HTML, []),
-        (200, "[]", []),
-        (200, '{"data": null}', []),
-        (200, '{"data": [{"id": null}, {"id": 7}, {"id": "\\ud800"}, {"id": "\\u001b[2J"}, {}, 7]}', []),
-        (200, '["tiny"]', ["tiny"]),
-        (200, '[{"id": "tiny"}]', ["tiny"]),
-        (200, '{"models": [{"name": "tiny"}]}', ["tiny"]),
-    ],
-)
+@each_example("a_list_of_models_is_needed_only_without_a_name", "status, body, models")
 def test_a_list_of_models_is_needed_only_without_a_name(status, body, models):
     with Loopback(models=body or " ", models_status=status) as server:
 

@@ -1,16 +1,9 @@
-"""A server, photographs, and the program run over them."""
+"""Photographs, and the program run over them."""
 
 import pytest
 
 from tests.conftest import make_photos
-from tests.loopback import Loopback
 from tests.test_beam_runner import ended
-
-
-@pytest.fixture(scope="session")
-def server():
-    with Loopback() as started:
-        yield started
 
 
 @pytest.fixture
@@ -25,8 +18,9 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def run(capfd, server, photos, corpus):
+def run(capfd, server, photos, corpus, monkeypatch):
     """run(*options) describes `photos` into `corpus`, two items a shard, one view; run.stage(NAME, *options)."""
+    monkeypatch.setattr("pipeline.engine.progress.PLAIN_S", 3600)  # no line of progress, however slow the machine is
 
     def captions(*options):
         given = [] if "--mllm" in options else ["--mllm-url", server.url]

@@ -10,6 +10,7 @@ from pipeline.corpus.table import Table
 from stages import captions
 from tests.conftest import jpeg_bytes
 from tests.end_to_end.test_resume import table_bytes
+from tests.worked_examples import each_example
 
 
 def described(corpus):
@@ -19,15 +20,7 @@ def described(corpus):
 # Other settings
 
 
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (("--shard-size", 3), ("shard_size", "2", "3")),
-        (("--input", "/others"), ("inputs", "/photos", "/others")),
-        (("--views", "short,objects"), ("views.objects",)),
-        (("--max-pixels", 5000), ("max_pixels", "589824", "5000")),
-    ],
-)
+@each_example("another_setting_is_refused_and_named", "options, words")
 def test_another_setting_is_refused_and_named(run, corpus, options, words):
     run().done()
     before = table_bytes(corpus)

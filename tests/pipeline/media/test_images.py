@@ -163,18 +163,7 @@ def test_colours_are_converted_from_the_profile_to_srgb(mode, name, profile, exp
     assert near(encoded.convert("RGB").getpixel((20, 15)), expected, 6) and "icc_profile" not in encoded.info
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "low", "high"),
-    [
-        ("PNG", np.uint16, 0, 65535),
-        ("PNG", np.uint16, 0, 1023),
-        ("TIFF", np.uint16, 0, 4095),
-        ("TIFF", np.int32, 0, 4095),
-        ("PNG", np.uint16, 0, 255),
-        ("TIFF", np.float32, 0, 1),
-        ("TIFF", np.float32, -5e5, 5e5),
-    ],
-)
+@each_example("numbers_beyond_8_bits_are_scaled_and_not_clipped", "name, dtype, low, high")
 def test_numbers_beyond_8_bits_are_scaled_and_not_clipped(name, dtype, low, high):
     ramp = np.linspace(low, high, 256).astype(dtype)
     data = saved(Image.fromarray(np.tile(ramp, (16, 1))), name)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.errors import EnvironmentTrouble, MediaError
 from pipeline.media.images import Limits, frames, probe
 from tests.pipeline.media.test_images import failure as any_failure
+from tests.worked_examples import each_example
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
@@ -125,18 +126,9 @@ def painted(path: Path, planes: tuple, codec: str = "libx264", pix_fmt: str = "y
     return path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("suffix", "ratio", "size"),
-    [
-        (".mp4", Fraction(4, 3), (128, 64)),
-        (".mkv", Fraction(1, 2), (48, 64)),
-        (".mpg", Fraction(32, 27), (114, 64)),
-        (".avi", Fraction(3, 2), (144, 64)),
-        (".mp4", Fraction(1, 100), (96, 64)),  # broken
-    ],
-)
+@each_example("pixels_that_are_not_square_are_stretched", "suffix, ratio, size")
 def test_pixels_that_are_not_square_are_stretched(tmp_path, suffix, ratio, size):
-    data = painted(tmp_path / f"x{suffix}", (90, 128, 128), KINDS[suffix], ratio=ratio)
+    data = painted(tmp_path / f"x{suffix}", (90, 128, 128), KINDS[suffix], ratio=Fraction(ratio))
     summary = probe(io.BytesIO(data))
     assert (summary.width, summary.height) == pytest.approx(size, abs=1)
     image = frames(io.BytesIO(data), "video", max_pixels=10**6, count=1)[0].image

@@ -8,6 +8,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.sources import SourceCaption, open_source
 from tests.pipeline.sources.helpers import content, jpeg, listed, not_taken, texts, write
+from tests.worked_examples import each_example
 
 datasets.disable_progress_bars()
 
@@ -48,15 +49,7 @@ def test_ids_are_file_and_row_where_no_column_is_unique(tmp_path, ids):
     }
 
 
-@pytest.mark.parametrize(
-    ("column", "values", "expected"),
-    [
-        ("text", ["one", "", None], [["one"], [], []]),
-        ("caption", [["one"], ["two", "three"], []], [["one"], ["two", "three"], []]),
-        ("captions", [{"raw": "one", "n": 1}, {"raw": "two", "n": 2}, None], [["one"], ["two"], []]),
-        ("sentences", [[{"text": "one"}], [], [{"text": "x", "language": "fr"}] * 2], [["one"], [], ["x"]]),
-    ],
-)
+@each_example("captions_of_every_shape", "column, values, expected")
 def test_captions_of_every_shape(tmp_path, column, values, expected):
     pq.write_table(pa.table({"jpg": [jpeg(1)] * 3, column: values}), tmp_path / "a.parquet", row_group_size=2)
     items = list(listed(open_source(str(tmp_path / "a.parquet"))).values())

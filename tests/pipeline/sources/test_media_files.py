@@ -51,18 +51,7 @@ def test_links_may_form_circles_and_order_does_not_depend_on_the_disk(tmp_path, 
         assert not_taken(source) == {"gone.jpg": "not_taken", "b/self": "not_taken"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "@Recycle/7.jpg",
-        "2019/$RECYCLE.BIN/S-1-5/a.png",
-        "__macosx/b.jpg",
-        "x/.Trash-1000/files/c.jpg",
-        "My.photoslibrary/resources/d/1.jpg",
-        "x/A Previews.lrdata/1/2.jpg",
-        "appdata_oc1/preview/1.png",
-    ],
-)
+@each_example("thumbnails_and_trash_are_no_input_but_counted", "name")
 def test_thumbnails_and_trash_are_no_input_but_counted(tmp_path, name):
     write(tmp_path, {"x/1.jpg": jpeg(1), name: jpeg(2)})
     memory = fsspec.filesystem("memory")

@@ -35,13 +35,7 @@ def test_words_that_are_codes_of_rare_languages_are_not_languages(name):
     assert read_column(name).role not in ("captions", "texts")
 
 
-@pytest.mark.parametrize(
-    ("language", "tag"),
-    [
-        *(("German", "de"), ("deu", "de"), ("de_AT", "de-AT"), ("pt_BR.UTF-8", "pt-BR"), ("FR", "fr"), ("jp", "ja")),
-        *(("español", "es"), ("Chinese (Traditional)", "zh-Hant"), ("unknown", "en"), ("und", "en"), (None, "en")),
-    ],
-)
+@each_example("languages_have_one_spelling", "language, tag")
 def test_languages_have_one_spelling(language, tag):
     assert captions({"caption": "x", "language": language}) == [(tag, "x")]
 

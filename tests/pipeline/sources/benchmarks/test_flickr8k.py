@@ -6,6 +6,7 @@ import pytest
 
 from tests.pipeline.sources.benchmarks import layouts
 from tests.pipeline.sources.helpers import all_captions, items_and_summary, numbered, refusal, write
+from tests.worked_examples import each_example
 
 opened = functools.partial(items_and_summary, "flickr8k", subset=True)
 wrong = functools.partial(refusal, "flickr8k")
@@ -66,13 +67,6 @@ def test_the_files_of_kaggle_and_karpathy(layout, names):
     assert {item: list(numbered(of, "en").values()) for item, of in items.items()} == texts
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"Flickr8k.token.txt": "a.jpg One.\n", "data/flickr8kenc.caption.txt": "a.jpg One.\n"}, "has 'a.jpg One.'"),
-        ({"Flickr_8k.devImages.txt": "1000_a.jpg\n"}, "has 1000_a.jpg in the lists of train and val"),
-        ({TRANSLATED: "1000_a.jpg#zhb#9 一\n"}, "translates caption 9 of 1000_a.jpg, which is not here"),
-    ],
-)
+@each_example("broken_files_of_flickr8k", "files, message")
 def test_broken_files(layout, files, message):
     assert message in wrong(write(layout.folder, files), subset=True)

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from pipeline.sources.benchmarks import mscoco
 from tests.pipeline.sources.benchmarks import layouts
 from tests.pipeline.sources.helpers import items_and_summary, jpeg, numbered, refusal, write
+from tests.worked_examples import each_example
 
 opened = functools.partial(items_and_summary, "mscoco", subset=True)
 wrong = functools.partial(refusal, "mscoco", subset=True)
@@ -67,14 +67,6 @@ def test_broken_annotations(coco, files, message):
     assert message in wrong(write(coco, files))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        (mscoco.WRITTEN, "COCO_train2014_000000000101 没有号", "has the id 'COCO_train2014_000000000101'"),
-        (mscoco.WRITTEN, "cat#0 猫", "has the image 'cat'"),
-        (mscoco.WRITTEN, "COCO_train2014_000000000101#0 一\n" * 2, "comes twice, in line 1 and line 2"),
-        ("coco-cn_val.txt", "COCO_train2014_000000000101", "COCO_train2014_000000000101 a second time"),
-    ],
-)
+@each_example("broken_coco_cn", "name, content, message")
 def test_broken_coco_cn(coco_cn, name, content, message):
     assert message in wrong(write(coco_cn, {f"coco-cn/{name}": content}))

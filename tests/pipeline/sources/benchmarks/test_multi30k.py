@@ -11,6 +11,7 @@ from pipeline.sources.benchmarks import multi30k
 from tests.conftest import run_stage
 from tests.pipeline.sources.benchmarks import layouts
 from tests.pipeline.sources.helpers import items_and_summary, numbered, refusal, write
+from tests.worked_examples import each_example
 
 opened = functools.partial(items_and_summary, "multi30k", subset=True)
 wrong = functools.partial(refusal, "multi30k")
@@ -54,14 +55,7 @@ def test_all_that_is_wrong_is_reported_at_once(folder):
     assert "val.de has 1 lines" in wrong(folder, subset=True, allow_missing_media=True)  # which picture is it of?
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({f"{TASK1}/image_splits/val.txt": "1010.jpg\n1000.jpg\n1012.jpg\n"}, "'1000.jpg' comes twice"),
-        ({f"{TASK1}/image_splits/val.txt": "1010.jpg\n1010.jpg\n"}, "the id '1010.jpg' comes twice, in line 1 and"),
-        ({"small/1010.jpg": b"?"}, "has two media for 1010.jpg (flickr30k-images/1010.jpg and small/1010.jpg)"),
-    ],
-)
+@each_example("a_picture_in_two_splits_or_places_is_refused", "files, message")
 def test_a_picture_in_two_splits_or_places_is_refused(folder, files, message):
     assert message in wrong(write(folder, files), subset=True)
 

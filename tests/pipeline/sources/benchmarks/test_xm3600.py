@@ -56,16 +56,7 @@ def test_counts_other_than_published(folder):
     assert "1 captions are blank" in summary and numbered(items[KEYS[0]], "he") == {1: "he"}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "",
-        '{"image/key": ',
-        "[" * 100_000,
-        "[]",
-        '{"image/key": "k", "de": ["x"]}',
-    ],
-)
+@pytest.mark.parametrize("line", ["", '{"image/key": ', "[" * 100_000, "[]", '{"image/key": "k", "de": ["x"]}'])
 def test_a_line_of_another_layout_is_named(folder, line):
     write(folder, {"captions.jsonl": f"{lines([row(KEYS[0])])}{line}\n{lines([row(KEYS[1])])}"})
     assert "in line 2" in refused(folder, subset=True)
