@@ -262,16 +262,14 @@ class LeccrModel(PreTrainedModel):
         slots_BKD = self._slots(batch.descriptions)
         media_BE, slots_BKE = self._project(tokens_BND, mask_BN, pool_BN, slots_BKD)
         if slots_BKD is None:
-            none_BD, no_cosines_BKK = media_BE.new_zeros(len(media_BE), 1), media_BE.new_zeros(len(media_BE), 0, 0)
-            return Features(
-                media_BE, slots_BKE, none_BD, none_BD, no_cosines_BKK, source_BE, target_BE, media_BE[:, :0]
-            )
-        slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
-        token_mean_BD = self._unit_mean(
-            self.token_vision_head(tokens_BND), None if self.config.caption_vision_padding else mask_BN
-        )
-        with torch.autocast(slots_BKD.device.type, enabled=False):
-            cosines_BKK = slot_cosines(_full(slots_BKD))
+            slot_mean_BD = token_mean_BD = media_BE.new_zeros(len(media_BE), 1)
+            cosines_BKK = media_BE.new_zeros(len(media_BE), 0, 0)
+        else:
+            slot_mean_BD = self._unit_mean(self.slot_caption_head(slots_BKD), None)
+            counted_BN = None if self.config.caption_vision_padding else mask_BN
+            token_mean_BD = self._unit_mean(self.token_vision_head(tokens_BND), counted_BN)
+            with torch.autocast(slots_BKD.device.type, enabled=False):
+                cosines_BKK = slot_cosines(_full(slots_BKD))
         return Features(
             media_BE, slots_BKE, slot_mean_BD, token_mean_BD, cosines_BKK, source_BE, target_BE, media_BE[:, :0]
         )
