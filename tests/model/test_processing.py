@@ -121,20 +121,9 @@ def test_towers_of_transformers_bring_their_policy(tmp_path):
     assert LeccrProcessor.create(clip, bert, image_size=48).policy.resize == "crop"  # another size is our own crop
 
 
-@pytest.mark.parametrize(
-    ("config", "positions"),
-    [
-        (hf.CLIPTextConfig(), 77),
-        (hf.CLIPConfig(), 77),
-        (hf.BertConfig(), 512),
-        (hf.RobertaConfig(max_position_embeddings=130), 128),
-        (hf.CamembertConfig(max_position_embeddings=514, pad_token_id=1), 512),
-        (hf.MPNetConfig(max_position_embeddings=40, pad_token_id=3), 36),
-        (hf.AltCLIPConfig(), 512),
-    ],
-)
-def test_a_text_has_as_many_tokens_as_the_tower_has_positions(config, positions):
-    assert text_positions(config) == positions
+@each_example("a_text_has_as_many_tokens_as_the_tower_has_positions", "name, more, positions")
+def test_a_text_has_as_many_tokens_as_the_tower_has_positions(name, more, positions):
+    assert text_positions(getattr(hf, name)(**more)) == positions
 
 
 @pytest.mark.parametrize("family", ["clip", "xlm_roberta", "bert"])

@@ -132,32 +132,23 @@ def test_cmyk_as_adobe_stores_it():
 
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-RED_IS_GREEN = SRGB.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ")
 LIGHT = SRGB.replace(struct.pack(">i", round(2.4 * 65536)), struct.pack(">i", round(1.6 * 65536)))  # the gamma
-LIGHT_GREY = LIGHT.replace(b"RGB ", b"GRAY").replace(b"rTRC", b"kTRC")
+PROFILES = {
+    "SRGB": SRGB,
+    "RED_IS_GREEN": SRGB.replace(b"rXYZ", b"____").replace(b"gXYZ", b"rXYZ").replace(b"____", b"gXYZ"),
+    "LIGHT": LIGHT,
+    "LIGHT_GREY": LIGHT.replace(b"RGB ", b"GRAY").replace(b"rTRC", b"kTRC"),
+    "CUT": SRGB[:200],
+}
 
 
-@pytest.mark.parametrize(
-    ("mode", "name", "profile", "expected"),
-    [
-        ("RGB", "JPEG", RED_IS_GREEN, (80, 200, 60)),
-        ("RGB", "TIFF", RED_IS_GREEN, (80, 200, 60)),
-        ("RGB", "WEBP", LIGHT, (217, 118, 98)),
-        ("P", "PNG", RED_IS_GREEN, (80, 200, 60)),
-        ("RGBA", "PNG", RED_IS_GREEN, (168, 228, 158)),  # half transparent, on white
-        ("L", "JPEG", LIGHT_GREY, (150, 150, 150)),
-        ("L", "PNG", RED_IS_GREEN, (114, 114, 114)),  # grey of an RGB profile
-        ("RGB", "JPEG", SRGB, (200, 80, 60)),
-        ("RGB", "PNG", LIGHT_GREY, (200, 80, 60)),  # does not fit, as no viewer minds
-        ("RGB", "JPEG", SRGB[:200], (200, 80, 60)),
-    ],
-)
+@each_example("colours_are_converted_from_the_profile_to_srgb", "mode, name, profile, expected")
 def test_colours_are_converted_from_the_profile_to_srgb(mode, name, profile, expected):
     image = Image.new("RGB", (40, 30), (200, 80, 60))
     image = image.quantize(2) if mode == "P" else image.convert(mode)
     if mode == "RGBA":
         image.putalpha(128)
-    data = saved(image, name, icc_profile=profile)
+    data = saved(image, name, icc_profile=PROFILES[profile])
     assert near(picture(data).getpixel((20, 15)), expected, 5)
     encoded = Image.open(io.BytesIO(sent(data)))
     assert near(encoded.convert("RGB").getpixel((20, 15)), expected, 6) and "icc_profile" not in encoded.info

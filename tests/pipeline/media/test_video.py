@@ -138,23 +138,11 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path, suffix, ratio, size)
 
 
 WIDE = {"color_primaries": 9, "colorspace": 9}
-PQ, HLG = {**WIDE, "color_trc": 16}, {**WIDE, "color_trc": 18}
 
 
-@pytest.mark.parametrize(
-    ("colours", "planes", "low", "high"),
-    [
-        (PQ, (64, 512, 512), (0, 0, 0), (2, 2, 2)),
-        (PQ, (509, 512, 512), (178, 178, 178), (194, 194, 194)),  # 100 cd/m²
-        (PQ, (723, 512, 512), (244, 244, 244), (254, 254, 254)),  # 1,000 cd/m²
-        (HLG, (721, 512, 512), (222, 222, 222), (240, 240, 240)),  # 203 cd/m²: white paper
-        (HLG, (500, 512, 512), (120, 120, 120), (190, 190, 190)),
-        (PQ, (400, 450, 640), (190, 0, 0), (255, 110, 110)),
-        ({**WIDE, "color_trc": 14}, (400, 450, 640), (180, 0, 0), (215, 70, 65)),
-    ],
-)
-def test_hdr_and_wide_colours_become_srgb(tmp_path, colours, planes, low, high):
-    data = painted(tmp_path / "x.mp4", planes, "libx265", "yuv420p10le", **colours)
+@each_example("hdr_and_wide_colours_become_srgb", "transfer, planes, low, high")
+def test_hdr_and_wide_colours_become_srgb(tmp_path, transfer, planes, low, high):
+    data = painted(tmp_path / "x.mp4", planes, "libx265", "yuv420p10le", **WIDE, color_trc=transfer)
     for frame in frames(io.BytesIO(data), "video", max_pixels=10**6, count=2):
         pixel = frame.image.getpixel((20, 20))
         assert all(least <= value <= most for least, value, most in zip(low, pixel, high, strict=True)), pixel

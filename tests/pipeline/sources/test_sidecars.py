@@ -79,20 +79,9 @@ def test_a_side_file_above_is_used_only_for_media_below(tmp_path):
         open_source(str(tmp_path / "mine"))
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("captions.jsonl", lines(*[{"file": "a.jpg"}] * 6) + '{"file": "a.jpg",\n', r"captions\.jsonl line 7: .*JSON"),
-        ("captions.jsonl", lines({"where": "a", "n": 1}), r"line 1: .*`file`, .*where, n"),
-        ("captions.jsonl", lines({"file": "a.jpg", "captions": ["x", 7]}), r"line 1: .*7 \(int\)"),
-        ("captions.jsonl", b'{"file": "a.jpg"}\n\xff\n', r"line 2 is not UTF-8"),
-        ("captions.csv", "file,caption\na.jpg,one, two\n", r"line 2: more cells"),
-        ("captions.csv", 'file,caption\na.jpg,"x\ny"\na.jpg,"open\n', r"line 4: .*CSV"),
-        ("captions.jsonl", lines({"file": "other.jpg", "text": "x"}), r"captions\.jsonl has 1 rows, none"),
-    ],
-)
+@each_example("a_bad_side_file_is_refused_with_its_line", "name, text, message")
 def test_a_bad_side_file_is_refused_with_its_line(tmp_path, name, text, message):
-    write(tmp_path, {**MEDIA, name: text})
+    write(tmp_path, {**MEDIA, name: text.encode("latin-1")})
     with pytest.raises(UsageError, match=message):
         open_source(str(tmp_path))
 

@@ -96,20 +96,9 @@ def test_damaged_and_compressed_tars_are_refused(tmp_path):
         open_source(str(tmp_path / "a.tar.gz"))
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "kind"),
-    [
-        ("b.json", b"{", "bad_text"),
-        ("b.json", b'{"caption": 3}', "bad_text"),
-        ("b.json", b'{"language": "Blorpish", "caption": "A dog."}', "bad_text"),
-        ("b.txt", "Ein Bär.".encode("utf-16"), "bad_text"),
-        ("b.caption", "Собака.".encode("cp1251"), "bad_text"),
-        ("b.ocr.txt", b"EXIT", "not_taken"),
-        ("b.jpg", jpeg(7), "not_taken"),
-    ],
-)
-def test_a_member_that_cannot_be_read_is_one_failure(tmp_path, name, data, kind):
-    members = [("a.jpg", jpeg(1)), ("a.txt", b"A cat."), ("b.jpg", jpeg(2)), (name, data)]
+@each_example("a_member_that_cannot_be_read_is_one_failure", "name, text, encoding, kind")
+def test_a_member_that_cannot_be_read_is_one_failure(tmp_path, name, text, encoding, kind):
+    members = [("a.jpg", jpeg(1)), ("a.txt", b"A cat."), ("b.jpg", jpeg(2)), (name, text.encode(encoding))]
     source = open_source(str(pack(tmp_path / "t.tar", members)))
     assert {key: texts(item) for key, item in listed(source).items()} == {"a": ["A cat."], "b": []}
     assert not_taken(source) == {name: kind}

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.sources.benchmarks import xtd
 from tests.pipeline.sources.helpers import all_captions, items_and_summary, jpeg, numbered, refusal, write
+from tests.worked_examples import each_example
 
 opened = functools.partial(items_and_summary, "xtd")
 refused = functools.partial(refusal, "xtd", subset=True)
@@ -57,14 +58,6 @@ def test_a_blank_line_is_no_caption_and_shifts_nothing(folder):
     assert "1 captions are blank" in summary
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        (caption_file("ko"), "1\n2\n", "has 2 lines, but"),
-        (LIST, "\n".join((*NAMES[:2], NAMES[0].replace("train", "val"))), "comes twice"),
-        (LIST, "\n".join((*NAMES[:2], NAMES[0])), "comes twice, in line 1 and line 3"),
-        (LIST, f"{NAMES[0]}\n../{NAMES[1]}\n", f"line 2 has the name '../{NAMES[1]}'"),
-    ],
-)
+@each_example("lists_and_lines_that_do_not_fit_are_always_refused", "file, content, message")
 def test_lists_and_lines_that_do_not_fit_are_always_refused(folder, file, content, message):
     assert message in refused(write(folder, {file: content}), allow_missing_media=True)
