@@ -101,12 +101,12 @@ class CrossAttentionLayer(nn.Module):
         return weights_BQHM.flatten(2) @ value_BHMD.flatten(1, 2) + self.out.bias
 
 
-def cross_attention_stack(count: int, width: int, stack_init: str = "independent", **layer: Any) -> nn.ModuleList:
+def cross_attention_stack(count: int, width: int, stack_init: str = "independent", **settings: Any) -> nn.ModuleList:
     """`count` layers in sequence; with `stack_init` "copies", as in the released code, all start as the first.
 
     Its attention starts as PyTorch's: without biases, and Xavier-uniform in queries, keys and values as one matrix.
     """
-    layers = [CrossAttentionLayer(width, **layer) for _ in range(count)]
+    layers = [CrossAttentionLayer(width, **settings) for _ in range(count)]
     if stack_init == "independent" or not layers:
         return nn.ModuleList(layers)
     first = layers[0]
