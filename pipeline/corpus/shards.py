@@ -141,7 +141,7 @@ def is_current(run: Run, stage: Stage, index: int, files: SmallFiles = SINGLE) -
     sidecar = read_sidecar(run.corpus, stage.name, index, files)
     if sidecar is None or sidecar["fingerprint"] != stage.fingerprint or sidecar["count"] != run.num_shards:
         return False
-    if not _in_place(run.corpus, sidecar, index, files):
+    if not _in_place(run.corpus, sidecar, index, files) or "changed" in sidecar.get(CHANGES, {}):
         return False
     checksum = _parents_checksum(files, *stage.origin(run.corpus, index))
     if checksum is None:
