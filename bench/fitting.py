@@ -78,17 +78,17 @@ def shares(finder: Index, captions: dict[str, list[str]]) -> list[float]:
     """The cells of a row of the first table."""
     answers = ask(finder, [texts[-1] for texts in captions.values()])
     firsts = [hits[0].item_id == name for name, hits in zip(captions, answers, strict=True)]
-    found, kept = zip(*(outcome(hits, [name]) for name, hits in zip(captions, answers, strict=True)), strict=True)
+    by_caption = [outcome(hits, [name]) for name, hits in zip(captions, answers, strict=True)]
     words = {name: set(re.findall("[a-z]+", " ".join(texts).lower())) for name, texts in captions.items()}
     shown = {noun: [name for name in words if noun in words[name]] for noun in NOUNS}
     nouns = [noun for noun in NOUNS if shown[noun]]
     answers = ask(finder, [f"a {noun}" for noun in nouns])
-    seen, told = zip(*(outcome(hits, shown[noun]) for noun, hits in zip(nouns, answers, strict=True)), strict=True)
+    by_noun = [outcome(hits, shown[noun]) for noun, hits in zip(nouns, answers, strict=True)]
     text = " ".join(" ".join(texts).lower() for texts in captions.values())
     lines = [line.split("|") for line in Path(__file__).with_name("absent.txt").read_text("utf-8").splitlines()]
     absent = [thing for thing, word in lines if not re.search(rf"\b{word}s?\b", text)]
-    said = [not any(hit.fits for hit in hits) for hits in ask(finder, absent)]
-    return [np.mean(firsts), np.mean(found), np.mean(kept), np.mean(seen), np.mean(told), np.mean(said)]
+    nothing_fits = [not any(hit.fits for hit in hits) for hits in ask(finder, absent)]
+    return [np.mean(firsts), *np.mean(by_caption, axis=0), *np.mean(by_noun, axis=0), np.mean(nothing_fits)]
 
 
 def ask(finder: Index, queries: list[str], exclude: str = "") -> list[list[Hit]]:

@@ -243,20 +243,27 @@ def ratios(found: list[float], beside: list[float]) -> str:
     return spread([mine / theirs for mine, theirs in zip(found, beside, strict=True)])
 
 
+def race_over(base: str, contenders: dict[str, str], rounds: int) -> dict[str, str]:
+    """Race contenders, given by name, and print a table; returns the seconds of each over those of one of them."""
+    results = race(list(contenders.values()), rounds)
+    base_seconds, base_peak = results[contenders[base]]
+    print(f"{'':<34}{'seconds':>24}{f'over {base}':>24}{'peak MiB':>12}{'over':>8}")
+    over = {}
+    for name, contender in contenders.items():
+        seconds, peak = results[contender]
+        over[name] = ratios(seconds, base_seconds)
+        print(f"{name:<34}{spread(seconds, 3):>24}{over[name]:>24}{peak:>12,.0f}{peak / base_peak:>8.2f}")
+    return over
+
+
 def step_part(rounds: int, compiled: bool) -> None:
     batches = (32, 256) if device() == "cuda" else (32,)
     for batch in batches:
         views = f"{VIEWS} views of {VIEW_TOKENS} tokens"
         print(f"\na step at ViT-B/32 and XLM-R-base sizes, batch {batch}, {views}; {machine()}")
         contenders = {name: f"large:{json.dumps([batch, name, 1, compiled])}" for name in LARGE}
-        results = race(list(contenders.values()), rounds)
-        base_seconds, base_peak = results[contenders["two towers"]]
-        print(f"{'':<28}{'seconds':>24}{'over two towers':>24}{'peak MiB':>12}{'over':>8}")
-        for name, contender in contenders.items():
-            seconds, peak = results[contender]
-            row = f"{spread(seconds, 3):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
-            print(f"{name:<28}{row}")
-    last = {name: ratios(results[contenders[name]][0], base_seconds) for name in LARGE if "slots=" in name}
+        over = race_over("two towers", contenders, rounds)
+    last = {name: ratio for name, ratio in over.items() if "slots=" in name}
     figures = ", ".join(f"{name} {ratio}" for name, ratio in last.items())
     print(f"a step over that of the two towers, batch {batches[-1]}: {figures}; at most {MOST} is the aim")
 
@@ -265,13 +272,7 @@ def adapt_part(rounds: int, _: bool) -> None:
     batch = 64 if device() == "cuda" else 4
     print(f"\na step of SigLIP 2 base, batch {batch}, in seconds of the processor or GPU; {machine()}")
     contenders = {name: f"adapt:{json.dumps([batch, name])}" for name in ADAPTED}
-    results = race(list(contenders.values()), rounds)
-    base_seconds, base_peak = results[contenders["all weights"]]
-    print(f"{'':<34}{'seconds':>24}{'over all weights':>24}{'peak MiB':>12}{'over':>8}")
-    for name, contender in contenders.items():
-        seconds, peak = results[contender]
-        row = f"{spread(seconds, 2):>24}{ratios(seconds, base_seconds):>24}{peak:>12,.0f}{peak / base_peak:>8.2f}"
-        print(f"{name:<34}{row}")
+    race_over("all weights", contenders, rounds)
 
 
 def cached_part(rounds: int, _: bool) -> None:

@@ -313,7 +313,7 @@ def _tiff_tags(stream: BinaryIO) -> Image.Exif:
 
 
 def exif(stream: BinaryIO, limits: Limits = Limits()) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The EXIF data of a picture, which is not decoded, and its GPS data, by name; empty where they are broken.
+    """The EXIF data of a picture, which is not decoded, and its GPS data, by name. What is broken is left out.
 
     Raises:
         MediaError: It is not a picture.
@@ -321,11 +321,12 @@ def exif(stream: BinaryIO, limits: Limits = Limits()) -> tuple[dict[str, Any], d
     with typed_failures("the file"):
         is_raw = _format(stream) == "RAW"
         tags = _tiff_tags(stream) if is_raw else _open_image(stream, limits).getexif()
-    try:
-        of_picture = {**tags, **tags.get_ifd(ExifTags.IFD.Exif)}
-        gps = tags.get_ifd(ExifTags.IFD.GPSInfo)
-    except Exception:
-        return {}, {}
+    of_picture, gps = dict[int, Any](), dict[int, Any]()
+    with contextlib.suppress(Exception):  # Pillow's parser raises several types, and the other parts are whole
+        of_picture.update(tags)
+    for part, ifd in ((of_picture, ExifTags.IFD.Exif), (gps, ExifTags.IFD.GPSInfo)):
+        with contextlib.suppress(Exception):
+            part.update(tags.get_ifd(ifd))
     names = (ExifTags.TAGS, of_picture), (ExifTags.GPSTAGS, gps)
     by_name = [{known[tag]: value for tag, value in of.items() if tag in known} for known, of in names]
     return by_name[0], by_name[1]

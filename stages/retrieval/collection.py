@@ -62,8 +62,9 @@ class Collection:
         """Let what was made of a folder, which is here now, be of this one. Raises UsageError where there is none."""
         before = Collection.of(folder)
         if not before.corpus.is_dir() or self.corpus.parent.exists():
-            problem = f"this folder has its own, {self.corpus.parent}" if before.corpus.is_dir() else "nothing"
-            raise UsageError(f"--moved-from {before.folder}: cannot take over what was made of it: {problem}")
+            has_own = f"{self.folder} was made searchable as well: delete {self.corpus.parent} to use the other's"
+            nothing = "nothing was made of that folder. Give the place where it was when leccr find was run on it"
+            raise UsageError(f"--moved-from {before.folder}: {has_own if before.corpus.is_dir() else nothing}")
         for name, path in ((before.corpus.name, self.corpus), (before.index.name, self.index)):
             if (before.corpus.parent / name).exists():
                 path.parent.mkdir(exist_ok=True)

@@ -29,9 +29,12 @@ KINDS = {
 }
 
 
-def encoded(path: Path, num_frames: int = 60, codec: str = "libx264", options: dict | None = None) -> bytes:
+def encoded(
+    path: Path, num_frames: int = 60, codec: str = "libx264", options: dict | None = None, **header: str
+) -> bytes:
     """64 × 48, a red corner at the top left, B-frames, a keyframe every 12 frames."""
     with av.open(str(path), "w", format={".ts": "mpegts"}.get(path.suffix), options=options or {}) as container:
+        container.metadata.update(header)
         stream = container.add_stream(codec, rate=RATE, options={"sc_threshold": "0"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 12
         if codec != "libvpx":

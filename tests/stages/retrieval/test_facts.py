@@ -50,7 +50,7 @@ def items(tmp_path_factory):
     heif = pillow_heif.from_pillow(picture)
     heif.save(home / "b.heic", exif=exif("Apple", "iPhone 15", "2024:01:02 03:04:05", SYDNEY))
     (home / "c.dng").write_bytes(dng())
-    encoded(home / "d.mp4", options=None)
+    encoded(home / "d.mp4", location="+52.5200+013.4050/")
     names = {"a.jpg": "image", "b.heic": "image", "c.dng": "image", "d.mp4": "video", "gone.jpg": "image"}
     rows = [
         {"item_id": name, "uri": str(home / name), "media_type": kind, "corpus": "photos", "split": "train"}
@@ -67,6 +67,7 @@ def test_headers_of_pictures_and_videos_are_read(items):
     assert "Munich" in nikon["place"]
     assert iphone["camera"] == "Apple iPhone 15" and "Sydney" in iphone["place"]
     assert raw["camera"] == "ACM" and video["duration_s"] == pytest.approx(2.4, abs=1)
+    assert "Berlin" in video["place"]
     assert {gone[name] for name in ("taken", "camera", "place", "duration_s")} == {None}
 
 
