@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = set((options.photos / f"split_{options.split}.txt").read_text("utf-8").split())
     captions = {row["file"]: row["captions"] for row in rows if row["file"] in names}
     print(f"{len(captions):,} photographs of split {options.split}; {machine()}\n")
-    print("| index | R@1 | R@10 | R@10, nothing said | things found | and nothing said | absent things: said so |")
+    print("| index | R@1 | R@10 | R@10, said to fit | things found | found, said to fit | absent things: said so |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as home:
         corpus = described(Path(home), options.photos, captions)
