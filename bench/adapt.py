@@ -38,11 +38,14 @@ WIDTH = 512  # of sentence vectors
 PARTS = (16, 16, 8, 4, 2)  # split train in parts of a sixteenth, another, an eighth …; the regression has the last
 SHARES = ("1/16", "1/8", "1/4", "1/2", "1/1")  # the first part, the first two …
 RIDGE = (0.01, 0.1, 1.0, 10.0)  # tried as shares of the mean square of the pictures' features, the best on val is taken
-PEOPLE, DESCRIBED = "captions", "descriptions"  # English texts to adapt with
-SOURCES: Mapping[str, tuple[str, ...]] = {
-    PEOPLE: (),
-    DESCRIBED: ("source_language=und", "extra_views={views}"),  # no caption is in this language
-}
+# What to adapt with: English captions by people, or descriptions only; both are translated by a machine.
+PEOPLE, DESCRIBED = "captions", "descriptions"
+# Or descriptions, with as many in Chinese by people in place of their translations, or next to these.
+IN_CHINESE, IN_BOTH = "Chinese views", "Chinese views and translations"
+WITHOUT_CAPTIONS = ("source_language=und", "extra_views={views}")  # no caption is in this language
+SOURCES: Mapping[str, tuple[str, ...]] = {PEOPLE: (), DESCRIBED: WITHOUT_CAPTIONS}
+VIEW_SOURCES: Mapping[str, tuple[str, ...]] = {IN_CHINESE: WITHOUT_CAPTIONS, IN_BOTH: WITHOUT_CAPTIONS}
+CHINESE_VIEWS = ("chinese-0", "chinese-1")
 ADAPTED, TOWERS = "adapted", "towers"
 ARMS = {
     ADAPTED: Arm((), {"adapted, no descriptions": "bare", "adapted": "fused"}),
@@ -74,14 +77,17 @@ class Adapt(Bench):
         return hits_by_picture(ranks)
 
     def study(self) -> None:
-        """All of split train first, then the curve with the first seed."""
+        """All of split train first, then the curve."""
         self.ensure_zero_shot()
         for seed in range(self.seeds):
             for arm in ARMS:
                 self.ensure(Run(regime(SHARES[-1], PEOPLE), 0, arm, seed, ()))
+            for source, settings in (SOURCES | VIEW_SOURCES).items():
+                self.ensure(Run(regime(SHARES[-1], source), 0, ADAPTED, seed, settings))
         for share in reversed(SHARES):
-            for source in SOURCES:
-                self.ensure(Run(regime(share, source), 0, ADAPTED, 0, SOURCES[source]))
+            for source, settings in SOURCES.items():
+                for seed in range(self.seeds):
+                    self.ensure(Run(regime(share, source), 0, ADAPTED, seed, settings))
 
     def ensure_zero_shot(self) -> None:
         """Keep the scores of the model before training."""
@@ -107,15 +113,17 @@ class Adapt(Bench):
         from stages import train
 
         folder, init = self.work / f"run-{os.getpid()}", self.pretrained(run.arm)
-        parts = SHARES.index(run.regime.name.split()[0]) + 1
-        corpora = [self.held_out, *(part_folder(self.output, part) for part in range(parts))]
+        share, source = run.regime.name.split(maxsplit=1)
+        corpora = [views_folder(self.output, source)]
+        if source not in VIEW_SOURCES:
+            corpora = [part_folder(self.output, part) for part in range(SHARES.index(share) + 1)]
         settings = [*self.settings(run), f"init={init}", f"seed={run.seed}"]
         settings += [f"steps={self.steps}"] if self.steps else []
         steps = int(next(text for text in reversed(settings) if text.startswith("steps=")).partition("=")[2])
         settings += [f"validate_every={max(1, steps // self.validations)}", "global_weights=.3,.5,.7"]
         command = ["--recipe", self.recipe, "--output", str(folder), "--overwrite", *settings]
         with quiet(self.work / f"log-{os.getpid()}.txt"):
-            train.main([*command, *(word for corpus in corpora for word in ("--data", str(corpus)))])
+            train.main([*command, *(word for corpus in [self.held_out, *corpora] for word in ("--data", str(corpus)))])
             given = str(folder), self.held_out, LANGUAGES, self.views(run)
             vectors = embed(*given)
             bare = embed(*given, bare=True) if "bare" in self.arms[run.arm].rows.values() else None
@@ -141,33 +149,48 @@ def part_folder(output: Path, part: int) -> Path:
     return output / f"part-{part}"
 
 
+def views_folder(output: Path, source: str) -> Path:
+    """The corpus of split train with Chinese views."""
+    return output / source.replace(" ", "-")
+
+
 def make_corpora(data: Path, output: Path) -> None:
-    """Make a corpus of each part of split train, and one of val and test. Finished ones are left as they are."""
+    """Make a corpus of each part of split train, of all of it with Chinese views, and of val and test.
+
+    Finished ones are left as they are.
+    """
     splits = photos.read_splits(data)
     names = random.Random("parts").sample(splits["train"], len(splits["train"]))
-    ends = np.cumsum([len(names) // part for part in PARTS[:-1]])
-    parts = {
-        part_folder(output, number): {"train": list(part)}
-        for number, part in enumerate(np.split(np.array(names), ends))
-    }
-    texts = {name: photos.read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh")}
-    for corpus, own in (parts | {output / "held-out": {split: splits[split] for split in ("val", "test")}}).items():
+    parts = np.split(np.array(names), np.cumsum([len(names) // part for part in PARTS[:-1]]))
+    plan = [
+        *((part_folder(output, number), {"train": list(part)}, DESCRIBED) for number, part in enumerate(parts)),
+        *((views_folder(output, source), {"train": names}, source) for source in VIEW_SOURCES),
+        (output / "held-out", {split: splits[split] for split in ("val", "test")}, DESCRIBED),
+    ]
+    texts = {name: photos.read_captions(data, name) for name in photos.FILES}
+    for corpus, own, source in plan:
         if photos.complete(corpus, "training"):
             continue
-        rows = corpus_rows(data, own, texts)
+        rows = corpus_rows(data, own, texts, source)
         for table in rows:
             photos.write_table(corpus, table, rows)
         stage("pack", corpus, "--image-size", photos.PIXELS)
 
 
 def corpus_rows(
-    data: Path, splits: Mapping[str, Sequence[str]], texts: Mapping[str, Mapping[str, Sequence[str]]]
+    data: Path,
+    splits: Mapping[str, Sequence[str]],
+    texts: Mapping[str, Mapping[str, Sequence[str]]],
+    source: str = DESCRIBED,
 ) -> dict[str, list[photos.Row]]:
-    """The rows of the tables; in split train descriptions are translated too, as texts that refer to their view."""
+    """The rows of the tables; in split train descriptions are translated too, as texts that refer to their view.
+
+    A source of VIEW_SOURCES has Chinese views there, and translations only if it is IN_BOTH.
+    """
     rows: dict[str, list[photos.Row]] = {"items": [], "captions": [], "descriptions": []}
     for split, names in splits.items():
         for name in names:
-            english, human, machine_made = (texts[of][name] for of in ("captions", "human_zh", "mt_zh"))
+            english, human, machine_made = (texts[of][name] for of in photos.FILES)
             withheld = photos.withheld_captions(name, len(english))
             rows["items"].append(photos.item_row((data / "images" / name).resolve(), split))
             of_item = [
@@ -176,7 +199,7 @@ def corpus_rows(
                 if number not in withheld
             ]
             if split == "train":
-                for number, text in enumerate(machine_made):
+                for number, text in enumerate(machine_made if source != IN_CHINESE else ()):
                     row = photos.caption_row(name, "zh", number, text, "mt", split)
                     if number in withheld:
                         row["caption_id"] = f"{name}#{photos.strong_views()[withheld.index(number)]}>zh"
@@ -190,6 +213,12 @@ def corpus_rows(
                 photos.description_row(name, view, english[number])
                 for view, number in zip(photos.strong_views(), withheld, strict=True)
             ]
+            if source in VIEW_SOURCES:
+                chosen = random.Random(f"Chinese {name}").sample(human, len(CHINESE_VIEWS))
+                rows["descriptions"] += [
+                    photos.description_row(name, view, text) | {"language": "zh"}
+                    for view, text in zip(CHINESE_VIEWS, chosen, strict=True)
+                ]
     return rows
 
 
@@ -211,6 +240,7 @@ def make_dual_encoder(bench: Adapt, arm: str, folder: Path) -> None:
     shards = Shards([part_folder(bench.output, len(PARTS) - 1)])
     stored = ensure_states(shards, model, processor, photos.strong_views())
     assert stored.media and stored.captions
+    ensure_states(Shards([bench.held_out]), model, processor, photos.strong_views())
     features, targets = [], []
     for number in range(len(shards)):
         for row in range(shards.shard(number).num_rows):

@@ -2,7 +2,7 @@
 
     python bench/fitting.py --photos FLICKR8K [--split test]
 
-FLICKR8K is a folder with images/, captions.jsonl and split_NAME.txt. Its photographs are described by the embedded
+FLICKR8K is the folder of `bench.photos_corpus`. Its photographs are described by the embedded
 describer and indexed with `--checkpoint embedded`, once without captions and once with four of five: the fifth is a
 query. bench/absent.txt holds things to ask for; those that a caption of the split names are left out.
 """
@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.common import machine, stage
+from bench.photos_corpus import ENGLISH, read_captions, read_splits
 from stages import index
 from stages.retrieval.engine import Hit, Index
 
@@ -41,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of Flickr8k")
     parser.add_argument("--split", default="test", help="its split (default: test)")
     options = parser.parse_args(argv)
-    rows = map(json.loads, (options.photos / "captions.jsonl").read_text("utf-8").splitlines())
-    names = set((options.photos / f"split_{options.split}.txt").read_text("utf-8").split())
-    captions = {row["file"]: row["captions"] for row in rows if row["file"] in names}
+    english = read_captions(options.photos, ENGLISH)
+    captions = {name: english[name] for name in sorted(read_splits(options.photos)[options.split])}
     print(f"{len(captions):,} photographs of split {options.split}; {machine()}\n")
     print("| index | R@1 | R@10 | R@10, said to fit | things found | found, said to fit | absent things: said so |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -31,7 +31,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from bench.common import stage
-from bench.photos_corpus import FUNCTION_WORDS, PIXELS, captioner_views, read_captions, read_splits, write_captions
+from bench.photos_corpus import (
+    ENGLISH,
+    FUNCTION_WORDS,
+    PIXELS,
+    captioner_views,
+    read_captions,
+    read_splits,
+    write_captions,
+)
 from model.encoders.embedded import GRID_MEAN, GRID_STD, GRID_WIDTH, Grid
 from pipeline.corpus.table import Table, complete
 
@@ -313,7 +321,7 @@ def served(describe: Describer) -> Iterator[str]:
 def make_models(data: Path, folder: Path) -> list[Captioner]:
     """The model of each fold, kept in a folder."""
     features = make_features(data, folder / "features.pt")
-    captions, names = read_captions(data / "captions.jsonl"), set(read_splits(data)["train"])
+    captions, names = read_captions(data, ENGLISH), set(read_splits(data)["train"])
     models = []
     for fold in range(FOLDS):
         path = folder / f"fold{fold}.pt"
@@ -359,7 +367,7 @@ def make_corpus(data: Path, corpus: Path) -> Path:
 
 def score(data: Path, corpus: Path) -> dict[str, float]:
     """BLEU-4 of each view on split val, against all captions by people."""
-    captions, names = read_captions(data / "captions.jsonl"), set(read_splits(data)["val"])
+    captions, names = read_captions(data, ENGLISH), set(read_splits(data)["val"])
     rows = [row for row in Table(corpus, "descriptions").rows() if row["item_id"] in names]
     by_view = {view: [row for row in rows if row["view"] == view] for view in PROMPTS}
     return {

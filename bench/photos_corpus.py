@@ -1,7 +1,7 @@
 """The corpus of bench/photos.py: Flickr8k with captions by people in place of an MLLM's descriptions.
 
-FOLDER has `images/`; `captions.jsonl` (English, by people), `human_zh.jsonl` and `mt_zh.jsonl`, each with a line
-`{"file", "captions"}` for each picture; and `split_train.txt`, `split_val.txt`, `split_test.txt`, a file name per line.
+FOLDER has the text files of Flickr8k-CN (github.com/li-xirong/flickr8kcn, folder `data`): lists of the splits, and the
+captions of FILES; and `images/`, Flickr8k's pictures.
 
 Two of the English captions of a picture are its descriptions and are withheld everywhere else. All regimes are views of
 one corpus, so that frozen towers read pictures and texts once:
@@ -14,7 +14,6 @@ The views of `bench.photos_captioner`, captioner-0 to captioner-3, are in a corp
 and its first view is in a third one, next to strong-0.
 """
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +26,12 @@ from bench.common import stage
 from pipeline.corpus.schema import SCHEMAS
 from pipeline.corpus.table import Table, complete, shard_name, write_manifest, write_shard
 from pipeline.hashing import file_hash, fingerprint
+from pipeline.sources.benchmarks.flickr8k import LINE
 from stages.ingest import Ingest
 
 SPLITS = ("train", "val", "test")
+ENGLISH, CHINESE = "flickr8kenc.caption.txt", "flickr8kzhc.caption.txt"  # by people
+FILES = (ENGLISH, CHINESE, "flickr8kzhb.caption.txt.v20160815")  # the last: the English captions by a machine
 SHARD_ROWS = 1_000
 PIXELS = 224  # of the shorter side, as packed
 VIEWS = 2  # captions of a picture that are its descriptions
@@ -67,7 +69,7 @@ def make_corpus(data: Path, corpus: Path) -> Path:
     if complete(corpus, "training"):
         return corpus
     rows, splits = write_captions(data, corpus)
-    english = read_captions(data / "captions.jsonl")
+    english = read_captions(data, ENGLISH)
     withheld = {name: withheld_captions(name, len(english[name])) for names in splits.values() for name in names}
     views = describe(splits, english, withheld)
     rows["descriptions"] = [
@@ -85,7 +87,7 @@ def make_mixed_corpus(data: Path, captioner: Path, corpus: Path) -> Path:
     if complete(corpus, "training"):
         return corpus
     rows, _ = write_captions(data, corpus)
-    english, view = read_captions(data / "captions.jsonl"), captioner_views()[0]
+    english, view = read_captions(data, ENGLISH), captioner_views()[0]
     rows["descriptions"] = [row for row in Table(captioner, "descriptions").rows() if row["view"] == view]
     for row in rows["items"]:
         texts = english[row["item_id"]]
@@ -99,7 +101,7 @@ def make_mixed_corpus(data: Path, captioner: Path, corpus: Path) -> Path:
 def write_captions(data: Path, corpus: Path) -> tuple[dict[str, list[Row]], dict[str, list[str]]]:
     """Write the tables `items` and `captions`; returns their rows and the names of the pictures by split."""
     splits = read_splits(data)
-    english, human, machine = (read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh"))
+    english, human, machine = (read_captions(data, name) for name in FILES)
     rows: dict[str, list[Row]] = {"items": [], "captions": []}
     for split, names in splits.items():
         for name in names:
@@ -118,12 +120,17 @@ def write_captions(data: Path, corpus: Path) -> tuple[dict[str, list[Row]], dict
 
 def read_splits(data: Path) -> dict[str, list[str]]:
     """The names of the pictures of each split."""
-    return {split: (data / f"split_{split}.txt").read_text("utf-8").split() for split in SPLITS}
+    lists = {split: (data / f"flickr8k{split}.txt").read_text("utf-8").split() for split in SPLITS}
+    return {split: [f"{name}.jpg" for name in names] for split, names in lists.items()}
 
 
-def read_captions(path: Path) -> dict[str, list[str]]:
-    """The captions of each picture."""
-    return {row["file"]: row["captions"] for row in map(json.loads, path.read_text("utf-8").splitlines())}
+def read_captions(data: Path, name: str) -> dict[str, list[str]]:
+    """The captions of each picture in one of FILES, by their number."""
+    numbered: dict[str, dict[int, str]] = {}
+    for line in (data / name).read_text("utf-8").splitlines():
+        if match := LINE.fullmatch(line.strip()):
+            numbered.setdefault(match["item"], {})[int(match["number"])] = match["text"].strip()
+    return {picture: [texts[number] for number in sorted(texts)] for picture, texts in numbered.items()}
 
 
 def withheld_captions(name: str, count: int) -> list[int]:

@@ -183,7 +183,11 @@ class Difference(NamedTuple):
     @classmethod
     def of(cls, scores: Scores, row: str, other: str) -> "Difference":
         """`row` less `other`, seed by seed, of the mean over languages."""
-        gaps = [mean_of(score) - mean_of(rival) for score, rival in scores.pairs(row, other)]
+        return cls.of_gaps([mean_of(score) - mean_of(rival) for score, rival in scores.pairs(row, other)])
+
+    @classmethod
+    def of_gaps(cls, gaps: Sequence[float]) -> "Difference":
+        """Of a difference for each seed."""
         if len(gaps) < 2:
             return cls(float(np.mean(gaps)) if gaps else math.nan, math.nan, math.nan, len(gaps))
         test = stats.ttest_1samp(gaps, 0)

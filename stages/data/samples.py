@@ -318,8 +318,8 @@ def draw_target(
 ) -> dict[str, Any] | None:
     """Draw the target caption of a sample: first a language, then one of its texts.
 
-    A translation of this source text is preferred to other texts of the item. Returns None if the item has no text in
-    these languages.
+    Translations of this source text, and views that a model wrote in the language, are preferred to other texts of the
+    item. Returns None if the item has no text in these languages.
     """
     own, others = dict[str, list[Any]](), dict[str, list[Any]]()
     item, *place = source_id.rsplit("#", 2)  # of a caption: its language and number
@@ -327,7 +327,7 @@ def draw_target(
         language, machine = caption["language"], caption["origin"] != HUMAN
         if language in languages and (machine or human_targets):
             given = machine and len(place) == 2 and caption["caption_id"] == f"{item}#{language}#{place[1]}"
-            is_own = given or caption["caption_id"] == f"{source_id}>{language}"
+            is_own = given or caption["caption_id"] == f"{source_id}>{language}" or caption["origin"] == MLLM
             (own if is_own else others).setdefault(language, []).append(caption)
     available = sorted({*own, *others})
     if not available:

@@ -1,7 +1,6 @@
 """The photographs' bench: how its corpus withholds captions, how runs are kept and compared."""
 
 import dataclasses
-import json
 import random
 
 import numpy as np
@@ -29,10 +28,11 @@ def data(tmp_path_factory):
     for number, name in enumerate(ALL):
         (folder / "images" / name).write_bytes(picture(number))
     for split, names in NAMES.items():
-        (folder / f"split_{split}.txt").write_text("".join(f"{name}\n" for name in names))
-    for table, mark in (("captions", ""), ("human_zh", "人"), ("mt_zh", "机")):
-        rows = [{"file": name, "captions": [f"{mark}{text}" for text in english(name)]} for name in ALL]
-        (folder / f"{table}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        (folder / f"flickr8k{split}.txt").write_text("".join(f"{name.removesuffix('.jpg')}\n" for name in names))
+    for file, kind, mark in zip(photos_corpus.FILES, ("enc", "zhc", "zhb"), ("", "人", "机"), strict=True):
+        texts = [(name, number, text) for name in ALL for number, text in enumerate(english(name))]
+        lines = [f"{name}#{kind}#{number} {mark}{text}\n" for name, number, text in texts]
+        (folder / file).write_text("".join(lines), "utf-8")
     return folder
 
 
@@ -170,7 +170,7 @@ def test_real_runs(corpus, tmp_path, monkeypatch):
 
 
 def test_descriptions_to_adapt_with_are_translated_as_texts_of_their_views(data):
-    texts = {name: photos_corpus.read_captions(data / f"{name}.jsonl") for name in ("captions", "human_zh", "mt_zh")}
+    texts = {name: photos_corpus.read_captions(data, name) for name in photos_corpus.FILES}
     rows = adapt.corpus_rows(data, NAMES, texts)
     english = {(row["item_id"], row["view"]): row["text"] for row in rows["descriptions"]}
     for name in NAMES["train"]:

@@ -116,6 +116,9 @@ def test_a_view_in_another_language_is_a_target(tmp_path):
     assert "zh" in build_index(shards, "train", (), "en", (), human_targets=False).languages
     target = draw_target(rows[0], source_text(rows[0], 0)[0], ["zh"], np.random.default_rng(0), human_targets=False)
     assert target and target["text"] == "一只狗。"
+    texts = [*TEXTS, caption("i#view", "de", "Ein Hund rennt.", "mllm", 0.0)]
+    found = [draw_target(ROW | {"captions": texts}, "i#0", ["de"], np.random.default_rng(n)) for n in range(60)]
+    assert {text["text"] for text in found if text} == {"ein Hund", "Ein Hund rennt."}
     held_out = EvaluationData([tmp_path], "train", ["zh", "en"])
     assert held_out.texts["zh"][0] == ["一只狗。"] * 4 and len(held_out.notes) == 1 and "flatters" in held_out.notes[0]
     assert "zh" not in EvaluationData([tmp_path], "train").texts
