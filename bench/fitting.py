@@ -2,9 +2,9 @@
 
     python bench/fitting.py --photos FLICKR8K [--split test]
 
-FLICKR8K is the folder of `bench.photos_corpus`. Its photographs are described by the embedded
-describer and indexed with `--checkpoint embedded`, once without captions and once with four of five: the fifth is a
-query. bench/absent.txt holds things to ask for; those that a caption of the split names are left out.
+FLICKR8K is the folder of `bench.photos_corpus`. Its photographs are described by the embedded describer and indexed
+with `--checkpoint embedded`, once without captions and once with four of five: the fifth is a query. bench/absent.txt
+holds things to ask for; those that a caption of the split names are left out.
 """
 
 import argparse
