@@ -40,10 +40,11 @@ SHARES = ("1/16", "1/8", "1/4", "1/2", "1/1")  # the first part, the first two â
 RIDGE = (0.01, 0.1, 1.0, 10.0)  # tried as shares of the mean square of the pictures' features, the best on val is taken
 # What to adapt with: English captions by people, or descriptions only; both are translated by a machine.
 PEOPLE, DESCRIBED = "captions", "descriptions"
+PAIRS = "all captions, a share translated"
 # Or descriptions, with as many in Chinese by people in place of their translations, or next to these.
 IN_CHINESE, IN_BOTH = "Chinese views", "Chinese views and translations"
 WITHOUT_CAPTIONS = ("source_language=und", "extra_views={views}")  # no caption is in this language
-SOURCES: Mapping[str, tuple[str, ...]] = {PEOPLE: (), DESCRIBED: WITHOUT_CAPTIONS}
+SOURCES: Mapping[str, tuple[str, ...]] = {PEOPLE: (), DESCRIBED: WITHOUT_CAPTIONS, PAIRS: ()}
 VIEW_SOURCES: Mapping[str, tuple[str, ...]] = {IN_CHINESE: WITHOUT_CAPTIONS, IN_BOTH: WITHOUT_CAPTIONS}
 CHINESE_VIEWS = ("chinese-0", "chinese-1")
 ADAPTED, TOWERS = "adapted", "towers"
@@ -114,9 +115,12 @@ class Adapt(Bench):
 
         folder, init = self.work / f"run-{os.getpid()}", self.pretrained(run.arm)
         share, source = run.regime.name.split(maxsplit=1)
+        parts = SHARES.index(share) + 1
         corpora = [views_folder(self.output, source)]
         if source not in VIEW_SOURCES:
-            corpora = [part_folder(self.output, part) for part in range(SHARES.index(share) + 1)]
+            corpora = [part_folder(self.output, part) for part in range(parts)]
+        if source == PAIRS:
+            corpora += [part_folder(self.output, part, PAIRS) for part in range(parts, len(PARTS))]
         settings = [*self.settings(run), f"init={init}", f"seed={run.seed}"]
         settings += [f"steps={self.steps}"] if self.steps else []
         steps = int(next(text for text in reversed(settings) if text.startswith("steps=")).partition("=")[2])
@@ -141,12 +145,14 @@ class Adapt(Bench):
 
 def regime(share: str, source: str) -> Regime:
     """A share of split train, adapted to with these English texts."""
+    if source == PAIRS and share == SHARES[-1]:
+        source = PEOPLE
     return Regime(f"{share} {source}", (photos.strong_views(),))
 
 
-def part_folder(output: Path, part: int) -> Path:
-    """The corpus of a part of split train."""
-    return output / f"part-{part}"
+def part_folder(output: Path, part: int, source: str = PEOPLE) -> Path:
+    """The corpus of a part of split train; for PAIRS one that is not translated."""
+    return output / f"part-{part}{'-untranslated' if source == PAIRS else ''}"
 
 
 def views_folder(output: Path, source: str) -> Path:
@@ -163,9 +169,14 @@ def make_corpora(data: Path, output: Path) -> None:
     names = random.Random("parts").sample(splits["train"], len(splits["train"]))
     parts = np.split(np.array(names), np.cumsum([len(names) // part for part in PARTS[:-1]]))
     plan = [
-        *((part_folder(output, number), {"train": list(part)}, DESCRIBED) for number, part in enumerate(parts)),
+        *(
+            (part_folder(output, number, source), {"train": list(part)}, source)
+            for source in (PEOPLE, PAIRS)
+            for number, part in enumerate(parts)
+            if source == PEOPLE or number
+        ),
         *((views_folder(output, source), {"train": names}, source) for source in VIEW_SOURCES),
-        (output / "held-out", {split: splits[split] for split in ("val", "test")}, DESCRIBED),
+        (output / "held-out", {split: splits[split] for split in ("val", "test")}, PEOPLE),
     ]
     texts = {name: photos.read_captions(data, name) for name in photos.FILES}
     for corpus, own, source in plan:
@@ -181,11 +192,11 @@ def corpus_rows(
     data: Path,
     splits: Mapping[str, Sequence[str]],
     texts: Mapping[str, Mapping[str, Sequence[str]]],
-    source: str = DESCRIBED,
+    source: str = PEOPLE,
 ) -> dict[str, list[photos.Row]]:
     """The rows of the tables; in split train descriptions are translated too, as texts that refer to their view.
 
-    A source of VIEW_SOURCES has Chinese views there, and translations only if it is IN_BOTH.
+    A source of VIEW_SOURCES has Chinese views there; IN_CHINESE and PAIRS have no translations.
     """
     rows: dict[str, list[photos.Row]] = {"items": [], "captions": [], "descriptions": []}
     for split, names in splits.items():
@@ -199,7 +210,7 @@ def corpus_rows(
                 if number not in withheld
             ]
             if split == "train":
-                for number, text in enumerate(machine_made if source != IN_CHINESE else ()):
+                for number, text in enumerate(machine_made if source not in (IN_CHINESE, PAIRS) else ()):
                     row = photos.caption_row(name, "zh", number, text, "mt", split)
                     if number in withheld:
                         row["caption_id"] = f"{name}#{photos.strong_views()[withheld.index(number)]}>zh"
@@ -284,6 +295,15 @@ def report(bench: Adapt) -> str:
         curves = [Scores(bench.lines, regime(share, source).name).runs for source in SOURCES]
         cells = [f"{mean(runs[row], 'languages', 'zh'):.1f}" if row in runs else "" for runs in curves for row in CURVE]
         lines.append(f"| {share} | {' | '.join(cells)} |")
+    lines += ["", f"| Chinese texts | {CURVE[0]} | more than translations | {CURVE[1]} | more than translations |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: |"]
+    by_source = {of: Scores(bench.lines, regime(SHARES[-1], of).name).runs for of in (DESCRIBED, *VIEW_SOURCES)}
+    for source, runs in by_source.items():
+        cells = [source if source in VIEW_SOURCES else "translations of descriptions"]
+        for row in CURVE if runs else ():
+            gap = compare({"": by_source[DESCRIBED][row], source: runs[row]}, source, "", "zh")
+            cells += [f"{mean(runs[row], 'languages', 'zh'):.1f}", f"{gap}" if source in VIEW_SOURCES else ""]
+        lines.append(f"| {' | '.join(cells)} |")
     lines.append("")
     for split, language in (("on_val", "zh"), ("languages", "en"), ("languages", "zh")):
         name = f"adapt {language}{', val' if split == 'on_val' else ''}"
