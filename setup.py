@@ -33,7 +33,7 @@ TRAIN = [
     *SENTENCEPIECE,
     "tensorboard>=2.20,<3",
     "torch>=2.9,<2.14",
-    "transformers>=5.16,<6",
+    "transformers>=5.23,<6",
 ]
 SEARCH = [
     "faiss-cpu>=1.12,<1.16",

@@ -126,7 +126,7 @@ def adapting(batch: int, name: str) -> Callable[[], None]:
     )
     model.to(device())
     if checkpointed:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable()
     return stepping(model, [large_batch(model, True, 0, batch, 256, 64)])
 
 

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from stages import score, train
 
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-MARKS = {"pad_token": "<pad>", "bos_token": "<start>", "eos_token": "<end>"}
+MARKS = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<start>", "eos_token": "<end>"}  # CLIP: 2 is no end
 RECIPE = ("extra_views=all", "select_on=train", "batch_size=8", "steps=40", "validate_every=20", "lr=1e-3")
 
 
@@ -35,7 +35,7 @@ def make_encoder(corpus: Path, folder: Path) -> Path:
         texts, trainers.BpeTrainer(vocab_size=500, special_tokens=[*MARKS.values()], initial_alphabet=alphabet)
     )
     words.post_processor = processors.TemplateProcessing(
-        "<start> $A <end>", special_tokens=[(mark, words.token_to_id(mark)) for mark in MARKS.values()]
+        "<start> $A <end>", special_tokens=[(mark, words.token_to_id(mark)) for mark in ("<start>", "<end>")]
     )
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words, **MARKS)
     ids = {name.replace("token", "token_id"): words.token_to_id(mark) for name, mark in MARKS.items()}
@@ -74,7 +74,7 @@ def main() -> None:
     adapt(options.corpus, options.output, options.encoder or str(make_encoder(options.corpus, options.output / "tiny")))
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(options.output / "run" / "best"), trust_remote_code=True)
+    model = SentenceTransformer(str(options.output / "run" / "best-st"))
     print(f"a query as a vector of Sentence Transformers: {model.encode(['uma xícara de café']).shape}")
 
 

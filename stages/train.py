@@ -69,7 +69,7 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
     validation.expect(processor, f"media={settings.media}")
     on_main(lambda: run_folder.begin_run(run, settings, corpora, options.overwrite))
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        model.activation_checkpointing_enable()
     building.use_states(settings, data, validation, model.to(accelerator.device), processor, accelerator)
 
     batches = StepBatches(
@@ -104,6 +104,8 @@ def train(options: argparse.Namespace, settings: Settings, accelerator: "Acceler
         say(cost_message(trainer))
     say(opening_message(trainer, data, validation, record["label"]))
     trainer.run()
+    if settings.media not in building.KEYWORDS:
+        on_main(lambda: say(trainer.writer.export_best()))
     on_main(lambda: say(closing_message(trainer)))
 
 

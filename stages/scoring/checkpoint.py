@@ -96,8 +96,10 @@ class Checkpoint(NamedTuple):
 
         if not self.record:
             raise UsageError(f"--card: {self.name} is not a run, which has a card")
-        text = card({**self.record, "validation": self.record.get("best"), "comparison": comparison})
-        (Path(self.source) / "README.md").write_text(text, "utf-8")
+        record = {**self.record, "validation": self.record.get("best"), "comparison": comparison}
+        for suffix in ("", "-st"):
+            if (folder := Path(self.source + suffix)).is_dir():
+                (folder / "README.md").write_text(card(record, stock=bool(suffix)), "utf-8")
 
     def load(self) -> LoadedModel:
         """Load model and processor.

@@ -6,6 +6,7 @@
                                      training.pt: the optimiser and averaged weights; position.json: progress
                                      manifest.json: sha256 of every file, written last
     RUN/best/                        the best weights so far, as a model to load
+    RUN/best-st/                     those of the end for Sentence Transformers alone, see model.encoders.sentence_export
     RUN/metrics.jsonl, curves.png    see stages.training.metrics
 
 A checkpoint is complete or absent. Learning rate, order of the data and random state are not stored: they are functions
@@ -36,7 +37,17 @@ NUM_CHECKPOINTS = 2  # that a run folder has
 SETTINGS, RECORD = "settings.json", "record.json"
 MANIFEST, POSITION, TRAINING = "manifest.json", "position.json", "training.pt"
 # What a run writes. The settings go last when it is deleted.
-CONTENTS = ("checkpoints", "best", "tensorboard", "metrics.jsonl", "curves.png", "diverged.json", RECORD, SETTINGS)
+CONTENTS = (
+    "checkpoints",
+    "best",
+    "best-st",
+    "tensorboard",
+    "metrics.jsonl",
+    "curves.png",
+    "diverged.json",
+    RECORD,
+    SETTINGS,
+)
 TOOLS = ("leccr", "torch", "transformers", "accelerate", "numpy", "pyarrow")
 OTHERWISE = "another --output, or --overwrite to start over"
 
@@ -125,6 +136,24 @@ class ModelWriter:
             setattr(self.model.config, name, best[name])
         write_folder(self.run / "best", lambda folder: self.write(folder, best, merged=True))
         write_json(self.run / RECORD, {**self.record, "best": best, "start": start})
+
+    def export_best(self) -> str:
+        """Write RUN/best-st where the towers allow that, and return a line about it."""
+        from model.encoders.sentence_export import export_towers
+
+        best, target = str(self.run / "best"), self.run / "best-st"
+        model, processor = LeccrModel.from_pretrained(best), LeccrProcessor.from_pretrained(best)
+        record = read_json(self.run / RECORD)
+
+        def fill(folder: Path) -> None:
+            export_towers(model, processor, folder)
+            (folder / "README.md").write_text(card({**record, "validation": record["best"]}, stock=True), "utf-8")
+
+        try:
+            write_folder(target, fill)
+        except ValueError as error:
+            return f"note: {target} is not written: {error}"
+        return f"{target}: for Sentence Transformers without this package"
 
     def write_checkpoint(self, training: dict[str, Any], position: dict[str, Any]) -> None:
         """Write a checkpoint, then delete all but the newest NUM_CHECKPOINTS.

@@ -8,7 +8,10 @@ import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
-PAD, START, END = 0, 1, 2
+from model.modeling import LeccrModel
+from model.processing import LeccrProcessor
+
+PAD, START, END = 0, 1, 3
 WIDTHS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
 VISION = {**WIDTHS, "image_size": 32, "patch_size": 16}
 MARKS = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
@@ -64,12 +67,23 @@ def write_dual(folder: Path, kind: str) -> Path:
     return folder
 
 
+def adapted(folder, kind, **policy):
+    """A dual encoder with heads that are no longer the identity, and its processor."""
+    name = str(write_dual(folder / "dual", kind))
+    torch.manual_seed(0)
+    model, of = LeccrModel.create(name, name).eval(), LeccrProcessor.create(name, name, **policy)
+    with torch.no_grad():
+        for weights in (*model.text_head.parameters(), *model.media_head.parameters()):
+            weights.add_(torch.randn_like(weights), alpha=0.3)
+    return model, of
+
+
 def words_tokenizer(kind: str) -> hf.PreTrainedTokenizerFast:
     """Letters and some words, with the marks of the beginning (but SigLIP) and the end. Capitals are unknown to it."""
     inner = Tokenizer(models.BPE(unk_token="<unk>"))
     inner.normalizer = normalizers.NFC()
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<pad>", "<start>", "<end>", "<unk>"])
+    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<pad>", "<start>", "<unk>", "<end>"])
     inner.train_from_iterator(["red green blue dark bright pale", "rot grün blau dunkel hell blass"] * 3, trainer)
     single = "$A <end>" if kind.startswith("siglip") else "<start> $A <end>"
     inner.post_processor = processors.TemplateProcessing(single, special_tokens=[("<start>", START), ("<end>", END)])

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers as hf
 from PIL import Image
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
 
@@ -96,6 +97,34 @@ def test_queries_and_descriptions_have_their_prompts_and_can_be_shortened(tmp_pa
             expected = reference.encode([prompt + text for text in TEXTS])[:, :width]
             np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
         assert fusion.global_weight == 0  # it reads no pictures
+
+
+OPEN_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+def test_a_folder_of_open_clip_gives_the_vectors_of_that_package(tmp_path):
+    open_clip = pytest.importorskip("open_clip", reason="it needs torchvision", exc_type=Exception)
+    torch.manual_seed(0)
+    reference = open_clip.CLIP(**OPEN_CLIP).eval()
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": OPEN_CLIP, "preprocess_cfg": {}}))
+    save_file(reference.state_dict(), tmp_path / "open_clip_model.safetensors")
+    model, processor, _ = find_checkpoint(str(tmp_path)).load()
+    _, prepare = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")
+    frames = [picture(0), picture(1, (90, 33))]
+    with torch.no_grad():
+        frames_FE = torch.nn.functional.normalize(
+            reference.encode_image(torch.stack(list(map(prepare, frames)))), dim=1
+        )
+        text_ME = reference.encode_text(open_clip.tokenize(["red green", "eine katze"]))
+    videos, _ = model.encode_media(processor.media([frames[:1], frames]), None)
+    torch.testing.assert_close(videos[0], frames_FE[0])
+    torch.testing.assert_close(videos[1], torch.nn.functional.normalize(frames_FE.mean(0), dim=0))
+    queries = model.encode_text(processor.texts(["red green", "EINE KATZE"]))
+    torch.testing.assert_close(queries, torch.nn.functional.normalize(text_ME, dim=1))
 
 
 @pytest.fixture

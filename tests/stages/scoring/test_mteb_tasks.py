@@ -1,6 +1,7 @@
 """Without descriptions a model ranks alike in score.py, in MTEB, in Sentence Transformers and in an index."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index, score, search
 from stages.data.batches import EvaluationData
 from tests.stages.corpora import row, write_rows, write_training_corpus
+from tests.stages.duals import adapted
 from tests.stages.indexed import write_model
 
 pytestmark = pytest.mark.torture  # the package takes seconds to load
@@ -42,16 +44,26 @@ def local_task(corpus):
     return Local
 
 
-@pytest.mark.parametrize("slots", ["views", "none"])
+@pytest.mark.parametrize("slots", ["views", "none", "stock"])
 def test_it_ranks_alike_everywhere(tmp_path, corpus, slots, monkeypatch, capsys):
     from mteb import evaluate
     from mteb.get_tasks import _TASKS_REGISTRY
     from mteb.models import SentenceTransformerEncoderWrapper
     from sentence_transformers import SentenceTransformer
 
+    from model.encoders.sentence_export import export_towers
+
     task, data = local_task(corpus), EvaluationData([corpus], "val")
     monkeypatch.setitem(_TASKS_REGISTRY, "Local", task)
-    model = str(write_model(tmp_path / "model", slots=slots, read_start=0.5))
+    model = tower = str(tmp_path / "model")
+    if slots == "stock":  # of Sentence Transformers' own modules
+        tower = f"{model}-st"
+        parts = adapted(tmp_path, "siglip")
+        export_towers(*parts, Path(tower))
+        for part in parts:
+            part.save_pretrained(model)
+    else:
+        write_model(Path(model), slots=slots, read_start=0.5)
     report, ranks = tmp_path / "scores.json", tmp_path / "ranks.parquet"
     given = [
         "--checkpoint",
@@ -68,7 +80,7 @@ def test_it_ranks_alike_everywhere(tmp_path, corpus, slots, monkeypatch, capsys)
     assert score.main([*given, "--output", str(report), "--per-query", str(ranks)]) == 0
     assert "Local default test: " in capsys.readouterr().out
     rank_M = np.array([row["rank"] for row in pq.read_table(ranks).to_pylist() if row["direction"] == "text_to_media"])
-    wrapped = SentenceTransformerEncoderWrapper(SentenceTransformer(model, trust_remote_code=True))
+    wrapped = SentenceTransformerEncoderWrapper(SentenceTransformer(tower, trust_remote_code=slots != "stock"))
     wrapped.mteb_model_meta.modalities = ["text", "image"]
     by_others = evaluate(wrapped, task(), cache=None, co2_tracker=False).task_results[0].scores
     for [scores] in (json.loads(report.read_text())["mteb"][0]["scores"]["test"], by_others["test"]):
