@@ -24,7 +24,7 @@ from transformers.utils.hub import PushToHubMixin, cached_file
 from model.batch import Media, Texts
 from model.config import LeccrConfig
 from model.encoders.pictures import is_flexible, load_image_processor, resized
-from model.encoders.transformers_towers import quiet, text_positions
+from model.encoders.transformers_towers import quiet, sentence_prompts, text_positions
 from model.settings import check_settings, setting
 from model.texts import normalize_text
 from model.tokenizer import START, load_tokenizer
@@ -60,6 +60,8 @@ class Policy:
     max_words: int = setting(0, "words of a caption or query that are kept; 0: all", at_least=0)
     plain_captions: bool = setting(False, "captions and queries lose capitals and ASCII punctuation, as released")
     lower_case: bool = setting(False, "texts are lower-cased first")
+    query_prompt: str = setting("", "what comes before a caption or query, as the model was trained")
+    view_prompt: str = setting("", "what comes before a view of a description")
     input_dim: int = setting(0, "values per frame of features; 0: media are pictures", at_least=0)
     max_frames: int = setting(0, "frames of features per item, uniform in time; 0: all", at_least=0)
 
@@ -138,7 +140,7 @@ class LeccrProcessor(PushToHubMixin):
             texts = [" ".join(text.split()[: self.policy.max_words]) for text in texts]
         if self.policy.kind == "embedded":
             return self._embed([[text] if text.strip() else [] for text in texts], together)
-        return self._ids(texts)
+        return self._ids(texts, self.policy.query_prompt)
 
     def descriptions(self, items: Sequence[Sequence[str]], together: bool = False) -> Texts:
         """Convert the views of each item: ids [B,V,T], or vectors [B,V,T,·] of sentences for the embedded encoder.
@@ -148,7 +150,11 @@ class LeccrProcessor(PushToHubMixin):
         views = max(1, *(len(views) for views in items))
         flat = self._normal([text for item in items for text in [*item, *[""] * (views - len(item))]])
         embedded = self.policy.kind == "embedded"
-        texts = self._embed([sentences(text) for text in flat], together) if embedded else self._ids(flat)
+        texts = (
+            self._embed([sentences(text) for text in flat], together)
+            if embedded
+            else self._ids(flat, self.policy.view_prompt)
+        )
         return Texts(*(tensor.unflatten(0, (len(items), views)) for tensor in texts))
 
     def surfaces(self, text: str) -> list[str | None]:
@@ -157,7 +163,7 @@ class LeccrProcessor(PushToHubMixin):
         "" for the other bytes of a character, None for a special token (start, end, padding). For the embedded
         encoder use `sentences`.
         """
-        (text,) = self._normal([text])
+        text = self.policy.view_prompt + self._normal([text])[0]
         text = text.lower() if self.policy.lower_case else text
         if self.policy.kind == "tiny":
             pieces = self._encoder().encode(text, return_type="proto").pieces
@@ -219,9 +225,10 @@ class LeccrProcessor(PushToHubMixin):
         """The texts in usual letters, which the tiny tokenizer does by itself."""
         return list(texts) if self.policy.kind == "tiny" else list(map(normalize_text, texts))
 
-    def _ids(self, texts: Sequence[str]) -> Texts:
-        texts = [text.lower() for text in texts] if self.policy.lower_case else list(texts)
+    def _ids(self, texts: Sequence[str], prompt: str) -> Texts:
         present = torch.tensor([bool(text.strip()) for text in texts])
+        texts = [prompt + text for text in texts]
+        texts = [text.lower() for text in texts] if self.policy.lower_case else texts
         ids, mask = self._sentencepiece(texts) if self.policy.kind == "tiny" else self._tokenized(texts)
         return Texts(ids, mask & present[:, None])
 
@@ -310,7 +317,7 @@ def _text_policy(text: str) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(text, trust_remote_code=False)
     if config.model_type.startswith("siglip"):
         return {"kind": "transformers", "max_tokens": SIGLIP_TOKENS, "pad_to": SIGLIP_TOKENS, "lower_case": True}
-    return {"kind": "transformers", "max_tokens": DEFAULT_TOKENS}
+    return {"kind": "transformers", "max_tokens": DEFAULT_TOKENS, **sentence_prompts(text)}
 
 
 def load_transformers_tokenizer(name: str, config: Any = None, **where: Any) -> Any:

@@ -3,8 +3,8 @@
     text   tokens → last token x → its projection u → norm → hidden layer h; [h, x] → dense layer → unit length
     image  projected summary → dense layer → unit length
 
-The text head is a sum, A u + b + γ ∘ MLP(u), and no module of that package adds two tensors. Its `Pooling` puts poolings
-side by side, and takes `cls_token_embeddings`, where h is stored, for the first of them.
+The text head is a sum, A u + b + γ ∘ MLP(u), and no module of that package adds two tensors. Its `Pooling` puts
+poolings side by side, and takes `cls_token_embeddings`, where h is stored, for the first of them.
 """
 
 from pathlib import Path
@@ -21,7 +21,10 @@ from model.modeling import LeccrModel
 from model.processing import PROBES, LeccrProcessor
 
 FAMILIES = {"CLIPTextModel": "clip", "MetaClip2TextModel": "metaclip_2", "SiglipTextModel": "siglip"}
-OUTPUTS = {"text": ("get_text_features", "last_hidden_state"), "image": ("get_image_features", "pooler_output")}
+MODALITIES: Any = {
+    "text": {"method": "get_text_features", "method_output_name": "last_hidden_state"},
+    "image": {"method": "get_image_features", "method_output_name": "pooler_output"},
+}
 TOLERANCE = 1e-5  # of the values of a vector
 
 
@@ -96,7 +99,7 @@ def _towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) -> Any:
     padding = {"padding": "max_length", "max_length": min(policy.pad_to, policy.max_tokens)}
     return Transformer(
         str(folder),
-        modality_config={name: dict(zip(("method", "method_output_name"), how)) for name, how in OUTPUTS.items()},
+        modality_config=MODALITIES,
         module_output_name="token_embeddings",
         processing_kwargs={"text": padding | {"return_attention_mask": False}} if policy.pad_to else None,
         do_lower_case=policy.lower_case,

@@ -5,14 +5,16 @@ M pictures · P tokens per picture · B texts · T tokens · D width
 
 import contextlib
 import inspect
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import AutoConfig, PreTrainedModel
@@ -39,6 +41,7 @@ NO_POSITIONS = 512  # tokens for a tower that has no positions of its own
 WITHOUT_SUMMARY = ("T5EncoderModel", "MT5EncoderModel", "UMT5EncoderModel")  # no token stands for the sentence
 LORA = ".lora_"  # in the names of its weights
 POOLINGS = ("auto", "cls", "mean", "last", "pooler")
+SENTENCE_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")  # vectors are normalised in any case
 SENTENCE_POOLINGS = {"cls": "cls", "mean": "mean", "lasttoken": "last"}  # as Sentence Transformers names them
 
 
@@ -89,9 +92,12 @@ class TextTower(nn.Module):
         pooling: "cls", "mean", "last" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else
             "cls". Padding is on the right.
         projection: Width of the pretrained projection of summaries; 0 for none.
+        dense: Layers in its place, as `sentence_layers` has them.
     """
 
-    def __init__(self, tower: PreTrainedModel, pooling: str = "auto", projection: int = 0):
+    def __init__(
+        self, tower: PreTrainedModel, pooling: str = "auto", projection: int = 0, dense: Sequence[Sequence[Any]] = ()
+    ):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling}: expected {' or '.join(POOLINGS)}")
@@ -105,6 +111,9 @@ class TextTower(nn.Module):
         own = getattr(tower.config, "projection_size", None) if kind in UNMASKED else None
         summary_width = int(own or self.width) if self.pooling == "pooler" else self.width
         self.projection, self.pooled_width = _projection(summary_width, projection), projection or summary_width
+        if dense:
+            layers = [(nn.Linear(width, out, bias), getattr(nn, name)()) for width, out, bias, name in dense]
+            self.projection, self.pooled_width = nn.Sequential(*itertools.chain(*layers)), dense[-1][1]
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """States and summaries."""
@@ -319,6 +328,34 @@ def own_pooling(name: str, tower: PreTrainedModel) -> str:
     if type(tower).__name__ in WITHOUT_SUMMARY:
         return "mean"
     return "last" if _is_causal(name, tower) else "auto"
+
+
+def sentence_layers(name: str) -> tuple[list[list[Any]], dict[str, Tensor]]:
+    """The dense layers of a model of Sentence Transformers: width in, width out, bias, activation; and their weights.
+
+    Raises:
+        ValueError: The model has a module that `TextTower` does not.
+    """
+    layers, weights = list[list[Any]](), dict[str, Tensor]()
+    for module in _read_json(name, "modules.json") or ():
+        kind = module["type"].rpartition(".")[2]
+        if kind not in SENTENCE_MODULES:
+            raise ValueError(f"{name} has a module {kind}: expected {', '.join(SENTENCE_MODULES)}")
+        if kind == "Dense":
+            saved = load_file(str(cached_file(name, f"{module['path']}/model.safetensors")))
+            weights |= {key.replace("linear", str(2 * len(layers))): tensor for key, tensor in saved.items()}
+            options = _read_json(name, f"{module['path']}/config.json")
+            activation = options["activation_function"].rpartition(".")[2]
+            layers.append([options["in_features"], options["out_features"], options["bias"], activation])
+    return layers, weights
+
+
+def sentence_prompts(name: str) -> dict[str, str]:
+    """What a model of Sentence Transformers puts before a query and before a description."""
+    config = _read_json(name, "config_sentence_transformers.json") or {}
+    prompts = config.get("prompts") or {}
+    default = prompts.get(config.get("default_prompt_name"), "")
+    return {f"{kind}_prompt": prompts.get(key, default) for kind, key in (("query", "query"), ("view", "document"))}
 
 
 def _is_causal(name: str, tower: PreTrainedModel) -> bool:

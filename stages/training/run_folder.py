@@ -6,7 +6,7 @@
                                      training.pt: the optimiser and averaged weights; position.json: progress
                                      manifest.json: sha256 of every file, written last
     RUN/best/                        the best weights so far, as a model to load
-    RUN/best-st/                     those of the end for Sentence Transformers alone, see model.encoders.sentence_export
+    RUN/best-st/                     the final ones without this package, see model.encoders.sentence_export
     RUN/metrics.jsonl, curves.png    see stages.training.metrics
 
 A checkpoint is complete or absent. Learning rate, order of the data and random state are not stored: they are functions

@@ -13,6 +13,10 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
 
+from model.batch import Texts
+from model.encoders import build_text_encoder, load_text_encoder
+from model.encoders.transformers_towers import sentence_layers
+from model.processing import LeccrProcessor
 from pipeline.errors import EnvironmentTrouble, UsageError
 from stages import index, score, search
 from stages.scoring.baselines import load_baseline
@@ -125,6 +129,28 @@ def test_a_folder_of_open_clip_gives_the_vectors_of_that_package(tmp_path):
     torch.testing.assert_close(videos[1], torch.nn.functional.normalize(frames_FE.mean(0), dim=0))
     queries = model.encode_text(processor.texts(["red green", "EINE KATZE"]))
     torch.testing.assert_close(queries, torch.nn.functional.normalize(text_ME, dim=1))
+
+
+def test_a_text_tower_has_the_layers_and_prompts_of_its_modules(tmp_path):
+    folder = str(write_text_model(tmp_path))
+    reference = SentenceTransformer(folder, device="cpu")
+    encoder, spec = load_text_encoder(folder)
+    of = LeccrProcessor.create("tiny", folder, max_tokens=32)
+    built = build_text_encoder(json.loads(json.dumps(spec)))
+    built.load_state_dict(encoder.state_dict())
+    views = of.descriptions([["red green", ""]])
+    assert views.mask.any(2).tolist() == [[True, False]]
+    for tower in (encoder.eval(), built.eval()):
+        assert tower.pooled_width == 16
+        with torch.no_grad():
+            queries, texts = (tower(it)[1] for it in (of.texts(TEXTS), Texts(*(it[0, :1] for it in views))))
+        for own, expected in ((queries, reference.encode_query(TEXTS)), (texts, reference.encode_document(TEXTS[:1]))):
+            np.testing.assert_allclose(torch.nn.functional.normalize(own, dim=1), expected, atol=1e-5)
+
+
+def test_modules_that_a_text_tower_does_not_have_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has a module Router"):
+        sentence_layers(str(write_router(tmp_path)))
 
 
 @pytest.fixture
