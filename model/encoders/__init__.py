@@ -8,7 +8,7 @@ A spec is what `config.json` stores of an encoder: {"kind": …} and what that k
 
 | kind | media | text |
 | --- | --- | --- |
-| transformers | `class`, `config`, `projection`, `image_mean` … | `class`, `config`, `projection`, `pooling`, `dense` |
+| transformers | `class`, `config`, `projection`, `image_mean` … | `class`, `config`, `projection`, `pooling` |
 | tiny | `image_size`, `patch_size`, `width`, `layers`, `heads` | `vocab_size`, `max_tokens`, `width` … |
 | embedded | `width`, to which EfficientNet-Lite0's frozen grid is projected | sentence vectors, from the processor |
 | features | `input_dim`, `width`, `layers`, `heads`, `max_frames` | – |
@@ -54,8 +54,7 @@ def build_text_encoder(spec: Mapping[str, Any] | None) -> Any:
         return TinyText(**options)
     if kind == "transformers":
         tower = towers.build_tower(options.get("class"), options.get("config", {}))
-        how = {name: options[name] for name in ("pooling", "projection", "dense") if name in options}
-        return towers.TextTower(tower, **how)
+        return towers.TextTower(tower, options.get("pooling", "auto"), options.get("projection", 0))
     raise ValueError(f"text_encoder has kind {kind!r}: expected transformers, tiny or embedded")
 
 
@@ -80,13 +79,15 @@ def load_media_encoder(name: str, image_size: int | None = None) -> tuple[Any, d
 def load_text_encoder(name: str) -> tuple[Any, dict[str, Any]]:
     """Load the text tower of a Transformers model and return it with its spec; raises ValueError."""
     tower, missing, projection = towers.load_tower(name, "text")
-    dense, weights = towers.sentence_layers(name)
-    how: dict[str, Any] = {"pooling": towers.own_pooling(name, tower)} | ({"dense": dense} if dense else {})
-    spec = towers.spec_of(tower, projection, **how)
-    encoder = towers.TextTower(tower, projection=spec.get("projection", 0), **how)
+    pooling, (layers, weights) = towers.own_pooling(name, tower), towers.sentence_layers(name)
+    spec = towers.spec_of(tower, projection, pooling=pooling)
+    if layers:
+        spec["projection"] = layers
+    encoder = towers.TextTower(tower, pooling, spec.get("projection", 0))
     towers.check_weights(name, tower, missing)
     towers.set_projection(encoder, projection)
-    encoder.projection.load_state_dict(weights, strict=bool(dense))
+    if layers:
+        encoder.projection.load_state_dict(weights)
     return encoder, spec
 
 

@@ -52,19 +52,18 @@ def export_towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) ->
         return parts.Dense(inputs, outputs, bias is not None, activation or nn.Identity(), weight, bias, **names)
 
     norm, (before, hidden, activation, _, outward) = parts.LayerNorm(text.pooled_width), head.mlp
-    norm.norm, gate_E1, matrix_EI = before, head.gate_E[:, None], head.project.weight
+    norm.norm = before
     projection = text.tower.head if FAMILIES[kind] == "siglip" else text.projection
-    last_EX = torch.cat([gate_E1 * outward.weight, matrix_EI @ projection.weight], 1)
-    bias_E = head.project.bias + head.gate_E * outward.bias
-    if projection.bias is not None:
-        bias_E = bias_E + matrix_EI @ projection.bias
+    origin_E = head.project(projection(torch.zeros(text.width)))
+    last_EX = (head.project(projection(torch.eye(text.width))) - origin_E).T
+    last_EX = torch.cat([head.gate_E[:, None] * outward.weight, last_EX], 1)
     text_route = [
         parts.Pooling(text.width, "lasttoken"),
         dense(projection.weight, projection.bias),
         norm,
         dense(hidden.weight, hidden.bias, activation, module_output_name="cls_token_embeddings"),
         parts.Pooling(text.width, ("cls", "lasttoken")),
-        dense(last_EX, bias_E),
+        dense(last_EX, origin_E + head.gate_E * outward.bias),
         parts.Normalize(),
     ]
     names = {"module_input_name": "token_embeddings", "module_output_name": "sentence_embedding"}

@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,10 @@ class TextTower(nn.Module):
         tower: The Transformers model.
         pooling: "cls", "mean", "last" or "pooler"; "auto" is the model's own pooled output for CLIP and SigLIP, else
             "cls". Padding is on the right.
-        projection: Width of the pretrained projection of summaries; 0 for none.
-        dense: Layers in its place, as `sentence_layers` has them.
+        projection: Width of the pretrained projection of summaries, 0 for none; or dense layers, see `sentence_layers`.
     """
 
-    def __init__(
-        self, tower: PreTrainedModel, pooling: str = "auto", projection: int = 0, dense: Sequence[Sequence[Any]] = ()
-    ):
+    def __init__(self, tower: PreTrainedModel, pooling: str = "auto", projection: int | list[list[Any]] = 0):
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling}: expected {' or '.join(POOLINGS)}")
@@ -110,10 +107,11 @@ class TextTower(nn.Module):
         self.width = width(tower)
         own = getattr(tower.config, "projection_size", None) if kind in UNMASKED else None
         summary_width = int(own or self.width) if self.pooling == "pooler" else self.width
-        self.projection, self.pooled_width = _projection(summary_width, projection), projection or summary_width
-        if dense:
-            layers = [(nn.Linear(width, out, bias), getattr(nn, name)()) for width, out, bias, name in dense]
-            self.projection, self.pooled_width = nn.Sequential(*itertools.chain(*layers)), dense[-1][1]
+        if isinstance(projection, list):
+            layers = [(nn.Linear(width, out, bias), getattr(nn, name)()) for width, out, bias, name in projection]
+            self.projection, self.pooled_width = nn.Sequential(*itertools.chain(*layers)), projection[-1][1]
+        else:
+            self.projection, self.pooled_width = _projection(summary_width, projection), projection or summary_width
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """States and summaries."""

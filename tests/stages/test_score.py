@@ -192,12 +192,15 @@ def test_baselines_are_compared_in_one_table(tmp_path, model_folder, corpus, sco
 
 def test_the_comparison_is_written_into_the_card_with_what_leaving_out_the_views_costs(tmp_path, corpus, scored):
     run = run_of(tmp_path, write_model(tmp_path / "model", slots="views", read_start=1.0))
+    (run / "best-st").mkdir()
     report = scored(run, "--baselines", "embedded", "--card", "--languages", "de")
     names = [arm["name"].removeprefix(str(run)) for arm in report["arms"]]
     assert names == ["", ", no descriptions", "embedded", "embedded"]
     bare = scored(run, "--slot-views", "none", "--languages", "de")["mean"]
     assert report["arms"][1]["interval"] == bare["intervals"]["sum_r"] != report["arms"][0]["interval"]
-    assert f"| this model, no descriptions | {bare['sum_r']:.1f} [" in (run / "best" / "README.md").read_text()
+    for folder, loads in (("best", "LeccrModel.from_pretrained(HERE)"), ("best-st", "= SentenceTransformer(HERE)\n")):
+        text = (run / folder / "README.md").read_text()
+        assert f"| this model, no descriptions | {bare['sum_r']:.1f} [" in text and loads in text
     with pytest.raises(UsageError, match="is not a run"):
         scored(tmp_path / "model", "--baselines", "embedded", "--card")
 
