@@ -40,19 +40,22 @@ def export_towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) ->
         from sentence_transformers.sentence_transformer import modules as parts
     except ImportError as error:
         raise ValueError("a package is missing. Install it: pip install 'leccr[sentence]'") from error
-    text, vision, head = model.text_encoder, getattr(model.media_encoder, "tower", None), model.text_head
+    text: Any = model.text_encoder
+    head: Any = model.text_head
+    media_head: Any = model.media_head
+    vision = getattr(model.media_encoder, "tower", None)
     kind = type(getattr(text, "tower", None)).__name__
     paired = isinstance(vision, VisionTower) and type(vision.tower).__name__ == kind.replace("Text", "Vision")
-    aligned = isinstance(head, ResidualHead) and isinstance(model.media_head, nn.Linear)
+    aligned = isinstance(head, ResidualHead) and isinstance(media_head, nn.Linear)
     if not (kind in FAMILIES and paired and aligned and processor.image_processor):
         raise ValueError("it is not a CLIP, MetaCLIP 2 or SigLIP with aligned heads and pictures of its own size")
 
-    def dense(weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None, **names: str) -> Any:
+    def dense(weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None, **names: Any) -> Any:
         outputs, inputs = weight.shape
         return parts.Dense(inputs, outputs, bias is not None, activation or nn.Identity(), weight, bias, **names)
 
-    norm, (before, hidden, activation, _, outward) = parts.LayerNorm(text.pooled_width), head.mlp
-    norm.norm = before
+    norm = parts.LayerNorm(text.pooled_width)
+    norm.norm, hidden, activation, _, outward = head.mlp
     projection = text.tower.head if FAMILIES[kind] == "siglip" else text.projection
     origin_E = head.project(projection(torch.zeros(text.width)))
     last_EX = (head.project(projection(torch.eye(text.width))) - origin_E).T
@@ -66,8 +69,8 @@ def export_towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) ->
         dense(last_EX, origin_E + head.gate_E * outward.bias),
         parts.Normalize(),
     ]
-    names = {"module_input_name": "token_embeddings", "module_output_name": "sentence_embedding"}
-    image_route = [dense(model.media_head.weight, model.media_head.bias, **names), parts.Normalize()]
+    names: dict[str, Any] = {"module_input_name": "token_embeddings", "module_output_name": "sentence_embedding"}
+    image_route = [dense(media_head.weight, media_head.bias, **names), parts.Normalize()]
     with quiet():
         towers = _towers(model, processor, folder)
         router = parts.Router({"text": text_route, "image": image_route})
@@ -86,7 +89,8 @@ def _towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) -> Any:
 
     text, vision, policy = model.text_encoder, model.media_encoder.tower, processor.policy
     configs = {"text_config": text.tower.config.to_dict(), "vision_config": vision.tower.config.to_dict()}
-    config = CONFIG_MAPPING[FAMILIES[type(text.tower).__name__]](**configs, projection_dim=text.pooled_width)
+    make: Any = CONFIG_MAPPING[FAMILIES[type(text.tower).__name__]]
+    config = make(**configs, projection_dim=text.pooled_width)
     dual: Any = AutoModel.from_config(config)
     dual.text_model, dual.vision_model = text.tower, vision.tower
     if hasattr(dual, "text_projection"):
@@ -94,7 +98,8 @@ def _towers(model: LeccrModel, processor: LeccrProcessor, folder: Path) -> Any:
     processor.tokenizer.model_max_length = policy.max_tokens
     dual.save_pretrained(folder)
     both = {"image_processor": processor.image_processor, "tokenizer": processor.tokenizer}
-    PROCESSOR_MAPPING[type(config)](**both).save_pretrained(folder)
+    combine: Any = PROCESSOR_MAPPING[make]
+    combine(**both).save_pretrained(folder)
     padding = {"padding": "max_length", "max_length": min(policy.pad_to, policy.max_tokens)}
     return Transformer(
         str(folder),

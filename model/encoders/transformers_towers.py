@@ -107,6 +107,7 @@ class TextTower(nn.Module):
         self.width = width(tower)
         own = getattr(tower.config, "projection_size", None) if kind in UNMASKED else None
         summary_width = int(own or self.width) if self.pooling == "pooler" else self.width
+        self.projection: nn.Module
         if isinstance(projection, list):
             layers = [(nn.Linear(width, out, bias), getattr(nn, name)()) for width, out, bias, name in projection]
             self.projection, self.pooled_width = nn.Sequential(*itertools.chain(*layers)), projection[-1][1]

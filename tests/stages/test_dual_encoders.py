@@ -33,6 +33,7 @@ def test_a_family_goes_through_every_program(tmp_path, corpus, kind, capsys):
         train.main(["--recipe", "base", *data, "--output", str(run), f"media={folder}", f"text={folder}", *SMALL]) == 0
     )
     assert len(json.loads((run / "record.json").read_text())["best"]["recalls"]) == 2
+    assert (run / "best-st").exists() == (kind in ("clip", "metaclip_2", "siglip"))
     for checkpoint in (folder, str(run)):
         assert score.main(["--checkpoint", checkpoint, *data, "--global-weight", "1"]) == 0
         assert index.main(["--checkpoint", checkpoint, *data, "--output", str(found), "--overwrite"]) == 0
