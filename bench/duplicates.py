@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.common import machine
 from pipeline.media.images import encode_jpeg, fitting
-from pipeline.packing.near_duplicates import NearDuplicates, look
+from pipeline.packing.near_duplicates import NearDuplicates, thumbnail
 from pipeline.packing.rows import pixel_budget
 
 SIZE = 384  # --image-size
@@ -75,32 +75,32 @@ KINDS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
 
 
 def stored(photo: Image.Image) -> np.ndarray:
-    """The look of a photo, as packed."""
+    """The thumbnail of a photo, as packed."""
     size = fitting(photo.size, pixel_budget(*photo.size, SIZE))
     packed = encode_jpeg(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-    return look({"media": packed, "num_frames": 1})
+    return thumbnail({"media": packed, "num_frames": 1})
 
 
-def planted(looks: np.ndarray, copies: np.ndarray) -> tuple[int, int]:
+def planted(thumbnails: np.ndarray, copies: np.ndarray) -> tuple[int, int]:
     """How many copies are found with their photos, and how many other pairs, between photos and copies."""
-    finder = NearDuplicates(np.concatenate([looks, copies]))
-    first, second = np.arange(len(looks)), np.arange(len(looks), len(looks) + len(copies))
+    finder = NearDuplicates(np.concatenate([thumbnails, copies]))
+    first, second = np.arange(len(thumbnails)), np.arange(len(thumbnails), len(thumbnails) + len(copies))
     pairs = finder.pairs(first, second) | finder.pairs(second, first)
-    right = sum(other - one == len(looks) for one, other in pairs)
+    right = sum(other - one == len(thumbnails) for one, other in pairs)
     return right, len(pairs) - right
 
 
-def blends(looks: np.ndarray, count: int) -> np.ndarray:
+def blends(thumbnails: np.ndarray, count: int) -> np.ndarray:
     """Pictures like photos: means of two that are drawn."""
     draw = np.random.default_rng(0)
-    one, other = (looks[draw.integers(len(looks), size=count)].astype(np.uint16) for _ in range(2))
+    one, other = (thumbnails[draw.integers(len(thumbnails), size=count)].astype(np.uint16) for _ in range(2))
     return ((one + other) // 2).astype(np.uint8)
 
 
-def costs(looks: np.ndarray) -> Iterator[str]:
+def costs(thumbnails: np.ndarray) -> Iterator[str]:
     """Rows of CPU seconds, of held-out pictures against all and of all against all."""
     for count in SCALES:
-        pictures = blends(looks, count)
+        pictures = blends(thumbnails, count)
         seconds = [time.process_time()]
         finder = NearDuplicates(pictures)
         everyone, held_out = np.arange(count), np.arange(HELD_OUT)
@@ -119,26 +119,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(machine(), flush=True)
     paths = sorted((options.data / "images").iterdir())
     began = time.process_time()
-    looks = np.array([stored(Image.open(path).convert("RGB")) for path in paths])
-    print(f"{len(paths):,} photos; {(time.process_time() - began) / len(paths) * 1000:.1f} ms each to store and look")
+    thumbnails = np.array([stored(Image.open(path).convert("RGB")) for path in paths])
+    print(f"{len(paths):,} photos; {(time.process_time() - began) / len(paths) * 1000:.1f} ms each to store and shrink")
     print("\n| copies | planted | found | pairs of different photos |\n| --- | ---: | ---: | ---: |", flush=True)
     good = True
     chosen = range(0, len(paths), options.every)
     for kind, change in KINDS.items():
         draw = random.Random(kind)
         copies = np.array([stored(change(Image.open(paths[number]).convert("RGB"), draw)) for number in chosen])
-        right, wrong = planted(looks[chosen], copies)
+        right, wrong = planted(thumbnails[chosen], copies)
         good &= change is everything or right >= MIN_FOUND * len(copies)
         print(f"| {kind} | {len(copies):,} | {right / len(copies):.2%} | {wrong} |", flush=True)
     began = time.process_time()
     everyone = np.arange(len(paths))
-    pairs = NearDuplicates(looks).pairs(everyone, everyone)
+    pairs = NearDuplicates(thumbnails).pairs(everyone, everyone)
     seconds = time.process_time() - began
     print(f"\n{len(pairs)} pairs among {len(paths):,} different photos, in {seconds:.1f} s:")
     for pair in sorted(pairs):
         print("  " + " and ".join(paths[number].name for number in pair))
     print(f"\n| pictures | {HELD_OUT:,} of them and all, CPU s | all and all |\n| ---: | ---: | ---: |", flush=True)
-    for row in costs(looks):
+    for row in costs(thumbnails):
         print(row, flush=True)
     return 0 if good and len(pairs) <= MAX_WRONG else 1
 

@@ -27,7 +27,7 @@ from pipeline.packing import manifest
 from pipeline.packing.contents import TRAIN, Merge, SharedContents, refuse_leaks, shared_contents
 from pipeline.packing.filters import Filters, read_filters
 from pipeline.packing.manifest import JOINED, NEWER, STORED, recorded_settings
-from pipeline.packing.near_duplicates import MOVED, look, mark_moved, read_listed, write_looks
+from pipeline.packing.near_duplicates import MOVED, mark_moved, read_listed, thumbnail, write_thumbnails
 from pipeline.packing.rows import Source, join_captions, join_descriptions, read_media
 from pipeline.storage.files import absolute, local_folder, location
 from pipeline.storage.folders import Folders
@@ -280,8 +280,8 @@ class PackWorker:
         outcomes = list(await asyncio.gather(*map(pack_item, items)))
         if self._stage.media != "reference":
             rows = [row for outcome in outcomes for row in outcome.rows.get("training", ())]
-            looks = await asyncio.gather(*(loop.run_in_executor(self._pool, look, row) for row in rows))
-            write_looks(shards.looks_path(self._corpus, task.index), looks)
+            thumbnails = await asyncio.gather(*(loop.run_in_executor(self._pool, thumbnail, row) for row in rows))
+            write_thumbnails(shards.thumbnails_path(self._corpus, task.index), thumbnails)
         return outcomes
 
     def _sources(self, task: ShardTask) -> list[list[Source]]:

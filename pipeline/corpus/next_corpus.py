@@ -101,10 +101,10 @@ def _take_over(corpus: Path, stage: str, count: int, shard: tuple[int, dict[str,
             corpus / table / tables.shard_name(index, sidecar["count"]),
             folder / table / tables.shard_name(index, count),
         )
-    looks, next_looks = (shards.looks_path(home, index) for home in (corpus, folder))
-    if "training" in sidecar["tables"] and looks.exists():
-        next_looks.parent.mkdir(exist_ok=True)
-        link(looks, next_looks)
+    thumbnails, next_thumbnails = (shards.thumbnails_path(home, index) for home in (corpus, folder))
+    if "training" in sidecar["tables"] and thumbnails.exists():
+        next_thumbnails.parent.mkdir(exist_ok=True)
+        link(thumbnails, next_thumbnails)
     if stage != ORDER[0]:  # later stages compare contents themselves
         changes = {name: value for name, value in changes.items() if name != "changed"}
     sidecar = {**sidecar, "count": count, shards.CHANGES: changes}

@@ -72,7 +72,7 @@ def sidecar_path(corpus: Path, stage: str, index: int) -> Path:
     return tables.state_folder(corpus) / stage / f"part-{index:05d}.json"
 
 
-def looks_path(corpus: Path, index: int) -> Path:
+def thumbnails_path(corpus: Path, index: int) -> Path:
     """The file with a thumbnail of each row of a shard of `training`, see `pipeline.packing.near_duplicates`."""
     return tables.state_folder(corpus) / tables.MADE_BY["training"] / "looks" / f"part-{index:05d}.npy"
 

@@ -1,12 +1,13 @@
 """Planted copies of photos, and photos that are different."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.packing.near_duplicates import SIDE, NearDuplicates, look
+from pipeline.packing.near_duplicates import SIDE, NearDuplicates, thumbnail
 
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 
@@ -19,7 +20,7 @@ def photos(data):
 def stored(photo, quality=90):
     stream = io.BytesIO()
     photo.save(stream, "JPEG", quality=quality)
-    return look({"media": stream.getvalue(), "num_frames": 1})
+    return thumbnail({"media": stream.getvalue(), "num_frames": 1})
 
 
 def cropped(photo, left, top, right, bottom):
@@ -47,7 +48,17 @@ def test_copies_are_found_and_nothing_else(photos, kind):
 
 def test_different_photos_and_what_shows_nothing_are_no_pairs(photos):
     grey, features = Image.new("RGB", (64, 48), (90, 90, 90)), {"media": b"\x93NUMPY", "num_frames": 1}
-    black = [look(features), look({"media": None, "num_frames": 0}), look({"media": b"", "num_frames": 3})]
-    looks = np.array([*map(stored, photos), stored(grey), stored(grey), *black])
-    assert looks.shape == (116, SIDE, SIDE, 3)
-    assert NearDuplicates(looks).pairs(np.arange(116), np.arange(116)) == set()
+    nothing, video = {"media": None, "num_frames": 0}, {"media": b"", "num_frames": 3}
+    black = [thumbnail(row) for row in (features, nothing, video)]
+    thumbnails = np.array([*map(stored, photos), stored(grey), stored(grey), *black])
+    assert thumbnails.shape == (116, SIDE, SIDE, 3)
+    assert NearDuplicates(thumbnails).pairs(np.arange(116), np.arange(116)) == set()
+
+
+def test_videos_and_features_are_not_compared():
+    finder = NearDuplicates(np.zeros((2000, SIDE, SIDE, 3), np.uint8))
+    tracemalloc.start()
+    assert finder.pairs(np.arange(500), np.arange(2000)) == set()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6  # a cosine of each window with each picture would be 650 MB
