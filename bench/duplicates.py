@@ -2,8 +2,10 @@
 
 python bench/duplicates.py --data FOLDER            FOLDER/images are the photos, such as Flickr8k's
 python bench/duplicates.py --data FOLDER --every 8  copies of each eighth photo
+python bench/duplicates.py --data FOLDER --libraries  perceptual hashes of libraries, instead
 
-Photos and copies are stored as `--stage pack` does it. Status 1 where a bound is missed.
+Photos and copies are stored as `--stage pack` does it. Status 1 where a bound is missed. `--libraries` needs imagehash
+and pdqhash.
 """
 
 import argparse
@@ -14,9 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -74,11 +77,21 @@ KINDS: Mapping[str, Callable[[Image.Image, random.Random], Image.Image]] = {
 }
 
 
+def packed(photo: Image.Image) -> bytes:
+    """The photo as `--stage pack` stores it."""
+    size = fitting(photo.size, pixel_budget(*photo.size, SIZE))
+    return encode_jpeg(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+
+
 def stored(photo: Image.Image) -> np.ndarray:
     """The thumbnail of a photo, as packed."""
-    size = fitting(photo.size, pixel_budget(*photo.size, SIZE))
-    packed = encode_jpeg(photo.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-    return thumbnail({"media": packed, "num_frames": 1})
+    return thumbnail({"media": packed(photo), "num_frames": 1})
+
+
+def copied(paths: Sequence[Path], kind: str) -> Iterator[Image.Image]:
+    """A copy of each photo."""
+    draw = random.Random(kind)
+    return (KINDS[kind](Image.open(path).convert("RGB"), draw) for path in paths)
 
 
 def planted(thumbnails: np.ndarray, copies: np.ndarray) -> tuple[int, int]:
@@ -111,13 +124,59 @@ def costs(thumbnails: np.ndarray) -> Iterator[str]:
         yield f"| {count:,} | {seconds[1] - seconds[0]:.0f} | {seconds[2] - seconds[1]:.0f} |"
 
 
+def libraries(paths: Sequence[Path], every: int) -> Iterator[str]:
+    """Rows of what hashes of libraries find at the largest distance that pairs at most MAX_WRONG of the photos.
+
+    Each photo is hashed mirrored as well, and the smaller of the two distances counts.
+    """
+    import imagehash
+    import pdqhash
+
+    functions: Mapping[str, Callable[[Image.Image], np.ndarray]] = {
+        "imagehash.phash": lambda image: imagehash.phash(image).hash,
+        "imagehash.phash, 256 bits": lambda image: imagehash.phash(image, hash_size=16).hash,
+        "imagehash.dhash": lambda image: imagehash.dhash(image).hash,
+        "pdqhash": lambda image: pdqhash.compute(np.asarray(image))[0] > 0,
+    }
+    photos = [packed(Image.open(path)) for path in paths]
+    copies = {kind: [packed(copy) for copy in copied(paths[::every], kind)] for kind in KINDS}
+    yield f"| hash | ms | distance | pairs of {len(photos):,} photos | {' | '.join(KINDS)} |"
+    yield "| --- |" + " ---: |" * (3 + len(KINDS))
+    for name, function in functions.items():
+
+        def hashes(pictures: Sequence[bytes], mirror: bool = False, function: Any = function) -> np.ndarray:
+            images = (Image.open(io.BytesIO(picture)) for picture in pictures)
+            bits = [np.packbits(function(ImageOps.mirror(image) if mirror else image)) for image in images]
+            return np.array(bits).view(np.uint64)
+
+        def distances(both: Sequence[np.ndarray], others: np.ndarray) -> np.ndarray:
+            return np.min([np.bitwise_count(one ^ others).sum(-1, dtype=int) for one in both], axis=0)
+
+        began = time.process_time()
+        both = [hashes(photos), hashes(photos, mirror=True)]
+        milliseconds = (time.process_time() - began) / len(photos) * 500
+        pairs = np.zeros(257, int)
+        for number in range(len(photos)):
+            pairs += np.bincount(distances([own[number] for own in both], both[0][number + 1 :]), minlength=257)
+        pairs = pairs.cumsum()
+        bound = np.flatnonzero(pairs <= MAX_WRONG).max(initial=0)
+        found = [(distances([own[::every] for own in both], hashes(copies[kind])) <= bound).mean() for kind in KINDS]
+        figures = " | ".join(f"{share:.1%}" for share in found)
+        yield f"| {name} | {milliseconds:.1f} | {bound} | {pairs[bound]} | {figures} |"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder whose images/ are photos")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="plant copies of each N-th photo (1)")
+    parser.add_argument("--libraries", action="store_true", help="measure perceptual hashes of libraries instead")
     options = parser.parse_args(argv)
     print(machine(), flush=True)
     paths = sorted((options.data / "images").iterdir())
+    if options.libraries:
+        for row in libraries(paths, options.every):
+            print(row, flush=True)
+        return 0
     began = time.process_time()
     thumbnails = np.array([stored(Image.open(path).convert("RGB")) for path in paths])
     print(f"{len(paths):,} photos; {(time.process_time() - began) / len(paths) * 1000:.1f} ms each to store and shrink")
@@ -125,8 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     good = True
     chosen = range(0, len(paths), options.every)
     for kind, change in KINDS.items():
-        draw = random.Random(kind)
-        copies = np.array([stored(change(Image.open(paths[number]).convert("RGB"), draw)) for number in chosen])
+        copies = np.array([stored(copy) for copy in copied([paths[number] for number in chosen], kind)])
         right, wrong = planted(thumbnails[chosen], copies)
         good &= change is everything or right >= MIN_FOUND * len(copies)
         print(f"| {kind} | {len(copies):,} | {right / len(copies):.2%} | {wrong} |", flush=True)

@@ -34,7 +34,7 @@ STAGE, MOVED = "pack", "near_duplicate"  # the second is the split where copies 
 SIDE, SMALL, CELL = 32, 24, 4  # pixels of a thumbnail, of what is compared, and of a cell of that
 UNITS = 400  # of a side: crops are whole numbers of these
 CROPS = tuple(itertools.product((0, 20, 40), repeat=2))  # of rows or of columns, before and after
-STEPS, MAX_CROP = (8, 8, 4, 4, 2, 2, 1, 1), 60  # of the search for the exact crop
+STEPS, SWEEPS, MAX_CROP = (8, 4, 2, 1), 4, 60  # of the search for the exact crop
 FREQUENCIES = 8  # by rows and columns
 SIGNS, FLIPS = 12, 2  # bits of a key; of them, the weakest are tried both ways
 NO_KEY = 2**SIGNS  # of a picture with too little contrast
@@ -182,8 +182,9 @@ class NearDuplicates:
         lows_RF = np.concatenate([lows_NWF, lows_NWF * _MIRROR], 1).reshape(-1, FREQUENCIES**2 - 1)
         weakest = 1 << np.argsort(np.abs(lows_RF[:, _LOWEST[:SIGNS]]), axis=1)[:, :FLIPS]
         flips = weakest @ np.array(list(itertools.product((0, 1), repeat=FLIPS))).T
-        keys = (_keys(lows_RF)[:, None] ^ flips).ravel()
+        keys = (_keys(lows_RF)[:, None] ^ flips).ravel().astype(np.uint16)
         order = np.argsort(keys, kind="stable")
+        order = order[(bounds[1:] > bounds[:-1])[keys[order]]]
         best: dict[Pair, tuple[float, int]] = {}
         for places in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
             key, rows = keys[places[0]], places // 2**FLIPS
@@ -208,7 +209,7 @@ class NearDuplicates:
 
         rows, columns = (CROPS[part] for part in divmod(window, len(CROPS)))
         crop = (*rows, *columns)
-        for step, side in itertools.product(STEPS, range(4)):
+        for step, _, side in itertools.product(STEPS, range(SWEEPS), range(4)):
             sizes = (min(max(0, crop[side] + change), MAX_CROP) for change in (0, -step, step))
             crop = max(((*crop[:side], size, *crop[side + 1 :]) for size in sizes), key=agreement)
         squares = (_standard(_window(whole, crop)) - _standard(copy)) ** 2
