@@ -167,28 +167,27 @@ class NearDuplicates:
         """
         queries = queries[self._keys_N[queries] != NO_KEY]
         among = among[np.argsort(self._keys_N[among], kind="stable")]
-        pairs = set[Pair]()
+        bounds, pairs = np.searchsorted(self._keys_N[among], np.arange(NO_KEY + 1)), set[Pair]()
         for start in range(0, len(queries), BLOCK):
-            for query, other, window in self._similar(queries[start : start + BLOCK], among):
+            for query, other, window in self._similar(queries[start : start + BLOCK], among, bounds):
                 pair = min(query, other), max(query, other)
                 if query != other and pair not in pairs and self._same(query, other, window):
                     pairs.add(pair)
         return pairs
 
-    def _similar(self, queries: np.ndarray, among: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """Pairs of a query and a picture of `among`, sorted by keys, and the most similar window of the query."""
-        bounds = np.searchsorted(self._keys_N[among], np.arange(NO_KEY + 1))
+    def _similar(self, queries: np.ndarray, among: np.ndarray, bounds: np.ndarray) -> Iterator[tuple[int, int, int]]:
+        """Queries, pictures, and the most similar window of the query; `bounds` has where in `among` a key begins."""
         lows_NWF = _low_frequencies(self._thumbnails_N[queries], CROPS)
         lows_RF = np.concatenate([lows_NWF, lows_NWF * _MIRROR], 1).reshape(-1, FREQUENCIES**2 - 1)
         weakest = 1 << np.argsort(np.abs(lows_RF[:, _LOWEST[:SIGNS]]), axis=1)[:, :FLIPS]
         flips = weakest @ np.array(list(itertools.product((0, 1), repeat=FLIPS))).T
         keys = (_keys(lows_RF)[:, None] ^ flips).ravel().astype(np.uint16)
         order = np.argsort(keys, kind="stable")
-        order = order[(bounds[1:] > bounds[:-1])[keys[order]]]
+        order = order[np.diff(bounds)[keys[order]] > 0]
+        different, starts = np.unique(keys[order], return_index=True)
         best: dict[Pair, tuple[float, int]] = {}
-        for places in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-            key, rows = keys[places[0]], places // 2**FLIPS
-            others = among[bounds[key] : bounds[key + 1]]
+        for key, places in zip(different, np.split(order, starts[1:]), strict=False):  # none are split into one
+            rows, others = places // 2**FLIPS, among[bounds[key] : bounds[key + 1]]
             cosines = lows_RF[rows] @ self._lows_NF[others].astype(np.float32).T
             for at, other in zip(*np.nonzero(cosines > MIN_COSINE), strict=True):
                 query, window = divmod(int(rows[at]), 2 * len(CROPS) ** 2)
