@@ -216,7 +216,7 @@ class NearDuplicates:
         return agreement(crop) > MIN_DETAIL and bool(cells.max() < MAX_DIFFERENCE**2)
 
 
-def _low_frequencies(thumbnails_N: np.ndarray, crops: Sequence[tuple[int, int]]) -> np.ndarray:
+def _low_frequencies(thumbnails_N: np.ndarray, crops: Sequence[Sequence[int]]) -> np.ndarray:
     """Cosine transforms [N,W,F] without the mean, of unit length; W is each crop of rows with each of columns."""
     rows_CS = np.concatenate([_cosines(before / UNITS, 1 - after / UNITS) for before, after in crops])
     products = rows_CS @ (thumbnails_N @ LUMINANCE) @ rows_CS.T
@@ -236,7 +236,7 @@ def _cosines(low: float, high: float) -> np.ndarray:
 
 def _keys(lows: np.ndarray) -> np.ndarray:
     """Signs of the lowest frequencies [..., F] as a number."""
-    return np.asarray((lows[..., _LOWEST[:SIGNS]] > 0) @ (1 << np.arange(SIGNS)))
+    return (lows[..., _LOWEST[:SIGNS]] > 0) @ (1 << np.arange(SIGNS))
 
 
 def _window(image: Image.Image, crop: Sequence[int] = (0, 0, 0, 0)) -> Image.Image:
@@ -255,4 +255,4 @@ def _details(image: Image.Image) -> np.ndarray:
 def _standard(image: Image.Image) -> np.ndarray:
     """A picture with mean 0 and deviation 1 in each colour; less where it has little contrast."""
     pixels = np.asarray(image, np.float32)
-    return np.asarray((pixels - pixels.mean((0, 1))) / (pixels.std((0, 1)) + 4))
+    return (pixels - pixels.mean((0, 1))) / (pixels.std((0, 1)) + 4)
