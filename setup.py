@@ -55,7 +55,13 @@ SERVE = [
     "uvicorn>=0.35,<1",
 ]
 MCP = ["mcp>=2,<3"]  # for assistants
-BENCH = ["datasets>=5.2,<6", "openai>=3,<4", "webdataset>=1,<2"]  # what is compared with
+BENCH = [
+    "datasets>=5.2,<6",
+    "imagehash>=4.3,<5",
+    "openai>=3,<4",
+    "pdqhash>=0.2.8,<0.3",
+    "webdataset>=1,<2",
+]  # what is compared with
 DASK = ["dask[distributed]>=2026.7,<2027"]
 SENTENCE = ["sentence-transformers>=5.4,<6"]  # embedding models, as they are
 OPEN_CLIP = ["open-clip-torch>=3,<4"]  # its models, as they are
