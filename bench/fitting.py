@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.common import machine, stage
 from bench.photos_corpus import ENGLISH, read_captions, read_splits
 from stages import index
-from stages.retrieval.engine import Hit, Index
+from stages.retrieval.engine import Hit, Index, Query
 
 NOUNS = (  # noqa: SIM905
     "dog cat bird horse car bicycle motorcycle boat beach snow mountain river lake pool grass football tennis soccer "
@@ -93,7 +93,7 @@ def shares(finder: Index, captions: dict[str, list[str]]) -> list[float]:
 
 def ask(finder: Index, queries: list[str], exclude: str = "") -> list[list[Hit]]:
     batches = [queries[start : start + 64] for start in range(0, len(queries), 64)]
-    return [hits for batch in batches for hits in finder.find(batch, 10, exclude=exclude)]
+    return [hits for batch in batches for hits in finder.find([Query(text, None, exclude) for text in batch], 10)]
 
 
 def outcome(hits: list[Hit], right: list[str]) -> tuple[bool, bool]:

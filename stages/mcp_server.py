@@ -77,17 +77,17 @@ def create_server(index: "Index") -> "MCPServer":
         until: str | None = None,
         exclude: str = "",
     ) -> list[dict[str, Any]]:
-        """Find pictures and videos by words in any language, or by the path of a picture on this machine.
+        """Find pictures and videos by words in any language, the path of a picture on this machine, or both.
 
         `place` is a town, region or country in English; `since` and `until` are days, months or years, as 2024-07-31;
         `exclude` are words for what the results should not show. Where `fits` is false, unrelated words would have
         found that as well; `moment_s` is the second of a video that fits best.
         """
         with errors():
-            query = Path(picture).expanduser() if picture else words
+            like = Path(picture).expanduser() if picture else None
             filters = Filters(corpus, split, media_type, folder, camera, place, since, until)
-            hits = index.search(query, k, offset=offset, min_score=min_score, filters=filters, exclude=exclude)
-            return [dataclasses.asdict(hit) for hit in hits]
+            terms = {"offset": offset, "min_score": min_score, "filters": filters}
+            return [dataclasses.asdict(hit) for hit in index.search(words, k, picture=like, exclude=exclude, **terms)]
 
     @tool
     def similar(corpus: str, item_id: str, k: int = 10) -> list[dict[str, Any]]:

@@ -1,16 +1,17 @@
-"""The contact sheet of a card: pictures of the corpus with their texts.
+"""Pictures with texts: the contact sheet of a card, and the results of queries. Sizes are in pixels."""
 
-Drawn with Pillow's own font, so that the bytes depend on the corpus only. Sizes are in pixels.
-"""
-
+import io
+import sys
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pipeline.card.samples import Sample
 from pipeline.errors import MediaError, PipelineError
@@ -25,14 +26,47 @@ MAX_TILES, TILES_PER_ROW = 24, 6
 HEADING = 76
 THUMB_WIDTH, THUMB_HEIGHT = 264, 198
 TILE_WIDTH, TILE_HEIGHT = THUMB_WIDTH + 12, THUMB_HEIGHT + 120
-LINE_CHARACTERS, TEXT_LINES = 36, 5  # a line of ordinary text at size 14 fits into a tile
+LINE_CHARACTERS, TEXT_LINES = 36, 5  # a line of ordinary text at size 13 fits into a tile
 MAX_CHARACTERS = 1_000  # characters of a text that are drawn
-INVISIBLE = ("Mn", "Cf", "Cc")  # Unicode categories of accents, format and control characters
+FONT_PACKAGES = "manimgx_fonts", "noto_cjk_sans_otc"  # Noto Sans for nearly every script
 
-# What Pillow's font lacks and Unicode does not decompose; the rest of Latin loses its accents.
-LOOKALIKES = str.maketrans(
-    {**dict(zip("‚„–—−×łŁđĐøØıƒ", ',"---xlLdDoOif', strict=True)), "ß": "ss", "æ": "ae", "œ": "oe"}
-)
+Text = tuple[str, tuple[int, int], int, str]  # its top left corner, its size, and its colour
+
+
+def with_texts(picture: Image.Image, texts: Iterable[Text]) -> Image.Image:
+    """A picture with texts on it, in letters of all scripts that an installed font has."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(picture.width / 100, picture.height / 100), dpi=100)
+    figure.figimage(picture)
+    for text, (left, top), size, colour in texts:
+        place = left / picture.width, 1 - top / picture.height
+        figure.text(*place, text, va="top", color=colour, fontsize=0.72 * size, fontfamily=_fonts(), parse_math=False)
+    stream = io.BytesIO()
+    with warnings.catch_warnings(record=True) as missing_glyphs:
+        warnings.simplefilter("always")
+        figure.savefig(stream, format="png")
+    if missing_glyphs:
+        print("note: no font has all letters of the texts. Most are in those of the extra search", file=sys.stderr)
+    return Image.open(stream).convert("RGB")
+
+
+@cache
+def _fonts() -> list[str]:
+    """Families that draw each letter which those before lack. DejaVu comes with matplotlib."""
+    from matplotlib.font_manager import fontManager
+
+    packages = [Path(spec.origin).parent for name in FONT_PACKAGES if (spec := find_spec(name)) and spec.origin]
+    for path in sorted(path for package in packages for path in package.glob("*.tt[fc]")):
+        fontManager.addfont(path)
+    names = (font.name for font in fontManager.ttflist)
+    return ["DejaVu Sans", *dict.fromkeys(name for name in names if name.startswith("Noto Sans"))]
+
+
+def one_line(text: str) -> str:
+    """The start of a text on one line, without control characters."""
+    letters = " ".join(text.split())[:MAX_CHARACTERS]
+    return "".join(letter for letter in letters if unicodedata.category(letter) not in ("Cc", "Cs"))
 
 
 def write_contact_sheet(path: Path, title: str, subtitle: str, samples: Sequence[Sample]) -> None:
@@ -41,27 +75,21 @@ def write_contact_sheet(path: Path, title: str, subtitle: str, samples: Sequence
     rows = max(1, -(-len(samples) // columns))
     size = (MARGIN + columns * (TILE_WIDTH + GAP), HEADING + MARGIN + rows * (TILE_HEIGHT + GAP))
     sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, 12), printable(title), INK, _font(28))
-    pen.text((MARGIN, 48), printable(subtitle), FAINT, _font(15))
+    texts: list[Text] = [(one_line(title), (MARGIN, 12), 28, INK), (one_line(subtitle), (MARGIN, 48), 15, FAINT)]
     for number, sample in enumerate(samples):
         row, column = divmod(number, columns)
-        sheet.paste(_tile(sample), (MARGIN + column * (TILE_WIDTH + GAP), HEADING + row * (TILE_HEIGHT + GAP)))
+        left, top = MARGIN + column * (TILE_WIDTH + GAP), HEADING + row * (TILE_HEIGHT + GAP)
+        sheet.paste(WHITE, (left, top, left + TILE_WIDTH, top + TILE_HEIGHT))
+        sheet.paste(_thumbnail(sample), (left + 6, top + 6))
+        text = one_line(sample.text)
+        wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+        characters = LINE_CHARACTERS * len(text) // (len(text) + wide or 1)
+        lines = textwrap.wrap(text, max(characters, 2), max_lines=TEXT_LINES, placeholder=" …")
+        below = left + 8, top + THUMB_HEIGHT + 29
+        texts.append((one_line(sample.item["item_id"])[-44:], (left + 8, top + THUMB_HEIGHT + 12), 12, FAINT))
+        texts.append(("\n".join(lines) or "(no text)", below, 13, INK if text else FAINT))
     with write_file(path) as stream:
-        sheet.quantize(256).save(stream, "PNG")  # a byte a pixel, so that even noise stays below 2 MB
-
-
-def _tile(sample: Sample) -> Image.Image:
-    tile = Image.new("RGB", (TILE_WIDTH, TILE_HEIGHT), WHITE)
-    pen = ImageDraw.Draw(tile)
-    tile.paste(_thumbnail(sample), (6, 6))
-    pen.text((8, THUMB_HEIGHT + 12), printable(sample.item["item_id"])[-44:], FAINT, _font(12))
-    text = printable(sample.text) or "(no text)"
-    if text.count("□") > len(text) / 4:
-        text = f"({len(sample.text):,} characters in a script that this sheet's font lacks)"
-    lines = textwrap.wrap(text, LINE_CHARACTERS, max_lines=TEXT_LINES, placeholder=" …")
-    pen.multiline_text((8, THUMB_HEIGHT + 29), "\n".join(lines), INK if sample.text else FAINT, _font(14), spacing=3)
-    return tile
+        with_texts(sheet, texts).quantize(256).save(stream, "PNG")  # a byte a pixel: even noise stays below 2 MB
 
 
 def _thumbnail(sample: Sample) -> Image.Image:
@@ -78,11 +106,11 @@ def _thumbnail(sample: Sample) -> Image.Image:
         except (MediaError, PipelineError) as error:
             reason = error.kind if isinstance(error, MediaError) else "unreadable"
     if reason:
-        pen.text((12, THUMB_HEIGHT // 2 - 8), printable(f"{item['media_type']}: {reason}"), INK, _font(15))
+        pen.text((12, THUMB_HEIGHT // 2 - 8), f"{item['media_type']}: {reason}", INK, font_size=15)
     if item["media_type"] == "video":
         seconds = int(item["duration_s"] or 0)
         pen.rectangle((6, THUMB_HEIGHT - 28, 96, THUMB_HEIGHT - 6), "#000000")
-        pen.text((12, THUMB_HEIGHT - 25), f"video {seconds // 60}:{seconds % 60:02}", WHITE, _font(13))
+        pen.text((12, THUMB_HEIGHT - 25), f"video {seconds // 60}:{seconds % 60:02}", WHITE, font_size=13)
     return canvas
 
 
@@ -96,23 +124,3 @@ def _read_picture(item: Mapping[str, Any]) -> Image.Image:
         picture = frames(stream, item["media_type"], max_pixels=2 * area, count=1)[0].image
     picture.thumbnail((THUMB_WIDTH, THUMB_HEIGHT), Image.Resampling.LANCZOS)
     return picture
-
-
-@cache
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-@cache
-def _has_glyph(character: str) -> bool:
-    return bytes(_font(14).getmask(character)) != bytes(_font(14).getmask("\uffff"))
-
-
-def printable(text: str) -> str:
-    """The text on one line in letters that the font has: without accents, and □ (its missing glyph) for the rest."""
-    text = " ".join(text.split())[:MAX_CHARACTERS].translate(LOOKALIKES)
-    letters = [
-        letter if _has_glyph(letter) else "" if unicodedata.category(letter) in INVISIBLE else "□"
-        for letter in unicodedata.normalize("NFKD", text).translate(LOOKALIKES)
-    ]
-    return "".join(letters)

@@ -1,14 +1,14 @@
-"""The search engine behind program, page and service: queries in any language, or pictures, to the items of an index.
+"""The search engine behind program, page and service: queries of words in any language, pictures, or both, to items.
 
 Q queries · C candidates · E width of the space · N items
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -37,6 +37,20 @@ NO_FILTERS = Filters()
 EXCLUDED = 0.75  # weight of the words that are excluded; chosen on the split val of Flickr8k
 
 
+class Query(NamedTuple):
+    """What results should show. With words and a picture it is a composed query.
+
+    Attributes:
+        words: In any language that the index's model knows.
+        picture: A picture that they should be like.
+        exclude: Words for what they should not show.
+    """
+
+    words: str = ""
+    picture: Image.Image | None = None
+    exclude: str = ""
+
+
 @dataclass(frozen=True)
 class Hit:
     """One result.
@@ -58,7 +72,7 @@ class Hit:
         place: Names of the nearest town, its district and its country.
         moment_s: Of a video, the second that fits best.
         fits: Whether the score is one that unrelated texts hardly reach in this index. None if that is not known: for
-            pictures, with `hybrid` or `exclude`, and of indexes made before this was measured.
+            queries with a picture or `exclude`, with `hybrid`, and of indexes made before this was measured.
     """
 
     rank: int
@@ -215,19 +229,23 @@ class Index:
 
     def search(
         self,
-        query: str | Path | Image.Image,
+        words: str = "",
         k: int = 10,
         *,
+        picture: str | Path | Image.Image | None = None,
+        exclude: str = "",
         min_score: float | None = None,
         **terms: Any,
     ) -> list[Hit]:
         """Find the best items of one query.
 
         Args:
-            query: Words in any language that the index's model knows, a picture, or the path of one.
+            words: As in `Query`, like `exclude`.
             k: Most results.
+            picture: As in `Query`, or its path.
+            exclude: See `words`.
             min_score: The least score of a result. What is a good one depends on the model: see docs/search.md.
-            **terms: `offset`, `hybrid`, `filters` and `exclude`, as in `find`.
+            **terms: `offset`, `hybrid` and `filters`, as in `find`.
 
         Returns:
             The hits, best first.
@@ -236,8 +254,9 @@ class Index:
             UsageError: The query cannot be answered.
             MediaError: The path does not lead to a picture.
         """
-        asked = open_picture(query.read_bytes()) if isinstance(query, Path) else query
-        (hits,) = self.find([asked], k, **terms)
+        if isinstance(picture, str | Path):
+            picture = open_picture(Path(picture).read_bytes())
+        (hits,) = self.find([Query(words, picture, exclude)], k, **terms)
         return [hit for hit in hits if min_score is None or hit.score >= min_score]
 
     def note(self, query: str) -> str:
@@ -260,26 +279,26 @@ class Index:
 
     def find(
         self,
-        queries: Sequence[str | Image.Image],
+        queries: Sequence[str | Query],
         k: int = 10,
         *,
         offset: int = 0,
         hybrid: float | None = None,
         filters: Filters = NO_FILTERS,
-        exclude: str = "",
     ) -> list[list[Hit]]:
         """Find the best items of each query.
 
+        A query's vector is the mean of those of its words and its picture, less EXCLUDED times that of `exclude`, which
+        moves such items down and leaves none out.
+
         Args:
-            queries: Texts and pictures.
+            queries: Queries, or only their words.
             k: Most results of each query.
             offset: How many of the best results are left out.
             hybrid: Share w in [0, 1] of text-to-text similarity in the score: (1 − w) times the score plus w times the
                 inner product of the query with the nearest of the item's descriptions. An item without descriptions
                 counts as the worst candidate.
             filters: Which items may be among the results.
-            exclude: What the results should not show: EXCLUDED times the vector of these words is taken from every
-                query. That moves such items down, and leaves none out.
 
         Returns:
             The hits of each query, best first.
@@ -287,20 +306,19 @@ class Index:
         Raises:
             UsageError: A query cannot be answered.
         """
-        check_queries([*queries, *filter(None, [exclude])], k, hybrid, offset)
+        queries = [Query(query) if isinstance(query, str) else query for query in queries]
+        check_queries(queries, k, hybrid, offset)
         if not queries:
             return []
         now, queries_QE = self._now, self._encoded(queries)
-        if exclude:
-            queries_QE -= EXCLUDED * self._encoded([exclude])
         keep_N = None if filters == NO_FILTERS else filters.passing(now.index.items)
         if hybrid:
             results = [_fused(now.index.vectors, query_E[None], offset + k, hybrid, keep_N) for query_E in queries_QE]
         else:
             results = list(zip(*now.index.vectors.search(queries_QE, offset + k, keep_N=keep_N), strict=True))
-        fits = None if hybrid or exclude else now.index.manifest.get("fits")
+        fits = None if hybrid else now.index.manifest.get("fits")
         return [
-            _hits(now.index, query_E, *result, offset, fits if isinstance(query, str) else None)
+            _hits(now.index, query_E, *result, offset, None if query.picture or query.exclude else fits)
             for query, query_E, result in zip(queries, queries_QE, results, strict=True)
         ]
 
@@ -332,18 +350,22 @@ class Index:
         picture.thumbnail((side, side))
         return picture
 
-    def _encoded(self, queries: Sequence[str | Image.Image]) -> np.ndarray:
-        queries_QE = np.empty((len(queries), self.space.width), np.float32)
-        texts = {number: query for number, query in enumerate(queries) if isinstance(query, str)}
-        pictures = {number: [query] for number, query in enumerate(queries) if not isinstance(query, str)}
+    def _encoded(self, queries: Sequence[Query]) -> np.ndarray:
+        def texts(texts: list[str]) -> np.ndarray:
+            return self.space.texts([self._translate(text)[0] for text in texts] if self._translate.model else texts)
+
+        def vectors(encode: Callable[[list[Any]], np.ndarray], parts: list[Any]) -> np.ndarray:
+            vectors_QE = np.zeros((len(queries), self.space.width), np.float32)
+            if given := [number for number, part in enumerate(parts) if part]:
+                vectors_QE[given] = encode([parts[number] for number in given])
+            return vectors_QE
+
         with self._encoding:  # tokenizers are not made for several threads
-            if texts:
-                queries_QE[list(texts)] = self.space.texts(
-                    [self._translate(text)[0] if self._translate.model else text for text in texts.values()]
-                )
-            if pictures:
-                queries_QE[list(pictures)] = self.space.pictures(list(pictures.values()))
-        return queries_QE
+            words_QE = vectors(texts, [query.words for query in queries])
+            pictures_QE = vectors(self.space.pictures, [query.picture and [query.picture] for query in queries])
+            excluded_QE = vectors(texts, [query.exclude for query in queries])
+        shares_Q1 = np.array([[0.5 if query.words and query.picture else 1] for query in queries], np.float32)
+        return shares_Q1 * (words_QE + pictures_QE) - EXCLUDED * excluded_QE
 
 
 def _fused(
@@ -388,22 +410,21 @@ def _hits(
     return hits
 
 
-def check_queries(queries: Sequence[str | Image.Image], k: int, hybrid: float | None, offset: int = 0) -> None:
+def check_queries(queries: Sequence[Query], k: int, hybrid: float | None, offset: int = 0) -> None:
     """Raise UsageError for a query that cannot be answered."""
     if k < 1 or offset < 0 or offset + k > MAX_RESULTS:
         after = f" after {offset}" if offset else ""
         raise UsageError(f"-k {k}{after} is not possible: give 1 to {MAX_RESULTS:,} results in all")
     if hybrid is not None and not 0 <= hybrid <= 1:
         raise UsageError(f"--hybrid {hybrid} is not a share: give a number from 0 to 1")
-    for query in queries:
-        if not isinstance(query, str):
-            continue
-        if not any(letter.isprintable() and not letter.isspace() for letter in query):
+    words = [query.words for query in queries if query.words or not query.picture]
+    for text in (*words, *(query.exclude for query in queries if query.exclude)):
+        if not any(letter.isprintable() and not letter.isspace() for letter in text):
             raise UsageError("the query has no letter. Give a few words, or a picture")
-        if any("\ud800" <= letter <= "\udfff" for letter in query):
-            raise UsageError(f"the query {query[:100]!r} is not valid Unicode. Write it in UTF-8")
-        if len(query) > MAX_CHARACTERS:
-            raise UsageError(f"the query has {len(query):,} characters, and at most {MAX_CHARACTERS:,} are allowed")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UsageError(f"the query {text[:100]!r} is not valid Unicode. Write it in UTF-8")
+        if len(text) > MAX_CHARACTERS:
+            raise UsageError(f"the query has {len(text):,} characters, and at most {MAX_CHARACTERS:,} are allowed")
 
 
 def open_picture(data: bytes, limits: MediaLimits | None = None) -> Image.Image:

@@ -4,9 +4,9 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.optional import load_pyarrow
@@ -14,17 +14,25 @@ from pipeline.options import add_options
 from stages.retrieval.filters import Filters
 
 if TYPE_CHECKING:
-    from stages.retrieval.engine import Hit
+    from PIL import Image
+
+    from stages.retrieval.engine import Hit, Query
 
 BATCH = 64  # queries answered at once
 
 
-def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
-    """Every query as (what the user gave, text or picture). Raises UsageError for one that cannot be answered."""
+def read_queries(options: argparse.Namespace) -> "list[tuple[str, Query]]":
+    """Every query with its name: words, a picture, or both. Raises UsageError for one that cannot be answered."""
     load_pyarrow()
-    from stages.retrieval.engine import check_queries
+    from stages.retrieval.engine import Query, check_queries
 
-    queries = list(_queries(options.query, options.image, options.queries))
+    texts = [*options.query, *_texts(options.queries)] or [""] * bool(options.image)
+    pictures = [(str(path), _picture(path)) for path in options.image] or [("", None)]
+    queries = [
+        (" + ".join(filter(None, (path, text))), Query(text, picture, options.exclude))
+        for text in texts
+        for path, picture in pictures
+    ]
     check_queries([query for _, query in queries], options.k, options.hybrid, options.offset)
     if options.picture:
         from stages.retrieval.result_sheet import check_path
@@ -33,7 +41,7 @@ def read_queries(options: argparse.Namespace) -> list[tuple[str, Any]]:
     return queries
 
 
-def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> None:
+def answer(options: argparse.Namespace, queries: "Sequence[tuple[str, Query]]") -> None:
     """Print the results of the queries."""
     from stages.retrieval.engine import Index
 
@@ -44,11 +52,9 @@ def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> N
     results: list[tuple[str, list[Hit]]] = []
     for start in range(0, len(queries), BATCH):
         names, batch = zip(*queries[start : start + BATCH], strict=True)
-        terms = {"offset": options.offset, "hybrid": options.hybrid, "exclude": options.exclude}
-        for name, query, hits in zip(
-            names, batch, finder.find(batch, options.k, **terms, filters=filters), strict=True
-        ):
-            if isinstance(query, str) and (note := finder.note(query)):
+        answers = finder.find(batch, options.k, offset=options.offset, hybrid=options.hybrid, filters=filters)
+        for name, query, hits in zip(names, batch, answers, strict=True):
+            if note := finder.note(query.words):
                 print(f"note: {name}: {note}", file=sys.stderr)
             if options.fitting:
                 hits = [hit for hit in hits if hit.fits is not False]
@@ -60,21 +66,21 @@ def answer(options: argparse.Namespace, queries: Sequence[tuple[str, Any]]) -> N
         draw_results(options.picture, finder, results)
 
 
-def _queries(texts: Sequence[str], images: Sequence[Path], file: Path | None) -> Iterator[tuple[str, Any]]:
+def _texts(file: Path | None) -> list[str]:
+    try:
+        lines = _contents(file, "--queries").decode("utf-8-sig").splitlines() if file else []
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--queries {file}: byte {error.start} is not UTF-8. Save it as UTF-8") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _picture(path: Path) -> "Image.Image":
     from stages.retrieval.engine import open_picture
 
-    yield from ((text, text) for text in texts)
-    for path in images:
-        try:
-            yield str(path), open_picture(_contents(path, "--image"))
-        except MediaError as error:
-            raise UsageError(f"--image {path} is not a picture: {error}") from error
-    if file:
-        try:
-            lines = _contents(file, "--queries").decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise UsageError(f"--queries {file}: byte {error.start} is not UTF-8. Save it as UTF-8") from error
-        yield from ((line.strip(), line.strip()) for line in lines if line.strip())
+    try:
+        return open_picture(_contents(path, "--image"))
+    except MediaError as error:
+        raise UsageError(f"--image {path} is not a picture: {error}") from error
 
 
 def _contents(path: Path, option: str) -> bytes:
@@ -112,7 +118,14 @@ def add_query_options(program: argparse.ArgumentParser, metavar: str | None = No
     """
     add = program.add_argument
     add("query", nargs="*", metavar=metavar, help=f"{first}text in any language that the model knows; may be repeated")
-    add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query; may be repeated")
+    add(
+        "--image",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a picture as query, or with words, pictures like it that show these; may be repeated",
+    )
     add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")
     add("--offset", type=int, default=0, help="how many of the best results are left out (default: 0)")

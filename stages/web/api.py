@@ -7,15 +7,13 @@ more bytes. An item is named by its id within its corpus, never by its path.
 import asyncio
 import dataclasses
 import json
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from fastapi import APIRouter, Request, Response
-from PIL import Image
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from pipeline.options import option_fields
-from stages.retrieval.engine import MAX_CHARACTERS, Hit
+from stages.retrieval.engine import MAX_CHARACTERS, Hit, Query
 from stages.retrieval.filters import Filters
 from stages.web.pages import render
 from stages.web.problems import MAX_QUERIES, MAX_RESULTS, Limits
@@ -24,7 +22,7 @@ from stages.web.service import PICTURE_PIXELS, Service, Terms
 EXAMPLES: dict[str, dict[str, Any]] = {
     "one query": {"query": "eine Katze auf dem Sofa", "k": 5},
     "several queries": {"queries": ["un gato", "一只猫", "قطة"], "split": "test", "media_type": "image"},
-    "a picture": {"picture": "iVBORw0KGgo…", "k": 5},
+    "a picture, and what it should show as well": {"picture": "iVBORw0KGgo…", "query": "at night", "k": 5},
 }
 
 
@@ -37,22 +35,22 @@ Result = create_model("Result", **parts)  # a hit, without where its original li
 
 
 class SearchRequest(FilterFields):  # type: ignore[misc, valid-type]
-    """A search: one of `query`, `queries` and `picture`, and the options of all its queries."""
+    """A search: `query`, `queries`, `picture`, or words with the picture, and the options of all its queries."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"examples": list(EXAMPLES.values())})
 
     query: str | None = Field(None, description="one text, in any language that the index knows")
     queries: list[str] | None = Field(None, min_length=1, max_length=MAX_QUERIES, description="several texts")
-    picture: Base64Bytes | None = Field(None, strict=False, description="a picture file in base64")
+    picture: Base64Bytes | None = Field(None, strict=False, description="a picture file in base64, for each text")
     k: int = Field(10, ge=1, le=MAX_RESULTS, description="results of each query")
     offset: int = Field(0, ge=0, description="how many of the best results are left out")
     hybrid: float | None = Field(None, ge=0, le=1, description="share of the descriptions in the score")
     exclude: str = Field("", description="words for what the results should not show; moves it down")
 
     @model_validator(mode="after")
-    def _has_one_kind(self) -> Self:
-        if sum(value is not None for value in (self.query, self.queries, self.picture)) != 1:
-            raise ValueError("one of query, queries and picture")
+    def _has_a_query(self) -> Self:
+        if (self.query or self.queries or self.picture) is None or None not in (self.query, self.queries):
+            raise ValueError("query or queries, picture, or both")
         return self
 
 
@@ -89,13 +87,13 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/search", response_model=SearchResponse, responses=REFUSALS, summary="Search")
     async def search(request: Request, terms: SearchRequest) -> Response:
-        queries: Sequence[str | Image.Image] = terms.queries or [terms.query or ""]
-        service.admit(request, len(queries))
-        if terms.picture is not None:
-            queries = [await service.picture(terms.picture)]
+        texts = terms.queries or [terms.query or ""]
+        service.admit(request, len(texts))
+        picture = None if terms.picture is None else await service.picture(terms.picture)
         filters = Filters(**{name: getattr(terms, name) for name in option_fields(Filters)})
-        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters, terms.offset, terms.exclude))
-        notes = [await asyncio.to_thread(finder.note, query) if isinstance(query, str) else "" for query in queries]
+        queries = [Query(text, picture, terms.exclude) for text in texts]
+        results = await service.find(queries, Terms(terms.k, terms.hybrid, filters, terms.offset))
+        notes = [await asyncio.to_thread(finder.note, text) for text in texts]
         answer = SearchResponse.model_validate({"results": results, "notes": notes}, from_attributes=True)
         return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -122,7 +120,7 @@ def routes(service: Service) -> APIRouter:
 def description(limits: Limits) -> str:
     """What the API does and its limits, for OpenAPI and /docs."""
     return (
-        f"Finds images and videos by a text in any language that the index knows, or by a picture. Limits: "
+        f"Finds images and videos by a text in any language that the index knows, a picture, or both. Limits: "
         f"{MAX_CHARACTERS:,} characters per text, {MAX_QUERIES} queries per request, {MAX_RESULTS} results per "
         f"query, {limits.body_bytes:,} bytes per request, {PICTURE_PIXELS:,} "
         f"pixels per picture, {limits.burst} queries of one client at once and {limits.rate:g} per second (429), "

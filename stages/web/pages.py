@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import jinja2
-from fastapi import APIRouter, Form, Query, Request, Response, UploadFile
+from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi import Query as Parameters
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from markdown_it import MarkdownIt
 from markupsafe import Markup
@@ -29,7 +30,7 @@ from pipeline.media.images import frames as sampled_frames
 from pipeline.media.uri import open_media
 from pipeline.options import option_fields
 from stages.retrieval.corpus_items import Browser, read_card
-from stages.retrieval.engine import MAX_CHARACTERS, MAX_RESULTS, Hit
+from stages.retrieval.engine import MAX_CHARACTERS, MAX_RESULTS, Hit, Query
 from stages.retrieval.filters import Filters
 from stages.web.problems import Problem
 from stages.web.service import Service, Terms
@@ -90,7 +91,7 @@ class SearchForm(BaseModel):
         offset: Results before it.
         exclude: What the results should not show.
         corpus: A filter, as all up to `until`; empty for all.
-        like: Instead of words, the name of a picture that was sent.
+        like: The name of a picture that was sent.
         item: Of the item's page, its id.
         rank: Of the item's page, its place in the results; 0 if it was reached in another way.
     """
@@ -116,7 +117,7 @@ class SearchForm(BaseModel):
         """What to ask the engine."""
         values = {**self.model_dump(), "media_type": self.kind}
         filters = Filters(**{name: values[name] or None for name in option_fields(Filters)})
-        return Terms(min(self.k, MAX_RESULTS - self.offset), None, filters, self.offset, self.exclude.strip())
+        return Terms(min(self.k, MAX_RESULTS - self.offset), None, filters, self.offset)
 
     def link(self, **place: Any) -> str:
         """The query part of a link to a place in the results of this search."""
@@ -140,6 +141,9 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
     router, finder = APIRouter(include_in_schema=False), service.finder
     pictures: dict[str, Image.Image] = {}  # that were searched with last
 
+    def query_of(form: SearchForm) -> Query:
+        return Query(form.q.strip(), pictures.get(form.like), form.exclude.strip())
+
     def page(template: str, **values: Any) -> Response:
         return render(template, corpora=list(finder.corpora), **values)
 
@@ -162,16 +166,14 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
         return answer
 
     @router.get("/")
-    async def search_page(request: Request, form: Annotated[SearchForm, Query()]) -> Response:
+    async def search_page(request: Request, form: Annotated[SearchForm, Parameters()]) -> Response:
         if "q" not in request.query_params and not form.like:
             return results(form, [], f"{len(finder):,} items to search.")
-        if form.q.strip():
-            form.like = ""
-        query = pictures.get(form.like, form.q)
-        if isinstance(query, str) and not query.strip():
+        query = query_of(form)
+        if not (query.words or query.picture):
             return results(form, [], "Nothing to search for: write a few words, or choose a picture.")
         service.admit(request)
-        note = await asyncio.to_thread(finder.note, query) if isinstance(query, str) else ""
+        note = await asyncio.to_thread(finder.note, query.words)
         try:
             (hits,) = await service.find([query], form.terms)
         except Problem as problem:
@@ -198,21 +200,20 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
             picture = await service.picture(data)
         except Problem as problem:
             return results(form, [], f"The file cannot be searched for: {problem.given}. Choose a JPEG or PNG picture.")
-        form.q, form.like = "", hashlib.sha256(data).hexdigest()[:16]
+        form.like = hashlib.sha256(data).hexdigest()[:16]
         pictures[form.like] = picture
         if len(pictures) > PICTURES:
             del pictures[next(iter(pictures))]
         return RedirectResponse(f"?{form.link()}", 303)
 
     @router.get("/item/{corpus}")
-    async def item_page(request: Request, corpus: str, form: Annotated[SearchForm, Query()]) -> Response:
+    async def item_page(request: Request, corpus: str, form: Annotated[SearchForm, Parameters()]) -> Response:
         service.admit(request)
         near: list[list[Hit]] = [[]]
-        query = pictures.get(form.like, form.q)
-        if query and form.rank > 0:
+        if form.rank > 0:
             with contextlib.suppress(Problem):  # the item is there, whatever the query is
                 first = min(max(form.rank - 2, 0), MAX_RESULTS - 3)
-                near = await service.find([query], form.terms._replace(offset=first, k=3))
+                near = await service.find([query_of(form)], form.terms._replace(offset=first, k=3))
         return await asyncio.to_thread(item_answer, corpus, form, {hit.rank: hit for hit in near[0]})
 
     def item_answer(corpus: str, form: SearchForm, by_rank: dict[int, Hit]) -> Response:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from pipeline.card.markdown import public
 from pipeline.errors import EnvironmentTrouble, MediaError, UsageError
 from pipeline.media.images import Limits as MediaLimits
-from stages.retrieval.engine import Hit, Index, check_queries, open_picture
+from stages.retrieval.engine import Hit, Index, Query, check_queries, open_picture
 from stages.retrieval.filters import Filters
 from stages.web.problems import MAX_QUERIES, Buckets, Limits, Problem
 
@@ -31,14 +31,13 @@ class Terms(NamedTuple):
     hybrid: float | None
     filters: Filters
     offset: int = 0
-    exclude: str = ""
 
 
 @dataclass(eq=False)
 class Job:
     """One request's queries, and where their answer goes."""
 
-    queries: Sequence[str | Image.Image]
+    queries: Sequence[Query]
     terms: Terms
     answer: "asyncio.Future[list[list[Hit]]]"
 
@@ -83,14 +82,14 @@ class Service:
             do = "send a JPEG, PNG, WebP, GIF, TIFF or BMP file"
             raise Problem(422, f"no usable picture: {error}", "a picture", do) from error
 
-    async def find(self, queries: Sequence[str | Image.Image], terms: Terms) -> list[list[Hit]]:
+    async def find(self, queries: Sequence[Query], terms: Terms) -> list[list[Hit]]:
         """The hits of one request's queries.
 
         Raises:
             Problem: 503 if too many queries are waiting, 422 if the engine cannot answer.
         """
         try:
-            check_queries([*queries, *filter(None, [terms.exclude])], terms.k, terms.hybrid, terms.offset)
+            check_queries(queries, terms.k, terms.hybrid, terms.offset)
         except UsageError as error:
             raise _problem(error) from error
         if self.waiting + len(queries) > self.limits.waiting:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import UsageError
-from stages.retrieval.engine import Hit
+from stages.retrieval.engine import Hit, Query
 from stages.retrieval.filters import Filters
 
 EVIL = "<script>window.hit=1</script>.jpg"
@@ -50,16 +50,16 @@ class FakeFinder:
             raise self.trouble
         return False
 
-    def find(self, queries, k=10, *, offset=0, hybrid=None, filters=NO_FILTERS, exclude=""):
+    def find(self, queries, k=10, *, offset=0, hybrid=None, filters=NO_FILTERS):
         for name, values in (("corpus", self.corpora), ("split", self.splits)):
             if getattr(filters, name) not in (None, *values):
                 raise UsageError(f"{name}: the index has {', '.join(values)}")
         with self._lock:
             self.calls.append(len(queries))
             for query in queries:
-                if query == "bug":
+                if query.words == "bug":
                     raise ZeroDivisionError("at /nowhere/secret.py")
-                if query == "refuse":
+                if query.words == "refuse":
                     raise UsageError("/nowhere/index cannot answer 'refuse'")
             time.sleep(self.call_s)
             return [self._hits(query, k, filters, offset) for query in queries]
@@ -74,7 +74,7 @@ class FakeFinder:
         return "This looks like Czech" if "č" in query else ""
 
     def similar(self, corpus, item_id, k=10):
-        return self._hits(self.picture(corpus, item_id, 4), k, NO_FILTERS, 1)
+        return self._hits(Query(picture=self.picture(corpus, item_id, 4)), k, NO_FILTERS, 1)
 
     def picture(self, corpus, item_id, side):
         if corpus not in self.corpora or item_id not in ITEMS:
@@ -82,7 +82,7 @@ class FakeFinder:
         return Image.new("RGB", (side, side), ITEMS[item_id][0])
 
     def _hits(self, query, k, filters, offset=0):
-        if query == "nothing":
+        if query.words == "nothing":
             return []
         scored = sorted((-self._score(query, item), item) for item in ITEMS)
         allowed = filters.media_type != "video" and filters.split != "train"
@@ -97,7 +97,8 @@ class FakeFinder:
 
     def _score(self, query, item):
         colour, words, _ = ITEMS[item]
-        if isinstance(query, str):
-            return float(bool(set(query.lower().split()) & set(words.split())))
-        mean = np.asarray(query.convert("RGB"), np.float32).mean((0, 1))
-        return 1 - float(np.abs(mean - colour).mean()) / 255
+        score = float(bool(set(query.words.lower().split()) & set(words.split())))
+        if query.picture:
+            mean = np.asarray(query.picture.convert("RGB"), np.float32).mean((0, 1))
+            score += 1 - float(np.abs(mean - colour).mean()) / 255
+        return score

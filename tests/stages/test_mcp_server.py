@@ -38,7 +38,10 @@ def test_an_assistant_searches_looks_and_reads(tmp_path):
             alike = (await call("similar", **names, k=9)).structured_content["result"]
             assert len(alike) == 5 and names["item_id"] not in {hit["item_id"] for hit in alike}
             (tmp_path / "query.jpg").write_bytes(base64.b64decode(picture.data))
-            assert (await call("search", picture=str(tmp_path / "query.jpg"))).structured_content["result"]
+            like = {"picture": str(tmp_path / "query.jpg"), "k": 3}
+            like_hits = (await call("search", **like)).structured_content["result"]
+            composed = (await call("search", words="rot", **like)).structured_content["result"]
+            assert len({found[0]["score"] for found in (hits, like_hits, composed)}) == 3
             assert sum((await call("facets")).structured_content["split"].values()) == 6
             wrong = await call("item", corpus="photos", item_id="none")
             assert wrong.is_error and "photos/none" in wrong.content[0].text

@@ -39,11 +39,14 @@ def test_each_result_has_a_line(home, capsys):
 
 
 def test_json_of_texts_a_file_and_a_picture(home, capsys):
-    lines = run(
-        home, capsys, "blau", "--image", home / "red.png", "--queries", home / "queries.txt", "--json", "-k", 3
-    ).splitlines()
-    rows = [json.loads(line) for line in lines]
-    assert [row["query"] for row in rows] == ["blau", str(home / "red.png"), "rot", "猫"]
+    def ask(*arguments):
+        return list(map(json.loads, run(home, capsys, *arguments, "--json", "-k", 3).splitlines()))
+
+    rows = ask("blau", "--queries", home / "queries.txt")
+    rows += ask(*(pictured := ("--image", home / "red.png"))) + ask("blau", "猫", *pictured)
+    names = ["blau", "rot", "猫", red := str(home / "red.png"), f"{red} + blau", f"{red} + 猫"]
+    assert [row["query"] for row in rows] == names
+    assert len({hit["score"] for row in rows for hit in row["hits"][:1]}) == len(rows)  # neither part is ignored
     assert all(len(row["hits"]) == 3 and row["hits"][0]["rank"] == 1 for row in rows)
     assert rows[0]["hits"][0].keys() == {
         "rank", "score", "item_id", "corpus", "uri", "split", "media_type", "view", "text", "matched",

@@ -11,7 +11,7 @@ from stages import index
 from stages.data.media import item_frames
 from stages.data.samples import Shards, human_captions
 from stages.retrieval import index_writer
-from stages.retrieval.engine import Filters, Index, open_picture
+from stages.retrieval.engine import Filters, Index, Query, open_picture
 from stages.retrieval.facts import FACTS
 from tests.conftest import ROOT
 from tests.model.towers import picture
@@ -58,7 +58,7 @@ def test_hits_are_those_of_the_model(finder, share):
 
 
 def test_a_batch_gives_what_each_query_gives(finder):
-    queries = ["rot", picture(3), "猫", picture(4)]
+    queries = ["rot", Query(picture=picture(3)), "猫", Query("rot", picture(4), "blau")]
     for together, query in zip(finder.find(queries, 4), queries, strict=True):
         (single,) = finder.find([query], 4)
         assert ids(together) == ids(single)
@@ -78,7 +78,7 @@ def test_filters(finder):
             finder.find(["rot"], filters=filters)
 
 
-def test_excluded_words_moments_and_what_fits(tmp_path, monkeypatch):
+def test_composed_queries_excluded_words_moments_and_what_fits(tmp_path, monkeypatch):
     def lasting_9_s(items):
         return FACTS.empty_table() if not items else pa.Table.from_pylist([{"duration_s": 9.0}] * len(items), FACTS)
 
@@ -94,11 +94,17 @@ def test_excluded_words_moments_and_what_fits(tmp_path, monkeypatch):
     least = finder._now.index.manifest["fits"]
     assert [hit.fits for hit in hits] == [hit.score >= least for hit in hits]
     vectors = finder._now.index.vectors
-    without = {hit.item_id: hit for hit in finder.find(["rot"], 6, exclude="blau")[0]}
-    for number, item_id in enumerate(finder._now.index.items["item_id"].to_pylist()):
-        rows_RE = vectors.rows(slice(number, number + 1))
-        assert without[item_id].score == pytest.approx((rows_RE @ (query_E - 0.75 * other_E)).max(), abs=1e-5)
-    assert {hit.fits for hit in without.values()} == {hit.fits for hit in finder.search(picture(3))} == {None}
+    (picture_E,) = finder.space.pictures([[picture(3)]])
+    for asked, expected_E in (
+        ({"words": "rot", "exclude": "blau"}, query_E - 0.75 * other_E),
+        ({"picture": picture(3)}, picture_E),
+        ({"words": "rot", "picture": picture(3)}, (query_E + picture_E) / 2),
+    ):
+        by_item = {hit.item_id: hit for hit in finder.search(k=6, **asked)}
+        for number, item_id in enumerate(finder._now.index.items["item_id"].to_pylist()):
+            rows_RE = vectors.rows(slice(number, number + 1))
+            assert by_item[item_id].score == pytest.approx((rows_RE @ expected_E).max(), abs=1e-5)
+        assert {hit.fits for hit in by_item.values()} == {None}
 
 
 def test_only_pictures_of_the_index_are_read(finder):
@@ -203,12 +209,9 @@ def test_the_python_of_the_readme_runs(home, tmp_path, monkeypatch, capsys):
     hits = opened.search("rot", 6)
     assert opened.search("rot", 3, offset=3) == hits[3:]
     assert [hit.score >= hits[2].score for hit in opened.search("rot", 6, min_score=hits[2].score)][2:] == [True]
-    assert ids(opened.search(tmp_path / "found.jpg", 1)) == ids(opened.find([picture_of(tmp_path / "found.jpg")], 1)[0])
+    found = Query(picture=open_picture((tmp_path / "found.jpg").read_bytes()))
+    assert opened.search(picture=tmp_path / "found.jpg") == opened.find([found])[0]
     alike = opened.similar(hit.corpus, hit.item_id, 99)
     assert len(alike) == len(opened) - 1 and hit.item_id not in ids(alike)
     assert [other.score for other in alike] == sorted((other.score for other in alike), reverse=True)
     assert opened.facets["media_type"] == {"image": 11, "video": 1}
-
-
-def picture_of(path):
-    return open_picture(path.read_bytes())

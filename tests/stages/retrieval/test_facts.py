@@ -5,6 +5,7 @@ import pillow_heif
 import pyarrow as pa
 import pytest
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 
 from pipeline.errors import UsageError
 from pipeline.media.images import frames, probe
@@ -85,6 +86,20 @@ def test_headers_of_pictures_and_videos_are_read(items):
 def test_filters_by_what_the_camera_recorded(items, filters, passing):
     keep_N = Filters(**filters).passing(items)
     assert [name for name, keep in zip(items["item_id"].to_pylist(), keep_N, strict=True) if keep] == passing
+
+
+@pytest.mark.parametrize("gps", [{2: (IFDRational(48, 0), 8.0, 13.2)}, {2: (480.0, 8.0, 13.2)}, {2: (48.0, 8.0)}, None])
+def test_a_broken_place_leaves_date_and_camera_to_filter_by(tmp_path, gps):
+    data = exif("Apple", "iPhone 15", "2024:01:02 03:04:05", {**MUNICH, **(gps or {})})
+    if gps is None:  # it points behind the end of the file
+        before, tag, after = data.partition(struct.pack("<HHI", ExifTags.IFD.GPSInfo, 4, 1))
+        data = before + tag + struct.pack("<I", 2**31) + after[4:]
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg", exif=data)
+    item = {"uri": str(tmp_path / "a.jpg"), "media_type": "image"}
+    items = read_facts([item])
+    assert Filters(camera="iphone", since="2024").passing(items).tolist() == [True]
+    with pytest.raises(UsageError, match="place: the index has none"):
+        Filters(place="Munich").passing(items)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,9 @@ def test_a_text_several_texts_and_a_picture_find_their_items(url):
     assert first(url, query="ein rotes Quadrat, also rot") == ["red.jpg"]
     assert first(url, queries=["vert", "蓝", "أحمر"]) == ["green.jpg", "blue.jpg", "red.jpg"]
     assert first(url, picture=png((30, 170, 50))) == ["green.jpg"]
+    between = png((130, 105, 35))  # words decide between red and green, and without them the picture decides
+    assert first(url, queries=["rot", "vert"], picture=between) == ["red.jpg", "green.jpg"]
+    assert first(url, query="something", picture=png((30, 170, 50))) == ["green.jpg"]
 
 
 def test_an_answer_holds_ranks_and_no_path(url):
@@ -74,7 +77,7 @@ def test_an_answer_holds_ranks_and_no_path(url):
     ("body", "reason"),
     [
         ({}, "the body = {}"),
-        ({"query": "rot", "picture": png("red")}, "the body = {"),
+        ({"query": "rot", "queries": ["rot"]}, "the body = {"),
         ({"query": "\u200b\x00\n"}, "no letter"),
         ({"queries": ["rot", "x" * 2_001]}, "2,001 characters"),
         ({"queries": ["rot"] * 65}, "queries = ['rot'"),
