@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stages.retrieval.engine import Filters, Hit, Index
+    from stages.retrieval.engine import Filters, Hit, Index, Query
 
 __version__ = "0.2.0"
-__all__ = ["Filters", "Hit", "Index", "main"]
+__all__ = ["Filters", "Hit", "Index", "Query", "main"]
 
 STAGES = {
     "ingest": "list and check images and videos, with the captions next to them",

@@ -1,7 +1,7 @@
-"""Find pictures and videos: queries in any language, or a picture, against an index.
+"""Find pictures and videos: words in any language, a picture, or both, against an index.
 
 python stages/search.py --index INDEX "eine Katze" -k 5
-python stages/search.py --index INDEX --image PHOTO
+python stages/search.py --index INDEX --image PHOTO "at night"
 python stages/search.py --index INDEX --queries FILE --json      one query per line, one JSON line for each
 python stages/search.py --index INDEX "ein Hund" "犬" --picture FOUND.png
 """

@@ -354,15 +354,17 @@ class Index:
         def texts(texts: list[str]) -> np.ndarray:
             return self.space.texts([self._translate(text)[0] for text in texts] if self._translate.model else texts)
 
+        def pictures(pictures: list[Image.Image]) -> np.ndarray:
+            return self.space.pictures([[picture] for picture in pictures])
+
         def vectors(encode: Callable[[list[Any]], np.ndarray], parts: list[Any]) -> np.ndarray:
-            vectors_QE = np.zeros((len(queries), self.space.width), np.float32)
-            if given := [number for number, part in enumerate(parts) if part]:
-                vectors_QE[given] = encode([parts[number] for number in given])
-            return vectors_QE
+            given = {id(part): part for part in parts if part}  # queries may share a part
+            encoded = dict(zip(given, encode(list(given.values())), strict=True)) if given else {}
+            return np.stack([encoded.get(id(part), np.zeros(self.space.width, np.float32)) for part in parts])
 
         with self._encoding:  # tokenizers are not made for several threads
             words_QE = vectors(texts, [query.words for query in queries])
-            pictures_QE = vectors(self.space.pictures, [query.picture and [query.picture] for query in queries])
+            pictures_QE = vectors(pictures, [query.picture for query in queries])
             excluded_QE = vectors(texts, [query.exclude for query in queries])
         shares_Q1 = np.array([[0.5 if query.words and query.picture else 1] for query in queries], np.float32)
         return shares_Q1 * (words_QE + pictures_QE) - EXCLUDED * excluded_QE

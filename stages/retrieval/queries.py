@@ -118,14 +118,7 @@ def add_query_options(program: argparse.ArgumentParser, metavar: str | None = No
     """
     add = program.add_argument
     add("query", nargs="*", metavar=metavar, help=f"{first}text in any language that the model knows; may be repeated")
-    add(
-        "--image",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a picture as query, or with words, pictures like it that show these; may be repeated",
-    )
+    add("--image", action="append", default=[], type=Path, metavar="FILE", help="a picture as query, also with words")
     add("--queries", type=Path, metavar="FILE", help="a text file of queries, one per line")
     add("-k", type=int, default=10, help="results of each query (default: 10)")
     add("--offset", type=int, default=0, help="how many of the best results are left out (default: 0)")
