@@ -9,8 +9,8 @@ from pipeline.card.sheet import FAINT, GREY, INK, WHITE, Text, one_line, with_te
 from pipeline.errors import EnvironmentTrouble, PipelineError, UsageError
 from stages.retrieval.engine import Hit, Index
 
-SIZE = 240, 180  # of a picture
-WIDTH, ROW, ABOVE = 252, 250, 36  # of a result and of a row, and in that above the pictures
+SIZE = 200, 150  # of a picture
+WIDTH, ROW, ABOVE = 210, 212, 36  # of a result and of a row, and in that above the pictures
 MAX_QUERIES, MAX_RESULTS = 40, 10
 
 

@@ -247,7 +247,10 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
         last = max(1, -(-len(browser) // PAGE_ITEMS))
         number = min(max(page_number, 1), last)
         rows = browser.page((number - 1) * PAGE_ITEMS, PAGE_ITEMS)
-        return page("corpus.html", corpus=corpus, rows=rows, number=number, last=last, total=len(browser))
+        has_card = bool(read_card(_folder(service, corpus)))
+        return page(
+            "corpus.html", corpus=corpus, rows=rows, number=number, last=last, total=len(browser), has_card=has_card
+        )
 
     @router.get("/corpus/{corpus}/card")
     def card_page(corpus: str) -> Response:
@@ -285,7 +288,7 @@ def routes(service: Service, *, show_paths: bool) -> APIRouter:
             uri = finder.record(corpus, item)["uri"]
             if os.path.isfile(uri):  # noqa: PTH113 - Path.is_file refuses long names
                 return FileResponse(uri, filename=Path(uri).name)
-        raise _not_found("original of", item)
+        raise _not_found("original", item)
 
     @router.get("/static/{name}")
     def static(name: Literal["style.css", "page.js"]) -> Response:
@@ -309,7 +312,7 @@ def _browser(service: Service, corpus: str) -> Browser:
 
 
 def _not_found(kind: str, name: str) -> Problem:
-    return Problem(404, f"no {kind} {name[:100]!r}", f"an {kind} of this index", "start from the search page")
+    return Problem(404, f"an unknown {kind}, {name[:100]!r}", "one of this index", "start from the search page")
 
 
 def _data_url(picture: Image.Image) -> str:
