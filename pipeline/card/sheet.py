@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from pipeline.card.samples import Sample
@@ -38,7 +39,7 @@ def with_texts(picture: Image.Image, texts: Iterable[Text]) -> Image.Image:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(picture.width / 100, picture.height / 100), dpi=100)
-    figure.figimage(picture)
+    figure.figimage(np.asarray(picture))
     for text, (left, top), size, colour in texts:
         place = left / picture.width, 1 - top / picture.height
         figure.text(*place, text, va="top", color=colour, fontsize=0.72 * size, fontfamily=_fonts(), parse_math=False)
