@@ -22,7 +22,7 @@ from stages.retrieval.index_writer import Block
 
 CARD = "README.md"
 MAX_CARD_BYTES = 500_000
-_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+_HIDDEN = re.compile(r"\A---\n.*?\n---\n|<!--.*?-->", re.DOTALL)  # front matter and comments
 _IMAGE = re.compile(r"!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])?|<\s*(img|video|iframe|link|script)\b[^>]*>", re.IGNORECASE)
 _FACTS = ("item_id", "media_type", "split", "width", "height", "num_frames", "duration_s", "source", "license")
 FIELDS = ["item_id", "uri", "sha256", "split", "media_type", "captions", "descriptions"]
@@ -181,4 +181,4 @@ def read_card(corpus: Path) -> str:
         return ""
     with path.open("rb") as stream:
         text = stream.read(MAX_CARD_BYTES).decode("utf-8", "replace")
-    return _IMAGE.sub("", _FRONT_MATTER.sub("", text))
+    return _IMAGE.sub("", _HIDDEN.sub("", text))

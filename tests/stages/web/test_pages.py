@@ -233,10 +233,11 @@ def test_a_card_has_no_markup_of_its_own_and_fetches_nothing(url, tmp_path):
     assert "<h1>The squares</h1>" in card and "license: mit" not in card and "example.com" not in card
     assert "/corpus/squares/figure/contact-sheet" in card
     (tmp_path / "README.md").write_text(
-        "# X\n<script>hit</script><svg onload=hit> [go](javascript:hit) ![x](http://a.example/x.png)"
+        "# X\n<script>hit</script><svg onload=hit> [go](javascript:hit) ![x](http://a.example/x.png) <!-- made from -->"
     )
     with running(create_app(FakeFinder({"evil": tmp_path}), limits=Limits())) as evil:
         card = get(evil, "/corpus/evil/card")
+    assert "made from" not in card
     assert "<script" not in card and "<svg" not in card and 'href="javascript' not in card and "a.example" not in card
 
 
