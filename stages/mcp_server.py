@@ -86,8 +86,10 @@ def create_server(index: "Index") -> "MCPServer":
         with errors():
             like = Path(picture).expanduser() if picture else None
             filters = Filters(corpus, split, media_type, folder, camera, place, since, until)
-            terms = {"offset": offset, "min_score": min_score, "filters": filters}
-            return [dataclasses.asdict(hit) for hit in index.search(words, k, picture=like, exclude=exclude, **terms)]
+            hits = index.search(
+                words, k, picture=like, exclude=exclude, min_score=min_score, offset=offset, filters=filters
+            )
+            return [dataclasses.asdict(hit) for hit in hits]
 
     @tool
     def similar(corpus: str, item_id: str, k: int = 10) -> list[dict[str, Any]]:

@@ -306,11 +306,11 @@ class Index:
         Raises:
             UsageError: A query cannot be answered.
         """
-        queries = [Query(query) if isinstance(query, str) else query for query in queries]
-        check_queries(queries, k, hybrid, offset)
-        if not queries:
+        asked = [Query(query) if isinstance(query, str) else query for query in queries]
+        check_queries(asked, k, hybrid, offset)
+        if not asked:
             return []
-        now, queries_QE = self._now, self._encoded(queries)
+        now, queries_QE = self._now, self._encoded(asked)
         keep_N = None if filters == NO_FILTERS else filters.passing(now.index.items)
         if hybrid:
             results = [_fused(now.index.vectors, query_E[None], offset + k, hybrid, keep_N) for query_E in queries_QE]
@@ -319,7 +319,7 @@ class Index:
         fits = None if hybrid else now.index.manifest.get("fits")
         return [
             _hits(now.index, query_E, *result, offset, None if query.picture or query.exclude else fits)
-            for query, query_E, result in zip(queries, queries_QE, results, strict=True)
+            for query, query_E, result in zip(asked, queries_QE, results, strict=True)
         ]
 
     def record(self, corpus: str, item_id: str) -> ItemRecord:

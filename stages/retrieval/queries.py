@@ -27,9 +27,9 @@ def read_queries(options: argparse.Namespace) -> "list[tuple[str, Query]]":
     from stages.retrieval.engine import Query, check_queries
 
     texts = [*options.query, *_texts(options.queries)] or [""] * bool(options.image)
-    pictures = [(str(path), _picture(path)) for path in options.image] or [("", None)]
+    pictures = [(path, path and _picture(path)) for path in options.image or [None]]
     queries = [
-        (" + ".join(filter(None, (path, text))), Query(text, picture, options.exclude))
+        (" + ".join(str(part) for part in (path, text) if part), Query(text, picture, options.exclude))
         for text in texts
         for path, picture in pictures
     ]
