@@ -19,7 +19,7 @@ from stages.retrieval.queries import add_query_options, answer, read_queries
 
 def main(argv: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
     queries = read_queries(options)
     if not queries:
         raise UsageError('there is no query. Give one: "eine Katze", --image FILE, or --queries FILE with one a line')

@@ -110,7 +110,7 @@ def test_commands_in_the_documents_parse(program, line):
                 json.loads(argument)  # JSON that lost its quotes
         return
     module = importlib.import_module(program.removesuffix(".py").replace("/", "."))
-    parse = module.parse if hasattr(module, "parse") else module.parser().parse_args
+    parse = module.parse if hasattr(module, "parse") else module.parser().parse_intermixed_args
     parse(shlex.split(line))
 
 

@@ -1,6 +1,5 @@
 """Pictures with texts: the contact sheet of a card, and the results of queries. Sizes are in pixels."""
 
-import io
 import sys
 import textwrap
 import unicodedata
@@ -36,20 +35,21 @@ Text = tuple[str, tuple[int, int], int, str]  # its top left corner, its size, a
 
 def with_texts(picture: Image.Image, texts: Iterable[Text]) -> Image.Image:
     """A picture with texts on it, in letters of all scripts that an installed font has."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(picture.width / 100, picture.height / 100), dpi=100)
-    figure.figimage(np.asarray(picture))
+    figure = Figure(figsize=(picture.width / 100, picture.height / 100), dpi=100, facecolor="none")
     for text, (left, top), size, colour in texts:
-        place = left / picture.width, 1 - top / picture.height
-        figure.text(*place, text, va="top", color=colour, fontsize=0.72 * size, fontfamily=_fonts(), parse_math=False)
-    stream = io.BytesIO()
+        place, fonts = (left / picture.width, 1 - top / picture.height), "DejaVu Sans" if text.isascii() else _fonts()
+        figure.text(*place, text, va="top", color=colour, fontsize=0.72 * size, fontfamily=fonts, parse_math=False)
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings(record=True) as missing_glyphs:
         warnings.simplefilter("always")
-        figure.savefig(stream, format="png")
+        canvas.draw()
     if missing_glyphs:
         print("note: no font has all letters of the texts. Most are in those of the extra search", file=sys.stderr)
-    return Image.open(stream).convert("RGB")
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    return Image.alpha_composite(picture.convert("RGBA"), drawn).convert("RGB")
 
 
 @cache
