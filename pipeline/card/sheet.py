@@ -1,6 +1,5 @@
 """Pictures with texts: the contact sheet of a card, and the results of queries. Sizes are in pixels."""
 
-import sys
 import textwrap
 import unicodedata
 import warnings
@@ -33,8 +32,8 @@ FONT_PACKAGES = "manimgx_fonts", "noto_cjk_sans_otc"  # Noto Sans for nearly eve
 Text = tuple[str, tuple[int, int], int, str]  # its top left corner, its size, and its colour
 
 
-def with_texts(picture: Image.Image, texts: Iterable[Text]) -> Image.Image:
-    """A picture with texts on it, in letters of all scripts that an installed font has."""
+def with_texts(picture: Image.Image, texts: Iterable[Text]) -> tuple[Image.Image, bool]:
+    """A picture with texts on it, in letters of all scripts, and whether installed fonts have all of them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,10 +45,8 @@ def with_texts(picture: Image.Image, texts: Iterable[Text]) -> Image.Image:
     with warnings.catch_warnings(record=True) as missing_glyphs:
         warnings.simplefilter("always")
         canvas.draw()
-    if missing_glyphs:
-        print("note: no font has all letters of the texts. Most are in those of the extra search", file=sys.stderr)
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
-    return Image.alpha_composite(picture.convert("RGBA"), drawn).convert("RGB")
+    return Image.alpha_composite(picture.convert("RGBA"), drawn).convert("RGB"), not missing_glyphs
 
 
 @cache
@@ -90,7 +87,7 @@ def write_contact_sheet(path: Path, title: str, subtitle: str, samples: Sequence
         texts.append((one_line(sample.item["item_id"])[-44:], (left + 8, top + THUMB_HEIGHT + 12), 12, FAINT))
         texts.append(("\n".join(lines) or "(no text)", below, 13, INK if text else FAINT))
     with write_file(path) as stream:
-        with_texts(sheet, texts).quantize(256).save(stream, "PNG")  # a byte a pixel: even noise stays below 2 MB
+        with_texts(sheet, texts)[0].quantize(256).save(stream, "PNG")  # a byte a pixel: even noise stays below 2 MB
 
 
 def _thumbnail(sample: Sample) -> Image.Image:

@@ -1,5 +1,6 @@
 """One picture of what queries found: a row a query, its results from left to right. Sizes are in pixels."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,9 +37,12 @@ def draw_results(path: Path, finder: Index, results: Sequence[tuple[str, Sequenc
             label = f"{hit.score:.2f}  {name if len(name) < 24 else name[:22] + '…'}"
             texts.append((label, (left, top + ABOVE + SIZE[1] + 6), 13, FAINT))
     try:
-        with_texts(sheet, texts).save(path, "PNG")
+        drawn, complete = with_texts(sheet, texts)
+        drawn.save(path, "PNG")
     except OSError as error:
         raise EnvironmentTrouble(f"{path} cannot be written: {error.strerror}") from error
+    if not complete:
+        print("note: no font has all letters of the queries. Most are in those of the extra search", file=sys.stderr)
 
 
 def thumbnail(finder: Index, hit: Hit) -> Image.Image:
