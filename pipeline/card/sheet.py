@@ -41,7 +41,7 @@ def with_texts(picture: Image.Image, texts: Iterable[Text]) -> tuple[Image.Image
     for text, (left, top), size, colour in texts:
         place, fonts = (left / picture.width, 1 - top / picture.height), "DejaVu Sans" if text.isascii() else _fonts()
         figure.text(*place, text, va="top", color=colour, fontsize=0.72 * size, fontfamily=fonts, parse_math=False)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings(record=True) as missing_glyphs:
         warnings.simplefilter("always")
         canvas.draw()
