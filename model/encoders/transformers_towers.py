@@ -341,12 +341,20 @@ def sentence_layers(name: str) -> tuple[list[list[Any]], dict[str, Tensor]]:
         if kind not in SENTENCE_MODULES:
             raise ValueError(f"{name} has a module {kind}: expected {', '.join(SENTENCE_MODULES)}")
         if kind == "Dense":
-            saved = load_file(str(cached_file(name, f"{module['path']}/model.safetensors")))
+            saved = _dense_weights(name, module["path"])
             weights |= {key.replace("linear", str(2 * len(layers))): tensor for key, tensor in saved.items()}
             options = _read_json(name, f"{module['path']}/config.json")
             activation = options["activation_function"].rpartition(".")[2]
             layers.append([options["in_features"], options["out_features"], options["bias"], activation])
     return layers, weights
+
+
+def _dense_weights(name: str, folder: str) -> dict[str, Tensor]:
+    path = cached_file(name, f"{folder}/model.safetensors", _raise_exceptions_for_missing_entries=False)
+    if path:
+        return load_file(path)
+    weights: dict[str, Tensor] = torch.load(str(cached_file(name, f"{folder}/pytorch_model.bin")), weights_only=True)
+    return weights
 
 
 def sentence_prompts(name: str) -> dict[str, str]:

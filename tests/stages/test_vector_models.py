@@ -3,13 +3,14 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers as hf
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
 
@@ -131,8 +132,13 @@ def test_a_folder_of_open_clip_gives_the_vectors_of_that_package(tmp_path):
     torch.testing.assert_close(queries, torch.nn.functional.normalize(text_ME, dim=1))
 
 
-def test_a_text_tower_has_the_layers_and_prompts_of_its_modules(tmp_path):
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_text_tower_has_the_layers_and_prompts_of_its_modules(tmp_path, pickled):
     folder = str(write_text_model(tmp_path))
+    (weights,) = Path(folder).glob("*_Dense/model.safetensors")
+    if pickled:  # as older models are
+        torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+        weights.unlink()
     reference = SentenceTransformer(folder, device="cpu")
     encoder, spec = load_text_encoder(folder)
     of = LeccrProcessor.create("tiny", folder, max_tokens=32)
